@@ -1,0 +1,82 @@
+"""Writing so that nothing half-made is ever seen: to a temporary name beside the target, synced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import InputError
+
+
+@contextlib.contextmanager
+def _write_errors_for_people(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one sentence that names the path and the cure."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(
+            f"Cannot write {path}: permission denied; choose a folder you may write to with --output"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(f"Cannot write {path}: the disk is full; free some space and run again") from error
+        if error.errno == errno.EROFS:
+            raise InputError(f"Cannot write {path}: the file system is read-only; choose another --output") from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise InputError(f"Cannot write {path}: a file stands where a folder is needed; move it away") from error
+        raise
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all; an earlier file of that name stays until the new one is complete.
+
+    Raises:
+        InputError: no permission, read-only file system, full disk, or a file where a folder is needed.
+    """
+    with _write_errors_for_people(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+@contextlib.contextmanager
+def directory_written_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that takes its place when the block ends without an error.
+
+    A folder already at `path` is replaced only then; after an error it is untouched and the temporary one is gone.
+
+    Raises:
+        InputError: as `write_bytes_atomically`.
+    """
+    with _write_errors_for_people(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        os.chmod(temporary, 0o755)
+    try:
+        with _write_errors_for_people(path):
+            yield temporary
+            if path.exists():
+                old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old.tmp"))
+                os.replace(path, old / path.name)
+                os.replace(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

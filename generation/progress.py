@@ -1,0 +1,22 @@
+"""How long work reports its progress without printing: the caller hands in a `Track`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Track(Protocol):
+    """Wraps an iterable and shows how far it is; `rich.progress.Progress.track` has this shape."""
+
+    def __call__(self, sequence: Iterable[Item], *, total: float | None, description: str) -> Iterable[Item]:
+        """Yield the items of `sequence`, showing `description` and a bar over `total` steps."""
+        ...
+
+
+def silent(sequence: Iterable[Item], *, total: float | None, description: str) -> Iterable[Item]:
+    """The default `Track`: shows nothing."""
+    del total, description
+    return sequence
