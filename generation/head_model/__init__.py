@@ -1,1 +1,9 @@
-"""."""
+"""The parametric head and its fit to face landmarks."""
+
+from .landmark_fit import FACE_OVAL_LANDMARKS as FACE_OVAL_LANDMARKS
+from .landmark_fit import HeadFit as HeadFit
+from .landmark_fit import LandmarkFitConfig as LandmarkFitConfig
+from .landmark_fit import fit_landmarks as fit_landmarks
+from .landmark_fit import mean_head_fit as mean_head_fit
+from .model import HeadModel as HeadModel
+from .model import load_head_model as load_head_model

@@ -1,0 +1,123 @@
+"""The parametric head: linear identity and expression modes over one full-head mesh.
+
+Built from ICT-FaceKit (Li et al. 2020, https://github.com/ICT-VGL/ICT-FaceKit, MIT) by `scripts/build_head_model.py`;
+what is stored and how it was made is in `generation/weights/MODEL_CARD.md`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+PART_FACE, PART_CRANIUM_NECK, PART_MOUTH_SOCKET = 0, 1, 2
+PART_EYE_SOCKET_LEFT, PART_EYE_SOCKET_RIGHT = 3, 4
+PART_GUMS, PART_TEETH = 5, 6
+PART_EYEBALL_LEFT, PART_EYEBALL_RIGHT = 7, 8
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """Arrays of the shipped model. World units and axes as in `generation.cameras`."""
+
+    neutral: Float[np.ndarray, "v 3"]
+    """Mean head with a neutral expression."""
+    faces: Int[np.ndarray, "f 3"]
+    """Vertex indices, counter-clockwise seen from outside."""
+    uv: Float[np.ndarray, "t 2"]
+    """Texture coordinates, v upwards; the integer part of u names the tile."""
+    faces_uv: Int[np.ndarray, "f 3"]
+    """Indices into `uv`."""
+    part: UInt8[np.ndarray, " v"]
+    """`PART_*` of each vertex."""
+    identity_basis: Float[np.ndarray, "i v 3"]
+    """Displacement for one standard deviation of each identity mode."""
+    expression_basis: Float[np.ndarray, "e v 3"]
+    """Displacement of each expression at full strength."""
+    expression_names: tuple[str, ...]
+    """ARKit-like names of the expressions."""
+    landmark_vertices: Int[np.ndarray, "l 3"]
+    """For each of mediapipe's 478 face landmarks the three vertices of the triangle it lies in."""
+    landmark_weights: Float[np.ndarray, "l 3"]
+    """Barycentric weights of those vertices."""
+    landmark_spread: Float[np.ndarray, " l"]
+    """Standard deviation of the correspondence, world units: how far the landmark slides over identities."""
+    landmark_valid: Bool[np.ndarray, " l"]
+    """Landmarks with a usable correspondence."""
+    hair_templates: Float[np.ndarray, "k rows columns"]
+    """Thickness of typical hair over the skull on the capsule grid of `generation.prior.capsule`, world units."""
+    hair_template_names: tuple[str, ...]
+    """Names of the hair styles the templates were measured on."""
+    version: str
+    """Version of the model file."""
+    sha256: str
+    """Hash of the model file."""
+
+    @property
+    def weights_name(self) -> str:
+        """Name and hash for provenance."""
+        return f"head_model-{self.version} (sha256 {self.sha256[:16]})"
+
+    def vertices(
+        self, identity: Float[np.ndarray, " i"], expression: Float[np.ndarray, " e"]
+    ) -> Float[np.ndarray, "v 3"]:
+        """Vertices of one head, world units, in the canonical pose (face to +z)."""
+        shape = self.neutral.astype(np.float64).reshape(-1)
+        shape = shape + identity @ self.identity_basis.reshape(len(self.identity_basis), -1)
+        shape = shape + expression @ self.expression_basis.reshape(len(self.expression_basis), -1)
+        return shape.reshape(-1, 3)
+
+    def landmarks(self, vertices_world: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "l 3"]:
+        """The 478 landmarks on a head given by its vertices."""
+        return (vertices_world[self.landmark_vertices] * self.landmark_weights[..., None]).sum(1)
+
+    def faces_of(self, *parts: int) -> Int[np.ndarray, "g 3"]:
+        """Triangles all of whose vertices belong to the given parts."""
+        return self.faces[np.isin(self.part[self.faces], parts).all(1)]
+
+
+@functools.lru_cache(maxsize=1)
+def load_head_model() -> HeadModel:
+    """The model that ships with the package, read once.
+
+    Raises:
+        FileNotFoundError: the installation lacks `dp360/generation/weights/head_model.npz`.
+    """
+    file = resources.files("dp360.generation.weights") / "head_model.npz"
+    if not file.is_file():
+        raise FileNotFoundError(
+            "The head model dp360/generation/weights/head_model.npz is missing from this installation; "
+            "install dp360 again (`pip install --force-reinstall --no-deps .`)"
+        )
+    with resources.as_file(file) as path:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        with np.load(path, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in data.files}
+
+    def basis(name: str) -> Float[np.ndarray, "m v 3"]:
+        values = arrays[f"{name}_basis"].astype(np.float32)
+        scale = arrays.get(f"{name}_scale")
+        return values if scale is None else values * scale.astype(np.float32).reshape(-1, 1, 1)
+
+    return HeadModel(
+        neutral=arrays["neutral"].astype(np.float32),
+        faces=arrays["faces"].astype(np.int64),
+        uv=arrays["uv"].astype(np.float32),
+        faces_uv=arrays["faces_uv"].astype(np.int64),
+        part=arrays["part"],
+        identity_basis=basis("identity"),
+        expression_basis=basis("expression"),
+        expression_names=tuple(str(n) for n in arrays["expression_names"]),
+        landmark_vertices=arrays["landmark_faces"].astype(np.int64),
+        landmark_weights=arrays["landmark_weights"].astype(np.float64),
+        landmark_spread=arrays["landmark_spread"].astype(np.float64),
+        landmark_valid=arrays["landmark_valid"].astype(bool),
+        hair_templates=arrays.get("hair_templates", np.zeros((0, 112, 128))).astype(np.float32),
+        hair_template_names=tuple(str(n) for n in arrays.get("hair_template_names", np.zeros(0, "U1"))),
+        version=str(arrays.get("version", "0")),
+        sha256=sha256,
+    )
