@@ -1,0 +1,168 @@
+"""The capsule grid: a star-shaped chart of everything that surrounds the head.
+
+Rows run from the crown down. The upper rows are directions of a half sphere above the chart's centre (elevation from
+pi/2 to 0), the lower rows are horizontal directions from points of the vertical axis below it. Columns go once round
+the axis, column 0 towards the face (+z), growing towards +x. A surface in this chart is one radius per cell, which
+suits hair: thickness over the skull is a difference of two radii, and the outline seen in a picture moves cells
+along their own direction only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import no_type_check
+
+import numba
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import ndimage
+
+ROWS, COLUMNS = 112, 128
+SPHERE_ROWS = 56
+"""Rows on the half sphere; the rest lie on the cylinder below."""
+CENTRE_Y = 0.0165
+"""Height of the chart's centre, world units."""
+BOTTOM_Y = -0.36
+"""Height of the last row's origin, world units."""
+
+
+def cell_rays(
+    rows: Float[np.ndarray, "*g"], columns: Float[np.ndarray, "*g"]
+) -> tuple[Float[np.ndarray, "*g 3"], Float[np.ndarray, "*g 3"]]:
+    """Origins on the axis and unit outward directions of (fractional) cells, world units."""
+    azimuth = columns * (2 * math.pi / COLUMNS)
+    on_sphere = rows < SPHERE_ROWS
+    elevation = np.where(on_sphere, math.pi / 2 * (1 - rows / SPHERE_ROWS), 0.0)
+    drop = np.where(on_sphere, 0.0, (rows - SPHERE_ROWS) / (ROWS - 1 - SPHERE_ROWS) * (BOTTOM_Y - CENTRE_Y))
+    zero = np.zeros_like(azimuth)
+    origins = np.stack([zero, CENTRE_Y + drop, zero], axis=-1)
+    directions = np.stack(
+        [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)], axis=-1
+    )
+    return origins, directions
+
+
+def grid_rays() -> tuple[Float[np.ndarray, "rows columns 3"], Float[np.ndarray, "rows columns 3"]]:
+    """`cell_rays` of the whole grid."""
+    rows, columns = np.meshgrid(np.arange(float(ROWS)), np.arange(float(COLUMNS)), indexing="ij")
+    return cell_rays(rows, columns)
+
+
+def surface_points(radius: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns 3"]:
+    """World points of a surface given by its radius in every cell."""
+    origins, directions = grid_rays()
+    return origins + directions * radius[..., None]
+
+
+def cell_coordinates(
+    points_world: Float[np.ndarray, "*g 3"],
+) -> tuple[Float[np.ndarray, "*g"], Float[np.ndarray, "*g"], Float[np.ndarray, "*g"]]:
+    """Fractional row, fractional column in [0, COLUMNS) and radius of world points: the inverse of the chart."""
+    x, y, z = points_world[..., 0], points_world[..., 1] - CENTRE_Y, points_world[..., 2]
+    horizontal = np.hypot(x, z)
+    columns = (np.arctan2(x, z) % (2 * math.pi)) * (COLUMNS / (2 * math.pi))
+    elevation = np.arctan2(y, horizontal)
+    rows = np.where(
+        y >= 0,
+        SPHERE_ROWS * (1 - elevation / (math.pi / 2)),
+        SPHERE_ROWS + y / (BOTTOM_Y - CENTRE_Y) * (ROWS - 1 - SPHERE_ROWS),
+    )
+    radius = np.where(y >= 0, np.sqrt(horizontal**2 + y**2), horizontal)
+    return rows, columns, radius
+
+
+def grid_faces() -> Int[np.ndarray, "f 3"]:
+    """Triangles of the grid with a seam: vertices are numbered row * (COLUMNS + 1) + column."""
+    row, column = np.meshgrid(np.arange(ROWS - 1), np.arange(COLUMNS), indexing="ij")
+    a = row * (COLUMNS + 1) + column
+    b, c, d = a + 1, a + COLUMNS + 1, a + COLUMNS + 2
+    upper = np.stack([a, c, b], axis=-1).reshape(-1, 3)
+    lower = np.stack([b, c, d], axis=-1).reshape(-1, 3)
+    return np.concatenate([upper, lower])
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _outermost_hits(vertices, faces, rows, columns, origins, directions, radius):
+    """For every triangle test the cells its corners span; keep the farthest hit along each cell's ray."""
+    n_rows, n_columns = radius.shape
+    for f in range(faces.shape[0]):
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        r0 = min(rows[i], rows[j], rows[k])
+        r1 = max(rows[i], rows[j], rows[k])
+        first_row = max(0, math.floor(r0) - 1)
+        last_row = min(n_rows - 1, math.ceil(r1) + 1)
+        base = columns[i]
+        low = 0.0
+        high = 0.0
+        for c in (columns[j], columns[k]):
+            d = c - base
+            if d > n_columns / 2:
+                d -= n_columns
+            if d < -n_columns / 2:
+                d += n_columns
+            low = min(low, d)
+            high = max(high, d)
+        first_column = math.floor(base + low) - 1
+        last_column = math.ceil(base + high) + 1
+        if high - low > n_columns / 3 or r0 < 3.0:  # about the pole a triangle may span any column
+            first_column = 0
+            last_column = n_columns - 1
+        ax, ay, az = vertices[i, 0], vertices[i, 1], vertices[i, 2]
+        e1x, e1y, e1z = vertices[j, 0] - ax, vertices[j, 1] - ay, vertices[j, 2] - az
+        e2x, e2y, e2z = vertices[k, 0] - ax, vertices[k, 1] - ay, vertices[k, 2] - az
+        for row in range(first_row, last_row + 1):
+            for wrapped in range(first_column, last_column + 1):
+                column = wrapped % n_columns
+                dx, dy, dz = directions[row, column, 0], directions[row, column, 1], directions[row, column, 2]
+                px, py, pz = dy * e2z - dz * e2y, dz * e2x - dx * e2z, dx * e2y - dy * e2x
+                det = e1x * px + e1y * py + e1z * pz
+                if abs(det) < 1e-14:
+                    continue
+                sx, sy, sz = origins[row, column, 0] - ax, origins[row, column, 1] - ay, origins[row, column, 2] - az
+                u = (sx * px + sy * py + sz * pz) / det
+                if u < -1e-9 or u > 1 + 1e-9:
+                    continue
+                qx, qy, qz = sy * e1z - sz * e1y, sz * e1x - sx * e1z, sx * e1y - sy * e1x
+                v = (dx * qx + dy * qy + dz * qz) / det
+                if v < -1e-9 or u + v > 1 + 1e-9:
+                    continue
+                t = (e2x * qx + e2y * qy + e2z * qz) / det
+                if t > 0 and (not radius[row, column] >= t):
+                    radius[row, column] = t
+
+
+def outermost_radius(
+    vertices_world: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
+) -> Float[np.ndarray, "rows columns"]:
+    """Radius of a mesh's outermost surface in every cell of the grid; NaN where a cell's ray misses it.
+
+    Ray-triangle test: Moller and Trumbore 1997, "Fast, Minimum Storage Ray/Triangle Intersection".
+    """
+    vertices = np.ascontiguousarray(vertices_world, dtype=np.float64)
+    rows, columns, _ = cell_coordinates(vertices)
+    origins, directions = grid_rays()
+    radius = np.full((ROWS, COLUMNS), np.nan)
+    _outermost_hits(vertices, np.ascontiguousarray(faces), rows, columns, origins, directions, radius)
+    return radius
+
+
+def smooth_over_columns(
+    values: Float[np.ndarray, "rows columns"], sigma_rows: float, sigma_columns: float
+) -> Float[np.ndarray, "rows columns"]:
+    """Gaussian smoothing that wraps round the axis."""
+    return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=("nearest", "wrap"))
+
+
+def opened_skull_radius(
+    vertices_world: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
+) -> Float[np.ndarray, "rows columns"]:
+    """Radius of the head without ears and nose: the base that hair thickness is measured from.
+
+    A grey opening removes what is narrower than about 48 degrees or 9 rows, then a light smoothing follows.
+    """
+    radius = outermost_radius(vertices_world, faces)
+    radius = np.where(np.isfinite(radius), radius, 0.02)
+    opened = ndimage.grey_opening(radius, size=(1, 17), mode="wrap")
+    opened = ndimage.grey_opening(opened, size=(9, 1), mode="nearest")
+    return smooth_over_columns(opened, 1.5, 2.0)
