@@ -119,7 +119,7 @@ def sample_texture(
     return _sample(np.ascontiguousarray(texture), flat).reshape(*uv_px.shape[:-1], texture.shape[2])
 
 
-def box_downsample(image: Float[np.ndarray, "..."], factor: int) -> Float[np.ndarray, "..."]:
+def box_downsample(image: Float[np.ndarray, ...], factor: int) -> Float[np.ndarray, ...]:
     """Mean over blocks of factor x factor samples: pictures [h w c] or maps [h w] back at pixel resolution.
 
     Raises:
@@ -220,31 +220,27 @@ def _fill_triangle(screen, faces, f, row_begin, row_end, nearest_inverse_depth, 
     bias0 = _HALF_STEP if dy0 < 0.0 or (dy0 == 0.0 and dx0 > 0.0) else -_HALF_STEP
     bias1 = _HALF_STEP if dy1 < 0.0 or (dy1 == 0.0 and dx1 > 0.0) else -_HALF_STEP
     bias2 = _HALF_STEP if dy2 < 0.0 or (dy2 == 0.0 and dx2 > 0.0) else -_HALF_STEP
-    inverse_depth_dx = -(dy0 * az + dy1 * bz + dy2 * cz) / area
+    per_area = 1.0 / area
+    inverse_depth_dx = -(dy0 * az + dy1 * bz + dy2 * cz) * per_area
     px = x_begin + 0.5
+    columns = x_end - x_begin
     for y in range(y_begin, y_end):
         py = y + 0.5
         e0 = dx0 * (py - by) - dy0 * (px - bx)
         e1 = dx1 * (py - cy) - dy1 * (px - cx)
         e2 = dx2 * (py - ay) - dy2 * (px - ax)
-        inverse_depth_row = (e0 * az + e1 * bz + e2 * cz) / area
+        inverse_depth_row = (e0 * az + e1 * bz + e2 * cz) * per_area
         e0 += bias0
         e1 += bias1
         e2 += bias2
-        row = y - row_begin
-        entered = False
-        for x in range(x_begin, x_end):
-            if e0 > 0.0 and e1 > 0.0 and e2 > 0.0:
-                entered = True
-                inverse_depth = inverse_depth_row + (x - x_begin) * inverse_depth_dx
-                if inverse_depth > nearest_inverse_depth[row, x]:
-                    nearest_inverse_depth[row, x] = inverse_depth
-                    triangle_index[y, x] = f
-            elif entered:  # triangles are convex: past the far edge nothing follows in this row
-                break
-            e0 -= dy0
-            e1 -= dy1
-            e2 -= dy2
+        nearest_row = nearest_inverse_depth[y - row_begin, x_begin:x_end]
+        index_row = triangle_index[y, x_begin:x_end]
+        for k in range(columns):  # no branches, so that it becomes vector code
+            inverse_depth = inverse_depth_row + k * inverse_depth_dx
+            nearest = nearest_row[k]
+            wins = (min(e0 - k * dy0, e1 - k * dy1, e2 - k * dy2) > 0.0) & (inverse_depth > nearest)
+            nearest_row[k] = inverse_depth if wins else nearest
+            index_row[k] = f if wins else index_row[k]
 
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
