@@ -1,0 +1,123 @@
+"""One picture to judge a head by: the portrait, the generated views and the fitted splats around the whole circle."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from torch import Tensor
+
+from dp360.generation import Cameras, Provenance, ViewSet, orbit
+
+from .provenance import provenance_to_json
+
+AZIMUTH_COUNT = 8
+"""Pictures per row, 45 degrees apart, the first in front of the face."""
+
+_BACKGROUND = (255, 255, 255)
+_INK, _FAINT_INK = (32, 33, 36), (110, 114, 120)
+_TILE_BACKGROUND = (241, 242, 244)
+_ELEVATION_WEIGHT = 4.0
+"""A degree of elevation counts this much more than one of azimuth when a row picks its views: rows stay level."""
+
+
+def contact_sheet(
+    portrait_rgb: UInt8[Tensor, "h_portrait w_portrait 3"],
+    views: ViewSet,
+    renders: UInt8[Tensor, "8 h w 4"] | None,
+    *,
+    tile_px: int = 224,
+) -> bytes:
+    """The sheet as a PNG file with the provenance in its text chunks.
+
+    Args:
+        portrait_rgb: the aligned portrait.
+        views: generated views; each column shows the one nearest to its azimuth on the level ring.
+        renders: the splats from `sheet_cameras`, straight alpha; None leaves their row out.
+        tile_px: side of one picture on the sheet.
+    """
+    azimuth_rad = sheet_cameras(tile_px).azimuth_rad
+    chosen = nearest_views(views.cameras, azimuth_rad, skip_first=views.names[0] == "portrait" and len(views) > 1)
+    rows = [("Generated views", views.rgba[chosen])]
+    if renders is not None:
+        rows.append(("Gaussian splats", renders))
+
+    gap, label, header = round(tile_px * 0.045), round(tile_px * 0.16), round(tile_px * 0.24)
+    portrait_px = len(rows) * tile_px + (len(rows) - 1) * (gap + label)
+    left = gap + portrait_px + 2 * gap
+    width = left + AZIMUTH_COUNT * (tile_px + gap)
+    height = header + label + portrait_px + gap + header
+    sheet = Image.new("RGB", (width, height), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    title, small = ImageFont.load_default(size=label * 0.62), ImageFont.load_default(size=label * 0.5)
+
+    draw.text((gap, header / 2), "Portrait", _INK, title, anchor="lm")
+    for column, angle in enumerate(azimuth_rad.tolist()):
+        x = left + column * (tile_px + gap) + tile_px / 2
+        draw.text((x, header / 2), f"{_degrees(angle)}°", _INK, title, anchor="mm")
+    sheet.paste(_tile(portrait_rgb, portrait_px), (gap, header + label))
+    for row, (name, pictures) in enumerate(rows):
+        top = header + label + row * (tile_px + gap + label)
+        draw.text((left, top - label / 2), name, _FAINT_INK, small, anchor="lm")
+        for column, picture in enumerate(pictures):
+            sheet.paste(_tile(picture, tile_px), (left + column * (tile_px + gap), top))
+    footer = f"{views.provenance.statement} · version {views.provenance.version} · seed {views.provenance.seed}"
+    draw.text((gap, height - header / 2), footer, _FAINT_INK, small, anchor="lm")
+
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", pnginfo=png_text(views.provenance))
+    return buffer.getvalue()
+
+
+def sheet_cameras(size_px: int) -> Cameras:
+    """The cameras of a row: `AZIMUTH_COUNT` on a level ring, starting in front of the face."""
+    return orbit(AZIMUTH_COUNT, size_px=size_px)
+
+
+def nearest_views(cameras: Cameras, azimuth_rad: Float[Tensor, " k"], *, skip_first: bool = False) -> list[int]:
+    """For each azimuth the index of the camera nearest to it on the level ring.
+
+    Args:
+        cameras: n cameras.
+        azimuth_rad: k azimuths.
+        skip_first: leave camera 0 out (it is the portrait's own).
+    """
+    difference = cameras.azimuth_rad[None] - azimuth_rad[:, None].to(cameras.azimuth_rad)
+    wrapped = torch.atan2(difference.sin(), difference.cos()).abs()
+    cost = wrapped + _ELEVATION_WEIGHT * cameras.elevation_rad.abs()[None]
+    if skip_first:
+        cost[:, 0] = math.inf
+    return cost.argmin(dim=1).tolist()
+
+
+def png_text(provenance: Provenance) -> PngImagePlugin.PngInfo:
+    """Text chunks (tEXt) for every PNG that leaves the package: a line for people, JSON for programs."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", f"dp360 {provenance.version}")
+    info.add_text("Description", provenance.statement)
+    info.add_text("dp360.provenance", provenance_to_json(provenance))
+    return info
+
+
+def _degrees(angle_rad: float) -> str:
+    """An angle as people write it: 0, 45, 180, and negative to the head's right."""
+    degrees = round(math.degrees(angle_rad))
+    return str(degrees) if degrees != -180 else "180"
+
+
+def _tile(picture: UInt8[Tensor, "h w c"], side_px: int) -> Image.Image:
+    """A picture inside a square of `side_px`, whole and undistorted; alpha is laid over a light grey."""
+    array = picture.cpu().numpy().astype(np.float32)
+    if array.shape[2] == 4:
+        alpha = array[..., 3:] / 255
+        array = array[..., :3] * alpha + np.float32(_TILE_BACKGROUND) * (1 - alpha)
+    image = Image.fromarray(np.rint(array).clip(0, 255).astype(np.uint8))
+    scale = side_px / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    tile = Image.new("RGB", (side_px, side_px), _TILE_BACKGROUND)
+    tile.paste(image.resize(size, Image.Resampling.LANCZOS), ((side_px - size[0]) // 2, (side_px - size[1]) // 2))
+    return tile
