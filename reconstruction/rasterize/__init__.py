@@ -1,1 +1,183 @@
-"""."""
+"""One call, `rasterize`, with gsplat's signature and semantics, and three machines behind it.
+
+`cpu` (numba, the default for tensors on the CPU), `cuda` (gsplat itself) and `reference` (plain tensors, any floating
+type, for tests). Conventions: `viewmats` are to camera from world with OpenCV axes, pixel centres lie at +0.5,
+quaternions are wxyz and need not be normalised, harmonics are basis-major.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import assert_never
+
+from ..spherical_harmonics import MAX_SH_DEGREE, sh_basis_count
+
+Backend = Literal["auto", "cpu", "cuda", "reference"]
+RasterizeMode = Literal["classic", "antialiased"]
+RenderMode = Literal["RGB", "RGB+D", "RGB+ED"]
+
+
+def rasterize(
+    means: Float[Tensor, "n 3"],
+    quats: Float[Tensor, "n 4"],
+    scales: Float[Tensor, "n 3"],
+    opacities: Float[Tensor, " n"],
+    colors: Float[Tensor, "n 3"] | Float[Tensor, "n k 3"],
+    viewmats: Float[Tensor, "c 4 4"],
+    Ks: Float[Tensor, "c 3 3"],
+    width: int,
+    height: int,
+    *,
+    sh_degree: int | None = None,
+    near_plane: float = 0.01,
+    eps2d: float = 0.3,
+    radius_clip: float = 0.0,
+    rasterize_mode: RasterizeMode = "classic",
+    render_mode: RenderMode = "RGB",
+    backgrounds: Float[Tensor, "c 3"] | None = None,
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]:
+    """Render Gaussians into `c` cameras; differentiable in means, quats, scales, opacities and colors.
+
+    Args:
+        means: Centres, world units.
+        quats: Rotations, wxyz, of any length but zero.
+        scales: Standard deviations along the axes, world units (not logarithms).
+        opacities: In [0, 1] (not logits).
+        colors: Plain colours `[n 3]`, or coefficients `[n k 3]` where `sh_degree` is given.
+        viewmats: To camera from world.
+        Ks: Intrinsics, pixels.
+        width: Picture width, pixels.
+        height: Picture height, pixels.
+        sh_degree: Degree of spherical harmonics to evaluate, at most what `colors` holds; None for plain colours.
+        near_plane: Gaussians nearer than this are not shown, world units.
+        eps2d: Low-pass filter added to the projected covariance, px^2.
+        radius_clip: Gaussians with at most this radius are not shown, pixels.
+        rasterize_mode: `antialiased` lowers the opacity of Gaussians smaller than the low-pass filter.
+        render_mode: `RGB`; `RGB+D` appends accumulated depth; `RGB+ED` appends depth divided by alpha.
+        backgrounds: Colour behind everything, per camera; black without.
+        backend: `auto` follows the device of `means`.
+
+    Returns:
+        Pictures with 3 or 4 channels, alphas, and `info`: `radii` [c n] (0 where not shown), `means2d` [c n 2] (part
+        of the graph: call `retain_grad()` on it to read screen-space gradients), `width`, `height`, `n_cameras`,
+        `gaussian_ids` (None: not packed). Enough for gsplat's `DefaultStrategy`.
+
+    Raises:
+        ValueError: shapes that do not fit together, or a harmonic degree that `colors` does not hold.
+        InputError: `cuda` without a way to build gsplat's kernels.
+
+    Source: https://github.com/nerfstudio-project/gsplat, 1.4.0, `gsplat.rasterization(packed=False)`.
+    """
+    _check(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, sh_degree)
+    if backend == "auto":
+        backend = "cuda" if means.is_cuda else "cpu"
+    antialiased = rasterize_mode == "antialiased"
+    if backend == "cuda":
+        from .cuda import rasterize_cuda
+
+        return rasterize_cuda(
+            means,
+            quats,
+            scales,
+            opacities,
+            colors,
+            viewmats.to(means),
+            Ks.to(means),
+            width,
+            height,
+            near_plane=near_plane,
+            radius_clip=radius_clip,
+            eps2d=eps2d,
+            sh_degree=sh_degree,
+            packed=False,
+            backgrounds=backgrounds,
+            render_mode=render_mode,
+            rasterize_mode=rasterize_mode,
+        )
+    if backend == "reference":
+        from .reference import rasterize_reference
+
+        rgb, depth, alpha, radii, means2d = rasterize_reference(
+            means,
+            quats,
+            scales,
+            opacities,
+            colors,
+            viewmats,
+            Ks,
+            width,
+            height,
+            sh_degree=sh_degree,
+            near_plane=near_plane,
+            eps2d=eps2d,
+            radius_clip=radius_clip,
+            antialiased=antialiased,
+        )
+    elif backend == "cpu":
+        from .cpu import ProjectionSettings, blend, project
+
+        degree = -1 if sh_degree is None else sh_degree
+        settings = ProjectionSettings(width, height, degree, near_plane, eps2d, radius_clip, antialiased)
+        coefficients = colors if colors.dim() == 3 else colors[:, None]
+        radii, means2d, depths, conics, opacities2d, colors2d = project(
+            means, quats, scales, opacities, coefficients, viewmats, Ks, settings
+        )
+        rgb, depth, alpha = blend(means2d, depths, conics, opacities2d, colors2d, radii, width, height)
+    else:
+        assert_never(backend)
+
+    alphas = alpha[..., None]
+    renders = rgb if backgrounds is None else rgb + (1 - alphas) * backgrounds[:, None, None].to(rgb)
+    if render_mode == "RGB+D":
+        renders = torch.cat([renders, depth[..., None]], dim=-1)
+    elif render_mode == "RGB+ED":
+        renders = torch.cat([renders, depth[..., None] / alphas.clamp_min(1e-10)], dim=-1)
+    elif render_mode != "RGB":
+        assert_never(render_mode)
+    info = {
+        "radii": radii,
+        "means2d": means2d,
+        "gaussian_ids": None,
+        "n_cameras": viewmats.shape[0],
+        "width": width,
+        "height": height,
+    }
+    return renders, alphas, info
+
+
+def _check(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    backgrounds: Tensor | None,
+    sh_degree: int | None,
+) -> None:
+    """Refuse shapes that kernels would read past."""
+    n, c = means.shape[0], viewmats.shape[0]
+    expected = [("means", means, (n, 3)), ("quats", quats, (n, 4)), ("scales", scales, (n, 3))]
+    expected += [("opacities", opacities, (n,)), ("viewmats", viewmats, (c, 4, 4)), ("Ks", Ks, (c, 3, 3))]
+    if backgrounds is not None:
+        expected.append(("backgrounds", backgrounds, (c, 3)))
+    if sh_degree is None:
+        expected.append(("colors", colors, (n, 3)))
+    else:
+        if not 0 <= sh_degree <= MAX_SH_DEGREE:
+            raise ValueError(f"rasterize: expected sh_degree from 0 to {MAX_SH_DEGREE} or None, got {sh_degree}")
+        if colors.dim() != 3 or colors.shape[1] < sh_basis_count(sh_degree):
+            raise ValueError(
+                f"rasterize: sh_degree {sh_degree} needs colors of shape [n, k >= {sh_basis_count(sh_degree)}, 3], "
+                f"got {tuple(colors.shape)}"
+            )
+        expected.append(("colors", colors, (n, colors.shape[1], 3)))
+    for name, tensor, shape in expected:
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"rasterize: expected {name} of shape {shape}, got {tuple(tensor.shape)}")

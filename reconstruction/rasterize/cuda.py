@@ -1,0 +1,39 @@
+"""The CUDA backend: gsplat's own kernels, which it compiles on first use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from dp360.generation.errors import InputError
+
+_CURE = (
+    "Install a CUDA compiler, `pip install nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt ninja`, point CUDA_HOME at "
+    "site-packages/nvidia/cu13 and run again with g++ on the path, or use the CPU: `--machine.device-type cpu` for "
+    "ns-train, `backend='cpu'` with tensors on the CPU in Python"
+)
+
+
+def rasterize_cuda(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """`gsplat.rasterization(*args, **kwargs)`.
+
+    Raises:
+        InputError: gsplat's extension is not there and cannot be built; the message says what to install.
+
+    Source: https://github.com/nerfstudio-project/gsplat, version 1.4.0.
+    """
+    try:
+        from gsplat import rasterization
+        from gsplat.cuda._backend import _C
+    except (ImportError, OSError, RuntimeError) as error:
+        raise InputError(f"gsplat's CUDA kernels could not be compiled ({_first_line(error)}). {_CURE}") from error
+    if _C is None:
+        raise InputError(f"gsplat found no CUDA compiler (nvcc) for its kernels. {_CURE}")
+    return rasterization(*args, **kwargs)
+
+
+def _first_line(error: BaseException) -> str:
+    """The start of an error's text: compilers say pages."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,85 @@
+"""Real spherical harmonics to degree 3 in the sign and order convention of 3D Gaussian Splatting.
+
+Coefficients are *basis-major*, `[n, k, 3]`: basis 0 is the constant, then degree 1 as (-y, z, -x), degree 2, degree 3.
+A colour is `0.5 + sum_k basis_k(direction) * coefficient_k`, clamped below at zero, where `direction` points from the
+camera to the Gaussian.
+
+Source: Green, "Spherical Harmonic Lighting: The Gritty Details", 2003, and Kerbl et al., "3D Gaussian Splatting",
+2023; the explicit polynomials: https://en.wikipedia.org/wiki/Table_of_spherical_harmonics#Real_spherical_harmonics
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SH_C0 = 0.28209479177387814
+"""The constant basis function, 1 / (2 sqrt(pi))."""
+SH_C1 = 0.4886025119029199
+SH_C2 = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
+SH_C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
+MAX_SH_DEGREE = 3
+"""The highest degree that the rasterisers and the `.ply` layout know."""
+
+
+def sh_basis_count(degree: int) -> int:
+    """Number of basis functions up to and including `degree`."""
+    return (degree + 1) ** 2
+
+
+def sh_degree_from_basis_count(count: int) -> int:
+    """Degree whose basis has `count` functions.
+
+    Raises:
+        ValueError: `count` is not 1, 4, 9 or 16.
+    """
+    degree = math.isqrt(count) - 1
+    if sh_basis_count(degree) != count or not 0 <= degree <= MAX_SH_DEGREE:
+        raise ValueError(f"spherical harmonics: expected 1, 4, 9 or 16 basis functions, got {count}")
+    return degree
+
+
+def sh0_from_rgb(rgb_unit: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Constant coefficients that show `rgb_unit` from every side."""
+    return (rgb_unit - 0.5) / SH_C0
+
+
+def rgb_from_sh0(sh0: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+    """Colour of constant coefficients; inverse of `sh0_from_rgb`, not clamped."""
+    return sh0 * SH_C0 + 0.5
+
+
+def sh_basis(degree: int, directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch k"]:
+    """Basis functions at unit `directions`, for degrees 0 to 3.
+
+    Raises:
+        ValueError: a degree outside [0, 3].
+    """
+    if not 0 <= degree <= MAX_SH_DEGREE:
+        raise ValueError(f"sh_basis: expected a degree from 0 to {MAX_SH_DEGREE}, got {degree}")
+    x, y, z = directions.unbind(-1)
+    basis = [torch.full_like(x, SH_C0)]
+    if degree >= 1:
+        basis += [-SH_C1 * y, SH_C1 * z, -SH_C1 * x]
+    if degree >= 2:
+        basis += [
+            SH_C2[0] * x * y,
+            -SH_C2[0] * y * z,
+            SH_C2[1] * (3 * z * z - 1),
+            -SH_C2[0] * x * z,
+            SH_C2[2] * (x * x - y * y),
+        ]
+    if degree >= 3:
+        basis += [
+            -SH_C3[0] * y * (3 * x * x - y * y),
+            SH_C3[1] * x * y * z,
+            -SH_C3[2] * y * (5 * z * z - 1),
+            SH_C3[3] * z * (5 * z * z - 3),
+            -SH_C3[2] * x * (5 * z * z - 1),
+            SH_C3[4] * z * (x * x - y * y),
+            -SH_C3[0] * x * (x * x - 3 * y * y),
+        ]
+    return torch.stack(basis, dim=-1)

@@ -1,0 +1,205 @@
+"""`Splats`: a head as coloured 3D Gaussians, how to start them on a surface, and how to look at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dp360.generation.cameras import Cameras
+from dp360.generation.views import PointCloud
+
+from .rasterize import Backend, RasterizeMode, rasterize
+from .spherical_harmonics import sh0_from_rgb, sh_basis_count, sh_degree_from_basis_count
+
+MAX_START_SCALE = 0.05
+"""Largest standard deviation a Gaussian starts with, world units (about 3 cm): lone points do not become blobs."""
+MIN_START_SCALE = 1e-4
+"""Smallest standard deviation along the surface that a Gaussian starts with: doubled points stay points."""
+
+
+@dataclass(frozen=True)
+class Splats:
+    """3D Gaussians of one head in the world frame, float32, in the value spaces in which they are fitted and stored."""
+
+    means_world: Float[Tensor, "n 3"]
+    """Centres, world units."""
+    log_scales: Float[Tensor, "n 3"]
+    """Natural logarithms of the standard deviations along the Gaussian's own axes, world units."""
+    quats_wxyz: Float[Tensor, "n 4"]
+    """Rotations to world from the Gaussian's own axes, wxyz, of any length but zero."""
+    opacity_logits: Float[Tensor, " n"]
+    """Logits of opacities."""
+    sh0: Float[Tensor, "n 3"]
+    """Constant harmonic coefficients of r, g, b."""
+    sh_rest: Float[Tensor, "n k 3"]
+    """Coefficients of the degrees above, basis-major, k = (degree + 1)^2 - 1."""
+
+    def __post_init__(self) -> None:
+        n = self.means_world.shape[0]
+        k = self.sh_rest.shape[1] if self.sh_rest.dim() == 3 else -1
+        expected = {
+            "means_world": (n, 3),
+            "log_scales": (n, 3),
+            "quats_wxyz": (n, 4),
+            "opacity_logits": (n,),
+            "sh0": (n, 3),
+            "sh_rest": (n, k, 3),
+        }
+        for name, shape in expected.items():
+            tensor = getattr(self, name)
+            if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+                raise ValueError(
+                    f"Splats: expected {name} of shape {shape} and type float32, got {tuple(tensor.shape)} and "
+                    f"{tensor.dtype}"
+                )
+            bad = ~torch.isfinite(tensor).flatten(1).all(dim=1) if tensor.dim() > 1 else ~torch.isfinite(tensor)
+            if bool(bad.any()):
+                raise ValueError(
+                    f"Splats: {int(bad.sum())} of {n} Gaussians have {name} that are not finite, the first is number "
+                    f"{int(bad.nonzero()[0, 0])}; drop them with `splats[keep]` before building"
+                )
+        if n and not bool((self.quats_wxyz.norm(dim=-1) > 0).all()):
+            raise ValueError("Splats: expected quats_wxyz of non-zero length, got a zero quaternion")
+        sh_degree_from_basis_count(k + 1)
+
+    def __len__(self) -> int:
+        return self.means_world.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Splats:
+        """The chosen Gaussians, by mask, indices or slice."""
+        return Splats(
+            self.means_world[index],
+            self.log_scales[index],
+            self.quats_wxyz[index],
+            self.opacity_logits[index],
+            self.sh0[index],
+            self.sh_rest[index],
+        )
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics, 0 to 3."""
+        return sh_degree_from_basis_count(self.sh_rest.shape[1] + 1)
+
+    @property
+    def scales(self) -> Float[Tensor, "n 3"]:
+        """Standard deviations, world units."""
+        return self.log_scales.exp()
+
+    @property
+    def opacities(self) -> Float[Tensor, " n"]:
+        """Opacities in (0, 1)."""
+        return self.opacity_logits.sigmoid()
+
+    @property
+    def sh(self) -> Float[Tensor, "n k 3"]:
+        """All harmonic coefficients, basis-major."""
+        return torch.cat([self.sh0[:, None], self.sh_rest], dim=1)
+
+    def to(self, device: torch.device | str) -> Splats:
+        """The same Gaussians on another device."""
+        return Splats(
+            self.means_world.to(device),
+            self.log_scales.to(device),
+            self.quats_wxyz.to(device),
+            self.opacity_logits.to(device),
+            self.sh0.to(device),
+            self.sh_rest.to(device),
+        )
+
+
+def quats_turning_z_to(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
+    """Shortest rotations (unit, wxyz) that turn the z axis to unit `normals`."""
+    x, y, z = normals.unbind(-1)
+    quats = torch.stack([1 + z, -y, x, torch.zeros_like(z)], dim=-1)
+    opposite = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=quats.dtype, device=quats.device)
+    quats = torch.where((z < -1 + 1e-6)[:, None], opposite, quats)
+    return torch.nn.functional.normalize(quats, dim=-1)
+
+
+def neighbour_distances(points: Float[Tensor, "n 3"], *, neighbours: int = 3) -> Float[Tensor, " n"]:
+    """Mean distance of each point to its nearest others."""
+    from scipy.spatial import cKDTree
+
+    count = min(neighbours, points.shape[0] - 1)
+    if count < 1:
+        return torch.full((points.shape[0],), MAX_START_SCALE)
+    coordinates = points.detach().cpu().numpy().astype(np.float64)
+    distances, _ = cKDTree(coordinates).query(coordinates, k=count + 1)
+    return torch.from_numpy(distances[:, 1:].mean(axis=1)).float()
+
+
+def splats_from_point_cloud(
+    surface: PointCloud,
+    *,
+    sh_degree: int = 0,
+    initial_opacity: float = 0.8,
+    relative_scale: float = 0.8,
+    relative_thickness: float = 0.2,
+) -> Splats:
+    """Flat Gaussians that lie on the surface like scales: one per point, thin along the normal. Deterministic.
+
+    Args:
+        surface: Points with unit normals and colours.
+        sh_degree: Degree for which coefficients are made (zero above the constant).
+        initial_opacity: Opacity of every Gaussian, in (0, 1).
+        relative_scale: Standard deviation along the surface, in mean distances to the three nearest neighbours.
+        relative_thickness: Standard deviation along the normal divided by the one along the surface.
+
+    Raises:
+        ValueError: an opacity outside (0, 1).
+
+    Source: the neighbour rule is that of Kerbl et al., "3D Gaussian Splatting", 2023, Sec. 5; flat start after Guedon
+    and Lepetit, "SuGaR", 2024, Sec. 4.
+    """
+    if not 0 < initial_opacity < 1:
+        raise ValueError(f"splats_from_point_cloud: expected an initial opacity in (0, 1), got {initial_opacity}")
+    points = surface.points_world.float()
+    n = points.shape[0]
+    along = (relative_scale * neighbour_distances(points)).clamp(MIN_START_SCALE, MAX_START_SCALE)
+    return Splats(
+        means_world=points.contiguous(),
+        log_scales=torch.stack([along, along, relative_thickness * along], dim=-1).log(),
+        quats_wxyz=quats_turning_z_to(torch.nn.functional.normalize(surface.normals_world.float(), dim=-1)),
+        opacity_logits=torch.logit(torch.full((n,), initial_opacity)),
+        sh0=sh0_from_rgb(surface.rgb_unit.float()),
+        sh_rest=torch.zeros(n, sh_basis_count(sh_degree) - 1, 3),
+    )
+
+
+@torch.no_grad()
+def render_splats(
+    splats: Splats,
+    cameras: Cameras,
+    *,
+    background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    rasterize_mode: RasterizeMode = "classic",
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "n h w 3"], Float[Tensor, "n h w"]]:
+    """Pictures over a plain background, in [0, 1], and alphas, one camera after another; results lie on the CPU."""
+    device = splats.means_world.device
+    background = torch.tensor([background_rgb_unit], device=device)
+    pictures, alphas = [], []
+    for camera in cameras:
+        picture, alpha, _ = rasterize(
+            splats.means_world,
+            splats.quats_wxyz,
+            splats.scales,
+            splats.opacities,
+            splats.sh,
+            camera.T_camera_world.to(device),
+            camera.K_px.to(device),
+            camera.width,
+            camera.height,
+            sh_degree=splats.sh_degree,
+            rasterize_mode=rasterize_mode,
+            backgrounds=background,
+            backend=backend,
+        )
+        pictures.append(picture[0].clamp(0, 1).cpu())
+        alphas.append(alpha[0, ..., 0].cpu())
+    return torch.stack(pictures), torch.stack(alphas)
