@@ -126,8 +126,10 @@ def _ellipse_misses_tile(record, tile_x, tile_y):
         return False
     half_A, B, half_C = float(record[2]), float(record[3]), float(record[4])
     nearest = min(
-        min(_edge_sigma(half_A, B, half_C, left, top, bottom), _edge_sigma(half_A, B, half_C, right, top, bottom)),
-        min(_edge_sigma(half_C, B, half_A, top, left, right), _edge_sigma(half_C, B, half_A, bottom, left, right)),
+        _edge_sigma(half_A, B, half_C, left, top, bottom),
+        _edge_sigma(half_A, B, half_C, right, top, bottom),
+        _edge_sigma(half_C, B, half_A, top, left, right),
+        _edge_sigma(half_C, B, half_A, bottom, left, right),
     )
     return nearest > math.log(255.0 * record[5]) * 1.0001 + 1e-4
 
@@ -198,7 +200,7 @@ def scatter_to_tiles(order, pair_tile, first_pair, first_in_tile):
 @no_type_check
 def _rows_of_tile(v, reach_y):
     """First and last+1 row of the tile whose pixel centres lie within `reach_y` of `v` (relative to the tile)."""
-    return max(0, int(math.ceil(v - reach_y - _HALF))), min(TILE, int(math.floor(v + reach_y - _HALF)) + 1)
+    return max(0, math.ceil(v - reach_y - _HALF)), min(TILE, math.floor(v + reach_y - _HALF) + 1)
 
 
 @numba.njit(fastmath=_FAST, parallel=True, cache=True)

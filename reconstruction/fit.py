@@ -1,0 +1,287 @@
+"""The visible loop: posed pictures in, `Splats` out. The pieces are importable, so that other trainers share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import Parameter
+from typing_extensions import assert_never
+
+from dp360.generation.progress import Track, silent
+from dp360.generation.views import PointCloud, ViewSet
+
+from .densify import DensifyConfig, DensifyState, Optimizers, Parameters, accumulate, densify, limit_shapes
+from .losses import LossConfig, training_loss
+from .rasterize import Backend, RasterizeMode, rasterize
+from .splats import Splats, splats_from_point_cloud
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Adam step sizes per variable, and how they fall over the fit."""
+
+    means: float = 1.6e-4
+    """World units; the head's radius is about 0.4."""
+    scales: float = 0.005
+    """Of log scales."""
+    quats: float = 0.002
+    """Of unnormalised quaternions."""
+    features_dc: float = 0.01
+    """Of constant harmonic coefficients."""
+    features_rest: float = 0.0005
+    """Of the coefficients above."""
+    opacities: float = 0.05
+    """Of opacity logits."""
+    final_means: float = 0.01
+    """Step size of the means at the end, as a share of the first; in between it falls geometrically."""
+    final: float = 0.1
+    """The same for everything else."""
+
+    def factor(self, name: str, progress: float) -> float:
+        """Share of the first step size of variable `name` at `progress` in [0, 1] through the fit."""
+        return (self.final_means if name == "means" else self.final) ** progress
+
+
+@dataclass(frozen=True)
+class SplatFitConfig:
+    """How splats are fitted."""
+
+    iterations: int = 1500
+    """Gradient steps, one view each."""
+    coarse_fraction: float = 0.6
+    """Share of the iterations done on smaller pictures."""
+    coarse_scale: float = 0.5
+    """Size of those pictures relative to the views."""
+    start_count: int = 30_000
+    """At most this many surface points become Gaussians at the start."""
+    sh_degree: int = 1
+    """Highest degree of spherical harmonics, 0 to 3: how much colour may change with the direction of view."""
+    sh_start_fraction: float = 0.4
+    """Share of the iterations before degree 1; the other degrees follow at equal steps until 0.8."""
+    background: Literal["random", "white"] = "random"
+    """What lies behind the head while fitting: a new colour each time shows every hole."""
+    rasterize_mode: RasterizeMode = "classic"
+    """`antialiased` looks better from afar, but most viewers expect `classic`."""
+    losses: LossConfig = field(default_factory=LossConfig)
+    """Weights of the loss terms."""
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    """Step sizes."""
+    densify: DensifyConfig = field(default_factory=DensifyConfig)
+    """How the set of Gaussians changes and what shapes are allowed."""
+
+    def active_sh_degree(self, step: int) -> int:
+        """Degree of harmonics in use at iteration `step`."""
+        if self.sh_degree == 0:
+            return 0
+        progress = step / max(1, self.iterations)
+        interval = (0.8 - self.sh_start_fraction) / self.sh_degree
+        return max(0, min(self.sh_degree, 1 + int((progress - self.sh_start_fraction) // max(interval, 1e-9))))
+
+    def picture_scale(self, step: int) -> float:
+        """Size of the pictures at iteration `step`, relative to the views."""
+        return self.coarse_scale if step < self.coarse_fraction * self.iterations else 1.0
+
+
+def initial_splats(surface: PointCloud, config: SplatFitConfig, generator: torch.Generator) -> Splats:
+    """Splats to start from: at most `start_count` points of the surface, drawn without replacement."""
+    n = surface.points_world.shape[0]
+    if n > config.start_count:
+        chosen = torch.randperm(n, generator=generator)[: config.start_count].sort().values
+        surface = PointCloud(surface.points_world[chosen], surface.normals_world[chosen], surface.rgb_unit[chosen])
+    return splats_from_point_cloud(surface, sh_degree=config.sh_degree)
+
+
+def parameters_from_splats(splats: Splats) -> dict[str, Parameter]:
+    """Fit variables under splatfacto's names; copies."""
+    tensors = {
+        "means": splats.means_world,
+        "scales": splats.log_scales,
+        "quats": splats.quats_wxyz,
+        "features_dc": splats.sh0,
+        "features_rest": splats.sh_rest,
+        "opacities": splats.opacity_logits,
+    }
+    return {name: Parameter(tensor.detach().clone()) for name, tensor in tensors.items()}
+
+
+def splats_from_parameters(params: Mapping[str, Tensor]) -> Splats:
+    """`Splats` on the CPU with copies of fit variables; quaternions are normalised."""
+    tensors = {name: tensor.detach().cpu().float().clone() for name, tensor in params.items()}
+    return Splats(
+        means_world=tensors["means"],
+        log_scales=tensors["scales"],
+        quats_wxyz=torch.nn.functional.normalize(tensors["quats"], dim=-1),
+        opacity_logits=tensors["opacities"].flatten(),
+        sh0=tensors["features_dc"],
+        sh_rest=tensors["features_rest"],
+    )
+
+
+def make_optimizers(params: Mapping[str, Parameter], rates: LearningRates) -> dict[str, torch.optim.Optimizer]:
+    """One fused Adam per variable, with its first step size."""
+    return {
+        name: torch.optim.Adam([param], lr=getattr(rates, name), eps=1e-15, fused=True)
+        for name, param in params.items()
+    }
+
+
+def set_learning_rates(optimizers: Optimizers, rates: LearningRates, progress: float) -> None:
+    """Put the step sizes where they belong at `progress` in [0, 1] through the fit."""
+    for name, optimizer in optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = getattr(rates, name) * rates.factor(name, progress)
+
+
+def render_parameters(
+    params: Mapping[str, Tensor],
+    viewmats: Float[Tensor, "c 4 4"],
+    Ks: Float[Tensor, "c 3 3"],
+    width: int,
+    height: int,
+    *,
+    sh_degree: int,
+    background_rgb_unit: Float[Tensor, " 3"],
+    rasterize_mode: RasterizeMode = "classic",
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h w"], dict]:
+    """Pictures, alphas and `info` of fit variables; differentiable."""
+    coefficients = params["features_dc"][:, None]
+    if sh_degree > 0:
+        coefficients = torch.cat([coefficients, params["features_rest"][:, : (sh_degree + 1) ** 2 - 1]], dim=1)
+    pictures, alphas, info = rasterize(
+        params["means"],
+        params["quats"],
+        params["scales"].exp(),
+        params["opacities"].flatten().sigmoid(),
+        coefficients,
+        viewmats,
+        Ks,
+        width,
+        height,
+        sh_degree=sh_degree,
+        rasterize_mode=rasterize_mode,
+        backgrounds=background_rgb_unit.expand(viewmats.shape[0], 3),
+        backend=backend,
+    )
+    return pictures, alphas[..., 0], info
+
+
+def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: torch.Generator) -> Int[Tensor, " i"]:
+    """Which view each iteration looks at: as often as its confidence says, to within one, in random order.
+
+    Raises:
+        ValueError: no view with a confidence above zero.
+    """
+    total = confidence.double().clamp_min(0).cumsum(0)
+    if len(total) == 0 or not float(total[-1]) > 0:
+        raise ValueError("view_schedule: expected at least one view with a confidence above 0, got none")
+    marks = (torch.arange(iterations, dtype=torch.float64) + 0.5) / iterations * total[-1]
+    views = torch.searchsorted(total, marks, right=True).clamp_max(len(total) - 1)
+    return views[torch.randperm(iterations, generator=generator)]
+
+
+def premultiplied_pictures(views: ViewSet, scale: float) -> Float[Tensor, "n h w 4"]:
+    """Colour times alpha, and alpha, in [0, 1], averaged over areas to `scale` times the size."""
+    height, width = max(1, round(views.rgba.shape[1] * scale)), max(1, round(views.rgba.shape[2] * scale))
+    pictures = torch.empty(len(views), height, width, 4)
+    for i, rgba in enumerate(views.rgba):
+        picture = rgba.float() / 255
+        picture[..., :3] *= picture[..., 3:]
+        if scale != 1:
+            channels_first = picture.permute(2, 0, 1)[None]
+            resized = torch.nn.functional.interpolate(channels_first, size=(height, width), mode="area")
+            picture = resized[0].permute(1, 2, 0)
+        pictures[i] = picture
+    return pictures
+
+
+def background_colour(kind: Literal["random", "white"], generator: torch.Generator) -> Float[Tensor, " 3"]:
+    """What lies behind the head in one iteration."""
+    if kind == "random":
+        return torch.rand(3, generator=generator)
+    if kind == "white":
+        return torch.ones(3)
+    assert_never(kind)
+
+
+def fit_splats(
+    views: ViewSet,
+    config: SplatFitConfig,
+    generator: torch.Generator,
+    *,
+    track: Track = silent,
+    on_iteration: Callable[[int, float, Parameters], None] | None = None,
+    device: torch.device | str = "cpu",
+) -> Splats:
+    """Fit Gaussians to posed pictures, starting on the views' surface.
+
+    Args:
+        views: Pictures, cameras, confidences and surface samples.
+        config: Settings.
+        generator: Randomness, on the CPU. The same seed gives the same bytes on the CPU.
+        track: Shows progress.
+        on_iteration: Called after every step with its number, loss and the fit variables.
+        device: Where to compute; `cuda` needs gsplat's kernels.
+
+    Returns:
+        Splats on the CPU.
+
+    Raises:
+        ValueError: no surface points, or no view with a confidence above zero.
+    """
+    if views.surface.points_world.shape[0] == 0:
+        raise ValueError("fit_splats: expected views with surface points to start from, got none")
+    params: Parameters = parameters_from_splats(initial_splats(views.surface, config, generator).to(device))
+    optimizers = make_optimizers(params, config.learning_rates)
+    state = DensifyState.zeros(params["means"].shape[0], device)
+    schedule = view_schedule(views.confidence, config.iterations, generator)
+    scale, pictures, cameras = 0.0, torch.empty(0), views.cameras
+
+    for step in track(range(config.iterations), total=config.iterations, description="Fitting splats"):
+        if scale != config.picture_scale(step):
+            scale = config.picture_scale(step)
+            pictures = premultiplied_pictures(views, scale)
+            cameras = views.cameras.resized(pictures.shape[2], pictures.shape[1])
+        set_learning_rates(optimizers, config.learning_rates, step / config.iterations)
+        view = int(schedule[step])
+        background = background_colour(config.background, generator).to(device)
+        target = pictures[view].to(device)
+
+        rendered, alpha, info = render_parameters(
+            params,
+            cameras[view].T_camera_world.to(device),
+            cameras[view].K_px.to(device),
+            cameras.width,
+            cameras.height,
+            sh_degree=config.active_sh_degree(step),
+            background_rgb_unit=background,
+            rasterize_mode=config.rasterize_mode,
+        )
+        info["means2d"].retain_grad()
+        loss = training_loss(
+            rendered[0],
+            alpha[0],
+            target[..., :3] + (1 - target[..., 3:]) * background,
+            target[..., 3],
+            params["scales"],
+            params["opacities"],
+            config.losses,
+        )
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        accumulate(state, info)
+        for optimizer in optimizers.values():
+            optimizer.step()
+        limit_shapes(params, config.densify)
+        if config.densify.is_due(step, config.iterations):
+            state = densify(params, optimizers, state, config.densify, generator)
+        if on_iteration is not None:
+            on_iteration(step, float(loss.detach()), params)
+
+    return splats_from_parameters(params)

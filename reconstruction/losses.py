@@ -1,0 +1,143 @@
+"""What a fit minimises: photometric, silhouette and regularising terms, for pictures `[h w 3]` in [0, 1].
+
+Every function returns a scalar tensor that can be differentiated in its first argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SSIM_WINDOW = 11
+"""Side of the Gaussian window, pixels."""
+SSIM_SIGMA = 1.5
+"""Standard deviation of the window, pixels."""
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms of `training_loss`."""
+
+    ssim_weight: float = 0.2
+    """Share of 1 - SSIM in the photometric term, [0, 1]; the rest is L1."""
+    alpha_weight: float = 0.5
+    """Weight of the silhouette term: keeps the outside empty and the head opaque."""
+    needle_weight: float = 0.01
+    """Weight against Gaussians much longer than wide."""
+    max_needle_ratio: float = 4.0
+    """Longest axis divided by the middle one up to which a Gaussian is no needle."""
+    opacity_weight: float = 0.0
+    """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned."""
+
+
+def l1_loss(rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"]) -> Float[Tensor, ""]:
+    """Mean absolute difference."""
+    return (rgb - target).abs().mean()
+
+
+def ssim_window(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, " window"]:
+    """The separable Gaussian window, sum 1."""
+    x = torch.arange(SSIM_WINDOW, dtype=dtype, device=device) - SSIM_WINDOW // 2
+    window = torch.exp(-(x**2) / (2 * SSIM_SIGMA**2))
+    return window / window.sum()
+
+
+def _blur(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h2 w2"]:
+    """Window means where the window fits, so that both sides shrink by `SSIM_WINDOW` - 1."""
+    window = ssim_window(maps.dtype, maps.device)
+    rows = torch.nn.functional.conv2d(maps[:, None], window.view(1, 1, -1, 1))
+    return torch.nn.functional.conv2d(rows, window.view(1, 1, 1, -1))[:, 0]
+
+
+def ssim(rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"]) -> Float[Tensor, ""]:
+    """Structural similarity, 1 for equal pictures; the mean over all whole windows and channels.
+
+    Equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    data_range=1)`.
+
+    Raises:
+        ValueError: a picture smaller than the window.
+
+    Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, Eq. 13.
+    """
+    if min(rgb.shape[:2]) < SSIM_WINDOW:
+        raise ValueError(f"ssim: expected pictures of at least {SSIM_WINDOW} px, got {tuple(rgb.shape[:2])}")
+    x, y = rgb.permute(2, 0, 1), target.permute(2, 0, 1)
+    mean_x, mean_y, xx, yy, xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
+    variances = xx - mean_x**2 + yy - mean_y**2
+    covariance = xy - mean_x * mean_y
+    similarity = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
+    return (similarity / ((mean_x**2 + mean_y**2 + SSIM_C1) * (variances + SSIM_C2))).mean()
+
+
+def photometric_loss(
+    rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"], *, ssim_weight: float = 0.2
+) -> Float[Tensor, ""]:
+    """(1 - w) L1 + w (1 - SSIM).
+
+    Source: Kerbl et al., "3D Gaussian Splatting", 2023, Eq. 7.
+    """
+    loss = (1 - ssim_weight) * l1_loss(rgb, target)
+    return loss + ssim_weight * (1 - ssim(rgb, target)) if ssim_weight > 0 else loss
+
+
+def alpha_loss(alpha: Float[Tensor, "h w"], target: Float[Tensor, "h w"]) -> Float[Tensor, ""]:
+    """Mean absolute difference of opacities."""
+    return (alpha - target).abs().mean()
+
+
+def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> Float[Tensor, ""]:
+    """Mean excess of the logarithm of longest over middle axis. Flat Gaussians cost nothing, needles do.
+
+    Source: after Xie et al., "PhysGaussian", 2024, Eq. 12, with the middle axis in place of the shortest.
+    """
+    ordered = log_scales.sort(dim=-1).values
+    limit = torch.log(torch.tensor(max_ratio, dtype=log_scales.dtype, device=log_scales.device))
+    return (ordered[:, 2] - ordered[:, 1] - limit).clamp_min(0).mean()
+
+
+def opacity_loss(opacity_logits: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Mean opacity.
+
+    Source: Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024, Eq. 10.
+    """
+    return opacity_logits.sigmoid().mean()
+
+
+def training_loss(
+    rgb: Float[Tensor, "h w 3"],
+    alpha: Float[Tensor, "h w"],
+    target_rgb: Float[Tensor, "h w 3"],
+    target_alpha: Float[Tensor, "h w"],
+    log_scales: Float[Tensor, "n 3"],
+    opacity_logits: Float[Tensor, "*n"],
+    config: LossConfig,
+    *,
+    confidence: float = 1.0,
+) -> Float[Tensor, ""]:
+    """The sum that a splat fit minimises for one view.
+
+    Args:
+        rgb: Rendered picture over some background, [0, 1].
+        alpha: Rendered opacity, [0, 1].
+        target_rgb: The view's picture over the same background, [0, 1].
+        target_alpha: The view's opacity, [0, 1].
+        log_scales: The Gaussians' log standard deviations.
+        opacity_logits: The Gaussians' opacity logits.
+        config: Weights.
+        confidence: Trust in the view, [0, 1]; scales what depends on the view. Leave at 1 where views are *drawn* in
+            proportion to their confidence.
+    """
+    loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight)
+    if config.alpha_weight > 0:
+        loss = loss + config.alpha_weight * alpha_loss(alpha, target_alpha)
+    loss = confidence * loss
+    if config.needle_weight > 0:
+        loss = loss + config.needle_weight * needle_loss(log_scales, max_ratio=config.max_needle_ratio)
+    if config.opacity_weight > 0:
+        loss = loss + config.opacity_weight * opacity_loss(opacity_logits)
+    return loss
