@@ -65,9 +65,10 @@ def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = M
         raise ValueError(f"splat_ply.encode: expected a positive factor metres_per_unit, got {metres_per_unit}")
     means, log_scales = _array(splats.means_world), _array(splats.log_scales)
     if metres_per_unit != 1.0:  # adding log 1 = 0 would turn -0 into 0
-        means = (means.astype(np.float64) * metres_per_unit).astype(np.float32)
+        with np.errstate(over="ignore"):  # Inf is refused below
+            means = (means.astype(np.float64) * metres_per_unit).astype(np.float32)
         log_scales = (log_scales.astype(np.float64) + math.log(metres_per_unit)).astype(np.float32)
-    rest = _array(splats.sh_rest).transpose(0, 2, 1).reshape(len(means), -1)  # channel-major
+    rest = _array(splats.sh_rest).transpose(0, 2, 1).reshape(len(means), 3 * splats.sh_rest.shape[1])  # channel-major
     table = np.concatenate(
         [
             means,
@@ -139,11 +140,14 @@ def decode(data: bytes) -> Splats:
     if header.metres_per_unit != 1.0:
         means = (means.astype(np.float64) / header.metres_per_unit).astype(np.float32)
         log_scales = (log_scales.astype(np.float64) - math.log(header.metres_per_unit)).astype(np.float32)
+    quats_wxyz = columns("rot_0", "rot_1", "rot_2", "rot_3")
+    if not quats_wxyz.any(axis=1).all():
+        raise InputError("Cannot read splats from this .ply: some rotations are zero quaternions; export it again")
     sh_rest = columns(*rest).reshape(header.count, 3, len(rest) // 3).transpose(0, 2, 1)
     return Splats(
         means_world=torch.from_numpy(means),
         log_scales=torch.from_numpy(log_scales),
-        quats_wxyz=torch.from_numpy(columns("rot_0", "rot_1", "rot_2", "rot_3")),
+        quats_wxyz=torch.from_numpy(quats_wxyz),
         opacity_logits=torch.from_numpy(columns("opacity")[:, 0].copy()),
         sh0=torch.from_numpy(columns("f_dc_0", "f_dc_1", "f_dc_2")),
         sh_rest=torch.from_numpy(np.ascontiguousarray(sh_rest)),
@@ -198,7 +202,9 @@ def _read_header(data: bytes) -> _Header:
             case ["element", "vertex", number] if number.isdigit() and count is None and not other_element:
                 count = int(number)
             case ["element", "vertex", *_]:
-                raise InputError(f"Cannot read splats: expected 'element vertex COUNT', the first, got {line[:60]!r}")
+                raise InputError(
+                    f"Cannot read splats: expected one 'element vertex COUNT', the first, got {line[:60]!r}"
+                )
             case ["element", *_]:
                 other_element = True
             case ["property", kind, name] if count is not None and not other_element:

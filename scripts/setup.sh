@@ -87,7 +87,7 @@ if [ -n "$missing" ]; then
 fi
 
 # ---- virtual environment ----------------------------------------------------------------------------------------
-echo "setup.sh: virtual environment in $folder ($("$python" --version))"
+echo "setup.sh: virtual environment in $folder ($("$python" --version)); about 8 GB, a few minutes"
 "$python" -m venv --clear "$folder"
 pins=()
 if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then

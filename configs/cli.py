@@ -1,0 +1,111 @@
+"""The `dp360` command: reads what is asked, hands it to the stages, says which files were made.
+
+Heavy libraries are imported when a subcommand needs them. Exit codes: 0 done, 1 something is missing (doctor),
+2 a file or setting cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from typing_extensions import assert_never
+
+from .commands import (
+    Command,
+    DoctorCommand,
+    ExampleCommand,
+    ExportCommand,
+    FitCommand,
+    RunCommand,
+    ViewsCommand,
+)
+from .console import errors_for_people, print_diagnosis, progress_bars
+
+_Subcommand = (
+    Annotated[RunCommand, tyro.conf.subcommand("run")]
+    | Annotated[ViewsCommand, tyro.conf.subcommand("views")]
+    | Annotated[FitCommand, tyro.conf.subcommand("fit")]
+    | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+    | Annotated[ExampleCommand, tyro.conf.subcommand("example")]
+    | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
+)
+_Parsed = tyro.conf.FlagCreatePairsOff[_Subcommand]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        arguments: words of the command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code; 2, 130 and 143 leave through SystemExit.
+    """
+    command = tyro.cli(
+        _Parsed,
+        prog="dp360",
+        description="From one portrait to a complete 3D head: views from all sides, Gaussian splats, a mesh.",
+        args=arguments,
+    )
+    with errors_for_people():
+        return _dispatch(command)
+
+
+def _dispatch(command: Command) -> int:
+    match command:
+        case ExampleCommand():
+            from .example import write_example_portrait
+
+            write_example_portrait(command.path)
+            _name_files([command.path])
+        case DoctorCommand():
+            from .doctor import examine
+
+            diagnosis = examine(command.output)
+            print_diagnosis(diagnosis)
+            return 0 if diagnosis.main_job_possible else 1
+        case RunCommand():
+            from .pipeline import run_pipeline
+
+            with progress_bars() as track:
+                files = run_pipeline(command, track=track)
+            _name_files(files)
+        case ViewsCommand():
+            from .pipeline import make_views
+
+            with progress_bars() as track:
+                files = make_views(command, track=track)
+            _name_files(files)
+        case FitCommand():
+            from .pipeline import fit_dataset
+
+            with progress_bars() as track:
+                files = fit_dataset(command, track=track)
+            _name_files(files)
+        case ExportCommand():
+            from .export import export
+
+            with progress_bars() as track:
+                files = export(command, track=track)
+            _name_files(files)
+        case _:
+            assert_never(command)
+    return 0
+
+
+def _name_files(files: Iterable[Path]) -> None:
+    for path in files:
+        print(f"wrote {path}")
+
+
+def entrypoint() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entrypoint()

@@ -1,0 +1,95 @@
+"""How the command line shows progress, failure and findings: bars with the time left, errors in one line, a table."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .doctor import Diagnosis
+
+EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
+_STATE_STYLE = {"ok": "green", "note": "yellow", "missing": "red"}
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends like Ctrl-C, so that temporary files go away, with its own exit code."""
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `Track` that draws one bar per stage on the terminal's error stream, with elapsed and remaining time."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield progress.track
+
+
+@contextlib.contextmanager
+def errors_for_people() -> Iterator[None]:
+    """Turn what users can mend or caused into one line and an exit code; anything else keeps its traceback."""
+    before = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        print("dp360: stopped; files that were complete are kept", file=sys.stderr)
+        raise SystemExit(EXIT_TERMINATED if isinstance(error, _Terminated) else EXIT_INTERRUPTED) from None
+    except ValueError as error:
+        from dp360.generation import InputError  # imports torch: not before it is needed
+
+        if not isinstance(error, InputError):
+            raise
+        print(f"dp360: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(EXIT_INPUT_ERROR) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise_terminated(signum: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print the findings section by section, then what to install and whether the main job can run."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    section, table = None, Table.grid()
+    for finding in diagnosis.findings:
+        if finding.section != section:
+            console.print(table)
+            section, table = finding.section, Table.grid(padding=(0, 2))
+            console.print(f"[bold]{section}[/bold]")
+        note = f"for {finding.needed_for}" if finding.state != "ok" and finding.needed_for else ""
+        style = _STATE_STYLE[finding.state]
+        table.add_row(f"  [{style}]{finding.state}[/{style}]", finding.name, escape(finding.value), escape(note))
+    console.print(table)
+    if diagnosis.apt_line:
+        console.print(f"\nMissing system packages: {diagnosis.apt_line}")
+    if diagnosis.main_job_possible:
+        console.print("\ndp360 run can make heads on this machine.")
+    else:
+        console.print("\ndp360 run cannot make heads on this machine yet: see what is missing above.")

@@ -1,0 +1,253 @@
+"""What this machine has, what it lacks, and what each missing thing would be needed for."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Literal
+
+State = Literal["ok", "note", "missing"]
+
+_DISTRIBUTIONS = (
+    "dp360",
+    "nerfstudio",
+    "gsplat",
+    "viser",
+    "torch",
+    "torchvision",
+    "numpy",
+    "numba",
+    "scipy",
+    "scikit-image",
+    "mediapipe",
+    "opencv-contrib-python",
+    "pymatting",
+    "pillow",
+    "trimesh",
+    "tyro",
+)
+_DEVELOPMENT_DISTRIBUTIONS = ("pytest", "hypothesis", "beartype", "ruff", "pyright", "plyfile", "build")
+_LIBRARIES = (  # file that the loader looks for, Debian package, what needs it
+    ("libGL.so.1", "libgl1", "reading portraits (opencv-contrib, mediapipe)"),
+    ("libEGL.so.1", "libegl1", "ns-export"),
+    ("libOpenGL.so.0", "libopengl0", "ns-export"),
+    ("libusb-1.0.so.0", "libusb-1.0-0", "ns-export"),
+    ("libX11.so.6", "libx11-6", "ns-export"),
+)
+_PROGRAMS = (  # command, Debian package, what needs it
+    ("gcc", "gcc", "installing the viewer"),
+    ("g++", "g++", "stock splatfacto, and gsplat on a GPU"),
+    ("ffmpeg", "ffmpeg", "ns-render to a video file"),
+)
+_MEMORY_NEEDED_GB = 6.0
+_DISK_NEEDED_GB = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    section: str
+    """Heading that the line stands under."""
+    name: str
+    """What was looked at."""
+    value: str
+    """What was found."""
+    state: State = "ok"
+    """`missing` stands in the way of something, `note` is worth knowing."""
+    needed_for: str = ""
+    """What a missing thing would be needed for."""
+    blocks_main_job: bool = False
+    """Without it no head can be made."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings and the one line that installs the missing system packages."""
+
+    findings: tuple[Finding, ...]
+    apt_line: str
+    """Empty where nothing is missing."""
+
+    @property
+    def main_job_possible(self) -> bool:
+        """Whether `dp360 run` has all it needs."""
+        return not any(f.blocks_main_job and f.state == "missing" for f in self.findings)
+
+
+def examine(output_folder: Path) -> Diagnosis:
+    """Look at versions, devices, weights, memory, disk, caches, system libraries and programs; changes nothing.
+
+    Args:
+        output_folder: where results would be written; its disk is measured.
+    """
+    system, packages = _system()
+    findings = (*_versions(), *_devices(), *_weights(), *_room(output_folder), _numba_cache(), *system)
+    apt_line = f"sudo apt-get update && sudo apt-get install -y {' '.join(packages)}" if packages else ""
+    return Diagnosis(findings, apt_line)
+
+
+def _versions() -> list[Finding]:
+    section = "Versions"
+    python = platform.python_version()
+    supported = sys.version_info[:2] in ((3, 10), (3, 11))
+    findings = [
+        Finding(section, "python", python)
+        if supported
+        else Finding(section, "python", f"{python}, expected 3.10 or 3.11", "missing", "everything", True)
+    ]
+    for name in _DISTRIBUTIONS:
+        version = _version(name)
+        findings.append(
+            Finding(section, name, version)
+            if version
+            else Finding(section, name, "not installed", "missing", "everything", True)
+        )
+    open3d = _version("open3d")
+    findings.append(Finding(section, "open3d", open3d or "not installed", "ok" if open3d else "missing", "ns-export"))
+    lacking = [name for name in _DEVELOPMENT_DISTRIBUTIONS if not _version(name)]
+    findings.append(
+        Finding(section, "development tools", f"without {', '.join(lacking)}", "note", "the tests: install .[dev]")
+        if lacking
+        else Finding(section, "development tools", "all installed")
+    )
+    return findings
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[Finding]:
+    section = "Devices"
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    findings = [Finding(section, "CPU", f"{usable} cores, {platform.machine()}")]
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        return [*findings, Finding(section, "torch", f"cannot be imported: {error}", "missing", "everything", True)]
+    if not torch.cuda.is_available():
+        return [*findings, Finding(section, "GPU", "none that CUDA can use; everything runs on the CPU", "note")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = f"{properties.total_memory / 1e9:.1f} GB"
+        findings.append(Finding(section, f"cuda:{index}", f"{properties.name}, {memory}"))
+    compiler = shutil.which("nvcc") or str(Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "nvcc")
+    findings.append(
+        Finding(section, "nvcc", compiler)
+        if Path(compiler).is_file()
+        else Finding(section, "nvcc", "not found", "missing", "gsplat on the GPU (compiled at first use)")
+    )
+    return findings
+
+
+def _weights() -> list[Finding]:
+    section = "Weights"
+    findings = []
+    for entry in sorted(resources.files("dp360.generation.weights").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith((".npz", ".safetensors")):
+            data = entry.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            findings.append(Finding(section, entry.name, f"{len(data) / 1e6:.1f} MB, sha256 {digest[:16]}"))
+    if not any(f.name == "head_model.npz" for f in findings):
+        findings.append(Finding(section, "head_model.npz", "not found", "missing", "every head", True))
+    try:
+        models = [e for e in resources.files("mediapipe").joinpath("modules").rglob("*.tflite")]  # type: ignore[attr-defined]
+    except (ModuleNotFoundError, AttributeError):
+        models = []
+    findings.append(
+        Finding(section, "mediapipe face models", f"{len(models)} files")
+        if models
+        else Finding(section, "mediapipe face models", "not found", "missing", "finding the face", True)
+    )
+    return findings
+
+
+def _room(output_folder: Path) -> list[Finding]:
+    section = "Memory and disk"
+    findings = []
+    available = _available_memory_gb()
+    if available is not None:
+        enough = available >= _MEMORY_NEEDED_GB
+        findings.append(
+            Finding(section, "memory available", f"{available:.1f} GB")
+            if enough
+            else Finding(
+                section, "memory available", f"{available:.1f} GB", "note", f"a head wants {_MEMORY_NEEDED_GB:.0f} GB"
+            )
+        )
+    existing = next(p for p in (output_folder.absolute(), *output_folder.absolute().parents) if p.exists())
+    for name, folder in (("disk for results", existing), ("disk for temporary files", Path(tempfile.gettempdir()))):
+        free = shutil.disk_usage(folder).free / 1e9
+        state: State = "ok" if free >= _DISK_NEEDED_GB else "note"
+        findings.append(Finding(section, name, f"{free:.1f} GB free in {folder}", state, "writing results"))
+    return findings
+
+
+def _available_memory_gb() -> float | None:
+    """Memory that can be had without swapping, 10^9 bytes; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return None if kilobytes is None else kilobytes * 1024 / 1e9
+
+
+def _numba_cache() -> Finding:
+    """Compiled kernels are kept beside the package, or in the user's cache where that cannot be written."""
+    section, name = "Caches", "numba kernels"
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    package = Path(str(resources.files("dp360.generation")))
+    for folder in (Path(chosen),) if chosen else (package, Path.home()):
+        existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+        if os.access(existing, os.W_OK):
+            return Finding(section, name, f"kept under {folder}")
+    return Finding(section, name, "no writable folder", "note", "a fast start: set NUMBA_CACHE_DIR to one")
+
+
+def _system() -> tuple[list[Finding], list[str]]:
+    """Findings on libraries and programs, and the Debian packages that are missing."""
+    section = "System"
+    findings, packages = [], []
+    for file, package, needed_for in _LIBRARIES:
+        if _loads(file):
+            findings.append(Finding(section, package, file))
+        else:
+            blocks = package == "libgl1"
+            findings.append(Finding(section, package, f"{file} not found", "missing", needed_for, blocks))
+            packages.append(package)
+    for command, package, needed_for in _PROGRAMS:
+        path = shutil.which(command)
+        if path:
+            findings.append(Finding(section, command, path))
+        else:
+            findings.append(Finding(section, command, "not found", "missing", needed_for))
+            packages.append(package)
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if header.is_file():
+        findings.append(Finding(section, "Python.h", str(header)))
+    else:
+        findings.append(Finding(section, "Python.h", "not found", "missing", "installing the viewer, stock splatfacto"))
+        packages.append("python3-dev")
+    return findings, packages
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

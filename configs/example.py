@@ -1,0 +1,33 @@
+"""A real portrait that an installed package already carries, so that the first run downloads nothing."""
+
+from __future__ import annotations
+
+import io
+from importlib import resources
+from pathlib import Path
+
+from dp360.generation import InputError
+from dp360.generation.files import write_bytes_atomically
+
+_HEAD_AND_SHOULDERS = (60, 0, 390, 330)
+"""Left, top, right, bottom in pixels of the 512 px original; the head's middle lies on the vertical mid-line."""
+
+
+def write_example_portrait(path: Path) -> None:
+    """Write a portrait of the astronaut Eileen Collins (NASA, public domain) as a PNG picture of 330 x 330 px.
+
+    Source: `skimage.data.astronaut`, https://scikit-image.org/docs/stable/api/skimage.data.html
+
+    Raises:
+        InputError: the name does not end in .png, the folder cannot be written, or scikit-image lacks the picture.
+    """
+    from PIL import Image
+
+    if path.suffix.lower() != ".png":
+        raise InputError(f"Cannot write {path}: the example is a PNG picture; give a name that ends in .png")
+    original = resources.files("skimage.data").joinpath("astronaut.png")  # what skimage.data.astronaut() opens
+    if not original.is_file():
+        raise InputError("scikit-image is installed without its astronaut picture; install scikit-image again")
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(original.read_bytes())).convert("RGB").crop(_HEAD_AND_SHOULDERS).save(buffer, "PNG")
+    write_bytes_atomically(path, buffer.getvalue())

@@ -1,0 +1,55 @@
+"""Small splats and views that several exporters are tried on."""
+
+import pytest
+import torch
+
+from dp360.generation import PointCloud, Provenance, ViewSet, orbit
+from dp360.reconstruction.splats import Splats, splats_from_point_cloud
+
+
+@pytest.fixture
+def provenance() -> Provenance:
+    return Provenance(
+        "prior", "head_model-1 (sha256 00)", 7, "ab" * 32, "0.1.0", settings={"size_px": 64, "note": "é\n" + "x" * 900}
+    )
+
+
+@pytest.fixture
+def make_splats():
+    """A function: random splats of a count and harmonic degree, in every value a fit may produce."""
+
+    def make(count: int, degree: int, seed: int = 0) -> Splats:
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        rest = normal(count, (degree + 1) ** 2 - 1, 3)
+        return Splats(normal(count, 3), normal(count, 3) - 4, normal(count, 4), normal(count), normal(count, 3), rest)
+
+    return make
+
+
+@pytest.fixture
+def surface() -> PointCloud:
+    """A ball of radius 0.2 whose left half (+x) is red, whose face (+z) is bright and whose back is dark."""
+    generator = torch.Generator().manual_seed(1)
+    normals = torch.nn.functional.normalize(torch.randn(4000, 3, generator=generator), dim=-1)
+    rgb = (0.5 + 0.4 * normals[:, 2:]).expand(-1, 3).clone()
+    rgb[normals[:, 0] > 0.7] = torch.tensor([0.9, 0.1, 0.1])
+    return PointCloud(0.2 * normals, normals, rgb)
+
+
+@pytest.fixture
+def ball(surface: PointCloud) -> Splats:
+    return splats_from_point_cloud(surface)
+
+
+@pytest.fixture
+def views(ball: Splats, surface: PointCloud, provenance: Provenance) -> ViewSet:
+    """Sixteen level pictures of the ball, 48 px."""
+    from dp360.exporters.splat_renders import splat_pictures
+
+    cameras = orbit(16, size_px=48)
+    names = tuple(f"ring_{i:03d}" for i in range(16))
+    return ViewSet(splat_pictures(ball, cameras), cameras, torch.ones(16), names, surface, provenance)
