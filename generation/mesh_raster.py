@@ -25,7 +25,7 @@ from .cameras import Cameras
 NEAR_DEPTH = 1e-3
 """Triangles with a vertex at or before this camera depth (world units) are dropped, not clipped."""
 _SNAP = 1024.0
-_BAND_ROWS = 32
+BAND_ROWS = 32
 _HALF_STEP = 0.5 / (_SNAP * _SNAP)  # half of the smallest difference of two edge functions
 _FAR = 1e7
 
@@ -77,14 +77,14 @@ def rasterize_mesh(
         raise ValueError(f"rasterize_mesh: expected supersample of at least 1, got {supersample}")
     width, height = camera.width * supersample, camera.height * supersample
     sized = camera.resized(width, height)
-    screen = _project(
+    screen = project_to_screen(
         np.ascontiguousarray(vertices_world),
         sized.T_camera_world[0].numpy(),
         sized.focal_px[0].numpy(),
         sized.principal_px[0].numpy(),
     )
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    start, members = _bin_by_band(screen, faces, width, height, cull_backfaces)
+    start, members = bin_by_band(screen, faces, width, height, cull_backfaces)
     return Fragments(*_fill_bands(screen, faces, start, members, width, height))
 
 
@@ -140,7 +140,7 @@ def box_downsample(image: Float[np.ndarray, ...], factor: int) -> Float[np.ndarr
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _project(vertices_world, T_camera_world, focal_px, principal_px):
+def project_to_screen(vertices_world, T_camera_world, focal_px, principal_px):
     """Snapped column, snapped row and 1 / depth per vertex, float64; 1 / depth = 0 marks a vertex before the plane."""
     R, t = T_camera_world[:3, :3], T_camera_world[:3, 3]
     screen = np.empty((vertices_world.shape[0], 3))
@@ -160,9 +160,9 @@ def _project(vertices_world, T_camera_world, focal_px, principal_px):
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _bin_by_band(screen, faces, width, height, cull_backfaces):
+def bin_by_band(screen, faces, width, height, cull_backfaces):
     """Lists of the triangles that touch each band of rows, in the order of the faces (a counting sort)."""
-    band_count = (height + _BAND_ROWS - 1) // _BAND_ROWS
+    band_count = (height + BAND_ROWS - 1) // BAND_ROWS
     start = np.zeros(band_count + 1, np.int64)
     first = np.empty(faces.shape[0], np.int32)
     last = np.empty(faces.shape[0], np.int32)
@@ -181,8 +181,8 @@ def _bin_by_band(screen, faces, width, height, cull_backfaces):
         high = np.floor(min(max(ay, by, cy), _FAR) - 0.5)
         if high < 0.0 or low > height - 1 or low > high:
             continue
-        first[f] = int(max(low, 0.0)) // _BAND_ROWS
-        last[f] = int(min(high, height - 1.0)) // _BAND_ROWS
+        first[f] = int(max(low, 0.0)) // BAND_ROWS
+        last[f] = int(min(high, height - 1.0)) // BAND_ROWS
         for band in range(first[f], last[f] + 1):
             start[band + 1] += 1
     for band in range(band_count):
@@ -251,8 +251,8 @@ def _fill_bands(screen, faces, start, members, width, height):
     barycentric = np.empty((height, width, 3), np.float32)
     depth = np.empty((height, width), np.float32)
     for band in numba.prange(start.shape[0] - 1):
-        row_begin = band * _BAND_ROWS
-        row_end = min(row_begin + _BAND_ROWS, height)
+        row_begin = band * BAND_ROWS
+        row_end = min(row_begin + BAND_ROWS, height)
         triangle_index[row_begin:row_end] = -1
         nearest_inverse_depth = np.zeros((row_end - row_begin, width))
         for m in range(start[band], start[band + 1]):
