@@ -71,27 +71,25 @@ def _dispatch(command: Command) -> int:
         case RunCommand():
             from .pipeline import run_pipeline
 
-            with progress_bars() as track:
-                files = run_pipeline(command, track=track)
+            with progress_bars() as display:
+                files = run_pipeline(command, track=display.track, notify=display.notify)
             _name_files(files)
         case ViewsCommand():
             from .pipeline import make_views
 
-            with progress_bars() as track:
-                files = make_views(command, track=track)
+            with progress_bars() as display:
+                files = make_views(command, track=display.track, notify=display.notify)
             _name_files(files)
         case FitCommand():
             from .pipeline import fit_dataset
 
-            with progress_bars() as track:
-                files = fit_dataset(command, track=track)
+            with progress_bars() as display:
+                files = fit_dataset(command, track=display.track)
             _name_files(files)
         case ExportCommand():
             from .export import export
 
-            with progress_bars() as track:
-                files = export(command, track=track)
-            _name_files(files)
+            _name_files(export(command))
         case _:
             assert_never(command)
     return 0

@@ -23,7 +23,7 @@ class ViewsCommand:
     image: Path
     """The portrait: any picture file."""
     output: Path
-    """Folder for the results; it gets portrait.png and dataset/."""
+    """Folder for the results; it gets portrait.png, head.glb (the mesh) and dataset/."""
     quality: Quality = "standard"
     """Dial that derives the numbers below where they are not given."""
     views: int | None = None
@@ -33,9 +33,9 @@ class ViewsCommand:
     seed: int = 0
     """Seed of everything random: on a CPU the same seed gives the same bytes."""
     face_index: int | None = None
-    """Which face of a group picture, counted from the left, from 0; the largest one if not given."""
-    crop: Literal["standard", "wide"] = "standard"
-    """wide leaves room for long hair and hats."""
+    """Which face of several, 0 being the largest; the largest one, with a notice, if not given."""
+    crop: Literal["auto", "standard", "wide"] = "auto"
+    """wide has room for long hair and hats; auto takes it where the standard frame would cut them off."""
     no_face: bool = False
     """Align by the silhouette alone: for heads in which no face is found."""
 
@@ -97,12 +97,11 @@ class ExportCommand:
     """Write what was fitted in another form; the ending of --output says which."""
 
     output: Path
-    """head.ply: splats. sheet.png: contact sheet. head.glb: textured mesh (needs --load-config of a run that was
-    started from a portrait). A folder: all that can be made."""
+    """NAME.ply: splats; NAME.png: contact sheet; NAME.glb: textured mesh; any other name: a folder with all of them."""
     load_config: Path | None = None
-    """The config.yml of an ns-train run."""
+    """The config.yml of an ns-train run with dp360-splat."""
     input: Path | None = None
-    """A splat .ply, from dp360 or any other program."""
+    """Instead of a run: a splat .ply, from dp360 or any other program, to be written as another .ply."""
     metres_per_unit: float | None = None
     """Factor from world units to the lengths in the .ply; metres if not given, 1 keeps world units."""
 

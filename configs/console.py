@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,19 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends like Ctrl-C, so that temporary files go away, with its own exit code."""
 
 
+@dataclass(frozen=True)
+class Display:
+    """What a running job may show."""
+
+    track: Callable[..., Iterable[Any]]
+    """A `Track`: one bar per stage with elapsed and remaining time."""
+    notify: Callable[[str], None]
+    """Shows a sentence above the bars."""
+
+
 @contextlib.contextmanager
-def progress_bars() -> Iterator[Callable[..., Iterable[Any]]]:
-    """A `Track` that draws one bar per stage on the terminal's error stream, with elapsed and remaining time."""
+def progress_bars() -> Iterator[Display]:
+    """Bars and notices on the terminal's error stream; standard output stays free for the names of files."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -43,7 +54,7 @@ def progress_bars() -> Iterator[Callable[..., Iterable[Any]]]:
         TextColumn("left"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield progress.track
+        yield Display(progress.track, lambda sentence: progress.console.print(f"note: {sentence}", markup=False))
 
 
 @contextlib.contextmanager
@@ -61,6 +72,11 @@ def errors_for_people() -> Iterator[None]:
         if not isinstance(error, InputError):
             raise
         print(f"dp360: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(EXIT_INPUT_ERROR) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"dp360: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(EXIT_INPUT_ERROR) from None
     finally:
         signal.signal(signal.SIGTERM, before)

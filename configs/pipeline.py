@@ -1,0 +1,219 @@
+"""The whole way from a portrait to files, in the order of the story; every stage is a call into its own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dp360.exporters import mesh_glb, splat_ply, write_head
+from dp360.exporters.contact_sheet import png_text
+from dp360.exporters.head_files import MESH_NAME, SPLATS_NAME
+from dp360.generation import InputError, OrbitConfig, Provenance, ViewSet
+from dp360.generation.files import write_bytes_atomically
+from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
+from dp360.generation.prior import PriorGenerator, build_head_prior
+from dp360.generation.progress import Track, silent
+from dp360.reconstruction.dataset import TRANSFORMS, read_dataset, write_dataset
+from dp360.reconstruction.fit import SplatFitConfig, fit_splats, splats_from_parameters
+from dp360.reconstruction.splats import Splats
+
+from .commands import Device, FitCommand, RunCommand, ViewsCommand
+from .presets import Preset
+from .run_lock import exclusive_run
+
+PORTRAIT_NAME, DATASET_NAME, RECORD_NAME = "portrait.png", "dataset", "dp360.json"
+Notify = Callable[[str], None]
+"""Shows one sentence to the person who started the run."""
+
+
+def ignore(sentence: str) -> None:
+    """The default `Notify`: shows nothing."""
+    del sentence
+
+
+def run_pipeline(command: RunCommand, *, track: Track = silent, notify: Notify = ignore) -> tuple[Path, ...]:
+    """Portrait, views, splats, mesh and contact sheet into one folder.
+
+    dp360.json is written last: while it is there, all files of the folder belong together. What is complete when a run
+    is stopped stays, and so do the splats as far as they were fitted.
+
+    Args:
+        command: what to make and how.
+        track: shows progress.
+        notify: shows what people should know about their picture.
+
+    Returns:
+        The files and folders made.
+
+    Raises:
+        InputError: the picture or a setting cannot be used, or the folder cannot be written.
+    """
+    preset, device = _checked(command.preset), choose_device(command.device)
+    with exclusive_run(command.output):
+        record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
+        portrait, views, files = _portrait_to_views(command, preset, record, track, notify)
+        with record.stage("fit"):
+            splats = fit_views(views, preset.iterations, command.seed, device, command.output, track=track)
+        with record.stage("export"):
+            head_files = write_head(command.output, splats, views, portrait_rgb=torch.from_numpy(portrait.rgb))
+        files = (*files, *head_files)
+        return (*files, record.write(portrait.source_sha256, files))
+
+
+def make_views(command: ViewsCommand, *, track: Track = silent, notify: Notify = ignore) -> tuple[Path, ...]:
+    """The aligned portrait, the mesh and the data set; arguments and errors as `run_pipeline`."""
+    preset = _checked(command.preset)
+    with exclusive_run(command.output):
+        record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
+        portrait, _, files = _portrait_to_views(command, preset, record, track, notify)
+        return (*files, record.write(portrait.source_sha256, files))
+
+
+def fit_dataset(command: FitCommand, *, track: Track = silent) -> tuple[Path, ...]:
+    """Splats and contact sheet from a data set on disk; errors as `run_pipeline`."""
+    preset, device = _checked(command.preset), choose_device(command.device)
+    nested = command.data / DATASET_NAME
+    folder = nested if (nested / TRANSFORMS).is_file() else command.data
+    with exclusive_run(command.output):
+        record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
+        with record.stage("read"):
+            views = read_dataset(folder)
+        with record.stage("fit"):
+            splats = fit_views(views, preset.iterations, command.seed, device, command.output, track=track)
+        with record.stage("export"):
+            files = write_head(command.output, splats, views)
+        return (*files, record.write(views.provenance.input_sha256, files))
+
+
+def fit_views(
+    views: ViewSet, iterations: int, seed: int, device: str, output: Path, *, track: Track = silent
+) -> Splats:
+    """`fit_splats`; when it is interrupted, the splats reached so far are written to `output` as head.ply."""
+    reached: dict[str, Any] = {}
+
+    def remember(step: int, loss: float, params: Any) -> None:
+        reached.update(step=step, params=params)
+
+    config = SplatFitConfig(iterations=iterations)
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        return fit_splats(views, config, generator, track=track, on_iteration=remember, device=device)
+    except KeyboardInterrupt:
+        with suppress(ValueError, KeyError):  # stopped in the middle of a step that changes the number of Gaussians
+            splats = splats_from_parameters(reached["params"])
+            settings = {**views.provenance.settings, "stopped_at_iteration": reached["step"]}
+            provenance = replace(views.provenance, settings=settings)
+            write_bytes_atomically(output / SPLATS_NAME, splat_ply.encode(splats, provenance))
+        raise
+
+
+def choose_device(device: Device) -> str:
+    """A torch device's name for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        InputError: `cuda` where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("Cannot use --device cuda: no GPU that CUDA can use was found; leave the option out")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _portrait_to_views(
+    command: ViewsCommand, preset: Preset, record: _Record, track: Track, notify: Notify
+) -> tuple[Portrait, ViewSet, tuple[Path, ...]]:
+    """The stages that `views` and `run` share."""
+    portrait_path, mesh_path = command.output / PORTRAIT_NAME, command.output / MESH_NAME
+    dataset_path = command.output / DATASET_NAME
+    if dataset_path.exists() and not (dataset_path / TRANSFORMS).is_file():
+        raise InputError(f"{dataset_path} exists and is no data set; move it away or choose another --output")
+    with record.stage("portrait"):
+        config = PortraitConfig(crop=command.crop, face_index=command.face_index, no_face=command.no_face)
+        portrait = prepare_portrait(command.image, config, track=track)
+        for notice in portrait.notices:
+            notify(notice)
+    with record.stage("prior"):
+        prior = build_head_prior(portrait)
+    with record.stage("views"):
+        orbit = OrbitConfig(preset.views, round(preset.views * 3 / 8), lower_count=round(preset.views / 4))
+        generator = torch.Generator().manual_seed(command.seed)
+        views = PriorGenerator().generate(portrait, prior, orbit.cameras(preset.size_px), generator)
+    with record.stage("dataset"):
+        write_bytes_atomically(portrait_path, portrait_png(portrait, views.provenance))
+        write_bytes_atomically(mesh_path, mesh_glb.encode(prior.textured_mesh(), views.provenance))
+        write_dataset(views, dataset_path)
+    return portrait, views, (portrait_path, mesh_path, dataset_path)
+
+
+def portrait_png(portrait: Portrait, provenance: Provenance) -> bytes:
+    """The aligned crop as an RGBA picture; it is a photograph, so only its source's hash and our version go in."""
+    alpha = np.rint(portrait.alpha_unit * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    note = replace(provenance, statement="Portrait, cropped and cut out by dp360")
+    Image.fromarray(np.dstack([portrait.rgb, alpha])).save(buffer, "PNG", pnginfo=png_text(note))
+    return buffer.getvalue()
+
+
+def _checked(preset: Preset) -> Preset:
+    """The preset if every number is in its range."""
+    sentence = preset.out_of_range()
+    if sentence:
+        raise InputError(f"Cannot start: {sentence}")
+    return preset
+
+
+@dataclass
+class _Record:
+    """What dp360.json will say; an old one goes when a new run begins."""
+
+    path: Path
+    """Where it is written."""
+    command: dict[str, Any]
+    """The subcommand's settings as given."""
+    preset: Preset
+    """The numbers in force."""
+    seed: int
+    """Seed of the run."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Wall seconds per stage."""
+
+    def __post_init__(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure the wall time of a block."""
+        start = time.perf_counter()
+        yield
+        self.timings_s[name] = round(time.perf_counter() - start, 3)
+
+    def write(self, input_sha256: str, files: tuple[Path, ...]) -> Path:
+        """Write dp360.json; returns its path."""
+        content = {
+            "command": {k: str(v) if isinstance(v, Path) else v for k, v in self.command.items()},
+            "preset": asdict(self.preset),
+            "seed": self.seed,
+            "input_sha256": input_sha256,
+            "files": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file()},
+            "timings_s": self.timings_s,
+            "versions": {
+                "python": platform.python_version(),
+                **{n: metadata.version(n) for n in ("dp360", "torch", "numpy", "numba", "mediapipe", "gsplat")},
+            },
+        }
+        write_bytes_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
+        return self.path
