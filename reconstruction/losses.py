@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .photometric_cpu import photometric_loss_cpu
+
 SSIM_WINDOW = 11
 """Side of the Gaussian window, pixels."""
 SSIM_SIGMA = 1.5
@@ -77,10 +79,16 @@ def ssim(rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"]) -> Float[T
 def photometric_loss(
     rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"], *, ssim_weight: float = 0.2
 ) -> Float[Tensor, ""]:
-    """(1 - w) L1 + w (1 - SSIM).
+    """(1 - w) L1 + w (1 - SSIM). On the CPU in float32 by a fused kernel, which has no gradient for `target`.
+
+    Raises:
+        ValueError: a picture smaller than the window of SSIM, unless its weight is zero.
 
     Source: Kerbl et al., "3D Gaussian Splatting", 2023, Eq. 7.
     """
+    large_enough = min(rgb.shape[:2]) >= SSIM_WINDOW or ssim_weight == 0
+    if large_enough and not target.requires_grad and rgb.device.type == "cpu" and rgb.dtype == torch.float32:
+        return photometric_loss_cpu(rgb, target, ssim_weight)
     loss = (1 - ssim_weight) * l1_loss(rgb, target)
     return loss + ssim_weight * (1 - ssim(rgb, target)) if ssim_weight > 0 else loss
 

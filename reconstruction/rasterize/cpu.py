@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import projection, tiles
 
-_KERNELS = threading.Lock()
+NUMBA_POOL = threading.Lock()
 """numba's simplest thread pool must not be entered by two threads at once, and a viewer renders while a fit runs."""
 
 
@@ -61,7 +61,7 @@ class _Project(torch.autograd.Function):
         means2d, depths = np.zeros((cameras, n, 2), np.float32), np.zeros((cameras, n), np.float32)
         conics, opacities2d = np.zeros((cameras, n, 3), np.float32), np.zeros((cameras, n), np.float32)
         colors2d = np.zeros((cameras, n, 3), np.float32)
-        with _KERNELS:
+        with NUMBA_POOL:
             projection.project_forward(
                 *arrays,
                 *lens,
@@ -87,7 +87,7 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def backward(ctx, _, *g_outputs):  # type: ignore[override]
         gradients = tuple(np.zeros_like(a) for a in ctx.arrays)
-        with _KERNELS:
+        with NUMBA_POOL:
             projection.project_backward(
                 *ctx.arrays,
                 *ctx.lens,
@@ -128,7 +128,7 @@ class _Blend(torch.autograd.Function):
         rgb = np.empty((cameras, height, width, 3), np.float32)
         depth, alpha = (np.empty((cameras, height, width), np.float32) for _ in range(2))
         kept: list[_Blended] = []
-        with _KERNELS:
+        with NUMBA_POOL:
             for c in range(cameras):
                 records = np.empty((n, tiles.RECORD), np.float32)
                 tiles.pack_records(radius[c], *(a[c] for a in inputs), records)
@@ -170,7 +170,7 @@ class _Blend(torch.autograd.Function):
         cameras, n = len(ctx.kept), ctx.n
         g_rgb, g_depth, g_alpha = _array(g_rgb), _array(g_depth), _array(g_alpha)
         outputs = tuple(np.zeros((cameras, n, *tail), np.float32) for tail in ((2,), (), (3,), (), (3,)))
-        with _KERNELS:
+        with NUMBA_POOL:
             for c, kept in enumerate(ctx.kept):
                 gradients = np.empty((kept.gaussian_of_entry.shape[0], tiles.GRADIENT), np.float32)
                 tiles.blend_backward(
