@@ -1,0 +1,462 @@
+"""Which pixels of the crop are the person: head, hair or hat, and shoulders, with soft edges.
+
+Two segmentation networks look at several windows of the picture; maps that contradict the fitted head are thrown away,
+the rest is averaged, and closed-form matting finds the soft edge. Where no map survives, GrabCut seeded by the fitted
+head takes over, and after that the outline of the fitted head alone. A file's own alpha channel comes before all that.
+
+Source: Levin, Lischinski and Weiss, "A Closed-Form Solution to Natural Image Matting", PAMI 2008; Germer et al.,
+"Fast Multi-Level Foreground Estimation", ICPR 2020 (both through https://github.com/pymatting/pymatting); Rother,
+Kolmogorov and Blake, "GrabCut", SIGGRAPH 2004.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from ..cameras import PANOHEAD_RADIUS
+from ..head_model import HeadFit, HeadModel
+from ..mesh_raster import rasterize_mesh
+from .face_detection import mediapipe_solutions, quiet_stderr
+from .resample import square_crop
+
+UNITS_PER_CM = 0.0165
+"""World units per centimetre of the head model."""
+_CHIN_LANDMARK = 152
+MatteMethod = Literal["file", "segmentation", "grabcut", "outline"]
+
+
+@dataclass(frozen=True)
+class MatteConfig:
+    """Where the soft edge is looked for and what is believed; lengths in centimetres at the head's depth."""
+
+    matting_size_px: int = 512
+    """Side at which closed-form matting runs; larger crops are reduced for it."""
+    window_sizes: tuple[float, ...] = (1.0, 1.35, 1.8, 4.0)
+    """Sides of the windows that the segmentation networks see, in units of the standard crop."""
+    band_cm: float = 0.7
+    """Half-width of the unknown band round the outline."""
+    hair_band_cm: float = 1.1
+    """The same above the chin, where hair is."""
+    core_cm: float = 1.1
+    """The fitted head, made smaller by this much, is certainly foreground."""
+    hair_cm: float = 9.0
+    """Farther than this from the fitted head, above the chin, foreground is suspicious."""
+    least_cover: float = 0.85
+    """Least share of the fitted head that a matte must cover."""
+    most_spill: float = 0.45
+    """Largest suspicious foreground, in units of the fitted head's area."""
+    most_surroundings: float = 0.75
+    """Largest share of the surroundings above the chin (1.5 cm and farther) that may be foreground."""
+    strand_cm: float = 0.35
+    """Radius of the opening that cuts off leaks: bridges thinner than twice this do not hold a part to the head."""
+    reach_cm: float = 1.6
+    """How far strands thinner than that may reach out of the solid part."""
+
+
+@dataclass(frozen=True)
+class Matte:
+    """Opacity and unmixed colour of the crop."""
+
+    alpha_unit: Float32[np.ndarray, "s s"]
+    """Opacity in [0, 1]; zero outside the source picture."""
+    foreground_unit: Float32[np.ndarray, "s s 3"]
+    """Colour of the person in [0, 1], continued smoothly beyond the edge."""
+    method: MatteMethod
+    """What decided about the outline."""
+    notices: tuple[str, ...]
+    """Sentences for the user."""
+
+
+@dataclass(frozen=True)
+class HeadZones:
+    """The fitted head in the crop."""
+
+    head: Bool[np.ndarray, "s s"]
+    """Projection of the head above the chin (no hair)."""
+    body: Bool[np.ndarray, "s s"]
+    """Projection of the whole model, with neck."""
+    core: Bool[np.ndarray, "s s"]
+    """The head made smaller: certainly foreground."""
+    height_cm: Float32[np.ndarray, "s s"]
+    """Height over the chin along the head's own up direction, centimetres."""
+    distance_cm: Float32[np.ndarray, "s s"]
+    """Distance from `head`, centimetres."""
+    cm_px: float
+    """Pixels per centimetre at the head's depth."""
+
+    @property
+    def above_chin(self) -> Bool[np.ndarray, "s s"]:
+        """Half-plane above the chin."""
+        return self.height_cm > 0
+
+
+class PersonNetworks:
+    """mediapipe's two selfie segmentation networks, opened once and closed by `with`."""
+
+    def __init__(self) -> None:
+        solutions = mediapipe_solutions()
+        with quiet_stderr():
+            self._graphs = [solutions.selfie_segmentation.SelfieSegmentation(model_selection=k) for k in (0, 1)]
+
+    def __enter__(self) -> PersonNetworks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with quiet_stderr():
+            for graph in self._graphs:
+                graph.close()
+
+    def maps(self, rgb: UInt8[np.ndarray, "h w 3"]) -> list[Float32[np.ndarray, "h w"]]:
+        """Probability of "person" by each network."""
+        with quiet_stderr():
+            return [g.process(np.ascontiguousarray(rgb)).segmentation_mask.copy().clip(0, 1) for g in self._graphs]
+
+
+def person_maps(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    center_px: tuple[float, float],
+    side_px: float,
+    size_px: int,
+    window_sides_px: tuple[float, ...],
+    networks: PersonNetworks,
+) -> list[Float32[np.ndarray, "s s"]]:
+    """What the networks see in windows of several sizes, brought into one square crop.
+
+    Windows are cut off at the picture's edge instead of being padded: repeated edges mislead the networks. Windows
+    that do not hold the whole crop are left out.
+
+    Args:
+        rgb: the source picture.
+        center_px, side_px: middle and side of the crop, pixels of the picture.
+        size_px: side of the result.
+        window_sides_px: sides of the windows round the same middle, pixels of the picture.
+        networks: opened networks.
+    """
+    height, width = rgb.shape[:2]
+    maps = []
+    seen: set[tuple[int, int, int, int]] = set()
+    for side in window_sides_px:
+        if side < side_px * 0.999:
+            continue
+        left, top = (max(0, int(center_px[k] - side / 2)) for k in (0, 1))
+        right, bottom = min(width, int(center_px[0] + side / 2)), min(height, int(center_px[1] + side / 2))
+        if min(right - left, bottom - top) < 16 or (left, top, right, bottom) in seen:
+            continue
+        seen.add((left, top, right, bottom))
+        window = rgb[top:bottom, left:right]
+        shrink = min(1.0, 1024 / max(window.shape[:2]))
+        if shrink < 1:
+            window = cv2.resize(window, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        for probability in networks.maps(window):
+            bytes_map = cv2.resize((probability * 255).astype(np.uint8), (right - left, bottom - top))
+            local = (center_px[0] - left, center_px[1] - top)
+            maps.append(square_crop(bytes_map, local, side_px, size_px).astype(np.float32) / 255)
+    return maps
+
+
+def head_zones(fit: HeadFit, model: HeadModel, config: MatteConfig) -> HeadZones:
+    """Masks of the fitted head in the picture its camera describes (a square crop)."""
+    camera = fit.camera
+    vertices = fit.vertices_world
+    body = np.asarray(rasterize_mesh(vertices, model.faces, camera).hit)
+    chin = model.landmarks(vertices)[_CHIN_LANDMARK]
+    above = vertices[model.faces, 1].min(1) >= chin[1] - 0.5 * UNITS_PER_CM
+    head = np.asarray(rasterize_mesh(vertices, model.faces[above], camera).hit)
+    T_camera_world = camera.T_camera_world[0].numpy()
+    focal, principal = camera.focal_px[0].numpy(), camera.principal_px[0].numpy()
+    p = T_camera_world[:3, :3] @ chin + T_camera_world[:3, 3]
+    chin_px = focal * p[:2] / p[2] + principal
+    up = T_camera_world[:2, 1] / max(float(np.linalg.norm(T_camera_world[:2, 1])), 1e-9)
+    x, y = np.meshgrid(np.arange(camera.width) + 0.5 - chin_px[0], np.arange(camera.height) + 0.5 - chin_px[1])
+    cm_px = UNITS_PER_CM * float(focal[0]) / PANOHEAD_RADIUS
+    distance = cv2.distanceTransform((~head).astype(np.uint8), cv2.DIST_L2, 5) / cm_px
+    core = cv2.distanceTransform(head.astype(np.uint8), cv2.DIST_L2, 5) / cm_px > config.core_cm
+    height = (x * up[0] + y * up[1]) / cm_px
+    return HeadZones(head, body, core, height.astype(np.float32), distance.astype(np.float32), cm_px)
+
+
+def contradicts_head(
+    mask: Bool[np.ndarray, "s s"], inside: Bool[np.ndarray, "s s"], zones: HeadZones, config: MatteConfig
+) -> bool:
+    """Whether a matte cannot belong to the fitted head: it leaves the head out, or spills over its surroundings."""
+    core = zones.core & inside
+    if not core.any() or mask[core].mean() < config.least_cover:
+        return True
+    free = inside & zones.above_chin
+    spill = (mask & free & (zones.distance_cm > config.hair_cm)).sum() / max(int(zones.head.sum()), 1)
+    around = free & (zones.distance_cm > 1.5)
+    surroundings = mask[around].mean() if around.any() else 0.0
+    return bool(spill > config.most_spill or surroundings > config.most_surroundings)
+
+
+def estimate_matte(
+    rgb: UInt8[np.ndarray, "s s 3"],
+    inside: Bool[np.ndarray, "s s"],
+    zones: HeadZones,
+    maps: list[Float32[np.ndarray, "s s"]],
+    config: MatteConfig,
+    *,
+    file_alpha: UInt8[np.ndarray, "s s"] | None = None,
+    elsewhere: Bool[np.ndarray, "s s"] | None = None,
+) -> Matte:
+    """Matte of the crop by the first source that agrees with the fitted head.
+
+    Args:
+        rgb: the crop.
+        inside: pixels that lie within the source picture (a rectangle).
+        zones: the fitted head in the crop.
+        maps: probabilities of "person" from `person_maps`.
+        config: thresholds.
+        file_alpha: the file's own matte in the crop.
+        elsewhere: pixels that belong to other people.
+
+    Returns:
+        The matte, with notices where a fallback was used.
+    """
+    notices: list[str] = []
+    if file_alpha is not None:
+        alpha = np.where(inside, file_alpha / np.float32(255), np.float32(0))
+        if not contradicts_head(alpha > 0.5, inside, zones, config):
+            return Matte(alpha, _foreground(rgb, alpha, inside), "file", ())
+        notices.append("The file's transparency does not outline the head; the outline is looked for in the picture.")
+
+    agreeing = [m for m in maps if not contradicts_head(m > 0.5, inside, zones, config)]
+    if agreeing:
+        if elsewhere is not None:
+            agreeing = [np.where(elsewhere & ~zones.core, np.float32(0), m) for m in agreeing]
+        probability = _decided_by_colour(rgb, inside, agreeing, zones)
+        alpha = _refined(rgb, inside, probability, zones, config)
+        if not contradicts_head(alpha > 0.5, inside, zones, config):
+            return Matte(alpha, _foreground(rgb, alpha, inside), "segmentation", tuple(notices))
+
+    mask = _grabcut(rgb, inside, _seeds_from_head(zones, elsewhere), zones) > 0.5
+    if not contradicts_head(mask, inside, zones, config):
+        alpha = _refined(rgb, inside, mask.astype(np.float32), zones, config)
+        if not contradicts_head(alpha > 0.5, inside, zones, config):
+            notices.append("No person was recognised by its outline; the outline comes from colours around the head.")
+            return Matte(alpha, _foreground(rgb, alpha, inside), "grabcut", tuple(notices))
+
+    notices.append("The outline of hair and shoulders was not found; the outline of an average head is used.")
+    alpha = _outline_of_head(inside, zones)
+    return Matte(alpha, _foreground(rgb, alpha, inside), "outline", tuple(notices))
+
+
+def _decided_by_colour(
+    rgb: UInt8[np.ndarray, "s s 3"],
+    inside: Bool[np.ndarray, "s s"],
+    maps: list[Float32[np.ndarray, "s s"]],
+    zones: HeadZones,
+) -> Float32[np.ndarray, "s s"]:
+    """Mean of the maps; where they are unsure or contradict each other, colours have half of the say (GrabCut)."""
+    mean, most = np.mean(maps, axis=0), np.max(maps, axis=0)
+    sure = (mean > 0.92) | zones.core
+    unsure = ~sure & (most > 0.2)
+    seeds = np.full(rgb.shape[:2], cv2.GC_BGD, np.uint8)
+    seeds[unsure] = np.where(mean[unsure] > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+    seeds[sure] = cv2.GC_FGD
+    by_colour = _grabcut(rgb, inside, seeds, zones)
+    return np.where(unsure, 0.5 * mean + 0.5 * by_colour, mean).astype(np.float32)
+
+
+def _disk(radius_px: float) -> UInt8[np.ndarray, "k k"]:
+    """A round structuring element."""
+    side = 2 * max(1, round(radius_px)) + 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+
+
+def _refined(
+    rgb: UInt8[np.ndarray, "s s 3"],
+    inside: Bool[np.ndarray, "s s"],
+    probability: Float32[np.ndarray, "s s"],
+    zones: HeadZones,
+    config: MatteConfig,
+) -> Float32[np.ndarray, "s s"]:
+    """Soft edge by closed-form matting within a band round the outline, then leaks and islands removed."""
+    solid = _solid_part(probability > 0.5, zones, config)
+    near = cv2.dilate(solid.astype(np.uint8), _disk(config.reach_cm * zones.cm_px)) > 0
+    probability = np.where(near | solid, probability, 0.0)
+
+    outward = cv2.distanceTransform((~solid).astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
+    inward = cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
+    band = np.where(zones.above_chin & ~zones.head, config.hair_band_cm, config.band_cm)
+    trimap = np.full(rgb.shape[:2], 0.5)
+    trimap[(inward > band) & (probability > 0.85)] = 1.0
+    trimap[(outward > band) & (probability < 0.15)] = 0.0
+    trimap[zones.core & inside] = 1.0
+
+    alpha = _closed_form(rgb, trimap, inside, config)
+    solid = _solid_part(alpha > 0.5, zones, config)
+    near = cv2.dilate(solid.astype(np.uint8), _disk(config.reach_cm * zones.cm_px)) > 0
+    linked = _components_touching((alpha > 0.05) & near, solid)
+    alpha = np.where(linked, alpha, 0.0)
+    alpha = np.clip((alpha - 0.03) / 0.94, 0.0, 1.0)  # the solver leaves a veil of a few hundredths
+    return np.where(inside, alpha, 0.0).astype(np.float32)
+
+
+def _components_touching(mask: Bool[np.ndarray, "s s"], seed: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
+    """The connected parts of `mask` that share a pixel with `seed`."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    keep = np.unique(labels[mask & seed])
+    return np.isin(labels, keep[keep > 0])
+
+
+def _solid_part(mask: Bool[np.ndarray, "s s"], zones: HeadZones, config: MatteConfig) -> Bool[np.ndarray, "s s"]:
+    """The part of a mask that hangs together with the head by more than a thin bridge, with small holes closed."""
+    mask = mask | zones.core
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disk(config.strand_cm * zones.cm_px)) > 0
+    solid = _components_touching(opened | zones.core, zones.core)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((~solid).astype(np.uint8), connectivity=4)
+    for k in range(1, count):
+        left, top, width, height, area = stats[k]
+        at_edge = left == 0 or top == 0 or left + width == mask.shape[1] or top + height == mask.shape[0]
+        if not at_edge and area < (2.0 * zones.cm_px) ** 2:
+            solid |= labels == k
+    return solid
+
+
+def _rectangle(inside: Bool[np.ndarray, "s s"]) -> tuple[slice, slice]:
+    """Rows and columns of the part of the crop that lies within the picture."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _closed_form(
+    rgb: UInt8[np.ndarray, "s s 3"],
+    trimap: Float[np.ndarray, "s s"],
+    inside: Bool[np.ndarray, "s s"],
+    config: MatteConfig,
+) -> Float[np.ndarray, "s s"]:
+    """Closed-form alpha, solved only on the rectangle that holds the unknown pixels."""
+    from pymatting import estimate_alpha_cf
+
+    rows, columns = _rectangle(inside & (trimap == 0.5)) if (inside & (trimap == 0.5)).any() else (None, None)
+    if rows is None or columns is None:
+        return trimap
+    margin = 8
+    limits = _rectangle(inside)
+    rows = slice(max(rows.start - margin, limits[0].start), min(rows.stop + margin, limits[0].stop))
+    columns = slice(max(columns.start - margin, limits[1].start), min(columns.stop + margin, limits[1].stop))
+    image, known = rgb[rows, columns], trimap[rows, columns]
+    height, width = known.shape
+    scale = min(1.0, config.matting_size_px / rgb.shape[0])
+    if scale < 1:
+        size = (max(8, round(width * scale)), max(8, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        known = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
+    with warnings.catch_warnings(), contextlib.suppress(ValueError):
+        warnings.simplefilter("ignore")
+        solved = estimate_alpha_cf(image / 255.0, known)
+        if scale < 1:
+            solved = cv2.resize(solved, (width, height), interpolation=cv2.INTER_LINEAR)
+        alpha = trimap.copy()
+        alpha[rows, columns] = np.clip(solved, 0.0, 1.0)
+        return alpha
+    return trimap  # the solver refuses trimaps that are known everywhere
+
+
+def _foreground(
+    rgb: UInt8[np.ndarray, "s s 3"], alpha: Float32[np.ndarray, "s s"], inside: Bool[np.ndarray, "s s"]
+) -> Float32[np.ndarray, "s s 3"]:
+    """Colour of the person without the background's share; continued beyond the edge by the multi-level solver."""
+    from pymatting import estimate_foreground_ml
+
+    rows, columns = _rectangle(inside)
+    image = np.ascontiguousarray(rgb[rows, columns], dtype=np.float32) / 255
+    inner = estimate_foreground_ml(image, np.ascontiguousarray(alpha[rows, columns]))
+    padding = (
+        (rows.start, rgb.shape[0] - rows.stop),
+        (columns.start, rgb.shape[1] - columns.stop),
+        (0, 0),
+    )
+    return np.pad(np.clip(inner, 0.0, 1.0), padding, mode="edge").astype(np.float32)
+
+
+def _grabcut(
+    rgb: UInt8[np.ndarray, "s s 3"],
+    inside: Bool[np.ndarray, "s s"],
+    seeds: UInt8[np.ndarray, "s s"],
+    zones: HeadZones,
+) -> Float32[np.ndarray, "s s"]:
+    """GrabCut within the picture, at half resolution for large crops; returns about 0 or 1, smooth at the edge."""
+    limits = _rectangle(inside)
+    half = 2 if rgb.shape[0] >= 384 else 1
+    image = np.ascontiguousarray(rgb[limits][::half, ::half, ::-1])
+    labels = np.ascontiguousarray(seeds[limits][::half, ::half])
+    foreground, background = (cv2.GC_FGD, cv2.GC_PR_FGD), (cv2.GC_BGD, cv2.GC_PR_BGD)
+    if np.isin(labels, foreground).any() and np.isin(labels, background).any():
+        cv2.setRNGSeed(0)
+        cv2.grabCut(image, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    rows, columns = limits
+    shape = (columns.stop - columns.start, rows.stop - rows.start)
+    found = cv2.resize(np.isin(labels, foreground).astype(np.float32), shape)
+    result = np.zeros(rgb.shape[:2], np.float32)
+    result[limits] = cv2.GaussianBlur(found, (0, 0), 0.12 * zones.cm_px)
+    return result
+
+
+def _seeds_from_head(zones: HeadZones, elsewhere: Bool[np.ndarray, "s s"] | None) -> UInt8[np.ndarray, "s s"]:
+    """Seeds for GrabCut out of the fitted head alone: a cap of hair round it, shoulders that widen below the chin."""
+    distance_body = cv2.distanceTransform((~zones.body).astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
+    reach_cm = 3.0 + np.clip(-zones.height_cm, 0, None) * 1.4
+    above, below = zones.above_chin, ~zones.above_chin
+    seeds = np.full(zones.head.shape, cv2.GC_BGD, np.uint8)
+    seeds[above & (zones.distance_cm < 6.5)] = cv2.GC_PR_BGD
+    seeds[above & (zones.distance_cm < 2.0)] = cv2.GC_PR_FGD
+    seeds[below & (distance_body < reach_cm + 3.0)] = cv2.GC_PR_BGD
+    seeds[below & (distance_body < 0.5 * reach_cm)] = cv2.GC_PR_FGD
+    if elsewhere is not None:
+        seeds[elsewhere] = cv2.GC_BGD
+    seeds[zones.core] = cv2.GC_FGD
+    return seeds
+
+
+def _outline_of_head(inside: Bool[np.ndarray, "s s"], zones: HeadZones) -> Float32[np.ndarray, "s s"]:
+    """The fitted head with a close cap of hair, its neck, and sloping shoulders, softened."""
+    grown = zones.above_chin & (zones.distance_cm < 1.0)
+    mask = (grown | zones.body).astype(np.float32)
+    soft = cv2.GaussianBlur(mask, (0, 0), 0.25 * zones.cm_px)
+    return np.where(inside, np.clip((soft - 0.2) / 0.6, 0, 1), 0.0).astype(np.float32)
+
+
+def people_elsewhere(
+    size_px: int,
+    center_px: tuple[float, float],
+    face_size_px: float,
+    others: list[tuple[tuple[float, float], float]],
+) -> Bool[np.ndarray, "s s"] | None:
+    """Pixels nearer to another person's face than to ours, distances measured in units of each face's size.
+
+    Args:
+        size_px: side of the crop.
+        center_px, face_size_px: our face in the crop.
+        others: middle and size of the other faces in the crop's pixels; they may lie outside it.
+
+    Returns:
+        The mask, or None where nobody else is near.
+    """
+    if not others:
+        return None
+    x, y = np.meshgrid(np.arange(size_px) + 0.5, np.arange(size_px) + 0.5)
+
+    def distance(center: tuple[float, float], size: float) -> Float[np.ndarray, "s s"]:
+        return np.hypot(x - center[0], y - center[1]) / max(size, 1e-6)
+
+    ours = distance(center_px, face_size_px)
+    mask = np.zeros((size_px, size_px), bool)
+    for center, size in others:
+        mask |= distance(center, size) < ours
+    return mask if mask.any() else None
+
+
+def seen_by_networks(rgb: UInt8[np.ndarray, "h w 3"], networks: PersonNetworks) -> Float32[np.ndarray, "h w"]:
+    """Probability of "person" over a whole picture, averaged over the networks and a mirrored copy."""
+    straight = networks.maps(rgb)
+    mirrored = [m[:, ::-1] for m in networks.maps(np.ascontiguousarray(rgb[:, ::-1]))]
+    return np.mean([*straight, *mirrored], axis=0).astype(np.float32)
