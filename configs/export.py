@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from dp360.exporters import contact_sheet, splat_pictures, splat_ply
-from dp360.exporters.contact_sheet import sheet_cameras
+from dp360.exporters import splat_pictures, splat_ply
+from dp360.exporters.contact_sheet import contact_sheet, sheet_cameras
 from dp360.exporters.head_files import MESH_NAME, SHEET_NAME, SPLATS_NAME
 from dp360.generation import InputError, Provenance, ViewSet
 from dp360.generation.cameras import METRES_PER_UNIT

@@ -1,5 +1,6 @@
-"""From a finished head to bytes that other programs read, and back."""
+"""From a finished head to bytes that other programs read, and back: one module per format."""
 
-from .contact_sheet import contact_sheet as contact_sheet
+from . import mesh_glb as mesh_glb
+from . import splat_ply as splat_ply
 from .head_files import write_head as write_head
 from .splat_renders import splat_pictures as splat_pictures

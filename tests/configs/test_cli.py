@@ -1,0 +1,134 @@
+"""What people read and what scripts get: exit codes, one-line errors, files named at the end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dp360.configs import cli
+from dp360.configs.commands import FitCommand, RunCommand, ViewsCommand
+from dp360.configs.console import errors_for_people
+from dp360.configs.presets import PRESETS, Preset
+from dp360.configs.run_lock import exclusive_run
+from dp360.generation import InputError
+
+
+def run(*arguments: str | Path, **kwargs) -> subprocess.CompletedProcess:
+    """The command in a process of its own, as people start it."""
+    words = [sys.executable, "-m", "dp360.configs.cli", *map(str, arguments)]
+    return subprocess.run(words, check=False, capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def test_help_is_fast_and_names_every_subcommand():
+    start = time.perf_counter()
+    result = run("--help")
+    assert result.returncode == 0
+    for name in ("run", "views", "fit", "export", "example", "doctor"):
+        assert name in result.stdout
+    seconds = time.perf_counter() - start
+    assert seconds < 10, f"{seconds:.1f} s: 0.5 s on an idle machine"
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ["torch", "numba", "mediapipe", "nerfstudio", "PIL"]
+    code = f"import sys, dp360.configs.cli; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+def test_example_writes_a_portrait_and_says_so(tmp_path, capsys):
+    assert cli.main(["example", str(tmp_path / "face.png")]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'face.png'}\n"
+    picture = np.asarray(Image.open(tmp_path / "face.png"))
+    assert picture.shape == (330, 330, 3)
+    skin = picture[110:150, 150:180].reshape(-1, 3).mean(axis=0)  # the middle of the face
+    assert skin[0] > skin[1] > skin[2] > 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["example", "face.jpg"], "give a name that ends in .png"),
+        (["fit", "--data", "nowhere", "--output", "out"], "nowhere"),
+        (["export", "--output", "a.ply"], "give either --load-config"),
+        (["export", "--output", "a.ply", "--input", "nowhere.ply"], "Cannot read nowhere.ply"),
+        (["export", "--output", "a.glb", "--input", "head.ply"], "give an --output that ends in .ply"),
+        (["export", "--output", "a.ply", "--input", "a.ply", "--metres-per-unit", "0"], "positive --metres-per-unit"),
+        (["export", "--output", "a.ply", "--load-config", "config.yml"], "Cannot read config.yml: no such file"),
+        (["run", "--image", "a.png", "--output", "out", "--views", "3"], "expected --views from 4 to 720, got 3"),
+        (["run", "--image", "a.png", "--output", "out", "--size-px", "9"], "expected --size-px from 32 to 2048"),
+        (["run", "--image", "a.png", "--output", "out", "--iterations", "0"], "expected --iterations from 1"),
+        (["run", "--image", "nowhere.png", "--output", "out"], "nowhere.png"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    output = capsys.readouterr()
+    assert left.value.code == 2 and output.out == ""
+    (line,) = [line for line in output.err.splitlines() if line.startswith("dp360: ")]
+    assert message in line and "Traceback" not in output.err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".dp360.lock"]
+
+
+def test_unwritable_output_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as left:
+        cli.main(["example", str(tmp_path / "file" / "face.png")])
+    assert left.value.code == 2 and str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_second_run_on_one_folder_is_refused(tmp_path):
+    with exclusive_run(tmp_path):
+        result = run("run", "--image", "a.png", "--output", tmp_path)
+    assert result.returncode == 2 and "Another dp360 is writing into" in result.stderr
+    with exclusive_run(tmp_path):  # free again
+        pass
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="choose another folder with --output"), exclusive_run(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_interrupt_and_termination_have_their_own_exit_codes(capsys):
+    with pytest.raises(SystemExit) as left, errors_for_people():
+        raise KeyboardInterrupt
+    assert left.value.code == 130
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, errors_for_people():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    assert left.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err.count("files that were complete are kept") == 2
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), errors_for_people():
+        _ = 1 / 0
+    with pytest.raises(ValueError, match="internal"), errors_for_people():
+        raise ValueError("internal")
+
+
+def test_each_number_of_the_dial_can_be_set_alone():
+    given = RunCommand(Path("a.png"), Path("out"), quality="fast", size_px=128)
+    assert given.preset == Preset(PRESETS["fast"].views, 128, PRESETS["fast"].iterations)
+    assert RunCommand(Path("a.png"), Path("out"), iterations=7).preset.iterations == 7
+    assert ViewsCommand(Path("a.png"), Path("out"), views=5).preset.views == 5
+    assert FitCommand(Path("d"), Path("out"), quality="high").preset == PRESETS["high"]
+
+
+def test_the_dial_goes_upwards():
+    fast, standard, high = (PRESETS[q] for q in ("fast", "standard", "high"))
+    for name in ("views", "size_px", "iterations"):
+        assert getattr(fast, name) <= getattr(standard, name) <= getattr(high, name)
+    assert not any(p.out_of_range() for p in PRESETS.values())
