@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,12 @@ from scipy.spatial import cKDTree
 
 from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.head_model import FACE_OVAL_LANDMARKS, HeadModel, fit_landmarks
 from dp360.generation.mesh_raster import box_downsample, interpolate, rasterize_mesh
 from dp360.generation.portrait.face_detection import FaceNetworks, find_faces
+from dp360.generation.prior.capsule import grid_rays, opened_skull_radius, outermost_radius
+from dp360.generation.synthetic.compose import Part, render
+from dp360.generation.synthetic.makehuman import MakeHumanRecipe, compose_makehuman
 
 VERSION = "1"
 UNITS_PER_CM = 0.0165
@@ -45,6 +49,11 @@ PARTS = {
 }
 """Vertex ranges kept from ICT-FaceKit's table of regions; lacrimal fluid, blends, occlusion and lashes are left out."""
 MIRRORED_PART = np.array([0, 1, 2, 4, 3, 5, 6, 8, 7])
+HAIR_STYLES = (
+    "short01", "short02", "short03", "short04", "afro01", "bob01", "bob02", "long01", "ponytail01", "braid01",
+)  # fmt: skip
+MOST_SUNK_HAIR = -0.02
+"""Hair deeper than this under the fitted skull is taken as absent, world units."""
 IDENTITY_STEP_CM, EXPRESSION_STEP_CM = 0.0005, 0.001
 """Quantisation steps of the modes: 0.005 mm and 0.01 mm."""
 Arrays = dict[str, NDArray]
@@ -281,6 +290,103 @@ def landmark_correspondence(shape: Arrays, data: Path, config: BuildConfig) -> A
     }
 
 
+def similarity(
+    source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]
+) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]]:
+    """Scale, rotation and shift with target = scale * R @ source + shift in the least-squares sense.
+
+    Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point patterns",
+        PAMI 1991, eq. 40-42.
+    """
+    a, b = source - source.mean(0), target - target.mean(0)
+    U, D, Vt = np.linalg.svd(b.T @ a)
+    S = np.array([1, 1, np.sign(np.linalg.det(U @ Vt))])
+    R = U @ np.diag(S) @ Vt
+    scale = float((D * S).sum() / (a**2).sum())
+    return scale, R, target.mean(0) - scale * R @ source.mean(0)
+
+
+def opaque_faces(part: Part) -> Int[np.ndarray, "f 3"]:
+    """Faces of a part whose texture is mostly opaque at corners and centre: cards end in transparent fringes."""
+    corners = part.uv_unit[part.faces_uv]
+    places = np.concatenate([corners, corners.mean(1, keepdims=True)], axis=1) % 1.0
+    height, width = part.texture.shape[:2]
+    column = np.clip((places[..., 0] * width).astype(np.int64), 0, width - 1)
+    row = np.clip((places[..., 1] * height).astype(np.int64), 0, height - 1)
+    return part.faces[part.texture[row, column, 3].mean(1) > 0.35]
+
+
+def bald_model(shape: Arrays) -> HeadModel:
+    """The arrays so far as the type that the landmark fit takes."""
+
+    def modes(name: str) -> NDArray:
+        return shape[f"{name}_basis"].astype(np.float32) * shape[f"{name}_scale"][:, None, None]
+
+    return HeadModel(
+        neutral=shape["neutral"],
+        faces=shape["faces"].astype(np.int64),
+        uv=shape["uv"],
+        faces_uv=shape["faces_uv"].astype(np.int64),
+        part=shape["part"],
+        identity_basis=modes("identity"),
+        expression_basis=modes("expression"),
+        expression_names=tuple(str(n) for n in shape["expression_names"]),
+        landmark_vertices=shape["landmark_faces"].astype(np.int64),
+        landmark_weights=shape["landmark_weights"].astype(np.float64),
+        landmark_spread=shape["landmark_spread"].astype(np.float64),
+        landmark_valid=shape["landmark_valid"],
+        hair_templates=np.zeros((0, 112, 128), dtype=np.float32),
+        hair_template_names=(),
+        version=VERSION,
+        sha256="",
+    )
+
+
+def hair_templates(model: HeadModel, data: Path) -> Arrays:
+    """Thickness of MakeHuman's hairs over the skull of the parametric head, on the capsule grid; NaN without hair."""
+    recipe = MakeHumanRecipe(
+        seed=11, race=(0.2, 0.2, 0.6), male=0.5, old=0.3, detail=0.0, hair="short02", eyes="blue",
+        clothes=("male_casualsuit02",),
+    )  # fmt: skip
+    camera = look_at_origin([0.0], [0.0])
+    head = compose_makehuman(data, recipe)
+    rgb, alpha = render(head, camera)
+    picture = (rgb[0] * alpha[0, ..., None] + 1 - alpha[0, ..., None]) * 255
+    with FaceNetworks() as networks:
+        landmarks_px = find_faces(picture.astype(np.uint8), networks)[0].landmarks_px
+    fit = fit_landmarks(model, landmarks_px, camera.width, camera.height)
+
+    # The same landmarks on both surfaces give the similarity between them; the oval slides and the irises turn.
+    skin = head.part("skin")
+    fine = rasterize_mesh(skin.vertices_world, skin.faces, camera, supersample=4)
+    column, row = (landmarks_px[:, :2].T * 4).astype(np.int64)
+    face, weights = fine.triangle_index[row, column], fine.barycentric[row, column]
+    used = (face >= 0) & (np.arange(len(landmarks_px)) < 468)
+    used[FACE_OVAL_LANDMARKS] = False
+    on_skin = (skin.vertices_world[skin.faces[face]] * weights[..., None]).sum(1)
+    on_model = model.landmarks(fit.vertices_world)
+    scale, R, shift = similarity(on_skin[used], on_model[used])
+    residual = np.linalg.norm(scale * on_skin[used] @ R.T + shift - on_model[used], axis=1) * 10 / UNITS_PER_CM
+
+    # Thickness is counted from the skull that the hair was made for; neck and shoulders are those of our head.
+    own_skull = opened_skull_radius(scale * skin.vertices_world @ R.T + shift, skin.faces)
+    height = grid_rays()[0][..., 1]
+    upper = np.clip((height + 0.18) / 0.08, 0, 1)
+    skull = upper * own_skull + (1 - upper) * opened_skull_radius(fit.vertices_world, model.faces_of(0, 1))
+    templates, covered = [], []
+    for style in HAIR_STYLES:
+        hair = compose_makehuman(data, replace(recipe, hair=style)).part("hair")
+        thickness = outermost_radius(scale * hair.vertices_world @ R.T + shift, opaque_faces(hair)) - skull
+        thickness[thickness < MOST_SUNK_HAIR] = np.nan
+        templates.append(thickness)
+        covered.append(f"{style} {np.isfinite(thickness).mean():.0%} {np.nanmean(thickness) / UNITS_PER_CM:.1f} cm")
+    print(f"hair: aligned to {np.median(residual):.1f} mm (median), scale {scale:.3f}; " + ", ".join(covered))
+    return {
+        "hair_templates": np.array(templates, dtype=np.float16),
+        "hair_template_names": np.array(HAIR_STYLES),
+    }
+
+
 def archive(arrays: Arrays) -> bytes:
     """A compressed .npz whose bytes depend on the arrays only: fixed order, fixed dates."""
     buffer = io.BytesIO()
@@ -307,6 +413,7 @@ def main(config: BuildConfig) -> None:
             + "\nHair templates measured on MakeHuman's hair meshes (CC0 1.0)."
         ),
     }
+    shape |= hair_templates(bald_model(shape), config.data)
     data = archive(shape)
     write_bytes_atomically(config.output, data)
     report_errors(shape, config)

@@ -7,7 +7,6 @@ the mean head has them and the crown is `CROWN_TO_CHIN` above the chin. The asse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import no_type_check

@@ -132,7 +132,7 @@ def compose_makehuman(data: Path, recipe: MakeHumanRecipe, *, name: str | None =
     base = np.load(root / "base.npz")
     body = morphed_vertices(data, recipe)
     groups = [str(g) for g in base["group_names"]]
-    faces, faces_uv = base["faces"].astype(np.int64), base["faces_uv"].astype(np.int64)
+    faces = base["faces"].astype(np.int64)
     is_body = base["face_group"] == groups.index("body")
     eye_vertices = [
         body[np.unique(faces[base["face_group"] == groups.index(f"helper-{side}-eye")])] for side in ("l", "r")
