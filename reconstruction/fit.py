@@ -242,7 +242,7 @@ def fit_splats(
     schedule = view_schedule(views.confidence, config.iterations, generator)
     scale, pictures, cameras = 0.0, torch.empty(0), views.cameras
 
-    for step in track(range(config.iterations), total=config.iterations, description="Fitting splats"):
+    for step in track(range(config.iterations), total=float(config.iterations), description="Fitting splats"):
         if scale != config.picture_scale(step):
             scale = config.picture_scale(step)
             pictures = premultiplied_pictures(views, scale)

@@ -138,7 +138,7 @@ def splats_from_point_cloud(
     *,
     sh_degree: int = 0,
     initial_opacity: float = 0.8,
-    relative_scale: float = 0.8,
+    relative_scale: float = 0.9,
     relative_thickness: float = 0.2,
 ) -> Splats:
     """Flat Gaussians that lie on the surface like scales: one per point, thin along the normal. Deterministic.

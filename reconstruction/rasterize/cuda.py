@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dp360.generation.errors import InputError
@@ -23,10 +25,12 @@ def rasterize_cuda(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, dict[str,
 
     Source: https://github.com/nerfstudio-project/gsplat, version 1.4.0.
     """
+    if not torch.cuda.is_available():
+        raise InputError(f"No CUDA device was found for gsplat's kernels. {_CURE}")
     try:
         from gsplat import rasterization
         from gsplat.cuda._backend import _C
-    except (ImportError, OSError, RuntimeError) as error:
+    except (ImportError, OSError, RuntimeError, IndexError, subprocess.CalledProcessError) as error:
         raise InputError(f"gsplat's CUDA kernels could not be compiled ({_first_line(error)}). {_CURE}") from error
     if _C is None:
         raise InputError(f"gsplat found no CUDA compiler (nvcc) for its kernels. {_CURE}")
