@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dp360.exporters import splat_pictures, splat_ply
 from dp360.exporters.contact_sheet import contact_sheet, sheet_cameras
-from dp360.exporters.head_files import MESH_NAME, SHEET_NAME, SPLATS_NAME
+from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SHEET_NAME, SPLATS_NAME
 from dp360.generation import InputError, Provenance, ViewSet
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.files import write_bytes_atomically
@@ -21,7 +21,6 @@ from dp360.reconstruction.dataset import read_dataset
 from dp360.reconstruction.splats import Splats
 
 from .commands import ExportCommand
-from .pipeline import PORTRAIT_NAME
 
 _KINDS = (".ply", ".png", ".glb")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import platform
 import time
@@ -14,14 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from dp360.exporters import mesh_glb, splat_ply, write_head
-from dp360.exporters.contact_sheet import png_text
-from dp360.exporters.head_files import MESH_NAME, SPLATS_NAME
-from dp360.generation import InputError, OrbitConfig, Provenance, ViewSet
+from dp360.exporters import mesh_glb, portrait_png, splat_ply, write_head
+from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SPLATS_NAME
+from dp360.generation import InputError, OrbitConfig, ViewSet
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
 from dp360.generation.prior import PriorGenerator, build_head_prior
@@ -34,7 +30,7 @@ from .commands import Device, FitCommand, RunCommand, ViewsCommand
 from .presets import Preset
 from .run_lock import exclusive_run
 
-PORTRAIT_NAME, DATASET_NAME, RECORD_NAME = "portrait.png", "dataset", "dp360.json"
+DATASET_NAME, RECORD_NAME = "dataset", "dp360.json"
 Notify = Callable[[str], None]
 """Shows one sentence to the person who started the run."""
 
@@ -153,19 +149,10 @@ def _portrait_to_views(
         generator = torch.Generator().manual_seed(command.seed)
         views = PriorGenerator().generate(portrait, prior, orbit.cameras(preset.size_px), generator)
     with record.stage("dataset"):
-        write_bytes_atomically(portrait_path, portrait_png(portrait, views.provenance))
+        write_bytes_atomically(portrait_path, portrait_png.encode(portrait, views.provenance))
         write_bytes_atomically(mesh_path, mesh_glb.encode(prior.textured_mesh(), views.provenance))
         write_dataset(views, dataset_path)
     return portrait, views, (portrait_path, mesh_path, dataset_path)
-
-
-def portrait_png(portrait: Portrait, provenance: Provenance) -> bytes:
-    """The aligned crop as an RGBA picture; it is a photograph, so only its source's hash and our version go in."""
-    alpha = np.rint(portrait.alpha_unit * 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    note = replace(provenance, statement="Portrait, cropped and cut out by dp360")
-    Image.fromarray(np.dstack([portrait.rgb, alpha])).save(buffer, "PNG", pnginfo=png_text(note))
-    return buffer.getvalue()
 
 
 def _checked(preset: Preset) -> Preset:

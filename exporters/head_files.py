@@ -16,7 +16,7 @@ from . import mesh_glb, splat_ply
 from .contact_sheet import contact_sheet, sheet_cameras
 from .splat_renders import splat_pictures
 
-SPLATS_NAME, MESH_NAME, SHEET_NAME = "head.ply", "head.glb", "contact_sheet.png"
+PORTRAIT_NAME, SPLATS_NAME, MESH_NAME, SHEET_NAME = "portrait.png", "head.ply", "head.glb", "contact_sheet.png"
 _SHEET_TILE_PX = 224
 
 

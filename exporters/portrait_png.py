@@ -1,0 +1,28 @@
+"""The aligned portrait with its matte as one RGBA picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from dp360.generation import Provenance
+from dp360.generation.portrait import Portrait
+
+from .contact_sheet import png_text
+
+
+def encode(portrait: Portrait, provenance: Provenance) -> bytes:
+    """A PNG file: the crop's own colours, also where the matte is transparent.
+
+    Args:
+        portrait: the prepared portrait.
+        provenance: of the head made from it; its statement is replaced, since this picture is a photograph.
+    """
+    alpha = np.rint(portrait.alpha_unit * 255).astype(np.uint8)
+    note = replace(provenance, statement="Portrait, cropped and cut out by dp360")
+    buffer = io.BytesIO()
+    Image.fromarray(np.dstack([portrait.rgb, alpha])).save(buffer, "PNG", pnginfo=png_text(note))
+    return buffer.getvalue()

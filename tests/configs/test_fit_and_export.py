@@ -1,0 +1,97 @@
+"""From a data set on disk to files in a folder, whole, repeatable, and usable when stopped half-way."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+
+import plyfile
+import pytest
+import torch
+from PIL import Image
+
+from dp360.configs import cli, export, pipeline
+from dp360.configs.commands import ExportCommand
+from dp360.exporters import splat_ply
+from dp360.generation import InputError, ViewSet
+from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.reconstruction.dataset import write_dataset
+
+
+@pytest.fixture
+def data(views: ViewSet, tmp_path):
+    write_dataset(views, tmp_path / "data" / "dataset")
+    return tmp_path / "data"
+
+
+def fit(data, output, *, seed: int = 0) -> dict[str, str]:
+    """`dp360 fit` in a few steps; file names and hashes."""
+    words = ["fit", "--data", data, "--output", output, "--iterations", 12, "--seed", seed, "--device", "cpu"]
+    assert cli.main([str(word) for word in words]) == 0
+    files = [p for p in output.iterdir() if not p.name.startswith(".")]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_fit_writes_the_head_and_seals_the_folder(data, views, tmp_path, capsys):
+    hashes = fit(data, tmp_path / "out")
+    assert set(hashes) == {"head.ply", "contact_sheet.png", "dp360.json"}
+    record = json.loads((tmp_path / "out" / "dp360.json").read_text())
+    assert record["files"] == {name: hashes[name] for name in ("head.ply", "contact_sheet.png")}
+    assert record["preset"]["iterations"] == 12 and record["input_sha256"] == views.provenance.input_sha256
+    assert set(record["timings_s"]) == {"read", "fit", "export"}
+    assert splat_ply.decode_provenance((tmp_path / "out" / "head.ply").read_bytes()) == views.provenance
+    with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
+        assert sheet.size[0] > 8 * 224 and "dp360.provenance" in sheet.text
+    assert capsys.readouterr().out.splitlines() == [
+        f"wrote {tmp_path / 'out' / name}" for name in ("head.ply", "contact_sheet.png", "dp360.json")
+    ]
+
+
+def test_same_seed_same_bytes(data, tmp_path):
+    first, second, other = (fit(data, tmp_path / n, seed=s) for n, s in (("a", 3), ("b", 3), ("c", 4)))
+    assert first["head.ply"] == second["head.ply"] != other["head.ply"]
+    assert first["contact_sheet.png"] == second["contact_sheet.png"]
+
+
+def test_a_stopped_fit_leaves_splats_and_no_seal(data, tmp_path):
+    fit(data, tmp_path / "out")
+
+    def impatient(sequence: Iterable, *, total: float | None, description: str) -> Iterable:
+        for i, item in enumerate(sequence):
+            if i == 5:
+                raise KeyboardInterrupt
+            yield item
+
+    command = cli.FitCommand(data, tmp_path / "out", iterations=1000, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.fit_dataset(command, track=impatient)
+    head = (tmp_path / "out" / "head.ply").read_bytes()
+    assert len(splat_ply.decode(head)) > 100
+    assert splat_ply.decode_provenance(head).settings["stopped_at_iteration"] == 4
+    assert not (tmp_path / "out" / "dp360.json").exists()
+    assert "head.ply" in fit(data, tmp_path / "out")  # a later run finishes
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pipeline.choose_device("auto") == "cpu"
+    with pytest.raises(InputError, match="no GPU that CUDA can use was found"):
+        pipeline.choose_device("cuda")
+
+
+def test_export_changes_the_scale_of_a_ply(ball, provenance, tmp_path):
+    (tmp_path / "in.ply").write_bytes(splat_ply.encode(ball, provenance))
+    paths = export.export(ExportCommand(tmp_path / "out.ply", input=tmp_path / "in.ply", metres_per_unit=1.0))
+    assert paths == (tmp_path / "out.ply",)
+    before, after = (plyfile.PlyData.read(str(tmp_path / f"{n}.ply"))["vertex"]["y"] for n in ("in", "out"))
+    assert after == pytest.approx(before / METRES_PER_UNIT, rel=1e-5)
+    assert splat_ply.decode_provenance((tmp_path / "out.ply").read_bytes()) == provenance
+
+
+def test_export_of_a_strangers_ply_says_that_its_origin_is_unknown(ball, provenance, tmp_path):
+    ours = splat_ply.encode(ball, provenance, metres_per_unit=1.0)
+    (tmp_path / "in.ply").write_bytes(re.sub(rb"comment [^\n]*\n", b"", ours))
+    export.export(ExportCommand(tmp_path / "out.ply", input=tmp_path / "in.ply"))
+    exported = (tmp_path / "out.ply").read_bytes()
+    assert splat_ply.decode_provenance(exported).generator == "unknown"
+    torch.testing.assert_close(splat_ply.decode(exported).means_world, ball.means_world)
