@@ -1,0 +1,214 @@
+"""`dp360-nerf`: nerfacto's field, bounded to the head and taught by the alpha; runs without a GPU and offline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.field_components.field_heads import FieldHeadNames
+from nerfstudio.fields.density_fields import HashMLPDensityField
+from nerfstudio.fields.nerfacto_field import NerfactoField
+from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
+from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
+from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, NormalsRenderer, RGBRenderer
+from nerfstudio.model_components.scene_colliders import SceneCollider
+from nerfstudio.model_components.shaders import NormalsShader
+from nerfstudio.models.base_model import Model
+from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
+from torch import Tensor
+
+from .nerfstudio_data import CONFIDENCE
+from .nerfstudio_viewer import FrontView
+
+
+@dataclass
+class HeadNerfModelConfig(NerfactoModelConfig):
+    """nerfacto's settings with values for one bounded head; without a GPU about 0.1 s per step on two cores."""
+
+    _target: type = field(default_factory=lambda: HeadNerfModel)
+    """Class to instantiate."""
+    background_color: Literal["random", "last_sample", "black", "white"] = "random"
+    """Background while training; a random one makes emptiness cost something."""
+    implementation: Literal["tcnn", "torch"] = "torch"
+    """`tcnn` is faster where tiny-cuda-nn is installed."""
+    disable_scene_contraction: bool = True
+    """The head is bounded: nothing outside the scene box exists."""
+    proposal_initial_sampler: Literal["piecewise", "uniform"] = "uniform"
+    """Uniform: between entering and leaving the box."""
+    use_appearance_embedding: bool = False
+    """All views are of one light."""
+    camera_optimizer: CameraOptimizerConfig = field(default_factory=lambda: CameraOptimizerConfig(mode="off"))
+    """Our poses are exact."""
+    average_init_density: float = 0.01
+    """Start almost empty."""
+    num_levels: int = 10
+    """Levels of the hash grid."""
+    max_res: int = 512
+    """Finest resolution of the hash grid along a side of the box."""
+    log2_hashmap_size: int = 16
+    """Size of the hash table."""
+    num_proposal_samples_per_ray: tuple[int, ...] = (64, 32)
+    """Samples of the proposal networks; rays are short."""
+    num_nerf_samples_per_ray: int = 24
+    """Samples of the field."""
+    proposal_net_args_list: list[dict[str, Any]] = field(
+        default_factory=lambda: [
+            {"hidden_dim": 16, "log2_hashmap_size": 14, "num_levels": 4, "max_res": 64, "use_linear": False},
+            {"hidden_dim": 16, "log2_hashmap_size": 14, "num_levels": 4, "max_res": 128, "use_linear": False},
+        ]
+    )
+    """Arguments of the two proposal networks."""
+    proposal_warmup: int = 500
+    """Steps over which the proposal networks come to be updated less often."""
+    proposal_weights_anneal_max_num_iters: int = 300
+    """Steps over which the proposals sharpen."""
+    alpha_loss_weight: float = 1.0
+    """Weight of the squared error between accumulation and alpha."""
+
+
+class BoxCollider(SceneCollider):
+    """Rays live where they cross an axis-aligned box; rays that miss it get an empty interval in front of them."""
+
+    aabb: Float[Tensor, "2 3"]
+
+    def __init__(self, aabb: Float[Tensor, "2 3"]) -> None:
+        super().__init__()
+        self.register_buffer("aabb", aabb.clone(), persistent=False)
+
+    def set_nears_and_fars(self, ray_bundle: RayBundle) -> RayBundle:
+        """Slab method (Kay and Kajiya 1986, Sec. 2)."""
+        directions = ray_bundle.directions
+        safe = torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
+        first, second = ((bound - ray_bundle.origins) / safe for bound in self.aabb)
+        near = torch.minimum(first, second).amax(dim=-1, keepdim=True).clamp(min=0.0)
+        far = torch.maximum(first, second).amin(dim=-1, keepdim=True)
+        ray_bundle.nears, ray_bundle.fars = near, torch.maximum(far, near + 1e-6)
+        return ray_bundle
+
+
+class HeadNerfModel(NerfactoModel):
+    """A radiance field of one head."""
+
+    config: HeadNerfModelConfig
+
+    def populate_modules(self) -> None:
+        """Build fields, samplers and renderers out of nerfacto's parts, without its downloaded metric."""
+        Model.populate_modules(self)
+        config, aabb = self.config, self.scene_box.aabb
+        self.field = NerfactoField(
+            aabb,
+            num_images=self.num_train_data,
+            hidden_dim=config.hidden_dim,
+            num_levels=config.num_levels,
+            base_res=config.base_res,
+            max_res=config.max_res,
+            log2_hashmap_size=config.log2_hashmap_size,
+            features_per_level=config.features_per_level,
+            hidden_dim_color=config.hidden_dim_color,
+            appearance_embedding_dim=config.appearance_embed_dim if config.use_appearance_embedding else 0,
+            use_average_appearance_embedding=config.use_average_appearance_embedding,
+            average_init_density=config.average_init_density,
+            implementation=config.implementation,
+        )
+        self.proposal_networks = torch.nn.ModuleList(
+            HashMLPDensityField(
+                aabb,
+                average_init_density=config.average_init_density,
+                implementation=config.implementation,
+                **config.proposal_net_args_list[min(i, len(config.proposal_net_args_list) - 1)],
+            )
+            for i in range(config.num_proposal_iterations)
+        )
+        self.density_fns: list[Callable] = [network.density_fn for network in self.proposal_networks]
+        self.proposal_sampler = ProposalNetworkSampler(
+            num_nerf_samples_per_ray=config.num_nerf_samples_per_ray,
+            num_proposal_samples_per_ray=config.num_proposal_samples_per_ray,
+            num_proposal_network_iterations=config.num_proposal_iterations,
+            single_jitter=config.use_single_jitter,
+            update_sched=lambda step: float(
+                np.clip(step / config.proposal_warmup * config.proposal_update_every, 1, config.proposal_update_every)
+            ),
+            initial_sampler=UniformSampler(single_jitter=config.use_single_jitter),
+        )
+        self.collider = BoxCollider(aabb)
+        self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
+        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
+        self.renderer_accumulation = AccumulationRenderer()
+        self.renderer_depth = DepthRenderer(method="median")
+        self.renderer_expected_depth = DepthRenderer(method="expected")
+        self.renderer_normals = NormalsRenderer()
+        self.normals_shader = NormalsShader()
+        confidence = self.kwargs.get("metadata", {}).get(CONFIDENCE, torch.ones(self.num_train_data))
+        self.register_buffer("view_confidence", confidence.clone(), persistent=False)
+        self.front_view = FrontView()
+        from torchmetrics.functional import structural_similarity_index_measure
+        from torchmetrics.image import PeakSignalNoiseRatio
+
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
+        self.ssim = structural_similarity_index_measure
+        self.step = 0
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        """Colour over the background (before it while training on a random one), accumulation and depths of rays."""
+        samples, weights_list, samples_list = self.proposal_sampler(ray_bundle, density_fns=self.density_fns)
+        fields = self.field.forward(samples)
+        weights = samples.get_weights(fields[FieldHeadNames.DENSITY])
+        outputs: dict[str, Any] = {
+            "rgb": self.renderer_rgb(rgb=fields[FieldHeadNames.RGB], weights=weights),
+            "accumulation": self.renderer_accumulation(weights=weights),
+            "expected_depth": self.renderer_expected_depth(weights=weights, ray_samples=samples),
+        }
+        with torch.no_grad():
+            outputs["depth"] = self.renderer_depth(weights=weights, ray_samples=samples)
+        if self.training:
+            outputs["weights_list"] = [*weights_list, weights]
+            outputs["ray_samples_list"] = [*samples_list, samples]
+        return outputs
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """PSNR of the rays, and the distortion that the loss uses."""
+        truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        metrics = {"psnr": self.psnr(outputs["rgb"], truth)}
+        if self.training:
+            metrics["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
+        return metrics
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Squared errors of colour and alpha, weighed by the confidence of each ray's view, and nerfacto's two."""
+        truth = batch["image"].to(self.device)
+        weight = torch.ones(truth.shape[:-1], device=self.device)
+        if self.training and "indices" in batch:
+            weight = self.view_confidence[batch["indices"][..., 0].to(self.device)]
+        weight = (weight / weight.mean().clamp_min(1e-6))[..., None]
+        predicted, wanted = self.renderer_rgb.blend_background_for_loss_computation(
+            pred_image=outputs["rgb"], pred_accumulation=outputs["accumulation"], gt_image=truth
+        )
+        losses = {"rgb_loss": (weight * (predicted - wanted).square()).mean()}
+        if truth.shape[-1] == 4:
+            alpha_error = (outputs["accumulation"] - truth[..., 3:]).square()
+            losses["alpha_loss"] = self.config.alpha_loss_weight * (weight * alpha_error).mean()
+        if self.training:
+            assert metrics_dict is not None
+            losses["interlevel_loss"] = self.config.interlevel_loss_mult * interlevel_loss(
+                outputs["weights_list"], outputs["ray_samples_list"]
+            )
+            losses["distortion_loss"] = self.config.distortion_loss_mult * metrics_dict["distortion"]
+        return losses
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR and SSIM of one picture over black, and the pictures side by side: truth, render."""
+        truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        predicted = outputs["rgb"].to(self.device)
+        pair = [picture.permute(2, 0, 1)[None] for picture in (truth, predicted)]
+        metrics = {"psnr": float(self.psnr(*pair)), "ssim": float(self.ssim(*pair))}
+        return metrics, {"img": torch.cat([truth, predicted], dim=1)}

@@ -1,0 +1,282 @@
+"""`dp360-splat`: the loop of `fit_splats`, taken apart into the calls that nerfstudio's trainer makes.
+
+The model is a `SplatfactoModel` in the eyes of the viewer and of `ns-export gaussian-splat`: same variables, same
+layout. What it renders with, what it minimises and how it grows are ours, so that it runs with and without a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras import cameras as ns
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.models.splatfacto import SplatfactoModel
+from torch import Tensor
+from torch.nn import Parameter, ParameterDict
+
+from dp360.generation import Cameras
+from dp360.generation.cameras import opencv_from_opengl
+
+from .densify import DensifyState, accumulate, densify, limit_shapes
+from .fit import (
+    SplatFitConfig,
+    background_colour,
+    initial_splats,
+    parameters_from_splats,
+    render_parameters,
+    set_learning_rates,
+    splats_from_parameters,
+    view_schedule,
+)
+from .losses import ssim, training_loss
+from .nerfstudio_data import CONFIDENCE, SURFACE
+from .nerfstudio_viewer import FrontView
+from .rasterize import rasterize
+from .spherical_harmonics import rgb_from_sh0
+from .splats import Splats
+
+VARIABLES = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+"""Fit variables, each a parameter group with an optimizer of its own."""
+
+
+@dataclass
+class FusedAdamConfig(AdamOptimizerConfig):
+    """Adam in one kernel per variable: several times faster on a CPU."""
+
+    eps: float = 1e-15
+    """Added to the root of the second moment."""
+    fused: bool = True
+    """Use torch's fused implementation."""
+
+
+@dataclass
+class HeadSplatModelConfig(ModelConfig):
+    """Gaussian splats of one head."""
+
+    _target: type = field(default_factory=lambda: HeadSplatModel)
+    """Class to instantiate."""
+    fit: SplatFitConfig = field(default_factory=SplatFitConfig)
+    """How the splats are fitted; its `iterations` follow --max-num-iterations."""
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of spherical harmonics, under the name that stock exporters ask for."""
+        return self.fit.sh_degree
+
+
+class HeadSplatModel(SplatfactoModel):
+    """Gaussians of one head in nerfstudio's life cycle."""
+
+    config: HeadSplatModelConfig
+
+    def populate_modules(self) -> None:
+        """Start on the surface samples of the data set."""
+        metadata = self.kwargs["metadata"]
+        self.generator = torch.Generator().manual_seed(torch.initial_seed())
+        params = parameters_from_splats(initial_splats(metadata[SURFACE], self.config.fit, self.generator))
+        params["opacities"] = Parameter(params["opacities"].data[:, None])  # splatfacto's layout: [n, 1]
+        self.gauss_params = ParameterDict(params)
+        self.view_confidence: Float[Tensor, " n"] = metadata[CONFIDENCE]
+        self.background_color = torch.ones(3)
+        self.crop_box: OrientedBox | None = None
+        self.front_view = FrontView()
+        self.info: dict[str, Any] = {}
+        self.step = 0
+
+    @property
+    def splats(self) -> Splats:
+        """What has been learned so far, on the CPU."""
+        return splats_from_parameters(dict(self.gauss_params.items()))
+
+    @property
+    def colors(self) -> Float[Tensor, "n 3"]:
+        """Colours seen from everywhere, in [0, 1] where the fit went well."""
+        return rgb_from_sh0(self.features_dc)
+
+    @property
+    def shs_0(self) -> Float[Tensor, "n 3"]:
+        """Constant harmonic coefficients, whatever the degree."""
+        return self.features_dc
+
+    def load_state_dict(self, dict: Mapping[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        """Load variables of any count. The parameters stay the same objects, so optimizers keep their hold on them."""
+        for name, parameter in self.gauss_params.items():
+            loaded = dict[f"gauss_params.{name}"]
+            parameter.data = torch.empty(loaded.shape, dtype=parameter.dtype, device=parameter.device)
+        return torch.nn.Module.load_state_dict(self, dict, **kwargs)
+
+    def update_to_step(self, step: int) -> None:
+        """Continue at `step`; called when a checkpoint is loaded."""
+        self.step = step
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """One group per fit variable."""
+        return {name: [self.gauss_params[name]] for name in VARIABLES}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """What `fit_splats` does around each gradient step; views are drawn in proportion to their confidence."""
+        pipeline, optimizers = training_callback_attributes.pipeline, training_callback_attributes.optimizers
+        assert pipeline is not None and optimizers is not None
+        fit = self.config.fit
+        pipeline.datamanager.view_schedule = view_schedule(self.view_confidence, fit.iterations, self.generator)
+        self.densify_state = DensifyState.zeros(self.num_points, self.device)
+
+        def before(step: int) -> None:
+            self.step = step
+            set_learning_rates(optimizers.optimizers, fit.learning_rates, min(1.0, step / fit.iterations))
+
+        def after(step: int) -> None:
+            accumulate(self.densify_state, self.info)
+            params = {name: self.gauss_params[name] for name in VARIABLES}
+            limit_shapes(params, fit.densify)
+            if fit.densify.is_due(step, fit.iterations):
+                self.densify_state = densify(
+                    params, optimizers.optimizers, self.densify_state, fit.densify, self.generator
+                )
+                for name, parameter in params.items():
+                    self.gauss_params[name] = parameter
+
+        return [
+            TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], after),
+        ]
+
+    def get_outputs(self, camera: ns.Cameras) -> dict[str, Any]:  # type: ignore[override]
+        """Render one camera: smaller pictures and a changing background while training, depth otherwise."""
+        fit, cameras = self.config.fit, cameras_from_nerfstudio(camera)
+        if not self.training:
+            return self._outputs_for_people(cameras)
+        scale = fit.picture_scale(self.step)
+        cameras = cameras.resized(max(1, round(cameras.width * scale)), max(1, round(cameras.height * scale)))
+        background = background_colour(fit.background, self.generator).to(self.device)
+        rgb, alpha, self.info = render_parameters(
+            dict(self.gauss_params.items()),
+            cameras.T_camera_world.to(self.device),
+            cameras.K_px.to(self.device),
+            cameras.width,
+            cameras.height,
+            sh_degree=fit.active_sh_degree(self.step),
+            background_rgb_unit=background,
+            rasterize_mode=fit.rasterize_mode,
+        )
+        if self.info["means2d"].requires_grad:
+            self.info["means2d"].retain_grad()
+        return {"rgb": rgb[0], "accumulation": alpha[0, ..., None], "background": background}
+
+    def _outputs_for_people(self, cameras: Cameras) -> dict[str, Any]:
+        """Colour over the chosen background, accumulation and depth, of what lies inside the crop box."""
+        params = {name: self.gauss_params[name].detach() for name in VARIABLES}
+        background = self.background_color.to(self.device)
+        if self.crop_box is not None:
+            inside = self.crop_box.within(params["means"]).flatten()
+            params = {name: value[inside] for name, value in params.items()}
+        size = (cameras.height, cameras.width)
+        if len(params["means"]) == 0:
+            return self.get_empty_outputs(size[1], size[0], background)
+        degree = self.config.fit.active_sh_degree(self.step)
+        coefficients = torch.cat([params["features_dc"][:, None], params["features_rest"]], dim=1)
+        renders, alphas, _ = rasterize(
+            params["means"],
+            params["quats"],
+            params["scales"].exp(),
+            params["opacities"].flatten().sigmoid(),
+            coefficients[:, : (degree + 1) ** 2].contiguous(),
+            cameras.T_camera_world.to(self.device),
+            cameras.K_px.to(self.device),
+            cameras.width,
+            cameras.height,
+            sh_degree=degree,
+            rasterize_mode=self.config.fit.rasterize_mode,
+            render_mode="RGB+ED",
+        )
+        alpha, depth = alphas[0], renders[0, ..., 3:]
+        return {
+            "rgb": (renders[0, ..., :3] + (1 - alpha) * background).clamp(0, 1),
+            "depth": torch.where(alpha > 0, depth, depth.max()),
+            "accumulation": alpha,
+            "background": background.expand(*size, 3),
+        }
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Float[Tensor, "h w 4"]:
+        """Straight colour and alpha, the background taken out again."""
+        alpha = outputs["accumulation"]
+        colour = (outputs[output_name] - (1 - alpha) * outputs["background"]) / alpha.clamp_min(1e-6)
+        return torch.cat([colour.clamp(0, 1), alpha], dim=-1)
+
+    def _target(self, outputs: dict[str, Any], batch: dict[str, Any]) -> Float[Tensor, "h w 4"]:
+        """The view's picture over the background of the render, and its alpha, at the size of the render."""
+        if "target" not in outputs:
+            image = batch["image"].to(self.device)
+            image = image.float() / 255 if image.dtype == torch.uint8 else image
+            alpha = image[..., 3:] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
+            target = torch.cat([image[..., :3] * alpha, alpha], dim=-1)
+            size = tuple(outputs["rgb"].shape[:2])
+            if tuple(target.shape[:2]) != size:
+                smaller = torch.nn.functional.interpolate(target.permute(2, 0, 1)[None], size=size, mode="area")
+                target = smaller[0].permute(1, 2, 0)
+            over = target[..., :3] + (1 - target[..., 3:]) * outputs["background"]
+            outputs["target"] = torch.cat([over, target[..., 3:]], dim=-1)
+        return outputs["target"]
+
+    @torch.no_grad()
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        """PSNR of the view and the number of Gaussians."""
+        return {"psnr": _psnr(outputs["rgb"], self._target(outputs, batch)[..., :3]), "gaussian_count": self.num_points}
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """The loss of `fit_splats`."""
+        target = self._target(outputs, batch)
+        loss = training_loss(
+            outputs["rgb"],
+            outputs["accumulation"][..., 0],
+            target[..., :3],
+            target[..., 3],
+            self.scales,
+            self.opacities,
+            self.config.fit.losses,
+        )
+        return {"main_loss": loss}
+
+    @torch.no_grad()
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Any], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR and SSIM of one picture, and the pictures side by side: truth, render."""
+        truth = self._target(outputs, batch)[..., :3]
+        metrics = {"psnr": float(_psnr(outputs["rgb"], truth)), "ssim": float(ssim(outputs["rgb"], truth))}
+        return metrics, {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
+
+
+def cameras_from_nerfstudio(camera: ns.Cameras) -> Cameras:
+    """nerfstudio's cameras (OpenGL axes, float32) as ours; one picture size per batch."""
+    flat = camera.reshape((-1,))
+    T_world_camera = torch.eye(4, dtype=torch.float64).repeat(len(flat), 1, 1)
+    T_world_camera[:, :3] = flat.camera_to_worlds.detach().cpu().double()
+    return Cameras(
+        opencv_from_opengl(T_world_camera),
+        torch.cat([flat.fx, flat.fy], dim=-1).cpu().double(),
+        torch.cat([flat.cx, flat.cy], dim=-1).cpu().double(),
+        int(flat.width[0]),
+        int(flat.height[0]),
+    )
+
+
+def _psnr(picture: Tensor, truth: Tensor) -> Float[Tensor, ""]:
+    """Peak signal-to-noise ratio of pictures in [0, 1], decibels."""
+    return -10 * (picture - truth).square().mean().clamp_min(1e-10).log10()
+
+
+def with_iterations(config: HeadSplatModelConfig, iterations: int) -> HeadSplatModelConfig:
+    """The same model fitted in another number of steps."""
+    return replace(config, fit=replace(config.fit, iterations=iterations))

@@ -1,0 +1,149 @@
+"""nerfstudio's trainer, made to survive: whole checkpoints that every `ns-*` tool reads, and a way to stop early."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+
+from dp360.generation.files import write_bytes_atomically
+
+
+@dataclass
+class HeadTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer settings with ours on top; every field of theirs is still there."""
+
+    _target: type = field(default_factory=lambda: HeadTrainer)
+    """Class to instantiate."""
+    seed: int | None = None
+    """Seed of everything random; the same as --machine.seed."""
+
+    def set_timestamp(self) -> None:
+        """Settle what has to be known before the configuration is saved; called by ns-train for that purpose."""
+        super().set_timestamp()
+        if self.seed is not None:
+            self.machine.seed = self.seed
+        self.seed = self.machine.seed
+        if self.machine.device_type == "cuda" and not torch.cuda.is_available():
+            self.machine.device_type = "cpu"
+        # A relative folder would tie every later ns-* call to the working folder of this one.
+        self.output_dir = self.output_dir.expanduser().absolute()
+
+
+class HeadTrainer(Trainer):
+    """Trains as nerfstudio does, apart from checkpoints, signals and what happens at the end."""
+
+    config: HeadTrainerConfig
+    stopped_by: signal.Signals | None = None
+    """The signal that asked to stop early, if one did."""
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """As nerfstudio's, with `after_training` called when the last checkpoint is on disk."""
+        super().setup(test_mode)
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self.after_training))
+
+    def after_training(self, step: int) -> None:
+        """A place for subclasses to export what was learned; also called after an early stop.
+
+        Args:
+            step: the step of the checkpoint just written.
+        """
+
+    def train(self) -> None:
+        """Train until the end or until SIGINT or SIGTERM; both leave a checkpoint. A second signal ends at once."""
+        with self._stop_on_signals():
+            try:
+                super().train()
+            except KeyboardInterrupt:
+                if self.training_state != "completed":
+                    raise
+
+    def train_iteration(self, step: int) -> Any:
+        """One step of optimisation.
+
+        Raises:
+            FloatingPointError: the loss is not finite; checkpoints on disk are from before that happened.
+        """
+        result = super().train_iteration(step)
+        if not math.isfinite(float(result[0].detach())):
+            raise FloatingPointError(
+                f"The loss is not finite at step {step}; training stopped. Checkpoints in {self.checkpoint_dir} are "
+                "from before; lower the learning rates or make the data set again"
+            )
+        if self.stopped_by is not None:
+            self.stop_training = True
+        return result
+
+    def save_checkpoint(self, step: int) -> None:
+        """Write a checkpoint, whole or not at all, that `torch.load(weights_only=True)` accepts.
+
+        The temporary file stands outside the checkpoint folder, since ns-* tools read a step number out of every
+        name in there. Older checkpoints go only when the new one is in place.
+
+        Source: https://github.com/nerfstudio-project/nerfstudio/issues/3683 (numpy scalars in saved states).
+        """
+        state = {
+            "step": step,
+            "pipeline": self.pipeline.state_dict(),
+            "optimizers": {name: plain(o.state_dict()) for name, o in self.optimizers.optimizers.items()},
+            "schedulers": {name: plain(s.state_dict()) for name, s in self.optimizers.schedulers.items()},
+            "scalers": plain(self.grad_scaler.state_dict()),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        write_bytes_atomically(self.base_dir / path.name, buffer.getvalue())
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        os.replace(self.base_dir / path.name, path)
+        if self.config.save_only_latest_checkpoint:
+            for older in self.checkpoint_dir.glob("*.ckpt"):
+                if older != path:
+                    older.unlink()
+
+    def _after_train(self) -> None:
+        if self.stopped_by is not None:
+            self.config.viewer.quit_on_train_completion = True  # whoever asks to stop does not want to wait
+        super()._after_train()
+
+    @contextlib.contextmanager
+    def _stop_on_signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM end the loop at the next step; once training is over they end the viewer."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask_to_stop(number: int, frame: FrameType | None) -> None:
+            if self.stopped_by is not None or self.training_state == "completed":
+                raise KeyboardInterrupt
+            self.stopped_by = signal.Signals(number)
+            self.stop_training = True
+
+        before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def plain(value: Any) -> Any:
+    """Nested dictionaries and lists with numpy scalars turned into Python's: what a safe `torch.load` accepts."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(plain(item) for item in value)
+    return value
