@@ -12,6 +12,7 @@ Kolmogorov and Blake, "GrabCut", SIGGRAPH 2004.
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -42,7 +43,7 @@ class MatteConfig:
     """Sides of the windows that the segmentation networks see, in units of the standard crop."""
     band_cm: float = 0.7
     """Half-width of the unknown band round the outline."""
-    hair_band_cm: float = 1.1
+    hair_band_cm: float = 0.9
     """The same above the chin, where hair is."""
     core_cm: float = 1.1
     """The fitted head, made smaller by this much, is certainly foreground."""
@@ -56,6 +57,11 @@ class MatteConfig:
     """Largest share of the surroundings above the chin (1.5 cm and farther) that may be foreground."""
     strand_cm: float = 0.35
     """Radius of the opening that cuts off leaks: bridges thinner than twice this do not hold a part to the head."""
+    lump_cm: float = 0.14
+    """Parts outside the solid part that are thicker than twice this are leaks, not strands."""
+    flat_background: float = 4.0
+    """Where the picture's border has one colour within this many 8-bit steps (drawings, cut-outs), what hangs together
+    with the border and has that colour is background."""
     reach_cm: float = 1.6
     """How far strands thinner than that may reach out of the solid part."""
 
@@ -231,6 +237,8 @@ def estimate_matte(
     if agreeing:
         if elsewhere is not None:
             agreeing = [np.where(elsewhere & ~zones.core, np.float32(0), m) for m in agreeing]
+        flat = flat_background(rgb, inside, config.flat_background) & ~zones.core
+        agreeing = [np.where(flat, np.float32(0), m) for m in agreeing]
         probability = _decided_by_colour(rgb, inside, agreeing, zones)
         alpha = _refined(rgb, inside, probability, zones, config)
         if not contradicts_head(alpha > 0.5, inside, zones, config):
@@ -265,6 +273,31 @@ def _decided_by_colour(
     return np.where(unsure, 0.5 * mean + 0.5 * by_colour, mean).astype(np.float32)
 
 
+def flat_background(
+    rgb: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h w"], tolerance: float
+) -> Bool[np.ndarray, "h w"]:
+    """Background of one colour, connected to the picture's top and sides; empty for any other background.
+
+    Args:
+        rgb: a picture.
+        inside: the rectangle of it that is looked at.
+        tolerance: largest difference from the border's median colour, 8-bit steps.
+    """
+    rows, columns = _rectangle(inside)
+    image = rgb[rows, columns].astype(np.float32)
+    upper = image[: max(2, image.shape[0] // 2)]
+    border = np.concatenate([upper[0], upper[:, 0], upper[:, -1]])
+    colour = np.median(border, axis=0)
+    alike = np.abs(image - colour).max(-1) <= tolerance
+    result = np.zeros(inside.shape, bool)
+    if (np.abs(border - colour).max(-1) <= tolerance).mean() < 0.97:
+        return result
+    seed = np.zeros(alike.shape, bool)
+    seed[0, :], seed[:, 0], seed[:, -1] = True, True, True
+    result[rows, columns] = _components_touching(alike, seed)
+    return result
+
+
 def _disk(radius_px: float) -> UInt8[np.ndarray, "k k"]:
     """A round structuring element."""
     side = 2 * max(1, round(radius_px)) + 1
@@ -295,7 +328,12 @@ def _refined(
     solid = _solid_part(alpha > 0.5, zones, config)
     near = cv2.dilate(solid.astype(np.uint8), _disk(config.reach_cm * zones.cm_px)) > 0
     linked = _components_touching((alpha > 0.05) & near, solid)
-    alpha = np.where(linked, alpha, 0.0)
+    # What hangs on the solid part and is no strand is background that has the person's colour.
+    rest = ((alpha > 0.2) & ~solid).astype(np.uint8)
+    lumps = cv2.morphologyEx(rest, cv2.MORPH_OPEN, _disk(config.lump_cm * zones.cm_px))
+    lumps = cv2.dilate(lumps, _disk(config.lump_cm * zones.cm_px)).astype(np.float32)
+    keep = 1.0 - cv2.GaussianBlur(np.where(solid, 0.0, lumps), (0, 0), 0.4 * config.lump_cm * zones.cm_px)
+    alpha = np.where(linked, np.where(solid, alpha, alpha * keep), 0.0)
     alpha = np.clip((alpha - 0.03) / 0.94, 0.0, 1.0)  # the solver leaves a veil of a few hundredths
     return np.where(inside, alpha, 0.0).astype(np.float32)
 
@@ -350,7 +388,8 @@ def _closed_form(
         size = (max(8, round(width * scale)), max(8, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         known = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
-    with warnings.catch_warnings(), contextlib.suppress(ValueError):
+    # The solver prints when its first preconditioner fails (flat colours) and then takes a stronger one.
+    with warnings.catch_warnings(), contextlib.suppress(ValueError), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         solved = estimate_alpha_cf(image / 255.0, known)
         if scale < 1:

@@ -68,12 +68,11 @@ def _head_height_px(widths: np.ndarray) -> float:
     by_width = float(heights[fits[0]]) if len(fits) else 0.0
     if by_width == 0.0:
         return float(len(smooth))  # the outline ends before the chin: all that is seen is head
-    # The neck: the narrowest row between two thirds and three halves of that height, if clearly narrower than the head
-    # and followed by something wider.
-    first, last = int(0.65 * by_width), min(int(1.5 * by_width), len(smooth))
-    if last - first >= 3:
-        neck = first + int(np.argmin(smooth[first:last]))
-        below = smooth[neck:].max()
-        if smooth[neck] < 0.8 * widest[neck] and below > 1.15 * smooth[neck]:
-            return 0.95 * neck
+    # The neck: the first row below the head that is narrower than its neighbours, clearly narrower than the head and
+    # followed by something wider.
+    reach = max(2, round(0.06 * by_width))
+    for row in range(int(0.6 * by_width), min(int(1.5 * by_width), len(smooth) - reach)):
+        is_narrowest = smooth[row] <= smooth[row - reach : row + reach + 1].min()
+        if is_narrowest and smooth[row] < 0.8 * widest[row] and smooth[row:].max() > 1.15 * smooth[row]:
+            return 0.95 * row
     return by_width

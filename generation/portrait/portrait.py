@@ -33,6 +33,7 @@ from .matte import (
     PersonNetworks,
     contradicts_head,
     estimate_matte,
+    flat_background,
     head_zones,
     people_elsewhere,
     person_maps,
@@ -121,7 +122,7 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
         InputError: the file cannot be used, no face was found, or nothing in it looks like a head.
     """
     config = config or PortraitConfig()
-    steps = iter(track(range(4), total=4, description="Preparing the portrait"))
+    steps = iter(track(range(4), total=4.0, description="Preparing the portrait"))
     next(steps)
     loaded = load_image(path, config.limits)
     model = load_head_model()
@@ -213,7 +214,11 @@ def _locate(
         rgb = _over_white(rgb, file_alpha)
     face, others = None, ()
     if config.no_face:
-        seen = seen_by_networks(rgb, people) if file_alpha is None else file_alpha / np.float32(255)
+        if file_alpha is None:
+            flat = flat_background(rgb, np.ones(rgb.shape[:2], bool), config.matte.flat_background)
+            seen = np.where(flat, np.float32(0), seen_by_networks(rgb, people))
+        else:
+            seen = file_alpha / np.float32(255)
         head = place_head_by_matte(seen, model, loaded.source_name)
     else:
         turns = upright_quarter_turns(rgb, networks)
