@@ -104,6 +104,8 @@ class ExportCommand:
     """Instead of a run: a splat .ply, from dp360 or any other program, to be written as another .ply."""
     metres_per_unit: float | None = None
     """Factor from world units to the lengths in the .ply; metres if not given, 1 keeps world units."""
+    up_axis: Literal["+y", "-y"] = "+y"
+    """Which way the crown points in the .ply; -y for viewers that would show the head upside down."""
 
 
 @dataclass(frozen=True)

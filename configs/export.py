@@ -48,30 +48,31 @@ def export(command: ExportCommand) -> tuple[Path, ...]:
                 "--load-config"
             )
         splats, provenance = _read_ply(command.input)
-        write_bytes_atomically(command.output, splat_ply.encode(splats, provenance, metres_per_unit=metres_per_unit))
+        encoded = splat_ply.encode(splats, provenance, metres_per_unit=metres_per_unit, up_axis=command.up_axis)
+        write_bytes_atomically(command.output, encoded)
         return (command.output,)
 
     assert command.load_config is not None
     splats, data = _load_run(command.load_config)
     views = read_dataset(data)
-    encoded = {}
+    files = {}
     if kind not in (".png", ".glb"):
-        encoded[SPLATS_NAME] = splat_ply.encode(splats, views.provenance, metres_per_unit=metres_per_unit)
-    if kind not in (".ply", ".glb"):
-        encoded[SHEET_NAME] = contact_sheet(
-            _portrait_rgb(data, views), views, splat_pictures(splats, sheet_cameras(448))
+        files[SPLATS_NAME] = splat_ply.encode(
+            splats, views.provenance, metres_per_unit=metres_per_unit, up_axis=command.up_axis
         )
+    if kind not in (".ply", ".glb"):
+        files[SHEET_NAME] = contact_sheet(_portrait_rgb(data, views), views, splat_pictures(splats, sheet_cameras(448)))
     if kind not in (".ply", ".png"):
         mesh = data.parent / MESH_NAME  # made together with the views
         if mesh.is_file():
-            encoded[MESH_NAME] = mesh.read_bytes()
+            files[MESH_NAME] = mesh.read_bytes()
         elif kind == ".glb":
             raise InputError(f"Cannot make {command.output}: no {MESH_NAME} beside the run's data set {data}")
     if kind in _KINDS:
         paths = (command.output,)
     else:
-        paths = tuple(command.output / name for name in encoded)
-    for path, content in zip(paths, encoded.values()):
+        paths = tuple(command.output / name for name in files)
+    for path, content in zip(paths, files.values()):
         write_bytes_atomically(path, content)
     return paths
 

@@ -143,11 +143,11 @@ def _portrait_to_views(
         for notice in portrait.notices:
             notify(notice)
     with record.stage("prior"):
-        prior = build_head_prior(portrait)
+        prior = build_head_prior(portrait, seed=command.seed)
     with record.stage("views"):
         orbit = OrbitConfig(preset.views, round(preset.views * 3 / 8), lower_count=round(preset.views / 4))
         generator = torch.Generator().manual_seed(command.seed)
-        views = PriorGenerator().generate(portrait, prior, orbit.cameras(preset.size_px), generator)
+        views = PriorGenerator().generate(portrait, prior, orbit.cameras(preset.size_px), generator, track=track)
     with record.stage("dataset"):
         write_bytes_atomically(portrait_path, portrait_png.encode(portrait, views.provenance))
         write_bytes_atomically(mesh_path, mesh_glb.encode(prior.textured_mesh(), views.provenance))

@@ -6,9 +6,14 @@ all of red, then green, then blue), `opacity` a logit, `scale` a natural logarit
 normals are zeros, kept because some readers insist on them.
 
 Frame: as in the package, +y up and the face to +z, so that a head stands upright and looks at the viewer wherever y is
-up. Lengths: metres (`METRES_PER_UNIT`), the unit of glTF, viewers and game engines: positions are multiplied and the
-logarithm is added to the scales; nothing else changes under a uniform scale. The factor stands in the header as a
-comment, and `decode` takes it back. A factor of 1 keeps every bit; another one costs a rounding of float32.
+up (glTF, three.js, open3d). Programs made for photogrammetry take -y for up: for them there is `up_axis="-y"`, a half
+turn about z that moves positions, rotations and harmonics together.
+
+Lengths: metres (`METRES_PER_UNIT`), the unit of glTF, viewers and game engines: positions are multiplied and the
+logarithm is added to the scales; nothing else changes under a uniform scale.
+
+Factor and axis stand in the header as comments, and `decode` takes both back. A turn, or a factor of 1, keeps every
+bit; another factor costs a rounding of float32.
 
 Source: Kerbl et al. 2023, "3D Gaussian Splatting for Real-Time Radiance Field Rendering", and the files that
 https://github.com/graphdeco-inria/gaussian-splatting writes.
@@ -19,16 +24,21 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from typing_extensions import assert_never
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .provenance import provenance_from_json, provenance_to_json
+from .splat_frames import half_turn_about_z
+
+UpAxis = Literal["+y", "-y"]
 
 _COMMENT_CHARACTERS = 160
 """Longest piece of provenance per comment: the reader inside open3d refuses lines of 1024 characters."""
@@ -50,19 +60,30 @@ _REST_COEFFICIENTS = (0, 3, 8, 15)
 """Coefficients per channel beyond the constant one, for degrees 0 to 3."""
 
 
-def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = METRES_PER_UNIT) -> bytes:
+def encode(
+    splats: Splats,
+    provenance: Provenance,
+    *,
+    metres_per_unit: float = METRES_PER_UNIT,
+    up_axis: UpAxis = "+y",
+) -> bytes:
     """A complete .ply file.
 
     Args:
         splats: Gaussians in world units.
         provenance: origin, written as comments.
         metres_per_unit: positive factor on lengths; 1 keeps world units, bit for bit.
+        up_axis: which way the crown points in the file; the face looks to +z either way.
 
     Raises:
         ValueError: a number is not finite, or the factor is not positive.
     """
     if not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
         raise ValueError(f"splat_ply.encode: expected a positive factor metres_per_unit, got {metres_per_unit}")
+    if up_axis == "-y":
+        splats = half_turn_about_z(splats)
+    elif up_axis != "+y":
+        assert_never(up_axis)
     means, log_scales = _array(splats.means_world), _array(splats.log_scales)
     if metres_per_unit != 1.0:  # adding log 1 = 0 would turn -0 into 0
         with np.errstate(over="ignore"):  # Inf is refused below
@@ -91,6 +112,7 @@ def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = M
         "format binary_little_endian 1.0",
         f"comment {_one_line(provenance.statement)}",
         f"comment dp360.metres_per_unit {metres_per_unit!r}",
+        f"comment dp360.up_axis {up_axis}",
         *(
             f"comment dp360.provenance {text[i : i + _COMMENT_CHARACTERS]}"
             for i in range(0, len(text), _COMMENT_CHARACTERS)
@@ -106,7 +128,7 @@ def decode(data: bytes) -> Splats:
     """Gaussians in world units out of a 3DGS .ply, ours or another program's.
 
     Properties may come in any order and type, others than the known ones are ignored, normals may be missing. Lengths
-    are divided by the factor in the header; a file without one is taken as it is.
+    are divided by the factor in the header and the up axis is turned back; a file that says neither is taken as it is.
 
     Raises:
         InputError: not such a file, a property is missing, the size does not fit the header, or a number is not finite.
@@ -144,7 +166,7 @@ def decode(data: bytes) -> Splats:
     if not quats_wxyz.any(axis=1).all():
         raise InputError("Cannot read splats from this .ply: some rotations are zero quaternions; export it again")
     sh_rest = columns(*rest).reshape(header.count, 3, len(rest) // 3).transpose(0, 2, 1)
-    return Splats(
+    splats = Splats(
         means_world=torch.from_numpy(means),
         log_scales=torch.from_numpy(log_scales),
         quats_wxyz=torch.from_numpy(quats_wxyz),
@@ -152,6 +174,7 @@ def decode(data: bytes) -> Splats:
         sh0=torch.from_numpy(columns("f_dc_0", "f_dc_1", "f_dc_2")),
         sh_rest=torch.from_numpy(np.ascontiguousarray(sh_rest)),
     )
+    return half_turn_about_z(splats, inverse=True) if header.up_axis == "-y" else splats
 
 
 def decode_provenance(data: bytes) -> Provenance | None:
@@ -176,6 +199,8 @@ class _Header:
     """Name and numpy type of each property, in the order of the file."""
     metres_per_unit: float
     """The factor on lengths, 1 where none is written."""
+    up_axis: UpAxis
+    """Which way the crown points, +y where nothing is written."""
     provenance: str
     """JSON text, empty where none is written."""
 
@@ -197,6 +222,7 @@ def _read_header(data: bytes) -> _Header:
     other_element = False
     properties: list[tuple[str, str]] = []
     metres_per_unit, provenance = 1.0, ""
+    up_axis: UpAxis = "+y"
     for line in lines:
         match line.split():
             case ["element", "vertex", number] if number.isdigit() and count is None and not other_element:
@@ -215,6 +241,8 @@ def _read_header(data: bytes) -> _Header:
                 raise InputError(f"Cannot read splats: expected one number per property, got {line[:80]!r}")
             case ["comment", "dp360.metres_per_unit", number]:
                 metres_per_unit = _positive(number)
+            case ["comment", "dp360.up_axis", "-y"]:
+                up_axis = "-y"
             case ["comment", "dp360.provenance", *_]:
                 provenance += line.removeprefix("comment dp360.provenance ")
     if count is None or not properties:
@@ -225,7 +253,7 @@ def _read_header(data: bytes) -> _Header:
             f"Cannot read splats: the header of this .ply promises {count} vertices ({expected} bytes), but "
             f"{got} bytes follow; the file is cut off or damaged"
         )
-    return _Header(end.end(), count, properties, metres_per_unit, provenance)
+    return _Header(end.end(), count, properties, metres_per_unit, up_axis, provenance)
 
 
 def _positive(number: str) -> float:
