@@ -1,0 +1,90 @@
+"""The view generator `prior`: renders of the geometric prior, with nothing learned. Fast, consistent, plain."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ..cameras import Cameras, concatenate_cameras
+from ..portrait import Portrait
+from ..progress import Track, silent
+from ..views import Provenance, ViewSet
+from .head_prior import HeadPrior
+
+
+@dataclass(frozen=True)
+class PriorGenerator:
+    """Renders the prior from every camera. Implements `generation.generator.ViewGenerator`."""
+
+    supersample: int = 2
+    """Samples per pixel along each axis."""
+    surface_points: int = 40_000
+    """Surface samples that start a splat fit."""
+
+    name: str = "prior"
+    """Name on the command line and in provenance."""
+
+    def generate(
+        self,
+        portrait: Portrait,
+        prior: HeadPrior,
+        cameras: Cameras,
+        generator: torch.Generator,
+        *,
+        track: Track = silent,
+    ) -> ViewSet:
+        """Views from `cameras` behind the portrait itself as view 0.
+
+        Args:
+            portrait: the aligned portrait.
+            prior: its geometric prior.
+            cameras: square cameras of any picture size; the portrait is resized to it.
+            generator: used for the surface samples only.
+            track: progress.
+
+        Returns:
+            `len(cameras) + 1` views. Confidence is 1 for the portrait and falls with what the portrait does not show.
+        """
+        seed = generator.initial_seed()
+        rendered = prior.render(cameras, supersample=self.supersample, track=track)
+        views = np.concatenate([rendered.rgb, rendered.alpha[..., None]], axis=-1)
+        own_camera = portrait.head.camera.resized(cameras.width, cameras.height)
+        rgba = torch.cat([portrait_rgba(portrait, cameras.width)[None], _bytes(views)])
+        covered = rendered.alpha.sum((1, 2)).clip(min=1.0)
+        shown = (rendered.validity * rendered.alpha).sum((1, 2)) / covered
+        confidence = torch.cat([torch.ones(1), torch.from_numpy(0.3 + 0.5 * shown).float()])
+        return ViewSet(
+            rgba=rgba,
+            cameras=concatenate_cameras([own_camera, cameras]),
+            confidence=confidence,
+            names=("portrait", *(f"view_{i:03d}" for i in range(len(cameras)))),
+            surface=prior.surface_samples(self.surface_points, generator),
+            provenance=Provenance(
+                generator=self.name,
+                weights=prior.weights_name,
+                seed=seed,
+                input_sha256=portrait.source_sha256,
+                version=importlib.metadata.version("dp360"),
+                settings=asdict(self),
+            ),
+        )
+
+
+def portrait_rgba(portrait: Portrait, size_px: int) -> UInt8[Tensor, "s s 4"]:
+    """The cut-out portrait, straight colour and alpha, resized to a square of `size_px`."""
+    import cv2
+
+    rgba = np.concatenate([portrait.foreground_unit, portrait.alpha_unit[..., None]], axis=-1).astype(np.float32)
+    if size_px != rgba.shape[0]:
+        shrink = size_px < rgba.shape[0]
+        rgba = cv2.resize(rgba, (size_px, size_px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
+    return _bytes(rgba)
+
+
+def _bytes(rgba: Float[np.ndarray, "*n h w 4"]) -> UInt8[Tensor, "*n h w 4"]:
+    return torch.from_numpy((np.clip(rgba, 0.0, 1.0) * 255 + 0.5).astype(np.uint8))

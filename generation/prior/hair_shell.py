@@ -1,0 +1,388 @@
+"""The outer shell: one star-shaped surface for hair or headwear that agrees with the portrait's outline.
+
+The shell is a thickness over the opened skull on the capsule grid. It starts from hair templates chosen by how well
+their outline fits, and a few rounds of a regularised linear solve then move the cells that form the outline in the
+portrait's view onto the matte's edge. Where skin is seen the thickness is negative: the shell sinks below the face,
+so that no hairline has to be stitched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+
+from ..cameras import Cameras
+from ..head_model import HeadModel
+from ..head_model.model import PART_CRANIUM_NECK, PART_FACE
+from ..mesh_raster import rasterize_mesh
+from ..portrait import Portrait
+from . import capsule
+from .labels import PortraitLabels, centimetres, ear_vertices, project_px
+
+_BALD_THICKNESS = -0.012
+_NECK_CUT_Y = (-6.0 - 2.0) * 0.0165
+"""Height below which short hair ends, world units."""
+_RASTER_SIZE = 256
+
+
+@dataclass(frozen=True)
+class HairShellConfig:
+    """Weights of the shell's solve; lengths in world units (1 cm = 0.0165)."""
+
+    coarse_rounds: int = 3
+    """Outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
+    fine_rounds: int = 3
+    """Outline rounds with the soft surface, starting from the stiff result."""
+    coarse_bending: float = 600.0
+    """Weight of the squared Laplacian in the coarse rounds."""
+    fine_bending: float = 30.0
+    """Weight of the squared Laplacian in the fine rounds."""
+    outline_weight: float = 4.0
+    """Weight of a cell on the outline, per pixel, at most three pixels."""
+    template_weight: float = 0.004
+    """Pull to the template mix (fine rounds: to the coarse result) where the portrait says nothing."""
+    maximum_flare: float = 0.45
+    """Largest growth of the radius per unit of height going down: hair hangs, collars flare."""
+    minimum_scalp_thickness: float = 0.008
+    """Hair on the unseen scalp is at least this thick (about 5 mm)."""
+    maximum_step: float = 0.05
+    """Largest outline correction in one round."""
+    maximum_thickness: float = 0.16
+    """No hair or hat is thicker than this (about 10 cm) beyond the template."""
+    template_softness: float = 0.02
+    """Difference in outline overlap by which one template loses against another (softmax temperature)."""
+
+
+@dataclass(frozen=True)
+class HairShell:
+    """The fitted shell."""
+
+    thickness: Float[np.ndarray, "rows columns"]
+    """Over the opened skull, world units; negative where the shell hides below the skin."""
+    radius: Float[np.ndarray, "rows columns"]
+    """Of the shell's surface on the capsule grid, world units."""
+    skull_radius: Float[np.ndarray, "rows columns"]
+    """Of the opened skull."""
+    is_long: bool
+    """Hair hangs below the chin."""
+    outline_iou: float
+    """Overlap of the fitted head's outline with the matte (without cloth) in the portrait's view."""
+
+
+def grid_mesh(radius: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
+    """Vertices (with a doubled seam column) and triangles of a capsule surface."""
+    points = capsule.surface_points(radius)
+    points = np.concatenate([points, points[:, :1]], axis=1)
+    return points.reshape(-1, 3), capsule.grid_faces()
+
+
+def _wrapped_laplacian() -> scipy.sparse.csc_matrix:
+    """Graph Laplacian of the grid, columns closed into rings; steps along a ring weigh more where they are short."""
+    index = np.arange(capsule.ROWS * capsule.COLUMNS).reshape(capsule.ROWS, capsule.COLUMNS)
+    rows = np.arange(capsule.ROWS)
+    elevation = np.where(rows < capsule.SPHERE_ROWS, np.pi / 2 * (1 - rows / capsule.SPHERE_ROWS), 0.0)
+    along_ring = np.broadcast_to((0.5 / np.maximum(np.cos(elevation), 0.15) ** 2)[:, None], index.shape)
+    i = np.concatenate([index.ravel(), index[:-1].ravel()])
+    j = np.concatenate([np.roll(index, -1, axis=1).ravel(), index[1:].ravel()])
+    weight = np.concatenate([along_ring.ravel(), np.ones(index[1:].size)])
+    adjacency = scipy.sparse.coo_matrix((weight, (i, j)), shape=(index.size, index.size))
+    adjacency = adjacency + adjacency.T
+    return (scipy.sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency).tocsc()
+
+
+def _signed_distance_px(mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, "s s"]:
+    """Distance to the mask's border in pixels, positive inside."""
+    inside = mask.astype(np.uint8)
+    return cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """What the portrait says about the outline, at raster size."""
+
+    camera: Cameras
+    body: Bool[np.ndarray, "r r"]
+    """Skin or hair."""
+    counted: Bool[np.ndarray, "r r"]
+    """Pixels in which the outline means something: inside the picture, not near cloth."""
+    distance_px: Float[np.ndarray, "r r"]
+    """Signed distance to the body's border, pixels of this size."""
+
+    def overlap(self, hit: Bool[np.ndarray, "r r"]) -> float:
+        """Intersection over union with a rendered mask."""
+        union = ((hit | self.body) & self.counted).sum()
+        return float((hit & self.body & self.counted).sum() / max(1, union))
+
+
+def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
+    size = portrait.rgb.shape[0]
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (size // 80) + 1,) * 2)
+    body = cv2.morphologyEx((labels.skin | labels.hair).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    near_cloth = cv2.dilate(labels.cloth.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    distance = _signed_distance_px(body) * (_RASTER_SIZE / size)
+
+    def small(mask: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "r r"]:
+        return cv2.resize(mask.astype(np.float32), (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA) > 0.5
+
+    return _Outline(
+        portrait.head.camera.resized(_RASTER_SIZE, _RASTER_SIZE),
+        small(body),
+        small(portrait.inside) & ~small(near_cloth),
+        cv2.resize(distance, (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA),
+    )
+
+
+def _surface_radius(
+    skull: Float[np.ndarray, "rows columns"], thickness: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    return np.maximum(skull + thickness, 0.01)
+
+
+def _template_mix(
+    model: HeadModel, skull: Float[np.ndarray, "rows columns"], outline: _Outline, softness: float
+) -> Float[np.ndarray, "rows columns"]:
+    """Average of the hair templates, weighted by how well their outlines overlap with the portrait's."""
+    bald = np.full_like(skull, _BALD_THICKNESS)
+    if len(model.hair_templates) == 0:
+        return bald
+    templates = np.where(np.isfinite(model.hair_templates), model.hair_templates, _BALD_THICKNESS)
+    overlaps = []
+    for template in templates:
+        vertices, faces = grid_mesh(_surface_radius(skull, template))
+        overlaps.append(outline.overlap(rasterize_mesh(vertices, faces, outline.camera).hit))
+    weight = np.exp((np.array(overlaps) - max(overlaps)) / softness)
+    mix = np.tensordot(weight / weight.sum(), templates, 1)
+    return capsule.smooth_over_columns(mix, 1.0, 1.0)
+
+
+def fit_hair_shell(
+    portrait: Portrait, labels: PortraitLabels, model: HeadModel, config: HairShellConfig | None = None
+) -> HairShell:
+    """Fit the shell to a portrait.
+
+    Args:
+        portrait: aligned portrait with its fitted head.
+        labels: its classes.
+        model: the head model, with hair templates.
+        config: weights.
+    """
+    config = config or HairShellConfig()
+    size = portrait.rgb.shape[0]
+    camera = portrait.head.camera
+    head_vertices = portrait.head.vertices_world
+    head_faces = model.faces_of(PART_FACE, PART_CRANIUM_NECK)
+    skull = capsule.opened_skull_radius(head_vertices, head_faces)
+    units_per_px = 2.7 / float(camera.focal_px[0, 0])
+
+    outline = _outline(portrait, labels)
+    template = (
+        np.full_like(skull, -0.02) if labels.bald else _template_mix(model, skull, outline, config.template_softness)
+    )
+    height = capsule.surface_points(skull)[..., 1]
+    chin_px = project_px(camera, np.array([[0.0, (-8.5 - 2.0) * 0.0165, 0.08]]))[0, 1]
+    below_chin = labels.hair & (np.arange(size)[:, None] > chin_px + 0.06 * size)
+    is_long = bool(below_chin.sum() * units_per_px**2 > 8e-4)
+    if not is_long:
+        template = np.where(height < _NECK_CUT_Y, -0.025, template)
+
+    thickness = template
+    if not labels.bald:
+        solver = _ShellSolver(portrait, labels, outline, skull, model, head_faces, is_long, config)
+        for bending, rounds in (
+            (config.coarse_bending, config.coarse_rounds),
+            (config.fine_bending, config.fine_rounds),
+        ):
+            thickness = solver.solve(thickness, bending, rounds)
+        skin_seen = _seen_skin(portrait, labels, skull) | _bare_ears(portrait, labels, model)
+        thickness = _plausible(thickness, skull, skin_seen, is_long, config)
+    radius = _surface_radius(skull, thickness)
+    hit = _render_hits(head_vertices, head_faces, radius, outline.camera)[0]
+    return HairShell(thickness, radius, skull, is_long, outline.overlap(hit))
+
+
+def _render_hits(
+    head_vertices: Float[np.ndarray, "v 3"],
+    head_faces: Int[np.ndarray, "f 3"],
+    radius: Float[np.ndarray, "rows columns"],
+    camera: Cameras,
+) -> tuple[Bool[np.ndarray, "r r"], Bool[np.ndarray, "r r"], Float[np.ndarray, "r r"]]:
+    """Pixels hit by head or shell, those hit by the shell first, and depth."""
+    shell_vertices, shell_faces = grid_mesh(radius)
+    vertices = np.concatenate([head_vertices, shell_vertices])
+    faces = np.concatenate([head_faces, shell_faces + len(head_vertices)])
+    fragments = rasterize_mesh(vertices, faces, camera)
+    return fragments.hit, fragments.triangle_index >= len(head_faces), fragments.depth
+
+
+def _unproject(camera: Cameras, uv_px: Float[np.ndarray, "p 2"], depth: Float[np.ndarray, " p"]):
+    """World points of pixels with known camera depth."""
+    focal, principal = camera.focal_px[0].numpy(), camera.principal_px[0].numpy()
+    points_camera = np.concatenate([(uv_px - principal) / focal, np.ones((len(uv_px), 1))], axis=1) * depth[:, None]
+    T = camera.T_world_camera[0].numpy()
+    return points_camera @ T[:3, :3].T + T[:3, 3]
+
+
+def _seen(
+    portrait: Portrait, radius: Float[np.ndarray, "rows columns"]
+) -> tuple[Bool[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Cells that face the portrait's camera inside the picture, and their pixel columns and rows."""
+    size = portrait.rgb.shape[0]
+    points = capsule.surface_points(radius).reshape(-1, 3)
+    to_camera = portrait.head.camera.position_world[0].numpy() - points
+    directions = capsule.grid_rays()[1].reshape(-1, 3)
+    facing = (directions * to_camera).sum(1) / np.linalg.norm(to_camera, axis=1)
+    uv = np.floor(project_px(portrait.head.camera, points)).astype(int)
+    seen = (facing > 0.35) & (uv >= 0).all(1) & (uv < size).all(1)
+    u, v = np.clip(uv, 0, size - 1).T
+    return seen, u, v
+
+
+def _seen_skin(
+    portrait: Portrait, labels: PortraitLabels, skull: Float[np.ndarray, "rows columns"]
+) -> Bool[np.ndarray, "rows columns"]:
+    """Cells in which the portrait shows skin."""
+    seen, u, v = _seen(portrait, skull)
+    return (seen & labels.skin[v, u]).reshape(skull.shape)
+
+
+def _front_of_face() -> Bool[np.ndarray, "rows columns"]:
+    """Cells before face and throat, where no hair hangs (beards belong to the skin)."""
+    azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
+    azimuth = np.minimum(azimuth, 2 * np.pi - azimuth)
+    return (azimuth < np.radians(48))[None, :] & (np.arange(capsule.ROWS) >= capsule.SPHERE_ROWS)[:, None]
+
+
+def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Bool[np.ndarray, "rows columns"]:
+    """Cells over the ears, on both sides, where the portrait shows an ear uncovered."""
+    x = centimetres(model)[:, 0]
+    ear = ear_vertices(model)
+    size = portrait.rgb.shape[0]
+    hidden = np.zeros((capsule.ROWS, capsule.COLUMNS), bool)
+    views = []
+    for side in (-1, 1):
+        points = portrait.head.vertices_world[ear & (np.sign(x) == side)]
+        towards = float(np.sin(float(portrait.head.camera.azimuth_rad[0]))) * side
+        if towards < -0.25:
+            continue  # turned away
+        uv = np.clip(project_px(portrait.head.camera, points).astype(int), 0, size - 1)
+        views.append((labels.skin[uv[:, 1], uv[:, 0]].mean(), towards))
+    if not views or max(views, key=lambda view: view[1])[0] < 0.5:
+        return hidden
+    for side in (-1, 1):
+        row, column, _ = capsule.cell_coordinates(portrait.head.vertices_world[ear & (np.sign(x) == side)])
+        hidden[
+            np.clip(np.rint(row), 0, capsule.ROWS - 1).astype(int), np.rint(column).astype(int) % capsule.COLUMNS
+        ] = 1
+    return ndimage.binary_closing(hidden, iterations=2) | hidden
+
+
+def _plausible(
+    thickness: Float[np.ndarray, "rows columns"],
+    skull: Float[np.ndarray, "rows columns"],
+    skin_seen: Bool[np.ndarray, "rows columns"],
+    is_long: bool,
+    config: HairShellConfig,
+) -> Float[np.ndarray, "rows columns"]:
+    """Rule out what hair does not do: bald spots on the unseen scalp, flares like a collar, a hard edge at the nape."""
+    azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
+    azimuth = np.minimum(azimuth, 2 * np.pi - azimuth)
+    rows = np.arange(capsule.ROWS)[:, None]
+    # The scalp reaches from 40 degrees of elevation in front down to the ears and, behind them, to the nape.
+    lowest = np.interp(azimuth, np.radians([0, 60, 90, 120, 180]), np.array([0.5, 0.6, 0.95, 1.25, 1.35]))
+    scalp = rows < lowest[None, :] * capsule.SPHERE_ROWS
+    margin = ndimage.binary_dilation(np.concatenate([skin_seen] * 3, axis=1), iterations=4)
+    margin = margin[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
+    floor = np.where(scalp & ~margin, config.minimum_scalp_thickness, -1.0)
+    thickness = np.maximum(thickness, floor)
+
+    row_height = (capsule.CENTRE_Y - capsule.BOTTOM_Y) / (capsule.ROWS - 1 - capsule.SPHERE_ROWS)
+    radius = skull + thickness
+    for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
+        radius[row] = np.minimum(radius[row], radius[row - 1] + config.maximum_flare * row_height)
+    thickness = radius - skull
+    if not is_long:
+        height = capsule.surface_points(skull)[..., 1]
+        keep = np.clip((height - _NECK_CUT_Y) / 0.07, 0.0, 1.0)
+        keep = keep * keep * (3 - 2 * keep)
+        thickness = np.where(thickness > -0.025, -0.025 + (thickness + 0.025) * np.sqrt(keep), thickness)
+    return capsule.smooth_over_columns(thickness, 0.7, 0.7)
+
+
+@dataclass(frozen=True)
+class _ShellSolver:
+    """Alternates between rendering the outline and a linear solve for the thickness."""
+
+    portrait: Portrait
+    labels: PortraitLabels
+    outline: _Outline
+    skull: Float[np.ndarray, "rows columns"]
+    model: HeadModel
+    head_faces: Int[np.ndarray, "f 3"]
+    is_long: bool
+    config: HairShellConfig
+
+    def solve(
+        self, base: Float[np.ndarray, "rows columns"], bending: float, rounds: int
+    ) -> Float[np.ndarray, "rows columns"]:
+        """`rounds` solves for the smooth change of `base` that meets the outline and the labels."""
+        config = self.config
+        laplacian = _wrapped_laplacian()
+        smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
+        height = capsule.surface_points(self.skull)[..., 1]
+        bare = _bare_ears(self.portrait, self.labels, self.model)
+        hidden = (_front_of_face() | bare | ((height < _NECK_CUT_Y) & (not self.is_long))).ravel()
+        thickness = base
+        for _ in range(rounds):
+            outline_weight, outline_target = self._outline_terms(thickness)
+            label_weight, label_target = self._label_terms(thickness, base)
+            outline_weight = np.where(hidden, 0.0, outline_weight)
+            label_weight = np.where(hidden, 3.0, label_weight)
+            label_target = np.where(hidden, -0.025, label_target)
+            system = smoothness + scipy.sparse.diags(outline_weight + label_weight + config.template_weight)
+            right = outline_weight * (outline_target - base.ravel()) + label_weight * (label_target - base.ravel())
+            change = scipy.sparse.linalg.spsolve(system.tocsc(), right)
+            change = np.clip(change, -config.maximum_thickness, config.maximum_thickness)
+            thickness = np.maximum(base + change.reshape(base.shape), -0.04)
+        return thickness
+
+    def _outline_terms(
+        self, thickness: Float[np.ndarray, "rows columns"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Weights and targets of the cells that form the outline in the portrait's view."""
+        camera, n = self.outline.camera, thickness.size
+        radius = _surface_radius(self.skull, thickness)
+        hit, hit_shell, depth = _render_hits(self.portrait.head.vertices_world, self.head_faces, radius, camera)
+        rim = hit & ~ndimage.binary_erosion(hit, iterations=2) & self.outline.counted
+        rim[:2], rim[:, :2], rim[:, -2:] = False, False, False
+        v, u = np.nonzero(rim)
+        on_shell = hit_shell[v, u]
+        gap_px = self.outline.distance_px[v, u] - 1.0
+        use = on_shell | (gap_px > 1.5)  # where the head itself forms the outline the shell may only grow over it
+        v, u, on_shell, gap_px = v[use], u[use], on_shell[use], gap_px[use]
+        points = _unproject(camera, np.stack([u, v], axis=1) + 0.5, depth[v, u].astype(np.float64))
+        row, column, point_radius = capsule.cell_coordinates(points)
+        cell = np.clip(np.rint(row), 0, capsule.ROWS - 1).astype(int) * capsule.COLUMNS
+        cell += np.rint(column).astype(int) % capsule.COLUMNS
+        now = np.where(on_shell, thickness.ravel()[cell], point_radius - self.skull.ravel()[cell])
+        step = np.clip(gap_px * 2.7 / float(camera.focal_px[0, 0]), -self.config.maximum_step, self.config.maximum_step)
+        count = np.bincount(cell, minlength=n)
+        target = np.bincount(cell, now + step, minlength=n) / np.maximum(count, 1)
+        return self.config.outline_weight * np.minimum(count, 3), target
+
+    def _label_terms(
+        self, thickness: Float[np.ndarray, "rows columns"], base: Float[np.ndarray, "rows columns"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Weights and targets from what is seen at each cell: skin pushes the shell under, hair lifts it."""
+        labels = self.labels
+        seen, u, v = _seen(self.portrait, _surface_radius(self.skull, np.maximum(thickness, 0.003)))
+        skin, hair, cloth = (seen & mask[v, u] for mask in (labels.skin, labels.hair, labels.cloth))
+        weight = np.select([skin, hair, cloth], [1.5, 0.3, 0.5], 0.0)
+        under = np.minimum(base.ravel(), _BALD_THICKNESS)
+        over = np.clip(thickness.ravel(), 0.006, 0.06)
+        return weight, np.select([skin, hair, cloth], [under, over, np.full_like(under, _BALD_THICKNESS)], 0.0)

@@ -1,0 +1,181 @@
+"""`HeadPrior`: the geometric guess of the whole head from one portrait, and the only way its pixels are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, UInt8
+from torch import Tensor
+
+from ..cameras import Cameras, OrbitConfig
+from ..head_model import HeadModel, load_head_model
+from ..mesh import TexturedMesh
+from ..mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
+from ..portrait import Portrait
+from ..progress import Track, silent
+from ..views import PointCloud
+from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, AtlasMesh, build_atlas_mesh
+from .hair_shell import HairShell, HairShellConfig, fit_hair_shell
+from .labels import LabelConfig, PortraitLabels, label_portrait
+from .texture import PriorTexture, TextureConfig, paint_prior
+from .torso import fit_torso
+
+
+@dataclass(frozen=True)
+class HeadPriorConfig:
+    """Settings of the prior's steps."""
+
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    """Skin, hair and cloth."""
+    shell: HairShellConfig = field(default_factory=HairShellConfig)
+    """Hair volume."""
+    texture: TextureConfig = field(default_factory=TextureConfig)
+    """Painting."""
+
+
+@dataclass(frozen=True)
+class PriorRender:
+    """Pictures and maps of the prior from n cameras."""
+
+    rgb: Float32[np.ndarray, "n h w 3"]
+    """Straight colour in [0, 1] (not premultiplied); where alpha is 0 it continues the nearest surface."""
+    alpha: Float32[np.ndarray, "n h w"]
+    """Coverage, [0, 1]."""
+    validity: Float32[np.ndarray, "n h w"]
+    """How far the portrait shows this surface: 1 seen, about 0.5 its mirror image, 0 made up or empty."""
+    normals_world: Float32[np.ndarray, "n h w 3"]
+    """Unit normals, zeros where empty."""
+    depth: Float32[np.ndarray, "n h w"]
+    """Camera z in world units, infinite where empty."""
+    labels: UInt8[np.ndarray, "n h w"]
+    """`MATERIAL_*` + 1, 0 where empty."""
+
+
+@dataclass(frozen=True)
+class HeadPrior:
+    """A textured head with hair and shoulders, in the canonical pose."""
+
+    mesh: AtlasMesh
+    """Geometry and texture layout."""
+    texture: PriorTexture
+    """Painted atlas."""
+    shell: HairShell
+    """The hair shell it was made with."""
+    portrait_labels: PortraitLabels
+    """The classes of the portrait's pixels."""
+    weights_name: str
+    """Name and hash of the head model."""
+
+    def render(
+        self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
+    ) -> PriorRender:
+        """Pictures and maps from any cameras.
+
+        Args:
+            cameras: n cameras.
+            supersample: samples per pixel along each axis.
+            track: progress.
+            description: name of the progress bar.
+        """
+        n, height, width = len(cameras), cameras.height, cameras.width
+        rgb = np.zeros((n, height, width, 3), np.float32)
+        normals = np.zeros((n, height, width, 3), np.float32)
+        alpha, validity = np.zeros((n, height, width), np.float32), np.zeros((n, height, width), np.float32)
+        depth, labels = np.zeros((n, height, width), np.float32), np.zeros((n, height, width), np.uint8)
+        image = np.concatenate(
+            [self.texture.rgb.astype(np.float32) / 255, self.texture.confidence[..., None]], axis=-1
+        ).astype(np.float32)
+        attributes = np.concatenate([self.mesh.uv_px, self.mesh.normals_world], axis=1).astype(np.float32)
+        for i in track(range(n), total=n, description=description):
+            fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, cameras[i], supersample=supersample)
+            hit = fragments.hit.astype(np.float32)
+            values = interpolate(fragments, attributes, self.mesh.faces)
+            colour = sample_texture(image, values[..., :2]) * hit[..., None]
+            coverage = box_downsample(hit, supersample)
+            share = np.maximum(coverage, 1e-6)[..., None]
+            colour = box_downsample(colour, supersample) / share
+            rgb[i], validity[i], alpha[i] = colour[..., :3], colour[..., 3] * (coverage > 0), coverage
+            normal = box_downsample(values[..., 2:] * hit[..., None], supersample)
+            length = np.linalg.norm(normal, axis=-1, keepdims=True)
+            normals[i] = normal / np.maximum(length, 1e-6) * (length > 1e-6)
+            centre = (slice(supersample // 2, None, supersample),) * 2
+            depth[i] = fragments.depth[centre]
+            triangle = fragments.triangle_index[centre]
+            labels[i] = np.where(triangle >= 0, self.mesh.material[np.maximum(triangle, 0)] + 1, 0)
+        return PriorRender(rgb, alpha, validity, normals, depth, labels)
+
+    def textured_mesh(self) -> TexturedMesh:
+        """The prior as a mesh for exporters; unused vertices are dropped."""
+        used, faces = np.unique(self.mesh.faces, return_inverse=True)
+        uv = self.mesh.uv_px[used] / np.array([ATLAS_WIDTH, ATLAS_HEIGHT])
+        return TexturedMesh(
+            self.mesh.vertices_world[used].astype(np.float32),
+            self.mesh.normals_world[used].astype(np.float32),
+            np.clip(uv, 0, 1).astype(np.float32),
+            faces.reshape(-1, 3),
+            self.texture.rgb,
+        )
+
+    def surface_samples(self, count: int, generator: torch.Generator) -> PointCloud:
+        """Coloured points, uniform over the surface that can be seen from outside.
+
+        Args:
+            count: number of points.
+            generator: source of randomness.
+        """
+        visible = self._visible_triangles()
+        corners = self.mesh.vertices_world[self.mesh.faces]
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) * visible
+        chosen = torch.multinomial(
+            torch.from_numpy(area / area.sum()), count, replacement=True, generator=generator
+        ).numpy()
+        r1, r2 = torch.rand(2, count, generator=generator, dtype=torch.float64).numpy()
+        root = np.sqrt(r1)
+        weights = np.stack([1 - root, root * (1 - r2), root * r2], axis=1)
+
+        def at(values: Float[np.ndarray, "v c"]) -> Float[np.ndarray, "p c"]:
+            return (values[self.mesh.faces[chosen]] * weights[..., None]).sum(1)
+
+        normals = at(self.mesh.normals_world)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        colour = sample_texture(self.texture.rgb.astype(np.float32) / 255, at(self.mesh.uv_px).astype(np.float32))
+        return PointCloud(_float(at(self.mesh.vertices_world)), _float(normals), _float(colour))
+
+    def _visible_triangles(self) -> Bool[np.ndarray, " f"]:
+        """Triangles that at least one of 26 cameras round the head sees; what skin or hair covers is left out."""
+        cameras = OrbitConfig(ring_count=14, upper_count=6, lower_count=6).cameras(size_px=768)
+        seen = np.zeros(len(self.mesh.faces) + 1, bool)
+        for camera in cameras:
+            seen[rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, camera).triangle_index.ravel()] = True
+        return seen[:-1]
+
+
+def _float(array: Float[np.ndarray, ...]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def build_head_prior(
+    portrait: Portrait,
+    config: HeadPriorConfig | None = None,
+    *,
+    model: HeadModel | None = None,
+    seed: int = 0,
+) -> HeadPrior:
+    """The geometric prior of a portrait: labels, hair shell, shoulders, texture.
+
+    Args:
+        portrait: aligned portrait with its fitted head.
+        config: settings.
+        model: the head model; default is the one that ships.
+        seed: seed of colour samples and strands.
+    """
+    config = config or HeadPriorConfig()
+    model = model or load_head_model()
+    labels = label_portrait(portrait, model, config.labels, seed=seed)
+    shell = fit_hair_shell(portrait, labels, model, config.shell)
+    torso = fit_torso(portrait, labels, model)
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
+    texture = paint_prior(portrait, labels, model, mesh, config.texture, seed=seed)
+    return HeadPrior(mesh, texture, shell, labels, model.weights_name)
