@@ -338,7 +338,7 @@ def _refined(
     return np.where(inside, alpha, 0.0).astype(np.float32)
 
 
-def _components_touching(mask: Bool[np.ndarray, "s s"], seed: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
+def _components_touching(mask: Bool[np.ndarray, "h w"], seed: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The connected parts of `mask` that share a pixel with `seed`."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     keep = np.unique(labels[mask & seed])
@@ -359,8 +359,8 @@ def _solid_part(mask: Bool[np.ndarray, "s s"], zones: HeadZones, config: MatteCo
     return solid
 
 
-def _rectangle(inside: Bool[np.ndarray, "s s"]) -> tuple[slice, slice]:
-    """Rows and columns of the part of the crop that lies within the picture."""
+def _rectangle(inside: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
+    """Rows and columns of the part of a picture that lies within the picture."""
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
