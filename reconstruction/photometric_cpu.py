@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .rasterize.cpu import NUMBA_POOL
+from .numba_pool import numba_pool
 
 WINDOW = 11
 REACH = WINDOW - 1
@@ -167,7 +167,7 @@ class _Photometric(torch.autograd.Function):
         x, y = (np.ascontiguousarray(t.detach().numpy()).reshape(height, width * channels) for t in (rgb, target))
         gradient = np.empty_like(x)
         row_sums = np.empty(height, np.float64)
-        with NUMBA_POOL:
+        with numba_pool(height * width):
             l1_forward(x, y, np.float32((1 - ssim_weight) / x.size), gradient, row_sums)
             loss = (1 - ssim_weight) * row_sums.sum() / x.size
             if ssim_weight > 0:

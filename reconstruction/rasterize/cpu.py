@@ -5,7 +5,6 @@ They are apart so that the projected means are a tensor of the graph, whose grad
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..numba_pool import numba_pool
 from . import projection, tiles
-
-NUMBA_POOL = threading.Lock()
-"""numba's simplest thread pool must not be entered by two threads at once, and a viewer renders while a fit runs."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class _Project(torch.autograd.Function):
         means2d, depths = np.zeros((cameras, n, 2), np.float32), np.zeros((cameras, n), np.float32)
         conics, opacities2d = np.zeros((cameras, n, 3), np.float32), np.zeros((cameras, n), np.float32)
         colors2d = np.zeros((cameras, n, 3), np.float32)
-        with NUMBA_POOL:
+        with numba_pool(cameras * n):
             projection.project_forward(
                 *arrays,
                 *lens,
@@ -87,7 +84,7 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def backward(ctx, _, *g_outputs):  # type: ignore[override]
         gradients = tuple(np.zeros_like(a) for a in ctx.arrays)
-        with NUMBA_POOL:
+        with numba_pool(ctx.radii.size):
             projection.project_backward(
                 *ctx.arrays,
                 *ctx.lens,
@@ -128,7 +125,7 @@ class _Blend(torch.autograd.Function):
         rgb = np.empty((cameras, height, width, 3), np.float32)
         depth, alpha = (np.empty((cameras, height, width), np.float32) for _ in range(2))
         kept: list[_Blended] = []
-        with NUMBA_POOL:
+        with numba_pool(cameras * (width * height + n)):
             for c in range(cameras):
                 records = np.empty((n, tiles.RECORD), np.float32)
                 tiles.pack_records(radius[c], *(a[c] for a in inputs), records)
@@ -170,7 +167,7 @@ class _Blend(torch.autograd.Function):
         cameras, n = len(ctx.kept), ctx.n
         g_rgb, g_depth, g_alpha = _array(g_rgb), _array(g_depth), _array(g_alpha)
         outputs = tuple(np.zeros((cameras, n, *tail), np.float32) for tail in ((2,), (), (3,), (), (3,)))
-        with NUMBA_POOL:
+        with numba_pool(g_alpha.size + cameras * n):
             for c, kept in enumerate(ctx.kept):
                 gradients = np.empty((kept.gaussian_of_entry.shape[0], tiles.GRADIENT), np.float32)
                 tiles.blend_backward(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.errors import InputError
+from dp360.reconstruction import numba_pool
 from dp360.reconstruction.rasterize import cuda, rasterize
 
 SIZE = (52, 44)  # width, height: neither a multiple of the tile
@@ -211,7 +212,8 @@ def test_radius_clip_and_near_plane_hide_gaussians() -> None:
     assert int(rasterize(*arguments, sh_degree=0, near_plane=10.0)[2]["radii"].sum()) == 0
 
 
-def test_bits_repeat_for_any_number_of_threads() -> None:
+def test_bits_repeat_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba_pool, "SMALL_WORK", 0)
     scene = random_scene(700, seed=9, basis_count=4)
     cameras = look_at_origin([0.2, 2.0], [0.0, 0.5], size_px=80)
 
