@@ -204,7 +204,7 @@ class HeadNerfModel(NerfactoModel):
         return losses
 
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR and SSIM of one picture over black, and the pictures side by side: truth, render."""
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))

@@ -92,8 +92,17 @@ class HeadTrainer(Trainer):
         The temporary file stands outside the checkpoint folder, since ns-* tools read a step number out of every
         name in there. Older checkpoints go only when the new one is in place.
 
+        Raises:
+            FloatingPointError: a learned number is not finite; earlier checkpoints stay.
+
         Source: https://github.com/nerfstudio-project/nerfstudio/issues/3683 (numpy scalars in saved states).
         """
+        for name, parameter in self.pipeline.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise FloatingPointError(
+                    f"{name} is not finite at step {step}; nothing was saved. Checkpoints in {self.checkpoint_dir} "
+                    "are from before"
+                )
         state = {
             "step": step,
             "pipeline": self.pipeline.state_dict(),
