@@ -145,9 +145,16 @@ def _surface_radius(
 
 
 def _template_mix(
-    model: HeadModel, skull: Float[np.ndarray, "rows columns"], outline: _Outline, softness: float
+    model: HeadModel,
+    skull: Float[np.ndarray, "rows columns"],
+    outline: _Outline,
+    softness: float,
+    ears_are_bare: bool,
 ) -> Float[np.ndarray, "rows columns"]:
-    """Average of the hair templates, weighted by how well their outlines overlap with the portrait's."""
+    """Average of the hair templates, weighted by how well their outlines overlap with the portrait's.
+
+    Who shows the ears mostly has a short nape: templates that hang behind count less then.
+    """
     bald = np.full_like(skull, _BALD_THICKNESS)
     if len(model.hair_templates) == 0:
         return bald
@@ -157,6 +164,10 @@ def _template_mix(
         vertices, faces = grid_mesh(_surface_radius(skull, template))
         overlaps.append(outline.overlap(rasterize_mesh(vertices, faces, outline.camera).hit))
     weight = np.exp((np.array(overlaps) - max(overlaps)) / softness)
+    if ears_are_bare:
+        behind = slice(capsule.COLUMNS * 5 // 16, capsule.COLUMNS * 11 // 16)
+        nape = templates[:, capsule.SPHERE_ROWS + 8 : capsule.SPHERE_ROWS + 30, behind].mean((1, 2))
+        weight = weight * np.exp(-((np.maximum(nape, 0.0) / 0.012) ** 2)) + 1e-9
     mix = np.tensordot(weight / weight.sum(), templates, 1)
     return capsule.smooth_over_columns(mix, 1.0, 1.0)
 
@@ -181,8 +192,11 @@ def fit_hair_shell(
     units_per_px = 2.7 / float(camera.focal_px[0, 0])
 
     outline = _outline(portrait, labels)
+    bare_ears = _bare_ears(portrait, labels, model)
     template = (
-        np.full_like(skull, -0.02) if labels.bald else _template_mix(model, skull, outline, config.template_softness)
+        np.full_like(skull, -0.02)
+        if labels.bald
+        else _template_mix(model, skull, outline, config.template_softness, bool(bare_ears.any()))
     )
     height = capsule.surface_points(skull)[..., 1]
     chin_px = project_px(camera, np.array([[0.0, (-8.5 - 2.0) * 0.0165, 0.08]]))[0, 1]
@@ -193,13 +207,13 @@ def fit_hair_shell(
 
     thickness = template
     if not labels.bald:
-        solver = _ShellSolver(portrait, labels, outline, skull, model, head_faces, is_long, config)
+        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, is_long, config)
         for bending, rounds in (
             (config.coarse_bending, config.coarse_rounds),
             (config.fine_bending, config.fine_rounds),
         ):
             thickness = solver.solve(thickness, bending, rounds)
-        skin_seen = _seen_skin(portrait, labels, skull) | _bare_ears(portrait, labels, model)
+        skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
         thickness = _plausible(thickness, skull, skin_seen, is_long, config)
     radius = _surface_radius(skull, thickness)
     hit = _render_hits(head_vertices, head_faces, radius, outline.camera)[0]
@@ -255,7 +269,7 @@ def _front_of_face() -> Bool[np.ndarray, "rows columns"]:
     """Cells before face and throat, where no hair hangs (beards belong to the skin)."""
     azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
     azimuth = np.minimum(azimuth, 2 * np.pi - azimuth)
-    return (azimuth < np.radians(48))[None, :] & (np.arange(capsule.ROWS) >= capsule.SPHERE_ROWS)[:, None]
+    return (azimuth < np.radians(60))[None, :] & (np.arange(capsule.ROWS) >= capsule.SPHERE_ROWS)[:, None]
 
 
 def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Bool[np.ndarray, "rows columns"]:
@@ -272,7 +286,7 @@ def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> 
             continue  # turned away
         uv = np.clip(project_px(portrait.head.camera, points).astype(int), 0, size - 1)
         views.append((labels.skin[uv[:, 1], uv[:, 0]].mean(), towards))
-    if not views or max(views, key=lambda view: view[1])[0] < 0.5:
+    if not views or max(views, key=lambda view: view[1])[0] < 0.75:
         return hidden
     for side in (-1, 1):
         row, column, _ = capsule.cell_coordinates(portrait.head.vertices_world[ear & (np.sign(x) == side)])
@@ -322,7 +336,7 @@ class _ShellSolver:
     labels: PortraitLabels
     outline: _Outline
     skull: Float[np.ndarray, "rows columns"]
-    model: HeadModel
+    bare_ears: Bool[np.ndarray, "rows columns"]
     head_faces: Int[np.ndarray, "f 3"]
     is_long: bool
     config: HairShellConfig
@@ -335,8 +349,7 @@ class _ShellSolver:
         laplacian = _wrapped_laplacian()
         smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
         height = capsule.surface_points(self.skull)[..., 1]
-        bare = _bare_ears(self.portrait, self.labels, self.model)
-        hidden = (_front_of_face() | bare | ((height < _NECK_CUT_Y) & (not self.is_long))).ravel()
+        hidden = (_front_of_face() | self.bare_ears | ((height < _NECK_CUT_Y) & (not self.is_long))).ravel()
         thickness = base
         for _ in range(rounds):
             outline_weight, outline_target = self._outline_terms(thickness)

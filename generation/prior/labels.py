@@ -200,8 +200,8 @@ def label_portrait(
     skin_colour = lab[core & foreground] if (core & foreground).sum() > 50 else pixels
     median = np.median(skin_colour, axis=0)
     spread = np.maximum(1.4826 * np.median(np.abs(skin_colour - median), axis=0), 0.35)
-    unlike_skin = np.sqrt((((lab - median) / spread) ** 2).sum(-1)) > 3.0
-    bald = bool((scalp & unlike_skin).sum() < config.bald_fraction * max(1, scalp.sum()))
+    skin_distance = np.sqrt((((lab - median) / spread) ** 2).sum(-1))
+    bald = bool((scalp & (skin_distance > 3.0)).sum() < config.bald_fraction * max(1, scalp.sum()))
     if bald:
         prior = np.where(core[..., None], prior, prior * np.array([1.0, 0.03, 1.0]) + np.array([1e-3, 0, 0]))
         prior = prior / prior.sum(-1, keepdims=True)
@@ -210,7 +210,7 @@ def label_portrait(
     rows = np.broadcast_to(np.arange(size)[:, None], foreground.shape)[foreground]
     home = np.stack(
         [
-            (prior[foreground][:, SKIN] > 0.7) & (rows < neck_row),
+            (prior[foreground][:, SKIN] > 0.7) & (rows < neck_row) & (skin_distance[foreground] < 5.0),
             (prior[foreground][:, HAIR] > 0.6) & (rows < chin_row - 0.5 * (neck_row - chin_row)),
             rows > neck_row,
         ],

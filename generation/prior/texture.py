@@ -56,7 +56,7 @@ class TextureConfig:
     """Slack of the visibility test, world units (about 4 mm)."""
     mirror_depth_tolerance: float = 0.015
     """The same for reflected points, because heads are not quite symmetric."""
-    strand_strength: float = 0.85
+    strand_strength: float = 0.65
     """Contrast of synthesised strands relative to the seen hair."""
 
 
@@ -389,7 +389,7 @@ def _strands(colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "
         contrast = float(np.clip(np.std((luminance - low)[solid]), 0.03, 0.35))
         d_rows, d_columns = np.gradient(luminance)
         ratio = float(np.sqrt((d_columns[solid] ** 2).mean() / max(float((d_rows[solid] ** 2).mean()), 1e-8)))
-    stretch = float(np.clip(5.0 * ratio, 5.0, 18.0))
+    stretch = float(np.clip(4.0 * ratio, 3.5, 18.0))
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width))
     for sigma, share in ((0.8, 0.6), (1.8, 0.7), (4.5, 0.4)):

@@ -90,6 +90,7 @@ def _joined_to_neck(
     inside = at_grid * 0.9
     outside = np.maximum(radius, np.where(depth < 1.25, at_grid * 1.03 + 0.004, 0.0))
     wanted = np.maximum(inside + (outside - inside) * ease, 0.02)
+    wanted = np.maximum.accumulate(wanted, axis=0)  # shoulders widen downwards: no step back under the nape
     moved = grid.copy()
     scale = wanted / np.maximum(radius, 1e-6)
     moved[..., 0] *= scale
