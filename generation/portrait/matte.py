@@ -58,7 +58,9 @@ class MatteConfig:
     strand_cm: float = 0.35
     """Radius of the opening that cuts off leaks: bridges thinner than twice this do not hold a part to the head."""
     lump_cm: float = 0.14
-    """Parts outside the solid part that are thicker than twice this are leaks, not strands."""
+    """Parts beyond the soft edge that are thicker than twice this are leaks, not strands."""
+    fringe_cm: float = 0.4
+    """Width of the soft edge round the solid part."""
     flat_background: float = 4.0
     """Where the picture's border has one colour within this many 8-bit steps (drawings, cut-outs), what hangs together
     with the border and has that colour is background."""
@@ -328,11 +330,12 @@ def _refined(
     solid = _solid_part(alpha > 0.5, zones, config)
     near = cv2.dilate(solid.astype(np.uint8), _disk(config.reach_cm * zones.cm_px)) > 0
     linked = _components_touching((alpha > 0.05) & near, solid)
-    # What hangs on the solid part and is no strand is background that has the person's colour.
-    rest = ((alpha > 0.2) & ~solid).astype(np.uint8)
+    # What sticks out of the solid part's soft edge and is no strand is background that has the person's colour.
+    outward = cv2.distanceTransform((~solid).astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
+    rest = ((alpha > 0.2) & (outward > config.fringe_cm)).astype(np.uint8)
     lumps = cv2.morphologyEx(rest, cv2.MORPH_OPEN, _disk(config.lump_cm * zones.cm_px))
-    lumps = cv2.dilate(lumps, _disk(config.lump_cm * zones.cm_px)).astype(np.float32)
-    keep = 1.0 - cv2.GaussianBlur(np.where(solid, 0.0, lumps), (0, 0), 0.4 * config.lump_cm * zones.cm_px)
+    lumps = cv2.dilate(lumps, _disk(config.fringe_cm * zones.cm_px)).astype(np.float32)
+    keep = 1.0 - cv2.GaussianBlur(lumps, (0, 0), 0.5 * config.fringe_cm * zones.cm_px)
     alpha = np.where(linked, np.where(solid, alpha, alpha * keep), 0.0)
     alpha = np.clip((alpha - 0.03) / 0.94, 0.0, 1.0)  # the solver leaves a veil of a few hundredths
     return np.where(inside, alpha, 0.0).astype(np.float32)
