@@ -23,17 +23,20 @@ from .splats import Splats, splats_from_point_cloud
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Adam step sizes per variable, and how they fall over the fit."""
+    """Adam step sizes per variable, and how they fall over the fit.
 
-    means: float = 1.6e-4
+    Two to eight times those of Kerbl et al., who take twenty times as many steps from a much poorer start.
+    """
+
+    means: float = 3e-4
     """World units; the head's radius is about 0.4."""
-    scales: float = 0.005
+    scales: float = 0.01
     """Of log scales."""
-    quats: float = 0.002
+    quats: float = 0.004
     """Of unnormalised quaternions."""
-    features_dc: float = 0.01
+    features_dc: float = 0.02
     """Of constant harmonic coefficients."""
-    features_rest: float = 0.0005
+    features_rest: float = 0.001
     """Of the coefficients above."""
     opacities: float = 0.05
     """Of opacity logits."""
@@ -85,6 +88,13 @@ class SplatFitConfig:
     def picture_scale(self, step: int) -> float:
         """Size of the pictures at iteration `step`, relative to the views."""
         return self.coarse_scale if step < self.coarse_fraction * self.iterations else 1.0
+
+    def eps2d(self, step: int) -> float:
+        """Low-pass filter at iteration `step`, px^2: the same width in the world on small and on full pictures.
+
+        With one width in pixels, Gaussians shrink on the small pictures and leave holes on the full ones.
+        """
+        return 0.3 * self.picture_scale(step) ** 2
 
 
 def initial_splats(surface: PointCloud, config: SplatFitConfig, generator: torch.Generator) -> Splats:
@@ -147,6 +157,7 @@ def render_parameters(
     sh_degree: int,
     background_rgb_unit: Float[Tensor, " 3"],
     rasterize_mode: RasterizeMode = "classic",
+    eps2d: float = 0.3,
     backend: Backend = "auto",
 ) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h w"], dict]:
     """Pictures, alphas and `info` of fit variables; differentiable."""
@@ -164,6 +175,7 @@ def render_parameters(
         width,
         height,
         sh_degree=sh_degree,
+        eps2d=eps2d,
         rasterize_mode=rasterize_mode,
         backgrounds=background_rgb_unit.expand(viewmats.shape[0], 3),
         backend=backend,
@@ -261,6 +273,7 @@ def fit_splats(
             sh_degree=config.active_sh_degree(step),
             background_rgb_unit=background,
             rasterize_mode=config.rasterize_mode,
+            eps2d=config.eps2d(step),
         )
         info["means2d"].retain_grad()
         loss = training_loss(

@@ -1,0 +1,183 @@
+"""The fit: a toy head is learned in seconds, repeatably, and nothing grows outside its silhouette."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from dp360.generation.cameras import look_at_origin
+from dp360.generation.views import PointCloud, Provenance, ViewSet
+from dp360.reconstruction.densify import DensifyConfig, DensifyState, densify, limit_shapes
+from dp360.reconstruction.fit import (
+    LearningRates,
+    SplatFitConfig,
+    fit_splats,
+    make_optimizers,
+    parameters_from_splats,
+    premultiplied_pictures,
+    set_learning_rates,
+    splats_from_parameters,
+    view_schedule,
+)
+from dp360.reconstruction.splats import Splats, render_splats, splats_from_point_cloud
+
+SIZE = 48
+TOY = SplatFitConfig(
+    iterations=250,
+    coarse_fraction=0.4,
+    start_count=900,
+    densify=replace(DensifyConfig(), every=40, max_count=1100, max_scale=0.08),
+)
+
+
+def sphere(n: int, *, seed: int, colour_error: float = 0.0) -> PointCloud:
+    """Points on a sphere of a head's size, coloured by direction."""
+    generator = torch.Generator().manual_seed(seed)
+    normals = torch.nn.functional.normalize(torch.randn(n, 3, generator=generator), dim=-1)
+    rgb = 0.5 + 0.35 * torch.sin(5 * normals + torch.arange(3))
+    rgb = rgb + colour_error * torch.randn(n, 3, generator=generator)
+    return PointCloud(0.24 * normals, normals, rgb.clamp(0, 1))
+
+
+@pytest.fixture(scope="module")
+def views() -> ViewSet:
+    """Eight pictures of the sphere by the reference rasteriser, and a surface whose colours are wrong."""
+    truth = splats_from_point_cloud(sphere(1200, seed=0), initial_opacity=0.95)
+    azimuth = torch.arange(8) * 2 * math.pi / 8
+    cameras = look_at_origin(azimuth, 0.4 * torch.sin(2 * azimuth), size_px=SIZE)
+    rgb, alpha = render_splats(truth, cameras, background_rgb_unit=(0.0, 0.0, 0.0), backend="reference")
+    straight = (rgb / alpha[..., None].clamp_min(1e-4)).clamp(0, 1)
+    rgba = torch.cat([straight, alpha[..., None]], dim=-1).mul(255).round().to(torch.uint8)
+    names = tuple(f"ring_{i:03d}" for i in range(8))
+    surface = sphere(2000, seed=1, colour_error=0.15)
+    return ViewSet(rgba, cameras, torch.ones(8), names, surface, Provenance("toy", "none", 0, "0", "0"))
+
+
+@pytest.fixture(scope="module")
+def fitted(views: ViewSet) -> Splats:
+    """The toy fit."""
+    return fit_splats(views, TOY, torch.Generator().manual_seed(7))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal to noise ratio of pictures in [0, 1], dB."""
+    return float(-10 * torch.log10((a - b).square().mean()))
+
+
+def test_toy_head_is_learned(views: ViewSet, fitted: Splats) -> None:
+    start = splats_from_point_cloud(views.surface)
+    before, _ = render_splats(start, views.cameras)
+    after, alpha = render_splats(fitted, views.cameras)
+    target = views.rgb_unit()
+    assert psnr(after, target) > 30 > psnr(before, target) + 3
+    outside = views.alpha_unit == 0
+    assert float(alpha[outside].mean()) < 0.005 and float(alpha[views.alpha_unit > 0.99].min()) > 0.85
+
+
+def test_shapes_stay_inside_their_limits(fitted: Splats) -> None:
+    ordered = fitted.scales.sort(dim=-1).values
+    assert float(ordered[:, 2].max()) <= TOY.densify.max_scale * 1.001
+    assert float((ordered[:, 2] / ordered[:, 1]).max()) <= TOY.densify.max_needle_ratio * 1.001
+    assert len(fitted) <= TOY.densify.max_count
+
+
+def test_same_seed_same_bytes_and_another_seed_others(views: ViewSet) -> None:
+    config = replace(TOY, iterations=60, densify=replace(TOY.densify, every=20))
+    runs = [fit_splats(views, config, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    content = [b"".join(t.numpy().tobytes() for t in vars(run).values()) for run in runs]
+    assert content[0] == content[1] != content[2]
+
+
+def test_progress_and_callback_see_every_iteration(views: ViewSet) -> None:
+    seen: list[int] = []
+    totals: list[float | None] = []
+
+    def track(sequence, *, total, description):
+        totals.append(total)
+        return sequence
+
+    fit_splats(
+        views,
+        replace(TOY, iterations=5),
+        torch.Generator(),
+        track=track,
+        on_iteration=lambda step, loss, params: seen.append(step) if loss > 0 and "means" in params else None,
+    )
+    assert seen == [0, 1, 2, 3, 4] and totals == [5]
+
+
+def test_views_are_drawn_in_proportion_to_confidence() -> None:
+    schedule = view_schedule(torch.tensor([1.0, 0.0, 0.5, 0.5]), 200, torch.Generator().manual_seed(0))
+    counts = torch.bincount(schedule, minlength=4)
+    assert counts.tolist() == [100, 0, 50, 50]
+    with pytest.raises(ValueError, match="confidence above 0"):
+        view_schedule(torch.zeros(3), 10, torch.Generator())
+
+
+def test_a_fit_without_surface_points_is_refused(views: ViewSet) -> None:
+    empty = PointCloud(torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="surface points"):
+        fit_splats(replace(views, surface=empty), TOY, torch.Generator())
+
+
+def test_smaller_pictures_keep_the_mean_and_the_parameters_come_back(views: ViewSet) -> None:
+    full, half = premultiplied_pictures(views, 1.0), premultiplied_pictures(views, 0.5)
+    assert half.shape == (8, SIZE // 2, SIZE // 2, 4)
+    torch.testing.assert_close(full.mean(dim=(1, 2)), half.mean(dim=(1, 2)))
+    splats = splats_from_point_cloud(views.surface, sh_degree=1)
+    back = splats_from_parameters(parameters_from_splats(splats))
+    for name, tensor in vars(splats).items():
+        torch.testing.assert_close(getattr(back, name), tensor, msg=name)
+
+
+def test_schedules_start_and_end_where_they_say() -> None:
+    config = SplatFitConfig(iterations=1000, sh_degree=2, sh_start_fraction=0.4)
+    assert [config.active_sh_degree(s) for s in (0, 399, 400, 599, 601, 999)] == [0, 0, 1, 1, 2, 2]
+    assert [config.picture_scale(s) for s in (0, 599, 600)] == [0.5, 0.5, 1.0]
+    assert [config.eps2d(s) for s in (599, 600)] == pytest.approx([0.075, 0.3])
+    params = parameters_from_splats(splats_from_point_cloud(sphere(4, seed=0)))
+    rates = LearningRates()
+    optimizers = make_optimizers(params, rates)
+    set_learning_rates(optimizers, rates, 1.0)
+    assert optimizers["means"].param_groups[0]["lr"] == pytest.approx(rates.means * rates.final_means)
+    assert optimizers["scales"].param_groups[0]["lr"] == pytest.approx(rates.scales * rates.final)
+
+
+def test_densify_splits_large_doubles_small_drops_transparent_and_keeps_the_cap() -> None:
+    params = parameters_from_splats(splats_from_point_cloud(sphere(6, seed=0)))
+    with torch.no_grad():
+        params["opacities"][0] = -9.0  # transparent
+        params["scales"][1] = math.log(0.04)  # large and pulled
+        params["scales"][2:] = math.log(0.005)  # small, two of them pulled
+    optimizers = make_optimizers(params, LearningRates())
+    for name, param in params.items():
+        param.grad = torch.ones_like(param)
+        optimizers[name].step()
+    state = DensifyState(torch.tensor([9.0, 3.0, 1.0, 0.9, 0.0, 0.0]), torch.ones(6))
+    moments = optimizers["means"].state[params["means"]]["exp_avg"].clone()
+    kept = params["means"][[2, 3, 4, 5]].detach().clone()
+
+    fresh = densify(params, optimizers, state, DensifyConfig(max_count=7), torch.Generator().manual_seed(0))
+
+    # room for two more: the large one is split (one more), the small one that pulls harder is doubled
+    assert len(params["means"]) == 7 and fresh.gradient_sum.shape == (7,)
+    assert torch.equal(params["means"][:4], kept) and torch.equal(params["means"][4], kept[0])
+    torch.testing.assert_close(params["scales"][5:].exp().max(), torch.tensor(0.04 / 1.6), rtol=0.01, atol=0)
+    state_of_means = optimizers["means"].state[params["means"]]
+    assert torch.equal(state_of_means["exp_avg"][:4], moments[[2, 3, 4, 5]])
+    assert float(state_of_means["exp_avg"][4:].abs().max()) == 0
+    assert all(isinstance(p, Parameter) and p.requires_grad for p in params.values())
+
+
+def test_limits_clip_long_axes_only() -> None:
+    params = parameters_from_splats(splats_from_point_cloud(sphere(2, seed=0)))
+    with torch.no_grad():
+        params["scales"].copy_(torch.tensor([[0.001, 0.001, 0.02], [0.2, 0.03, 0.0001]]).log())
+    limit_shapes(params, DensifyConfig(max_scale=0.05, max_needle_ratio=8.0))
+    expected = torch.tensor([[0.001, 0.001, 0.008], [0.05, 0.03, 0.0001]])
+    torch.testing.assert_close(params["scales"].exp().detach(), expected)
