@@ -434,7 +434,7 @@ def _grabcut(
     foreground, background = (cv2.GC_FGD, cv2.GC_PR_FGD), (cv2.GC_BGD, cv2.GC_PR_BGD)
     if np.isin(labels, foreground).any() and np.isin(labels, background).any():
         cv2.setRNGSeed(0)
-        cv2.grabCut(image, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(image, labels, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     rows, columns = limits
     shape = (columns.stop - columns.start, rows.stop - rows.start)
     found = cv2.resize(np.isin(labels, foreground).astype(np.float32), shape)

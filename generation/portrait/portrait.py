@@ -137,7 +137,7 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
             found.rgb, frame.center_px, frame.side_px, config.size_px, found.window_sides(config), people
         )
     crop_rgb = square_crop(found.rgb, frame.center_px, frame.side_px, config.size_px, sharp=True)
-    inside = inside_mask(*found.rgb.shape[:2], frame.center_px, frame.side_px, config.size_px)
+    inside = inside_mask(found.rgb.shape[0], found.rgb.shape[1], frame.center_px, frame.side_px, config.size_px)
     file_alpha = (
         None
         if found.file_alpha is None
@@ -325,7 +325,7 @@ def _cut_by_standard_frame_cm(
     size = _COARSE_PX
     scale, offset = wide.to_crop(size)
     zones = head_zones(found.head.in_picture(scale, offset, size, size), model, config.matte)
-    inside = inside_mask(*found.rgb.shape[:2], wide.center_px, wide.side_px, size)
+    inside = inside_mask(found.rgb.shape[0], found.rgb.shape[1], wide.center_px, wide.side_px, size)
     if found.file_alpha is not None:
         maps = [square_crop(found.file_alpha, wide.center_px, wide.side_px, size).astype(np.float32) / 255]
     else:
