@@ -1,0 +1,67 @@
+"""The whole path at toy size: a real portrait becomes a folder of files; the same seed gives the same bytes."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from dp360.configs.commands import RunCommand
+from dp360.configs.example import write_example_portrait
+from dp360.configs.pipeline import run_pipeline
+from dp360.exporters import splat_ply
+from dp360.generation import InputError
+from dp360.reconstruction.dataset import read_dataset
+
+
+def make_head(folder: Path, **settings) -> tuple[Path, ...]:
+    write_example_portrait(folder / "face.png")
+    numbers = {"views": 8, "size_px": 64, "iterations": 10, "device": "cpu", **settings}
+    return run_pipeline(RunCommand(folder / "face.png", folder / "out", **numbers))
+
+
+def test_portrait_to_files(tmp_path):
+    files = {path.name: path for path in make_head(tmp_path)}
+    assert list(files) == ["portrait.png", "head.glb", "dataset", "head.ply", "contact_sheet.png", "dp360.json"]
+    record = json.loads(files["dp360.json"].read_text())
+    portrait_hash = hashlib.sha256((tmp_path / "face.png").read_bytes()).hexdigest()
+    assert record["input_sha256"] == portrait_hash and record["timings_s"].keys() >= {"portrait", "prior", "fit"}
+
+    views = read_dataset(files["dataset"])
+    assert len(views) == 1 + 8 + 3 + 2 and views.rgba.shape[1:] == (64, 64, 4)
+    assert views.names[0] == "portrait" and views.provenance.input_sha256 == portrait_hash
+
+    head = files["head.ply"].read_bytes()
+    assert splat_ply.decode_provenance(head) == views.provenance
+    mesh_m = trimesh.load(io.BytesIO(files["head.glb"].read_bytes()), file_type="glb").bounds
+    splats_m = splat_ply.decode(head).means_world.numpy() * 0.01 / 0.0165
+    for axis in range(3):  # mesh and splats stand on the same place
+        assert np.quantile(splats_m[:, axis], [0.001, 0.999]) == pytest.approx(mesh_m[:, axis], abs=0.03)
+    assert 0.2 < mesh_m[1, 1] - mesh_m[0, 1] < 0.6
+
+    alpha = np.asarray(Image.open(files["portrait.png"]))[..., 3]
+    assert alpha[256, 256] > 250 and alpha[20, 20] < 5
+    assert not [p for p in (tmp_path / "out").iterdir() if p.name.endswith(".tmp")]
+
+
+def test_a_foreign_folder_named_dataset_is_left_alone(tmp_path):
+    (tmp_path / "out" / "dataset").mkdir(parents=True)
+    (tmp_path / "out" / "dataset" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="exists and is no data set"):
+        make_head(tmp_path)
+    assert (tmp_path / "out" / "dataset" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_same_seed_same_bytes(tmp_path):
+    hashes = []
+    for name in ("first", "second"):
+        make_head(tmp_path / name, seed=5)
+        out = tmp_path / name / "out"
+        files = sorted(p for p in out.rglob("*") if p.is_file() and p.name not in ("dp360.json", ".dp360.lock"))
+        hashes.append({p.relative_to(out): hashlib.sha256(p.read_bytes()).hexdigest() for p in files})
+    assert hashes[0] == hashes[1] and len(hashes[0]) > 30
