@@ -52,6 +52,8 @@ class FusedAdamConfig(AdamOptimizerConfig):
 
     eps: float = 1e-15
     """Added to the root of the second moment."""
+    weight_decay: float = 0.0
+    """None."""
     fused: bool = True
     """Use torch's fused implementation."""
 

@@ -34,7 +34,7 @@ class FrontView(ViewerControl):
         @viewer.viser_server.on_client_connect
         def _(client: viser.ClientHandle) -> None:
             with client.atomic():
+                client.camera.up_direction = (0.0, 1.0, 0.0)  # first: viser's own up is where we look from
                 client.camera.position = (0.0, 0.0, _DISTANCE * VISER_NERFSTUDIO_SCALE_RATIO)
                 client.camera.look_at = (0.0, 0.0, 0.0)
-                client.camera.up_direction = (0.0, 1.0, 0.0)
                 client.camera.fov = _FIELD_OF_VIEW_RAD

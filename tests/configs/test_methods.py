@@ -1,0 +1,242 @@
+"""`ns-train dp360-splat --image FILE`: a portrait becomes a data set once, bad input one line, a run a set of files."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import tyro
+from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+from PIL import Image
+
+from dp360.configs import methods, pipeline
+from dp360.configs.commands import ViewsCommand
+from dp360.configs.portrait_trainer import SplatTrainer, views_key
+from dp360.reconstruction.dataset import read_dataset, write_dataset
+
+
+@pytest.fixture
+def portrait(tmp_path) -> Path:
+    path = tmp_path / "ada.png"
+    Image.new("RGB", (64, 64), (200, 150, 120)).save(path)
+    return path
+
+
+@pytest.fixture
+def views_made(monkeypatch, sphere_views) -> list[ViewsCommand]:
+    """In place of the minutes-long stages: a sphere, and a list of what was asked for."""
+    asked = []
+
+    def make_views(command, *, track, notify):
+        asked.append(command)
+        write_dataset(sphere_views, command.output / pipeline.DATASET_NAME)
+        (command.output / pipeline.MESH_NAME).write_bytes(b"glTF")
+        (command.output / pipeline.RECORD_NAME).write_text("{}")
+        return ()
+
+    monkeypatch.setattr(pipeline, "make_views", make_views)
+    return asked
+
+
+@pytest.fixture(scope="session")
+def sphere_views():
+    """Four views of a flat disc with a few points: enough for a fit of some steps."""
+    from dp360.generation import PointCloud, Provenance, ViewSet, orbit
+
+    cameras = orbit(4, size_px=24)
+    rgba = torch.zeros(4, 24, 24, 4, dtype=torch.uint8)
+    rgba[:, 6:18, 6:18] = torch.tensor([200, 150, 120, 255], dtype=torch.uint8)
+    normals = torch.nn.functional.normalize(torch.randn(60, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    surface = PointCloud(0.15 * normals, normals, torch.full((60, 3), 0.6))
+    names = ("portrait", "ring_001", "ring_002", "ring_003")
+    return ViewSet(rgba, cameras, torch.ones(4), names, surface, Provenance("test", "none", 0, "00", "0"))
+
+
+def parse(*words: str | Path):
+    """The configuration that ns-train would get from its command line."""
+    config = copy.deepcopy(tyro.cli(AnnotatedBaseConfigUnion, args=[str(word) for word in words]))
+    config.logging.local_writer.enable = False
+    return config
+
+
+def prepare(config):
+    """What ns-train's main does before it trains."""
+    if config.data:
+        config.pipeline.datamanager.data = config.data
+    config.set_timestamp()
+    config.save_config()
+    return config
+
+
+@pytest.mark.parametrize("method", ["dp360-splat", "dp360-nerf"])
+def test_options_are_in_the_help(method, capsys):
+    with pytest.raises(SystemExit):
+        parse(method, "--help")
+    text = capsys.readouterr().out
+    for option in ("--image", "--quality", "--seed", "--face-index", "--crop", "--no-face", "--max-num-iterations"):
+        assert option in text
+    assert "data-from-image" not in text
+
+
+def test_methods_are_found_under_their_names():
+    assert methods.dp360_splat.config.method_name == "dp360-splat"
+    assert methods.dp360_nerf.config.method_name == "dp360-nerf"
+    assert methods.dp360_splat.description and methods.dp360_nerf.description
+
+
+def test_image_becomes_a_data_set_once(portrait, views_made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("dp360-splat", "--image", "ada.png", "--quality", "fast", "--seed", "5", "--crop", "wide")
+    config = prepare(parse(*words))
+    assert config.data.is_absolute() and config.data.is_relative_to(tmp_path / "outputs" / "ada" / "dp360-data")
+    assert config.pipeline.datamanager.data == config.data
+    assert config.get_base_dir().is_relative_to(tmp_path / "outputs" / "ada" / "dp360-splat")
+    assert (config.max_num_iterations, config.pipeline.model.fit.iterations) == (400, 400)
+    assert config.machine.device_type == ("cuda" if torch.cuda.is_available() else "cpu")
+    (command,) = views_made
+    assert (command.seed, command.crop, command.quality) == (5, "wide", "fast")
+    assert len(read_dataset(config.data)) == 4
+
+    assert prepare(parse(*words)).data == config.data
+    assert len(views_made) == 1  # found again
+    assert prepare(parse(*words[:-2])).data != config.data
+    (config.data.parent / pipeline.RECORD_NAME).unlink()  # a run that was killed on the way
+    assert prepare(parse(*words)).data == config.data
+    assert len(views_made) == 3
+
+
+def test_a_saved_configuration_prepares_again(portrait, views_made, tmp_path):
+    import yaml
+
+    config = prepare(parse("dp360-splat", "--image", portrait, "--output-dir", tmp_path / "out"))
+    saved = yaml.load((config.get_base_dir() / "config.yml").read_text(), Loader=yaml.Loader)
+    portrait.unlink()
+    assert prepare(saved).data == config.data
+
+
+def test_the_key_depends_on_what_the_views_depend_on(portrait, tmp_path):
+    def key(**changes):
+        return views_key(ViewsCommand(**{"image": portrait, "output": tmp_path, **changes}))
+
+    copied = tmp_path / "other name.png"
+    copied.write_bytes(portrait.read_bytes())
+    assert key() == key(image=copied) == key(output=tmp_path / "x") == key(views=32, size_px=512)
+    different = [key(seed=1), key(face_index=0), key(crop="wide"), key(no_face=True), key(quality="fast")]
+    copied.write_bytes(portrait.read_bytes() + b"\0")
+    assert len({key(), key(image=copied), *different}) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "Give a portrait with --image FILE, or a data set with --data DIR"),
+        (("--data", "nowhere"), "nowhere/transforms.json does not exist"),
+        (("--image", "nowhere.png"), "Cannot read the portrait"),
+        (("--image", "ada.png", "--data", "."), "not both"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(words, message, portrait, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = parse("dp360-splat", *words)
+    with pytest.raises(SystemExit) as caught:
+        prepare(config)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_end_of_a_fit_leaves_files_and_says_so(portrait, views_made, tmp_path, capsys):
+    trimmed = ("--max-num-iterations", "4", "--vis", "tensorboard", "--output-dir", tmp_path / "out")
+    config = prepare(parse("dp360-splat", "--image", portrait, *trimmed))
+    trainer = config.setup()
+    assert isinstance(trainer, SplatTrainer)
+    trainer.setup()
+    trainer.train()
+    for name in ("head.ply", "head.glb", "contact_sheet.png"):
+        assert (trainer.base_dir / name).stat().st_size > 0
+    lines = capsys.readouterr().out.splitlines()[-5:]
+    assert [line.split("/")[-1] for line in lines[:3]] == ["head.ply", "contact_sheet.png", "head.glb"]
+    assert "ns-viewer --load-config" in lines[3] and "dp360 export --load-config" in lines[4]
+
+
+def _ns_train(*words: str | Path) -> list[str]:
+    code = "from nerfstudio.scripts.train import entrypoint; entrypoint()"
+    return [sys.executable, "-c", code, *map(str, words)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_ns_train_leaves_a_checkpoint(sphere_views, tmp_path, number):
+    write_dataset(sphere_views, tmp_path / "data")
+    words = ("dp360-splat", "--data", tmp_path / "data", "--max-num-iterations", "1000000", "--output-dir", tmp_path)
+    process = subprocess.Popen(_ns_train(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    seen = ""
+    while "0.01%" not in seen:  # step 100
+        seen += process.stdout.readline()
+        assert process.poll() is None, seen
+    start = time.monotonic()
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=60)
+    assert time.monotonic() - start < 10
+    assert process.returncode == 128 + number, rest
+    assert "Traceback" not in rest
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["step"] >= 100
+
+
+@pytest.mark.slow
+def test_stock_tools_read_a_run(sphere_views, tmp_path):
+    """ns-train, then ns-eval, ns-render, ns-export and ns-viewer on what it left, each as people start it, offline."""
+    write_dataset(sphere_views, tmp_path / "data")
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+
+    def tool(name: str, *words: str | Path) -> list[str]:
+        modules = {"ns-eval": "eval", "ns-render": "render", "ns-export": "exporter", "ns-viewer": "viewer.run_viewer"}
+        code = f"from nerfstudio.scripts.{modules[name]} import entrypoint; entrypoint()"
+        return [sys.executable, "-c", code, *map(str, words)]
+
+    def run(words: list[str]) -> None:
+        done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run(_ns_train("dp360-splat", "--data", tmp_path / "data", "--max-num-iterations", "30", "--output-dir", tmp_path))
+    (config,) = tmp_path.rglob("config.yml")
+    load = ("--load-config", config)
+    run(tool("ns-eval", *load, "--output-path", tmp_path / "eval.json"))
+    assert "psnr" in (tmp_path / "eval.json").read_text()
+    outputs = ("--rendered-output-names", "rgb", "depth", "accumulation")
+    run(tool("ns-render", "dataset", *load, "--split", "train", "--output-path", tmp_path / "renders", *outputs))
+    assert len(list((tmp_path / "renders").rglob("*.jpg"))) == 3 * 4
+    run(tool("ns-export", "gaussian-splat", *load, "--output-dir", tmp_path / "ply"))
+    assert (tmp_path / "ply" / "splat.ply").read_bytes().startswith(b"ply")
+
+    import socket
+    import urllib.request
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    viewer = subprocess.Popen(
+        tool("ns-viewer", *load, "--viewer.websocket-port", str(port)), stdout=subprocess.DEVNULL, env=environment
+    )
+    try:
+        for _ in range(120):
+            try:
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).read()
+                break
+            except OSError:
+                assert viewer.poll() is None
+                time.sleep(1)
+        assert b"<html" in page.lower()
+    finally:
+        viewer.kill()
+        viewer.wait()
