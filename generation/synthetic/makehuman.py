@@ -114,9 +114,10 @@ def follow_body(proxy: Mapping[str, np.ndarray], body: Float[np.ndarray, "v 3"])
 def tinted(texture: Float32[np.ndarray, "h w 4"], rgb_unit: tuple[float, float, float]) -> Float32[np.ndarray, "h w 4"]:
     """The texture's brightness pattern in another colour, its visible mean at `rgb_unit`."""
     brightness, alpha = texture[..., :3].mean(-1, keepdims=True), texture[..., 3:]
-    mean = (brightness * alpha).sum() / max(float(alpha.sum()), 1e-6)
+    mean = float((brightness * alpha).sum()) / max(float(alpha.sum()), 1e-6)
+    pattern = brightness / mean if mean > 1e-3 else np.ones_like(brightness)  # some brows are plain black
     result = texture.copy()
-    result[..., :3] = np.clip(brightness / mean * np.array(rgb_unit, dtype=np.float32), 0, 1)
+    result[..., :3] = np.clip(pattern * np.array(rgb_unit, dtype=np.float32), 0, 1)
     return result
 
 
