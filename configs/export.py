@@ -104,7 +104,10 @@ def _load_run(config_path: Path) -> tuple[Splats, Path]:
     model = pipeline.model
     if not isinstance(model, HeadSplatModel):
         raise InputError(f"Cannot export {config_path}: expected a run of dp360-splat, got {config.method_name}")
-    return model.splats, Path(config.pipeline.datamanager.data or config.data)
+    data = config.pipeline.datamanager.data or config.data
+    if data is None:
+        raise InputError(f"Cannot export {config_path}: it names no data set")
+    return model.splats, Path(data)
 
 
 def _portrait_rgb(data: Path, views: ViewSet) -> UInt8[Tensor, "h w 3"]:

@@ -114,7 +114,7 @@ def _tile(picture: UInt8[Tensor, "h w c"], side_px: int) -> Image.Image:
     array = picture.cpu().numpy().astype(np.float32)
     if array.shape[2] == 4:
         alpha = array[..., 3:] / 255
-        array = array[..., :3] * alpha + np.float32(_TILE_BACKGROUND) * (1 - alpha)
+        array = array[..., :3] * alpha + np.asarray(_TILE_BACKGROUND, np.float32) * (1 - alpha)
     image = Image.fromarray(np.rint(array).clip(0, 255).astype(np.uint8))
     scale = side_px / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
