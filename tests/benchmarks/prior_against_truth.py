@@ -34,7 +34,7 @@ from dp360.generation.cameras import PANOHEAD_RADIUS, Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
-from dp360.generation.prior.head_prior import HeadPrior, build_head_prior
+from dp360.generation.prior import HeadPrior, build_head_prior
 from dp360.generation.synthetic.compose import SyntheticHead, render
 from dp360.generation.synthetic.makehuman import MakeHumanRecipe, compose_makehuman
 from dp360.generation.synthetic.valid_busts import compose_valid
