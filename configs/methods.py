@@ -19,7 +19,7 @@ from dp360.reconstruction.nerfstudio_splat import VARIABLES, FusedAdamConfig, He
 
 from .portrait_trainer import PortraitTrainerConfig, SplatTrainerConfig
 
-_NERF_ITERATIONS = 1500
+_NERF_ITERATIONS = 1000
 
 dp360_splat = MethodSpecification(
     config=SplatTrainerConfig(

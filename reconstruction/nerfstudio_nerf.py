@@ -29,7 +29,7 @@ from .nerfstudio_viewer import FrontView
 
 @dataclass
 class HeadNerfModelConfig(NerfactoModelConfig):
-    """nerfacto's settings with values for one bounded head; without a GPU about 0.1 s per step on two cores."""
+    """nerfacto's settings with values for one bounded head; without a GPU about 0.25 s per step on two cores."""
 
     _target: type = field(default_factory=lambda: HeadNerfModel)
     """Class to instantiate."""
@@ -47,15 +47,15 @@ class HeadNerfModelConfig(NerfactoModelConfig):
     """Our poses are exact."""
     average_init_density: float = 0.01
     """Start almost empty."""
-    num_levels: int = 10
+    num_levels: int = 8
     """Levels of the hash grid."""
     max_res: int = 512
     """Finest resolution of the hash grid along a side of the box."""
     log2_hashmap_size: int = 16
     """Size of the hash table."""
-    num_proposal_samples_per_ray: tuple[int, ...] = (64, 32)
+    num_proposal_samples_per_ray: tuple[int, ...] = (48, 24)
     """Samples of the proposal networks; rays are short."""
-    num_nerf_samples_per_ray: int = 24
+    num_nerf_samples_per_ray: int = 16
     """Samples of the field."""
     proposal_net_args_list: list[dict[str, Any]] = field(
         default_factory=lambda: [
