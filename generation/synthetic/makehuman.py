@@ -20,7 +20,7 @@ from .compose import Part, SyntheticHead, read_texture, vertex_normals, world_fr
 UNITS_PER_METRE = 10.0
 """MakeHuman's meshes are in decimetres."""
 BUST_BOTTOM_DM = 4.5
-"""Body and clothes below this height of the unmorphed mesh are left out."""
+"""Body and clothes below this height of the unmorphed mesh are left out; the morph targets end at 4.2."""
 RACES = ("african", "asian", "caucasian")
 HAIR_RGB: Mapping[str, tuple[float, float, float]] = {
     "black": (0.05, 0.045, 0.045),
@@ -168,7 +168,8 @@ def compose_makehuman(data: Path, recipe: MakeHumanRecipe, *, name: str | None =
     def add_proxy(part: str, kind: str, proxy: str, texture: np.ndarray, alpha_tested: bool, specular: float) -> None:
         mesh = np.load(root / kind / f"{proxy}.npz")
         vertices = follow_body(mesh, body)
-        kept = vertices[mesh["faces"].astype(np.int64)].mean(1)[:, 1] > BUST_BOTTOM_DM
+        unmorphed = follow_body(mesh, base["verts"].astype(np.float64))
+        kept = unmorphed[mesh["faces"].astype(np.int64)].mean(1)[:, 1] > BUST_BOTTOM_DM
         add_part(part, vertices, mesh, kept, texture, alpha_tested, specular)
         assets.append(f"makehuman/{kind}/{proxy}")
 

@@ -69,7 +69,7 @@ RECIPES = (
                     hair="ponytail01", hair_colour="red", eyes="lightblue", eyebrows="eyebrow010",
                     clothes=("female_elegantsuit01",)),
     MakeHumanRecipe(8, (0.85, 0.05, 0.1), 1.0, 0.9, 0.6, skin="old_darkskinned_male_diffuse", hair=None,
-                    hair_colour="grey", eyebrows="eyebrow006", clothes=("male_worksuit01",)),
+                    hair_colour="grey", eyebrows="eyebrow006", clothes=("male_casualsuit04",)),
     MakeHumanRecipe(3, (0.85, 0.1, 0.05), 1.0, 0.2, 0.5, skin="young_darkskinned_male_diffuse", hair="short01",
                     hair_colour="black", eyebrows="eyebrow006", clothes=("male_casualsuit03",)),
 )
