@@ -17,9 +17,7 @@ from dp360.reconstruction.nerfstudio_data import (
 from dp360.reconstruction.nerfstudio_nerf import HeadNerfModelConfig
 from dp360.reconstruction.nerfstudio_splat import VARIABLES, FusedAdamConfig, HeadSplatModelConfig
 
-from .portrait_trainer import PortraitTrainerConfig, SplatTrainerConfig
-
-_NERF_ITERATIONS = 1000
+from .portrait_trainer import NerfTrainerConfig, SplatTrainerConfig
 
 dp360_splat = MethodSpecification(
     config=SplatTrainerConfig(
@@ -47,9 +45,8 @@ dp360_splat = MethodSpecification(
 )
 
 dp360_nerf = MethodSpecification(
-    config=PortraitTrainerConfig(
+    config=NerfTrainerConfig(
         method_name="dp360-nerf",
-        max_num_iterations=_NERF_ITERATIONS,
         steps_per_save=500,
         pipeline=VanillaPipelineConfig(
             datamanager=HeadRayDatamanagerConfig(
@@ -60,7 +57,7 @@ dp360_nerf = MethodSpecification(
         optimizers={
             name: {
                 "optimizer": AdamOptimizerConfig(lr=1e-2, eps=1e-15),
-                "scheduler": ExponentialDecaySchedulerConfig(lr_final=1e-3, max_steps=_NERF_ITERATIONS),
+                "scheduler": ExponentialDecaySchedulerConfig(lr_final=1e-3, max_steps=1000),
             }
             for name in ("proposal_networks", "fields")
         },

@@ -15,7 +15,7 @@ import tyro
 
 from dp360.generation import InputError
 from dp360.reconstruction.dataset import TRANSFORMS, read_confidence
-from dp360.reconstruction.nerfstudio_splat import with_iterations
+from dp360.reconstruction.nerfstudio_splat import HeadSplatModelConfig, with_iterations
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 
 from .commands import ExportCommand, ViewsCommand
@@ -129,8 +129,25 @@ class SplatTrainerConfig(PortraitTrainerConfig):
         """As above; the model learns how long the fit will be, since its schedules depend on it."""
         if self.max_num_iterations == 0:
             self.max_num_iterations = PRESETS[self.quality].iterations
+        assert isinstance(self.pipeline.model, HeadSplatModelConfig)
         self.pipeline.model = with_iterations(self.pipeline.model, self.max_num_iterations)
         super().set_timestamp()
+
+
+@dataclass
+class NerfTrainerConfig(PortraitTrainerConfig):
+    """As above, for radiance fields: the device sets the number of steps unless it is given."""
+
+    max_num_iterations: int = 0
+    """Steps of optimisation; 0 takes 10000 on a GPU, and 1000 on a CPU, which is minutes and a soft picture."""
+
+    def set_timestamp(self) -> None:
+        """As above; step sizes fall until the last step, whatever the number."""
+        super().set_timestamp()
+        if self.max_num_iterations == 0:
+            self.max_num_iterations = 1000 if self.machine.device_type == "cpu" else 10_000
+        for group in self.optimizers.values():
+            group["scheduler"].max_steps = self.max_num_iterations
 
 
 class PortraitTrainer(HeadTrainer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from torch import Tensor
 
+from .losses import ssim
 from .nerfstudio_data import CONFIDENCE
 from .nerfstudio_viewer import FrontView
 
@@ -96,6 +96,7 @@ class HeadNerfModel(NerfactoModel):
     """A radiance field of one head."""
 
     config: HeadNerfModelConfig
+    view_confidence: Float[Tensor, " n"]
 
     def populate_modules(self) -> None:
         """Build fields, samplers and renderers out of nerfacto's parts, without its downloaded metric."""
@@ -125,7 +126,7 @@ class HeadNerfModel(NerfactoModel):
             )
             for i in range(config.num_proposal_iterations)
         )
-        self.density_fns: list[Callable] = [network.density_fn for network in self.proposal_networks]
+        self.density_fns = [network.density_fn for network in self.proposal_networks]
         self.proposal_sampler = ProposalNetworkSampler(
             num_nerf_samples_per_ray=config.num_nerf_samples_per_ray,
             num_proposal_samples_per_ray=config.num_proposal_samples_per_ray,
@@ -147,11 +148,9 @@ class HeadNerfModel(NerfactoModel):
         confidence = self.kwargs.get("metadata", {}).get(CONFIDENCE, torch.ones(self.num_train_data))
         self.register_buffer("view_confidence", confidence.clone(), persistent=False)
         self.front_view = FrontView()
-        from torchmetrics.functional import structural_similarity_index_measure
         from torchmetrics.image import PeakSignalNoiseRatio
 
         self.psnr = PeakSignalNoiseRatio(data_range=1.0)
-        self.ssim = structural_similarity_index_measure
         self.step = 0
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
@@ -209,6 +208,5 @@ class HeadNerfModel(NerfactoModel):
         """PSNR and SSIM of one picture over black, and the pictures side by side: truth, render."""
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
         predicted = outputs["rgb"].to(self.device)
-        pair = [picture.permute(2, 0, 1)[None] for picture in (truth, predicted)]
-        metrics = {"psnr": float(self.psnr(*pair)), "ssim": float(self.ssim(*pair))}
+        metrics = {"psnr": float(self.psnr(predicted, truth)), "ssim": float(ssim(predicted, truth))}
         return metrics, {"img": torch.cat([truth, predicted], dim=1)}

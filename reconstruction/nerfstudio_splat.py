@@ -169,6 +169,7 @@ class HeadSplatModel(SplatfactoModel):
             sh_degree=fit.active_sh_degree(self.step),
             background_rgb_unit=background,
             rasterize_mode=fit.rasterize_mode,
+            eps2d=fit.eps2d(self.step),
         )
         if self.info["means2d"].requires_grad:
             self.info["means2d"].retain_grad()

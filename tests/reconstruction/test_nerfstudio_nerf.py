@@ -33,7 +33,7 @@ def trained(make_sphere_views, tmp_path_factory):
     write_dataset(make_sphere_views(ring_count=6, size_px=32, points=50), folder / "data")
     config = copy.deepcopy(dp360_nerf.config)
     config._target = HeadTrainer
-    config.max_num_iterations, config.vis, config.logging.local_writer.enable = 40, "tensorboard", False
+    config.max_num_iterations, config.vis, config.logging.local_writer.enable = 150, "tensorboard", False
     config.data, config.output_dir = folder / "data", folder / "out"
     config.pipeline.datamanager.train_num_rays_per_batch = 256
     config.set_timestamp()
@@ -58,6 +58,6 @@ def test_shape_and_colour_are_learned(trained):
 
 def test_the_checkpoint_loads(trained):
     _, pipeline, _, step = eval_setup(trained.base_dir / "config.yml", test_mode="inference")
-    assert step == 39
+    assert step == 149
     for name, parameter in trained.pipeline.model.named_parameters():
         assert torch.equal(parameter, dict(pipeline.model.named_parameters())[name]), name
