@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
@@ -19,7 +20,7 @@ from ..head_model.model import (
     PART_MOUTH_SOCKET,
     PART_TEETH,
 )
-from ..mesh_raster import interpolate, rasterize_mesh
+from ..mesh_raster import Fragments, interpolate, rasterize_mesh
 from . import capsule
 from .hair_shell import HairShell, grid_mesh
 from .labels import centimetres
@@ -72,10 +73,8 @@ class AtlasTexels:
     """Unit normal."""
     material: UInt8[np.ndarray, " n"]
     """`MATERIAL_*`."""
-    triangle: Int[np.ndarray, " n"]
-    """Triangle of the mesh."""
-    barycentric: Float32[np.ndarray, "n 3"]
-    """Weights of its corners."""
+    fragments: Fragments
+    """The rasterised layout, for further interpolation."""
 
 
 def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
@@ -202,23 +201,18 @@ def atlas_texels(mesh: AtlasMesh) -> AtlasTexels:
     attributes = np.concatenate([mesh.vertices_world, mesh.normals_world], axis=1)
     values = interpolate(fragments, attributes, mesh.faces)[rows, columns]
     normals = values[:, 3:] / np.maximum(np.linalg.norm(values[:, 3:], axis=1, keepdims=True), 1e-9)
-    triangle = fragments.triangle_index[rows, columns].astype(np.int64)
-    return AtlasTexels(
-        rows, columns, values[:, :3], normals, mesh.material[triangle], triangle, fragments.barycentric[rows, columns]
-    )
+    triangle = fragments.triangle_index[rows, columns]
+    return AtlasTexels(rows, columns, values[:, :3], normals, mesh.material[triangle], fragments)
 
 
 def fill_uncovered(
-    texture: Float32[np.ndarray, "h w c"], covered: Bool[np.ndarray, "h w"], steps: int = 6
+    texture: Float32[np.ndarray, "h w c"], covered: Bool[np.ndarray, "h w"], steps: int = 4
 ) -> Float32[np.ndarray, "h w c"]:
     """Grow covered texels outwards, so that bilinear look-ups at chart borders meet no holes."""
-    import cv2
-
     texture, known = texture.copy(), covered.copy()
-    kernel = np.ones((3, 3), np.float32)
     for _ in range(steps):
-        weight = cv2.filter2D(known.astype(np.float32), -1, kernel)
-        grown = cv2.filter2D(texture * known[..., None], -1, kernel)
+        weight = cv2.boxFilter(known.astype(np.float32), -1, (3, 3), normalize=False)
+        grown = cv2.boxFilter(texture * known[..., None], -1, (3, 3), normalize=False)
         grown = grown.reshape(texture.shape)
         new = ~known & (weight > 0)
         texture[new] = grown[new] / weight[new][:, None]

@@ -359,7 +359,10 @@ class _ShellSolver:
             label_target = np.where(hidden, -0.025, label_target)
             system = smoothness + scipy.sparse.diags(outline_weight + label_weight + config.template_weight)
             right = outline_weight * (outline_target - base.ravel()) + label_weight * (label_target - base.ravel())
-            change = scipy.sparse.linalg.spsolve(system.tocsc(), right)
+            factors = scipy.sparse.linalg.splu(
+                system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+            )
+            change = factors.solve(right)
             change = np.clip(change, -config.maximum_thickness, config.maximum_thickness)
             thickness = np.maximum(base + change.reshape(base.shape), -0.04)
         return thickness

@@ -8,9 +8,12 @@ cloth row by row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import no_type_check
 
 import cv2
+import numba
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
@@ -20,7 +23,7 @@ from scipy import ndimage
 from ..cameras import Cameras
 from ..head_model import HeadModel
 from ..head_model.model import PART_CRANIUM_NECK, PART_FACE
-from ..mesh_raster import rasterize_mesh, sample_texture
+from ..mesh_raster import interpolate, rasterize_mesh
 from ..portrait import Portrait
 from .atlas import (
     ATLAS_HEIGHT,
@@ -38,7 +41,7 @@ from .atlas import (
     atlas_texels,
     fill_uncovered,
 )
-from .labels import CLOTH, HAIR, SKIN, PortraitLabels, project_px, scalp_prior
+from .labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 _DEPTH_SUPERSAMPLE = 2
@@ -88,18 +91,57 @@ class _PortraitView:
         config: TextureConfig,
     ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"], Float32[np.ndarray, "n 3"]]:
         """Colour, confidence and class probabilities that the portrait gives to surface points."""
-        size = self.image.shape[0]
-        uv = project_px(self.camera, points)
-        to_camera = self.camera.position_world[0].numpy() - points
-        cosine = (normals * to_camera).sum(1) / np.linalg.norm(to_camera, axis=1)
-        z = (points - self.camera.position_world[0].numpy()) @ self.camera.T_world_camera[0, :3, 2].numpy()
-        cell = np.clip(np.floor(uv * _DEPTH_SUPERSAMPLE).astype(int), 0, self.depth.shape[0] - 1)
-        visible = z < self.depth[cell[:, 1], cell[:, 0]] + tolerance
-        within = (uv > 1).all(1) & (uv < size - 1).all(1)
-        values = sample_texture(self.image, uv.astype(np.float32))
-        facing = np.clip((cosine - config.grazing_cosine) / (config.frontal_cosine - config.grazing_cosine), 0, 1)
-        confidence = facing * visible * within * values[:, 6]
-        return values[:, :3], confidence.astype(np.float32), values[:, 3:6]
+        T_camera_world = self.camera.T_camera_world[0].numpy()
+        values, confidence = _look_up(
+            np.ascontiguousarray(points, dtype=np.float32),
+            np.ascontiguousarray(normals, dtype=np.float32),
+            T_camera_world,
+            self.camera.focal_px[0].numpy(),
+            self.camera.principal_px[0].numpy(),
+            self.camera.position_world[0].numpy(),
+            self.image,
+            self.depth,
+            tolerance,
+            config.grazing_cosine,
+            config.frontal_cosine,
+        )
+        return values[:, :3], confidence, values[:, 3:6]
+
+
+@numba.njit(cache=True, parallel=True)
+@no_type_check
+def _look_up(points, normals, T, focal, principal, eye, image, depth, tolerance, grazing, frontal):
+    """Project, test visibility against the depth map and sample bilinearly, point by point."""
+    n = points.shape[0]
+    size, channels = image.shape[0], image.shape[2]
+    samples = depth.shape[0] // size
+    values = np.zeros((n, channels), np.float32)
+    confidence = np.zeros(n, np.float32)
+    for i in numba.prange(n):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        cx = T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3]
+        cy = T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3]
+        cz = T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3]
+        u = focal[0] * cx / cz + principal[0]
+        v = focal[1] * cy / cz + principal[1]
+        left = min(max(u - 0.5, 0.0), size - 1.001)
+        top = min(max(v - 0.5, 0.0), size - 1.001)
+        column, row = int(left), int(top)
+        fu, fv = left - column, top - row
+        for c in range(channels):
+            upper = image[row, column, c] * (1 - fu) + image[row, column + 1, c] * fu
+            lower = image[row + 1, column, c] * (1 - fu) + image[row + 1, column + 1, c] * fu
+            values[i, c] = upper * (1 - fv) + lower * fv
+        if u <= 1 or v <= 1 or u >= size - 1 or v >= size - 1:
+            continue
+        if cz >= depth[int(v * samples), int(u * samples)] + tolerance:
+            continue
+        dx, dy, dz = eye[0] - x, eye[1] - y, eye[2] - z
+        cosine = normals[i, 0] * dx + normals[i, 1] * dy + normals[i, 2] * dz
+        cosine /= math.sqrt(dx * dx + dy * dy + dz * dz)
+        facing = min(max((cosine - grazing) / (frontal - grazing), 0.0), 1.0)
+        confidence[i] = facing * values[i, channels - 1]
+    return values, confidence
 
 
 def _portrait_view(portrait: Portrait, labels: PortraitLabels, mesh: AtlasMesh) -> _PortraitView:
@@ -227,14 +269,6 @@ def _class_mean(portrait: Portrait, mask) -> Float[np.ndarray, " 3"]:
     return np.median(portrait.foreground_unit[solid], axis=0)
 
 
-def _corner_mean(
-    values: Float[np.ndarray, "v c"], mesh: AtlasMesh, texels: AtlasTexels, selected
-) -> Float[np.ndarray, "n c"]:
-    """Head-model vertex values at the selected texels."""
-    corners = mesh.head_vertex[mesh.faces[texels.triangle[selected]]]
-    return (values[corners] * texels.barycentric[selected][..., None]).sum(1)
-
-
 def _chroma(colour: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     """Colour relative to brightness, with brightness itself at a fifth of its weight."""
     brightness = colour.mean(1, keepdims=True)
@@ -261,7 +295,7 @@ def _paint_head(labels, model, mesh, view, texels, own, mirrored, skin_mean, hai
         """1 for colours that skin has, less for collars and ornaments that were taken for skin."""
         if class_index != SKIN:
             return np.ones(len(colour), np.float32)
-        return np.exp(-((np.linalg.norm(_chroma(colour) - skin_chroma, axis=1) / skin_spread) ** 2))
+        return np.exp(-((np.linalg.norm(_chroma(colour) - skin_chroma, axis=1) / skin_spread) ** 4))
 
     skin_pixels = _chroma(v_own[0][(v_own[1] > 0.7) & (v_own[2][:, SKIN] > 0.5)])
     skin_chroma = np.median(skin_pixels, axis=0) if len(skin_pixels) else _chroma(skin_mean[None])[0]
@@ -281,7 +315,8 @@ def _paint_head(labels, model, mesh, view, texels, own, mirrored, skin_mean, hai
     fields[vertices] = np.concatenate([fill, correction, scalp], axis=1)
 
     selected = np.nonzero(texels.material == MATERIAL_SKIN)[0]
-    at_texel = _corner_mean(fields, mesh, texels, selected)
+    at_vertex = np.where((mesh.head_vertex >= 0)[:, None], fields[np.maximum(mesh.head_vertex, 0)], 0.0)
+    at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[selected], texels.columns[selected]]
     base, shift, on_scalp = at_texel[:, :3], at_texel[:, 3:6], at_texel[:, 6]
     colour, trust, classes = (a[selected] for a in own)
     m_colour, m_trust, m_classes = (a[selected] for a in mirrored)
@@ -335,6 +370,7 @@ def _tile_images(place, looked_up, selected, shape: tuple[int, int]) -> _Seen:
     for values in looked_up:
         image = np.zeros((*shape, *values.shape[1:]), np.float32)
         image[place] = values[selected]
+        image[:, -1] = image[:, 0]  # the seam column belongs to the next turn
         images.append(image)
     return _Seen(*images)
 
@@ -359,8 +395,8 @@ def _paint_shell(seen: _Seen, reflected: _Seen, fallback: Float[np.ndarray, " 3"
     if sure.sum() < 50:
         sure, colour = np.full_like(known, 1e-3), np.broadcast_to(fallback, colour.shape).astype(np.float32)
     # Far from anything seen the colour is the typical one, not that of the nearest highlight.
-    mass = _blur(sure[..., None], 6, 6)
-    smooth = _push_pull(_blur(colour * sure[..., None], 6, 6) / np.maximum(mass, 1e-4), mass[..., 0], wrap=True)
+    mass = _blur(sure[..., None], 6.0, 6.0)
+    smooth = _push_pull(_blur(colour * sure[..., None], 6.0, 6.0) / np.maximum(mass, 1e-4), mass[..., 0], wrap=True)
     distance = ndimage.distance_transform_edt(np.concatenate([sure <= 0] * 3, axis=1))
     distance = distance[:, sure.shape[1] : 2 * sure.shape[1]]
     typical = np.clip((distance - 60.0) / 240.0, 0.0, 0.7)[..., None]
@@ -411,6 +447,6 @@ def _paint_torso(seen: _Seen, reflected: _Seen, fallback: Float[np.ndarray, " 3"
     row_colour = (total + fallback * 1e-3 * max(1.0, weight.sum(1).max())) / mass
     fill = np.broadcast_to(row_colour[:, None], seen.colour.shape).astype(np.float32)
     near = _push_pull(seen.colour, np.where(trust > 0.5, trust, 0) + 1e-6, wrap=True)
-    closeness = np.clip(_blur(trust[..., None], 12, 16) * 2.0, 0, 1)
+    closeness = np.clip(_blur(trust[..., None], 12.0, 16.0) * 2.0, 0, 1)
     fill = fill + (near - fill) * closeness
     return np.clip(fill + (seen.colour - fill) * trust[..., None], 0, 1), trust
