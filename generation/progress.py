@@ -12,12 +12,12 @@ Item = TypeVar("Item")
 class Track(Protocol):
     """Wraps an iterable and shows how far it is; `rich.progress.Progress.track` has this shape."""
 
-    def __call__(self, sequence: Iterable[Item], *, total: float | None, description: str) -> Iterable[Item]:
+    def __call__(self, sequence: Iterable[Item], *, total: float | int | None, description: str) -> Iterable[Item]:
         """Yield the items of `sequence`, showing `description` and a bar over `total` steps."""
         ...
 
 
-def silent(sequence: Iterable[Item], *, total: float | None, description: str) -> Iterable[Item]:
+def silent(sequence: Iterable[Item], *, total: float | int | None, description: str) -> Iterable[Item]:
     """The default `Track`: shows nothing."""
     del total, description
     return sequence
