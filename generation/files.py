@@ -12,23 +12,37 @@ from pathlib import Path
 
 from .errors import InputError
 
+_FILE_IN_THE_WAY = (
+    "Cannot write {}: a file stands where a folder is needed; move it away or choose another output folder"
+)
+
 
 @contextlib.contextmanager
-def _write_errors_for_people(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one sentence that names the path and the cure."""
+def write_errors_for_people(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write `path` into one sentence that names it and the cure.
+
+    Raises:
+        InputError: no permission, read-only file system, full disk, a file where a folder is needed or the reverse.
+    """
     try:
         yield
     except PermissionError as error:
         raise InputError(
-            f"Cannot write {path}: permission denied; choose a folder you may write to with --output"
+            f"Cannot write {path}: permission denied; choose another output folder, one you may write to"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(f"Cannot write {path}: the disk is full; free some space and run again") from error
         if error.errno == errno.EROFS:
-            raise InputError(f"Cannot write {path}: the file system is read-only; choose another --output") from error
+            raise InputError(
+                f"Cannot write {path}: the file system is read-only; choose another output folder"
+            ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise InputError(f"Cannot write {path}: a file stands where a folder is needed; move it away") from error
+            raise InputError(_FILE_IN_THE_WAY.format(path)) from error
+        if error.errno == errno.EISDIR:
+            raise InputError(
+                f"Cannot write {path}: a folder stands where a file is needed; move it away or choose another name"
+            ) from error
         raise
 
 
@@ -38,7 +52,7 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     Raises:
         InputError: no permission, read-only file system, full disk, or a file where a folder is needed.
     """
-    with _write_errors_for_people(path):
+    with write_errors_for_people(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
@@ -63,18 +77,26 @@ def directory_written_atomically(path: Path) -> Iterator[Path]:
     Raises:
         InputError: as `write_bytes_atomically`.
     """
-    with _write_errors_for_people(path):
+    with write_errors_for_people(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         os.chmod(temporary, 0o755)
     try:
-        with _write_errors_for_people(path):
+        with write_errors_for_people(path):
             yield temporary
-            if path.exists():
+            if path.is_dir():
                 old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old.tmp"))
-                os.replace(path, old / path.name)
-                os.replace(temporary, path)
+                try:
+                    os.replace(path, old / path.name)
+                    os.replace(temporary, path)
+                except BaseException:
+                    if not path.exists():
+                        os.replace(old / path.name, path)
+                    old.rmdir()
+                    raise
                 shutil.rmtree(old, ignore_errors=True)
+            elif path.exists():
+                raise InputError(_FILE_IN_THE_WAY.format(path))
             else:
                 os.replace(temporary, path)
     except BaseException:

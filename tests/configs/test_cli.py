@@ -75,7 +75,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ar
     assert left.value.code == 2 and output.out == ""
     (line,) = [line for line in output.err.splitlines() if line.startswith("dp360: ")]
     assert message in line and "Traceback" not in output.err
-    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".dp360.lock"]
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_unwritable_output_is_one_line(tmp_path, capsys):
@@ -93,9 +93,25 @@ def test_a_second_run_on_one_folder_is_refused(tmp_path):
         pass
 
 
+def test_the_lock_leaves_nothing_behind(tmp_path):
+    with exclusive_run(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ZeroDivisionError), exclusive_run(tmp_path / "mine"):
+        raise ZeroDivisionError
+    assert (tmp_path / "mine").is_dir() and not list((tmp_path / "mine").iterdir())
+    with exclusive_run(tmp_path / "mine" / "out"):
+        (tmp_path / "mine" / "out" / "head.ply").write_bytes(b"")
+    assert [p.name for p in (tmp_path / "mine").rglob("*")] == ["out", "head.ply"]
+
+
 def test_an_output_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(InputError, match="choose another folder with --output"), exclusive_run(tmp_path / "out"):
+    with (
+        pytest.raises(InputError, match="a file stands where a folder is needed; move it"),
+        exclusive_run(tmp_path / "out"),
+    ):
         pass
     assert (tmp_path / "out").read_text() == "mine"
 

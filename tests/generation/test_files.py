@@ -1,0 +1,189 @@
+"""Writing whole or not at all: what was there before survives every failure, and failures are one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dp360.generation import InputError
+from dp360.generation.files import directory_written_atomically, write_bytes_atomically
+
+
+def mounted(path: Path, options: str) -> Iterator[Path]:
+    """A small memory file system at `path` for the length of a test; skips where mounting is not permitted."""
+    path.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    try:
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=20)
+    except FileNotFoundError:
+        pytest.skip("needs the program mount")
+    if done.returncode:
+        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=20)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """One megabyte in all."""
+    yield from mounted(tmp_path / "full", "size=1m")
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path / "read_only", "ro")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_bytes_arrive_readable_for_everybody_and_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "head.ply"
+    write_bytes_atomically(path, b"\x00ply")
+    assert path.read_bytes() == b"\x00ply" and path.stat().st_mode & 0o777 == 0o644
+    write_bytes_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert names(tmp_path) == ["new", "new/folder", "new/folder/head.ply"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "the disk is broken"), KeyboardInterrupt()], ids=["io", "ctrl-c"])
+def test_the_earlier_file_survives_an_error(tmp_path: Path, monkeypatch, step: str, error: BaseException) -> None:
+    path = tmp_path / "head.ply"
+    path.write_bytes(b"earlier")
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(type(error)):
+        write_bytes_atomically(path, b"later")
+    assert path.read_bytes() == b"earlier" and names(tmp_path) == ["head.ply"]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EDQUOT, "the disk is full; free some space"),
+        (errno.EROFS, "the file system is read-only; choose another output folder"),
+        (errno.EACCES, "permission denied; choose another output folder, one you may"),
+        (errno.EPERM, "permission denied; choose another output folder, one you may"),
+    ],
+)
+def test_refusals_of_the_system_become_a_sentence(tmp_path: Path, monkeypatch, number: int, message: str) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fail)
+    for write in (lambda path: write_bytes_atomically(path, b"1"), write_folder):
+        with pytest.raises(InputError, match=f"Cannot write {tmp_path / 'out'}: {message}"):
+            write(tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def write_folder(path: Path) -> None:
+    """A folder with one file of half a megabyte, then one more."""
+    with directory_written_atomically(path) as folder:
+        (folder / "a.bin").write_bytes(b"a" * 500_000)
+        (folder / "b.bin").write_bytes(b"b" * 700_000)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
+def test_a_folder_one_may_not_write_to(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(InputError, match="permission denied"):
+            write_bytes_atomically(tmp_path / "head.ply", b"1")
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_real_full_disk(full_disk: Path) -> None:
+    (full_disk / "head.ply").write_bytes(b"earlier")
+    with pytest.raises(InputError, match="the disk is full"):
+        write_bytes_atomically(full_disk / "head.ply", b"x" * 2_000_000)
+    with pytest.raises(InputError, match="the disk is full"):
+        write_folder(full_disk / "dataset")
+    assert (full_disk / "head.ply").read_bytes() == b"earlier" and names(full_disk) == ["head.ply"]
+
+
+def test_a_real_read_only_file_system(read_only: Path) -> None:
+    for path in (read_only / "head.ply", read_only / "new" / "head.ply"):
+        with pytest.raises(InputError, match="the file system is read-only"):
+            write_bytes_atomically(path, b"1")
+        with pytest.raises(InputError, match="the file system is read-only"):
+            write_folder(path)
+
+
+@pytest.mark.parametrize("below", ["out", "deep/out"])
+def test_a_file_where_a_folder_is_needed(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    for write in (lambda path: write_bytes_atomically(path, b"1"), write_folder):
+        with pytest.raises(InputError, match="a file stands where a folder is needed; move it away"):
+            write(tmp_path / "file" / below)
+    assert (tmp_path / "file").read_text() == "mine" and names(tmp_path) == ["file"]
+
+
+def test_a_folder_where_a_file_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "head.ply").mkdir()
+    (tmp_path / "head.ply" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"head\.ply: a folder stands where a file is needed; move it away"):
+        write_bytes_atomically(tmp_path / "head.ply", b"1")
+    assert names(tmp_path) == ["head.ply", "head.ply/mine.txt"]
+
+
+def test_a_folder_does_not_take_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "dataset").write_text("mine")
+    with pytest.raises(InputError, match="dataset: a file stands where a folder is needed"):
+        write_folder(tmp_path / "dataset")
+    assert (tmp_path / "dataset").read_text() == "mine" and names(tmp_path) == ["dataset"]
+
+
+def test_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    with directory_written_atomically(tmp_path / "new" / "dataset") as folder:
+        (folder / "images").mkdir()
+        (folder / "images" / "a.png").write_bytes(b"1")
+        assert not (tmp_path / "new" / "dataset").exists()
+    assert names(tmp_path / "new") == ["dataset", "dataset/images", "dataset/images/a.png"]
+    assert (tmp_path / "new" / "dataset").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_folder_takes_the_place_of_the_earlier_one(tmp_path: Path) -> None:
+    write_folder(tmp_path / "dataset")
+    with directory_written_atomically(tmp_path / "dataset") as folder:
+        (folder / "c.bin").write_bytes(b"c")
+        assert names(tmp_path / "dataset") == ["a.bin", "b.bin"]
+    assert names(tmp_path) == ["dataset", "dataset/c.bin"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_the_earlier_folder_survives_an_error(tmp_path: Path, error: type[BaseException]) -> None:
+    write_folder(tmp_path / "dataset")
+    with pytest.raises(error), directory_written_atomically(tmp_path / "dataset") as folder:
+        (folder / "half.bin").write_bytes(b"half")
+        raise error
+    assert names(tmp_path) == ["dataset", "dataset/a.bin", "dataset/b.bin"]
+
+
+def test_the_earlier_folder_survives_an_error_in_the_exchange(tmp_path: Path, monkeypatch) -> None:
+    write_folder(tmp_path / "dataset")
+    replace = os.replace
+
+    def fail_on_the_new_one(source: Path, target: Path) -> None:
+        if str(source).endswith(".tmp"):
+            raise OSError(errno.EIO, "the disk is broken")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_on_the_new_one)
+    with pytest.raises(OSError, match="the disk is broken"), directory_written_atomically(tmp_path / "dataset"):
+        pass
+    assert names(tmp_path) == ["dataset", "dataset/a.bin", "dataset/b.bin"]
