@@ -54,7 +54,11 @@ def progress_bars() -> Iterator[Display]:
         TextColumn("left"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield Display(progress.track, lambda sentence: progress.console.print(f"note: {sentence}", markup=False))
+
+        def notify(sentence: str) -> None:
+            progress.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+        yield Display(progress.track, notify)
 
 
 @contextlib.contextmanager

@@ -190,6 +190,9 @@ def _room(output_folder: Path) -> list[Finding]:
         )
     existing = next(p for p in (output_folder.absolute(), *output_folder.absolute().parents) if p.exists())
     for name, folder in (("disk for results", existing), ("disk for temporary files", Path(tempfile.gettempdir()))):
+        if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+            findings.append(Finding(section, name, f"{folder} cannot be written", "missing", "writing results", True))
+            continue
         free = shutil.disk_usage(folder).free / 1e9
         state: State = "ok" if free >= _DISK_NEEDED_GB else "note"
         findings.append(Finding(section, name, f"{free:.1f} GB free in {folder}", state, "writing results"))

@@ -36,9 +36,9 @@ class PortraitTrainerConfig(HeadTrainerConfig):
     quality: Quality = "standard"
     """Dial that derives the number and size of the views and the length of the fit."""
     face_index: int | None = None
-    """Which face of a group picture, counted from the left, from 0; the largest one if not given."""
-    crop: Literal["standard", "wide"] = "standard"
-    """wide leaves room for long hair and hats."""
+    """Which face of several, 0 being the largest; the largest one, with a notice, if not given."""
+    crop: Literal["auto", "standard", "wide"] = "auto"
+    """wide has room for long hair and hats; auto takes it where the standard frame would cut them off."""
     no_face: bool = False
     """Align by the silhouette alone: for heads in which no face is found."""
     data_from_image: Annotated[bool, tyro.conf.Suppress] = False

@@ -17,6 +17,14 @@ def test_examines_this_machine(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_for_results_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    diagnosis = doctor.examine(tmp_path / "file" / "out")
+    place = {f.name: f for f in diagnosis.findings}["disk for results"]
+    assert place.state == "missing" and place.value == f"{tmp_path / 'file'} cannot be written"
+    assert not diagnosis.main_job_possible
+
+
 def test_command_prints_sections_and_the_verdict(capsys, tmp_path):
     assert cli.main(["doctor", "--output", str(tmp_path)]) == 0
     output = capsys.readouterr().out
