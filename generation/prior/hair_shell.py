@@ -27,7 +27,8 @@ from .labels import PortraitLabels, centimetres, ear_vertices, project_px
 
 _BALD_THICKNESS = -0.012
 _NECK_CUT_Y = (-6.0 - 2.0) * 0.0165
-"""Height below which short hair ends, world units."""
+"""Height below which hair that does not hang ends, world units."""
+_CHIN_Y = (-8.5 - 2.0) * 0.0165
 _RASTER_SIZE = 256
 
 
@@ -69,8 +70,8 @@ class HairShell:
     """Of the shell's surface on the capsule grid, world units."""
     skull_radius: Float[np.ndarray, "rows columns"]
     """Of the opened skull."""
-    is_long: bool
-    """Hair hangs below the chin."""
+    lowest_y: float
+    """Height at which the hair ends, world units."""
     outline_iou: float
     """Overlap of the fitted head's outline with the matte (without cloth) in the portrait's view."""
 
@@ -184,12 +185,9 @@ def fit_hair_shell(
         config: weights.
     """
     config = config or HairShellConfig()
-    size = portrait.rgb.shape[0]
-    camera = portrait.head.camera
     head_vertices = portrait.head.vertices_world
     head_faces = model.faces_of(PART_FACE, PART_CRANIUM_NECK)
     skull = capsule.opened_skull_radius(head_vertices, head_faces)
-    units_per_px = 2.7 / float(camera.focal_px[0, 0])
 
     outline = _outline(portrait, labels)
     bare_ears = _bare_ears(portrait, labels, model)
@@ -199,25 +197,21 @@ def fit_hair_shell(
         else _template_mix(model, skull, outline, config.template_softness, bool(bare_ears.any()))
     )
     height = capsule.surface_points(skull)[..., 1]
-    chin_px = project_px(camera, np.array([[0.0, (-8.5 - 2.0) * 0.0165, 0.08]]))[0, 1]
-    below_chin = labels.hair & (np.arange(size)[:, None] > chin_px + 0.06 * size)
-    is_long = bool(below_chin.sum() * units_per_px**2 > 8e-4)
-    if not is_long:
-        template = np.where(height < _NECK_CUT_Y, -0.025, template)
-
+    lowest_y = _lowest_hair(portrait, labels)
+    template = np.where(height < lowest_y, -0.025, template)
     thickness = template
     if not labels.bald:
-        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, is_long, config)
+        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, lowest_y, config)
         for bending, rounds in (
             (config.coarse_bending, config.coarse_rounds),
             (config.fine_bending, config.fine_rounds),
         ):
             thickness = solver.solve(thickness, bending, rounds)
         skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
-        thickness = _plausible(thickness, skull, skin_seen, is_long, config)
+        thickness = _plausible(thickness, skull, skin_seen, lowest_y, config)
     radius = _surface_radius(skull, thickness)
     hit = _render_hits(head_vertices, head_faces, radius, outline.camera)[0]
-    return HairShell(thickness, radius, skull, is_long, outline.overlap(hit))
+    return HairShell(thickness, radius, skull, lowest_y, outline.overlap(hit))
 
 
 def _render_hits(
@@ -265,11 +259,27 @@ def _seen_skin(
     return (seen & labels.skin[v, u]).reshape(skull.shape)
 
 
-def _front_of_face() -> Bool[np.ndarray, "rows columns"]:
-    """Cells before face and throat, where no hair hangs (beards belong to the skin)."""
+def _front_of_face(seen_hair: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
+    """Cells before face and throat, where no hair hangs (beards belong to the skin), but for locks at its sides."""
     azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
-    azimuth = np.minimum(azimuth, 2 * np.pi - azimuth)
-    return (azimuth < np.radians(60))[None, :] & (np.arange(capsule.ROWS) >= capsule.SPHERE_ROWS)[:, None]
+    azimuth = np.minimum(azimuth, 2 * np.pi - azimuth)[None, :]
+    below_eyes = (np.arange(capsule.ROWS) >= capsule.SPHERE_ROWS)[:, None]
+    return below_eyes & ((azimuth < np.radians(44)) | ((azimuth < np.radians(60)) & ~seen_hair))
+
+
+def _lowest_hair(portrait: Portrait, labels: PortraitLabels) -> float:
+    """Height at which the hair ends, world units: the nape, or as far down as hair is seen to hang below the chin."""
+    heights = np.linspace(capsule.BOTTOM_Y, 0.1, 64)
+    rows = project_px(portrait.head.camera, heights[:, None] * np.array([0.0, 1.0, 0.0]))[:, 1]
+    hair_rows = np.nonzero(labels.hair)[0]
+    chin_row = np.interp(_CHIN_Y, heights, rows)
+    units_per_px = 2.7 / float(portrait.head.camera.focal_px[0, 0])
+    if (hair_rows > chin_row).sum() * units_per_px**2 < 1.5e-3:
+        return _NECK_CUT_Y
+    lowest_row = float(np.percentile(hair_rows, 98.5))
+    if lowest_row > 0.95 * portrait.rgb.shape[0]:
+        return capsule.BOTTOM_Y
+    return float(np.clip(np.interp(lowest_row, rows[::-1], heights[::-1]) - 0.03, capsule.BOTTOM_Y, _NECK_CUT_Y))
 
 
 def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Bool[np.ndarray, "rows columns"]:
@@ -300,7 +310,7 @@ def _plausible(
     thickness: Float[np.ndarray, "rows columns"],
     skull: Float[np.ndarray, "rows columns"],
     skin_seen: Bool[np.ndarray, "rows columns"],
-    is_long: bool,
+    lowest_y: float,
     config: HairShellConfig,
 ) -> Float[np.ndarray, "rows columns"]:
     """Rule out what hair does not do: bald spots on the unseen scalp, flares like a collar, a hard edge at the nape."""
@@ -320,12 +330,19 @@ def _plausible(
     for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
         radius[row] = np.minimum(radius[row], radius[row - 1] + config.maximum_flare * row_height)
     thickness = radius - skull
-    if not is_long:
-        height = capsule.surface_points(skull)[..., 1]
-        keep = np.clip((height - _NECK_CUT_Y) / 0.07, 0.0, 1.0)
-        keep = keep * keep * (3 - 2 * keep)
-        thickness = np.where(thickness > -0.025, -0.025 + (thickness + 0.025) * np.sqrt(keep), thickness)
-    return capsule.smooth_over_columns(thickness, 0.7, 0.7)
+    keep = np.clip((capsule.surface_points(skull)[..., 1] - lowest_y) / 0.07, 0.0, 1.0)
+    keep = keep * keep * (3 - 2 * keep)
+    thickness = np.where(thickness > -0.025, -0.025 + (thickness + 0.025) * np.sqrt(keep), thickness)
+    return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
+
+
+def _one_piece(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Sink whatever is not connected with the crown: islands of shell on cheeks and throats."""
+    shown = np.concatenate([thickness > -0.012] * 3, axis=1)  # three turns, so that components may cross the seam
+    components, _ = ndimage.label(shown)
+    crown = np.setdiff1d(np.unique(components[: capsule.SPHERE_ROWS // 2]), [0])
+    kept = np.isin(components, crown).reshape(capsule.ROWS, 3, capsule.COLUMNS).any(1)
+    return np.where(kept, thickness, np.minimum(thickness, -0.025))
 
 
 @dataclass(frozen=True)
@@ -338,7 +355,7 @@ class _ShellSolver:
     skull: Float[np.ndarray, "rows columns"]
     bare_ears: Bool[np.ndarray, "rows columns"]
     head_faces: Int[np.ndarray, "f 3"]
-    is_long: bool
+    lowest_y: float
     config: HairShellConfig
 
     def solve(
@@ -349,7 +366,9 @@ class _ShellSolver:
         laplacian = _wrapped_laplacian()
         smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
         height = capsule.surface_points(self.skull)[..., 1]
-        hidden = (_front_of_face() | self.bare_ears | ((height < _NECK_CUT_Y) & (not self.is_long))).ravel()
+        seen, u, v = _seen(self.portrait, np.maximum(self.skull, 0.01))
+        seen_hair = (seen & self.labels.hair[v, u]).reshape(base.shape)
+        hidden = (_front_of_face(seen_hair) | self.bare_ears | (height < self.lowest_y)).ravel()
         thickness = base
         for _ in range(rounds):
             outline_weight, outline_target = self._outline_terms(thickness)

@@ -171,6 +171,49 @@ def _mixture_log_likelihood(
     return np.logaddexp.reduce(np.stack([*log_terms, uniform]), axis=0)
 
 
+def _expectation_maximisation(
+    pixels: Float[np.ndarray, "n 3"],
+    prior: Float[np.ndarray, "n 3"],
+    home: Bool[np.ndarray, "n 3"],
+    config: LabelConfig,
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Posterior of each class per pixel, and the log-likelihoods of the last round."""
+    posterior = prior
+    log_prior = np.log(np.clip(prior, 1e-4, 1.0))
+    likelihood = np.full_like(log_prior, -9.0)
+    for _ in range(config.rounds):
+        for k in range(3):
+            weight = home[:, k] * posterior[:, k] ** 2  # the sure pixels teach the colour model
+            if weight.sum() >= 20:
+                likelihood[:, k] = _mixture_log_likelihood(pixels, weight, config.components, pixels, rng)
+        log_posterior = log_prior + config.colour_weight * likelihood
+        log_posterior -= np.logaddexp.reduce(log_posterior, axis=1)[:, None]
+        posterior = np.exp(log_posterior)
+    return posterior, likelihood
+
+
+def _where_hair_hangs(
+    hair: Float[np.ndarray, " n"],
+    foreground: Bool[np.ndarray, "s s"],
+    core: Bool[np.ndarray, "s s"],
+    chin_row: float,
+    neck_row: float,
+) -> Bool[np.ndarray, "s s"]:
+    """Columns below the jaw into which hair reaches from beside the face; nothing for hair that ends at the ears."""
+    size = len(foreground)
+    image = np.zeros((size, size), bool)
+    image[foreground] = hair > 0.5
+    distance = neck_row - chin_row
+    band = slice(max(0, int(chin_row - 0.8 * distance)), max(1, int(chin_row - 0.1 * distance)))
+    enough = image[band].mean(0) > 0.6  # hair all along the jaw
+    face_columns = np.nonzero(core.any(0))[0]
+    enough[face_columns[0] : face_columns[-1] + 1] = False
+    spread = ndimage.binary_dilation(enough, iterations=size // 14)
+    below = np.arange(size)[:, None] > chin_row - 0.5 * distance
+    return below & spread[None, :] & (enough.sum() > size // 40)
+
+
 def label_portrait(
     portrait: Portrait, model: HeadModel, config: LabelConfig | None = None, *, seed: int = 0
 ) -> PortraitLabels:
@@ -216,20 +259,16 @@ def label_portrait(
         ],
         axis=1,
     )
-    posterior = prior[foreground]
-    log_prior = np.log(np.clip(posterior, 1e-4, 1.0))
-    for _ in range(config.rounds):
-        log_posterior = log_prior.copy()
-        for k in range(3):
-            weight = home[:, k] * posterior[:, k] ** 2  # the sure pixels teach the colour model
-            if weight.sum() < 20:
-                log_posterior[:, k] += -9.0 * config.colour_weight
-                continue
-            log_posterior[:, k] += config.colour_weight * _mixture_log_likelihood(
-                pixels, weight, config.components, pixels, rng
-            )
-        log_posterior -= np.logaddexp.reduce(log_posterior, axis=1)[:, None]
-        posterior = np.exp(log_posterior)
+    posterior, likelihood = _expectation_maximisation(pixels, prior[foreground], home, config, rng)
+    hanging = _where_hair_hangs(posterior[:, HAIR], foreground, core, chin_row, neck_row)[foreground]
+    if hanging.any() and home[:, HAIR].sum() > 20:
+        # Long hair lies on the shoulders: there it is as likely as cloth, and cloth does not learn from it.
+        usual = np.percentile(likelihood[home[:, HAIR], HAIR], 10)
+        hair_like = hanging & (likelihood[:, HAIR] > usual)
+        home[:, CLOTH] &= ~hair_like
+        prior_here = prior[foreground]
+        prior_here[hanging] = np.array([0.03, 0.5, 0.47])
+        posterior, _ = _expectation_maximisation(pixels, prior_here, home, config, rng)
 
     probability = np.zeros((size, size, 3), np.float32)
     probability[foreground] = posterior

@@ -248,7 +248,7 @@ def paint_prior(
         place = (texels.rows[selected] - y, texels.columns[selected] - x)
         seen = _tile_images(place, own, selected, (height, width))
         reflected = _tile_images(place, mirrored, selected, (height, width))
-        fallback = hair_mean if material == MATERIAL_HAIR else _class_mean(portrait, labels.cloth)
+        fallback = hair_mean if material == MATERIAL_HAIR else _cloth_colour(portrait, labels)
         colour, trust = paint(seen, reflected, fallback, config, seed)
         texture[y : y + height, x : x + width] = colour
         confidence[y : y + height, x : x + width] = trust
@@ -267,6 +267,15 @@ def _class_mean(portrait: Portrait, mask) -> Float[np.ndarray, " 3"]:
     if solid.sum() < 20:
         return np.median(portrait.foreground_unit[portrait.alpha_unit > 0.5].reshape(-1, 3), axis=0)
     return np.median(portrait.foreground_unit[solid], axis=0)
+
+
+def _cloth_colour(portrait: Portrait, labels: PortraitLabels) -> Float[np.ndarray, " 3"]:
+    """Typical colour of the clothes; where none are seen, that of the lowest pixels that are not skin."""
+    if labels.cloth.sum() > 100:
+        return _class_mean(portrait, labels.cloth)
+    rows = np.nonzero((portrait.alpha_unit > 0.9).any(1))[0]
+    lowest = np.arange(portrait.rgb.shape[0])[:, None] > rows[-1] - portrait.rgb.shape[0] // 12
+    return _class_mean(portrait, lowest & ~labels.skin)
 
 
 def _chroma(colour: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:

@@ -47,7 +47,10 @@ def _faces() -> Int[np.ndarray, "f 3"]:
 def _observed_extent(
     portrait: Portrait, labels: PortraitLabels, points_world: Float[np.ndarray, "rows 3"]
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Left and right outline of the body at each row's height, world units from the axis; NaN where it is unknown."""
+    """Left and right outline of the body at each row's height, world units from the axis; NaN where it is unknown.
+
+    Where the body runs out of the picture the border is returned with the typical shoulder as its least width.
+    """
     size = portrait.rgb.shape[0]
     camera = portrait.head.camera
     units_per_px = 2.7 / float(camera.focal_px[0, 0])
@@ -65,10 +68,15 @@ def _observed_extent(
         first, last = columns[0], columns[-1]
         hair = labels.hair[row]
         border = 3
-        if first > picture[0] + border and not hair[:first].any():
-            left[i] = (first - u) * units_per_px
-        if last < picture[-1] - border and not hair[last:].any():
-            right[i] = (last + 1 - u) * units_per_px
+        typical = float(np.interp(points_world[i, 1], _TYPICAL_Y, _TYPICAL_HALF_WIDTH))
+        left[i], right[i] = (first - u) * units_per_px, (last + 1 - u) * units_per_px
+        if first <= picture[0] + border or hair[:first].any():
+            left[i] = min(left[i], -typical)
+        if last >= picture[-1] - border or hair[last:].any():
+            right[i] = max(right[i], typical)
+    below = np.nonzero(np.isfinite(left))[0]
+    if len(below):  # below the picture the body is at least as wide as where it left it
+        left[below[-1] + 1 :], right[below[-1] + 1 :] = left[below[-1]], right[below[-1]]
     return left, right
 
 
