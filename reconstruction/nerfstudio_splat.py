@@ -90,6 +90,7 @@ class HeadSplatModel(SplatfactoModel):
         self.crop_box: OrientedBox | None = None
         self.front_view = FrontView()
         self.info: dict[str, Any] = {}
+        self.pictures: dict[tuple[int, int, int], Tensor] = {}
         self.step = 0
 
     @property
@@ -218,17 +219,28 @@ class HeadSplatModel(SplatfactoModel):
     def _target(self, outputs: dict[str, Any], batch: dict[str, Any]) -> Float[Tensor, "h w 4"]:
         """The view's picture over the background of the render, and its alpha, at the size of the render."""
         if "target" not in outputs:
-            image = batch["image"].to(self.device)
-            image = image.float() / 255 if image.dtype == torch.uint8 else image
-            alpha = image[..., 3:] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
-            target = torch.cat([image[..., :3] * alpha, alpha], dim=-1)
-            size = tuple(outputs["rgb"].shape[:2])
-            if tuple(target.shape[:2]) != size:
-                smaller = torch.nn.functional.interpolate(target.permute(2, 0, 1)[None], size=size, mode="area")
-                target = smaller[0].permute(1, 2, 0)
-            over = target[..., :3] + (1 - target[..., 3:]) * outputs["background"]
-            outputs["target"] = torch.cat([over, target[..., 3:]], dim=-1)
+            picture = self._premultiplied(batch, tuple(outputs["rgb"].shape[:2]))
+            over = picture[..., :3] + (1 - picture[..., 3:]) * outputs["background"]
+            outputs["target"] = torch.cat([over, picture[..., 3:]], dim=-1)
         return outputs["target"]
+
+    def _premultiplied(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "h w 4"]:
+        """Colour times alpha, and alpha, averaged over areas; training pictures are kept until the size changes."""
+        key = (int(batch["image_idx"]), *size)
+        if self.training and key in self.pictures:
+            return self.pictures[key]
+        image = batch["image"].to(self.device)
+        image = image.float() / 255 if image.dtype == torch.uint8 else image
+        alpha = image[..., 3:] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
+        picture = torch.cat([image[..., :3] * alpha, alpha], dim=-1)
+        if tuple(picture.shape[:2]) != size:
+            smaller = torch.nn.functional.interpolate(picture.permute(2, 0, 1)[None], size=size, mode="area")
+            picture = smaller[0].permute(1, 2, 0).contiguous()
+        if self.training:
+            if self.pictures and next(iter(self.pictures))[1:] != size:
+                self.pictures.clear()
+            self.pictures[key] = picture
+        return picture
 
     @torch.no_grad()
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
