@@ -83,10 +83,13 @@ def _read_ply(path: Path) -> tuple[Splats, Provenance]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}") from error
-    provenance = splat_ply.decode_provenance(data)
+    try:
+        splats, provenance = splat_ply.decode(data), splat_ply.decode_provenance(data)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if provenance is None:
         provenance = Provenance("unknown", "unknown", 0, "unknown", "unknown", "Gaussian splats of unknown origin")
-    return splat_ply.decode(data), provenance
+    return splats, provenance
 
 
 def _load_run(config_path: Path) -> tuple[Splats, Path]:

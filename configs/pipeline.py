@@ -57,7 +57,7 @@ def run_pipeline(command: RunCommand, *, track: Track = silent, notify: Notify =
     Raises:
         InputError: the picture or a setting cannot be used, or the folder cannot be written.
     """
-    preset, device = _checked(command.preset), choose_device(command.device)
+    preset, device = _checked(command), choose_device(command.device)
     with exclusive_run(command.output):
         record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
         portrait, views, files = _portrait_to_views(command, preset, record, track, notify)
@@ -71,7 +71,7 @@ def run_pipeline(command: RunCommand, *, track: Track = silent, notify: Notify =
 
 def make_views(command: ViewsCommand, *, track: Track = silent, notify: Notify = ignore) -> tuple[Path, ...]:
     """The aligned portrait, the mesh and the data set; arguments and errors as `run_pipeline`."""
-    preset = _checked(command.preset)
+    preset = _checked(command)
     with exclusive_run(command.output):
         record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
         portrait, _, files = _portrait_to_views(command, preset, record, track, notify)
@@ -80,7 +80,7 @@ def make_views(command: ViewsCommand, *, track: Track = silent, notify: Notify =
 
 def fit_dataset(command: FitCommand, *, track: Track = silent) -> tuple[Path, ...]:
     """Splats and contact sheet from a data set on disk; errors as `run_pipeline`."""
-    preset, device = _checked(command.preset), choose_device(command.device)
+    preset, device = _checked(command), choose_device(command.device)
     nested = command.data / DATASET_NAME
     folder = nested if (nested / TRANSFORMS).is_file() else command.data
     with exclusive_run(command.output):
@@ -155,12 +155,14 @@ def _portrait_to_views(
     return portrait, views, (portrait_path, mesh_path, dataset_path)
 
 
-def _checked(preset: Preset) -> Preset:
-    """The preset if every number is in its range."""
-    sentence = preset.out_of_range()
+def _checked(command: FitCommand | ViewsCommand) -> Preset:
+    """The numbers in force if every one of them, and the seed, is in its range."""
+    sentence = command.preset.out_of_range()
+    if not 0 <= command.seed < 2**32:
+        sentence = sentence or f"expected --seed from 0 to {2**32 - 1}, got {command.seed}"
     if sentence:
         raise InputError(f"Cannot start: {sentence}")
-    return preset
+    return command.preset
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from dp360.generation import InputError
+from dp360.generation.files import write_errors_for_people
 from dp360.reconstruction.dataset import TRANSFORMS, read_confidence
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModelConfig, with_iterations
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
@@ -48,12 +49,15 @@ class PortraitTrainerConfig(HeadTrainerConfig):
         """Make or find the data set and settle the rest; ns-train calls this before it saves the configuration.
 
         Raises:
-            SystemExit: the portrait or the data set cannot be used; the reason stands on the error stream.
+            SystemExit: the portrait or the data set cannot be used, or the run's folder cannot be made; the reason
+                stands on the error stream.
         """
         with errors_for_people():
             super().set_timestamp()
             self.data = self._find_data(self.data or self.pipeline.datamanager.data)
             self.pipeline.datamanager.data = self.data
+            with write_errors_for_people(self.get_base_dir()):
+                self.get_base_dir().mkdir(parents=True, exist_ok=True)
 
     def _find_data(self, data: Path | None) -> Path:
         """The data set's folder, absolute: the one given, or made from the portrait under the output folder."""

@@ -1,4 +1,8 @@
-"""Small splats and views that several exporters are tried on."""
+"""Small splats and views that several exporters are tried on, and disks that are full or read-only."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,3 +57,29 @@ def views(ball: Splats, surface: PointCloud, provenance: Provenance) -> ViewSet:
     cameras = orbit(16, size_px=48)
     names = tuple(f"ring_{i:03d}" for i in range(16))
     return ViewSet(splat_pictures(ball, cameras), cameras, torch.ones(16), names, surface, provenance)
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A function: the folder of a new memory file system with mount options such as `size=1m` or `ro`.
+
+    Skips the test where mounting is not permitted.
+    """
+    mounted: list[Path] = []
+
+    def make(options: str) -> Path:
+        folder = tmp_path / f"disk_{len(mounted)}"
+        folder.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=20)
+        except FileNotFoundError:
+            pytest.skip("needs the program mount")
+        if done.returncode:
+            pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=20)

@@ -4,41 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dp360.generation import InputError
 from dp360.generation.files import directory_written_atomically, write_bytes_atomically
-
-
-def mounted(path: Path, options: str) -> Iterator[Path]:
-    """A small memory file system at `path` for the length of a test; skips where mounting is not permitted."""
-    path.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
-    try:
-        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=20)
-    except FileNotFoundError:
-        pytest.skip("needs the program mount")
-    if done.returncode:
-        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=20)
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """One megabyte in all."""
-    yield from mounted(tmp_path / "full", "size=1m")
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Path]:
-    yield from mounted(tmp_path / "read_only", "ro")
 
 
 def names(folder: Path) -> list[str]:
@@ -107,7 +79,8 @@ def test_a_folder_one_may_not_write_to(tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
 
 
-def test_a_real_full_disk(full_disk: Path) -> None:
+def test_a_real_full_disk(make_disk: Callable[[str], Path]) -> None:
+    full_disk = make_disk("size=1m")
     (full_disk / "head.ply").write_bytes(b"earlier")
     with pytest.raises(InputError, match="the disk is full"):
         write_bytes_atomically(full_disk / "head.ply", b"x" * 2_000_000)
@@ -116,7 +89,8 @@ def test_a_real_full_disk(full_disk: Path) -> None:
     assert (full_disk / "head.ply").read_bytes() == b"earlier" and names(full_disk) == ["head.ply"]
 
 
-def test_a_real_read_only_file_system(read_only: Path) -> None:
+def test_a_real_read_only_file_system(make_disk: Callable[[str], Path]) -> None:
+    read_only = make_disk("ro")
     for path in (read_only / "head.ply", read_only / "new" / "head.ply"):
         with pytest.raises(InputError, match="the file system is read-only"):
             write_bytes_atomically(path, b"1")
