@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
-from dp360.generation.cameras import Cameras, look_at_origin
+from dp360.generation.cameras import PANOHEAD_RADIUS, Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.head_model import FACE_OVAL_LANDMARKS, HeadModel, fit_landmarks
+from dp360.generation.head_model import FACE_OVAL_LANDMARKS, HeadModel, fit_landmarks, view_terms
 from dp360.generation.mesh_raster import box_downsample, interpolate, rasterize_mesh
 from dp360.generation.portrait.face_detection import FaceNetworks, find_faces
 from dp360.generation.prior.capsule import grid_rays, opened_skull_radius, outermost_radius
@@ -73,8 +73,14 @@ class BuildConfig:
     """Views of each identity, degrees."""
     identity_sigma: float = 0.7
     """Spread of the random identities, standard deviations of the model."""
+    turned_identities: int = 28
+    """Random identities that the landmarks' dependence on the view is measured on, every other one smiling."""
+    views_per_identity: int = 4
+    """Random views of each of those."""
+    largest_view_deg: tuple[float, float] = (40.0, 20.0)
+    """Largest yaw and pitch of the random views, degrees."""
     seed: int = 0
-    """Seed of the identities."""
+    """Seed of the identities and views."""
 
 
 def read_shape(data: Path) -> Arrays:
@@ -166,6 +172,12 @@ def mirror_map(shape: Arrays) -> Arrays:
     return {"mirror_faces": mirror_faces, "mirror_weights": mirror_weights}
 
 
+def landmarks68(data: Path) -> Int[np.ndarray, " 68"]:
+    """Vertices of the usual 68 facial landmarks."""
+    indices = json.loads((data / "ict_facekit" / "vertex_indices.json").read_text())
+    return np.array(indices["idx_to_landmark_verts"])
+
+
 def painted_colours(shape: Arrays, landmarks68: Int[np.ndarray, " 68"]) -> Float[np.ndarray, "v 3"]:
     """Colours by which a face detector recognises the bare head: lips, brows, irises, mouth and a cap of hair."""
     from matplotlib.path import Path as Polygon
@@ -226,8 +238,7 @@ def render_painted(
 
 def landmark_correspondence(shape: Arrays, data: Path, config: BuildConfig) -> Arrays:
     """Where mediapipe's 478 landmarks lie on the neutral head: medians over renders of random identities."""
-    indices = json.loads((data / "ict_facekit" / "vertex_indices.json").read_text())
-    colours = painted_colours(shape, np.array(indices["idx_to_landmark_verts"]))
+    colours = painted_colours(shape, landmarks68(data))
     neutral, faces, part = shape["neutral"].astype(np.float64), shape["faces"], shape["part"]
     modes = shape["identity_basis"].astype(np.float32) * shape["identity_scale"][:, None, None]
     rng = np.random.default_rng(config.seed)
@@ -290,6 +301,65 @@ def landmark_correspondence(shape: Arrays, data: Path, config: BuildConfig) -> A
     }
 
 
+def landmark_view_offset(shape: Arrays, data: Path, config: BuildConfig) -> Arrays:
+    """How the detected landmarks move against the projected ones with the view.
+
+    Positions are compared in the camera's frame at the depth of the model's landmark, mediapipe's relative depth with
+    the mean removed, and turned into the head's frame; a robust least-squares fit gives the coefficients of
+    `view_terms`. Each render counts a second time as its mirror image.
+    """
+    model = bald_model(shape)
+    colours = painted_colours(shape, landmarks68(data))
+    smile = np.isin(model.expression_names, ["mouthSmile_L", "mouthSmile_R"])
+    jaw = np.isin(model.expression_names, ["jawOpen"])
+    rng = np.random.default_rng([config.seed, 1])
+    offsets, terms, mirrored_terms = [], [], []
+    with FaceNetworks() as networks:
+        for number in range(config.turned_identities):
+            identity = rng.normal(0.0, config.identity_sigma, len(model.identity_basis))
+            expression = (number % 2) * (rng.uniform(0.2, 0.7) * smile + rng.uniform(0.0, 0.25) * jaw)
+            vertices = model.vertices(identity, expression)
+            on_head = model.landmarks(vertices)
+            for yaw_rad, pitch_rad in np.radians(
+                rng.uniform(-1, 1, (config.views_per_identity, 2)) * config.largest_view_deg
+            ):
+                camera = look_at_origin([yaw_rad], [pitch_rad])
+                found = find_faces(render_painted(vertices, model.faces, colours, camera), networks)
+                if not found:
+                    continue
+                R_camera_world = camera.T_camera_world[0, :3, :3].numpy()
+                expected = on_head @ R_camera_world.T
+                units_per_px = 1 / camera.focal_px[0].numpy()
+                seen = found[0].landmarks_px.copy()
+                seen[:, :2] = (seen[:, :2] - camera.principal_px[0].numpy()) * units_per_px
+                seen[:, :2] *= expected[:, 2:] + PANOHEAD_RADIUS
+                seen[:, 2] *= units_per_px[0] * PANOHEAD_RADIUS
+                seen[:, 2] += expected[:, 2].mean() - seen[:, 2].mean()
+                offsets.append((seen - expected) @ R_camera_world)
+                terms.append(view_terms(yaw_rad, pitch_rad))
+                mirrored_terms.append(view_terms(-yaw_rad, pitch_rad))
+
+    opposite = model.landmarks(model.neutral) * [-1, 1, 1]
+    _, partner = linear_sum_assignment(np.linalg.norm(opposite[:, None] - opposite * [-1, 1, 1], axis=-1))
+    measured = np.array(offsets)
+    measured = np.concatenate([measured, measured[:, partner] * [-1, 1, 1]])
+    A = np.array(terms + mirrored_terms)
+    ridge = np.diag([1e-6, 0.3, 0.3, 0.3, 0.3, 0.3])
+    trust = np.ones(measured.shape[:2])
+    for _ in range(6):
+        H = np.einsum("nk,nl,nj->lkj", A, trust, A) + ridge
+        coefficients = np.linalg.solve(H, np.einsum("nk,nl,nlc->lkc", A, trust, measured))
+        left = np.linalg.norm(measured - np.einsum("nk,lkc->nlc", A, coefficients), axis=2)
+        trust = 1 / (1 + (left / 0.01) ** 2)
+    to_mm = 10 / UNITS_PER_CM
+    before = np.median(np.linalg.norm(measured, axis=2))
+    print(
+        f"views: {len(offsets)} of {config.turned_identities * config.views_per_identity} renders detected; landmarks "
+        f"off by {before * to_mm:.2f} mm (median) before, {np.median(left) * to_mm:.2f} mm after"
+    )
+    return {"landmark_view_offset": coefficients.transpose(0, 2, 1).astype(np.float16)}
+
+
 def similarity(
     source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]
 ) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]]:
@@ -335,6 +405,7 @@ def bald_model(shape: Arrays) -> HeadModel:
         landmark_weights=shape["landmark_weights"].astype(np.float64),
         landmark_spread=shape["landmark_spread"].astype(np.float64),
         landmark_valid=shape["landmark_valid"],
+        landmark_view_offset=shape.get("landmark_view_offset", np.zeros((478, 3, 6))).astype(np.float64),
         hair_templates=np.zeros((0, 112, 128), dtype=np.float32),
         hair_template_names=(),
         version=VERSION,
@@ -405,6 +476,7 @@ def main(config: BuildConfig) -> None:
     shape = read_shape(config.data)
     shape |= mirror_map(shape)
     shape |= landmark_correspondence(shape, config.data, config)
+    shape |= landmark_view_offset(shape, config.data, config)
     shape |= {
         "version": np.array(VERSION),
         "licence": np.array(

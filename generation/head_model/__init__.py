@@ -7,3 +7,4 @@ from .landmark_fit import fit_landmarks as fit_landmarks
 from .landmark_fit import mean_head_fit as mean_head_fit
 from .model import HeadModel as HeadModel
 from .model import load_head_model as load_head_model
+from .model import view_terms as view_terms

@@ -3,6 +3,10 @@
 Gauss-Newton over identity, expression, rotation, focal length and principal point. The distance between camera and
 head stays at 2.7 world units (PanoHead's radius): one picture does not tell distance from focal length apart, and the
 scale of the image takes up the rest.
+
+The detector does not see a landmark at one place of the skin: it slides with the view, is guessed where the face turns
+away, and nods are understated. That systematic part is in the model (`HeadModel.landmark_view_offset`) and is added to
+the landmarks for the view reached so far, in each step.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ class LandmarkFitConfig:
     """Weight of the standard normal prior on identity modes."""
     expression_ridge: float = 1.5
     """Weight of the prior on expressions (standard deviation about 0.4)."""
-    depth_weight: float = 0.25
+    depth_weight: float = 0.1
     """Weight of mediapipe's relative depth against its 2D positions."""
     oval_weight: float = 0.35
     """Weight of the face oval, whose landmarks slide with the view."""
@@ -60,7 +64,13 @@ class HeadFit:
     camera: Cameras
     """One camera: pose, focal length and principal point of the picture the landmarks were found in."""
     residual_px: Float[np.ndarray, " l"]
-    """Reprojection error of each landmark, pixels of that picture; zeros when there were no landmarks."""
+    """Reprojection error of each landmark, the detector's offset included, pixels of that picture; zeros without
+    landmarks."""
+
+    def detected_landmarks_world(self, model: HeadModel) -> Float[np.ndarray, "l 3"]:
+        """The landmarks where the detector sees them from this camera, canonical frame, world units."""
+        R_camera_world = self.camera.T_camera_world[0, :3, :3].numpy()
+        return model.landmarks(self.vertices_world) + model.landmark_offsets(*_camera_direction(R_camera_world))
 
     def in_picture(self, scale: float, offset_px: tuple[float, float], width: int, height: int) -> HeadFit:
         """The same head in a picture whose pixels are `scale * old + offset_px` (a crop)."""
@@ -88,6 +98,12 @@ def _initial_pose(
     R = U @ np.diag([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))]) @ Vt
     pixels_per_unit = float(np.sqrt((target**2).sum() / (source**2).sum()))
     return R @ _FLIP_YZ, pixels_per_unit
+
+
+def _camera_direction(R_camera_world: Float[np.ndarray, "3 3"]) -> tuple[float, float]:
+    """Azimuth and elevation of the camera that looks at the head's middle, radians."""
+    x, y, z = -R_camera_world[2]
+    return float(np.arctan2(x, z)), float(np.arctan2(y, np.hypot(x, z)))
 
 
 def fit_landmarks(
@@ -136,6 +152,7 @@ def fit_landmarks(
     for _ in range(config.iterations):
         units_per_px = PANOHEAD_RADIUS / focal
         points = base + np.tensordot(identity, identity_basis, 1) + np.tensordot(expression, expression_basis, 1)
+        points = points + model.landmark_offsets(*_camera_direction(R))
         p = points @ R.T
         z = p[:, 2] + PANOHEAD_RADIUS
         normalised = p[:, :2] / z[:, None]
@@ -175,7 +192,7 @@ def fit_landmarks(
         focal = focal * float(np.exp(np.clip(step[-3], -0.3, 0.3)))
 
     vertices = model.vertices(identity, expression)
-    p = model.landmarks(vertices) @ R.T
+    p = (model.landmarks(vertices) + model.landmark_offsets(*_camera_direction(R))) @ R.T
     reprojected = focal * p[:, :2] / (p[:, 2:] + PANOHEAD_RADIUS) + principal
     residual_px = np.linalg.norm(reprojected - landmarks_px[:, :2], axis=1)
     return HeadFit(identity, expression, vertices, _camera(R, focal, principal, width, height), residual_px)

@@ -18,6 +18,8 @@ PART_FACE, PART_CRANIUM_NECK, PART_MOUTH_SOCKET = 0, 1, 2
 PART_EYE_SOCKET_LEFT, PART_EYE_SOCKET_RIGHT = 3, 4
 PART_GUMS, PART_TEETH = 5, 6
 PART_EYEBALL_LEFT, PART_EYEBALL_RIGHT = 7, 8
+LARGEST_VIEW_RAD = (0.70, 0.35)
+"""Largest azimuth and elevation, radians, whose landmark offsets were measured; the offsets stay constant beyond."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class HeadModel:
     """Standard deviation of the correspondence, world units: how far the landmark slides over identities."""
     landmark_valid: Bool[np.ndarray, " l"]
     """Landmarks with a usable correspondence."""
+    landmark_view_offset: Float[np.ndarray, "l 3 6"]
+    """How far from that place the detector sees the landmark: coefficients of `view_terms`, canonical frame."""
     hair_templates: Float[np.ndarray, "k rows columns"]
     """Thickness of typical hair over the skull on the capsule grid of `generation.prior.capsule`, world units."""
     hair_template_names: tuple[str, ...]
@@ -75,9 +79,23 @@ class HeadModel:
         """The 478 landmarks on a head given by its vertices."""
         return (vertices_world[self.landmark_vertices] * self.landmark_weights[..., None]).sum(1)
 
+    def landmark_offsets(self, azimuth_rad: float, elevation_rad: float) -> Float[np.ndarray, "l 3"]:
+        """What the detector adds to the 478 landmarks in a view, world units, canonical frame.
+
+        Args:
+            azimuth_rad, elevation_rad: where the camera stands, as in `generation.cameras`.
+        """
+        return self.landmark_view_offset @ view_terms(azimuth_rad, elevation_rad)
+
     def faces_of(self, *parts: int) -> Int[np.ndarray, "g 3"]:
         """Triangles all of whose vertices belong to the given parts."""
         return self.faces[np.isin(self.part[self.faces], parts).all(1)]
+
+
+def view_terms(azimuth_rad: float, elevation_rad: float) -> Float[np.ndarray, " 6"]:
+    """The quadratic polynomial of a view: 1, a, e, a^2, a e, e^2, with angles held in the measured range."""
+    a, e = np.clip([azimuth_rad, elevation_rad], np.negative(LARGEST_VIEW_RAD), LARGEST_VIEW_RAD)
+    return np.array([1.0, a, e, a * a, a * e, e * e])
 
 
 @functools.lru_cache(maxsize=1)
@@ -116,6 +134,7 @@ def load_head_model() -> HeadModel:
         landmark_weights=arrays["landmark_weights"].astype(np.float64),
         landmark_spread=arrays["landmark_spread"].astype(np.float64),
         landmark_valid=arrays["landmark_valid"].astype(bool),
+        landmark_view_offset=arrays["landmark_view_offset"].astype(np.float64),
         hair_templates=arrays.get("hair_templates", np.zeros((0, 112, 128))).astype(np.float32),
         hair_template_names=tuple(str(n) for n in arrays.get("hair_template_names", np.zeros(0, "U1"))),
         version=str(arrays.get("version", "0")),

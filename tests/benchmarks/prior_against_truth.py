@@ -17,11 +17,14 @@ did.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -74,6 +77,8 @@ RECIPES = (
                     hair_colour="black", eyebrows="eyebrow006", clothes=("male_casualsuit03",)),
 )
 # fmt: on
+OWN_MODEL = "parametric model"
+"""Family of the heads that are drawn from our own model."""
 BUSTS = ("White_F_3_Casual", "Black_M_2_Casual", "MENA_M_1_Casual", "Asian_F_2_Casual")
 
 
@@ -91,6 +96,8 @@ class BenchmarkConfig:
     """Which heads, for a quick look."""
     pose_heads: tuple[int, ...] = (0, 2, 4, 6, 8, 9)
     """Heads of the camera table."""
+    own_pose_heads: int = 4
+    """Random heads of the parametric model in the camera table, whose true pose is unambiguous."""
     seed: int = 0
     """Seed of the prior."""
 
@@ -297,28 +304,58 @@ def mean_rotation(rotations: Iterable[Float[np.ndarray, "3 3"]]) -> Float[np.nda
     return U @ np.diag([1, 1, np.linalg.det(U @ Vt)]) @ Vt
 
 
+def build_script() -> ModuleType:
+    """`scripts/build_head_model.py` as a module: it paints and renders bare heads of the model."""
+    path = Path(__file__).parents[2] / "scripts" / "build_head_model.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def pose_pictures(
+    config: BenchmarkConfig, cameras: Cameras
+) -> Iterator[tuple[str, str, list[Float32[np.ndarray, "h w 3"]]]]:
+    """Family, name and pictures of each head of the camera table."""
+    for number in config.pose_heads:
+        head = benchmark_head(config.data, number)
+        rgb, alpha = render(head, cameras)
+        yield head.assets[0].split("/")[0], head.name, [on_white(c, o) for c, o in zip(rgb, alpha)]
+    if config.own_pose_heads:
+        build, model = build_script(), load_head_model()
+        colours = build.painted_colours({"neutral": model.neutral, "part": model.part}, build.landmarks68(config.data))
+        rng = np.random.default_rng(777)  # not the seed that the model was measured with
+        for k in range(config.own_pose_heads):
+            identity = rng.normal(0.0, 0.7, len(model.identity_basis))
+            vertices = model.vertices(identity, np.zeros(len(model.expression_basis)))
+            pictures = [build.render_painted(vertices, model.faces, colours, camera) for camera in cameras]
+            yield OWN_MODEL, f"model_{k}", [(p / 255).astype(np.float32) for p in pictures]
+
+
 def measure_poses(config: BenchmarkConfig) -> list[dict]:
     """Recovered against intended camera for turned and nodding portraits.
 
-    The offset between an asset family's "straight ahead" and our model's is one constant rotation, the mean over the
-    family's heads at yaw 0; it is removed in `error_deg` and kept in `raw_error_deg`.
+    "Straight ahead" of a composed head is not that of our model. `error_deg`: without one constant rotation per asset
+    family, the mean over the family's heads at yaw 0. `relative_error_deg`: without the rotation of the head's own
+    portrait at yaw 0, thus the recovered turn away from it. `raw_error_deg`: nothing removed. Heads of the model
+    itself have no such ambiguity, and nothing is removed from their `error_deg`.
     """
     angles = [(yaw, 0) for yaw in (-35, -25, -15, 0, 15, 25, 35)] + [(0, -15), (0, 15)]
     cameras = look_at_origin(np.deg2rad([a for a, _ in angles]), np.deg2rad([e for _, e in angles]))
     rows: list[dict] = []
-    for number in config.pose_heads:
-        head = benchmark_head(config.data, number)
-        rgb, alpha = render(head, cameras)
-        for (yaw, pitch), camera, c, o in zip(angles, cameras, rgb, alpha):
-            path = config.output / "poses" / f"{number:02d}_yaw{yaw:+03d}_pitch{pitch:+03d}.png"
-            write_png(path, on_white(c, o))
+    for family, name, pictures in pose_pictures(config, cameras):
+        for (yaw, pitch), camera, picture in zip(angles, cameras, pictures):
+            path = config.output / "poses" / f"{name}_yaw{yaw:+03d}_pitch{pitch:+03d}.png"
+            write_png(path, picture)
             portrait = prepare_portrait(path, PortraitConfig(crop="standard"))
             R_fit = portrait.head.camera.T_camera_world[0, :3, :3].numpy()
             R_true = camera.T_camera_world[0, :3, :3].numpy()
             rows.append(
                 {
-                    "head": head.name,
-                    "family": head.assets[0].split("/")[0],
+                    "head": name,
+                    "family": family,
                     "yaw_deg": yaw,
                     "pitch_deg": pitch,
                     "R_true_fit": R_true.T @ R_fit,
@@ -327,12 +364,15 @@ def measure_poses(config: BenchmarkConfig) -> list[dict]:
             )
     for family in {row["family"] for row in rows}:
         own = [row for row in rows if row["family"] == family]
-        ahead = mean_rotation(r["R_true_fit"] for r in own if r["yaw_deg"] == 0 and r["pitch_deg"] == 0)
+        front = {r["head"]: r["R_true_fit"] for r in own if r["yaw_deg"] == 0 and r["pitch_deg"] == 0}
+        ahead = np.eye(3) if family == OWN_MODEL else mean_rotation(front.values())
         for row in own:
+            row["relative_error_deg"] = rotation_angle_deg(row["R_true_fit"] @ front[row["head"]].T)
             row["convention_offset_deg"] = rotation_angle_deg(ahead)
             row["error_deg"] = rotation_angle_deg(row["R_true_fit"] @ ahead.T)
             row["raw_error_deg"] = rotation_angle_deg(row["R_true_fit"])
-            row["R_true_fit"] = row["R_true_fit"].tolist()
+    for row in rows:
+        row["R_true_fit"] = row["R_true_fit"].tolist()
     return rows
 
 
@@ -378,30 +418,48 @@ def head_table(results: list[dict]) -> str:
 
 
 def pose_table(rows: list[dict]) -> str:
-    """Errors by pose, then the worst."""
-    lines = [
+    """Errors by pose, then the worst; composed heads, then heads of the model itself."""
+    text = [
         "### Recovered camera",
         "",
         "Angle between the intended and the recovered camera. `error`: one constant rotation per asset family (the",
-        "mean at yaw 0) removed; `raw`: nothing removed. Reprojection at 512 px.",
-        "",
-        "| yaw, pitch | error mean | error max | raw mean | reprojection median | p90 |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "mean at yaw 0) removed, none for heads of the model itself; `relative`: the rotation of the head's own",
+        "portrait at yaw 0 removed; `raw`: nothing removed. Reprojection at 512 px.",
+    ]
+    for title, chosen in (
+        ("Composed heads", [r for r in rows if r["family"] != OWN_MODEL]),
+        ("Heads of the parametric model", [r for r in rows if r["family"] == OWN_MODEL]),
+    ):
+        if chosen:
+            text += ["", f"{title}:", "", *_pose_lines(chosen)]
+    return "\n".join(text)
+
+
+def _pose_lines(rows: list[dict]) -> list[str]:
+    """The table of one group of heads."""
+    lines = [
+        "| yaw, pitch | error mean | error max | relative mean | relative max | raw mean | reprojection median | p90 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for pose in sorted({(r["yaw_deg"], r["pitch_deg"]) for r in rows}):
         own = [r for r in rows if (r["yaw_deg"], r["pitch_deg"]) == pose]
-        error, raw = [r["error_deg"] for r in own], [r["raw_error_deg"] for r in own]
+        error, relative, raw = ([r[f"{kind}error_deg"] for r in own] for kind in ("", "relative_", "raw_"))
         px = np.median([r["reprojection_px"]["median"] for r in own])
         p90 = np.median([r["reprojection_px"]["p90"] for r in own])
         lines.append(
-            f"| {pose[0]:+d}, {pose[1]:+d} | {np.mean(error):.2f} | {max(error):.2f} | {np.mean(raw):.2f} "
-            f"| {px:.2f} | {p90:.2f} |"
+            f"| {pose[0]:+d}, {pose[1]:+d} | {np.mean(error):.2f} | {max(error):.2f} | {np.mean(relative):.2f} "
+            f"| {max(relative):.2f} | {np.mean(raw):.2f} | {px:.2f} | {p90:.2f} |"
         )
     offsets = {r["family"]: r["convention_offset_deg"] for r in rows}
     worst = max(r["error_deg"] for r in rows)
     named = ", ".join(f"{family} {angle:.1f}" for family, angle in sorted(offsets.items()))
-    lines += ["", f"Largest error {worst:.2f} degrees over {len(rows)} portraits; constant rotation removed: {named}."]
-    return "\n".join(lines)
+    mean, relative = (np.mean([r[f"{kind}error_deg"] for r in rows]) for kind in ("", "relative_"))
+    lines += [
+        "",
+        f"{len(rows)} portraits: mean error {mean:.2f} degrees, largest {worst:.2f}; relative {relative:.2f}. Constant "
+        f"rotation removed: {named}.",
+    ]
+    return lines
 
 
 def main(config: BenchmarkConfig) -> None:

@@ -34,9 +34,9 @@ def portrait(photograph: Path) -> Portrait:
 
 
 def reprojected_px(portrait: Portrait) -> np.ndarray:
-    """The fitted head's landmarks in the crop."""
+    """The fitted head's landmarks in the crop, where the detector sees them."""
     camera = portrait.head.camera
-    points = load_head_model().landmarks(portrait.head.vertices_world)
+    points = portrait.head.detected_landmarks_world(load_head_model())
     T = camera.T_camera_world[0].numpy()
     p = points @ T[:3, :3].T + T[:3, 3]
     return camera.focal_px[0].numpy() * p[:, :2] / p[:, 2:] + camera.principal_px[0].numpy()
