@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .numba_pool import numba_pool
+from dp360.generation.numba_pool import numba_pool
 
 WINDOW = 11
 REACH = WINDOW - 1

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..numba_pool import numba_pool
+from dp360.generation.numba_pool import numba_pool
+
 from . import projection, tiles
 
 
