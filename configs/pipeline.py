@@ -105,6 +105,9 @@ def fit_views(
 
     config = SplatFitConfig(iterations=iterations)
     generator = torch.Generator().manual_seed(seed)
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)  # numba does the heavy work; torch's idle threads would spin beside it
     try:
         return fit_splats(views, config, generator, track=track, on_iteration=remember, device=device)
     except KeyboardInterrupt:
@@ -114,6 +117,8 @@ def fit_views(
             provenance = replace(views.provenance, settings=settings)
             write_bytes_atomically(output / SPLATS_NAME, splat_ply.encode(splats, provenance))
         raise
+    finally:
+        torch.set_num_threads(threads)
 
 
 def choose_device(device: Device) -> str:

@@ -11,6 +11,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 
 from dp360.generation import InputError
@@ -198,6 +199,12 @@ class PortraitTrainer(HeadTrainer):
 
 class SplatTrainer(PortraitTrainer):
     """Exports head.ply, head.glb (where the head came from a portrait) and contact_sheet.png into the run's folder."""
+
+    def train(self) -> None:
+        """Train; on a CPU numba does the heavy work, and torch's idle threads would spin beside it."""
+        if self.device == "cpu":
+            torch.set_num_threads(1)
+        super().train()
 
     def export(self, config_path: Path) -> tuple[Path, ...]:
         """The same files as `dp360 export` makes, by the same way through the saved checkpoint."""

@@ -32,6 +32,6 @@ class Preset:
 
 PRESETS: dict[Quality, Preset] = {
     "fast": Preset(views=16, size_px=256, iterations=400),
-    "standard": Preset(views=32, size_px=512, iterations=1500),
-    "high": Preset(views=48, size_px=512, iterations=5000),
+    "standard": Preset(views=32, size_px=512, iterations=800),
+    "high": Preset(views=48, size_px=512, iterations=3000),
 }

@@ -54,7 +54,7 @@ class LearningRates:
 class SplatFitConfig:
     """How splats are fitted."""
 
-    iterations: int = 1500
+    iterations: int = 800
     """Gradient steps, one view each."""
     coarse_fraction: float = 0.6
     """Share of the iterations done on smaller pictures."""
