@@ -297,8 +297,6 @@ def _paint_head(labels, model, mesh, view, texels, own, mirrored, skin_mean, hai
 
     v_own = view.look_up(points, normals, config.depth_tolerance, config)
     v_mirror = view.look_up(points * _MIRROR, normals * _MIRROR, config.mirror_depth_tolerance, config)
-    both = (v_own[1] * v_mirror[1]).astype(np.float64)
-    correction = _diffuse_over_mesh(v_own[0] - v_mirror[0], both, faces, np.zeros(3), stiffness=0.3, pull=0.006)
 
     def typical(colour: Float[np.ndarray, "n 3"], class_index: int) -> Float[np.ndarray, " n"]:
         """1 for colours that skin has, less for collars and ornaments that were taken for skin."""
@@ -309,7 +307,12 @@ def _paint_head(labels, model, mesh, view, texels, own, mirrored, skin_mean, hai
     skin_pixels = _chroma(v_own[0][(v_own[1] > 0.7) & (v_own[2][:, SKIN] > 0.5)])
     skin_chroma = np.median(skin_pixels, axis=0) if len(skin_pixels) else _chroma(skin_mean[None])[0]
     deviation = np.linalg.norm(skin_pixels - skin_chroma, axis=1) if len(skin_pixels) else np.zeros(1)
-    skin_spread = max(0.06, 3.0 * float(np.median(deviation)))
+    skin_spread = max(0.07, 1.8 * float(np.median(deviation)))
+
+    # The correction compares like with like: a collar on one side says nothing about the light on the other.
+    alike = (v_own[2] * v_mirror[2]).sum(1) * typical(v_own[0], SKIN) * typical(v_mirror[0], SKIN)
+    both = (v_own[1] * v_mirror[1] * alike).astype(np.float64)
+    correction = _diffuse_over_mesh(v_own[0] - v_mirror[0], both, faces, np.zeros(3), stiffness=0.3, pull=0.006)
 
     def class_fill(class_index: int, default: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "v 3"]:
         w_own = v_own[1] * v_own[2][:, class_index] * typical(v_own[0], class_index)
