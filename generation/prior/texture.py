@@ -41,7 +41,7 @@ from .atlas import (
     atlas_texels,
     fill_uncovered,
 )
-from .labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
+from .labels import HAIR, SKIN, PortraitLabels, scalp_prior
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 _DEPTH_SUPERSAMPLE = 2
@@ -330,14 +330,13 @@ def _paint_head(labels, model, mesh, view, texels, own, mirrored, skin_mean, hai
     at_vertex = np.where((mesh.head_vertex >= 0)[:, None], fields[np.maximum(mesh.head_vertex, 0)], 0.0)
     at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[selected], texels.columns[selected]]
     base, shift, on_scalp = at_texel[:, :3], at_texel[:, 3:6], at_texel[:, 6]
-    colour, trust, classes = (a[selected] for a in own)
+    colour, trust, _ = (a[selected] for a in own)
     m_colour, m_trust, m_classes = (a[selected] for a in mirrored)
     trust = trust * _soft_border(trust, texels, selected)
     # A mirrored texel is welcome where its class fits: no strand of hair on the cheek, no collar on the neck.
     fits = m_classes[:, SKIN] * typical(m_colour, SKIN) * (1 - on_scalp) + m_classes[:, HAIR] * on_scalp
     m_trust = m_trust * np.clip(fits, 0, 1)
     m_trust = m_trust * _soft_border(m_trust, texels, selected)
-    trust = trust * (1 - 0.8 * classes[:, CLOTH])
     hidden = base + (m_colour + shift - base) * m_trust[:, None]
     result = hidden + (colour - hidden) * trust[:, None]
     return selected, result, np.maximum(trust, 0.5 * m_trust)

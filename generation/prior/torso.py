@@ -24,7 +24,7 @@ NECK_CUT_CM = -11.0
 """The head model ends at this height of its own scale; the torso takes over."""
 _TOP_CM, _BOTTOM_Y = -8.8, -0.42
 _TYPICAL_Y = np.array([-0.42, -0.36, -0.32, -0.29, -0.265, -0.24, -0.22, -0.20])
-_TYPICAL_HALF_WIDTH = np.array([0.335, 0.325, 0.30, 0.26, 0.20, 0.145, 0.105, 0.085])
+_TYPICAL_HALF_WIDTH = np.array([0.42, 0.41, 0.395, 0.36, 0.28, 0.19, 0.125, 0.085])
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def fit_torso(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> T
     left, right = _observed_extent(portrait, labels, points)
     left = np.where(np.isfinite(left), left + neck_centre[0], neck_centre[0] - typical)
     right = np.where(np.isfinite(right), right + neck_centre[0], neck_centre[0] + typical)
-    left = np.minimum(left, neck_centre[0] - 0.55 * typical)
-    right = np.maximum(right, neck_centre[0] + 0.55 * typical)
-    left = ndimage.gaussian_filter1d(np.minimum.accumulate(np.clip(left, -0.42, None)), 1.2, mode="nearest")
-    right = ndimage.gaussian_filter1d(np.maximum.accumulate(np.clip(right, None, 0.42)), 1.2, mode="nearest")
+    left = np.minimum(left, neck_centre[0] - 0.45 * typical)
+    right = np.maximum(right, neck_centre[0] + 0.45 * typical)
+    left = ndimage.gaussian_filter1d(np.minimum.accumulate(np.clip(left, -0.44, None)), 1.2, mode="nearest")
+    right = ndimage.gaussian_filter1d(np.maximum.accumulate(np.clip(right, None, 0.44)), 1.2, mode="nearest")
     half_width = (right - left) / 2
-    half_depth = np.clip(0.5 * half_width, 0.06, 0.15)
+    half_depth = np.clip(0.5 * half_width, 0.06, 0.185)
     theta = np.arange(TORSO_COLUMNS + 1) * (2 * np.pi / TORSO_COLUMNS)
     across_units = (left + right)[:, None] / 2 + half_width[:, None] * np.sin(theta)
     towards_units = neck_centre[1] + half_depth[:, None] * np.cos(theta)
