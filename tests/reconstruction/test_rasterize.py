@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dp360.generation import numba_pool
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.errors import InputError
-from dp360.generation import numba_pool
 from dp360.reconstruction.rasterize import cuda, rasterize
 
 SIZE = (52, 44)  # width, height: neither a multiple of the tile
