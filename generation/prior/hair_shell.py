@@ -17,7 +17,7 @@ import scipy.sparse.linalg
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
-from ..cameras import Cameras
+from ..cameras import PANOHEAD_RADIUS, Cameras
 from ..head_model import HeadModel
 from ..head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ..mesh_raster import rasterize_mesh
@@ -273,7 +273,7 @@ def _lowest_hair(portrait: Portrait, labels: PortraitLabels) -> float:
     rows = project_px(portrait.head.camera, heights[:, None] * np.array([0.0, 1.0, 0.0]))[:, 1]
     hair_rows = np.nonzero(labels.hair)[0]
     chin_row = np.interp(_CHIN_Y, heights, rows)
-    units_per_px = 2.7 / float(portrait.head.camera.focal_px[0, 0])
+    units_per_px = PANOHEAD_RADIUS / float(portrait.head.camera.focal_px[0, 0])
     if (hair_rows > chin_row).sum() * units_per_px**2 < 1.5e-3:
         return _NECK_CUT_Y
     lowest_row = float(np.percentile(hair_rows, 98.5))
@@ -405,7 +405,9 @@ class _ShellSolver:
         cell = np.clip(np.rint(row), 0, capsule.ROWS - 1).astype(int) * capsule.COLUMNS
         cell += np.rint(column).astype(int) % capsule.COLUMNS
         now = np.where(on_shell, thickness.ravel()[cell], point_radius - self.skull.ravel()[cell])
-        step = np.clip(gap_px * 2.7 / float(camera.focal_px[0, 0]), -self.config.maximum_step, self.config.maximum_step)
+        step = np.clip(
+            gap_px * PANOHEAD_RADIUS / float(camera.focal_px[0, 0]), -self.config.maximum_step, self.config.maximum_step
+        )
         count = np.bincount(cell, minlength=n)
         target = np.bincount(cell, now + step, minlength=n) / np.maximum(count, 1)
         return self.config.outline_weight * np.minimum(count, 3), target

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
 
+from ..cameras import PANOHEAD_RADIUS
 from ..head_model import HeadModel
 from ..head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ..portrait import Portrait
@@ -53,7 +54,7 @@ def _observed_extent(
     """
     size = portrait.rgb.shape[0]
     camera = portrait.head.camera
-    units_per_px = 2.7 / float(camera.focal_px[0, 0])
+    units_per_px = PANOHEAD_RADIUS / float(camera.focal_px[0, 0])
     axis_px = project_px(camera, points_world)
     body = labels.cloth | labels.skin
     left, right = np.full(len(points_world), np.nan), np.full(len(points_world), np.nan)
