@@ -1,0 +1,1 @@
+"""What belongs to the official release: its sampler tables, checkpoints and folder layout."""
