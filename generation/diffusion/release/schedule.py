@@ -1,0 +1,133 @@
+"""The release's sampler: DDIM with coefficients that went through float16, bit for bit.
+
+The release keeps its diffusion tables as float16 buffers and takes DDIM's coefficients from them. The effect is small and
+largest near t = 0; it has to be reproduced to compare numbers. diffusers' `DDIMScheduler` is the exact twin.
+Source: arXiv 2010.02502, Eq. 12; tables as in https://github.com/FreedomGu/Diffportrait360.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
+    """DDIM, uniform steps with offset 1, prediction of noise, no clipping, float16-rounded tables.
+
+    Used like every scheduler of diffusers: `set_timesteps`, then `step` for each of `timesteps`.
+    """
+
+    order = 1
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.00085,
+        beta_end: float = 0.012,
+        prediction_type: str = "epsilon",
+    ) -> None:
+        """Tables for betas whose square roots are equally spaced from sqrt(beta_start) to sqrt(beta_end).
+
+        Raises:
+            ValueError: a `prediction_type` other than `epsilon`, which the release does not know.
+        """
+        if prediction_type != "epsilon":
+            raise ValueError(f"ReleaseDDIMScheduler: expected prediction_type epsilon, got {prediction_type!r}")
+        betas = np.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=np.float64) ** 2
+        alphas_cumprod = np.cumprod(1.0 - betas)
+        self.alphas_cumprod = torch.from_numpy(alphas_cumprod.astype(np.float16))
+        self._sqrt_alphas = torch.from_numpy(np.sqrt(alphas_cumprod).astype(np.float16))
+        self._sqrt_one_minus_alphas = torch.from_numpy(np.sqrt(1.0 - alphas_cumprod).astype(np.float16))
+        self.num_inference_steps: int | None = None
+        self.timesteps = torch.arange(num_train_timesteps).flip(0)
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Choose `num_inference_steps` uniform timesteps.
+
+        Raises:
+            ValueError: a count whose last timestep lies outside the table (take a divisor of the table's length).
+        """
+        total = self.config.num_train_timesteps
+        stride = total // max(num_inference_steps, 1)
+        ascending = torch.arange(0, total, max(stride, 1)) + 1
+        if not 1 <= num_inference_steps <= total or int(ascending[-1]) >= total:
+            raise ValueError(
+                f"ReleaseDDIMScheduler: expected a number of steps that divides {total}, as the release's sampler "
+                f"needs, got {num_inference_steps}; take 50, or another schedule"
+            )
+        self.num_inference_steps = len(ascending)
+        self.timesteps = ascending.flip(0).to(device)
+
+    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
+        """The sample itself: DDIM feeds it unscaled."""
+        del timestep
+        return sample
+
+    def coefficients(self, timestep: int, eta: float) -> tuple[float, float, float, float]:
+        """alpha_t, alpha_prev, sqrt(1 - alpha_t) and sigma_t as the release uses them, in the order of its roundings."""
+        stride = self.config.num_train_timesteps // self.num_inference_steps
+        one = np.float16(1.0)
+        alpha = self.alphas_cumprod.numpy()[timestep]
+        alpha_previous = np.float64(self.alphas_cumprod.numpy()[max(timestep - stride, 0)])
+        sqrt_one_minus_alpha = np.sqrt(one - alpha)
+        reciprocal = np.float64(one / (one - alpha))
+        sigma = eta * np.sqrt((1.0 - alpha_previous) * reciprocal * (1.0 - np.float64(alpha) / alpha_previous))
+        return float(alpha), float(alpha_previous), float(sqrt_one_minus_alpha), float(sigma)
+
+    def step(
+        self,
+        model_output: Float[Tensor, "*b c h w"],
+        timestep: int | Tensor,
+        sample: Float[Tensor, "*b c h w"],
+        eta: float = 0.0,
+        generator: torch.Generator | None = None,
+        variance_noise: Float[Tensor, "*b c h w"] | None = None,
+        return_dict: bool = True,
+    ) -> DDIMSchedulerOutput | tuple[Tensor, Tensor]:
+        """One step back.
+
+        Args:
+            model_output: predicted noise.
+            timestep: current timestep, one of `timesteps`.
+            sample: current noisy latents; computed with in float32.
+            eta: 0 is deterministic, 1 is ancestral; the release takes 0.5.
+            generator: source of the step's noise.
+            variance_noise: the noise itself, instead of drawing it.
+            return_dict: whether to wrap the result.
+
+        Raises:
+            ValueError: `set_timesteps` was not called.
+        """
+        if self.num_inference_steps is None:
+            raise ValueError("ReleaseDDIMScheduler: call set_timesteps before step")
+        alpha, alpha_previous, sqrt_one_minus_alpha, sigma = (
+            torch.tensor(value, dtype=torch.float32) for value in self.coefficients(int(timestep), eta)
+        )
+        sample, model_output = sample.float(), model_output.float()
+        original = (sample - sqrt_one_minus_alpha * model_output) / alpha.sqrt()
+        previous = alpha_previous.sqrt() * original + (1.0 - alpha_previous - sigma**2).sqrt() * model_output
+        if eta > 0:
+            if variance_noise is None:
+                variance_noise = randn_tensor(sample.shape, generator, sample.device, torch.float32)
+            previous = previous + sigma * variance_noise
+        return DDIMSchedulerOutput(previous, original) if return_dict else (previous, original)
+
+    def add_noise(
+        self, original_samples: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], timesteps: Int[Tensor, "*b"]
+    ) -> Float[Tensor, "b c h w"]:
+        """Noisy samples at `timesteps`, from the float16 tables."""
+        index = timesteps.cpu().reshape(-1, 1, 1, 1)
+        signal, spread = (t[index].to(original_samples) for t in (self._sqrt_alphas, self._sqrt_one_minus_alphas))
+        return signal * original_samples + spread * noise
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
