@@ -2,7 +2,7 @@
 
 DiffPortrait360 passes appearance on by self-attention: the reference network R writes the input of each of its
 self-attentions (`norm1` of the transformer block); the denoising network reads them as further keys and values,
-projected by its own weights (paper, Sec. 3.1 "dual appearance"; release, mode "write" and "read" of the transformer blocks).
+projected by its own weights (paper, Sec. 3.1 "dual appearance"; modes "write" and "read" in the release).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The denoising network and the appearance network R: Stable Diffusion 1.5's UNet, which reads reference tokens.
 
 Parameter names and shapes are those of diffusers' `UNet2DConditionModel`, so that stock weights fit. The forward pass
-is our own because the view-consistency modules stand behind the upsamplers and change what the skips carry, which neither
-`UNet2DConditionModel` nor `UNetMotionModel` can express.
+is our own because the view-consistency modules stand behind the upsamplers and change what the skips carry, which
+neither `UNet2DConditionModel` nor `UNetMotionModel` can express.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which views are denoised together: clips along each ring of cameras, so that the circle closes and no seam stays.
 
-V looks at one clip of neighbours at a time. The release cuts 32 views into four clips that never meet; here clips follow
-the ring round, and either overlap (`stride` smaller than the clip: predictions are averaged, arXiv 2302.08113) or start
-elsewhere on every other step, which costs nothing.
+V looks at one clip of neighbours at a time. The release cuts 32 views into four clips that never meet; here clips
+follow the ring round, and either overlap (`stride` smaller than the clip: predictions are averaged, arXiv 2302.08113)
+or start elsewhere on every other step, which costs nothing.
 """
 
 from __future__ import annotations

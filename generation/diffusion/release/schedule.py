@@ -1,7 +1,7 @@
 """The release's sampler: DDIM with coefficients that went through float16, bit for bit.
 
-The release keeps its diffusion tables as float16 buffers and takes DDIM's coefficients from them. The effect is small and
-largest near t = 0; it has to be reproduced to compare numbers. diffusers' `DDIMScheduler` is the exact twin.
+The release keeps its diffusion tables as float16 buffers and takes DDIM's coefficients from them. The effect is small
+and largest near t = 0; it has to be reproduced to compare numbers. diffusers' `DDIMScheduler` is the exact twin.
 Source: arXiv 2010.02502, Eq. 12; tables as in https://github.com/FreedomGu/Diffportrait360.
 """
 
@@ -73,7 +73,7 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
         return sample
 
     def coefficients(self, timestep: int, eta: float) -> tuple[float, float, float, float]:
-        """alpha_t, alpha_prev, sqrt(1 - alpha_t) and sigma_t as the release uses them, in the order of its roundings."""
+        """alpha_t, alpha_prev, sqrt(1 - alpha_t) and sigma_t, rounded where the release rounds them."""
         stride = self.config.num_train_timesteps // self.num_inference_steps
         one = np.float16(1.0)
         alpha = self.alphas_cumprod.numpy()[timestep]

@@ -1,0 +1,157 @@
+"""The two sizes of the one architecture: the official release's, and the compact one that we train ourselves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from diffusers import AutoencoderDC, AutoencoderKL, DPMSolverMultistepScheduler, ModelMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from typing_extensions import assert_never
+
+from .camera_control import CameraControl, CameraControlConfig
+from .null_context import NullContext
+from .unet import DenoisingUNet, UNetConfig
+from .view_consistency import ViewConsistency, ViewConsistencyConfig
+
+AutoencoderKind = Literal["AutoencoderKL", "AutoencoderDC"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of all networks of a `DiffPortrait360Pipeline`, and which of them have weights of their own."""
+
+    unet: UNetConfig
+    """The denoising network."""
+    camera_control: CameraControlConfig
+    """C."""
+    view_consistency: ViewConsistencyConfig
+    """V."""
+    autoencoder: AutoencoderKind
+    """Class of the autoencoder, from diffusers."""
+    autoencoder_options: dict[str, Any]
+    """Its constructor's arguments."""
+    own_appearance: bool = True
+    """Whether R has weights of its own, or is the denoising network in another mode."""
+    own_back: bool = True
+    """Whether F has weights of its own, or is the other networks in another mode."""
+    context_tokens: int | None = 77
+    """Tokens of the constant context; None where there is no cross-attention."""
+    scheduler: dict[str, Any] = field(default_factory=dict)
+    """Options of the default scheduler that differ from Stable Diffusion's."""
+
+    def components(self) -> dict[str, ModelMixin | SchedulerMixin | None]:
+        """Freshly initialised networks and the default scheduler, by their names in the pipeline.
+
+        Under `torch.device("meta")` the networks have shapes only.
+        """
+        reader = UNetConfig(**{**asdict(self.unet), "output_head": False})
+
+        def control() -> CameraControl:
+            return CameraControl(**asdict(self.camera_control))
+
+        context_dim = self.unet.context_dim
+        return {
+            "unet": DenoisingUNet(**asdict(self.unet)),
+            "appearance": DenoisingUNet(**asdict(reader)) if self.own_appearance else None,
+            "camera_control": control(),
+            "view_consistency": ViewConsistency(**asdict(self.view_consistency)),
+            "back_unet": None,
+            "back_appearance": DenoisingUNet(**asdict(reader)) if self.own_back else None,
+            "back_camera_control": control() if self.own_back else None,
+            "context": NullContext(self.context_tokens, context_dim) if self.context_tokens and context_dim else None,
+            "vae": self._autoencoder(),
+            "scheduler": default_scheduler(**self.scheduler),
+        }
+
+    def _autoencoder(self) -> AutoencoderKL | AutoencoderDC:
+        match self.autoencoder:
+            case "AutoencoderKL":
+                return AutoencoderKL(**self.autoencoder_options)
+            case "AutoencoderDC":
+                return AutoencoderDC(**self.autoencoder_options)
+            case _:
+                assert_never(self.autoencoder)
+
+
+def default_scheduler(**options: Any) -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ of second order on the exact tables of Stable Diffusion (arXiv 2211.01095), few steps.
+
+    Trailing spacing, so that the first step stands at t = 999, where start views are noised to (arXiv 2305.08891).
+    """
+    return DPMSolverMultistepScheduler(
+        **{
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "algorithm_type": "dpmsolver++",
+            "solver_order": 2,
+            "timestep_spacing": "trailing",
+            "lower_order_final": True,
+            **options,
+        }
+    )
+
+
+KL_F8 = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+"""Stable Diffusion 1.5's autoencoder."""
+
+OFFICIAL = Architecture(UNetConfig(), CameraControlConfig(), ViewConsistencyConfig(), "AutoencoderKL", KL_F8)
+"""DiffPortrait360 as released, 512 px."""
+
+_COMPACT_WIDTHS, _COMPACT_HEADS = (96, 160, 224), (3, 5, 7)
+
+COMPACT = Architecture(
+    unet=UNetConfig(
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=_COMPACT_WIDTHS,
+        layers_per_block=1,
+        attention_levels=(True, True, True),
+        num_heads=_COMPACT_HEADS,
+        context_dim=None,
+        num_modes=3,
+    ),
+    camera_control=CameraControlConfig(
+        in_channels=16,
+        control_channels=7,
+        block_out_channels=_COMPACT_WIDTHS,
+        layers_per_block=1,
+        attention_levels=(False, True, True),
+        num_heads=_COMPACT_HEADS,
+        context_dim=None,
+        hint_channels=(16, 32, 64, 96),
+        sees_latent=False,
+    ),
+    view_consistency=ViewConsistencyConfig(
+        block_out_channels=_COMPACT_WIDTHS,
+        layers_per_block=1,
+        num_heads=_COMPACT_HEADS,
+        sites="last",
+        after_upsample=False,
+    ),
+    autoencoder="AutoencoderDC",
+    autoencoder_options={
+        "latent_channels": 16,
+        "encoder_block_types": ("ResBlock",) * 4,
+        "decoder_block_types": ("ResBlock",) * 4,
+        "encoder_block_out_channels": (32, 48, 96, 128),
+        "decoder_block_out_channels": (32, 48, 96, 128),
+        "encoder_layers_per_block": (1, 1, 1, 1),
+        "decoder_layers_per_block": (1, 1, 1, 1),
+        "downsample_block_type": "pixel_unshuffle",
+        "upsample_block_type": "pixel_shuffle",
+    },
+    own_appearance=False,
+    own_back=False,
+    context_tokens=None,
+    scheduler={"prediction_type": "v_prediction", "rescale_betas_zero_snr": True},
+)
+"""A fortieth of the size for 256 px on a CPU: 8 times smaller latents of 16 channels, one layer per level, no text."""

@@ -1,0 +1,492 @@
+"""`DiffPortrait360Pipeline`: a portrait and cameras in, views of the same head from those cameras out.
+
+    pipe = DiffPortrait360Pipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).to("cuda")
+    cameras = orbit(32)
+    control = generic_head_control(cameras)
+    views = pipe(portrait, cameras, control, back_control=control[16], generator=torch.Generator().manual_seed(0))
+    views.images  # [32, 3, 512, 512] in [0, 1]
+
+Source: arXiv 2503.15667; https://github.com/FreedomGu/Diffportrait360.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ..cameras import Cameras
+from ..errors import InputError
+from ..progress import Track
+from .camera_control import CameraControl
+from .null_context import NullContext
+from .reference_attention import Reference
+from .sampling import Denoiser, Sampling, guided, noise_like
+from .unet import Context, ControlResiduals, DenoisingUNet
+from .view_consistency import ViewConsistency
+from .windows import ViewAverage, batches_of
+
+Picture: TypeAlias = Image.Image | Tensor
+Latents = Float[Tensor, "n c h w"]
+Images = Float[Tensor, "n 3 H W"]
+StepCallback = Callable[["DiffPortrait360Pipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+
+_LARGEST_ASPECT_ERROR = 0.02
+
+
+class Mode(IntEnum):
+    """Role that shared weights play; a row of the mode embeddings."""
+
+    VIEWS = 0
+    """Denoise views (the networks of the 360 model)."""
+    REFERENCE = 1
+    """Read a clean reference picture (R)."""
+    BACK = 2
+    """Make the back of the head (F)."""
+
+
+@dataclass(frozen=True)
+class DiffPortrait360Output:
+    """Views of one head."""
+
+    images: Images
+    """[0, 1], float32, on the CPU."""
+    cameras: Cameras
+    """The cameras asked for."""
+    back_image: Float[Tensor, "3 H W"]
+    """The picture of the back that was used, given or made by F, [0, 1]."""
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What one of the two models consists of."""
+
+    unet: DenoisingUNet
+    appearance: DenoisingUNet
+    camera_control: CameraControl
+    view_consistency: ViewConsistency | None
+    mode: Mode
+
+
+class DiffPortrait360Pipeline(DiffusionPipeline):
+    """The official model, its back-view model F, and the compact model, which are one architecture in several sizes.
+
+    Components (any of the optional ones may be None, see below) are diffusers models, each in a folder of its own when
+    saved. `appearance` None means that R is `unet` in another mode. `back_unet`, `back_appearance` and
+    `back_camera_control` are F; where all are None, F is the other networks in another mode if they have modes, and
+    otherwise absent: a back picture is then needed. `context` None goes with networks without cross-attention.
+    """
+
+    _optional_components = (
+        "unet",
+        "appearance",
+        "camera_control",
+        "view_consistency",
+        "back_unet",
+        "back_appearance",
+        "back_camera_control",
+        "context",
+    )
+    _callback_tensor_inputs = ("latents",)
+    model_cpu_offload_seq = (
+        "back_appearance->back_camera_control->back_unet->appearance->camera_control->view_consistency->unet->vae"
+    )
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | AutoencoderDC,
+        scheduler: SchedulerMixin,
+        unet: DenoisingUNet | None = None,
+        appearance: DenoisingUNet | None = None,
+        camera_control: CameraControl | None = None,
+        view_consistency: ViewConsistency | None = None,
+        back_unet: DenoisingUNet | None = None,
+        back_appearance: DenoisingUNet | None = None,
+        back_camera_control: CameraControl | None = None,
+        context: NullContext | None = None,
+        reference_timestep: int | None = None,
+        latents_mean: Sequence[float] | None = None,
+        latents_std: Sequence[float] | None = None,
+    ) -> None:
+        """Put components together.
+
+        Args:
+            vae: autoencoder.
+            scheduler: sampler for `schedule="default"`; its betas also make the release's tables.
+            unet: denoising network.
+            appearance: R.
+            camera_control: C.
+            view_consistency: V.
+            back_unet: F's denoising network; None takes `unet`.
+            back_appearance: F's R.
+            back_camera_control: F's C.
+            context: constant context tokens.
+            reference_timestep: the timestep R always sees, so that it runs once; None: the current one (release).
+            latents_mean: per channel, taken off the autoencoder's latents; None uses its `scaling_factor` alone.
+            latents_std: per channel, divides them.
+        """
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            scheduler=scheduler,
+            unet=unet,
+            appearance=appearance,
+            camera_control=camera_control,
+            view_consistency=view_consistency,
+            back_unet=back_unet,
+            back_appearance=back_appearance,
+            back_camera_control=back_camera_control,
+            context=context,
+        )
+        self.register_to_config(
+            reference_timestep=reference_timestep,
+            latents_mean=None if latents_mean is None else [float(x) for x in latents_mean],
+            latents_std=None if latents_std is None else [float(x) for x in latents_std],
+        )
+        self._stage_device: torch.device | None = None
+
+    @property
+    def can_make_views(self) -> bool:
+        """Whether the networks of the 360 model are there."""
+        return self.unet is not None and self.camera_control is not None
+
+    @property
+    def can_make_back(self) -> bool:
+        """Whether F is there, in weights of its own or as a mode."""
+        if self.back_appearance is not None:
+            return self.back_camera_control is not None and (self.back_unet or self.unet) is not None
+        return self.can_make_views and self.unet.config.num_modes > Mode.BACK
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        portrait: Picture,
+        cameras: Cameras,
+        control: Float[Tensor, "n k H W"],
+        *,
+        generator: torch.Generator,
+        back_image: Picture | None = None,
+        back_control: Float[Tensor, "k H W"] | None = None,
+        start_views: Images | None = None,
+        sampling: Sampling | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        track: Track | None = None,
+    ) -> DiffPortrait360Output:
+        """Make views.
+
+        Args:
+            portrait: aligned picture of the face, PIL or [3, h, w] in [0, 1]; resized to the cameras' size.
+            cameras: where to look from; their picture size is the size of the views.
+            control: control picture of each camera, [-1, 1].
+            generator: source of all randomness; a CPU generator draws the same numbers for every device.
+            back_image: the back of the head, like `portrait`; None lets F make it first.
+            back_control: control picture of the camera behind the head, for F.
+            start_views: rough views from the same cameras, [0, 1]; None starts from noise.
+            sampling: schedule, steps, guidance and clips.
+            callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": ...})` behind each step, as in
+                every pipeline of diffusers; what it returns under "latents" replaces them.
+            track: shows progress; None shows diffusers' own bar (`set_progress_bar_config(disable=True)` hides it).
+
+        Returns:
+            One view per camera. Swapping front and back pictures changes nothing: the networks tell them apart by what
+            they show. Fewer views than a clip make one shorter clip; counts that are no multiple overlap clips.
+
+        Raises:
+            InputError: pictures, control or sizes that do not fit together, or networks that are not there.
+        """
+        sampling = sampling or Sampling()
+        if not self.can_make_views:
+            raise InputError("These weights hold the back-view model only; call make_back, or add the 360 model's")
+        self._check(cameras, control, start_views)
+        size = (cameras.height, cameras.width)
+        front = _picture_tensor(portrait, size, "portrait")
+        if back_image is None:
+            if back_control is None or not self.can_make_back:
+                raise InputError(
+                    "Expected a picture of the back of the head, or weights with the back-view model and its control "
+                    "picture (back_control); got neither"
+                )
+            back = self.make_back(portrait, back_control, generator=generator, sampling=sampling, track=track)
+        else:
+            back = _picture_tensor(back_image, size, "back picture")
+        references = self._encode(torch.stack([front, back]), sampling, generator)
+        start = None if start_views is None else self._encode(start_views, sampling, generator)
+        networks = _Networks(
+            self.unet, self.appearance or self.unet, self.camera_control, self.view_consistency, Mode.VIEWS
+        )
+        with self._resident(networks):
+            latents = self._denoise(
+                networks, references, cameras, control, start, sampling, generator, callback_on_step_end, track, "views"
+            )
+        return DiffPortrait360Output(self._decode(latents), cameras, back)
+
+    @torch.no_grad()
+    def make_back(
+        self,
+        portrait: Picture,
+        back_control: Float[Tensor, "k H W"],
+        *,
+        generator: torch.Generator,
+        sampling: Sampling | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        track: Track | None = None,
+    ) -> Float[Tensor, "3 H W"]:
+        """F: the back of the head from the portrait, in the size of its control picture. Arguments as in `__call__`.
+
+        Raises:
+            InputError: no back-view model, or pictures that do not fit.
+        """
+        if not self.can_make_back:
+            raise InputError("These weights have no back-view model; give a picture of the back of the head instead")
+        sampling = sampling or Sampling()
+        networks = _Networks(
+            self.back_unet or self.unet,
+            self.back_appearance or self.appearance or self.unet,
+            self.back_camera_control or self.camera_control,
+            None,
+            Mode.BACK,
+        )
+        self._check_control(networks.camera_control, back_control[None])
+        front = _picture_tensor(portrait, tuple(back_control.shape[-2:]), "portrait")
+        references = self._encode(front[None], sampling, generator)
+        with self._resident(networks):
+            latents = self._denoise(
+                networks, references, None, back_control[None], None, sampling, generator, callback_on_step_end, track,
+                "back view",
+            )  # fmt: skip
+        return self._decode(latents)[0]
+
+    def _denoise(
+        self,
+        networks: _Networks,
+        references: Latents,
+        cameras: Cameras | None,
+        control: Float[Tensor, "n k H W"],
+        start: Latents | None,
+        sampling: Sampling,
+        generator: torch.Generator,
+        callback: StepCallback | None,
+        track: Track | None,
+        description: str,
+    ) -> Latents:
+        """The loop: R once a step for all views, C once a view and step, two predictions, one scheduler step."""
+        unet, device, dtype = networks.unet, self._execution_device, networks.unet.dtype
+        context = self._context(device, dtype)
+        references = references.to(device, dtype)
+        embedded = networks.camera_control.embed_control(control.to(device, dtype))
+        denoiser = Denoiser(self.scheduler, sampling, device)
+        latents = denoiser.start(noise_like((len(control), *references.shape[1:]), generator, device), start)
+        fixed = self.config.reference_timestep
+        reference = None if fixed is None else self._reference(networks, references, torch.tensor([fixed]), context)
+        steady = None if networks.camera_control.config.sees_latent else self._steady_control(networks, embedded)
+        for index, timestep in enumerate(self._tracked(denoiser.timesteps, track, description)):
+            if fixed is None:
+                reference = self._reference(networks, references, timestep, context)
+            noisy = denoiser.scheduler.scale_model_input(latents, timestep).to(dtype)
+            guides = sampling.guides(index, len(denoiser.timesteps))
+            clips = self._clips(networks, cameras, len(latents), sampling, index)
+            residuals = steady
+            if residuals is None and sum(map(len, clips)) > len(latents):  # views in several clips: control them once
+                residuals = self._control(networks, noisy, timestep, context, embedded, sampling)
+            conditional, unconditional = ViewAverage(latents), ViewAverage(latents)
+            for batch in batches_of(clips, sampling.clips_per_batch):
+                rows, options = torch.cat(batch).to(device), {"mode": networks.mode, "clip_length": len(batch[0])}
+                options["view_consistency"] = networks.view_consistency
+                here = noisy[rows]
+                if residuals is None:
+                    added = networks.camera_control(here, timestep, context, embedded[rows], mode=networks.mode)
+                else:
+                    added = residuals[rows]
+                predicted = unet(here, timestep, context, reference=reference, control=added, **options)
+                conditional.add(rows, predicted)
+                if guides:
+                    unconditional.add(rows, unet(here, timestep, context, **options))
+            prediction = conditional.mean
+            if guides:
+                prediction = guided(prediction, unconditional.mean, sampling.guidance_scale, sampling.guidance_rescale)
+            latents = denoiser.step(prediction, timestep, latents, generator)
+            if callback is not None:
+                latents = (callback(self, index, int(timestep), {"latents": latents}) or {}).get("latents", latents)
+        return latents
+
+    def _clips(
+        self, networks: _Networks, cameras: Cameras | None, count: int, sampling: Sampling, step: int
+    ) -> list[Tensor]:
+        if networks.view_consistency is None or cameras is None:
+            return [torch.tensor([row]) for row in range(count)]
+        length = sampling.clip_length or networks.view_consistency.config.clip_length
+        longest = networks.view_consistency.config.max_clip_length
+        if length > longest:
+            raise InputError(f"Cannot sample: expected clip_length at most {longest} for these weights, got {length}")
+        return sampling.clips(cameras, length, step)
+
+    def _reference(
+        self, networks: _Networks, references: Latents, timestep: Tensor, context: Context | None
+    ) -> Reference:
+        """All reference tokens of one step, as keys and values of the denoising network."""
+        written = networks.appearance.write_reference(references, timestep, context, mode=Mode.REFERENCE)
+        banks = zip(*(tokens.split(1) for tokens in written))
+        return networks.unet.read_reference(*banks)
+
+    def _control(
+        self,
+        networks: _Networks,
+        noisy: Latents,
+        timestep: Tensor,
+        context: Context | None,
+        embedded: Latents,
+        sampling: Sampling,
+    ) -> ControlResiduals:
+        """Residuals of all views, a few views at a time."""
+        rows = torch.arange(len(noisy), device=noisy.device).split(8 * sampling.clips_per_batch)
+        control = networks.camera_control
+        parts = [control(noisy[r], timestep, context, embedded[r], mode=networks.mode) for r in rows]
+        skips = zip(*(part.skips for part in parts))
+        return ControlResiduals(tuple(map(torch.cat, skips)), torch.cat([part.middle for part in parts]))
+
+    def _steady_control(self, networks: _Networks, embedded: Latents) -> ControlResiduals:
+        """Residuals that hold for all steps."""
+        context = self._context(embedded.device, embedded.dtype)
+        return networks.camera_control(None, None, context, embedded, mode=networks.mode)
+
+    def _context(self, device: torch.device, dtype: torch.dtype) -> Context | None:
+        return None if self.context is None else self.context().to(device, dtype)
+
+    def _encode(self, images: Images, sampling: Sampling, generator: torch.Generator) -> Latents:
+        """Latents of pictures in [0, 1]: posterior samples as the release takes them, else the posterior's mode."""
+        with self._resident(self.vae):
+            latents = []
+            for image in images.split(1):
+                image = (image.to(self._execution_device, self.vae.dtype) * 2.0 - 1.0).contiguous()
+                if isinstance(self.vae, AutoencoderKL):
+                    posterior = self.vae.encode(image).latent_dist
+                    latents.append(posterior.sample(generator) if sampling.official else posterior.mode())
+                else:
+                    latents.append(self.vae.encode(image).latent)
+        mean, std = self._latent_statistics(latents[0].device)
+        return (torch.cat(latents).float() - mean) / std
+
+    def _decode(self, latents: Latents) -> Images:
+        """Pictures in [0, 1], float32 on the CPU."""
+        mean, std = self._latent_statistics(latents.device)
+        with self._resident(self.vae):
+            images = [
+                self.vae.decode((row * std + mean).to(self._execution_device, self.vae.dtype)).sample.float().cpu()
+                for row in latents.split(1)
+            ]
+        return (torch.cat(images) / 2.0 + 0.5).clamp(0.0, 1.0)
+
+    def _latent_statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and spread of the autoencoder's latents, [1 or c, 1, 1]."""
+        mean, std = self.config.latents_mean, self.config.latents_std
+        spread = [1.0 / self.vae.config.scaling_factor] if std is None else std
+        return (
+            torch.tensor(mean or [0.0], device=device).reshape(-1, 1, 1),
+            torch.tensor(spread, device=device).reshape(-1, 1, 1),
+        )
+
+    def _check(self, cameras: Cameras, control: Tensor, start_views: Tensor | None) -> None:
+        size = (cameras.height, cameras.width)
+        pictures = (len(cameras), *size)
+        if len(cameras) == 0:
+            raise InputError("Cannot make views: expected at least one camera, got none")
+        if (control.shape[0], *control.shape[2:]) != pictures:
+            raise InputError(
+                f"Cannot make views: expected one control picture of {size[1]}x{size[0]} for each of {len(cameras)} "
+                f"cameras, got {tuple(control.shape)}"
+            )
+        if start_views is not None and (start_views.shape[0], *start_views.shape[2:]) != pictures:
+            raise InputError(
+                f"Cannot make views: expected one start view of {size[1]}x{size[0]} for each of {len(cameras)} "
+                f"cameras, got {tuple(start_views.shape)}"
+            )
+        self._check_control(self.camera_control, control)
+
+    def _check_control(self, network: CameraControl, control: Tensor) -> None:
+        channels, factor = network.config.control_channels, 2 ** (len(network.config.hint_channels) - 1)
+        if control.shape[1] != channels or control.shape[2] % factor or control.shape[3] % factor:
+            raise InputError(
+                f"Cannot make views: expected control pictures of {channels} channels and a size that is a multiple of "
+                f"{factor}, got {tuple(control.shape[1:])}"
+            )
+
+    def _tracked(self, timesteps: Tensor, track: Track | None, description: str) -> Iterable[Tensor]:
+        if track is None:
+            return self.progress_bar(timesteps)
+        return track(timesteps, total=len(timesteps), description=description)
+
+    def enable_model_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
+        """Keep the weights in main memory and bring in what a stage needs: F, the 360 model or the autoencoder.
+
+        Unlike the hooks of diffusers this moves each network twice a generation, not in every step.
+
+        Args:
+            gpu_id: number of the GPU; None takes the current one.
+            device: the device itself, instead of a number.
+        """
+        self._stage_device = torch.device(device if device is not None else f"cuda:{gpu_id or 0}")
+        self.to("cpu")
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self._stage_device or super()._execution_device
+
+    @contextmanager
+    def _resident(self, stage: _Networks | AutoencoderKL | AutoencoderDC) -> Iterator[None]:
+        """Have a stage's networks on the device while it runs."""
+        if self._stage_device is None:
+            yield
+            return
+        if isinstance(stage, _Networks):
+            parts = [stage.unet, stage.appearance, stage.camera_control, stage.view_consistency]
+        else:
+            parts = [stage]
+        parts = [part for part in parts if part is not None]
+        try:
+            for part in parts:
+                part.to(self._stage_device)
+            yield
+        finally:
+            for part in parts:
+                part.to("cpu")
+
+
+def _picture_tensor(picture: Picture, size: tuple[int, int], what: str) -> Float[Tensor, "3 H W"]:
+    """A picture in [0, 1] of (height, width) `size`, resized bicubically (the release's filter).
+
+    Raises:
+        InputError: another aspect ratio, another layout, integers, or values outside [0, 1].
+    """
+    if isinstance(picture, Image.Image):
+        width, height = picture.size
+    else:
+        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
+            raise InputError(
+                f"Cannot use the {what}: expected [3, height, width] of floats in [0, 1], got "
+                f"{tuple(picture.shape)} of {picture.dtype}"
+            )
+        if not bool(torch.isfinite(picture).all()) or picture.min() < -1e-3 or picture.max() > 1 + 1e-3:
+            raise InputError(f"Cannot use the {what}: expected values in [0, 1]; divide bytes by 255")
+        height, width = picture.shape[1:]
+    if abs(width / height * size[0] / size[1] - 1.0) > _LARGEST_ASPECT_ERROR:
+        raise InputError(
+            f"Cannot use the {what}: expected the shape of the views, {size[1]}x{size[0]}, got {width}x{height}; "
+            "crop it with dp360.generation.portrait.prepare_portrait"
+        )
+    if isinstance(picture, Image.Image):
+        resized = picture.convert("RGB").resize((size[1], size[0]), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).float() / 255.0
+    if (height, width) == size:
+        return picture.float()
+    return F.interpolate(picture.float()[None], size, mode="bicubic", antialias=True)[0].clamp(0.0, 1.0)
