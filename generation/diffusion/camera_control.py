@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedding
 from jaxtyping import Float, Int
@@ -48,7 +49,7 @@ class CameraControlConfig:
     """Groups of every group norm."""
 
 
-class CameraControl(UNetEncoder):
+class CameraControl(UNetEncoder, ModelMixin, ConfigMixin):
     """Encoder half of the UNet with zero-initialised outputs for every skip and the middle."""
 
     @register_to_config

@@ -88,7 +88,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
     otherwise absent: a back picture is then needed. `context` None goes with networks without cross-attention.
     """
 
-    _optional_components = (
+    _optional_components = [  # noqa: RUF012 - diffusers adds a list to it
         "unet",
         "appearance",
         "camera_control",
@@ -97,7 +97,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         "back_appearance",
         "back_camera_control",
         "context",
-    )
+    ]
     _callback_tensor_inputs = ("latents",)
     model_cpu_offload_seq = (
         "back_appearance->back_camera_control->back_unet->appearance->camera_control->view_consistency->unet->vae"
@@ -366,9 +366,9 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
     def _encode(self, images: Images, sampling: Sampling, generator: torch.Generator) -> Latents:
         """Latents of pictures in [0, 1]: posterior samples as the release takes them, else the posterior's mode."""
         with self._resident(self.vae):
-            latents = []
+            latents, device, dtype = [], self._execution_device, self.vae.dtype
             for image in images.split(1):
-                image = (image.to(self._execution_device, self.vae.dtype) * 2.0 - 1.0).contiguous()
+                image = (image.to(device, dtype) * 2.0 - 1.0).contiguous()
                 if isinstance(self.vae, AutoencoderKL):
                     posterior = self.vae.encode(image).latent_dist
                     latents.append(posterior.sample(generator) if sampling.official else posterior.mode())
@@ -381,10 +381,9 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         """Pictures in [0, 1], float32 on the CPU."""
         mean, std = self._latent_statistics(latents.device)
         with self._resident(self.vae):
-            images = [
-                self.vae.decode((row * std + mean).to(self._execution_device, self.vae.dtype)).sample.float().cpu()
-                for row in latents.split(1)
-            ]
+            device, dtype = self._execution_device, self.vae.dtype
+            rows = (latents * std + mean).to(device, dtype).split(1)
+            images = [self.vae.decode(row).sample.float().cpu() for row in rows]
         return (torch.cat(images) / 2.0 + 0.5).clamp(0.0, 1.0)
 
     def _latent_statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:

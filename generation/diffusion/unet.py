@@ -71,7 +71,7 @@ class ControlResiduals:
         return ControlResiduals(tuple(s[rows] for s in self.skips), self.middle[rows])
 
 
-class UNetEncoder(ModelMixin, ConfigMixin):
+class UNetEncoder(nn.Module):
     """First half of the UNet with its middle: what the denoising network, R and camera control have in common."""
 
     _supports_gradient_checkpointing = True
@@ -190,7 +190,7 @@ class UNetEncoder(ModelMixin, ConfigMixin):
         )[0]
 
 
-class DenoisingUNet(UNetEncoder):
+class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
     """Predicts noise from a noisy latent, reading references, control residuals and its neighbours in a clip.
 
     The same class is R: `write_reference` runs it on a clean reference latent and returns what its self-attentions are
