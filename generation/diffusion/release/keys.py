@@ -437,10 +437,10 @@ def _vae(architecture: ReleaseArchitecture) -> NamesAndLayouts:
         plain += [(f"{half}.conv_in", f"{half}.conv_in"), (f"{half}.conv_out", f"{half}.conv_out")]
         plain += [(f"{half}.norm_out", f"{half}.conv_norm_out")]
         yield from _vae_middle(half)
-    plain += [(f"encoder.down.{i}.downsample.conv", f"encoder.down_blocks.{i}.downsamplers.0.conv") for i in range(last)]
     plain += [
-        (f"decoder.up.{last - i}.upsample.conv", f"decoder.up_blocks.{i}.upsamplers.0.conv") for i in range(last)
+        (f"encoder.down.{i}.downsample.conv", f"encoder.down_blocks.{i}.downsamplers.0.conv") for i in range(last)
     ]
+    plain += [(f"decoder.up.{last - i}.upsample.conv", f"decoder.up_blocks.{i}.upsamplers.0.conv") for i in range(last)]
     for pair in plain:
         yield from ((theirs, our, "same") for theirs, our in _both(*pair))
     channels = architecture.vae_channels

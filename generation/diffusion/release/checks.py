@@ -1,0 +1,224 @@
+"""Comparisons that a conversion makes before it writes: with the architecture, the schedule, and a stock SD 1.5."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import assert_never
+
+from ...errors import InputError
+from ...progress import Track
+from .checkpoint import CheckpointFile, Read
+from .keys import IGNORED_KEYS, Home, Layout, Part, ReleaseArchitecture
+from .report import ROLE_NAMES, Role, StockComparison
+
+_FIRST_FEW = 3
+_STOCK_FOLDERS: dict[Part, str] = {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}
+_OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+def official_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    """Shape in the checkpoint of a tensor that has `shape` with us."""
+    match layout:
+        case "same":
+            return shape
+        case "conv_to_linear":
+            return (*shape, 1, 1)
+        case "drop_batch":
+            return (1, *shape)
+        case _:
+            assert_never(layout)
+
+
+def in_our_shape(tensor: Tensor, layout: Layout) -> Tensor:
+    """A tensor of the checkpoint as we store it."""
+    match layout:
+        case "same":
+            return tensor
+        case "conv_to_linear":
+            return tensor.flatten(1)
+        case "drop_batch":
+            return tensor.squeeze(0)
+        case _:
+            assert_never(layout)
+
+
+def require_all_keys(checkpoint: CheckpointFile, role: Role, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """See that a checkpoint has every tensor of its model, in the right shape, and nothing else.
+
+    Args:
+        checkpoint: the file.
+        role: the model it is taken for.
+        expected: shape of every official key.
+
+    Raises:
+        InputError: one sentence each for missing, unexpected and wrongly shaped tensors.
+    """
+    name, model = checkpoint.path.name, ROLE_NAMES[role]
+    got = {key: shape for key, shape in checkpoint.shapes.items() if key not in IGNORED_KEYS}
+    missing = [key for key in expected if key not in got]
+    unexpected = [key for key in got if key not in expected]
+    misshapen = [f"{k} {list(got[k])} in place of {list(s)}" for k, s in expected.items() if k in got and got[k] != s]
+    sentences = []
+    if missing:
+        sentences.append(
+            f"{name} lacks {len(missing)} of the {len(expected)} tensors of {model} ({_some(missing)}); "
+            "download the file again, or give the one that belongs to this model"
+        )
+    if unexpected:
+        sentences.append(
+            f"{name} has {len(unexpected)} tensors besides the {len(expected)} that {model} expects "
+            f"({_some(unexpected)}); give the released file, or remove what was added to it"
+        )
+    if misshapen:
+        sentences.append(
+            f"{name} has {len(misshapen)} tensors of another shape than {model} expects ({_some(misshapen)}); "
+            "give a file with networks of the released sizes"
+        )
+    if sentences:
+        raise InputError(". ".join(sentences))
+
+
+def _some(items: list[str]) -> str:
+    rest = len(items) - _FIRST_FEW
+    return ", ".join(items[:_FIRST_FEW]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def schedule_tables(architecture: ReleaseArchitecture) -> dict[str, Float[np.ndarray, " t"]]:
+    """The DDPM vectors that travel in a checkpoint, exact.
+
+    Source: arXiv 2006.11239, Eq. 4, 6 and 7; the posterior's logarithm is taken of at least 1e-20.
+    """
+    first, last = architecture.linear_start**0.5, architecture.linear_end**0.5
+    betas = np.linspace(first, last, architecture.timesteps, dtype=np.float64) ** 2
+    alphas = 1.0 - betas
+    signal = np.cumprod(alphas)
+    before = np.append(1.0, signal[:-1])
+    variance = betas * (1.0 - before) / (1.0 - signal)
+    return {
+        "betas": betas,
+        "alphas_cumprod": signal,
+        "alphas_cumprod_prev": before,
+        "sqrt_alphas_cumprod": np.sqrt(signal),
+        "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - signal),
+        "log_one_minus_alphas_cumprod": np.log(1.0 - signal),
+        "sqrt_recip_alphas_cumprod": np.sqrt(1.0 / signal),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(1.0 / signal - 1.0),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
+        "posterior_mean_coef1": betas * np.sqrt(before) / (1.0 - signal),
+        "posterior_mean_coef2": (1.0 - before) * np.sqrt(alphas) / (1.0 - signal),
+        "logvar": np.zeros_like(betas),
+    }
+
+
+def schedule_notes(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) -> list[str]:
+    """One sentence if the checkpoint's tables are not the float16-rounded ones of this schedule, else none."""
+    differing = []
+    with checkpoint.opened() as stored:
+        for name, exact in schedule_tables(architecture).items():
+            got, rounded = stored[name].double(), torch.from_numpy(exact).half().double()
+            if not torch.equal(got, rounded):
+                differing.append(f"{name} by up to {float((got - rounded).abs().max()):.3g}")
+    if not differing:
+        return []
+    return [
+        f"{checkpoint.path.name} has {len(differing)} schedule tables that differ from the release's float16 ones "
+        f"({_some(differing)}); they are not stored: sampling uses tables of its own"
+    ]
+
+
+def same_bits(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors hold the same numbers bit for bit; those of different types are compared as float32."""
+    if first.dtype != second.dtype:
+        return torch.equal(first.float(), second.float())
+    if first.shape != second.shape:
+        return False
+    return torch.equal(*(t.contiguous().reshape(-1).view(torch.uint8) for t in (first, second)))
+
+
+def compare_with_stock(
+    checkpoint: CheckpointFile, role: Role, homes: Mapping[str, Home], stock: Path, track: Track
+) -> list[StockComparison]:
+    """Compare UNet, VAE and text encoder with those of a stock folder, in the precision of that folder.
+
+    Args:
+        checkpoint: the official file.
+        role: which model it is.
+        homes: where its keys belong.
+        stock: folder of Stable Diffusion 1.5 in diffusers' layout, with safetensors files.
+        track: progress.
+
+    Raises:
+        InputError: the folder has none of these parts as safetensors.
+    """
+    results = []
+    for part, folder in _STOCK_FOLDERS.items():
+        chosen = {key: home for key, home in homes.items() if home.part == part}
+        files = _stock_files(stock / folder)
+        if not chosen or not files:
+            continue
+        with contextlib.ExitStack() as stack:
+            stored = stack.enter_context(checkpoint.opened())
+            theirs = _merged([stack.enter_context(CheckpointFile.inspect(file).opened()) for file in files])
+            names = track(chosen, total=len(chosen), description=f"Comparing {part} with the stock folder")
+            pairs = ((_stock_name(chosen[key]), in_our_shape(stored[key], chosen[key].layout)) for key in names)
+            results.append(_compare(role, part, pairs, theirs))
+    if not results:
+        raise InputError(
+            f"{stock} has no unet, vae or text_encoder folder with .safetensors files; give a folder of Stable "
+            "Diffusion 1.5 in diffusers' layout"
+        )
+    return results
+
+
+def _stock_name(home: Home) -> str:
+    """Name in a stock folder; text encoders carry their prefix or not, depending on transformers' release."""
+    return home.name.removeprefix("text_model.")
+
+
+def _compare(
+    role: Role, part: Part, pairs: Iterator[tuple[str, Tensor]], theirs: dict[str, tuple[Read, str]]
+) -> StockComparison:
+    equal = different = absent = 0
+    largest, largest_at = 0.0, None
+    for name, ours in pairs:
+        file, stock_name = theirs.get(name, ({}, ""))
+        stock = file.get(stock_name)
+        if stock is None or stock.shape != ours.shape:
+            absent += 1
+            continue
+        difference = float((ours.to(stock.dtype).float() - stock.float()).abs().max())
+        if difference == 0.0:
+            equal += 1
+            continue
+        different += 1
+        if largest_at is None or difference > largest:
+            largest, largest_at = difference, name
+    return StockComparison(role, part, equal, different, absent, largest, largest_at)
+
+
+def _stock_files(folder: Path) -> list[Path]:
+    """Full-precision weight files of a component, else those of a variant such as fp16."""
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [file for file in files if "." not in file.name.removesuffix(".safetensors")]
+    return plain or files[:1]
+
+
+def _merged(files: list[Read]) -> dict[str, tuple[Read, str]]:
+    """Where each tensor lies, by the name that diffusers gives it today."""
+    places = {}
+    for file in files:
+        for name in file:
+            ours = name.removeprefix("text_model.")
+            if "attentions" in name:
+                for old, new in _OLD_VAE_NAMES.items():
+                    ours = ours.replace(old, new)
+            places[ours] = (file, name)
+    return places

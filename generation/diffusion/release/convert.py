@@ -1,0 +1,414 @@
+"""From the official checkpoint files to a pipeline folder, strictly and without holding a network in memory.
+
+Networks exist on the meta device only, for their names and shapes; weights go tensor by tensor from the mapped file to
+safetensors. The text encoder runs once, on the empty prompt that the release always uses, and leaves its output as the
+pipeline's constant context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, ModelMixin
+from huggingface_hub import split_torch_state_dict_into_shards
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ...errors import InputError
+from ...files import directory_written_atomically
+from ...progress import Track, silent
+from ..architectures import default_scheduler
+from ..camera_control import CameraControl
+from ..null_context import NullContext
+from ..pipeline import DiffPortrait360Pipeline
+from ..unet import DenoisingUNet
+from ..view_consistency import ViewConsistency
+from .checkpoint import CheckpointFile, sha256_of_file, write_safetensors
+from .checks import compare_with_stock, in_our_shape, official_shape, require_all_keys, same_bits, schedule_notes
+from .keys import (
+    IGNORED_KEYS,
+    SCHEDULE_TABLES,
+    TEXT_PREFIX,
+    UNET_PREFIX,
+    Home,
+    Part,
+    ReleaseArchitecture,
+    official_keys,
+)
+from .report import ROLE_NAMES, ConversionReport, Role, SourceFile, WrittenComponent
+
+CONVERSION_RECORD = "dp360_conversion.json"
+"""File in the pipeline folder that says what it was made from."""
+
+_START_TOKEN, _END_TOKEN = 49406, 49407
+_CLIP_HEAD_CHANNELS = 64
+_WEIGHTS_NAME = "diffusion_pytorch_model"
+_LARGEST_FILE_BYTES = 10 * 10**9
+_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def convert_release(
+    output: Path,
+    *,
+    views_model: Path | None = None,
+    back_model: Path | None = None,
+    architecture: ReleaseArchitecture | None = None,
+    dtype: torch.dtype = torch.float32,
+    context: Float[Tensor, "*b n d"] | Path | None = None,
+    stock: Path | None = None,
+    largest_file_bytes: int = _LARGEST_FILE_BYTES,
+    track: Track = silent,
+) -> ConversionReport:
+    """Make one pipeline folder of one or both official checkpoints.
+
+    Args:
+        output: the folder to write; an earlier pipeline folder is replaced, once the new one is complete.
+        views_model: the 360 model, `model_state-340000.th` or any file with its keys.
+        back_model: F, the back-head model, `back_head-230000.th`. Alone it makes a folder that makes backs only;
+            without it a back picture has to be given to the pipeline.
+        architecture: sizes; None takes the released ones. `motion` is set by the file's role.
+        dtype: float32, float16 or bfloat16, of all stored weights.
+        context: the text context, [n, d] or [1, n, d], or a file with it; None computes it from the text encoder in the
+            checkpoint.
+        stock: folder of Stable Diffusion 1.5 in diffusers' layout; the report then says which parts equal it.
+        largest_file_bytes: weights beyond this are split over several files.
+        track: progress.
+
+    Raises:
+        InputError: no file given, an unreadable file, a missing, unexpected or wrongly shaped tensor, numbers that are
+            not finite in `dtype`, no context, or a folder that cannot be written.
+    """
+    given: dict[Role, Path | None] = {"views": views_model, "back": back_model}
+    if not any(given.values()):
+        raise InputError("There is no checkpoint to convert; give the 360 model's file, the back-head model's, or both")
+    if dtype not in _DTYPES:
+        raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(_DTYPES.values())}")
+    paths = {role: path for role, path in given.items() if path is not None}
+    _refuse_to_lose_files(output, list(paths.values()))
+    sizes = architecture or ReleaseArchitecture()
+    sources = [_Source.inspect(role, path, sizes) for role, path in paths.items()]
+    notes = [note for source in sources for note in schedule_notes(source.checkpoint, source.architecture)]
+    contexts = _contexts(sources, context, sizes.context_dim)
+    tokens, context_source = next(iter(contexts.values())), next(iter(contexts))
+    comparisons = []
+    if stock is not None:
+        for source in sources:
+            comparisons += compare_with_stock(source.checkpoint, source.role, source.homes, stock, track)
+    parts, sharing = _parts_to_write(sources, track)
+    notes += sharing
+    if len(contexts) == 2 and not torch.equal(*contexts.values()):
+        notes.append("the text contexts of the two checkpoints differ; the 360 model's is kept")
+    with torch.device("meta"):
+        components: dict[str, ModelMixin] = {part.name: _network(part.part, sizes) for part in parts}
+        components["context"] = NullContext(*tokens.shape[1:])
+    _require_room(output, components.values(), dtype)
+    described = tuple(source.described(sha256_of_file(source.checkpoint.path, track)) for source in sources)
+    scheduler = default_scheduler(
+        beta_start=sizes.linear_start, beta_end=sizes.linear_end, num_train_timesteps=sizes.timesteps
+    )
+    with directory_written_atomically(output) as folder:
+        files: dict[str, str] = {}
+        for part in parts:
+            files |= _write_component(folder, part, components[part.name], dtype, largest_file_bytes, track)
+        files |= _write_context(folder, components["context"], tokens, dtype)
+        scheduler.save_pretrained(folder / "scheduler")
+        DiffPortrait360Pipeline(**components, scheduler=scheduler).save_config(folder)
+        origins = {**{part.name: ROLE_NAMES[part.source.role] for part in parts}, "context": context_source}
+        report = ConversionReport(
+            output,
+            _DTYPES[dtype],
+            described,
+            tuple(_written(folder, name, components[name], origin) for name, origin in origins.items()),
+            tuple(notes),
+            tuple(comparisons),
+            files,
+        )
+        record = {
+            "dp360": importlib.metadata.version("dp360"),
+            "architecture": dataclasses.asdict(sizes),
+            **report.to_json(),
+        }
+        (folder / CONVERSION_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    return report
+
+
+def release_role(path: Path) -> Role:
+    """Which of the two models a checkpoint is: only the 360 model has temporal modules.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return "views" if _has_motion(CheckpointFile.inspect(path)) else "back"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One official file that has been found complete."""
+
+    role: Role
+    checkpoint: CheckpointFile
+    architecture: ReleaseArchitecture
+    homes: Mapping[str, Home]
+
+    @classmethod
+    def inspect(cls, role: Role, path: Path, sizes: ReleaseArchitecture) -> _Source:
+        checkpoint = CheckpointFile.inspect(path)
+        architecture = dataclasses.replace(sizes, motion=role == "views")
+        homes = _without_text_if_absent(official_keys(architecture), checkpoint)
+        other: Role = "back" if role == "views" else "views"
+        of_other = official_keys(dataclasses.replace(sizes, motion=other == "views"))
+        if checkpoint.shapes.keys() - IGNORED_KEYS == _without_text_if_absent(of_other, checkpoint).keys():
+            raise InputError(
+                f"{path.name} was given as {ROLE_NAMES[role]}, but it is {ROLE_NAMES[other]}: it has "
+                f"{'no' if architecture.motion else 'the'} temporal modules; give it as {ROLE_NAMES[other]}"
+            )
+        require_all_keys(checkpoint, role, _expected_shapes(checkpoint, homes, architecture))
+        return cls(role, checkpoint, architecture, homes)
+
+    def of_part(self, part: Part) -> dict[str, Home]:
+        return {key: home for key, home in self.homes.items() if home.part == part}
+
+    def described(self, sha256: str) -> SourceFile:
+        path = self.checkpoint.path
+        return SourceFile(self.role, path.name, sha256, path.stat().st_size, len(self.checkpoint.shapes))
+
+
+@dataclass(frozen=True)
+class _PartToWrite:
+    """A component of the folder and the part of a checkpoint it comes from."""
+
+    name: str
+    part: Part
+    source: _Source
+
+
+def _has_motion(checkpoint: CheckpointFile) -> bool:
+    prefixes = tuple(UNET_PREFIX + half for half in ("input_blocks_motion_module.", "output_blocks_motion_module."))
+    return any(key.startswith(prefixes) for key in checkpoint.shapes)
+
+
+def _network(part: Part, sizes: ReleaseArchitecture) -> ModelMixin:
+    match part:
+        case "unet":
+            return DenoisingUNet(**dataclasses.asdict(sizes.unet_config))
+        case "appearance":
+            return DenoisingUNet(**dataclasses.asdict(sizes.appearance_config))
+        case "camera_control":
+            return CameraControl(**dataclasses.asdict(sizes.camera_control_config))
+        case "view_consistency":
+            return ViewConsistency(**dataclasses.asdict(sizes.view_consistency_config))
+        case "vae":
+            return AutoencoderKL(**sizes.vae_config)
+        case _:
+            raise AssertionError(part)
+
+
+def _expected_shapes(
+    checkpoint: CheckpointFile, homes: Mapping[str, Home], architecture: ReleaseArchitecture
+) -> dict[str, tuple[int, ...]]:
+    """Shape in the checkpoint of every tensor that has a home."""
+    shapes: dict[tuple[Part, str], tuple[int, ...]] = {}
+    with torch.device("meta"):
+        for part in {home.part for home in homes.values()} - {"schedule", "text_encoder"}:
+            shapes |= {(part, name): tuple(t.shape) for name, t in _network(part, architecture).state_dict().items()}
+        if any(home.part == "text_encoder" for home in homes.values()):
+            encoder = CLIPTextModel(_text_config(checkpoint, architecture))
+            shapes |= {("text_encoder", _with_prefix(name)): tuple(t.shape) for name, t in encoder.state_dict().items()}
+    shapes |= {("schedule", name): (architecture.timesteps,) for name in SCHEDULE_TABLES}
+    return {key: official_shape(shapes[home.part, home.name], home.layout) for key, home in homes.items()}
+
+
+def _without_text_if_absent(homes: Mapping[str, Home], checkpoint: CheckpointFile) -> dict[str, Home]:
+    """The keys that a checkpoint has to have: a text encoder's only where there is any of it."""
+    has_text = any(key.startswith(TEXT_PREFIX) for key in checkpoint.shapes.keys() - IGNORED_KEYS)
+    return {key: home for key, home in homes.items() if has_text or home.part != "text_encoder"}
+
+
+def _text_config(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) -> CLIPTextConfig:
+    """Sizes of the CLIP text encoder in a checkpoint, from its shapes (arXiv 2103.00020: heads of 64 channels)."""
+
+    def rows(name: str, otherwise: int) -> int:
+        return checkpoint.shapes.get(f"{TEXT_PREFIX}text_model.{name}.weight", (otherwise,))[0]
+
+    width = architecture.context_dim
+    return CLIPTextConfig(
+        vocab_size=rows("embeddings.token_embedding", _END_TOKEN + 1),
+        hidden_size=width,
+        intermediate_size=rows("encoder.layers.0.mlp.fc1", 4 * width),
+        num_hidden_layers=architecture.text_layers,
+        num_attention_heads=max(width // _CLIP_HEAD_CHANNELS, 1),
+        max_position_embeddings=rows("embeddings.position_embedding", 77),
+        hidden_act="quick_gelu",
+        attn_implementation="eager",
+    )
+
+
+def _with_prefix(name: str) -> str:
+    """Name of a text encoder's parameter with the prefix that transformers 5 dropped."""
+    return "text_model." + name.removeprefix("text_model.")
+
+
+@torch.no_grad()
+def empty_prompt_context(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) -> Float[Tensor, "1 n d"]:
+    """Output of the checkpoint's own text encoder for the empty prompt: start token, then end tokens throughout.
+
+    Source: last hidden state of CLIP ViT-L/14, as latent-diffusion's `FrozenCLIPEmbedder` takes it.
+    """
+    config = _text_config(checkpoint, architecture)
+    with torch.device("meta"):
+        encoder = CLIPTextModel(config)
+    keys = {name: TEXT_PREFIX + _with_prefix(name) for name in encoder.state_dict()}
+    count = config.max_position_embeddings
+    tokens = torch.tensor([[_START_TOKEN] + [_END_TOKEN] * (count - 1)])
+    with checkpoint.opened() as stored:
+        encoder.load_state_dict({name: stored[key].float() for name, key in keys.items()}, assign=True)
+        # Positions are given because the encoder's own table of them was left on the meta device.
+        return encoder.eval()(tokens, position_ids=torch.arange(count)[None]).last_hidden_state
+
+
+def _contexts(sources: Sequence[_Source], given: Tensor | Path | None, width: int) -> dict[str, Float[Tensor, "1 n d"]]:
+    """Text contexts by where they come from, the one to keep first."""
+    if given is not None:
+        return {"the given context": _given_context(given, width)}
+    contexts = {
+        f"the text encoder of {ROLE_NAMES[source.role]}": empty_prompt_context(source.checkpoint, source.architecture)
+        for source in sources
+        if source.of_part("text_encoder")
+    }
+    if not contexts:
+        names = " and ".join(source.checkpoint.path.name for source in sources)
+        raise InputError(
+            f"{names}: no text encoder (keys {TEXT_PREFIX}*), so the context of the empty prompt cannot be computed; "
+            f"give it as a tensor [tokens, {width}] in a .safetensors or .pt file"
+        )
+    return contexts
+
+
+def _given_context(given: Tensor | Path, width: int) -> Float[Tensor, "1 n d"]:
+    where = "The given context"
+    if isinstance(given, Path):
+        where, checkpoint = f"The context in {given}", CheckpointFile.inspect(given)
+        if len(checkpoint.shapes) != 1:
+            raise InputError(
+                f"{where} should be one tensor, got {len(checkpoint.shapes)}; give a file with that tensor"
+            )
+        with checkpoint.opened() as stored:
+            given = next(iter(stored.values())).clone()
+    tokens = given if given.ndim == 3 else given[None]
+    if tokens.ndim != 3 or len(tokens) != 1 or tokens.shape[2] != width:
+        raise InputError(
+            f"{where} should have the shape [tokens, {width}], got {list(given.shape)}; give that of one prompt"
+        )
+    return tokens.float()
+
+
+def _parts_to_write(sources: Sequence[_Source], track: Track) -> tuple[list[_PartToWrite], list[str]]:
+    """The components of the folder, and sentences on what two checkpoints share."""
+    by_role = {source.role: source for source in sources}
+    parts, notes = [], []
+    if views := by_role.get("views"):
+        names: tuple[Part, ...] = ("unet", "appearance", "camera_control", "view_consistency", "vae")
+        parts += [_PartToWrite(name, name, views) for name in names]
+    if back := by_role.get("back"):
+        shared = {part: _differing(views, back, part, track) for part in ("unet", "vae")} if views else {}
+        names = ("unet", "appearance", "camera_control")
+        parts += [_PartToWrite(f"back_{name}", name, back) for name in names if shared.get(name) != 0]
+        if views is None:
+            parts.append(_PartToWrite("vae", "vae", back))
+        if shared.get("unet") == 0:
+            notes.append("the denoising UNets of the two checkpoints are equal bit for bit; stored once")
+        if shared.get("vae"):
+            notes.append(f"the VAEs of the two checkpoints differ in {shared['vae']} tensors; the 360 model's is kept")
+    return parts, notes
+
+
+def _differing(first: _Source, second: _Source, part: Part, track: Track) -> int:
+    """How many tensors of a part are not equal bit for bit."""
+    keys = first.of_part(part)
+    with first.checkpoint.opened() as ours, second.checkpoint.opened() as theirs:
+        compared = track(keys, total=len(keys), description=f"Comparing {part} of the two checkpoints")
+        return sum(not same_bits(ours[key], theirs[key]) for key in compared)
+
+
+def _write_component(
+    folder: Path, part: _PartToWrite, network: ModelMixin, dtype: torch.dtype, largest_file_bytes: int, track: Track
+) -> dict[str, str]:
+    """Write one network; returns SHA-256 by path in the folder."""
+    place = folder / part.name
+    network.save_config(place)
+    official = {home.name: (key, home.layout) for key, home in part.source.of_part(part.part).items()}
+    stored = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
+    split = split_torch_state_dict_into_shards(
+        stored, filename_pattern=_WEIGHTS_NAME + "{suffix}.safetensors", max_shard_size=largest_file_bytes
+    )
+    hashes = {}
+    for file, unsorted in split.filename_to_tensors.items():
+        names = sorted(unsorted)  # as the safetensors library writes them
+
+        def tensors(names: Sequence[str] = names) -> Iterator[Tensor]:
+            with part.source.checkpoint.opened() as read:
+                for name in track(names, total=len(names), description=f"Writing {part.name}"):
+                    key, layout = official[name]
+                    yield _finite(in_our_shape(read[key], layout).to(dtype), key, part.source)
+
+        shapes = {name: tuple(stored[name].shape) for name in names}
+        hashes[f"{part.name}/{file}"] = write_safetensors(place / file, shapes, dtype, tensors())
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (place / f"{_WEIGHTS_NAME}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return hashes
+
+
+def _write_context(folder: Path, network: NullContext, tokens: Tensor, dtype: torch.dtype) -> dict[str, str]:
+    place = folder / "context"
+    network.save_config(place)
+    name = f"{_WEIGHTS_NAME}.safetensors"
+    digest = write_safetensors(place / name, {"context": tuple(tokens.shape)}, dtype, [tokens.to(dtype)])
+    return {f"context/{name}": digest}
+
+
+def _finite(tensor: Tensor, key: str, source: _Source) -> Tensor:
+    if not bool(torch.isfinite(tensor).all()):
+        raise InputError(
+            f"{source.checkpoint.path.name} has numbers in {key} that are not finite as {_DTYPES[tensor.dtype]}; "
+            "take float32 or bfloat16, and if that fails too, download the file again"
+        )
+    return tensor
+
+
+def _written(folder: Path, name: str, network: ModelMixin, origin: str) -> WrittenComponent:
+    numbers = sum(tensor.numel() for tensor in network.state_dict().values())
+    size_bytes = sum(file.stat().st_size for file in (folder / name).glob("*.safetensors"))
+    return WrittenComponent(name, origin, numbers, size_bytes)
+
+
+def _refuse_to_lose_files(output: Path, sources: Sequence[Path]) -> None:
+    """The output takes the place of an earlier folder; see that nothing but a pipeline is lost."""
+    if not output.is_dir():
+        return
+    if any(output.iterdir()) and not (output / "model_index.json").is_file():
+        raise InputError(
+            f"{output} holds files that are not a pipeline folder's; give a new or an empty folder as output"
+        )
+    if any(output.resolve() in path.resolve().parents for path in sources):
+        raise InputError(f"The checkpoint lies inside {output}, which would be replaced; give another folder as output")
+
+
+def _require_room(output: Path, networks: Iterable[ModelMixin], dtype: torch.dtype) -> None:
+    """See that the disk has room before minutes of writing."""
+    needed = sum(t.numel() for network in networks for t in network.state_dict().values()) * dtype.itemsize
+    place = next(parent for parent in (output, *output.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"Cannot write {output}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; "
+            "free some space, choose another disk, or store float16"
+        )
