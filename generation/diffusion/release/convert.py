@@ -65,6 +65,7 @@ def convert_release(
     context: Float[Tensor, "*b n d"] | Path | None = None,
     stock: Path | None = None,
     largest_file_bytes: int = _LARGEST_FILE_BYTES,
+    known_sha256: Mapping[Path, str] | None = None,
     track: Track = silent,
 ) -> ConversionReport:
     """Make one pipeline folder of one or both official checkpoints.
@@ -80,6 +81,7 @@ def convert_release(
             checkpoint.
         stock: folder of Stable Diffusion 1.5 in diffusers' layout; the report then says which parts equal it.
         largest_file_bytes: weights beyond this are split over several files.
+        known_sha256: hashes of source files that the caller has computed already.
         track: progress.
 
     Raises:
@@ -110,7 +112,9 @@ def convert_release(
         components: dict[str, ModelMixin] = {part.name: _network(part.part, sizes) for part in parts}
         components["context"] = NullContext(*tokens.shape[1:])
     _require_room(output, components.values(), dtype)
-    described = tuple(source.described(sha256_of_file(source.checkpoint.path, track)) for source in sources)
+    known = known_sha256 or {}
+    hashes = {path: known.get(path) or sha256_of_file(path, track) for path in paths.values()}
+    described = tuple(source.described(hashes[source.checkpoint.path]) for source in sources)
     scheduler = default_scheduler(
         beta_start=sizes.linear_start, beta_end=sizes.linear_end, num_train_timesteps=sizes.timesteps
     )

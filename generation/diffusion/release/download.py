@@ -1,0 +1,233 @@
+"""From what a person calls the weights to a pipeline folder: a folder, the official files, or a hub id.
+
+What is downloaded is hashed when it is first seen, and has to be the same ever after. Conversions are kept in a cache
+folder under the hashes of their sources.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import torch
+from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+
+from ...errors import InputError
+from ...files import write_bytes_atomically
+from ...progress import Track, silent
+from .checkpoint import sha256_of_file
+from .convert import CONVERSION_RECORD, convert_release
+from .report import Role
+
+OFFICIAL_REPOSITORY = "gym890/diffportrait360"
+"""Where the authors publish their weights: https://huggingface.co/gym890/diffportrait360."""
+OFFICIAL_FILES: dict[Role, str] = {"views": "model_state-340000.th", "back": "back_head-230000.th"}
+"""The 360 model and the back-head model F."""
+
+_PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.safetensors"]
+_CONVERSION_FORMAT = 1  # raised when a conversion of the same files writes something else
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+
+
+def resolve_weights(
+    name_or_folder: str,
+    *,
+    cache: Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    track: Track = silent,
+) -> Path:
+    """The pipeline folder that belongs to a name; made and kept where it does not exist yet.
+
+    Args:
+        name_or_folder: a pipeline folder, used as it is; a folder with the official files, converted once; or a hub id
+            such as `gym890/diffportrait360`, downloaded once (a pipeline folder on the hub is used as it is too).
+        cache: folder for conversions and the record of hashes; None takes `$XDG_CACHE_HOME/dp360/weights`, by default
+            `~/.cache/dp360/weights`. Downloads themselves lie in the hub's own cache.
+        dtype: float32, float16 or bfloat16: how a conversion stores the weights.
+        track: progress.
+
+    Returns:
+        A folder with `model_index.json`.
+
+    Raises:
+        InputError: neither a usable folder nor a hub id; no network; a file that is not what it was when it was first
+            downloaded; or what `convert_release` raises.
+    """
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        if (folder / "model_index.json").is_file():
+            return folder
+        found: dict[Role, Path] = {
+            role: folder / name for role, name in OFFICIAL_FILES.items() if (folder / name).is_file()
+        }
+        if not found:
+            raise InputError(
+                f"{folder} holds no weights: expected a pipeline folder (with model_index.json) or the files "
+                f"{' and '.join(OFFICIAL_FILES.values())}; download those from {_address(OFFICIAL_REPOSITORY)}"
+            )
+        book = _HashBook(_cache_folder(cache))
+        return _converted(found, book, dtype, track)
+    if not _HUB_ID.fullmatch(name_or_folder) or folder.is_file():
+        what = "is a file" if folder.is_file() else "is neither a folder nor a hub id"
+        raise InputError(
+            f"The weights {name_or_folder} cannot be used: this {what}; give a pipeline folder, a folder with "
+            f"{' and '.join(OFFICIAL_FILES.values())}, or a hub id such as {OFFICIAL_REPOSITORY}"
+        )
+    book = _HashBook(_cache_folder(cache))
+    with _quiet_hub(track):
+        found = _official_files(name_or_folder)
+        if not found:
+            return _pipeline_of_hub(name_or_folder, book, track)
+    book.require_same(name_or_folder, {path.name: path for path in found.values()}, track)
+    return _converted(found, book, dtype, track)
+
+
+def _official_files(repository: str) -> dict[Role, Path]:
+    """The official files of a repository, downloaded; empty where it has none of them."""
+    found: dict[Role, Path] = {}
+    for role, name in OFFICIAL_FILES.items():
+        try:
+            found[role] = Path(huggingface_hub.hf_hub_download(repository, name))
+        except LocalEntryNotFoundError as error:
+            raise _unreachable(repository, error) from error
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # the errors of network libraries have no base in common
+            raise _unreachable(repository, error) from error
+    return found
+
+
+def _pipeline_of_hub(repository: str, book: _HashBook, track: Track) -> Path:
+    """A repository that is a pipeline folder."""
+    try:
+        huggingface_hub.hf_hub_download(repository, "model_index.json")
+        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=_PIPELINE_FILES))
+    except EntryNotFoundError as error:
+        raise InputError(
+            f"{repository} holds no weights of this model: expected {' and '.join(OFFICIAL_FILES.values())}, or a "
+            f"pipeline folder (with model_index.json); give {OFFICIAL_REPOSITORY}, or a folder of yours"
+        ) from error
+    except Exception as error:  # as above
+        raise _unreachable(repository, error) from error
+    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.safetensors"))}
+    book.require_same(repository, files, track)
+    return folder
+
+
+def _unreachable(repository: str, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    files = list(OFFICIAL_FILES.values())
+    return InputError(
+        f"The weights {repository} cannot be downloaded ({reason}); download {' and '.join(files)} from "
+        f"{_address(repository)} on a machine with a network, put both into one folder and give that folder in place "
+        f"of the name, or convert them once: dp360 convert --official FOLDER/{files[0]} "
+        f"--back-head FOLDER/{files[1]} --output DIR"
+    )
+
+
+def _address(repository: str) -> str:
+    return f"https://huggingface.co/{repository}"
+
+
+def _converted(found: dict[Role, Path], book: _HashBook, dtype: torch.dtype, track: Track) -> Path:
+    """The cached conversion of official files, made where there is none."""
+    hashes = {role: book.sha256_of(path, track) for role, path in found.items()}
+    name = "-".join([*(f"{role}-{sha256[:16]}" for role, sha256 in hashes.items()), _DTYPE_NAMES[dtype]])
+    name += f"-v{_CONVERSION_FORMAT}"
+    output = book.cache / name
+    if not (output / CONVERSION_RECORD).is_file():
+        known = {path: hashes[role] for role, path in found.items()}
+        convert_release(
+            output,
+            views_model=found.get("views"),
+            back_model=found.get("back"),
+            dtype=dtype,
+            known_sha256=known,
+            track=track,
+        )
+    return output
+
+
+@dataclass(frozen=True)
+class _HashBook:
+    """A JSON file in the cache with hashes: of the hub's files for good, of other files while they are unchanged."""
+
+    cache: Path
+
+    @property
+    def path(self) -> Path:
+        return self.cache / "hashes.json"
+
+    def _read(self) -> dict[str, dict]:
+        empty: dict[str, dict] = {"hub": {}, "files": {}}
+        if not self.path.is_file():
+            return empty
+        try:
+            return {**empty, **json.loads(self.path.read_text())}
+        except ValueError as error:
+            raise InputError(
+                f"{self.path} is not JSON any more; delete it, the files are then hashed as on first use"
+            ) from error
+
+    def _write(self, content: dict[str, dict]) -> None:
+        write_bytes_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def sha256_of(self, path: Path, track: Track) -> str:
+        """Hash of a file; remembered as long as its size and time of change stay the same."""
+        place, status = str(path.resolve()), path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        known = self._read()["files"].get(place)
+        if known is not None and known["stamp"] == stamp:
+            return known["sha256"]
+        sha256 = sha256_of_file(path, track)
+        content = self._read()
+        content["files"][place] = {"stamp": stamp, "sha256": sha256}
+        self._write(content)
+        return sha256
+
+    def require_same(self, repository: str, files: dict[str, Path], track: Track) -> None:
+        """Record the hashes of a repository's files on first use, and insist on them afterwards.
+
+        Raises:
+            InputError: a file is another one than on first use.
+        """
+        for name, path in files.items():
+            sha256 = self.sha256_of(path, track)
+            content = self._read()
+            recorded = content["hub"].setdefault(repository, {}).setdefault(name, sha256)
+            if recorded != sha256:
+                raise InputError(
+                    f"{name} of {repository} is not the file that was used first: expected sha256 {recorded}, "
+                    f"got {sha256}; find out why it changed, and where it should, delete its entry in {self.path}"
+                )
+            self._write(content)
+
+
+def _cache_folder(cache: Path | None) -> Path:
+    if cache is not None:
+        return cache
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dp360" / "weights"
+    except RuntimeError as error:
+        raise InputError("There is no home folder for the weights' cache; set XDG_CACHE_HOME to a folder") from error
+
+
+@contextlib.contextmanager
+def _quiet_hub(track: Track) -> Iterator[None]:
+    """Keep the hub's own progress bars to callers who asked for progress."""
+    utils = huggingface_hub.utils
+    if track is not silent or utils.are_progress_bars_disabled():
+        yield
+        return
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.enable_progress_bars()
