@@ -93,7 +93,7 @@ class CameraControl(UNetEncoder, ModelMixin, ConfigMixin):
         self.controlnet_down_blocks = nn.ModuleList(_zero_convolution(width) for width in skips)
         self.controlnet_mid_block = _zero_convolution(widths[-1])
 
-    def embed_control(self, control: Float[Tensor, "b k H W"]) -> Latents:
+    def embed_control(self, control: Float[Tensor, "b k H W"]) -> Float[Tensor, "b w0 h w"]:
         """Bring control pictures in [-1, 1] down to the latent's size; holds for all steps of a generation."""
         return self.controlnet_cond_embedding(control)
 
@@ -102,7 +102,7 @@ class CameraControl(UNetEncoder, ModelMixin, ConfigMixin):
         latents: Latents | None,
         timesteps: Int[Tensor, "*b"] | None,
         context: Context | None,
-        embedded_control: Latents,
+        embedded_control: Float[Tensor, "b w0 h w"],
         *,
         mode: int = 0,
     ) -> ControlResiduals:

@@ -69,14 +69,19 @@ class DiffPortrait360Output:
 
 
 @dataclass(frozen=True)
-class _Networks:
+class Networks:
     """What one of the two models consists of."""
 
     unet: DenoisingUNet
+    """Denoises."""
     appearance: DenoisingUNet
+    """R."""
     camera_control: CameraControl
+    """C."""
     view_consistency: ViewConsistency | None
+    """V; None treats the views as unrelated."""
     mode: Mode
+    """Role of the denoising network."""
 
 
 class DiffPortrait360Pipeline(DiffusionPipeline):
@@ -222,12 +227,21 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             back = _picture_tensor(back_image, size, "back picture")
         references = self._encode(torch.stack([front, back]), sampling, generator)
         start = None if start_views is None else self._encode(start_views, sampling, generator)
-        networks = _Networks(
-            self.unet, self.appearance or self.unet, self.camera_control, self.view_consistency, Mode.VIEWS
-        )
+        networks = self.networks_for_views()
         with self._resident(networks):
-            latents = self._denoise(
-                networks, references, cameras, control, start, sampling, generator, callback_on_step_end, track, "views"
+            noise = noise_like((len(cameras), *references.shape[1:]), generator, self._execution_device)
+            latents = self.denoise(
+                networks,
+                references,
+                cameras,
+                control,
+                noise,
+                start,
+                sampling,
+                generator,
+                description="views",
+                callback=callback_on_step_end,
+                track=track,
             )
         return DiffPortrait360Output(self._decode(latents), cameras, back)
 
@@ -250,43 +264,81 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         if not self.can_make_back:
             raise InputError("These weights have no back-view model; give a picture of the back of the head instead")
         sampling = sampling or Sampling()
-        networks = _Networks(
+        networks = self.networks_for_back()
+        self._check_control(networks.camera_control, back_control[None])
+        front = _picture_tensor(portrait, tuple(back_control.shape[-2:]), "portrait")
+        references = self._encode(front[None], sampling, generator)
+        with self._resident(networks):
+            noise = noise_like(tuple(references.shape), generator, self._execution_device)
+            latents = self.denoise(
+                networks,
+                references,
+                None,
+                back_control[None],
+                noise,
+                None,
+                sampling,
+                generator,
+                description="back view",
+                callback=callback_on_step_end,
+                track=track,
+            )
+        return self._decode(latents)[0]
+
+    def networks_for_views(self) -> Networks:
+        """The 360 model."""
+        return Networks(self.unet, self.appearance or self.unet, self.camera_control, self.view_consistency, Mode.VIEWS)
+
+    def networks_for_back(self) -> Networks:
+        """F, with the other networks where it has none of its own."""
+        return Networks(
             self.back_unet or self.unet,
             self.back_appearance or self.appearance or self.unet,
             self.back_camera_control or self.camera_control,
             None,
             Mode.BACK,
         )
-        self._check_control(networks.camera_control, back_control[None])
-        front = _picture_tensor(portrait, tuple(back_control.shape[-2:]), "portrait")
-        references = self._encode(front[None], sampling, generator)
-        with self._resident(networks):
-            latents = self._denoise(
-                networks, references, None, back_control[None], None, sampling, generator, callback_on_step_end, track,
-                "back view",
-            )  # fmt: skip
-        return self._decode(latents)[0]
 
-    def _denoise(
+    @torch.no_grad()
+    def denoise(
         self,
-        networks: _Networks,
-        references: Latents,
+        networks: Networks,
+        references: Float[Tensor, "references c h w"],
         cameras: Cameras | None,
         control: Float[Tensor, "n k H W"],
+        noise: Latents,
         start: Latents | None,
         sampling: Sampling,
         generator: torch.Generator,
-        callback: StepCallback | None,
-        track: Track | None,
+        *,
         description: str,
+        callback: StepCallback | None = None,
+        track: Track | None = None,
     ) -> Latents:
-        """The loop: R once a step for all views, C once a view and step, two predictions, one scheduler step."""
+        """The loop: R once a step for all views, C once a view and step, two predictions, one scheduler step.
+
+        Args:
+            networks: the 360 model or F.
+            references: clean latents of the reference pictures, [1 or 2, c, h, w].
+            cameras: of the views, which say who is whose neighbour; None treats the views as unrelated.
+            control: control pictures, [-1, 1].
+            noise: standard normal, one per view.
+            start: latents of the start views; None starts from `noise` alone.
+            sampling: schedule, steps, guidance and clips.
+            generator: source of the noise of each step, where the sampler has any.
+            description: for the progress bar.
+            callback: see `__call__`.
+            track: see `__call__`.
+
+        Returns:
+            Latents of the views, float32.
+        """
         unet, device, dtype = networks.unet, self._execution_device, networks.unet.dtype
         context = self._context(device, dtype)
         references = references.to(device, dtype)
         embedded = networks.camera_control.embed_control(control.to(device, dtype))
         denoiser = Denoiser(self.scheduler, sampling, device)
-        latents = denoiser.start(noise_like((len(control), *references.shape[1:]), generator, device), start)
+        latents = denoiser.start(noise.to(device), start)
         fixed = self.config.reference_timestep
         reference = None if fixed is None else self._reference(networks, references, torch.tensor([fixed]), context)
         steady = None if networks.camera_control.config.sees_latent else self._steady_control(networks, embedded)
@@ -321,7 +373,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         return latents
 
     def _clips(
-        self, networks: _Networks, cameras: Cameras | None, count: int, sampling: Sampling, step: int
+        self, networks: Networks, cameras: Cameras | None, count: int, sampling: Sampling, step: int
     ) -> list[Tensor]:
         if networks.view_consistency is None or cameras is None:
             return [torch.tensor([row]) for row in range(count)]
@@ -332,7 +384,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         return sampling.clips(cameras, length, step)
 
     def _reference(
-        self, networks: _Networks, references: Latents, timestep: Tensor, context: Context | None
+        self, networks: Networks, references: Latents, timestep: Tensor, context: Context | None
     ) -> Reference:
         """All reference tokens of one step, as keys and values of the denoising network."""
         written = networks.appearance.write_reference(references, timestep, context, mode=Mode.REFERENCE)
@@ -341,7 +393,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
 
     def _control(
         self,
-        networks: _Networks,
+        networks: Networks,
         noisy: Latents,
         timestep: Tensor,
         context: Context | None,
@@ -355,7 +407,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         skips = zip(*(part.skips for part in parts))
         return ControlResiduals(tuple(map(torch.cat, skips)), torch.cat([part.middle for part in parts]))
 
-    def _steady_control(self, networks: _Networks, embedded: Latents) -> ControlResiduals:
+    def _steady_control(self, networks: Networks, embedded: Latents) -> ControlResiduals:
         """Residuals that hold for all steps."""
         context = self._context(embedded.device, embedded.dtype)
         return networks.camera_control(None, None, context, embedded, mode=networks.mode)
@@ -442,12 +494,12 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         return self._stage_device or super()._execution_device
 
     @contextmanager
-    def _resident(self, stage: _Networks | AutoencoderKL | AutoencoderDC) -> Iterator[None]:
+    def _resident(self, stage: Networks | AutoencoderKL | AutoencoderDC) -> Iterator[None]:
         """Have a stage's networks on the device while it runs."""
         if self._stage_device is None:
             yield
             return
-        if isinstance(stage, _Networks):
+        if isinstance(stage, Networks):
             parts = [stage.unet, stage.appearance, stage.camera_control, stage.view_consistency]
         else:
             parts = [stage]

@@ -15,8 +15,6 @@ from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor
 
-Tokens = Float[Tensor, "b t c"]
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -25,9 +23,9 @@ class Reference:
     A batch of one is shared by all pictures that read it.
     """
 
-    keys: tuple[Tokens, ...]
+    keys: tuple[Float[Tensor, "_ _ _"], ...]
     """Projected keys per site, [1 or b, tokens, channels]."""
-    values: tuple[Tokens, ...]
+    values: tuple[Float[Tensor, "_ _ _"], ...]
     """Projected values per site, [1 or b, tokens, channels]."""
 
     def __post_init__(self) -> None:
@@ -44,13 +42,13 @@ class ReferenceAttention:
     def __call__(
         self,
         attn: Attention,
-        hidden_states: Tokens,
-        encoder_hidden_states: Tokens | None = None,
+        hidden_states: Float[Tensor, "b t c"],
+        encoder_hidden_states: Float[Tensor, "one_or_b n d"] | None = None,
         attention_mask: None = None,
         temb: None = None,
-        reference: tuple[Tokens, Tokens] | None = None,
+        reference: tuple[Float[Tensor, "one_or_many m c"], Float[Tensor, "one_or_many m c"]] | None = None,
         written: list[Tensor] | None = None,
-    ) -> Tokens:
+    ) -> Float[Tensor, "b t c"]:
         """Attend from `hidden_states` to itself and `reference`, or to `encoder_hidden_states` where that is given.
 
         Args:

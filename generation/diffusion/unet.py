@@ -11,6 +11,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from .view_consistency import ViewConsistency
 
 _UNUSED_CONTEXT_DIM = 8
 Latents = Float[Tensor, "b c h w"]
-Context = Float[Tensor, "b n d"]
+Context = Float[Tensor, "one_or_b tokens width"]
 AfterLayer = Callable[[int, int, Tensor], Tensor]
 
 
@@ -61,7 +62,7 @@ class UNetConfig:
 class ControlResiduals:
     """What camera control adds: to each skip in the order of the encoder, and to the middle."""
 
-    skips: tuple[Latents, ...]
+    skips: tuple[Float[Tensor, "_ _ _ _"], ...]
     """One per skip connection."""
     middle: Latents
     """For the middle block's output."""
@@ -130,7 +131,7 @@ class UNetEncoder(nn.Module):
 
     def embed_time(
         self, timesteps: Int[Tensor, "*b"], mode: int, dtype: torch.dtype, device: torch.device
-    ) -> Float[Tensor, "b e"]:
+    ) -> Float[Tensor, "_ e"]:
         """Embedding of timesteps (one for all pictures, or one each) and of the mode, where there are modes."""
         embedded = self.time_embedding(self.time_proj(timesteps.to(device).reshape(-1)).to(dtype))
         if self.mode_embedding is not None:
@@ -140,11 +141,11 @@ class UNetEncoder(nn.Module):
     def encode(
         self,
         hidden: Latents,
-        embedded: Float[Tensor, "b e"],
+        embedded: Float[Tensor, "one_or_many e"],
         context: Context | None,
         site_options: Iterator[dict[str, object]],
         after_layer: AfterLayer | None = None,
-    ) -> tuple[Latents, list[Latents]]:
+    ) -> tuple[Tensor, list[Tensor]]:
         """The way down and the middle.
 
         Args:
@@ -175,7 +176,7 @@ class UNetEncoder(nn.Module):
             hidden = self.run(resnet, hidden, embedded)
         return hidden, skips
 
-    def run(self, layer: nn.Module, *inputs: object, **options: object) -> Tensor:
+    def run(self, layer: nn.Module, *inputs: object, **options: object) -> Any:
         """Call a layer, under gradient checkpointing where that is switched on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False, **options)
@@ -305,7 +306,7 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
 
     def write_reference(
         self, latents: Latents, timesteps: Int[Tensor, "*b"], context: Context | None, *, mode: int = 0
-    ) -> tuple[Float[Tensor, "b t c"], ...]:
+    ) -> tuple[Float[Tensor, "b _ _"], ...]:
         """What each self-attention is given when this network looks at a clean latent: R's only result.
 
         The pass ends at the last self-attention's input; nothing behind it is computed.
@@ -335,7 +336,7 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
                 hidden = block.upsamplers[0](hidden, skips[-1].shape[-2:])
         raise AssertionError("the last attention site lies on the way up")
 
-    def read_reference(self, *banks: Sequence[Float[Tensor, "b t c"]]) -> Reference:
+    def read_reference(self, *banks: Sequence[Float[Tensor, "_ _ _"]]) -> Reference:
         """Project what R wrote with this network's own key and value weights.
 
         Args:
