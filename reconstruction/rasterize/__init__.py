@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import assert_never
 
 from ..spherical_harmonics import MAX_SH_DEGREE, sh_basis_count
+from .cpu import ProjectionSettings, blend, project
 
 Backend = Literal["auto", "cpu", "cuda", "reference"]
 RasterizeMode = Literal["classic", "antialiased"]
@@ -76,7 +77,6 @@ def rasterize(
     _check(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, sh_degree)
     if backend == "auto":
         backend = "cuda" if means.is_cuda else "cpu"
-    antialiased = rasterize_mode == "antialiased"
     if backend == "cuda":
         from .cuda import rasterize_cuda
 
@@ -99,6 +99,8 @@ def rasterize(
             render_mode=render_mode,
             rasterize_mode=rasterize_mode,
         )
+    if backgrounds is None:
+        backgrounds = means.new_zeros(viewmats.shape[0], 3)
     if backend == "reference":
         from .reference import rasterize_reference
 
@@ -116,36 +118,135 @@ def rasterize(
             near_plane=near_plane,
             eps2d=eps2d,
             radius_clip=radius_clip,
-            antialiased=antialiased,
+            antialiased=rasterize_mode == "antialiased",
         )
-    elif backend == "cpu":
-        from .cpu import ProjectionSettings, blend, project
-
-        degree = -1 if sh_degree is None else sh_degree
-        settings = ProjectionSettings(width, height, degree, near_plane, eps2d, radius_clip, antialiased)
-        coefficients = colors if colors.dim() == 3 else colors[:, None]
-        radii, means2d, depths, conics, opacities2d, colors2d = project(
-            means, quats, scales, opacities, coefficients, viewmats, Ks, settings
+        rgb = rgb + (1 - alpha[..., None]) * backgrounds[:, None, None].to(rgb)
+        return _finish(rgb, depth, alpha, radii, means2d, render_mode)
+    if backend == "cpu":
+        settings = ProjectionSettings(
+            width=width,
+            height=height,
+            sh_degree=-1 if sh_degree is None else sh_degree,
+            near_plane=near_plane,
+            eps2d=eps2d,
+            radius_clip=radius_clip,
+            antialiased=rasterize_mode == "antialiased",
+            raw=False,
         )
-        rgb, depth, alpha = blend(means2d, depths, conics, opacities2d, colors2d, radii, width, height)
-    else:
-        assert_never(backend)
+        radii, means2d, records = project(means, quats, scales, opacities, colors, None, viewmats, Ks, settings)
+        blended = blend(means2d, records, radii, backgrounds, width, height, with_depth=render_mode != "RGB")
+        return _finish(*blended, radii, means2d, render_mode)
+    assert_never(backend)
 
-    alphas = alpha[..., None]
-    renders = rgb if backgrounds is None else rgb + (1 - alphas) * backgrounds[:, None, None].to(rgb)
+
+def rasterize_splats(
+    means: Float[Tensor, "n 3"],
+    quats: Float[Tensor, "n 4"],
+    log_scales: Float[Tensor, "n 3"],
+    opacity_logits: Float[Tensor, " n"],
+    sh0: Float[Tensor, "n 3"],
+    sh_rest: Float[Tensor, "n k 3"],
+    viewmats: Float[Tensor, "c 4 4"],
+    Ks: Float[Tensor, "c 3 3"],
+    width: int,
+    height: int,
+    *,
+    sh_degree: int,
+    near_plane: float = 0.01,
+    eps2d: float = 0.3,
+    radius_clip: float = 0.0,
+    rasterize_mode: RasterizeMode = "classic",
+    render_mode: RenderMode = "RGB",
+    backgrounds: Float[Tensor, "c 3"] | None = None,
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]:
+    """`rasterize` for the variables of a fit; on the CPU the kernels apply exponential and sigmoid themselves.
+
+    Args:
+        means: Centres, world units.
+        quats: Rotations, wxyz, of any length but zero.
+        log_scales: Natural logarithms of the standard deviations, world units.
+        opacity_logits: Logits of opacities.
+        sh0: Constant harmonic coefficients.
+        sh_rest: Coefficients of the degrees above; those above `sh_degree` are not used and have zero gradients.
+        viewmats: To camera from world.
+        Ks: Intrinsics, pixels.
+        width: Picture width, pixels.
+        height: Picture height, pixels.
+        sh_degree: Degree of spherical harmonics to evaluate.
+        near_plane: As in `rasterize`, like all that follow.
+
+    Returns:
+        As `rasterize`.
+
+    Raises:
+        ValueError: as `rasterize`.
+        InputError: as `rasterize`.
+    """
+    if backend == "cpu" or (backend == "auto" and not means.is_cuda):
+        _check(means, quats, log_scales, opacity_logits, sh0, viewmats, Ks, backgrounds, None)
+        _check_degree(sh_degree, sh_rest, means.shape[0], held=1)
+        settings = ProjectionSettings(
+            width=width,
+            height=height,
+            sh_degree=sh_degree,
+            near_plane=near_plane,
+            eps2d=eps2d,
+            radius_clip=radius_clip,
+            antialiased=rasterize_mode == "antialiased",
+            raw=True,
+        )
+        radii, means2d, records = project(
+            means, quats, log_scales, opacity_logits, sh0, sh_rest, viewmats, Ks, settings
+        )
+        backgrounds = means.new_zeros(viewmats.shape[0], 3) if backgrounds is None else backgrounds
+        blended = blend(means2d, records, radii, backgrounds, width, height, with_depth=render_mode != "RGB")
+        return _finish(*blended, radii, means2d, render_mode)
+    coefficients = torch.cat([sh0[:, None], sh_rest[:, : sh_basis_count(sh_degree) - 1]], dim=1)
+    return rasterize(
+        means,
+        quats,
+        log_scales.exp(),
+        opacity_logits.sigmoid(),
+        coefficients,
+        viewmats,
+        Ks,
+        width,
+        height,
+        sh_degree=sh_degree,
+        near_plane=near_plane,
+        eps2d=eps2d,
+        radius_clip=radius_clip,
+        rasterize_mode=rasterize_mode,
+        render_mode=render_mode,
+        backgrounds=backgrounds,
+        backend=backend,
+    )
+
+
+def _finish(
+    rgb: Float[Tensor, "c h w 3"],
+    depth: Float[Tensor, "c h2 w2"],
+    alpha: Float[Tensor, "c h w"],
+    radii: Int[Tensor, "c n"],
+    means2d: Float[Tensor, "c n 2"],
+    render_mode: RenderMode,
+) -> tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]:
+    """What `rasterize` returns, from blended pictures."""
+    renders, alphas = rgb, alpha[..., None]
     if render_mode == "RGB+D":
-        renders = torch.cat([renders, depth[..., None]], dim=-1)
+        renders = torch.cat([rgb, depth[..., None]], dim=-1)
     elif render_mode == "RGB+ED":
-        renders = torch.cat([renders, depth[..., None] / alphas.clamp_min(1e-10)], dim=-1)
+        renders = torch.cat([rgb, depth[..., None] / alphas.clamp_min(1e-10)], dim=-1)
     elif render_mode != "RGB":
         assert_never(render_mode)
     info = {
         "radii": radii,
         "means2d": means2d,
         "gaussian_ids": None,
-        "n_cameras": viewmats.shape[0],
-        "width": width,
-        "height": height,
+        "n_cameras": rgb.shape[0],
+        "width": rgb.shape[2],
+        "height": rgb.shape[1],
     }
     return renders, alphas, info
 
@@ -170,14 +271,20 @@ def _check(
     if sh_degree is None:
         expected.append(("colors", colors, (n, 3)))
     else:
-        if not 0 <= sh_degree <= MAX_SH_DEGREE:
-            raise ValueError(f"rasterize: expected sh_degree from 0 to {MAX_SH_DEGREE} or None, got {sh_degree}")
-        if colors.dim() != 3 or colors.shape[1] < sh_basis_count(sh_degree):
-            raise ValueError(
-                f"rasterize: sh_degree {sh_degree} needs colors of shape [n, k >= {sh_basis_count(sh_degree)}, 3], "
-                f"got {tuple(colors.shape)}"
-            )
+        _check_degree(sh_degree, colors, n, held=0)
         expected.append(("colors", colors, (n, colors.shape[1], 3)))
     for name, tensor, shape in expected:
         if tuple(tensor.shape) != shape:
             raise ValueError(f"rasterize: expected {name} of shape {shape}, got {tuple(tensor.shape)}")
+
+
+def _check_degree(sh_degree: int, coefficients: Tensor, n: int, *, held: int) -> None:
+    """Refuse a degree that `coefficients` does not hold, beside the `held` ones kept elsewhere."""
+    if not 0 <= sh_degree <= MAX_SH_DEGREE:
+        raise ValueError(f"rasterize: expected sh_degree from 0 to {MAX_SH_DEGREE} or None, got {sh_degree}")
+    needed = sh_basis_count(sh_degree) - held
+    if coefficients.dim() != 3 or coefficients.shape[0] != n or not needed <= coefficients.shape[1]:
+        raise ValueError(
+            f"rasterize: sh_degree {sh_degree} needs colors of shape [n, k >= {needed}, 3], "
+            f"got {tuple(coefficients.shape)}"
+        )

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dp360.generation.errors import InputError
 from dp360.generation.numba_pool import numba_pool
 
-from . import projection, tiles
+from . import blending, projection, tiles
+from .records import RECORD
+from .workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class ProjectionSettings:
     """Gaussians of at most this radius are not shown, pixels."""
     antialiased: bool
     """Whether opacity makes up for the low-pass filter."""
+    raw: bool
+    """Whether scales come as logarithms and opacities as logits."""
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -49,19 +55,25 @@ def _array64(tensor: Tensor) -> np.ndarray:
 
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, colors, viewmats, Ks, settings):  # type: ignore[override]
+    def forward(ctx, means, quats, scales, opacities, sh0, sh_rest, viewmats, Ks, settings):  # type: ignore[override]
         cameras, n = viewmats.shape[0], means.shape[0]
-        arrays = tuple(_array(t) for t in (means, quats, scales, opacities, colors))
+        arrays = tuple(_array(t) for t in (means, quats, scales, opacities, sh0))
+        # coefficients in one array are told from those in two by the second being None
+        rest = arrays[4] if sh_rest is None else _array(sh_rest)
+        stride = rest.size // max(n, 1)
+        layout = (arrays[4].size // max(n, 1), stride, min(3, stride) if sh_rest is None else 0)
         W = _array64(viewmats)
         position = np.ascontiguousarray(np.linalg.inv(W)[:, :3, 3])
         lens = (W, _array64(Ks), position)
-        radii = np.zeros((cameras, n), np.int32)
-        means2d, depths = np.zeros((cameras, n, 2), np.float32), np.zeros((cameras, n), np.float32)
-        conics, opacities2d = np.zeros((cameras, n, 3), np.float32), np.zeros((cameras, n), np.float32)
-        colors2d = np.zeros((cameras, n, 3), np.float32)
+        radii, means2d = np.empty((cameras, n), np.int32), np.empty((cameras, n, 2), np.float32)
+        records = np.empty((cameras, n, RECORD), np.float32)
+        first_bad = np.empty(-(-n // projection.BLOCK), np.int64)
         with numba_pool(cameras * n):
             projection.project_forward(
-                *arrays,
+                *arrays[:4],
+                arrays[4].reshape(-1),
+                rest.reshape(-1),
+                *layout,
                 *lens,
                 settings.width,
                 settings.height,
@@ -70,36 +82,59 @@ class _Project(torch.autograd.Function):
                 settings.eps2d,
                 settings.radius_clip,
                 settings.antialiased,
+                settings.raw,
                 radii,
                 means2d,
-                depths,
-                conics,
-                opacities2d,
-                colors2d,
+                records,
+                first_bad,
             )
-        ctx.arrays, ctx.lens, ctx.settings, ctx.radii, ctx.colors2d = arrays, lens, settings, radii, colors2d
-        outputs = tuple(torch.from_numpy(a) for a in (radii, means2d, depths, conics, opacities2d, colors2d))
+        if (first_bad >= 0).any():
+            raise InputError(_what_is_wrong(int(first_bad[first_bad >= 0][0]), *arrays, rest))
+        ctx.arrays, ctx.rest, ctx.layout, ctx.lens, ctx.settings = arrays, rest, layout, lens, settings
+        ctx.apart, ctx.radii, ctx.records = sh_rest is not None, radii, records
+        outputs = tuple(torch.from_numpy(a) for a in (radii, means2d, records))
         ctx.mark_non_differentiable(outputs[0])
         return outputs
 
     @staticmethod
-    def backward(ctx, _, *g_outputs):  # type: ignore[override]
-        gradients = tuple(np.zeros_like(a) for a in ctx.arrays)
+    def backward(ctx, _, g_means2d, g_records):  # type: ignore[override]
+        gradients = [np.empty_like(a) for a in ctx.arrays]
+        g_rest = np.empty_like(ctx.rest) if ctx.apart else gradients[4]
+        settings = ctx.settings
         with numba_pool(ctx.radii.size):
             projection.project_backward(
-                *ctx.arrays,
+                *ctx.arrays[:4],
+                ctx.rest.reshape(-1),
+                *ctx.layout,
                 *ctx.lens,
-                ctx.settings.width,
-                ctx.settings.height,
-                ctx.settings.sh_degree,
-                ctx.settings.eps2d,
-                ctx.settings.antialiased,
+                settings.width,
+                settings.height,
+                settings.sh_degree,
+                settings.eps2d,
+                settings.antialiased,
+                settings.raw,
                 ctx.radii,
-                ctx.colors2d,
-                *(_array(g) for g in g_outputs),
-                *gradients,
+                ctx.records,
+                _array(g_means2d),
+                _array(g_records),
+                *gradients[:4],
+                gradients[4].reshape(-1),
+                g_rest.reshape(-1),
             )
-        return (*(torch.from_numpy(g) for g in gradients), None, None, None)
+        tensors = [torch.from_numpy(g) for g in gradients]
+        return (*tensors, torch.from_numpy(g_rest) if ctx.apart else None, None, None, None)
+
+
+def _what_is_wrong(i: int, *arrays: np.ndarray) -> str:
+    """A sentence about the first input of Gaussian `i` that cannot be drawn."""
+    names = ("means", "quats", "scales", "opacities", "colors", "colors of higher degree")
+    n = arrays[0].shape[0]
+    for name, array in zip(names, arrays):
+        if not np.isfinite(array[i]).all():
+            return f"rasterize: Gaussian {i} of {n} has {name} that are not finite: {array[i].ravel()[:4].tolist()}"
+    if not np.linalg.norm(arrays[1][i].astype(np.float64)) > 0:
+        return f"rasterize: expected quats of non-zero length, Gaussian {i} of {n} has {arrays[1][i].tolist()}"
+    return f"rasterize: Gaussian {i} of {n} has values beyond what float32 holds: scales {arrays[2][i].tolist()}"
 
 
 @dataclass(frozen=True)
@@ -107,93 +142,133 @@ class _Blended:
     """What one camera's forward pass leaves for its backward pass."""
 
     records: np.ndarray
-    order: np.ndarray
     first_pair: np.ndarray
+    pair_count: np.ndarray
     entry_of_pair: np.ndarray
     gaussian_of_entry: np.ndarray
+    rows_of_entry: np.ndarray
     first_in_tile: np.ndarray
     tile_end: np.ndarray
     transmittance: np.ndarray
 
 
+def _fill_tiles(space: Workspace, c: int, records: np.ndarray, radii: np.ndarray, width: int, height: int) -> _Blended:
+    """Sort one camera's Gaussians into tiles."""
+    n, tiles_x, tiles_y = len(radii), -(-width // tiles.TILE), -(-height // tiles.TILE)
+    count = tiles_x * tiles_y
+    order, other_order = (space.array(name, (n,), np.int32) for name in ("order", "other_order"))
+    keys, other_keys = (space.array(name, (n,), np.uint32) for name in ("keys", "other_keys"))
+    first_pair, pair_count = (space.array(f"{name}{c}", (n,), np.int64) for name in ("first_pair", "pair_count"))
+    visible = tiles.depth_order(records, order, keys, other_order, other_keys)
+    room = tiles.count_room(records, radii, tiles_x, tiles_y, first_pair, pair_count)
+    pair_tile, pair_rows = (space.array(name, (room,), np.int32) for name in ("pair_tile", "pair_rows"))
+    tiles.list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pair_tile, pair_rows)
+    lists = [
+        space.array(f"{name}{c}", (room,), np.int32) for name in ("gaussian_of_entry", "rows_of_entry", "entry_of_pair")
+    ]
+    first_in_tile = space.array(f"first_in_tile{c}", (count + 1,), np.int64)
+    cursor = space.array("cursor", (count,), np.int64)
+    tiles.scatter_to_tiles(order[:visible], first_pair, pair_count, pair_tile, pair_rows, first_in_tile, cursor, *lists)
+    return _Blended(
+        records=records,
+        first_pair=first_pair,
+        pair_count=pair_count,
+        entry_of_pair=lists[2],
+        gaussian_of_entry=lists[0],
+        rows_of_entry=lists[1],
+        first_in_tile=first_in_tile,
+        tile_end=space.array(f"tile_end{c}", (count,), np.int64),
+        transmittance=space.array(f"transmittance{c}", (height, width), np.float32),
+    )
+
+
 class _Blend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means2d, depths, conics, opacities, colors, radii, width, height):  # type: ignore[override]
+    def forward(ctx, means2d, records, radii, backgrounds, width, height, with_depth):  # type: ignore[override]
+        del means2d  # an input for the sake of its gradient; the kernels read the records
         cameras, n = radii.shape
-        tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
-        inputs = tuple(_array(t) for t in (means2d, depths, conics, opacities, colors))
-        radius = np.ascontiguousarray(radii.numpy())
-        rgb = np.empty((cameras, height, width, 3), np.float32)
-        depth, alpha = (np.empty((cameras, height, width), np.float32) for _ in range(2))
+        rows, radius, behind = _array(records), np.ascontiguousarray(radii.numpy()), _array(backgrounds)
+        rgb, alpha = np.empty((cameras, height, width, 3), np.float32), np.empty((cameras, height, width), np.float32)
+        depth = np.empty((cameras, height, width) if with_depth else (cameras, 0, 0), np.float32)
+        space, tiles_x = Workspace(), -(-width // tiles.TILE)
         kept: list[_Blended] = []
         with numba_pool(cameras * (width * height + n)):
             for c in range(cameras):
-                records = np.empty((n, tiles.RECORD), np.float32)
-                tiles.pack_records(radius[c], *(a[c] for a in inputs), records)
-                order = tiles.depth_order(records)
-                pair_tile, first_pair, first_in_tile = tiles.bin_into_tiles(records, radius[c], order, tiles_x, tiles_y)
-                gaussian_of_entry, entry_of_pair = tiles.scatter_to_tiles(order, pair_tile, first_pair, first_in_tile)
-                transmittance = np.empty((tiles_x * tiles_y, tiles.TILE, tiles.TILE), np.float32)
-                tile_end = np.empty(tiles_x * tiles_y, np.int64)
-                tiles.blend_forward(
-                    records,
-                    gaussian_of_entry,
-                    first_in_tile,
+                filled = _fill_tiles(space, c, rows[c], radius[c], width, height)
+                blending.blend_forward(
+                    filled.records,
+                    filled.gaussian_of_entry,
+                    filled.rows_of_entry,
+                    filled.first_in_tile,
                     tiles_x,
-                    width,
-                    height,
+                    behind[c],
+                    with_depth,
+                    numba.get_num_threads(),
+                    np.zeros(1, np.int64),
                     rgb[c],
                     depth[c],
                     alpha[c],
-                    transmittance,
-                    tile_end,
+                    filled.transmittance,
+                    filled.tile_end,
                 )
-                kept.append(
-                    _Blended(
-                        records,
-                        order,
-                        first_pair,
-                        entry_of_pair,
-                        gaussian_of_entry,
-                        first_in_tile,
-                        tile_end,
-                        transmittance,
-                    )
-                )
-        ctx.kept, ctx.n, ctx.size, ctx.rgb, ctx.depth = kept, n, (tiles_x, width, height), rgb, depth
+                kept.append(filled)
+        if any(ctx.needs_input_grad):
+            ctx.space, ctx.kept, ctx.pictures, ctx.tiles_x, ctx.with_depth = (
+                space,
+                kept,
+                (rgb, depth),
+                tiles_x,
+                with_depth,
+            )
         return torch.from_numpy(rgb), torch.from_numpy(depth), torch.from_numpy(alpha)
 
     @staticmethod
     def backward(ctx, g_rgb, g_depth, g_alpha):  # type: ignore[override]
-        cameras, n = len(ctx.kept), ctx.n
+        cameras, n = len(ctx.kept), len(ctx.kept[0].records) if ctx.kept else 0
         g_rgb, g_depth, g_alpha = _array(g_rgb), _array(g_depth), _array(g_alpha)
-        outputs = tuple(np.zeros((cameras, n, *tail), np.float32) for tail in ((2,), (), (3,), (), (3,)))
+        rgb, depth = ctx.pictures
+        g_means2d, g_records = np.empty((cameras, n, 2), np.float32), np.empty((cameras, n, RECORD), np.float32)
+        g_backgrounds = np.empty((cameras, 3), np.float32)
         with numba_pool(g_alpha.size + cameras * n):
             for c, kept in enumerate(ctx.kept):
-                gradients = np.empty((kept.gaussian_of_entry.shape[0], tiles.GRADIENT), np.float32)
-                tiles.blend_backward(
+                entries = int(kept.first_in_tile[-1])
+                gradients = ctx.space.array("gradients", (entries, blending.GRADIENT), np.float32)
+                blending.blend_backward(
                     kept.records,
                     kept.gaussian_of_entry,
+                    kept.rows_of_entry,
                     kept.first_in_tile,
                     kept.tile_end,
-                    *ctx.size,
-                    ctx.rgb[c],
-                    ctx.depth[c],
+                    ctx.tiles_x,
+                    ctx.with_depth,
+                    numba.get_num_threads(),
+                    np.zeros(1, np.int64),
+                    rgb[c],
+                    depth[c],
                     kept.transmittance,
                     g_rgb[c],
                     g_depth[c],
                     g_alpha[c],
                     gradients,
                 )
-                tiles.reduce_gradients(
+                blending.reduce_gradients(
                     kept.records,
-                    kept.order,
                     kept.first_pair,
+                    kept.pair_count,
                     kept.entry_of_pair,
                     gradients,
-                    *(output[c] for output in outputs),
+                    g_means2d[c],
+                    g_records[c],
                 )
-        return (*(torch.from_numpy(g) for g in outputs), None, None, None)
+                if ctx.needs_input_grad[3]:
+                    g_backgrounds[c] = (g_rgb[c] * kept.transmittance[..., None]).sum(axis=(0, 1))
+        return (
+            torch.from_numpy(g_means2d),
+            torch.from_numpy(g_records),
+            None,
+            torch.from_numpy(g_backgrounds),
+            *[None] * 3,
+        )
 
 
 def project(
@@ -201,31 +276,29 @@ def project(
     quats: Float[Tensor, "n 4"],
     scales: Float[Tensor, "n 3"],
     opacities: Float[Tensor, " n"],
-    colors: Float[Tensor, "n k 3"],
+    sh0: Float[Tensor, "n 3"] | Float[Tensor, "n k 3"],
+    sh_rest: Float[Tensor, "n k2 3"] | None,
     viewmats: Float[Tensor, "c 4 4"],
     Ks: Float[Tensor, "c 3 3"],
     settings: ProjectionSettings,
-) -> tuple[
-    Int[Tensor, "c n"],
-    Float[Tensor, "c n 2"],
-    Float[Tensor, "c n"],
-    Float[Tensor, "c n 3"],
-    Float[Tensor, "c n"],
-    Float[Tensor, "c n 3"],
-]:
-    """Radii, means2d, depths, conics, opacities and colours on the picture plane; zero for Gaussians not shown."""
-    return _Project.apply(means, quats, scales, opacities, colors, viewmats, Ks, settings)  # type: ignore[return-value]
+) -> tuple[Int[Tensor, "c n"], Float[Tensor, "c n 2"], Float[Tensor, "c n columns"]]:
+    """Radii (0: not shown), means2d and records (see `records`). All coefficients may come in `sh0`.
+
+    Raises:
+        InputError: Gaussians with inputs that are not finite, or with quaternions of length zero.
+    """
+    return _Project.apply(means, quats, scales, opacities, sh0, sh_rest, viewmats, Ks, settings)  # type: ignore[return-value]
 
 
 def blend(
     means2d: Float[Tensor, "c n 2"],
-    depths: Float[Tensor, "c n"],
-    conics: Float[Tensor, "c n 3"],
-    opacities: Float[Tensor, "c n"],
-    colors: Float[Tensor, "c n 3"],
+    records: Float[Tensor, "c n columns"],
     radii: Int[Tensor, "c n"],
+    backgrounds: Float[Tensor, "c 3"],
     width: int,
     height: int,
-) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h w"], Float[Tensor, "c h w"]]:
-    """Colour over black, accumulated depth and alpha of every pixel."""
-    return _Blend.apply(means2d, depths, conics, opacities, colors, radii, width, height)  # type: ignore[return-value]
+    *,
+    with_depth: bool,
+) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h2 w2"], Float[Tensor, "c h w"]]:
+    """Colour over the backgrounds, accumulated depth (empty unless asked for) and alpha of every pixel."""
+    return _Blend.apply(means2d, records, radii, backgrounds, width, height, with_depth)  # type: ignore[return-value]

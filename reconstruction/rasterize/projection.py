@@ -1,8 +1,12 @@
 """numba kernels that take Gaussians from the world to the picture plane, and the gradients back.
 
-One pass does what a chain of array operations would: pose, perspective, EWA covariance, anti-aliasing compensation and
-spherical harmonics. All arithmetic is float64 in registers, storage is float32: the covariance of a flat splat seen
-from the side cancels badly otherwise, and this stage is a few per cent of the time.
+One pass does what a chain of array operations would: activations (where the variables of a fit come in), pose,
+perspective, EWA covariance, anti-aliasing compensation and spherical harmonics. All arithmetic is float64 in registers,
+storage is float32: the covariance of a flat splat seen from the side cancels badly otherwise, and this stage is a few
+per cent of the time.
+
+Colours come as two flat arrays, the constant coefficients and the rest, with the number of floats per Gaussian in each:
+both ways of keeping them, in one array or apart, are read in place.
 
 Work is cut into blocks of fixed length, so that neither vectorisation nor the number of threads can change a bit.
 
@@ -20,76 +24,113 @@ import numba
 import numpy as np
 
 from ..spherical_harmonics import SH_C0, SH_C1, SH_C2, SH_C3
+from .records import (
+    BLUE,
+    DEPTH,
+    GREEN,
+    HALF_A,
+    HALF_C,
+    LOG2_E,
+    LOG2_OPACITY,
+    OPACITY,
+    REACH_X,
+    REACH_Y,
+    RED,
+    RISE,
+    SLANT,
+    SUMMIT,
+    B,
+    U,
+    V,
+)
 
 BLOCK = 256
 """Gaussians per parallel task."""
 _C20, _C21, _C22 = SH_C2
 _C30, _C31, _C32, _C33, _C34 = SH_C3
+_LARGEST = 3e38  # float32 ends here
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _rotation_from_quaternion(w, x, y, z, R):
-    """Rotation matrix of a unit quaternion."""
-    R[0, 0], R[0, 1], R[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
-    R[1, 0], R[1, 1], R[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
-    R[2, 0], R[2, 1], R[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+def _dot(a, b):
+    """Scalar product of two triples."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _quaternion_gradient(w, x, y, z, inverse_norm, g, out):
-    """Gradient of the raw quaternion from the gradient `g` of its rotation matrix; (w, x, y, z) is normalised."""
-    gw = 2 * (x * (g[2, 1] - g[1, 2]) + y * (g[0, 2] - g[2, 0]) + z * (g[1, 0] - g[0, 1]))
-    gx = 2 * (y * (g[0, 1] + g[1, 0]) + z * (g[0, 2] + g[2, 0]) + w * (g[2, 1] - g[1, 2]) - 2 * x * (g[1, 1] + g[2, 2]))
-    gy = 2 * (x * (g[0, 1] + g[1, 0]) + z * (g[1, 2] + g[2, 1]) + w * (g[0, 2] - g[2, 0]) - 2 * y * (g[0, 0] + g[2, 2]))
-    gz = 2 * (x * (g[0, 2] + g[2, 0]) + y * (g[1, 2] + g[2, 1]) + w * (g[1, 0] - g[0, 1]) - 2 * z * (g[0, 0] + g[1, 1]))
+def _sum(a, x, b, y):
+    """The triple a x + b y, with triples x and y."""
+    return a * x[0] + b * y[0], a * x[1] + b * y[1], a * x[2] + b * y[2]
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _columns_of_rotation(w, x, y, z):
+    """The three columns of the rotation matrix of a unit quaternion."""
+    return (
+        (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)),
+        (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)),
+        (2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)),
+    )
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _quaternion_gradient(w, x, y, z, inverse_norm, a, b, c):
+    """Gradient of the raw quaternion, from those of the columns of its matrix; (w, x, y, z) is normalised."""
+    gw = 2 * (x * (b[2] - c[1]) + y * (c[0] - a[2]) + z * (a[1] - b[0]))
+    gx = 2 * (y * (b[0] + a[1]) + z * (c[0] + a[2]) + w * (b[2] - c[1]) - 2 * x * (b[1] + c[2]))
+    gy = 2 * (x * (b[0] + a[1]) + z * (c[1] + b[2]) + w * (c[0] - a[2]) - 2 * y * (a[0] + c[2]))
+    gz = 2 * (x * (c[0] + a[2]) + y * (c[1] + b[2]) + w * (a[1] - b[0]) - 2 * z * (a[0] + b[1]))
     along = gw * w + gx * x + gy * y + gz * z
-    out[0], out[1] = (gw - along * w) * inverse_norm, (gx - along * x) * inverse_norm
-    out[2], out[3] = (gy - along * y) * inverse_norm, (gz - along * z) * inverse_norm
+    return (
+        (gw - along * w) * inverse_norm,
+        (gx - along * x) * inverse_norm,
+        (gy - along * y) * inverse_norm,
+        (gz - along * z) * inverse_norm,
+    )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check
 def _sh_basis(degree, x, y, z, basis):
-    """Basis functions at a unit direction."""
-    basis[0] = SH_C0
+    """Basis functions at a unit direction, without the constant: basis[k - 1] is number k."""
     if degree >= 1:
-        basis[1], basis[2], basis[3] = -SH_C1 * y, SH_C1 * z, -SH_C1 * x
+        basis[0], basis[1], basis[2] = -SH_C1 * y, SH_C1 * z, -SH_C1 * x
     if degree >= 2:
-        basis[4], basis[5], basis[6] = _C20 * x * y, -_C20 * y * z, _C21 * (3 * z * z - 1)
-        basis[7], basis[8] = -_C20 * x * z, _C22 * (x * x - y * y)
+        basis[3], basis[4], basis[5] = _C20 * x * y, -_C20 * y * z, _C21 * (3 * z * z - 1)
+        basis[6], basis[7] = -_C20 * x * z, _C22 * (x * x - y * y)
     if degree >= 3:
-        basis[9], basis[10] = -_C30 * y * (3 * x * x - y * y), _C31 * x * y * z
-        basis[11], basis[12] = -_C32 * y * (5 * z * z - 1), _C33 * z * (5 * z * z - 3)
-        basis[13], basis[14] = -_C32 * x * (5 * z * z - 1), _C34 * z * (x * x - y * y)
-        basis[15] = -_C30 * x * (x * x - 3 * y * y)
+        basis[8], basis[9] = -_C30 * y * (3 * x * x - y * y), _C31 * x * y * z
+        basis[10], basis[11] = -_C32 * y * (5 * z * z - 1), _C33 * z * (5 * z * z - 3)
+        basis[12], basis[13] = -_C32 * x * (5 * z * z - 1), _C34 * z * (x * x - y * y)
+        basis[14] = -_C30 * x * (x * x - 3 * y * y)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _sh_basis_jacobian(degree, x, y, z, d):
-    """Partial derivatives `d[k, axis]` of the basis polynomials; the part along the direction is removed by callers."""
-    d[:] = 0.0
+def _sh_gradient(degree, x, y, z, s):
+    """Gradient in the direction of sum_k s[k - 1] basis_k as polynomials; the part along it is removed by callers."""
+    gx = gy = gz = 0.0
     if degree >= 1:
-        d[1, 1], d[2, 2], d[3, 0] = -SH_C1, SH_C1, -SH_C1
+        gx, gy, gz = -SH_C1 * s[2], -SH_C1 * s[0], SH_C1 * s[1]
     if degree >= 2:
-        d[4, 0], d[4, 1] = _C20 * y, _C20 * x
-        d[5, 1], d[5, 2] = -_C20 * z, -_C20 * y
-        d[6, 2] = 6 * _C21 * z
-        d[7, 0], d[7, 2] = -_C20 * z, -_C20 * x
-        d[8, 0], d[8, 1] = 2 * _C22 * x, -2 * _C22 * y
+        gx += _C20 * (y * s[3] - z * s[6]) + 2 * _C22 * x * s[7]
+        gy += _C20 * (x * s[3] - z * s[4]) - 2 * _C22 * y * s[7]
+        gz += _C20 * (-y * s[4] - x * s[6]) + 6 * _C21 * z * s[5]
     if degree >= 3:
-        d[9, 0], d[9, 1] = -6 * _C30 * x * y, -3 * _C30 * (x * x - y * y)
-        d[10, 0], d[10, 1], d[10, 2] = _C31 * y * z, _C31 * x * z, _C31 * x * y
-        d[11, 1], d[11, 2] = -_C32 * (5 * z * z - 1), -10 * _C32 * y * z
-        d[12, 2] = _C33 * (15 * z * z - 3)
-        d[13, 0], d[13, 2] = -_C32 * (5 * z * z - 1), -10 * _C32 * x * z
-        d[14, 0], d[14, 1], d[14, 2] = 2 * _C34 * x * z, -2 * _C34 * y * z, _C34 * (x * x - y * y)
-        d[15, 0], d[15, 1] = -3 * _C30 * (x * x - y * y), 6 * _C30 * x * y
+        gx += -6 * _C30 * x * y * s[8] + _C31 * y * z * s[9] - _C32 * (5 * z * z - 1) * s[12]
+        gx += 2 * _C34 * x * z * s[13] - 3 * _C30 * (x * x - y * y) * s[14]
+        gy += -3 * _C30 * (x * x - y * y) * s[8] + _C31 * x * z * s[9] - _C32 * (5 * z * z - 1) * s[10]
+        gy += -2 * _C34 * y * z * s[13] + 6 * _C30 * x * y * s[14]
+        gz += _C31 * x * y * s[9] - 10 * _C32 * y * z * s[10] + _C33 * (15 * z * z - 3) * s[11]
+        gz += -10 * _C32 * x * z * s[12] + _C34 * (x * x - y * y) * s[13]
+    return gx, gy, gz
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check
 def _clamped_slope(slope, focal, principal, size):
     """The slope x/z, kept within 1.3 half fields of view: beyond, the linearised perspective explodes."""
@@ -97,25 +138,29 @@ def _clamped_slope(slope, focal, principal, size):
     return min((size - principal) / focal + margin, max(-(principal / focal + margin), slope))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _project_axes(W, R, scales, i, fx, fy, slope_x, slope_y, inverse_z, M, U):
-    """The Gaussian's scaled axes in the camera frame (columns of `M`) and on the picture plane (columns of `U`)."""
-    for j in range(3):
-        for row in range(3):
-            M[row, j] = (W[row, 0] * R[0, j] + W[row, 1] * R[1, j] + W[row, 2] * R[2, j]) * scales[i, j]
-        U[0, j] = fx * inverse_z * (M[0, j] - slope_x * M[2, j])
-        U[1, j] = fy * inverse_z * (M[1, j] - slope_y * M[2, j])
+def _activated(raw, scales, opacities, i):
+    """Standard deviations and opacity of Gaussian `i`; `raw` ones come as logarithms and logits."""
+    s0, s1, s2, o = float(scales[i, 0]), float(scales[i, 1]), float(scales[i, 2]), float(opacities[i])
+    if raw:
+        return math.exp(s0), math.exp(s1), math.exp(s2), 1.0 / (1.0 + math.exp(-o))
+    return s0, s1, s2, o
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def project_forward(
+def _project_forward_block(
+    block,
     means,
     quats,
     scales,
     opacities,
-    colors,
+    sh0,
+    sh_rest,
+    sh0_stride,
+    rest_stride,
+    rest_offset,
     viewmats,
     Ks,
     positions,
@@ -126,69 +171,307 @@ def project_forward(
     eps2d,
     radius_clip,
     antialiased,
+    raw,
     radii,
     means2d,
-    depths,
-    conics,
-    opacities2d,
-    colors2d,
+    records,
+    first_bad,
 ):
-    """Fill the last six arrays, `[cameras, n, ...]`, which come in zeroed; culled Gaussians stay zero.
+    """One block of `project_forward`: Gaussians that one thread works through."""
+    basis = np.empty(15)
+    first_bad[block] = -1
+    rest_count = 3 * ((sh_degree + 1) * (sh_degree + 1) - 1) if sh_degree > 0 else 0
+    for i in range(block * BLOCK, min(means.shape[0], (block + 1) * BLOCK)):
+        w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
+        squared_norm = w * w + x * x + y * y + z * z
+        inverse_norm = 1.0 / math.sqrt(squared_norm)
+        R0, R1, R2 = _columns_of_rotation(w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm)
+        mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
+        s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
+        check = mean[0] + mean[1] + mean[2] + scales[i, 0] + scales[i, 1] + scales[i, 2] + opacities[i]
+        for k in range(3):
+            check += sh0[i * sh0_stride + k]
+        for k in range(rest_count):
+            check += sh_rest[i * rest_stride + rest_offset + k]
+        fine = abs(check) < _LARGEST and squared_norm > 0 and max(s0, s1, s2, squared_norm) < _LARGEST
+        if not fine and first_bad[block] < 0:
+            first_bad[block] = i
+        for c in range(viewmats.shape[0]):
+            radii[c, i] = 0
+            means2d[c, i, 0], means2d[c, i, 1] = 0.0, 0.0
+            records[c, i, REACH_X] = -1.0
+            W = viewmats[c]
+            W0, W1, W2 = (W[0, 0], W[0, 1], W[0, 2]), (W[1, 0], W[1, 1], W[1, 2]), (W[2, 0], W[2, 1], W[2, 2])
+            fx, fy, cx, cy = Ks[c, 0, 0], Ks[c, 1, 1], Ks[c, 0, 2], Ks[c, 1, 2]
+            pz = _dot(W2, mean) + W[2, 3]
+            if not pz >= near_plane or not fine:
+                continue
+            px, py, inverse_z = _dot(W0, mean) + W[0, 3], _dot(W1, mean) + W[1, 3], 1.0 / pz
+            slope_x = _clamped_slope(px * inverse_z, fx, cx, width)
+            slope_y = _clamped_slope(py * inverse_z, fy, cy, height)
+            jx, jy = fx * inverse_z, fy * inverse_z
+            t_x, t_y = _sum(jx, W0, -jx * slope_x, W2), _sum(jy, W1, -jy * slope_y, W2)
+            x0, x1, x2 = _dot(t_x, R0) * s0, _dot(t_x, R1) * s1, _dot(t_x, R2) * s2
+            y0, y1, y2 = _dot(t_y, R0) * s0, _dot(t_y, R1) * s1, _dot(t_y, R2) * s2
+            a, b, d = x0 * x0 + x1 * x1 + x2 * x2, x0 * y0 + x1 * y1 + x2 * y2, y0 * y0 + y1 * y1 + y2 * y2
+            det_sharp = max(0.0, a * d - b * b)
+            a += eps2d
+            d += eps2d
+            det = a * d - b * b
+            if not det > 0.0:
+                continue
+            half_trace = 0.5 * (a + d)
+            radius = math.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(0.01, half_trace * half_trace - det))))
+            u, v = fx * px * inverse_z + cx, fy * py * inverse_z + cy
+            inside = u + radius > 0 and u - radius < width and v + radius > 0 and v - radius < height
+            if not (radius > radius_clip and inside):
+                continue
+            radii[c, i] = np.int32(min(radius, 1e9))
+            means2d[c, i, 0], means2d[c, i, 1] = u, v
+            record = records[c, i]
+            shown_opacity = opacity * (math.sqrt(det_sharp / det) if antialiased else 1.0)
+            inverse_det = LOG2_E / det
+            record[U], record[V] = u, v
+            record[HALF_A], record[B], record[HALF_C] = 0.5 * d * inverse_det, -b * inverse_det, 0.5 * a * inverse_det
+            record[OPACITY], record[DEPTH] = shown_opacity, pz
+            # sigma <= log(255 opacity) is an ellipse; it is taken a hair larger against rounding
+            if np.float32(shown_opacity) >= np.float32(1 / 255):
+                twice_sigma = 2.0 * math.log(255.0 * shown_opacity) * 1.0001 + 2e-4
+                record[LOG2_OPACITY] = math.log2(shown_opacity)
+                reach_y = math.sqrt(twice_sigma * d)
+                record[REACH_X], record[REACH_Y] = math.sqrt(twice_sigma * a), reach_y
+                record[SLANT], record[RISE] = b / a, math.sqrt(twice_sigma * det / a)
+                record[SUMMIT] = twice_sigma * b / reach_y
 
-    `colors` is `[n, k, 3]`: coefficients for `sh_degree` >= 0, plain colours (k = 1) for -1. `positions` are the
-    optical centres in the world.
-    """
-    n = means.shape[0]
-    for block in numba.prange((n + BLOCK - 1) // BLOCK):
-        R, M, U, basis = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3)), np.empty(16)
-        for i in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
-            w, x, y, z = quats[i, 0] * 1.0, quats[i, 1] * 1.0, quats[i, 2] * 1.0, quats[i, 3] * 1.0
-            inverse_norm = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
-            _rotation_from_quaternion(w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm, R)
-            for c in range(viewmats.shape[0]):
-                W = viewmats[c]
-                fx, fy, cx, cy = Ks[c, 0, 0], Ks[c, 1, 1], Ks[c, 0, 2], Ks[c, 1, 2]
-                px = W[0, 0] * means[i, 0] + W[0, 1] * means[i, 1] + W[0, 2] * means[i, 2] + W[0, 3]
-                py = W[1, 0] * means[i, 0] + W[1, 1] * means[i, 1] + W[1, 2] * means[i, 2] + W[1, 3]
-                pz = W[2, 0] * means[i, 0] + W[2, 1] * means[i, 1] + W[2, 2] * means[i, 2] + W[2, 3]
-                if not pz >= near_plane:
-                    continue
-                inverse_z = 1.0 / pz
-                slope_x = _clamped_slope(px * inverse_z, fx, cx, width)
-                slope_y = _clamped_slope(py * inverse_z, fy, cy, height)
-                _project_axes(W, R, scales, i, fx, fy, slope_x, slope_y, inverse_z, M, U)
-                a = U[0, 0] ** 2 + U[0, 1] ** 2 + U[0, 2] ** 2
-                b = U[0, 0] * U[1, 0] + U[0, 1] * U[1, 1] + U[0, 2] * U[1, 2]
-                d = U[1, 0] ** 2 + U[1, 1] ** 2 + U[1, 2] ** 2
-                det_sharp = max(0.0, a * d - b * b)
-                a += eps2d
-                d += eps2d
-                det = a * d - b * b
-                if not det > 0.0:
-                    continue
-                half_trace = 0.5 * (a + d)
-                radius = math.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(0.01, half_trace * half_trace - det))))
-                u, v = fx * px * inverse_z + cx, fy * py * inverse_z + cy
-                inside = u + radius > 0 and u - radius < width and v + radius > 0 and v - radius < height
-                if not (radius > radius_clip and inside):
-                    continue
-                radii[c, i] = np.int32(min(radius, 1e9))
-                means2d[c, i, 0], means2d[c, i, 1] = u, v
-                depths[c, i] = pz
-                conics[c, i, 0], conics[c, i, 1], conics[c, i, 2] = d / det, -b / det, a / det
-                opacities2d[c, i] = opacities[i] * (math.sqrt(det_sharp / det) if antialiased else 1.0)
-                if sh_degree < 0:
-                    for channel in range(3):
-                        colors2d[c, i, channel] = colors[i, 0, channel]
-                    continue
-                dx, dy, dz = means[i, 0] - positions[c, 0], means[i, 1] - positions[c, 1], means[i, 2] - positions[c, 2]
-                inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-                _sh_basis(sh_degree, dx * inverse_length, dy * inverse_length, dz * inverse_length, basis)
+            if sh_degree < 0:
                 for channel in range(3):
-                    value = 0.5
-                    for k in range((sh_degree + 1) * (sh_degree + 1)):
-                        value += basis[k] * colors[i, k, channel]
-                    colors2d[c, i, channel] = max(0.0, value)
+                    record[RED + channel] = sh0[i * sh0_stride + channel]
+                continue
+            dx, dy, dz = mean[0] - positions[c, 0], mean[1] - positions[c, 1], mean[2] - positions[c, 2]
+            inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+            _sh_basis(sh_degree, dx * inverse_length, dy * inverse_length, dz * inverse_length, basis)
+            at = i * rest_stride + rest_offset
+            for channel in range(3):
+                value = 0.5 + SH_C0 * sh0[i * sh0_stride + channel]
+                for k in range(rest_count // 3):
+                    value += basis[k] * sh_rest[at + 3 * k + channel]
+                record[RED + channel] = max(0.0, value)
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
+def project_forward(
+    means,
+    quats,
+    scales,
+    opacities,
+    sh0,
+    sh_rest,
+    sh0_stride,
+    rest_stride,
+    rest_offset,
+    viewmats,
+    Ks,
+    positions,
+    width,
+    height,
+    sh_degree,
+    near_plane,
+    eps2d,
+    radius_clip,
+    antialiased,
+    raw,
+    radii,
+    means2d,
+    records,
+    first_bad,
+):
+    """Fill `radii` [cameras, n], `means2d` [cameras, n, 2] and `records` [cameras, n, 16]; zero where not shown.
+
+    `sh_degree` is -1 for plain colours in `sh0`. `positions` are the optical centres in the world. `first_bad` receives
+    for every block of Gaussians the first with an input that is not finite or no rotation, -1 if there is none.
+    """
+    for block in numba.prange((means.shape[0] + BLOCK - 1) // BLOCK):
+        _project_forward_block(
+            block,
+            means,
+            quats,
+            scales,
+            opacities,
+            sh0,
+            sh_rest,
+            sh0_stride,
+            rest_stride,
+            rest_offset,
+            viewmats,
+            Ks,
+            positions,
+            width,
+            height,
+            sh_degree,
+            near_plane,
+            eps2d,
+            radius_clip,
+            antialiased,
+            raw,
+            radii,
+            means2d,
+            records,
+            first_bad,
+        )
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _project_backward_block(
+    block,
+    means,
+    quats,
+    scales,
+    opacities,
+    sh_rest,
+    sh0_stride,
+    rest_stride,
+    rest_offset,
+    viewmats,
+    Ks,
+    positions,
+    width,
+    height,
+    sh_degree,
+    eps2d,
+    antialiased,
+    raw,
+    radii,
+    records,
+    g_means2d,
+    g_records,
+    g_means,
+    g_quats,
+    g_scales,
+    g_opacities,
+    g_sh0,
+    g_sh_rest,
+):
+    """One block of `project_backward`: Gaussians that one thread works through."""
+    basis, pulls = np.empty(15), np.empty(15)
+    rest_count = (sh_degree + 1) * (sh_degree + 1) - 1 if sh_degree > 0 else 0
+    for i in range(block * BLOCK, min(means.shape[0], (block + 1) * BLOCK)):
+        for k in range(sh0_stride):
+            g_sh0[i * sh0_stride + k] = 0.0
+        for k in range(rest_stride - rest_offset):
+            g_sh_rest[i * rest_stride + rest_offset + k] = 0.0
+        w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
+        inverse_norm = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
+        w, x, y, z = w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm
+        R0, R1, R2 = _columns_of_rotation(w, x, y, z)
+        mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
+        s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
+        g_mean, g_opacity, g_s0, g_s1, g_s2 = (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
+        G0, G1, G2 = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)  # of the rotation's columns
+        for c in range(viewmats.shape[0]):
+            if radii[c, i] == 0:
+                continue
+            W = viewmats[c]
+            W0, W1, W2 = (W[0, 0], W[0, 1], W[0, 2]), (W[1, 0], W[1, 1], W[1, 2]), (W[2, 0], W[2, 1], W[2, 2])
+            fx, fy, cx, cy = Ks[c, 0, 0], Ks[c, 1, 1], Ks[c, 0, 2], Ks[c, 1, 2]
+            px, py, pz = _dot(W0, mean) + W[0, 3], _dot(W1, mean) + W[1, 3], _dot(W2, mean) + W[2, 3]
+            inverse_z = 1.0 / pz
+            slope_x = _clamped_slope(px * inverse_z, fx, cx, width)
+            slope_y = _clamped_slope(py * inverse_z, fy, cy, height)
+            jx, jy = fx * inverse_z, fy * inverse_z
+            ray_x, ray_y = _sum(1.0, W0, -slope_x, W2), _sum(1.0, W1, -slope_y, W2)
+            t_x, t_y = _sum(jx, ray_x, 0.0, W2), _sum(jy, ray_y, 0.0, W2)
+            x0, x1, x2 = _dot(t_x, R0), _dot(t_x, R1), _dot(t_x, R2)
+            y0, y1, y2 = _dot(t_y, R0), _dot(t_y, R1), _dot(t_y, R2)
+            a_sharp = (x0 * s0) ** 2 + (x1 * s1) ** 2 + (x2 * s2) ** 2
+            b = x0 * y0 * s0 * s0 + x1 * y1 * s1 * s1 + x2 * y2 * s2 * s2
+            d_sharp = (y0 * s0) ** 2 + (y1 * s1) ** 2 + (y2 * s2) ** 2
+            a, d = a_sharp + eps2d, d_sharp + eps2d
+            inverse_det = 1.0 / (a * d - b * b)
+            g_record = g_records[c, i]
+
+            # conic = inverse of [[a, b], [b, d]]
+            A, B1, C = d * inverse_det, -b * inverse_det, a * inverse_det
+            gA, gB, gC = float(g_record[HALF_A]), float(g_record[B]), float(g_record[HALF_C])
+            g_a = -(A * A * gA + A * B1 * gB + B1 * B1 * gC)
+            g_b = -(2 * A * B1 * gA + (A * C + B1 * B1) * gB + 2 * B1 * C * gC)
+            g_d = -(B1 * B1 * gA + B1 * C * gB + C * C * gC)
+            g_shown = float(g_record[OPACITY])
+            if antialiased:
+                ratio = max(0.0, a_sharp * d_sharp - b * b) * inverse_det
+                compensation = math.sqrt(ratio)
+                g_opacity += g_shown * compensation
+                g_ratio = g_shown * opacity * 0.5 / (compensation + 1e-6)
+                g_a += g_ratio * (d_sharp * inverse_det - ratio * A)
+                g_b += g_ratio * (2 * b * inverse_det) * (ratio - 1.0)
+                g_d += g_ratio * (a_sharp * inverse_det - ratio * C)
+            else:
+                g_opacity += g_shown
+
+            # covariance = U U^T, U = [t_x, t_y]^T R S, t_x = jx (W0 - slope_x W2), t_y likewise
+            p0, q0 = (2 * g_a * x0 + g_b * y0) * s0, (g_b * x0 + 2 * g_d * y0) * s0
+            p1, q1 = (2 * g_a * x1 + g_b * y1) * s1, (g_b * x1 + 2 * g_d * y1) * s1
+            p2, q2 = (2 * g_a * x2 + g_b * y2) * s2, (g_b * x2 + 2 * g_d * y2) * s2
+            g_s0 += p0 * x0 + q0 * y0
+            g_s1 += p1 * x1 + q1 * y1
+            g_s2 += p2 * x2 + q2 * y2
+            p0, p1, p2, q0, q1, q2 = p0 * s0, p1 * s1, p2 * s2, q0 * s0, q1 * s1, q2 * s2
+            G0 = _sum(1.0, G0, 1.0, _sum(p0, t_x, q0, t_y))
+            G1 = _sum(1.0, G1, 1.0, _sum(p1, t_x, q1, t_y))
+            G2 = _sum(1.0, G2, 1.0, _sum(p2, t_x, q2, t_y))
+            g_t_x = _sum(1.0, _sum(p0, R0, p1, R1), p2, R2)
+            g_t_y = _sum(1.0, _sum(q0, R0, q1, R1), q2, R2)
+            g_slope_x, g_slope_y = -jx * _dot(W2, g_t_x), -jy * _dot(W2, g_t_y)
+
+            gu, gv = float(g_means2d[c, i, 0]), float(g_means2d[c, i, 1])
+            g_px, g_py = jx * gu, jy * gv
+            g_pz = g_record[DEPTH] - (jx * px * gu + jy * py * gv) * inverse_z
+            g_pz -= (jx * _dot(ray_x, g_t_x) + jy * _dot(ray_y, g_t_y)) * inverse_z
+            if slope_x == px * inverse_z:
+                g_px += g_slope_x * inverse_z
+                g_pz -= g_slope_x * slope_x * inverse_z
+            if slope_y == py * inverse_z:
+                g_py += g_slope_y * inverse_z
+                g_pz -= g_slope_y * slope_y * inverse_z
+            g_mean = _sum(1.0, g_mean, 1.0, _sum(1.0, _sum(g_px, W0, g_py, W1), g_pz, W2))
+
+            if sh_degree < 0:
+                for channel in range(3):
+                    g_sh0[i * sh0_stride + channel] += g_record[RED + channel]
+                continue
+            dx, dy, dz = mean[0] - positions[c, 0], mean[1] - positions[c, 1], mean[2] - positions[c, 2]
+            inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+            dx, dy, dz = dx * inverse_length, dy * inverse_length, dz * inverse_length
+            red = float(g_record[RED]) if records[c, i, RED] > 0.0 else 0.0  # zero where clamped
+            green = float(g_record[GREEN]) if records[c, i, GREEN] > 0.0 else 0.0
+            blue = float(g_record[BLUE]) if records[c, i, BLUE] > 0.0 else 0.0
+            at = i * sh0_stride
+            g_sh0[at] += SH_C0 * red
+            g_sh0[at + 1] += SH_C0 * green
+            g_sh0[at + 2] += SH_C0 * blue
+            if sh_degree == 0:
+                continue
+            _sh_basis(sh_degree, dx, dy, dz, basis)
+            for k in range(rest_count):
+                at = i * rest_stride + rest_offset + 3 * k
+                pulls[k] = red * sh_rest[at] + green * sh_rest[at + 1] + blue * sh_rest[at + 2]
+                g_sh_rest[at] += red * basis[k]
+                g_sh_rest[at + 1] += green * basis[k]
+                g_sh_rest[at + 2] += blue * basis[k]
+            g_dir = _sh_gradient(sh_degree, dx, dy, dz, pulls)
+            along = _dot(g_dir, (dx, dy, dz))
+            g_dir = _sum(inverse_length, g_dir, -along * inverse_length, (dx, dy, dz))
+            g_mean = _sum(1.0, g_mean, 1.0, g_dir)
+
+        if raw:
+            g_s0, g_s1, g_s2 = g_s0 * s0, g_s1 * s1, g_s2 * s2
+            g_opacity *= opacity * (1.0 - opacity)
+        g_quat = _quaternion_gradient(w, x, y, z, inverse_norm, G0, G1, G2)
+        g_means[i, 0], g_means[i, 1], g_means[i, 2] = g_mean[0], g_mean[1], g_mean[2]
+        g_scales[i, 0], g_scales[i, 1], g_scales[i, 2] = g_s0, g_s1, g_s2
+        g_quats[i, 0], g_quats[i, 1], g_quats[i, 2], g_quats[i, 3] = g_quat[0], g_quat[1], g_quat[2], g_quat[3]
+        g_opacities[i] = g_opacity
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -198,7 +481,10 @@ def project_backward(
     quats,
     scales,
     opacities,
-    colors,
+    sh_rest,
+    sh0_stride,
+    rest_stride,
+    rest_offset,
     viewmats,
     Ks,
     positions,
@@ -207,143 +493,50 @@ def project_backward(
     sh_degree,
     eps2d,
     antialiased,
+    raw,
     radii,
-    colors2d,
+    records,
     g_means2d,
-    g_depths,
-    g_conics,
-    g_opacities2d,
-    g_colors2d,
+    g_records,
     g_means,
     g_quats,
     g_scales,
     g_opacities,
-    g_colors,
+    g_sh0,
+    g_sh_rest,
 ):
-    """Fill the last five arrays, the gradients of the inputs summed over cameras, which come in zeroed."""
-    n = means.shape[0]
-    for block in numba.prange((n + BLOCK - 1) // BLOCK):
-        R, M, U = np.empty((3, 3)), np.empty((3, 3)), np.empty((2, 3))
-        basis, jacobian = np.empty(16), np.empty((16, 3))
-        g_R, g_quat, g_mean, g_scale, g_p, g_dir = (
-            np.empty((3, 3)),
-            np.empty(4),
-            np.empty(3),
-            np.empty(3),
-            np.empty(3),
-            np.empty(3),
+    """Fill the last six arrays, the gradients of the inputs summed over cameras.
+
+    `g_records` holds in its columns the gradients of A, B and C of the conic, opacity, colour and depth.
+    """
+    for block in numba.prange((means.shape[0] + BLOCK - 1) // BLOCK):
+        _project_backward_block(
+            block,
+            means,
+            quats,
+            scales,
+            opacities,
+            sh_rest,
+            sh0_stride,
+            rest_stride,
+            rest_offset,
+            viewmats,
+            Ks,
+            positions,
+            width,
+            height,
+            sh_degree,
+            eps2d,
+            antialiased,
+            raw,
+            radii,
+            records,
+            g_means2d,
+            g_records,
+            g_means,
+            g_quats,
+            g_scales,
+            g_opacities,
+            g_sh0,
+            g_sh_rest,
         )
-        g_sh = np.empty((16, 3))
-        for i in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
-            w, x, y, z = quats[i, 0] * 1.0, quats[i, 1] * 1.0, quats[i, 2] * 1.0, quats[i, 3] * 1.0
-            inverse_norm = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
-            w, x, y, z = w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm
-            _rotation_from_quaternion(w, x, y, z, R)
-            g_R[:] = 0.0
-            g_mean[:] = 0.0
-            g_scale[:] = 0.0
-            g_sh[:] = 0.0
-            g_opacity = 0.0
-            seen = False
-            for c in range(viewmats.shape[0]):
-                if radii[c, i] == 0:
-                    continue
-                seen = True
-                W = viewmats[c]
-                fx, fy, cx, cy = Ks[c, 0, 0], Ks[c, 1, 1], Ks[c, 0, 2], Ks[c, 1, 2]
-                px = W[0, 0] * means[i, 0] + W[0, 1] * means[i, 1] + W[0, 2] * means[i, 2] + W[0, 3]
-                py = W[1, 0] * means[i, 0] + W[1, 1] * means[i, 1] + W[1, 2] * means[i, 2] + W[1, 3]
-                pz = W[2, 0] * means[i, 0] + W[2, 1] * means[i, 1] + W[2, 2] * means[i, 2] + W[2, 3]
-                inverse_z = 1.0 / pz
-                slope_x = _clamped_slope(px * inverse_z, fx, cx, width)
-                slope_y = _clamped_slope(py * inverse_z, fy, cy, height)
-                _project_axes(W, R, scales, i, fx, fy, slope_x, slope_y, inverse_z, M, U)
-                a_sharp = U[0, 0] ** 2 + U[0, 1] ** 2 + U[0, 2] ** 2
-                b = U[0, 0] * U[1, 0] + U[0, 1] * U[1, 1] + U[0, 2] * U[1, 2]
-                d_sharp = U[1, 0] ** 2 + U[1, 1] ** 2 + U[1, 2] ** 2
-                a, d = a_sharp + eps2d, d_sharp + eps2d
-                inverse_det = 1.0 / (a * d - b * b)
-
-                # conic = inverse of [[a, b], [b, d]]
-                A, B, C = d * inverse_det, -b * inverse_det, a * inverse_det
-                gA, gB, gC = g_conics[c, i, 0] * 1.0, g_conics[c, i, 1] * 1.0, g_conics[c, i, 2] * 1.0
-                g_a = -(A * A * gA + A * B * gB + B * B * gC)
-                g_b = -(2 * A * B * gA + (A * C + B * B) * gB + 2 * B * C * gC)
-                g_d = -(B * B * gA + B * C * gB + C * C * gC)
-                if antialiased:
-                    ratio = max(0.0, a_sharp * d_sharp - b * b) * inverse_det
-                    compensation = math.sqrt(ratio)
-                    g_opacity += g_opacities2d[c, i] * compensation
-                    g_ratio = g_opacities2d[c, i] * opacities[i] * 0.5 / (compensation + 1e-6)
-                    g_a += g_ratio * (d_sharp * inverse_det - ratio * A)
-                    g_b += g_ratio * (2 * b * inverse_det) * (ratio - 1.0)
-                    g_d += g_ratio * (a_sharp * inverse_det - ratio * C)
-                else:
-                    g_opacity += g_opacities2d[c, i]
-
-                # covariance = U U^T, U = J M, J = [[jx, 0, -jx slope_x], [0, jy, -jy slope_y]]
-                jx, jy = fx * inverse_z, fy * inverse_z
-                g_jx = g_jy = g_kx = g_ky = 0.0  # of jx, jy and of the third column
-                for j in range(3):
-                    gu = 2 * g_a * U[0, j] + g_b * U[1, j]
-                    gv = g_b * U[0, j] + 2 * g_d * U[1, j]
-                    g_jx += gu * M[0, j]
-                    g_kx += gu * M[2, j]
-                    g_jy += gv * M[1, j]
-                    g_ky += gv * M[2, j]
-                    g0, g1, g2 = gu * jx, gv * jy, -(gu * jx * slope_x + gv * jy * slope_y)
-                    for row in range(3):
-                        g = W[0, row] * g0 + W[1, row] * g1 + W[2, row] * g2
-                        g_R[row, j] += g * scales[i, j]
-                        g_scale[j] += g * R[row, j]
-
-                gu, gv = g_means2d[c, i, 0] * 1.0, g_means2d[c, i, 1] * 1.0
-                g_p[0], g_p[1] = jx * gu, jy * gv
-                g_p[2] = g_depths[c, i] - (jx * px * gu + jy * py * gv) * inverse_z
-                g_p[2] -= (jx * g_jx + jy * g_jy) * inverse_z
-                if slope_x == px * inverse_z:
-                    g_p[0] -= jx * inverse_z * g_kx
-                    g_p[2] += 2 * jx * slope_x * inverse_z * g_kx
-                else:
-                    g_p[2] += jx * slope_x * inverse_z * g_kx
-                if slope_y == py * inverse_z:
-                    g_p[1] -= jy * inverse_z * g_ky
-                    g_p[2] += 2 * jy * slope_y * inverse_z * g_ky
-                else:
-                    g_p[2] += jy * slope_y * inverse_z * g_ky
-                for axis in range(3):
-                    g_mean[axis] += W[0, axis] * g_p[0] + W[1, axis] * g_p[1] + W[2, axis] * g_p[2]
-
-                if sh_degree < 0:
-                    for channel in range(3):
-                        g_sh[0, channel] += g_colors2d[c, i, channel]
-                    continue
-                dx, dy, dz = means[i, 0] - positions[c, 0], means[i, 1] - positions[c, 1], means[i, 2] - positions[c, 2]
-                inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-                dx, dy, dz = dx * inverse_length, dy * inverse_length, dz * inverse_length
-                _sh_basis(sh_degree, dx, dy, dz, basis)
-                _sh_basis_jacobian(sh_degree, dx, dy, dz, jacobian)
-                g_dir[:] = 0.0
-                for channel in range(3):
-                    if not colors2d[c, i, channel] > 0.0:  # clamped
-                        continue
-                    g = g_colors2d[c, i, channel] * 1.0
-                    for k in range((sh_degree + 1) * (sh_degree + 1)):
-                        g_sh[k, channel] += g * basis[k]
-                        for axis in range(3):
-                            g_dir[axis] += g * colors[i, k, channel] * jacobian[k, axis]
-                along = g_dir[0] * dx + g_dir[1] * dy + g_dir[2] * dz
-                g_mean[0] += (g_dir[0] - along * dx) * inverse_length
-                g_mean[1] += (g_dir[1] - along * dy) * inverse_length
-                g_mean[2] += (g_dir[2] - along * dz) * inverse_length
-
-            if seen:
-                _quaternion_gradient(w, x, y, z, inverse_norm, g_R, g_quat)
-                g_opacities[i] = g_opacity
-                for j in range(4):
-                    g_quats[i, j] = g_quat[j]
-                for j in range(3):
-                    g_means[i, j], g_scales[i, j] = g_mean[j], g_scale[j]
-                for k in range((max(sh_degree, 0) + 1) ** 2):
-                    for channel in range(3):
-                        g_colors[i, k, channel] = g_sh[k, channel]

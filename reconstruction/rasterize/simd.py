@@ -1,0 +1,345 @@
+"""Eight float32 in one register, for numba kernels: the type `f32x8`, masks, and what can be done with them.
+
+LLVM's own vectoriser gives up on these kernels (indices that might be negative, sums that must keep their order), so
+they say what they mean: `load8`, arithmetic with `+ - *`, `fma8`, comparisons that give masks, `select8`, and sums over
+lanes in a fixed order. LLVM turns the code into AVX or NEON, whatever the machine has; nothing here is one machine's.
+
+Also `next_index`, a shared counter from which threads draw their work.
+
+Kernels that use these functions are cached by the time stamp of *their own* file: after a change here, touch them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES = 8
+"""Numbers per register."""
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INTS = ir.VectorType(ir.IntType(32), LANES)
+_BITS = ir.VectorType(ir.IntType(1), LANES)
+_PIXELS = ir.VectorType(ir.FloatType(), 3 * LANES)
+_I32 = ir.IntType(32)
+
+
+class _Vector(types.Type):
+    """numba's name for eight float32."""
+
+    def __init__(self) -> None:
+        super().__init__("f32x8")
+
+
+class _Mask(types.Type):
+    """numba's name for eight truth values."""
+
+    def __init__(self) -> None:
+        super().__init__("mask8")
+
+
+f32x8 = _Vector()
+mask8 = _Mask()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: types.Type) -> None:
+        super().__init__(manager, kind, _FLOATS)
+
+
+@register_model(_Mask)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: types.Type) -> None:
+        super().__init__(manager, kind, _BITS)
+
+
+def _constant(value: float) -> ir.Constant:
+    """A register of eight equal numbers known at compile time."""
+    return ir.Constant(_FLOATS, [float(value)] * LANES)
+
+
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    """Lanes of `a` (0 to 7) and `b` (8 to 15) in a new order."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
+
+
+def _address(context: Any, builder: Any, array_type: types.Array, array: Any, index: Any) -> Any:
+    """Address of element `index` of a contiguous float32 array, whatever its number of axes."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _call(builder: Any, name: str, *arguments: Any) -> Any:
+    """Call LLVM's intrinsic `name` for eight floats."""
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(arguments))
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"{name}.v8f32"), arguments)
+
+
+def _is_flat(array: types.Type) -> bool:
+    return isinstance(array, types.Array) and array.layout == "C" and array.dtype == types.float32
+
+
+@intrinsic
+def load8(typingctx, array, index):
+    """Elements `index` to `index + 7`, counted over the flattened float32 array, which must be contiguous."""
+    if not (_is_flat(array) and isinstance(index, types.Integer)):
+        return None
+
+    def codegen(context, builder, signature, args):
+        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
+        place = _address(context, builder, signature.args[0], args[0], index64)
+        return builder.load(builder.bitcast(place, _FLOATS.as_pointer()), align=4)
+
+    return f32x8(array, index), codegen
+
+
+@intrinsic
+def store8(typingctx, array, index, value):
+    """Write eight elements, as `load8` reads them."""
+    if not (_is_flat(array) and isinstance(index, types.Integer) and value == f32x8):
+        return None
+
+    def codegen(context, builder, signature, args):
+        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
+        place = _address(context, builder, signature.args[0], args[0], index64)
+        builder.store(args[2], builder.bitcast(place, _FLOATS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.none(array, index, value), codegen
+
+
+@intrinsic
+def load_rgb8(typingctx, array, index):
+    """Red, green and blue of eight pixels in a row, which lie as r, g, b, r, g, b, ... from `index` on."""
+    if not (_is_flat(array) and isinstance(index, types.Integer)):
+        return None
+
+    def codegen(context, builder, signature, args):
+        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
+        place = _address(context, builder, signature.args[0], args[0], index64)
+        wide = builder.load(builder.bitcast(place, _PIXELS.as_pointer()), align=4)
+        colours = [_shuffle(builder, wide, wide, list(range(c, 3 * LANES, 3))) for c in range(3)]
+        return context.make_tuple(builder, signature.return_type, colours)
+
+    return types.UniTuple(f32x8, 3)(array, index), codegen
+
+
+@intrinsic
+def store_rgb8(typingctx, array, index, red, green, blue):
+    """Write eight pixels, as `load_rgb8` reads them."""
+    if not (_is_flat(array) and isinstance(index, types.Integer)):
+        return None
+
+    def codegen(context, builder, signature, args):
+        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
+        place = _address(context, builder, signature.args[0], args[0], index64)
+        two = _shuffle(builder, args[2], args[3], list(range(2 * LANES)))
+        third = _shuffle(builder, args[4], args[4], [*range(LANES), *range(LANES)])
+        order = [channel * LANES + pixel for pixel in range(LANES) for channel in range(3)]
+        builder.store(_shuffle(builder, two, third, order), builder.bitcast(place, _PIXELS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.none(array, index, red, green, blue), codegen
+
+
+@intrinsic
+def all8(typingctx, value):
+    """One number in all eight lanes."""
+    if not isinstance(value, (types.Float, types.Integer)):
+        return None
+
+    def codegen(context, builder, signature, args):
+        single = context.cast(builder, args[0], signature.args[0], types.float32)
+        first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), single, ir.Constant(_I32, 0))
+        return _shuffle(builder, first, first, [0] * LANES)
+
+    return f32x8(value), codegen
+
+
+@intrinsic
+def lanes8(typingctx):
+    """The numbers 0 to 7."""
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(_FLOATS, [float(i) for i in range(LANES)])
+
+    return f32x8(), codegen
+
+
+def _operator(function: Callable, left: types.Type, result: types.Type, emit: Callable) -> None:
+    """Teach numba one operator between two equal types."""
+
+    class Template(ConcreteTemplate):
+        cases = [signature(result, left, left)]  # noqa: RUF012
+
+    infer_global(function)(Template)
+    lower_builtin(function, left, left)(lambda context, builder, signature, args: emit(builder, *args))
+
+
+_operator(operator.add, f32x8, f32x8, lambda builder, a, b: builder.fadd(a, b))
+_operator(operator.sub, f32x8, f32x8, lambda builder, a, b: builder.fsub(a, b))
+_operator(operator.mul, f32x8, f32x8, lambda builder, a, b: builder.fmul(a, b))
+_operator(operator.truediv, f32x8, f32x8, lambda builder, a, b: builder.fdiv(a, b))
+_operator(operator.gt, f32x8, mask8, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
+_operator(operator.ge, f32x8, mask8, lambda builder, a, b: builder.fcmp_ordered(">=", a, b))
+_operator(operator.and_, mask8, mask8, lambda builder, a, b: builder.and_(a, b))
+_operator(operator.or_, mask8, mask8, lambda builder, a, b: builder.or_(a, b))
+
+
+@intrinsic
+def fma8(typingctx, a, b, c):
+    """a * b + c, rounded once where the machine can."""
+    if not a == b == c == f32x8:
+        return None
+    return f32x8(a, b, c), lambda context, builder, signature, args: _call(builder, "llvm.fmuladd", *args)
+
+
+@intrinsic
+def minus_product8(typingctx, a, b, c):
+    """c - a * b, rounded once where the machine can."""
+
+    def codegen(context, builder, signature, args):
+        return _call(builder, "llvm.fmuladd", builder.fneg(args[0]), args[1], args[2])
+
+    return f32x8(a, b, c), codegen
+
+
+@intrinsic
+def min8(typingctx, a, b):
+    """The smaller of two, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered("<", *args), *args)
+
+    return f32x8(a, b), codegen
+
+
+@intrinsic
+def max8(typingctx, a, b):
+    """The larger of two, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.fcmp_ordered(">", *args), *args)
+
+    return f32x8(a, b), codegen
+
+
+@intrinsic
+def abs8(typingctx, a):
+    """Magnitudes."""
+    return f32x8(a), lambda context, builder, signature, args: _call(builder, "llvm.fabs", *args)
+
+
+@intrinsic
+def negative_where(typingctx, mask, a):
+    """`a` made negative in the lanes of `mask`, whatever its sign was."""
+
+    def codegen(context, builder, signature, args):
+        signs = builder.select(args[0], ir.Constant(_INTS, [-(1 << 31)] * LANES), ir.Constant(_INTS, [0] * LANES))
+        return builder.bitcast(builder.or_(builder.bitcast(args[1], _INTS), signs), _FLOATS)
+
+    return f32x8(mask, a), codegen
+
+
+@intrinsic
+def select8(typingctx, mask, a, b):
+    """`a` in the lanes of `mask`, `b` in the others."""
+    return f32x8(mask, a, b), lambda context, builder, signature, args: builder.select(*args)
+
+
+@intrinsic
+def any8(typingctx, mask):
+    """Whether any lane is true."""
+
+    def codegen(context, builder, signature, args):
+        byte = builder.bitcast(args[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", byte, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(mask), codegen
+
+
+_EIGHTH_POWER = (
+    0.9999999250739126,
+    0.086642781593744,
+    0.003752690467217806,
+    0.00010796821023166677,
+    2.2433135739803925e-06,
+    2.864954984599033e-08,
+)
+"""2^(x/8) on [-8, 0] as a polynomial in x."""
+
+
+@intrinsic
+def exp2_8(typingctx, x):
+    """2^x for x in [-8, 0], relative error below 3e-6; any numbers, perhaps not finite, outside."""
+
+    def codegen(context, builder, signature, args):
+        power = _constant(_EIGHTH_POWER[-1])
+        for coefficient in _EIGHTH_POWER[-2::-1]:
+            power = _call(builder, "llvm.fmuladd", power, args[0], _constant(coefficient))
+        for _ in range(3):
+            power = builder.fmul(power, power)
+        return power
+
+    return f32x8(x), codegen
+
+
+@intrinsic
+def sums_of_8(typingctx, a, b, c, d, e, f, g, h):
+    """The sums over the lanes of eight registers, in the lanes of one; always in the same order."""
+
+    def codegen(context, builder, signature, args):
+        def halve(x: Any, y: Any, even: list[int], odd: list[int]) -> Any:
+            return builder.fadd(_shuffle(builder, x, y, even), _shuffle(builder, x, y, odd))
+
+        def pair(x: Any, y: Any) -> Any:
+            return halve(x, y, [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15])
+
+        a, b, c, d, e, f, g, h = args
+        first, second = pair(pair(a, b), pair(c, d)), pair(pair(e, f), pair(g, h))
+        return halve(first, second, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
+
+    return f32x8(a, b, c, d, e, f, g, h), codegen
+
+
+@intrinsic
+def sum8(typingctx, a):
+    """The sum over the lanes, always in the same order."""
+
+    def codegen(context, builder, signature, args):
+        total = args[0]
+        for distance in (4, 2, 1):
+            total = builder.fadd(total, _shuffle(builder, total, total, [i ^ distance for i in range(LANES)]))
+        return builder.extract_element(total, ir.Constant(_I32, 0))
+
+    return types.float32(a), codegen
+
+
+@intrinsic
+def lane8(typingctx, a, lane):
+    """One of the eight numbers."""
+
+    def codegen(context, builder, signature, args):
+        return builder.extract_element(args[0], context.cast(builder, args[1], signature.args[1], types.int32))
+
+    return types.float32(a, lane), codegen
+
+
+@intrinsic
+def next_index(typingctx, counter):
+    """The value of `counter[0]` (int64) before one is added to it, so that no two threads get the same."""
+    if not (isinstance(counter, types.Array) and counter.dtype == types.int64):
+        return None
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), codegen
