@@ -8,6 +8,7 @@ pipeline's constant context.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import shutil
@@ -95,7 +96,7 @@ def convert_release(
         raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(_DTYPES.values())}")
     paths = {role: path for role, path in given.items() if path is not None}
     _refuse_to_lose_files(output, list(paths.values()))
-    sizes = architecture or ReleaseArchitecture()
+    sizes = dataclasses.replace(architecture or ReleaseArchitecture(), motion=True)
     sources = [_Source.inspect(role, path, sizes) for role, path in paths.items()]
     notes = [note for source in sources for note in schedule_notes(source.checkpoint, source.architecture)]
     contexts = _contexts(sources, context, sizes.context_dim)
@@ -108,8 +109,8 @@ def convert_release(
     notes += sharing
     if len(contexts) == 2 and not torch.equal(*contexts.values()):
         notes.append("the text contexts of the two checkpoints differ; the 360 model's is kept")
+    components: dict[str, ModelMixin] = {part.name: _without_weights(part.part, sizes) for part in parts}
     with torch.device("meta"):
-        components: dict[str, ModelMixin] = {part.name: _network(part.part, sizes) for part in parts}
         components["context"] = NullContext(*tokens.shape[1:])
     _require_room(output, components.values(), dtype)
     known = known_sha256 or {}
@@ -137,7 +138,7 @@ def convert_release(
         )
         record = {
             "dp360": importlib.metadata.version("dp360"),
-            "architecture": dataclasses.asdict(sizes),
+            "architecture": dataclasses.asdict(dataclasses.replace(sizes, motion=views_model is not None)),
             **report.to_json(),
         }
         (folder / CONVERSION_RECORD).write_text(json.dumps(record, indent=1) + "\n")
@@ -199,7 +200,8 @@ def _has_motion(checkpoint: CheckpointFile) -> bool:
     return any(key.startswith(prefixes) for key in checkpoint.shapes)
 
 
-def _network(part: Part, sizes: ReleaseArchitecture) -> ModelMixin:
+def network_of(part: Part, sizes: ReleaseArchitecture) -> ModelMixin:
+    """One network of the release, freshly initialised; under `torch.device("meta")` its names and shapes only."""
     match part:
         case "unet":
             return DenoisingUNet(**dataclasses.asdict(sizes.unet_config))
@@ -215,17 +217,25 @@ def _network(part: Part, sizes: ReleaseArchitecture) -> ModelMixin:
             raise AssertionError(part)
 
 
+@functools.lru_cache(maxsize=16)
+def _without_weights(part: Part, sizes: ReleaseArchitecture) -> ModelMixin:
+    """A network's names, shapes and configuration; shared, not to be changed."""
+    with torch.device("meta"):
+        return network_of(part, sizes)
+
+
 def _expected_shapes(
     checkpoint: CheckpointFile, homes: Mapping[str, Home], architecture: ReleaseArchitecture
 ) -> dict[str, tuple[int, ...]]:
     """Shape in the checkpoint of every tensor that has a home."""
     shapes: dict[tuple[Part, str], tuple[int, ...]] = {}
-    with torch.device("meta"):
-        for part in {home.part for home in homes.values()} - {"schedule", "text_encoder"}:
-            shapes |= {(part, name): tuple(t.shape) for name, t in _network(part, architecture).state_dict().items()}
-        if any(home.part == "text_encoder" for home in homes.values()):
+    for part in {home.part for home in homes.values()} - {"schedule", "text_encoder"}:
+        network = _without_weights(part, dataclasses.replace(architecture, motion=True))
+        shapes |= {(part, name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    if any(home.part == "text_encoder" for home in homes.values()):
+        with torch.device("meta"):
             encoder = CLIPTextModel(_text_config(checkpoint, architecture))
-            shapes |= {("text_encoder", _with_prefix(name)): tuple(t.shape) for name, t in encoder.state_dict().items()}
+        shapes |= {("text_encoder", _with_prefix(name)): tuple(t.shape) for name, t in encoder.state_dict().items()}
     shapes |= {("schedule", name): (architecture.timesteps,) for name in SCHEDULE_TABLES}
     return {key: official_shape(shapes[home.part, home.name], home.layout) for key, home in homes.items()}
 
