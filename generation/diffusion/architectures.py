@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import torch
 from diffusers import AutoencoderDC, AutoencoderKL, DPMSolverMultistepScheduler, ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from typing_extensions import assert_never
@@ -51,6 +52,8 @@ class Architecture:
             return CameraControl(**asdict(self.camera_control))
 
         context_dim = self.unet.context_dim
+        with torch.device("cpu"):  # a scheduler's tables are numbers, on every device
+            scheduler = default_scheduler(**self.scheduler)
         return {
             "unet": DenoisingUNet(**asdict(self.unet)),
             "appearance": DenoisingUNet(**asdict(reader)) if self.own_appearance else None,
@@ -61,7 +64,7 @@ class Architecture:
             "back_camera_control": control() if self.own_back else None,
             "context": NullContext(self.context_tokens, context_dim) if self.context_tokens and context_dim else None,
             "vae": self._autoencoder(),
-            "scheduler": default_scheduler(**self.scheduler),
+            "scheduler": scheduler,
         }
 
     def _autoencoder(self) -> AutoencoderKL | AutoencoderDC:

@@ -178,12 +178,12 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         self,
         portrait: Picture,
         cameras: Cameras,
-        control: Float[Tensor, "n k H W"],
+        control: Float[Tensor, "_ _ _ _"],
         *,
         generator: torch.Generator,
         back_image: Picture | None = None,
-        back_control: Float[Tensor, "k H W"] | None = None,
-        start_views: Images | None = None,
+        back_control: Float[Tensor, "_ _ _"] | None = None,
+        start_views: Float[Tensor, "_ _ _ _"] | None = None,
         sampling: Sampling | None = None,
         callback_on_step_end: StepCallback | None = None,
         track: Track | None = None,
@@ -193,11 +193,11 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         Args:
             portrait: aligned picture of the face, PIL or [3, h, w] in [0, 1]; resized to the cameras' size.
             cameras: where to look from; their picture size is the size of the views.
-            control: control picture of each camera, [-1, 1].
+            control: control picture of each camera, [n, channels, height, width] in [-1, 1].
             generator: source of all randomness; a CPU generator draws the same numbers for every device.
             back_image: the back of the head, like `portrait`; None lets F make it first.
-            back_control: control picture of the camera behind the head, for F.
-            start_views: rough views from the same cameras, [0, 1]; None starts from noise.
+            back_control: control picture of the camera behind the head, [channels, height, width], for F.
+            start_views: rough views from the same cameras, [n, 3, height, width] in [0, 1]; None starts from noise.
             sampling: schedule, steps, guidance and clips.
             callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": ...})` behind each step, as in
                 every pipeline of diffusers; what it returns under "latents" replaces them.
@@ -249,7 +249,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
     def make_back(
         self,
         portrait: Picture,
-        back_control: Float[Tensor, "k H W"],
+        back_control: Float[Tensor, "_ _ _"],
         *,
         generator: torch.Generator,
         sampling: Sampling | None = None,
@@ -397,7 +397,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         noisy: Latents,
         timestep: Tensor,
         context: Context | None,
-        embedded: Latents,
+        embedded: Float[Tensor, "n embedded h w"],
         sampling: Sampling,
     ) -> ControlResiduals:
         """Residuals of all views, a few views at a time."""
@@ -407,7 +407,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         skips = zip(*(part.skips for part in parts))
         return ControlResiduals(tuple(map(torch.cat, skips)), torch.cat([part.middle for part in parts]))
 
-    def _steady_control(self, networks: Networks, embedded: Latents) -> ControlResiduals:
+    def _steady_control(self, networks: Networks, embedded: Float[Tensor, "n embedded h w"]) -> ControlResiduals:
         """Residuals that hold for all steps."""
         context = self._context(embedded.device, embedded.dtype)
         return networks.camera_control(None, None, context, embedded, mode=networks.mode)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..cameras import Cameras
 
-Clip = Int[Tensor, " f"]
+Clip = Int[Tensor, " _"]
 
 _SAME_ELEVATION_RAD = math.radians(2.0)
 _LARGEST_GAP = 1.6
