@@ -39,9 +39,9 @@ PARTS = ("unet", "appearance", "camera_control", "view_consistency", "vae")
 CONTEXT = torch.linspace(-1, 1, 5 * TINY.context_dim).reshape(1, 5, TINY.context_dim)
 
 
-def random_weights(motion: bool, *, seed: int = 0) -> dict[str, Tensor]:
-    """A checkpoint of the `TINY` sizes in the official form."""
-    architecture, generator = dataclasses.replace(TINY, motion=motion), torch.Generator().manual_seed(seed)
+def random_weights(motion: bool, *, seed: int = 0, sizes: ReleaseArchitecture = TINY) -> dict[str, Tensor]:
+    """A checkpoint in the official form, without a text encoder."""
+    architecture, generator = dataclasses.replace(sizes, motion=motion), torch.Generator().manual_seed(seed)
     with torch.device("meta"):
         networks = {part: network_of(part, architecture) for part in PARTS}
     shapes = {(part, name): t.shape for part, net in networks.items() for name, t in net.state_dict().items()}
@@ -414,3 +414,31 @@ def test_the_record_names_every_file_and_its_hash(views_file: Path, tmp_path: Pa
 def test_nothing_to_convert_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no checkpoint to convert"):
         convert_release(tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the memory figures of Linux")
+def test_weights_pass_through_without_a_copy_of_the_file_in_memory(tmp_path: Path) -> None:
+    sizes = ReleaseArchitecture(model_channels=64, vae_channels=64)
+    weights = random_weights(motion=True, sizes=sizes)
+    torch.save(weights, tmp_path / "views.th")
+    file_bytes = (tmp_path / "views.th").stat().st_size
+    del weights
+
+    def resident_bytes(kind: str) -> int:
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(f"{kind}:"))
+        return 1024 * int(line.split()[1])
+
+    def watched(sequence, *, total, description):
+        for item in sequence:
+            seen.append((resident_bytes("RssAnon"), resident_bytes("VmRSS")))
+            yield item
+
+    before, seen = (resident_bytes("RssAnon"), resident_bytes("VmRSS")), []
+    context = torch.zeros(77, sizes.context_dim)
+    views = tmp_path / "views.th"
+    convert_release(tmp_path / "out", views_model=views, architecture=sizes, context=context, track=watched)
+    private, total = (max(column) - start for column, start in zip(zip(*seen), before))
+    assert file_bytes > 400e6
+    assert private < 0.2 * file_bytes, "our own memory: one tensor at a time"
+    assert total < 0.6 * file_bytes, "with the mapped pages: one component at a time"
