@@ -1,0 +1,171 @@
+"""What tells the diffusion model where to look from, without PanoHead: control pictures and start views.
+
+Control pictures show *some other person* from the wanted camera; in the release they are 32 PanoHead renders of one
+fixed identity (`sphere32`). The networks were trained to take the pose from them and nothing else: in training the
+control shows a random other identity in every clip. What such a picture needs, then, is what PanoHead's renders have:
+a photo-like head with hair and shoulders in the canonical frame, over a plain background, and sides that can be told
+apart. Here it is the geometric prior of one public-domain photograph (Eileen Collins, NASA; it comes with
+scikit-image): its texture is photographic, its head stands where PanoHead's stands (same cameras, same origin), and her
+collar tells left from right even from behind, where hair alone would be ambiguous. A shaded head model without texture
+would be farther from what the control network has seen. It is one identity for all views, as a clip needs it, and it
+renders from any camera, not from 32 only.
+
+Start views show *the portrait's own head*, roughly: the release starts the sampler from their latents under the noise
+of t = 999 (a share of 0.068). The fitted prior's renders have the same place, pose and colours, which is all that is
+left under that noise.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import math
+import os
+import zipfile
+from contextlib import suppress
+from importlib import metadata, resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..cameras import Cameras, look_at_origin
+from ..errors import InputError
+from ..files import write_bytes_atomically
+from ..mesh import TexturedMesh
+from ..mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
+from ..portrait import prepare_portrait
+from ..prior import HeadPrior, PriorRender, build_head_prior
+from ..progress import Track, silent
+
+WHITE = (1.0, 1.0, 1.0)
+_SUPERSAMPLE = 2
+_SOURCES = ("*.py", "portrait/*.py", "prior/*.py", "head_model/*.py", "weights/*.npz")
+_LIBRARIES = ("mediapipe", "numpy", "scipy", "opencv-contrib-python", "pymatting", "pillow", "scikit-image")
+_ARRAYS = ("vertices_world", "normals_world", "uv_unit", "faces", "texture_rgb")
+
+
+def generic_head_control(
+    cameras: Cameras,
+    *,
+    background_rgb_unit: tuple[float, float, float] = WHITE,
+    track: Track = silent,
+) -> Float[Tensor, "n 3 h w"]:
+    """Control pictures: the generic head over a plain background.
+
+    Args:
+        cameras: n cameras, from anywhere.
+        background_rgb_unit: colour behind the head.
+        track: progress.
+
+    Returns:
+        Pictures in [-1, 1] (the release's control network wants that, not diffusers' usual [0, 1]).
+    """
+    head = generic_head()
+    height, width = cameras.height, cameras.width
+    background = np.array(background_rgb_unit, np.float32)
+    texture = head.texture_rgb.astype(np.float32) / 255
+    uv_px = head.uv_unit * np.array(texture.shape[1::-1], np.float32)
+    pictures = np.empty((len(cameras), height, width, 3), np.float32)
+    for i in track(range(len(cameras)), total=len(cameras), description="Control pictures"):
+        fragments = rasterize_mesh(head.vertices_world, head.faces, cameras[i], supersample=_SUPERSAMPLE)
+        colour = sample_texture(texture, interpolate(fragments, uv_px, head.faces))
+        pictures[i] = box_downsample(np.where(fragments.hit[..., None], colour, background), _SUPERSAMPLE)
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous() * 2 - 1
+
+
+def start_views_from_prior(
+    prior: HeadPrior,
+    cameras: Cameras,
+    *,
+    background_rgb_unit: tuple[float, float, float] = WHITE,
+    track: Track = silent,
+) -> Float[Tensor, "n 3 h w"]:
+    """Start views: the portrait's own prior over a plain background.
+
+    Args:
+        prior: fitted to the portrait.
+        cameras: n cameras.
+        background_rgb_unit: colour behind the head.
+        track: progress.
+
+    Returns:
+        Pictures in [0, 1].
+    """
+    rendered = prior.render(cameras, supersample=_SUPERSAMPLE, track=track, description="Start views")
+    return prior_over_background(rendered, background_rgb_unit)
+
+
+def prior_over_background(
+    rendered: PriorRender, background_rgb_unit: tuple[float, float, float] = WHITE
+) -> Float[Tensor, "n 3 h w"]:
+    """Renders that are there already over a plain background, [0, 1]."""
+    alpha = rendered.alpha[..., None]
+    pictures = rendered.rgb * alpha + np.array(background_rgb_unit, np.float32) * (1 - alpha)
+    return torch.from_numpy(pictures.clip(0, 1)).permute(0, 3, 1, 2).contiguous()
+
+
+def camera_behind_the_head(cameras: Cameras) -> Cameras:
+    """The level camera exactly behind the head, for F: frame 16 of 32 in the release.
+
+    Args:
+        cameras: give the picture size and nothing else.
+    """
+    return look_at_origin([math.pi], [0.0], size_px=cameras.width).resized(cameras.width, cameras.height)
+
+
+@functools.lru_cache(maxsize=1)
+def generic_head() -> TexturedMesh:
+    """The one head that control pictures show, in the canonical frame: built once (about 15 s), then read from a file.
+
+    The file lies in the user's cache folder under a name that changes with everything the head depends on, so that it
+    never holds a head that the code would not build; where that folder cannot be written, the head is built in every
+    process.
+
+    Raises:
+        InputError: scikit-image lacks its astronaut picture.
+    """
+    picture = resources.files("skimage.data").joinpath("astronaut.png")
+    if not picture.is_file():
+        raise InputError("scikit-image is installed without its astronaut picture; install scikit-image again")
+    file = _cache_file(picture.read_bytes())
+    if file is not None:
+        with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # none yet, or damaged: built again
+            return decode_head(file.read_bytes())
+    with resources.as_file(picture) as path:
+        data = encode_head(build_head_prior(prepare_portrait(path)).textured_mesh())
+    if file is not None:
+        with suppress(InputError, OSError):
+            write_bytes_atomically(file, data)
+    return decode_head(data)
+
+
+def encode_head(mesh: TexturedMesh) -> bytes:
+    """A textured mesh as a compressed .npz."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: getattr(mesh, name) for name in _ARRAYS})
+    return buffer.getvalue()
+
+
+def decode_head(data: bytes) -> TexturedMesh:
+    """Inverse of `encode_head`; raises what numpy and zipfile raise for damaged data."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return TexturedMesh(**{name: arrays[name] for name in _ARRAYS})
+
+
+def _cache_file(picture: bytes) -> Path | None:
+    """Where the generic head is kept: named by the picture, our code and model, and the libraries that decide."""
+    digest = hashlib.sha256(picture)
+    package = Path(str(resources.files("dp360.generation")))
+    for file in sorted(file for pattern in _SOURCES for file in package.glob(pattern)):
+        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    for name in _LIBRARIES:
+        digest.update(f"{name} {metadata.version(name)}\n".encode())
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no home folder
+        return None
+    return folder / "dp360" / f"generic-head-{digest.hexdigest()[:16]}.npz"
