@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from .rasterize.reference import rotation_from_quaternion
+from .shapes_cpu import limit_shapes_cpu
 
 Parameters = MutableMapping[str, Parameter]
 """Named fit variables: log scales under `scales`, logits under `opacities`."""
@@ -163,6 +164,9 @@ def _replace(
 def limit_shapes(params: Parameters, config: DensifyConfig) -> None:
     """Clip scales in place to the longest allowed axis and needle ratio."""
     log_scales = params["scales"]
+    if log_scales.device.type == "cpu" and log_scales.dtype == torch.float32 and log_scales.is_contiguous():
+        limit_shapes_cpu(log_scales, max_needle_ratio=config.max_needle_ratio, max_scale=config.max_scale)
+        return
     ordered = log_scales.sort(dim=-1).values
     needle_limit = ordered[:, 1:2] + torch.log(torch.tensor(config.max_needle_ratio)).to(log_scales)
     scale_limit = torch.log(torch.tensor(config.max_scale)).to(log_scales)

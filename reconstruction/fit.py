@@ -17,7 +17,7 @@ from dp360.generation.views import PointCloud, ViewSet
 
 from .densify import DensifyConfig, DensifyState, Optimizers, Parameters, accumulate, densify, limit_shapes
 from .losses import LossConfig, training_loss
-from .rasterize import Backend, RasterizeMode, rasterize
+from .rasterize import Backend, RasterizeMode, rasterize_splats
 from .splats import Splats, splats_from_point_cloud
 
 
@@ -161,15 +161,13 @@ def render_parameters(
     backend: Backend = "auto",
 ) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h w"], dict]:
     """Pictures, alphas and `info` of fit variables; differentiable."""
-    coefficients = params["features_dc"][:, None]
-    if sh_degree > 0:
-        coefficients = torch.cat([coefficients, params["features_rest"][:, : (sh_degree + 1) ** 2 - 1]], dim=1)
-    pictures, alphas, info = rasterize(
+    pictures, alphas, info = rasterize_splats(
         params["means"],
         params["quats"],
-        params["scales"].exp(),
-        params["opacities"].flatten().sigmoid(),
-        coefficients,
+        params["scales"],
+        params["opacities"].flatten(),
+        params["features_dc"],
+        params["features_rest"],
         viewmats,
         Ks,
         width,

@@ -5,13 +5,15 @@ Every function returns a scalar tensor that can be differentiated in its first a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .photometric_cpu import photometric_loss_cpu
+from .photometric_cpu import photometric_loss_cpu, picture_loss_cpu
+from .shapes_cpu import needle_loss_cpu
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window, pixels."""
@@ -36,9 +38,12 @@ class LossConfig:
     """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned."""
 
 
-def l1_loss(rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"]) -> Float[Tensor, ""]:
-    """Mean absolute difference."""
-    return (rgb - target).abs().mean()
+def l1_loss(
+    rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"], *, weights: Float[Tensor, "h w"] | None = None
+) -> Float[Tensor, ""]:
+    """Mean absolute difference, times the trust in every pixel."""
+    difference = (rgb - target).abs()
+    return difference.mean() if weights is None else (weights[..., None] * difference).mean()
 
 
 def ssim_window(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, " window"]:
@@ -55,8 +60,12 @@ def _blur(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h2 w2"]:
     return torch.nn.functional.conv2d(rows, window.view(1, 1, 1, -1))[:, 0]
 
 
-def ssim(rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"]) -> Float[Tensor, ""]:
+def ssim(
+    rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"], *, weights: Float[Tensor, "h w"] | None = None
+) -> Float[Tensor, ""]:
     """Structural similarity, 1 for equal pictures; the mean over all whole windows and channels.
+
+    With `weights`, dissimilarity counts as much as the pixel in the middle of the window is trusted.
 
     Equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     data_range=1)`.
@@ -73,11 +82,19 @@ def ssim(rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"]) -> Float[T
     variances = xx - mean_x**2 + yy - mean_y**2
     covariance = xy - mean_x * mean_y
     similarity = (2 * mean_x * mean_y + SSIM_C1) * (2 * covariance + SSIM_C2)
-    return (similarity / ((mean_x**2 + mean_y**2 + SSIM_C1) * (variances + SSIM_C2))).mean()
+    similarity = similarity / ((mean_x**2 + mean_y**2 + SSIM_C1) * (variances + SSIM_C2))
+    if weights is None:
+        return similarity.mean()
+    margin = SSIM_WINDOW // 2
+    return 1 - (weights[margin:-margin, margin:-margin] * (1 - similarity)).mean()
 
 
 def photometric_loss(
-    rgb: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"], *, ssim_weight: float = 0.2
+    rgb: Float[Tensor, "h w c"],
+    target: Float[Tensor, "h w c"],
+    *,
+    ssim_weight: float = 0.2,
+    weights: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, ""]:
     """(1 - w) L1 + w (1 - SSIM). On the CPU in float32 by a fused kernel, which has no gradient for `target`.
 
@@ -88,14 +105,17 @@ def photometric_loss(
     """
     large_enough = min(rgb.shape[:2]) >= SSIM_WINDOW or ssim_weight == 0
     if large_enough and not target.requires_grad and rgb.device.type == "cpu" and rgb.dtype == torch.float32:
-        return photometric_loss_cpu(rgb, target, ssim_weight)
-    loss = (1 - ssim_weight) * l1_loss(rgb, target)
-    return loss + ssim_weight * (1 - ssim(rgb, target)) if ssim_weight > 0 else loss
+        return photometric_loss_cpu(rgb, target, ssim_weight, weights)
+    loss = (1 - ssim_weight) * l1_loss(rgb, target, weights=weights)
+    return loss + ssim_weight * (1 - ssim(rgb, target, weights=weights)) if ssim_weight > 0 else loss
 
 
-def alpha_loss(alpha: Float[Tensor, "h w"], target: Float[Tensor, "h w"]) -> Float[Tensor, ""]:
-    """Mean absolute difference of opacities."""
-    return (alpha - target).abs().mean()
+def alpha_loss(
+    alpha: Float[Tensor, "h w"], target: Float[Tensor, "h w"], *, weights: Float[Tensor, "h w"] | None = None
+) -> Float[Tensor, ""]:
+    """Mean absolute difference of opacities, times the trust in every pixel."""
+    difference = (alpha - target).abs()
+    return difference.mean() if weights is None else (weights * difference).mean()
 
 
 def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> Float[Tensor, ""]:
@@ -103,9 +123,10 @@ def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> 
 
     Source: after Xie et al., "PhysGaussian", 2024, Eq. 12, with the middle axis in place of the shortest.
     """
+    if log_scales.device.type == "cpu" and log_scales.dtype == torch.float32:
+        return needle_loss_cpu(log_scales, max_ratio)
     ordered = log_scales.sort(dim=-1).values
-    limit = torch.log(torch.tensor(max_ratio, dtype=log_scales.dtype, device=log_scales.device))
-    return (ordered[:, 2] - ordered[:, 1] - limit).clamp_min(0).mean()
+    return (ordered[:, 2] - ordered[:, 1] - math.log(max_ratio)).clamp_min(0).mean()
 
 
 def opacity_loss(opacity_logits: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
@@ -126,8 +147,9 @@ def training_loss(
     config: LossConfig,
     *,
     confidence: float = 1.0,
+    weights: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The sum that a splat fit minimises for one view.
+    """The sum that a splat fit minimises for one view. On the CPU in float32 the picture terms are one fused kernel.
 
     Args:
         rgb: Rendered picture over some background, [0, 1].
@@ -139,10 +161,19 @@ def training_loss(
         config: Weights.
         confidence: Trust in the view, [0, 1]; scales what depends on the view. Leave at 1 where views are *drawn* in
             proportion to their confidence.
+        weights: Trust in every pixel, [0, 1], which scales what depends on the view; SSIM by the window's centre.
     """
-    loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight)
-    if config.alpha_weight > 0:
-        loss = loss + config.alpha_weight * alpha_loss(alpha, target_alpha)
+    if rgb.device.type == "cpu" and rgb.dtype == torch.float32 and not target_rgb.requires_grad:
+        if config.ssim_weight > 0 and min(rgb.shape[:2]) < SSIM_WINDOW:
+            raise ValueError(f"ssim: expected pictures of at least {SSIM_WINDOW} px, got {tuple(rgb.shape[:2])}")
+        ssim_weight, alpha_weight = config.ssim_weight, config.alpha_weight
+        loss = picture_loss_cpu(
+            rgb, alpha, target_rgb, target_alpha, ssim_weight=ssim_weight, alpha_weight=alpha_weight, weights=weights
+        )
+    else:
+        loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight, weights=weights)
+        if config.alpha_weight > 0:
+            loss = loss + config.alpha_weight * alpha_loss(alpha, target_alpha, weights=weights)
     loss = confidence * loss
     if config.needle_weight > 0:
         loss = loss + config.needle_weight * needle_loss(log_scales, max_ratio=config.max_needle_ratio)
