@@ -16,10 +16,12 @@ from typing_extensions import assert_never
 
 from .commands import (
     Command,
+    ConvertCommand,
     DoctorCommand,
     ExampleCommand,
     ExportCommand,
     FitCommand,
+    ImportReleaseCommand,
     RunCommand,
     ViewsCommand,
 )
@@ -30,6 +32,8 @@ _Subcommand = (
     | Annotated[ViewsCommand, tyro.conf.subcommand("views")]
     | Annotated[FitCommand, tyro.conf.subcommand("fit")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+    | Annotated[ConvertCommand, tyro.conf.subcommand("convert")]
+    | Annotated[ImportReleaseCommand, tyro.conf.subcommand("import-release")]
     | Annotated[ExampleCommand, tyro.conf.subcommand("example")]
     | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
 )
@@ -90,6 +94,18 @@ def _dispatch(command: Command) -> int:
             from .export import export
 
             _name_files(export(command))
+        case ConvertCommand():
+            from .weights import convert
+
+            with progress_bars() as display:
+                report = convert(command, track=display.track)
+            print(report)
+        case ImportReleaseCommand():
+            from .import_release import import_release
+
+            with progress_bars() as display:
+                files = import_release(command, track=display.track)
+            _name_files(files)
         case _:
             assert_never(command)
     return 0

@@ -5,15 +5,60 @@ Nothing heavy is imported here, so that `dp360 --help` answers at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from .presets import PRESETS, Preset, Quality
 
 Device = Literal["auto", "cpu", "cuda"]
+Generator = Literal["prior", "diffportrait360"]
+Rings = Literal["three", "level"]
+_DIFFUSION_SIZE_PX = 512  # what the official weights were trained at
+
+
+@dataclass(frozen=True)
+class DiffusionOptions:
+    """How views are drawn with --generator diffportrait360."""
+
+    schedule: Literal["default", "official"] = "default"
+    """official: the release's sampler to the letter; default: fewer steps, and clips that close the circle."""
+    steps: int | None = None
+    """Denoising steps; 16 if not given, 50 with the official schedule."""
+    guidance_scale: float = 3.0
+    """How strongly portrait and control are followed; 1 is fastest, since one of two predictions falls away."""
+    guidance_rescale: float = 0.0
+    """0 to 1: how much of the contrast that guidance adds is taken back."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """First and last part of the steps, 0 to 1, in which guidance acts; elsewhere it costs nothing."""
+    eta: float | None = None
+    """Noise that each step adds, 0 to 1, where the sampler has it; 0.5 with the official schedule, else 0."""
+    strength: float = 1.0
+    """Below 1 the first steps are left out, so that more of the start views stays."""
+    clip_length: int | None = None
+    """Views that see each other; what the weights were trained with if not given."""
+    window_stride: int | None = None
+    """Views between the starts of two clips: below the clip's length they overlap, for more time."""
+    clips_per_batch: int = 1
+    """Clips computed at once: more is faster on a GPU and takes more memory."""
+    condition_views: Annotated[Path | None, tyro.conf.arg(aliases=["--condition-views"])] = None
+    """Folder or film of control pictures (some other head from each camera) in place of our own."""
+    start_views: Annotated[Path | None, tyro.conf.arg(aliases=["--start-views"])] = None
+    """Folder or film of rough views to start from, in place of the prior's."""
+    back_image: Annotated[Path | None, tyro.conf.arg(aliases=["--back-image"])] = None
+    """Picture of the back of the head over white, aligned as the views are; otherwise the weights draw one."""
+    camera_labels: Path | None = None
+    """PanoHead's dataset.json with the camera of --image, which is then used as it is, without being aligned again."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Numbers to compute with; auto takes float32 on a CPU and bfloat16 (or float16) on a GPU."""
+    device: Device = "auto"
+    """Where to compute; auto takes the GPU if there is one."""
+    offload: bool = False
+    """Keep on the GPU only the networks that work at the moment: less memory, a little slower."""
+    vae_tiling: bool = False
+    """Decode pictures in tiles: for sizes far above 512 px."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +74,7 @@ class ViewsCommand:
     views: int | None = None
     """Views on the level ring; the rings above and below the head get 3/8 and 1/4 as many."""
     size_px: int | None = None
-    """Side of the views in pixels."""
+    """Side of the views in pixels; 512 with the diffusion model if not given."""
     seed: int = 0
     """Seed of everything random: on a CPU the same seed gives the same bytes."""
     face_index: int | None = None
@@ -38,14 +83,23 @@ class ViewsCommand:
     """wide has room for long hair and hats; auto takes it where the standard frame would cut them off."""
     no_face: bool = False
     """Align by the silhouette alone: for heads in which no face is found."""
+    rings: Rings = "three"
+    """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
+    generator: Generator = "prior"
+    """Who makes the views: the geometric prior, or the diffusion model, which needs --weights."""
+    weights: str | None = None
+    """Weights of the diffusion model: a folder, or a hub id such as gym890/diffportrait360."""
+    diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
+    """How the diffusion model draws."""
 
     @property
     def preset(self) -> Preset:
         """The numbers in force: the dial's, overridden one by one."""
         dial = PRESETS[self.quality]
+        size_px = dial.size_px if self.generator == "prior" else _DIFFUSION_SIZE_PX
         return Preset(
             views=dial.views if self.views is None else self.views,
-            size_px=dial.size_px if self.size_px is None else self.size_px,
+            size_px=size_px if self.size_px is None else self.size_px,
             iterations=dial.iterations,
         )
 
@@ -109,6 +163,34 @@ class ExportCommand:
 
 
 @dataclass(frozen=True)
+class ConvertCommand:
+    """Turn the official DiffPortrait360 checkpoints into a folder for --weights."""
+
+    official: Path
+    """The 360 model: model_state-340000.th."""
+    output: Path
+    """Folder to write."""
+    back_head: Path | None = None
+    """The back-view model: back_head-230000.th; without it a picture of the back has to be given with each portrait."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Numbers to store; float16 and bfloat16 need half the room."""
+    stock: Path | None = None
+    """A Stable Diffusion 1.5 folder of diffusers: the report then says which parts equal it."""
+
+
+@dataclass(frozen=True)
+class ImportReleaseCommand:
+    """Make a data set of what the official DiffPortrait360 release has made."""
+
+    folder: tyro.conf.Positional[Path]
+    """The release's sample_data."""
+    name: str
+    """Name of the portrait in it, without ending."""
+    output: Path
+    """Folder of the data set."""
+
+
+@dataclass(frozen=True)
 class ExampleCommand:
     """Write a real public-domain portrait to try things on; nothing is downloaded."""
 
@@ -124,4 +206,13 @@ class DoctorCommand:
     """Where results would go: its disk is looked at."""
 
 
-Command = RunCommand | ViewsCommand | FitCommand | ExportCommand | ExampleCommand | DoctorCommand
+Command = (
+    RunCommand
+    | ViewsCommand
+    | FitCommand
+    | ExportCommand
+    | ConvertCommand
+    | ImportReleaseCommand
+    | ExampleCommand
+    | DoctorCommand
+)

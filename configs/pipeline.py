@@ -20,17 +20,20 @@ from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SPLATS_NAME
 from dp360.generation import InputError, OrbitConfig, ViewSet
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
-from dp360.generation.prior import PriorGenerator, build_head_prior
+from dp360.generation.prior import build_head_prior
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.dataset import TRANSFORMS, read_dataset, write_dataset
 from dp360.reconstruction.fit import SplatFitConfig, fit_splats, splats_from_parameters
 from dp360.reconstruction.splats import Splats
 
-from .commands import Device, FitCommand, RunCommand, ViewsCommand
+from .commands import FitCommand, RunCommand, ViewsCommand
+from .device import choose_device
 from .presets import Preset
 from .run_lock import exclusive_run
+from .view_generators import open_generator, read_given, refuse_contradictions
 
 DATASET_NAME, RECORD_NAME = "dataset", "dp360.json"
+_RECORDED_VERSIONS = ("dp360", "torch", "diffusers", "numpy", "numba", "mediapipe", "gsplat")
 Notify = Callable[[str], None]
 """Shows one sentence to the person who started the run."""
 
@@ -121,19 +124,6 @@ def fit_views(
         torch.set_num_threads(threads)
 
 
-def choose_device(device: Device) -> str:
-    """A torch device's name for `auto`, `cpu` or `cuda`.
-
-    Raises:
-        InputError: `cuda` where there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("Cannot use --device cuda: no GPU that CUDA can use was found; leave the option out")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
-
-
 def _portrait_to_views(
     command: ViewsCommand, preset: Preset, record: _Record, track: Track, notify: Notify
 ) -> tuple[Portrait, ViewSet, tuple[Path, ...]]:
@@ -142,17 +132,23 @@ def _portrait_to_views(
     dataset_path = command.output / DATASET_NAME
     if dataset_path.exists() and not (dataset_path / TRANSFORMS).is_file():
         raise InputError(f"{dataset_path} exists and is no data set; move it away or choose another --output")
+    lower, upper = round(preset.views / 4), round(preset.views * 3 / 8)
+    level_only = command.rings == "level"
+    orbit = OrbitConfig(preset.views, 0 if level_only else upper, lower_count=0 if level_only else lower)
+    cameras = orbit.cameras(preset.size_px)
+    given = read_given(command, cameras)
     with record.stage("portrait"):
         config = PortraitConfig(crop=command.crop, face_index=command.face_index, no_face=command.no_face)
         portrait = prepare_portrait(command.image, config, track=track)
         for notice in portrait.notices:
             notify(notice)
+    with record.stage("weights"):
+        view_generator = open_generator(command, given, cameras, track=track)
     with record.stage("prior"):
         prior = build_head_prior(portrait, seed=command.seed)
     with record.stage("views"):
-        orbit = OrbitConfig(preset.views, round(preset.views * 3 / 8), lower_count=round(preset.views / 4))
         generator = torch.Generator().manual_seed(command.seed)
-        views = PriorGenerator().generate(portrait, prior, orbit.cameras(preset.size_px), generator, track=track)
+        views = view_generator.generate(portrait, prior, cameras, generator, track=track)
     with record.stage("dataset"):
         write_bytes_atomically(portrait_path, portrait_png.encode(portrait, views.provenance))
         write_bytes_atomically(mesh_path, mesh_glb.encode(prior.textured_mesh(), views.provenance))
@@ -167,6 +163,8 @@ def _checked(command: FitCommand | ViewsCommand) -> Preset:
         sentence = sentence or f"expected --seed from 0 to {2**32 - 1}, got {command.seed}"
     if sentence:
         raise InputError(f"Cannot start: {sentence}")
+    if isinstance(command, ViewsCommand):
+        refuse_contradictions(command)
     return command.preset
 
 
@@ -198,7 +196,7 @@ class _Record:
     def write(self, input_sha256: str, files: tuple[Path, ...]) -> Path:
         """Write dp360.json; returns its path."""
         content = {
-            "command": {k: str(v) if isinstance(v, Path) else v for k, v in self.command.items()},
+            "command": self.command,
             "preset": asdict(self.preset),
             "seed": self.seed,
             "input_sha256": input_sha256,
@@ -206,8 +204,8 @@ class _Record:
             "timings_s": self.timings_s,
             "versions": {
                 "python": platform.python_version(),
-                **{n: metadata.version(n) for n in ("dp360", "torch", "numpy", "numba", "mediapipe", "gsplat")},
+                **{n: metadata.version(n) for n in _RECORDED_VERSIONS},
             },
         }
-        write_bytes_atomically(self.path, (json.dumps(content, indent=1) + "\n").encode())
+        write_bytes_atomically(self.path, (json.dumps(content, indent=1, default=str) + "\n").encode())
         return self.path

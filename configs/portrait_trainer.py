@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,9 +20,10 @@ from dp360.reconstruction.dataset import TRANSFORMS, read_confidence
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModelConfig, with_iterations
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 
-from .commands import ExportCommand, ViewsCommand
+from .commands import DiffusionOptions, ExportCommand, Generator, Rings, ViewsCommand
 from .console import errors_for_people, progress_bars
 from .presets import PRESETS, Quality
+from .view_generators import refuse_contradictions
 
 _EXIT_NOT_FINITE = 1
 
@@ -43,6 +44,14 @@ class PortraitTrainerConfig(HeadTrainerConfig):
     """wide has room for long hair and hats; auto takes it where the standard frame would cut them off."""
     no_face: bool = False
     """Align by the silhouette alone: for heads in which no face is found."""
+    rings: Rings = "three"
+    """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
+    generator: Generator = "prior"
+    """Who makes the views: the geometric prior, or the diffusion model, which needs --weights."""
+    weights: str | None = None
+    """Weights of the diffusion model: a folder, or a hub id such as gym890/diffportrait360."""
+    diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
+    """How the diffusion model draws."""
     data_from_image: Annotated[bool, tyro.conf.Suppress] = False
     """Whether `data` was made from `image`, so that a saved configuration can be loaded again."""
 
@@ -89,20 +98,24 @@ class PortraitTrainerConfig(HeadTrainerConfig):
             face_index=self.face_index,
             crop=self.crop,
             no_face=self.no_face,
+            rings=self.rings,
+            generator=self.generator,
+            weights=self.weights,
+            diffusion=self.diffusion,
         )
+        refuse_contradictions(command)
         folder = self.output_dir / image.stem / "dp360-data" / views_key(command)[:16]
         if (folder / RECORD_NAME).is_file() and (folder / DATASET_NAME / TRANSFORMS).is_file():
             print(f"dp360: using the views made earlier in {folder}", file=sys.stderr)
         else:
             with progress_bars() as display:
-                make_views(
-                    ViewsCommand(**{**asdict(command), "output": folder}), track=display.track, notify=display.notify
-                )
+                make_views(replace(command, output=folder), track=display.track, notify=display.notify)
         return folder / DATASET_NAME
 
 
 def views_key(command: ViewsCommand) -> str:
-    """SHA-256 over everything that the views depend on: the portrait's bytes, the settings, our weights and code.
+    """SHA-256 over everything that the views depend on: the portrait's bytes, the settings, our weights and code,
+    and the files that options name (by size and time of change).
 
     Raises:
         InputError: the portrait cannot be read.
@@ -114,11 +127,24 @@ def views_key(command: ViewsCommand) -> str:
     settings = {name: value for name, value in asdict(command).items() if name not in ("image", "output", "quality")}
     settings.update(asdict(command.preset), iterations=0, mediapipe=metadata.version("mediapipe"))
     digest = hashlib.sha256(hashlib.sha256(picture).digest())
-    digest.update(json.dumps(settings, sort_keys=True).encode())
+    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for path in _given_files(command):
+        status = path.stat()
+        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
     generation = Path(str(resources.files("dp360.generation")))
     for file in sorted(p for p in generation.rglob("*") if p.suffix in (".py", ".npz", ".safetensors")):
         digest.update(f"{file.relative_to(generation)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _given_files(command: ViewsCommand) -> list[Path]:
+    """Files that the options name, those of folders included, where they exist: weights, pictures, labels."""
+    options = command.diffusion
+    places = [options.condition_views, options.start_views, options.back_image, options.camera_labels]
+    if command.weights is not None:
+        places.append(Path(command.weights).expanduser())
+    files = [file for place in places if place is not None for file in (place, *place.rglob("*"))]
+    return sorted(file for file in files if file.is_file())
 
 
 @dataclass

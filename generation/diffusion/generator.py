@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from .conditions import WHITE, camera_behind_the_head, generic_head_control, pri
 from .cutout import CutoutConfig, cut_out_views
 from .pipeline import DiffPortrait360Pipeline
 from .release.aligned import AlignedPicture
+from .release.checkpoint import sha256_of_file
+from .release.convert import CONVERSION_RECORD
 from .sampling import Sampling
 from .view_pictures import ViewPictures, behind_the_head, pictures_for_cameras, resized_pictures
 
@@ -186,12 +190,15 @@ class DiffPortrait360Generator:
         if self.back_image is None and not self.pipeline.can_make_back:
             raise InputError(
                 "These weights have no back-view model; give a picture of the back of the head "
-                "(--diffusion.back-image), or convert the official back_head-230000.th together with the 360 model"
+                "(--back-image), or convert the official back_head-230000.th together with the 360 model"
             )
-        if self.back_image is not None and len(self.back_image) != 1:
-            raise InputError(
-                f"{self.back_image.source}: expected one picture of the back of the head, got {len(self.back_image)}"
-            )
+        if self.back_image is not None:
+            if len(self.back_image) != 1:
+                raise InputError(
+                    f"{self.back_image.source}: expected one picture of the back of the head, got "
+                    f"{len(self.back_image)}"
+                )
+            self.back_image.require_shape_of(cameras)
         for pictures in (self.condition_views, self.start_views):
             if pictures is not None:
                 pictures.rows_for(cameras)
@@ -250,3 +257,25 @@ def reference_picture(
     x, y = camera.principal_px[0].tolist()
     cropped = square_crop((picture.clip(0, 1) * 255 + 0.5).astype(np.uint8), (x, y), side, size_px, sharp=True)
     return torch.from_numpy(cropped.astype(np.float32) / 255).permute(2, 0, 1).contiguous()
+
+
+def weights_name_of(folder: Path, called: str, *, track: Track = silent) -> str:
+    """Name and hash of a pipeline folder's weights, for provenance.
+
+    Args:
+        folder: the pipeline folder.
+        called: what the person called them: a hub id, or a path, of which the last part is taken.
+        track: progress of hashing, which folders that were converted by us do not need.
+
+    Returns:
+        For example `gym890/diffportrait360 (sha256 0123456789abcdef)`.
+    """
+    name = Path(called).expanduser().resolve().name if Path(called).expanduser().exists() else called
+    record = folder / CONVERSION_RECORD
+    if record.is_file():
+        hashes = json.loads(record.read_text())["files"]
+    else:
+        files = sorted(folder.rglob("*.safetensors"))
+        hashes = {file.relative_to(folder).as_posix(): sha256_of_file(file, track) for file in files}
+    digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    return f"{name} (sha256 {digest[:16]})"

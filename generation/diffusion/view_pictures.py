@@ -24,6 +24,7 @@ MAX_FRAMES = 1000
 """More pictures of one head than any ring needs."""
 MAX_BYTES = 3 << 30
 """The most decoded pictures that are kept, bytes."""
+_STRETCH = 0.02
 _LEVEL_RAD = math.radians(10.0)
 """A camera within this elevation can be served by a ring at eye height."""
 
@@ -45,6 +46,19 @@ class ViewPictures:
         """Hash of the size and the pixels, hexadecimal."""
         return hashlib.sha256(f"{tuple(self.rgb.shape)}".encode() + self.rgb.contiguous().numpy().tobytes()).hexdigest()
 
+    def require_shape_of(self, cameras: Cameras) -> None:
+        """See that the pictures can be resized to the cameras' size without being stretched.
+
+        Raises:
+            InputError: another ratio of width to height.
+        """
+        _, height, width, _ = self.rgb.shape
+        if abs(width * cameras.height / (height * cameras.width) - 1) > _STRETCH:
+            raise InputError(
+                f"{self.source}: expected the shape of the views, {cameras.width}x{cameras.height}, got "
+                f"{width}x{height}; crop them"
+            )
+
     def rows_for(self, cameras: Cameras) -> Int[Tensor, " n"]:
         """Which picture each camera takes.
 
@@ -53,8 +67,10 @@ class ViewPictures:
         each camera takes the frame nearest in azimuth.
 
         Raises:
-            InputError: another number of pictures than cameras, and cameras that a ring at eye height cannot serve.
+            InputError: pictures of another shape, or another number of pictures than cameras, and cameras that a ring
+                at eye height cannot serve.
         """
+        self.require_shape_of(cameras)
         if len(self) == len(cameras):
             return torch.arange(len(self))
         steepest = float(cameras.elevation_rad.abs().max())
@@ -159,22 +175,33 @@ def read_film(path: Path) -> UInt8[Tensor, "m h w 3"]:
     return _stacked(frames, [f"frame {i}" for i in range(len(frames))], str(path))
 
 
+def read_picture(path: Path, *, background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> ViewPictures:
+    """Read one picture; where it is transparent it is laid over the background.
+
+    Raises:
+        InputError: as `load_image`.
+    """
+    return ViewPictures(torch.from_numpy(_over(path, background_rgb_unit))[None], str(path))
+
+
+def _over(path: Path, background_rgb_unit: tuple[float, float, float]) -> UInt8[np.ndarray, "h w 3"]:
+    loaded = load_image(path, ImageLimits(min_side_px=8))
+    if loaded.alpha is None:
+        return loaded.rgb
+    alpha = loaded.alpha[..., None].astype(np.float32) / 255
+    background = np.array(background_rgb_unit, np.float32) * 255
+    return np.round(loaded.rgb * alpha + background * (1 - alpha)).astype(np.uint8)
+
+
 def _read_folder(folder: Path, background_rgb_unit: tuple[float, float, float]) -> ViewPictures:
     files = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_ENDINGS and not p.name.startswith(".")]
     files.sort(key=_name_order)
     if not files:
         raise InputError(f"{folder}: no pictures in this folder; expected files such as 0000000.png, one per view")
-    limits = ImageLimits(min_side_px=8)
-    background = np.array(background_rgb_unit, np.float32) * 255
-    pictures = []
+    pictures: list[np.ndarray] = []
     for file in files:
-        loaded = load_image(file, limits)
-        picture = loaded.rgb
-        if loaded.alpha is not None:
-            alpha = loaded.alpha[..., None].astype(np.float32) / 255
-            picture = np.round(picture * alpha + background * (1 - alpha)).astype(np.uint8)
-        _refuse_too_much(folder, len(files), picture.size)
-        pictures.append(picture)
+        pictures.append(_over(file, background_rgb_unit))
+        _refuse_too_much(folder, len(files), pictures[0].size)
     return ViewPictures(_stacked(pictures, [f.name for f in files], str(folder)), str(folder))
 
 

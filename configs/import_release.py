@@ -1,0 +1,69 @@
+"""`dp360 import-release`: views that the official release has made become a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from dp360.generation import InputError, Provenance, ViewSet
+from dp360.generation.cameras import concatenate_cameras
+from dp360.generation.diffusion.release.aligned import read_aligned_picture
+from dp360.generation.diffusion.release.folder import ReleaseFolder, read_result
+from dp360.generation.progress import Track, silent
+from dp360.reconstruction.dataset import TRANSFORMS, write_dataset
+from dp360.reconstruction.hull import hull_points
+
+from .commands import ImportReleaseCommand
+
+_DRAWN_CONFIDENCE = 0.65
+"""Between what the portrait shows (0.8) and what was made up (0.5): without a prior nobody knows which is which."""
+
+
+def import_release(command: ImportReleaseCommand, *, track: Track = silent) -> tuple[Path, ...]:
+    """Write the data set; the portrait is view 0 where the release's folder has it together with its camera.
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        InputError: something is missing or damaged in the release's folder, or the output cannot be written.
+    """
+    output = command.output
+    if output.exists() and not (output / TRANSFORMS).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} exists and is no data set; move it away or choose another --output")
+    views = release_views(ReleaseFolder.find(command.folder, command.name), track=track)
+    write_dataset(views, output)
+    return (output,)
+
+
+def release_views(folder: ReleaseFolder, *, track: Track = silent) -> ViewSet:
+    """Finished views of the release, with the surface as the visual hull of their outlines.
+
+    Raises:
+        InputError: as `import_release`.
+    """
+    made = read_result(folder, track=track)
+    rgba, cameras = made.rgba, made.cameras
+    confidence = torch.full((len(cameras),), _DRAWN_CONFIDENCE)
+    names = tuple(f"view_{i:03d}" for i in range(len(cameras)))
+    label = folder.label()
+    source = folder.result
+    if folder.input_image is not None and label is not None:
+        source = folder.input_image
+        aligned = read_aligned_picture(folder.input_image, label)
+        rgba = torch.cat([aligned.resized_rgba(cameras.width)[None], rgba])
+        cameras = concatenate_cameras([aligned.camera.resized(cameras.width, cameras.height), cameras])
+        confidence, names = torch.cat([torch.ones(1), confidence]), ("portrait", *names)
+    assert source is not None  # read_result found the film
+    provenance = Provenance(
+        generator="diffportrait360 (official release)",
+        weights="unknown",
+        seed=0,
+        input_sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+        version=metadata.version("dp360"),
+        settings={"imported_from": folder.name},
+    )
+    return ViewSet(rgba, cameras, confidence, names, hull_points(rgba, cameras), provenance)
