@@ -40,7 +40,7 @@ from .simd import (
     sum8,
     sums_of_8,
 )
-from .tiles import TILE
+from .tiles import GAUSSIAN, PAIR, ROWS, TILE
 
 GRADIENT = 10
 """Floats per (Gaussian, tile) pair: moments 1, x, y, xx, xy, yy of dL/d(-sigma), then r, g, b, depth."""
@@ -58,8 +58,7 @@ _PULLS = 6 * 8  # backward: transmittance, what lies behind, and the gradients o
 @no_type_check
 def _blend_forward_tiles(
     records,
-    gaussian_of_entry,
-    rows_of_entry,
+    entries,
     first_in_tile,
     tiles_x,
     background,
@@ -92,8 +91,7 @@ def _blend_forward_tiles(
                         state[((x // 8) * TILE + row) * _SEEN + x % 8] = -_ONE
         entry, end = first_in_tile[tile], first_in_tile[tile + 1]
         while entry < end:
-            i = np.int64(gaussian_of_entry[entry])
-            rows = rows_of_entry[entry]
+            i, rows = np.uint64(entries[entry, GAUSSIAN]), entries[entry, ROWS]
             u, v = records[i, U] - f4(left), records[i, V] - f4(top)
             power_0 = all8(records[i, LOG2_OPACITY])
             most = all8(min(records[i, LOG2_OPACITY], _MAX_POWER))
@@ -163,8 +161,7 @@ def _blend_forward_tiles(
 @no_type_check
 def blend_forward(
     records,
-    gaussian_of_entry,
-    rows_of_entry,
+    entries,
     first_in_tile,
     tiles_x,
     background,
@@ -185,8 +182,7 @@ def blend_forward(
     for _ in numba.prange(threads):
         _blend_forward_tiles(
             records,
-            gaussian_of_entry,
-            rows_of_entry,
+            entries,
             first_in_tile,
             tiles_x,
             background,
@@ -245,8 +241,7 @@ def _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_a
 @no_type_check
 def _blend_backward_tiles(
     records,
-    gaussian_of_entry,
-    rows_of_entry,
+    entries,
     first_in_tile,
     tile_end,
     tiles_x,
@@ -270,14 +265,13 @@ def _blend_backward_tiles(
             break
         for entry in range(tile_end[tile], first_in_tile[tile + 1]):
             for k in range(GRADIENT):
-                gradients[entry, k] = _ZERO
+                gradients[entries[entry, PAIR], k] = _ZERO
         if tile_end[tile] == first_in_tile[tile]:
             continue
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_alpha, with_depth)
         for entry in range(first_in_tile[tile], tile_end[tile]):
-            i = np.int64(gaussian_of_entry[entry])
-            rows = rows_of_entry[entry]
+            i, rows = np.uint64(entries[entry, GAUSSIAN]), entries[entry, ROWS]
             u, v = records[i, U] - f4(left), records[i, V] - f4(top)
             power_0 = all8(records[i, LOG2_OPACITY])
             most = all8(min(records[i, LOG2_OPACITY], _MAX_POWER))
@@ -331,17 +325,17 @@ def _blend_backward_tiles(
                 m_xx = fma8(h_x, dx, m_xx)
                 m_y = m_y - h_up
                 m_xy = minus_product8(h_up, dx, m_xy)
-            store8(gradients, entry * GRADIENT, sums_of_8(m_1, m_x, m_y, m_xx, m_xy, m_yy, sum_r, sum_g))
-            gradients[entry, 8] = sum8(sum_b)
-            gradients[entry, 9] = sum8(sum_z)
+            pair = np.uint64(entries[entry, PAIR])
+            store8(gradients, pair * np.uint64(GRADIENT), sums_of_8(m_1, m_x, m_y, m_xx, m_xy, m_yy, sum_r, sum_g))
+            gradients[pair, 8] = sum8(sum_b)
+            gradients[pair, 9] = sum8(sum_z)
 
 
 @numba.njit(error_model="numpy", parallel=True, cache=True)
 @no_type_check
 def blend_backward(
     records,
-    gaussian_of_entry,
-    rows_of_entry,
+    entries,
     first_in_tile,
     tile_end,
     tiles_x,
@@ -356,7 +350,7 @@ def blend_backward(
     g_alpha,
     gradients,
 ):
-    """Fill `gradients`, one row per tile entry (layout: `GRADIENT`). `counter` comes as zero.
+    """Fill `gradients`, one row per pair (layout: `GRADIENT`). `counter` comes as zero.
 
     Walks front to back like the forward pass: what lies behind an entry is the finished pixel minus what came so far,
     so nothing but the finished pixel has to be kept.
@@ -364,8 +358,7 @@ def blend_backward(
     for _ in numba.prange(threads):
         _blend_backward_tiles(
             records,
-            gaussian_of_entry,
-            rows_of_entry,
+            entries,
             first_in_tile,
             tile_end,
             tiles_x,
@@ -381,33 +374,39 @@ def blend_backward(
         )
 
 
+@numba.njit(error_model="numpy", cache=True)
+@no_type_check
+def _reduce_gradients_block(block, records, first_pair, pair_count, gradients, g_means2d, g_records):
+    """One block of `reduce_gradients`: Gaussians that one thread works through."""
+    n = first_pair.shape[0]
+    for i in range(np.uint64(block * REDUCE_BLOCK), np.uint64(min(n, (block + 1) * REDUCE_BLOCK))):
+        store8(g_records, i * np.uint64(RECORD), all8(_ZERO))
+        store8(g_records, i * np.uint64(RECORD) + np.uint64(8), all8(_ZERO))
+        g_means2d[i, 0], g_means2d[i, 1] = _ZERO, _ZERO
+        if pair_count[i] == 0:
+            continue
+        total, sum_b, sum_z = all8(_ZERO), _ZERO, _ZERO
+        for pair in range(np.uint64(first_pair[i]), np.uint64(first_pair[i] + pair_count[i])):
+            total = total + load8(gradients, pair * np.uint64(GRADIENT))
+            sum_b += gradients[pair, 8]
+            sum_z += gradients[pair, 9]
+        A, C = f4(2 / LOG2_E) * records[i, HALF_A], f4(2 / LOG2_E) * records[i, HALF_C]
+        across, m_x, m_y = f4(1 / LOG2_E) * records[i, B], lane8(total, 1), lane8(total, 2)
+        g_means2d[i, 0], g_means2d[i, 1] = A * m_x + across * m_y, across * m_x + C * m_y
+        g_records[i, HALF_A], g_records[i, HALF_C] = -_HALF * lane8(total, 3), -_HALF * lane8(total, 5)
+        g_records[i, B] = -lane8(total, 4)
+        g_records[i, OPACITY] = lane8(total, 0) / records[i, OPACITY]
+        g_records[i, RED], g_records[i, GREEN] = lane8(total, 6), lane8(total, 7)
+        g_records[i, BLUE], g_records[i, DEPTH] = sum_b, sum_z
+
+
 @numba.njit(error_model="numpy", parallel=True, cache=True)
 @no_type_check
-def reduce_gradients(records, first_pair, pair_count, entry_of_pair, gradients, g_means2d, g_records):
+def reduce_gradients(records, first_pair, pair_count, gradients, g_means2d, g_records):
     """Sum each Gaussian's rows in the fixed order of its pairs and turn moments into gradients.
 
     Fills `g_means2d` [n 2], and `g_records` [n 16] in the columns of the record: of the conic A, B, C, of the opacity,
     of colour and depth; zero elsewhere.
     """
-    n = first_pair.shape[0]
-    for block in numba.prange((n + REDUCE_BLOCK - 1) // REDUCE_BLOCK):
-        for i in range(block * REDUCE_BLOCK, min(n, (block + 1) * REDUCE_BLOCK)):
-            total, sum_b, sum_z = all8(_ZERO), _ZERO, _ZERO
-            for pair in range(first_pair[i], first_pair[i] + pair_count[i]):
-                entry = np.int64(entry_of_pair[pair])
-                total = total + load8(gradients, entry * GRADIENT)
-                sum_b += gradients[entry, 8]
-                sum_z += gradients[entry, 9]
-            for column in range(RECORD):
-                g_records[i, column] = _ZERO
-            g_means2d[i, 0], g_means2d[i, 1] = _ZERO, _ZERO
-            if pair_count[i] == 0:
-                continue
-            A, C = f4(2 / LOG2_E) * records[i, HALF_A], f4(2 / LOG2_E) * records[i, HALF_C]
-            across, m_x, m_y = f4(1 / LOG2_E) * records[i, B], lane8(total, 1), lane8(total, 2)
-            g_means2d[i, 0], g_means2d[i, 1] = A * m_x + across * m_y, across * m_x + C * m_y
-            g_records[i, HALF_A], g_records[i, HALF_C] = -_HALF * lane8(total, 3), -_HALF * lane8(total, 5)
-            g_records[i, B] = -lane8(total, 4)
-            g_records[i, OPACITY] = lane8(total, 0) / records[i, OPACITY]
-            g_records[i, RED], g_records[i, GREEN] = lane8(total, 6), lane8(total, 7)
-            g_records[i, BLUE], g_records[i, DEPTH] = sum_b, sum_z
+    for block in numba.prange((first_pair.shape[0] + REDUCE_BLOCK - 1) // REDUCE_BLOCK):
+        _reduce_gradients_block(block, records, first_pair, pair_count, gradients, g_means2d, g_records)

@@ -53,6 +53,17 @@ def _array64(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float64)
 
 
+def _lens(Ks: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Per camera: fx, fy, cx, cy; and the limits of x/z and y/z, low and high.
+
+    The slopes are kept within 1.3 half fields of view: beyond, the linearised perspective explodes.
+    """
+    size, focal, principal = np.array([width, height]), Ks[:, (0, 1), (0, 1)], Ks[:, :2, 2]
+    margin = 0.15 * size / focal
+    limits = np.stack([-(principal / focal + margin), (size - principal) / focal + margin], axis=2)
+    return np.concatenate([focal, principal], axis=1), np.ascontiguousarray(limits)
+
+
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, sh0, sh_rest, viewmats, Ks, settings):  # type: ignore[override]
@@ -64,7 +75,7 @@ class _Project(torch.autograd.Function):
         layout = (arrays[4].size // max(n, 1), stride, min(3, stride) if sh_rest is None else 0)
         W = _array64(viewmats)
         position = np.ascontiguousarray(np.linalg.inv(W)[:, :3, 3])
-        lens = (W, _array64(Ks), position)
+        lens = (W, *_lens(_array64(Ks), settings.width, settings.height), position)
         radii, means2d = np.empty((cameras, n), np.int32), np.empty((cameras, n, 2), np.float32)
         records = np.empty((cameras, n, RECORD), np.float32)
         first_bad = np.empty(-(-n // projection.BLOCK), np.int64)
@@ -107,8 +118,6 @@ class _Project(torch.autograd.Function):
                 ctx.rest.reshape(-1),
                 *ctx.layout,
                 *ctx.lens,
-                settings.width,
-                settings.height,
                 settings.sh_degree,
                 settings.eps2d,
                 settings.antialiased,
@@ -144,9 +153,7 @@ class _Blended:
     records: np.ndarray
     first_pair: np.ndarray
     pair_count: np.ndarray
-    entry_of_pair: np.ndarray
-    gaussian_of_entry: np.ndarray
-    rows_of_entry: np.ndarray
+    entries: np.ndarray
     first_in_tile: np.ndarray
     tile_end: np.ndarray
     transmittance: np.ndarray
@@ -161,21 +168,17 @@ def _fill_tiles(space: Workspace, c: int, records: np.ndarray, radii: np.ndarray
     first_pair, pair_count = (space.array(f"{name}{c}", (n,), np.int64) for name in ("first_pair", "pair_count"))
     visible = tiles.depth_order(records, order, keys, other_order, other_keys)
     room = tiles.count_room(records, radii, tiles_x, tiles_y, first_pair, pair_count)
-    pair_tile, pair_rows = (space.array(name, (room,), np.int32) for name in ("pair_tile", "pair_rows"))
-    tiles.list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pair_tile, pair_rows)
-    lists = [
-        space.array(f"{name}{c}", (room,), np.int32) for name in ("gaussian_of_entry", "rows_of_entry", "entry_of_pair")
-    ]
+    pairs = space.array("pairs", (room, 2), np.int32)
+    tiles.list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs)
+    entries = space.array(f"entries{c}", (room, tiles.ENTRY), np.int32)
     first_in_tile = space.array(f"first_in_tile{c}", (count + 1,), np.int64)
     cursor = space.array("cursor", (count,), np.int64)
-    tiles.scatter_to_tiles(order[:visible], first_pair, pair_count, pair_tile, pair_rows, first_in_tile, cursor, *lists)
+    tiles.scatter_to_tiles(order[:visible], first_pair, pair_count, pairs, first_in_tile, cursor, entries)
     return _Blended(
         records=records,
         first_pair=first_pair,
         pair_count=pair_count,
-        entry_of_pair=lists[2],
-        gaussian_of_entry=lists[0],
-        rows_of_entry=lists[1],
+        entries=entries,
         first_in_tile=first_in_tile,
         tile_end=space.array(f"tile_end{c}", (count,), np.int64),
         transmittance=space.array(f"transmittance{c}", (height, width), np.float32),
@@ -197,8 +200,7 @@ class _Blend(torch.autograd.Function):
                 filled = _fill_tiles(space, c, rows[c], radius[c], width, height)
                 blending.blend_forward(
                     filled.records,
-                    filled.gaussian_of_entry,
-                    filled.rows_of_entry,
+                    filled.entries,
                     filled.first_in_tile,
                     tiles_x,
                     behind[c],
@@ -231,12 +233,10 @@ class _Blend(torch.autograd.Function):
         g_backgrounds = np.empty((cameras, 3), np.float32)
         with numba_pool(g_alpha.size + cameras * n):
             for c, kept in enumerate(ctx.kept):
-                entries = int(kept.first_in_tile[-1])
-                gradients = ctx.space.array("gradients", (entries, blending.GRADIENT), np.float32)
+                gradients = ctx.space.array("gradients", (len(kept.entries), blending.GRADIENT), np.float32)
                 blending.blend_backward(
                     kept.records,
-                    kept.gaussian_of_entry,
-                    kept.rows_of_entry,
+                    kept.entries,
                     kept.first_in_tile,
                     kept.tile_end,
                     ctx.tiles_x,
@@ -255,7 +255,6 @@ class _Blend(torch.autograd.Function):
                     kept.records,
                     kept.first_pair,
                     kept.pair_count,
-                    kept.entry_of_pair,
                     gradients,
                     g_means2d[c],
                     g_records[c],

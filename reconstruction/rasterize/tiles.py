@@ -22,6 +22,12 @@ from .records import DEPTH, REACH_X, REACH_Y, RISE, SLANT, SUMMIT, U, V
 
 TILE = 16
 """Side of a tile in pixels."""
+PAIR_TILE, PAIR_ROWS = 0, 1
+"""Columns of a pair: the tile, and the rows in it."""
+GAUSSIAN, ROWS, PAIR = 0, 1, 2
+"""Columns of an entry of a tile's list: the Gaussian, the rows, and the pair it was made from."""
+ENTRY = 4
+"""Columns of an entry, with one to spare."""
 _BLOCK = 256
 _DIGITS = 2048
 _MARGIN = 1e-3
@@ -75,20 +81,24 @@ def depth_order(records, order, keys, other_order, other_keys):
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
+def _floor(x, low, high):
+    """The largest integer below `x`, within two limits that may be far closer than `x`."""
+    x = min(float(high), max(float(low), x))
+    n = int(x)
+    return n - 1 if x < n else n
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _tile_rectangle(record, radius, tiles_x, tiles_y):
     """First and end tile in x and y: gsplat's rectangle of three sigma, cut to the reach of alpha = 1/255."""
     u, v, r = float(record[U]), float(record[V]), float(radius)
     reach_x, reach_y = float(record[REACH_X]), float(record[REACH_Y])
-    low_x = max(math.floor((u - r) / TILE), math.floor((u - reach_x - 0.5) / TILE))
-    end_x = min(math.ceil((u + r) / TILE), math.floor((u + reach_x - 0.5) / TILE) + 1)
-    low_y = max(math.floor((v - r) / TILE), math.floor((v - reach_y - 0.5) / TILE))
-    end_y = min(math.ceil((v + r) / TILE), math.floor((v + reach_y - 0.5) / TILE) + 1)
-    return (
-        int(min(tiles_x, max(0, low_x))),
-        int(min(tiles_x, max(0, end_x))),
-        int(min(tiles_y, max(0, low_y))),
-        int(min(tiles_y, max(0, end_y))),
-    )
+    low_x = _floor((u - min(r, reach_x + 0.5)) / TILE, 0, tiles_x)
+    low_y = _floor((v - min(r, reach_y + 0.5)) / TILE, 0, tiles_y)
+    end_x = min(-_floor(-(u + r) / TILE, -tiles_x, 0), _floor((u + reach_x - 0.5) / TILE, -1, tiles_x - 1) + 1)
+    end_y = min(-_floor(-(v + r) / TILE, -tiles_y, 0), _floor((v + reach_y - 0.5) / TILE, -1, tiles_y - 1) + 1)
+    return low_x, end_x, low_y, end_y
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -122,79 +132,68 @@ def _rows_of_columns(record, first_column, height):
     slant, rise, summit = float(record[SLANT]), float(record[RISE]), float(record[SUMMIT])
     left, right = max(left, -reach_x), min(right, reach_x)
     down, up = min(right, max(left, summit)), min(right, max(left, -summit))
-    lowest = slant * down + rise * math.sqrt(max(0.0, 1.0 - (down / reach_x) ** 2)) + _MARGIN
-    highest = slant * up - rise * math.sqrt(max(0.0, 1.0 - (up / reach_x) ** 2)) - _MARGIN
-    first = min(float(height), max(0.0, math.ceil(v + highest - 0.5)))
-    end = min(float(height), max(0.0, math.floor(v + lowest - 0.5) + 1.0))
-    return int(first), int(end)
-
-
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-@no_type_check
-def list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pair_tile, pair_rows):
-    """Fill each Gaussian's room with its tiles and the rows it can reach there.
-
-    `pair_rows` holds four bytes from the lowest up: first and end row in the left half of the tile, then in the right.
-    """
-    n = records.shape[0]
-    for block in numba.prange((n + _BLOCK - 1) // _BLOCK):
-        for i in range(block * _BLOCK, min(n, (block + 1) * _BLOCK)):
-            if not records[i, REACH_X] >= 0:
-                continue
-            low_x, end_x, low_y, end_y = _tile_rectangle(records[i], radii[i], tiles_x, tiles_y)
-            pair = first_pair[i]
-            for tile_x in range(low_x, end_x):
-                first_l, end_l = _rows_of_columns(records[i], tile_x * TILE, tiles_y * TILE)
-                first_r, end_r = _rows_of_columns(records[i], tile_x * TILE + 8, tiles_y * TILE)
-                for tile_y in range(low_y, end_y):
-                    top = tile_y * TILE
-                    a, b = max(0, first_l - top), min(TILE, end_l - top)
-                    c, d = max(0, first_r - top), min(TILE, end_r - top)
-                    if b <= a and d <= c:
-                        continue
-                    a, b = (a, b) if a < b else (0, 0)
-                    c, d = (c, d) if c < d else (0, 0)
-                    pair_tile[pair] = tile_y * tiles_x + tile_x
-                    pair_rows[pair] = a | (b << 8) | (c << 16) | (d << 24)
-                    pair += 1
-            pair_count[i] = pair - first_pair[i]
+    inverse = 1.0 / (reach_x * reach_x)
+    lowest = slant * down + rise * math.sqrt(max(0.0, 1.0 - down * down * inverse)) + _MARGIN
+    highest = slant * up - rise * math.sqrt(max(0.0, 1.0 - up * up * inverse)) - _MARGIN
+    return -_floor(0.5 - v - highest, -height, 0), _floor(v + lowest - 0.5, -1, height - 1) + 1
 
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def scatter_to_tiles(
-    order,
-    first_pair,
-    pair_count,
-    pair_tile,
-    pair_rows,
-    first_in_tile,
-    cursor,
-    gaussian_of_entry,
-    rows_of_entry,
-    entry_of_pair,
-):
+def _list_tiles_block(block, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
+    """One block of `list_tiles`: Gaussians that one thread works through."""
+    for i in range(np.uint64(block * _BLOCK), np.uint64(min(records.shape[0], (block + 1) * _BLOCK))):
+        if not records[i, REACH_X] >= 0:
+            continue
+        low_x, end_x, low_y, end_y = _tile_rectangle(records[i], radii[i], tiles_x, tiles_y)
+        pair = first_pair[i]
+        for tile_x in range(low_x, end_x):
+            first_l, end_l = _rows_of_columns(records[i], tile_x * TILE, tiles_y * TILE)
+            first_r, end_r = _rows_of_columns(records[i], tile_x * TILE + 8, tiles_y * TILE)
+            for tile_y in range(low_y, end_y):
+                top = tile_y * TILE
+                a, b = max(0, first_l - top), min(TILE, end_l - top)
+                c, d = max(0, first_r - top), min(TILE, end_r - top)
+                if b <= a and d <= c:
+                    continue
+                left_rows = a | (b << 8) if a < b else 0
+                right_rows = c | (d << 8) if c < d else 0
+                pairs[np.uint64(pair), PAIR_TILE] = tile_y * tiles_x + tile_x
+                pairs[np.uint64(pair), PAIR_ROWS] = left_rows | (right_rows << 16)
+                pair += 1
+        pair_count[i] = pair - first_pair[i]
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
+def list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
+    """Fill each Gaussian's room in `pairs` [room, 2] with its tiles and the rows it can reach there.
+
+    The rows are four bytes from the lowest up: first and end row in the left half of the tile, then in the right.
+    """
+    for block in numba.prange((records.shape[0] + _BLOCK - 1) // _BLOCK):
+        _list_tiles_block(block, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs)
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def scatter_to_tiles(order, first_pair, pair_count, pairs, first_in_tile, cursor, entries):
     """Turn pairs by Gaussian into lists by tile, nearest first.
 
-    Fills `first_in_tile` [tiles + 1], the Gaussian and the rows of every entry of the lists, and the entry of every
-    pair; `cursor` [tiles] is scratch.
-
-    Returns:
-        The number of entries.
+    Fills `first_in_tile` [tiles + 1] and the lists, `entries` [room, 4]; `cursor` [tiles] is scratch.
     """
     first_in_tile[:] = 0
-    for k in range(order.shape[0]):
-        i = order[k]
-        for pair in range(first_pair[i], first_pair[i] + pair_count[i]):
-            first_in_tile[pair_tile[pair] + 1] += 1
+    for i in range(np.uint64(first_pair.shape[0])):
+        for pair in range(np.uint64(first_pair[i]), np.uint64(first_pair[i] + pair_count[i])):
+            first_in_tile[np.uint64(pairs[pair, PAIR_TILE] + 1)] += 1
     for tile in range(cursor.shape[0]):
         cursor[tile] = first_in_tile[tile]
         first_in_tile[tile + 1] += first_in_tile[tile]
-    for k in range(order.shape[0]):
-        i = order[k]
-        for pair in range(first_pair[i], first_pair[i] + pair_count[i]):
-            tile = pair_tile[pair]
-            entry = cursor[tile]
-            cursor[tile] = entry + 1
-            gaussian_of_entry[entry], rows_of_entry[entry], entry_of_pair[pair] = i, pair_rows[pair], entry
-    return first_in_tile[-1]
+    for k in range(np.uint64(order.shape[0])):
+        i = np.uint64(order[k])
+        for pair in range(np.uint64(first_pair[i]), np.uint64(first_pair[i] + pair_count[i])):
+            tile = np.uint64(pairs[pair, PAIR_TILE])
+            entry = np.uint64(cursor[tile])
+            cursor[tile] += 1
+            entries[entry, GAUSSIAN], entries[entry, ROWS] = i, pairs[pair, PAIR_ROWS]
+            entries[entry, PAIR] = pair
