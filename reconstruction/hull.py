@@ -1,13 +1,22 @@
-"""A start for data sets that bring no points: the visual hull of their alphas."""
+"""The visual hull of a data set's alphas: a start for data sets that bring no points, and a bound for every fit."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dp360.generation import Cameras, PointCloud
+
+from .rasterize.reference import rotation_from_quaternion
+from .splats import Splats
+
+OUTSIDE_SHARE = 0.03
+"""Share of the views that may disagree before a place counts as outside."""
+LEAST_SEEN_SHARE, LEAST_SEEN = 0.15, 10
+"""Share and number of the views that must have a place in their frame before anything is said to stand there: cells
+that few views see are carved by few."""
 
 
 def focus_point(cameras: Cameras) -> Float[Tensor, " 3"]:
@@ -21,58 +30,165 @@ def focus_point(cameras: Cameras) -> Float[Tensor, " 3"]:
     return (torch.linalg.pinv(projectors.sum(dim=0)) @ rhs)[:, 0]
 
 
+def outside_votes(
+    points_world: Float[Tensor, "p 3"],
+    alpha_unit: Float[Tensor, "n h w"],
+    cameras: Cameras,
+    *,
+    margin_px: int = 0,
+    trust: Float[Tensor, " n"] | None = None,
+) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"]]:
+    """How many views show nothing where a point is, and how many have it in their frame.
+
+    Args:
+        points_world: places, world units.
+        alpha_unit: opacity of the views, [0, 1].
+        cameras: their cameras, of any picture size.
+        margin_px: silhouettes are taken this much wider, pixels of `alpha_unit`.
+        trust: what each view's vote counts, 1 without.
+    """
+    n, height, width = alpha_unit.shape
+    cameras = cameras.resized(width, height)
+    solid = _dilated(alpha_unit >= 0.5, margin_px, dims=(1, 2))
+    T, K = cameras.T_camera_world.float(), cameras.K_px.float()
+    points = points_world.detach().cpu().float()
+    outside, seen = torch.zeros(len(points)), torch.zeros(len(points))
+    for i in range(n):
+        x, y, z = (points @ T[i, :3, :3].T + T[i, :3, 3]).unbind(-1)
+        u, v = K[i, 0, 0] * x / z + K[i, 0, 2], K[i, 1, 1] * y / z + K[i, 1, 2]
+        shown = (z > 0) & (u >= 0) & (v >= 0) & (u < width) & (v < height)
+        pixel = v.nan_to_num().clamp(0, height - 1).long() * width + u.nan_to_num().clamp(0, width - 1).long()
+        vote = 1.0 if trust is None else float(trust[i])
+        seen += vote * shown
+        outside += vote * (shown & ~solid[i].flatten()[pixel])
+    return outside, seen
+
+
+def outside_hull(
+    points_world: Float[Tensor, "p 3"],
+    alpha_unit: Float[Tensor, "n h w"],
+    cameras: Cameras,
+    *,
+    margin_px: int = 0,
+    trust: Float[Tensor, " n"] | None = None,
+    outside_share: float = OUTSIDE_SHARE,
+) -> Bool[Tensor, " p"]:
+    """Which points stand where more than `outside_share` of the views that look there show nothing.
+
+    Points in nobody's frame are not outside: nothing is known about them. Arguments as `outside_votes`.
+    """
+    outside, seen = outside_votes(points_world, alpha_unit, cameras, margin_px=margin_px, trust=trust)
+    return outside > outside_share * seen
+
+
+def share_outside_hull(
+    splats: Splats, rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras, *, margin_px: int = 2
+) -> float:
+    """Share of the Gaussians' mass (opacity times area) that stands outside the hull: needles and floaters, [0, 1].
+
+    The mass of each Gaussian is put on its centre and on both ends of its axes, one and a half standard deviations out.
+    """
+    if len(splats) == 0:
+        return 0.0
+    axes = rotation_from_quaternion(splats.quats_wxyz) * (1.5 * splats.scales[:, None, :])
+    offsets = torch.cat([torch.zeros_like(axes[..., :1]), axes, -axes], dim=-1)
+    points = (splats.means_world[..., None] + offsets).mT.reshape(-1, 3)
+    outside = outside_hull(points, rgba[..., 3].float() / 255, cameras, margin_px=margin_px).reshape(len(splats), 7)
+    ordered = splats.scales.sort(dim=-1).values
+    mass = splats.opacities * ordered[:, 1] * ordered[:, 2]
+    return float((mass * outside.float().mean(dim=-1)).sum() / mass.sum())
+
+
 def hull_points(
-    rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras, *, resolution: int = 64, outside_share: float = 0.03
+    rgba: UInt8[Tensor, "n h w 4"],
+    cameras: Cameras,
+    *,
+    resolution: int = 128,
+    outside_share: float = OUTSIDE_SHARE,
+    reach: float = 1.5,
 ) -> PointCloud:
     """Carve a cube around the focus point with the alphas and keep the boundary cells.
 
+    A view says nothing about places outside its frame: shoulders that leave some pictures stay. Cells are first
+    carved at a quarter of the resolution, then only those at the boundary are divided, twice.
+
     Args:
-        rgba: pictures with straight alpha (opaque pictures carve nothing but the edges of the frames).
+        rgba: pictures with straight alpha (opaque pictures carve nothing).
         cameras: their cameras.
-        resolution: cells along each side of the cube.
+        resolution: cells along each side of the cube, a multiple of four.
         outside_share: share of the views that may disagree before a cell is carved away.
+        reach: side of the cube divided by the width of the pictures at the focus point.
 
     Returns:
         Boundary cells with outward normals from the occupancy's gradient, coloured by the view that faces each
-        best; a few hundred to some thousands of points, none where the alphas are empty.
+        best; a few thousand to some tens of thousands of points, none where the alphas are empty.
     """
     centre = focus_point(cameras)
     distance = (cameras.position_world - centre).norm(dim=-1).mean()
-    half_side = float(0.5 * distance * cameras.width / cameras.focal_px[:, 0].mean())
-    axis = torch.linspace(-half_side, half_side, resolution, dtype=torch.float64)
-    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3) + centre
-    outside = torch.zeros(len(grid))
-    for index, camera in enumerate(cameras):
-        alpha, _ = _sample(rgba[index], camera, grid)
-        outside += alpha < 0.5
-    solid = (outside <= outside_share * len(cameras)).float().reshape(1, 1, resolution, resolution, resolution)
-    smooth = F.avg_pool3d(solid, 3, stride=1, padding=1)
-    boundary = ((solid > 0) & (smooth < 1)).flatten()
-    padded = F.pad(smooth, (1,) * 6, mode="replicate")[0, 0]
+    half_side = reach * float(0.5 * distance * cameras.width / cameras.focal_px[:, 0].mean())
+    alpha = rgba[..., 3].float() / 255
+    least_seen = max(LEAST_SEEN_SHARE * len(cameras), min(LEAST_SEEN, len(cameras)))
+    side = resolution // 4
+    solid = torch.zeros(side, side, side)
+    todo = torch.ones_like(solid, dtype=torch.bool)
+    while True:
+        # Coarse cells are tested by their middles: silhouettes are taken as much wider as a cell may be off.
+        cell_px = 2 * half_side / side * float((cameras.focal_px[:, 0] / distance).mean())
+        margin_px = 0 if side == resolution else int(0.5 * 3**0.5 * cell_px) + 1
+        index = todo.nonzero()
+        points = _cell_middles(index, side, half_side, centre)
+        outside, seen = outside_votes(points, alpha, cameras, margin_px=margin_px)
+        solid[todo] = ((outside <= outside_share * seen) & (seen >= least_seen)).float()
+        if side == resolution:
+            break
+        solid, side = solid.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2), 2 * side
+        # Deep cells stay inside whatever finer ones would say; those near empty ones are looked at again.
+        todo = (solid > 0) & _dilated(solid == 0, 3, dims=(0, 1, 2))
+    smooth = F.avg_pool3d(solid[None], 3, stride=1, padding=1)[0]
+    padded = F.pad(F.avg_pool3d(smooth[None], 3, stride=1, padding=1), (1,) * 6, mode="replicate")[0]
+    boundary = ((solid > 0) & (smooth < 1)).nonzero()
+    i, j, k = (boundary + 1).unbind(-1)
     gradient = torch.stack(
         [
-            padded[2:, 1:-1, 1:-1] - padded[:-2, 1:-1, 1:-1],
-            padded[1:-1, 2:, 1:-1] - padded[1:-1, :-2, 1:-1],
-            padded[1:-1, 1:-1, 2:] - padded[1:-1, 1:-1, :-2],
+            padded[i + 1, j, k] - padded[i - 1, j, k],
+            padded[i, j + 1, k] - padded[i, j - 1, k],
+            padded[i, j, k + 1] - padded[i, j, k - 1],
         ],
         dim=-1,
-    ).reshape(-1, 3)[boundary]
-    points = grid[boundary]
-    normals = F.normalize(-gradient.double() + 1e-6 * F.normalize(points - centre, dim=-1), dim=-1)
+    )
+    points = _cell_middles(boundary, side, half_side, centre)
+    normals = F.normalize(-gradient + 1e-6 * F.normalize(points - centre, dim=-1), dim=-1)
+    return PointCloud(points.float(), normals.float(), _colours(points, normals, rgba, cameras))
+
+
+def _dilated(mask: Bool[Tensor, "*n"], reach: int, *, dims: tuple[int, ...]) -> Bool[Tensor, "*n"]:
+    """True within `reach` of a true entry along each of `dims`; what lies beyond the borders is empty."""
+    for dim in dims if reach > 0 else ():
+        wide = mask.clone()
+        for step in range(1, reach + 1):
+            here, there = mask.narrow(dim, step, mask.shape[dim] - step), mask.narrow(dim, 0, mask.shape[dim] - step)
+            wide.narrow(dim, 0, mask.shape[dim] - step).logical_or_(here)
+            wide.narrow(dim, step, mask.shape[dim] - step).logical_or_(there)
+        mask = wide
+    return mask
+
+
+def _cell_middles(
+    index: Int[Tensor, "p 3"], side: int, half_side: float, centre: Float[Tensor, " 3"]
+) -> Float[Tensor, "p 3"]:
+    return centre + half_side * ((2 * index.double() + 1) / side - 1)
+
+
+def _colours(
+    points: Float[Tensor, "p 3"], normals: Float[Tensor, "p 3"], rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras
+) -> Float[Tensor, "p 3"]:
+    """Colour of the nearest pixel in the view that faces each point best, grey where none shows it."""
     rgb, best = torch.full((len(points), 3), 0.5), torch.full((len(points),), -1.0, dtype=torch.float64)
     for index, camera in enumerate(cameras):
         facing = (F.normalize(camera.position_world[0] - points, dim=-1) * normals).sum(dim=-1)
-        alpha, colour = _sample(rgba[index], camera, points)
-        better = (facing > best) & (alpha >= 0.5)
-        rgb[better], best[better] = colour[better], facing[better]
-    return PointCloud(points.float(), normals.float(), rgb)
-
-
-def _sample(
-    rgba: UInt8[Tensor, "h w 4"], camera: Cameras, points_world: Float[Tensor, "p 3"]
-) -> tuple[Float[Tensor, " p"], Float[Tensor, "p 3"]]:
-    """Nearest pixel's alpha and colour in [0, 1]; points outside the picture or behind the camera have alpha 0."""
-    u, v, z = camera.project(points_world)[0].unbind(-1)
-    seen = (z > 0) & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
-    pixels = rgba[v.clamp(0, camera.height - 1).long(), u.clamp(0, camera.width - 1).long()].float() / 255
-    return pixels[:, 3] * seen, pixels[:, :3]
+        u, v, z = camera.project(points)[0].unbind(-1)
+        seen = (z > 0) & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
+        pixels = rgba[index, v.clamp(0, camera.height - 1).long(), u.clamp(0, camera.width - 1).long()].float() / 255
+        better = (facing > best) & seen & (pixels[:, 3] >= 0.5)
+        rgb[better], best[better] = pixels[better, :3], facing[better]
+    return rgb
