@@ -17,6 +17,7 @@ from dp360.generation.views import PointCloud, ViewSet
 
 from .densify import DensifyConfig, DensifyState, Optimizers, Parameters, accumulate, densify, limit_shapes
 from .losses import LossConfig, training_loss
+from .photometric_cpu import over_background
 from .rasterize import Backend, RasterizeMode, rasterize_splats
 from .splats import Splats, splats_from_point_cloud
 
@@ -178,7 +179,7 @@ def render_parameters(
         backgrounds=background_rgb_unit.expand(viewmats.shape[0], 3),
         backend=backend,
     )
-    return pictures, alphas[..., 0], info
+    return pictures, alphas.squeeze(-1), info
 
 
 def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: torch.Generator) -> Int[Tensor, " i"]:
@@ -275,10 +276,9 @@ def fit_splats(
         )
         info["means2d"].retain_grad()
         loss = training_loss(
-            rendered[0],
-            alpha[0],
-            target[..., :3] + (1 - target[..., 3:]) * background,
-            target[..., 3],
+            rendered.squeeze(0),
+            alpha.squeeze(0),
+            *over_background(target, background),
             params["scales"],
             params["opacities"],
             config.losses,

@@ -174,7 +174,7 @@ class HeadSplatModel(SplatfactoModel):
         )
         if self.info["means2d"].requires_grad:
             self.info["means2d"].retain_grad()
-        return {"rgb": rgb[0], "accumulation": alpha[0, ..., None], "background": background}
+        return {"rgb": rgb.squeeze(0), "accumulation": alpha.squeeze(0)[..., None], "background": background}
 
     def _outputs_for_people(self, cameras: Cameras) -> dict[str, Any]:
         """Colour over the chosen background, accumulation and depth, of what lies inside the crop box."""
@@ -254,7 +254,7 @@ class HeadSplatModel(SplatfactoModel):
         target = self._target(outputs, batch)
         loss = training_loss(
             outputs["rgb"],
-            outputs["accumulation"][..., 0],
+            outputs["accumulation"].squeeze(-1),
             target[..., :3],
             target[..., 3],
             self.scales,

@@ -156,3 +156,17 @@ def picture_loss_cpu(
     """
     arguments = (rgb, alpha, target_rgb, target_alpha, ssim_weight, alpha_weight, weights)
     return _Picture.apply(*arguments)  # type: ignore[return-value]
+
+
+def over_background(
+    premultiplied_rgba: Float[Tensor, "h w 4"], background_rgb_unit: Float[Tensor, " 3"]
+) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
+    """A picture of premultiplied colour and alpha over a plain background, and its alpha; for targets, no gradient."""
+    if premultiplied_rgba.device.type != "cpu" or premultiplied_rgba.dtype != torch.float32:
+        alpha = premultiplied_rgba[..., 3]
+        return premultiplied_rgba[..., :3] + (1 - alpha[..., None]) * background_rgb_unit, alpha
+    picture = np.ascontiguousarray(premultiplied_rgba.detach().numpy())
+    rgb, alpha = np.empty((*picture.shape[:2], 3), np.float32), np.empty(picture.shape[:2], np.float32)
+    with numba_pool(alpha.size):
+        kernels.over_background(picture, background_rgb_unit.detach().float().numpy(), rgb, alpha)
+    return torch.from_numpy(rgb), torch.from_numpy(alpha)
