@@ -74,7 +74,7 @@ def read_aligned_picture(path: Path, label: Float[Tensor, " 25"]) -> AlignedPict
     average = dataclasses.replace(mean_head_fit(model, focal, principal, size, size), camera=camera)
     zones = head_zones(average, model, config)
     with PersonNetworks() as people:
-        maps = person_maps(rgb, principal, size, size, (float(size),), people)
+        maps = person_maps(rgb, principal, float(size), size, (float(size),), people)
     alpha = None if loaded.alpha is None else np.ascontiguousarray(loaded.alpha[:size, :size])
     matte = estimate_matte(rgb, np.ones((size, size), bool), zones, maps, config, file_alpha=alpha)
     rgba = np.concatenate([matte.foreground_unit, matte.alpha_unit[..., None]], axis=-1)
