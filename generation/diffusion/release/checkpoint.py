@@ -112,6 +112,8 @@ def _load_mapped(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, error) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
+    if isinstance(content, Tensor):
+        content = {"": content}
     if not isinstance(content, dict):
         raise InputError(
             f"{path} holds a {type(content).__name__}, not a dictionary of tensors; give the file of a whole model"

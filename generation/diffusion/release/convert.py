@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ModelMixin
@@ -40,6 +41,7 @@ from .keys import (
     TEXT_PREFIX,
     UNET_PREFIX,
     Home,
+    Layout,
     Part,
     ReleaseArchitecture,
     official_keys,
@@ -94,7 +96,7 @@ def convert_release(
         raise InputError("There is no checkpoint to convert; give the 360 model's file, the back-head model's, or both")
     if dtype not in _DTYPES:
         raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(_DTYPES.values())}")
-    paths = {role: path for role, path in given.items() if path is not None}
+    paths: dict[Role, Path] = {role: path for role, path in given.items() if path is not None}
     _refuse_to_lose_files(output, list(paths.values()))
     sizes = dataclasses.replace(architecture or ReleaseArchitecture(), motion=True)
     sources = [_Source.inspect(role, path, sizes) for role, path in paths.items()]
@@ -109,7 +111,7 @@ def convert_release(
     notes += sharing
     if len(contexts) == 2 and not torch.equal(*contexts.values()):
         notes.append("the text contexts of the two checkpoints differ; the 360 model's is kept")
-    components: dict[str, ModelMixin] = {part.name: _without_weights(part.part, sizes) for part in parts}
+    components: dict[str, Any] = {part.name: _without_weights(part.part, sizes) for part in parts}
     with torch.device("meta"):
         components["context"] = NullContext(*tokens.shape[1:])
     _require_room(output, components.values(), dtype)
@@ -228,7 +230,7 @@ def _expected_shapes(
     checkpoint: CheckpointFile, homes: Mapping[str, Home], architecture: ReleaseArchitecture
 ) -> dict[str, tuple[int, ...]]:
     """Shape in the checkpoint of every tensor that has a home."""
-    shapes: dict[tuple[Part, str], tuple[int, ...]] = {}
+    shapes: dict[tuple[str, str], tuple[int, ...]] = {}
     for part in {home.part for home in homes.values()} - {"schedule", "text_encoder"}:
         network = _without_weights(part, dataclasses.replace(architecture, motion=True))
         shapes |= {(part, name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -250,18 +252,17 @@ def _text_config(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) 
     """Sizes of the CLIP text encoder in a checkpoint, from its shapes (arXiv 2103.00020: heads of 64 channels)."""
 
     def rows(name: str, otherwise: int) -> int:
-        return checkpoint.shapes.get(f"{TEXT_PREFIX}text_model.{name}.weight", (otherwise,))[0]
+        return (checkpoint.shapes.get(f"{TEXT_PREFIX}text_model.{name}.weight") or (otherwise,))[0]
 
     width = architecture.context_dim
     return CLIPTextConfig(
-        vocab_size=rows("embeddings.token_embedding", _END_TOKEN + 1),
+        vocab_size=max(rows("embeddings.token_embedding", 0), _END_TOKEN + 1),
         hidden_size=width,
         intermediate_size=rows("encoder.layers.0.mlp.fc1", 4 * width),
         num_hidden_layers=architecture.text_layers,
         num_attention_heads=max(width // _CLIP_HEAD_CHANNELS, 1),
         max_position_embeddings=rows("embeddings.position_embedding", 77),
         hidden_act="quick_gelu",
-        attn_implementation="eager",
     )
 
 
@@ -358,7 +359,9 @@ def _write_component(
     """Write one network; returns SHA-256 by path in the folder."""
     place = folder / part.name
     network.save_config(place)
-    official = {home.name: (key, home.layout) for key, home in part.source.of_part(part.part).items()}
+    official: dict[str, tuple[str, Layout]] = {
+        home.name: (key, home.layout) for key, home in part.source.of_part(part.part).items()
+    }
     stored = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
     split = split_torch_state_dict_into_shards(
         stored, filename_pattern=_WEIGHTS_NAME + "{suffix}.safetensors", max_shard_size=largest_file_bytes
@@ -371,7 +374,7 @@ def _write_component(
             with part.source.checkpoint.opened() as read:
                 for name in track(names, total=len(names), description=f"Writing {part.name}"):
                     key, layout = official[name]
-                    yield _finite(in_our_shape(read[key], layout).to(dtype), key, part.source)
+                    yield _as_stored(in_our_shape(read[key], layout), dtype, key, part.source)
 
         shapes = {name: tuple(stored[name].shape) for name in names}
         hashes[f"{part.name}/{file}"] = write_safetensors(place / file, shapes, dtype, tensors())
@@ -389,13 +392,20 @@ def _write_context(folder: Path, network: NullContext, tokens: Tensor, dtype: to
     return {f"context/{name}": digest}
 
 
-def _finite(tensor: Tensor, key: str, source: _Source) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
+def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) -> Tensor:
+    name = source.checkpoint.path.name
+    if not tensor.is_floating_point():
         raise InputError(
-            f"{source.checkpoint.path.name} has numbers in {key} that are not finite as {_DTYPES[tensor.dtype]}; "
+            f"{name} has numbers of type {tensor.dtype} in {key}, expected floating-point weights; "
+            "give the released file, not a quantised one"
+        )
+    stored = tensor.to(dtype)
+    if not bool(torch.isfinite(stored).all()):
+        raise InputError(
+            f"{name} has numbers in {key} that are not finite as {_DTYPES[dtype]}; "
             "take float32 or bfloat16, and if that fails too, download the file again"
         )
-    return tensor
+    return stored
 
 
 def _written(folder: Path, name: str, network: ModelMixin, origin: str) -> WrittenComponent:

@@ -311,6 +311,11 @@ def _both(official: str, ours: str) -> Names:
         yield f"{official}.{kind}", f"{ours}.{kind}"
 
 
+def _same(pairs: Names) -> NamesAndLayouts:
+    for theirs, ours in pairs:
+        yield theirs, ours, "same"
+
+
 def _res_block(official: str, ours: str, *, widens: bool) -> Names:
     for theirs, name in _RES_BLOCK.items():
         yield from _both(f"{official}.{theirs}", f"{ours}.{name}")
@@ -398,7 +403,7 @@ def _view_consistency(architecture: ReleaseArchitecture) -> NamesAndLayouts:
         pairs += [(f"{block}.norms.{i}", f"{ours}.attention_norms.{i}") for i in (0, 1)]
         pairs += [(f"{block}.attention_blocks.{i}.to_out.0", f"{ours}.attentions.{i}.to_out.0") for i in (0, 1)]
         for pair in pairs:
-            yield from ((theirs, name, "same") for theirs, name in _both(*pair))
+            yield from _same(_both(*pair))
         for i in (0, 1):
             for x in "qkv":
                 yield f"{block}.attention_blocks.{i}.to_{x}.weight", f"{ours}.attentions.{i}.to_{x}.weight", "same"
@@ -412,18 +417,16 @@ _VAE_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
 def _vae_res_block(official: str, ours: str, *, widens: bool) -> NamesAndLayouts:
     for name in _VAE_RES_BLOCK:
-        yield from ((theirs, our, "same") for theirs, our in _both(f"{official}.{name}", f"{ours}.{name}"))
+        yield from _same(_both(f"{official}.{name}", f"{ours}.{name}"))
     if widens:
-        pairs = _both(f"{official}.nin_shortcut", f"{ours}.conv_shortcut")
-        yield from ((theirs, our, "same") for theirs, our in pairs)
+        yield from _same(_both(f"{official}.nin_shortcut", f"{ours}.conv_shortcut"))
 
 
 def _vae_middle(half: str) -> NamesAndLayouts:
     official, ours = f"{half}.mid", f"{half}.mid_block"
     for i in (0, 1):
         yield from _vae_res_block(f"{official}.block_{i + 1}", f"{ours}.resnets.{i}", widens=False)
-    for theirs, our in _both(f"{official}.attn_1.norm", f"{ours}.attentions.0.group_norm"):
-        yield theirs, our, "same"
+    yield from _same(_both(f"{official}.attn_1.norm", f"{ours}.attentions.0.group_norm"))
     for theirs, our in _VAE_ATTENTION.items():
         yield f"{official}.attn_1.{theirs}.weight", f"{ours}.attentions.0.{our}.weight", "conv_to_linear"
         yield f"{official}.attn_1.{theirs}.bias", f"{ours}.attentions.0.{our}.bias", "same"
@@ -442,7 +445,7 @@ def _vae(architecture: ReleaseArchitecture) -> NamesAndLayouts:
     ]
     plain += [(f"decoder.up.{last - i}.upsample.conv", f"decoder.up_blocks.{i}.upsamplers.0.conv") for i in range(last)]
     for pair in plain:
-        yield from ((theirs, our, "same") for theirs, our in _both(*pair))
+        yield from _same(_both(*pair))
     channels = architecture.vae_channels
     for i, width in enumerate(widths):
         for j in range(blocks):

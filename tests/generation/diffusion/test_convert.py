@@ -1,6 +1,7 @@
 """Official checkpoints through the real converter: the fixtures' weights, and small ones with a text encoder."""
 
 import dataclasses
+import functools
 import json
 import os
 import pickle
@@ -100,8 +101,9 @@ def assert_component_holds(folder: Path, component: str, part: str, weights: dic
 
 @pytest.fixture(scope="module")
 def convert_fixture(parity_set, tmp_path_factory) -> Callable[..., Path]:
-    """A function: the pipeline folder of one or both fixture sets."""
+    """A function: the pipeline folder of one or both fixture sets, made once."""
 
+    @functools.cache
     def convert(*names: str) -> Path:
         last = parity_set(names[0])
         paths = {name: parity_set(name).weights_path for name in names}
@@ -317,6 +319,13 @@ def test_a_failed_conversion_leaves_what_was_there(views_weights, views_file: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large.safetensors", "out", "views.safetensors"]
 
 
+def test_quantised_weights_are_not_taken_for_numbers(views_weights, tmp_path: Path) -> None:
+    key = "model.diffusion_model.out.2.weight"
+    torch.save({**views_weights, key: views_weights[key].to(torch.int8)}, tmp_path / "small.th")
+    with pytest.raises(InputError, match=f"type torch.int8 in {key}, expected floating-point"):
+        convert_release(tmp_path / "out", views_model=tmp_path / "small.th", architecture=TINY, context=CONTEXT)
+
+
 def test_no_folder_with_other_files_is_replaced(views_file: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.png").touch()
@@ -362,9 +371,10 @@ def test_a_context_that_cannot_be_computed_has_to_be_given(views_file: Path, tmp
     with pytest.raises(InputError, match=r"shape \[tokens, 64\], got \[5, 32\]"):
         convert_release(tmp_path / "out", views_model=views_file, architecture=TINY, context=torch.zeros(5, 32))
     save_file({"context": CONTEXT[0].clone()}, tmp_path / "context.safetensors")
-    file = tmp_path / "context.safetensors"
-    convert_release(tmp_path / "out", views_model=views_file, architecture=TINY, context=file)
-    assert torch.equal(stored(tmp_path / "out", "context")["context"], CONTEXT)
+    torch.save(CONTEXT, tmp_path / "context.pt")
+    for name in ("context.safetensors", "context.pt"):
+        convert_release(tmp_path / "out", views_model=views_file, architecture=TINY, context=tmp_path / name)
+        assert torch.equal(stored(tmp_path / "out", "context")["context"], CONTEXT)
 
 
 def test_other_schedule_tables_are_reported_and_no_obstacle(views_weights, views_file: Path, tmp_path: Path) -> None:
