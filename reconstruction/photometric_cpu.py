@@ -5,7 +5,6 @@ Both work through the picture twice: once for the loss and what SSIM's windows a
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -33,7 +32,7 @@ def _compare_pictures(
     kernels.compare(x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums)
     loss = (1 - ssim_weight) * float(row_sums.sum()) / x.size
 
-    reach, threads = kernels.REACH, numba.get_num_threads()
+    reach = kernels.REACH
     derivatives = space.array("derivatives", (3, height + reach, stride + reach * step), np.float32)
     if with_ssim:
         derivatives[:, :reach] = 0
@@ -52,8 +51,6 @@ def _compare_pictures(
             weights_padded,
             weighted,
             differs,
-            threads,
-            np.zeros(1, np.int64),
             derivatives,
             patch_sums,
             patch_weights,
@@ -70,8 +67,6 @@ def _compare_pictures(
         weighted,
         with_ssim,
         differs,
-        threads,
-        np.zeros(1, np.int64),
         derivatives,
         gradient,
     )

@@ -19,6 +19,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 
+from .rasterize.kernels import Kernel
 from .rasterize.simd import (
     abs8,
     all8,
@@ -62,16 +63,29 @@ def _blur8(source, at, step):
     return fma8(all8(_T0), load8(source, at) + load8(source, at + 10 * step), total)
 
 
+@numba.njit(cache=True)
+@no_type_check
+def _over_background_work(counter, premultiplied, background, rgb, alpha):
+    """Pictures `premultiplied` [h w 4] over `background` [3]: fills `rgb` [h w 3] and `alpha` [h w]."""
+    while True:
+        row = next_index(counter)
+        if row >= alpha.shape[0]:
+            return
+        for x in range(np.uint64(alpha.shape[1])):
+            opacity = premultiplied[row, x, 3]
+            alpha[row, x] = opacity
+            for channel in range(3):
+                rgb[row, x, channel] = premultiplied[row, x, channel] + (_ONE - opacity) * background[channel]
+
+
 @numba.njit(cache=True, parallel=True)
 @no_type_check
-def over_background(premultiplied, background, rgb, alpha):
-    """Pictures `premultiplied` [h w 4] over `background` [3]: fills `rgb` [h w 3] and `alpha` [h w]."""
-    for y in numba.prange(alpha.shape[0]):
-        for x in range(np.uint64(alpha.shape[1])):
-            opacity = premultiplied[y, x, 3]
-            alpha[y, x] = opacity
-            for channel in range(3):
-                rgb[y, x, channel] = premultiplied[y, x, channel] + (_ONE - opacity) * background[channel]
+def _over_background_everyone(threads, *args):
+    for _ in numba.prange(threads):
+        _over_background_work(*args)
+
+
+over_background = Kernel(_over_background_work, _over_background_everyone)
 
 
 @numba.njit(cache=True)
@@ -96,12 +110,25 @@ def _compare_alpha_row(row, alpha, target, weights, weighted, scale, gradient):
     return sum8(total) + rest
 
 
+@numba.njit(cache=True)
+@no_type_check
+def _compare_alpha_work(counter, alpha, target, weights, weighted, scale, gradient, row_sums):
+    """Row sums of weights times |alpha - target|, and `scale` times their gradient."""
+    while True:
+        row = next_index(counter)
+        if row >= alpha.shape[0]:
+            return
+        row_sums[row] = _compare_alpha_row(row, alpha, target, weights, weighted, scale, gradient)
+
+
 @numba.njit(cache=True, parallel=True)
 @no_type_check
-def compare_alpha(alpha, target, weights, weighted, scale, gradient, row_sums):
-    """Row sums of weights times |alpha - target|, and `scale` times their gradient."""
-    for row in numba.prange(alpha.shape[0]):
-        row_sums[row] = _compare_alpha_row(row, alpha, target, weights, weighted, scale, gradient)
+def _compare_alpha_everyone(threads, *args):
+    for _ in numba.prange(threads):
+        _compare_alpha_work(*args)
+
+
+compare_alpha = Kernel(_compare_alpha_work, _compare_alpha_everyone)
 
 
 @numba.njit(cache=True)
@@ -134,16 +161,29 @@ def _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights
     return sum8(total)
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True)
 @no_type_check
-def compare(x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums):
+def _compare_work(counter, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums):
     """Copy picture `x` and target `y`, [h, w * c] with `step` = c, to padded rows, and see where they differ.
 
     Fills `x_padded`, `y_padded` and, if `weighted`, `weights_padded` (all [h, stride]), `differs` [h, blocks of
     `COLUMNS`] and `row_sums`, the row sums of weight times |x - y|.
     """
-    for row in numba.prange(x.shape[0]):
+    while True:
+        row = next_index(counter)
+        if row >= x.shape[0]:
+            return
         row_sums[row] = _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs)
+
+
+@numba.njit(cache=True, parallel=True)
+@no_type_check
+def _compare_everyone(threads, *args):
+    for _ in numba.prange(threads):
+        _compare_work(*args)
+
+
+compare = Kernel(_compare_work, _compare_everyone)
 
 
 @numba.njit(cache=True)
@@ -160,10 +200,24 @@ def _any_difference(differs, top, end_row, left, end_column):
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _ssim_forward_patches(
-    x, y, columns, step, scale, weights, weighted, differs, counter, derivatives, patch_sums, patch_weights
+def _ssim_forward_work(
+    counter, x, y, columns, step, scale, weights, weighted, differs, derivatives, patch_sums, patch_weights
 ):
-    """What one thread does in `ssim_forward`: patches, until none is left."""
+    """Sums of weighted similarities and of weights per patch, and the similarities' derivatives times `scale`.
+
+    Args:
+        x: Picture, padded, [h, stride].
+        y: Target, likewise.
+        columns: Floats per row that count, w * c.
+        step: Channels c.
+        scale: Factor on the derivatives.
+        weights: Weights of the windows' centres, [h, stride], if `weighted`.
+        weighted: Whether to read them; 1 otherwise.
+        differs: Where pictures differ, from `compare`.
+        derivatives: Out, [3, h + 10, stride + 10 c]: by E[x], E[xx] and E[xy], in a margin of 10 px that comes zeroed.
+        patch_sums: Out, float64, one per patch.
+        patch_weights: Out, likewise.
+    """
     stride = x.shape[1]
     windows_y, windows_x = x.shape[0] - REACH, columns - REACH * step
     patches_x = (windows_x + COLUMNS - 1) // COLUMNS
@@ -243,36 +297,20 @@ def _ssim_forward_patches(
 
 @numba.njit(cache=True, parallel=True)
 @no_type_check
-def ssim_forward(
-    x, y, columns, step, scale, weights, weighted, differs, threads, counter, derivatives, patch_sums, patch_weights
-):
-    """Sums of weighted similarities and of weights per patch, and the similarities' derivatives times `scale`.
-
-    Args:
-        x: Picture, padded, [h, stride].
-        y: Target, likewise.
-        columns: Floats per row that count, w * c.
-        step: Channels c.
-        scale: Factor on the derivatives.
-        weights: Weights of the windows' centres, [h, stride], if `weighted`.
-        weighted: Whether to read them; 1 otherwise.
-        differs: Where pictures differ, from `compare`.
-        threads: How many threads draw patches.
-        counter: Comes as zero.
-        derivatives: Out, [3, h + 10, stride + 10 c]: by E[x], E[xx] and E[xy], in a margin of 10 px that comes zeroed.
-        patch_sums: Out, float64, one per patch.
-        patch_weights: Out, likewise.
-    """
+def _ssim_forward_everyone(threads, *args):
     for _ in numba.prange(threads):
-        _ssim_forward_patches(
-            x, y, columns, step, scale, weights, weighted, differs, counter, derivatives, patch_sums, patch_weights
-        )
+        _ssim_forward_work(*args)
+
+
+ssim_forward = Kernel(_ssim_forward_work, _ssim_forward_everyone)
 
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _gradient_patches(x, y, columns, step, l1_scale, weights, weighted, with_ssim, differs, counter, derivatives, out):
-    """What one thread does in `picture_gradient`: patches, until none is left."""
+def _picture_gradient_work(
+    counter, x, y, columns, step, l1_scale, weights, weighted, with_ssim, differs, derivatives, out
+):
+    """Fill `out` [h, columns] with the gradient: `l1_scale` times the sign of x - y, plus what the derivatives mean."""
     height, stride, margin = x.shape[0], x.shape[1], derivatives.shape[2]
     patches_x = (columns + COLUMNS - 1) // COLUMNS
     across = np.empty((3, (ROWS + REACH) * COLUMNS), np.float32)
@@ -316,11 +354,9 @@ def _gradient_patches(x, y, columns, step, l1_scale, weights, weighted, with_ssi
 
 @numba.njit(cache=True, parallel=True)
 @no_type_check
-def picture_gradient(
-    x, y, columns, step, l1_scale, weights, weighted, with_ssim, differs, threads, counter, derivatives, out
-):
-    """Fill `out` [h, columns] with the gradient: `l1_scale` times the sign of x - y, plus what the derivatives mean."""
+def _picture_gradient_everyone(threads, *args):
     for _ in numba.prange(threads):
-        _gradient_patches(
-            x, y, columns, step, l1_scale, weights, weighted, with_ssim, differs, counter, derivatives, out
-        )
+        _picture_gradient_work(*args)
+
+
+picture_gradient = Kernel(_picture_gradient_work, _picture_gradient_everyone)

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 from numba import float32 as f4
 
+from .kernels import Kernel
 from .records import BLUE, DEPTH, GREEN, HALF_A, HALF_C, LOG2_E, LOG2_OPACITY, OPACITY, RECORD, RED, B, U, V
 from .simd import (
     abs8,
@@ -56,21 +57,25 @@ _PULLS = 6 * 8  # backward: transmittance, what lies behind, and the gradients o
 
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
-def _blend_forward_tiles(
+def _blend_forward_work(
+    counter,
     records,
     entries,
     first_in_tile,
     tiles_x,
     background,
     with_depth,
-    counter,
     rgb,
     depth,
     alpha,
     transmittance,
     tile_end,
 ):
-    """What one thread does in `blend_forward`: tiles, until none is left."""
+    """Blend every tile front to back over `background` [3].
+
+    Fills `rgb` [h w 3], accumulated `depth` [h w] if asked for, `alpha` [h w], `transmittance` [h w] and `tile_end`,
+    the entry at which each tile was opaque.
+    """
     height, width = alpha.shape
     state = np.empty(2 * TILE * _SEEN, np.float32)
     zero, one, least, limit = all8(_ZERO), all8(_ONE), all8(_MIN_POWER), all8(_MIN_TRANSMITTANCE)
@@ -157,43 +162,14 @@ def _blend_forward_tiles(
                         depth[y, column] = state[at + 32 + x]
 
 
-@numba.njit(error_model="numpy", parallel=True, cache=True)
+@numba.njit(cache=True, parallel=True)
 @no_type_check
-def blend_forward(
-    records,
-    entries,
-    first_in_tile,
-    tiles_x,
-    background,
-    with_depth,
-    threads,
-    counter,
-    rgb,
-    depth,
-    alpha,
-    transmittance,
-    tile_end,
-):
-    """Blend every tile front to back over `background` [3].
-
-    Fills `rgb` [h w 3], accumulated `depth` [h w] if asked for, `alpha` [h w], `transmittance` [h w] and `tile_end`,
-    the entry at which each tile was opaque. `counter` comes as zero.
-    """
+def _blend_forward_everyone(threads, *args):
     for _ in numba.prange(threads):
-        _blend_forward_tiles(
-            records,
-            entries,
-            first_in_tile,
-            tiles_x,
-            background,
-            with_depth,
-            counter,
-            rgb,
-            depth,
-            alpha,
-            transmittance,
-            tile_end,
-        )
+        _blend_forward_work(*args)
+
+
+blend_forward = Kernel(_blend_forward_work, _blend_forward_everyone)
 
 
 @numba.njit(error_model="numpy", cache=True)
@@ -239,14 +215,14 @@ def _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_a
 
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
-def _blend_backward_tiles(
+def _blend_backward_work(
+    counter,
     records,
     entries,
     first_in_tile,
     tile_end,
     tiles_x,
     with_depth,
-    counter,
     rgb,
     depth,
     transmittance,
@@ -255,7 +231,11 @@ def _blend_backward_tiles(
     g_alpha,
     gradients,
 ):
-    """What one thread does in `blend_backward`: tiles, until none is left."""
+    """Fill `gradients`, one row per pair (layout: `GRADIENT`).
+
+    Walks front to back like the forward pass: what lies behind an entry is the finished pixel minus what came so far,
+    so nothing but the finished pixel has to be kept.
+    """
     state = np.empty(2 * TILE * _PULLS, np.float32)
     zero, one = all8(_ZERO), all8(_ONE)
     least, most_power, limit = all8(_MIN_POWER), all8(_MAX_POWER), all8(_MIN_TRANSMITTANCE)
@@ -331,82 +311,55 @@ def _blend_backward_tiles(
             gradients[pair, 9] = sum8(sum_z)
 
 
-@numba.njit(error_model="numpy", parallel=True, cache=True)
+@numba.njit(cache=True, parallel=True)
 @no_type_check
-def blend_backward(
-    records,
-    entries,
-    first_in_tile,
-    tile_end,
-    tiles_x,
-    with_depth,
-    threads,
-    counter,
-    rgb,
-    depth,
-    transmittance,
-    g_rgb,
-    g_depth,
-    g_alpha,
-    gradients,
-):
-    """Fill `gradients`, one row per pair (layout: `GRADIENT`). `counter` comes as zero.
-
-    Walks front to back like the forward pass: what lies behind an entry is the finished pixel minus what came so far,
-    so nothing but the finished pixel has to be kept.
-    """
+def _blend_backward_everyone(threads, *args):
     for _ in numba.prange(threads):
-        _blend_backward_tiles(
-            records,
-            entries,
-            first_in_tile,
-            tile_end,
-            tiles_x,
-            with_depth,
-            counter,
-            rgb,
-            depth,
-            transmittance,
-            g_rgb,
-            g_depth,
-            g_alpha,
-            gradients,
-        )
+        _blend_backward_work(*args)
+
+
+blend_backward = Kernel(_blend_backward_work, _blend_backward_everyone)
 
 
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
-def _reduce_gradients_block(block, records, first_pair, pair_count, gradients, g_means2d, g_records):
-    """One block of `reduce_gradients`: Gaussians that one thread works through."""
-    n = first_pair.shape[0]
-    for i in range(np.uint64(block * REDUCE_BLOCK), np.uint64(min(n, (block + 1) * REDUCE_BLOCK))):
-        store8(g_records, i * np.uint64(RECORD), all8(_ZERO))
-        store8(g_records, i * np.uint64(RECORD) + np.uint64(8), all8(_ZERO))
-        g_means2d[i, 0], g_means2d[i, 1] = _ZERO, _ZERO
-        if pair_count[i] == 0:
-            continue
-        total, sum_b, sum_z = all8(_ZERO), _ZERO, _ZERO
-        for pair in range(np.uint64(first_pair[i]), np.uint64(first_pair[i] + pair_count[i])):
-            total = total + load8(gradients, pair * np.uint64(GRADIENT))
-            sum_b += gradients[pair, 8]
-            sum_z += gradients[pair, 9]
-        A, C = f4(2 / LOG2_E) * records[i, HALF_A], f4(2 / LOG2_E) * records[i, HALF_C]
-        across, m_x, m_y = f4(1 / LOG2_E) * records[i, B], lane8(total, 1), lane8(total, 2)
-        g_means2d[i, 0], g_means2d[i, 1] = A * m_x + across * m_y, across * m_x + C * m_y
-        g_records[i, HALF_A], g_records[i, HALF_C] = -_HALF * lane8(total, 3), -_HALF * lane8(total, 5)
-        g_records[i, B] = -lane8(total, 4)
-        g_records[i, OPACITY] = lane8(total, 0) / records[i, OPACITY]
-        g_records[i, RED], g_records[i, GREEN] = lane8(total, 6), lane8(total, 7)
-        g_records[i, BLUE], g_records[i, DEPTH] = sum_b, sum_z
-
-
-@numba.njit(error_model="numpy", parallel=True, cache=True)
-@no_type_check
-def reduce_gradients(records, first_pair, pair_count, gradients, g_means2d, g_records):
+def _reduce_gradients_work(counter, records, first_pair, pair_count, gradients, g_means2d, g_records):
     """Sum each Gaussian's rows in the fixed order of its pairs and turn moments into gradients.
 
     Fills `g_means2d` [n 2], and `g_records` [n 16] in the columns of the record: of the conic A, B, C, of the opacity,
     of colour and depth; zero elsewhere.
     """
-    for block in numba.prange((first_pair.shape[0] + REDUCE_BLOCK - 1) // REDUCE_BLOCK):
-        _reduce_gradients_block(block, records, first_pair, pair_count, gradients, g_means2d, g_records)
+    n = first_pair.shape[0]
+    while True:
+        block = next_index(counter)
+        if block * REDUCE_BLOCK >= n:
+            return
+        for i in range(np.uint64(block * REDUCE_BLOCK), np.uint64(min(n, (block + 1) * REDUCE_BLOCK))):
+            store8(g_records, i * np.uint64(RECORD), all8(_ZERO))
+            store8(g_records, i * np.uint64(RECORD) + np.uint64(8), all8(_ZERO))
+            g_means2d[i, 0], g_means2d[i, 1] = _ZERO, _ZERO
+            if pair_count[i] == 0:
+                continue
+            total, sum_b, sum_z = all8(_ZERO), _ZERO, _ZERO
+            for pair in range(np.uint64(first_pair[i]), np.uint64(first_pair[i] + pair_count[i])):
+                total = total + load8(gradients, pair * np.uint64(GRADIENT))
+                sum_b += gradients[pair, 8]
+                sum_z += gradients[pair, 9]
+            A, C = f4(2 / LOG2_E) * records[i, HALF_A], f4(2 / LOG2_E) * records[i, HALF_C]
+            across, m_x, m_y = f4(1 / LOG2_E) * records[i, B], lane8(total, 1), lane8(total, 2)
+            g_means2d[i, 0], g_means2d[i, 1] = A * m_x + across * m_y, across * m_x + C * m_y
+            g_records[i, HALF_A], g_records[i, HALF_C] = -_HALF * lane8(total, 3), -_HALF * lane8(total, 5)
+            g_records[i, B] = -lane8(total, 4)
+            g_records[i, OPACITY] = lane8(total, 0) / records[i, OPACITY]
+            g_records[i, RED], g_records[i, GREEN] = lane8(total, 6), lane8(total, 7)
+            g_records[i, BLUE], g_records[i, DEPTH] = sum_b, sum_z
+
+
+@numba.njit(cache=True, parallel=True)
+@no_type_check
+def _reduce_gradients_everyone(threads, *args):
+    for _ in numba.prange(threads):
+        _reduce_gradients_work(*args)
+
+
+reduce_gradients = Kernel(_reduce_gradients_work, _reduce_gradients_everyone)

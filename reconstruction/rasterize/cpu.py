@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -74,8 +73,7 @@ class _Project(torch.autograd.Function):
         stride = rest.size // max(n, 1)
         layout = (arrays[4].size // max(n, 1), stride, min(3, stride) if sh_rest is None else 0)
         W = _array64(viewmats)
-        position = np.ascontiguousarray(np.linalg.inv(W)[:, :3, 3])
-        lens = (W, *_lens(_array64(Ks), settings.width, settings.height), position)
+        lens = (W, *_lens(_array64(Ks), settings.width, settings.height))
         radii, means2d = np.empty((cameras, n), np.int32), np.empty((cameras, n, 2), np.float32)
         records = np.empty((cameras, n, RECORD), np.float32)
         first_bad = np.empty(-(-n // projection.BLOCK), np.int64)
@@ -205,8 +203,6 @@ class _Blend(torch.autograd.Function):
                     tiles_x,
                     behind[c],
                     with_depth,
-                    numba.get_num_threads(),
-                    np.zeros(1, np.int64),
                     rgb[c],
                     depth[c],
                     alpha[c],
@@ -241,8 +237,6 @@ class _Blend(torch.autograd.Function):
                     kept.tile_end,
                     ctx.tiles_x,
                     ctx.with_depth,
-                    numba.get_num_threads(),
-                    np.zeros(1, np.int64),
                     rgb[c],
                     depth[c],
                     kept.transmittance,

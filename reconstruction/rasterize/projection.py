@@ -24,6 +24,7 @@ import numba
 import numpy as np
 
 from ..spherical_harmonics import SH_C0, SH_C1, SH_C2, SH_C3
+from .kernels import Kernel
 from .records import (
     BLUE,
     DEPTH,
@@ -43,6 +44,7 @@ from .records import (
     U,
     V,
 )
+from .simd import next_index
 
 BLOCK = 256
 """Gaussians per parallel task."""
@@ -64,6 +66,23 @@ def _dot(a, b):
 def _sum(a, x, b, y):
     """The triple a x + b y, with triples x and y."""
     return a * x[0] + b * y[0], a * x[1] + b * y[1], a * x[2] + b * y[2]
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _cross(a, b):
+    """Vector product of two triples."""
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _optical_centre(W):
+    """The point of the world that a matrix to camera from world takes to the origin."""
+    W0, W1, W2 = (W[0, 0], W[0, 1], W[0, 2]), (W[1, 0], W[1, 1], W[1, 2]), (W[2, 0], W[2, 1], W[2, 2])
+    first, second, third = _cross(W1, W2), _cross(W2, W0), _cross(W0, W1)
+    scale = -1.0 / _dot(W0, first)
+    return _sum(1.0, _sum(scale * W[0, 3], first, scale * W[1, 3], second), scale * W[2, 3], third)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -145,8 +164,8 @@ def _activated(raw, scales, opacities, i):
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _project_forward_block(
-    block,
+def _project_forward_work(
+    counter,
     means,
     quats,
     scales,
@@ -159,118 +178,6 @@ def _project_forward_block(
     viewmats,
     lenses,
     limits,
-    positions,
-    width,
-    height,
-    sh_degree,
-    near_plane,
-    eps2d,
-    radius_clip,
-    antialiased,
-    raw,
-    radii,
-    means2d,
-    records,
-    first_bad,
-):
-    """One block of `project_forward`: Gaussians that one thread works through."""
-    basis = np.empty(15)
-    first_bad[block] = -1
-    rest_count = 3 * ((sh_degree + 1) * (sh_degree + 1) - 1) if sh_degree > 0 else 0
-    for i in range(np.uint64(block * BLOCK), np.uint64(min(means.shape[0], (block + 1) * BLOCK))):
-        w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
-        squared_norm = w * w + x * x + y * y + z * z
-        inverse_norm = 1.0 / math.sqrt(squared_norm)
-        R0, R1, R2 = _columns_of_rotation(w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm)
-        mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
-        s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
-        check = mean[0] + mean[1] + mean[2] + scales[i, 0] + scales[i, 1] + scales[i, 2] + opacities[i]
-        for k in range(3):
-            check += sh0[np.int64(i) * sh0_stride + k]
-        for k in range(rest_count):
-            check += sh_rest[np.int64(i) * rest_stride + rest_offset + k]
-        fine = abs(check) < _LARGEST and squared_norm > 0 and max(s0, s1, s2, squared_norm) < _LARGEST
-        if not fine and first_bad[block] < 0:
-            first_bad[block] = np.int64(i)
-        for c in range(viewmats.shape[0]):
-            radii[c, i] = 0
-            means2d[c, i, 0], means2d[c, i, 1] = 0.0, 0.0
-            records[c, i, REACH_X] = -1.0
-            W = viewmats[c]
-            W0, W1, W2 = (W[0, 0], W[0, 1], W[0, 2]), (W[1, 0], W[1, 1], W[1, 2]), (W[2, 0], W[2, 1], W[2, 2])
-            fx, fy, cx, cy = lenses[c, 0], lenses[c, 1], lenses[c, 2], lenses[c, 3]
-            pz = _dot(W2, mean) + W[2, 3]
-            if not pz >= near_plane or not fine:
-                continue
-            px, py, inverse_z = _dot(W0, mean) + W[0, 3], _dot(W1, mean) + W[1, 3], 1.0 / pz
-            slope_x = min(limits[c, 0, 1], max(limits[c, 0, 0], px * inverse_z))
-            slope_y = min(limits[c, 1, 1], max(limits[c, 1, 0], py * inverse_z))
-            jx, jy = fx * inverse_z, fy * inverse_z
-            t_x, t_y = _sum(jx, W0, -jx * slope_x, W2), _sum(jy, W1, -jy * slope_y, W2)
-            x0, x1, x2 = _dot(t_x, R0) * s0, _dot(t_x, R1) * s1, _dot(t_x, R2) * s2
-            y0, y1, y2 = _dot(t_y, R0) * s0, _dot(t_y, R1) * s1, _dot(t_y, R2) * s2
-            a, b, d = x0 * x0 + x1 * x1 + x2 * x2, x0 * y0 + x1 * y1 + x2 * y2, y0 * y0 + y1 * y1 + y2 * y2
-            det_sharp = max(0.0, a * d - b * b)
-            a += eps2d
-            d += eps2d
-            det = a * d - b * b
-            if not det > 0.0:
-                continue
-            half_trace = 0.5 * (a + d)
-            radius = math.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(0.01, half_trace * half_trace - det))))
-            u, v = fx * px * inverse_z + cx, fy * py * inverse_z + cy
-            inside = u + radius > 0 and u - radius < width and v + radius > 0 and v - radius < height
-            if not (radius > radius_clip and inside):
-                continue
-            radii[c, i] = np.int32(min(radius, 1e9))
-            means2d[c, i, 0], means2d[c, i, 1] = u, v
-            record = records[c, i]
-            shown_opacity = opacity * (math.sqrt(det_sharp / det) if antialiased else 1.0)
-            inverse_det = LOG2_E / det
-            record[U], record[V] = u, v
-            record[HALF_A], record[B], record[HALF_C] = 0.5 * d * inverse_det, -b * inverse_det, 0.5 * a * inverse_det
-            record[OPACITY], record[DEPTH] = shown_opacity, pz
-            # sigma <= log(255 opacity) is an ellipse; it is taken a hair larger against rounding
-            if np.float32(shown_opacity) >= np.float32(1 / 255):
-                power = math.log2(shown_opacity)
-                twice_sigma = (2.0 / LOG2_E) * (power + _LOG2_255) * 1.0001 + 2e-4
-                record[LOG2_OPACITY] = power
-                reach_y = math.sqrt(twice_sigma * d)
-                record[REACH_X], record[REACH_Y] = math.sqrt(twice_sigma * a), reach_y
-                record[SLANT], record[RISE] = b / a, math.sqrt(twice_sigma * det / a)
-                record[SUMMIT] = twice_sigma * b / reach_y
-
-            if sh_degree < 0:
-                for channel in range(3):
-                    record[RED + channel] = sh0[np.int64(i) * sh0_stride + channel]
-                continue
-            dx, dy, dz = mean[0] - positions[c, 0], mean[1] - positions[c, 1], mean[2] - positions[c, 2]
-            inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-            _sh_basis(sh_degree, dx * inverse_length, dy * inverse_length, dz * inverse_length, basis)
-            at = np.int64(i) * rest_stride + rest_offset
-            for channel in range(3):
-                value = 0.5 + SH_C0 * sh0[np.int64(i) * sh0_stride + channel]
-                for k in range(rest_count // 3):
-                    value += basis[k] * sh_rest[at + 3 * k + channel]
-                record[RED + channel] = max(0.0, value)
-
-
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-@no_type_check
-def project_forward(
-    means,
-    quats,
-    scales,
-    opacities,
-    sh0,
-    sh_rest,
-    sh0_stride,
-    rest_stride,
-    rest_offset,
-    viewmats,
-    lenses,
-    limits,
-    positions,
     width,
     height,
     sh_degree,
@@ -287,44 +194,112 @@ def project_forward(
     """Fill `radii` [cameras, n], `means2d` [cameras, n, 2] and `records` [cameras, n, 16]; zero where not shown.
 
     `sh_degree` is -1 for plain colours in `sh0`. `lenses` holds fx, fy, cx, cy per camera, `limits` the
-    smallest and largest slopes x/z and y/z, `positions` the optical centres in the world. `first_bad` receives
+    smallest and largest slopes x/z and y/z. `first_bad` receives
     for every block of Gaussians the first with an input that is not finite or no rotation, -1 if there is none.
     """
-    for block in numba.prange((means.shape[0] + BLOCK - 1) // BLOCK):
-        _project_forward_block(
-            block,
-            means,
-            quats,
-            scales,
-            opacities,
-            sh0,
-            sh_rest,
-            sh0_stride,
-            rest_stride,
-            rest_offset,
-            viewmats,
-            lenses,
-            limits,
-            positions,
-            width,
-            height,
-            sh_degree,
-            near_plane,
-            eps2d,
-            radius_clip,
-            antialiased,
-            raw,
-            radii,
-            means2d,
-            records,
-            first_bad,
-        )
+    basis = np.empty(15)
+    rest_count = 3 * ((sh_degree + 1) * (sh_degree + 1) - 1) if sh_degree > 0 else 0
+    while True:
+        block = next_index(counter)
+        if block * BLOCK >= means.shape[0]:
+            return
+        first_bad[block] = -1
+        for i in range(np.uint64(block * BLOCK), np.uint64(min(means.shape[0], (block + 1) * BLOCK))):
+            w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
+            squared_norm = w * w + x * x + y * y + z * z
+            inverse_norm = 1.0 / math.sqrt(squared_norm)
+            R0, R1, R2 = _columns_of_rotation(w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm)
+            mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
+            s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
+            check = mean[0] + mean[1] + mean[2] + scales[i, 0] + scales[i, 1] + scales[i, 2] + opacities[i]
+            for k in range(3):
+                check += sh0[np.int64(i) * sh0_stride + k]
+            for k in range(rest_count):
+                check += sh_rest[np.int64(i) * rest_stride + rest_offset + k]
+            fine = abs(check) < _LARGEST and squared_norm > 0 and max(s0, s1, s2, squared_norm) < _LARGEST
+            if not fine and first_bad[block] < 0:
+                first_bad[block] = np.int64(i)
+            for c in range(viewmats.shape[0]):
+                radii[c, i] = 0
+                means2d[c, i, 0], means2d[c, i, 1] = 0.0, 0.0
+                records[c, i, REACH_X] = -1.0
+                W = viewmats[c]
+                W0, W1, W2 = (W[0, 0], W[0, 1], W[0, 2]), (W[1, 0], W[1, 1], W[1, 2]), (W[2, 0], W[2, 1], W[2, 2])
+                fx, fy, cx, cy = lenses[c, 0], lenses[c, 1], lenses[c, 2], lenses[c, 3]
+                pz = _dot(W2, mean) + W[2, 3]
+                if not pz >= near_plane or not fine:
+                    continue
+                px, py, inverse_z = _dot(W0, mean) + W[0, 3], _dot(W1, mean) + W[1, 3], 1.0 / pz
+                slope_x = min(limits[c, 0, 1], max(limits[c, 0, 0], px * inverse_z))
+                slope_y = min(limits[c, 1, 1], max(limits[c, 1, 0], py * inverse_z))
+                jx, jy = fx * inverse_z, fy * inverse_z
+                t_x, t_y = _sum(jx, W0, -jx * slope_x, W2), _sum(jy, W1, -jy * slope_y, W2)
+                x0, x1, x2 = _dot(t_x, R0) * s0, _dot(t_x, R1) * s1, _dot(t_x, R2) * s2
+                y0, y1, y2 = _dot(t_y, R0) * s0, _dot(t_y, R1) * s1, _dot(t_y, R2) * s2
+                a, b, d = x0 * x0 + x1 * x1 + x2 * x2, x0 * y0 + x1 * y1 + x2 * y2, y0 * y0 + y1 * y1 + y2 * y2
+                det_sharp = max(0.0, a * d - b * b)
+                a += eps2d
+                d += eps2d
+                det = a * d - b * b
+                if not det > 0.0:
+                    continue
+                half_trace = 0.5 * (a + d)
+                radius = math.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(0.01, half_trace * half_trace - det))))
+                u, v = fx * px * inverse_z + cx, fy * py * inverse_z + cy
+                inside = u + radius > 0 and u - radius < width and v + radius > 0 and v - radius < height
+                if not (radius > radius_clip and inside):
+                    continue
+                radii[c, i] = np.int32(min(radius, 1e9))
+                means2d[c, i, 0], means2d[c, i, 1] = u, v
+                record = records[c, i]
+                shown_opacity = opacity * (math.sqrt(det_sharp / det) if antialiased else 1.0)
+                inverse_det = LOG2_E / det
+                record[U], record[V] = u, v
+                record[HALF_A], record[B], record[HALF_C] = (
+                    0.5 * d * inverse_det,
+                    -b * inverse_det,
+                    0.5 * a * inverse_det,
+                )
+                record[OPACITY], record[DEPTH] = shown_opacity, pz
+                # sigma <= log(255 opacity) is an ellipse; it is taken a hair larger against rounding
+                if np.float32(shown_opacity) >= np.float32(1 / 255):
+                    power = math.log2(shown_opacity)
+                    twice_sigma = (2.0 / LOG2_E) * (power + _LOG2_255) * 1.0001 + 2e-4
+                    record[LOG2_OPACITY] = power
+                    reach_y = math.sqrt(twice_sigma * d)
+                    record[REACH_X], record[REACH_Y] = math.sqrt(twice_sigma * a), reach_y
+                    record[SLANT], record[RISE] = b / a, math.sqrt(twice_sigma * det / a)
+                    record[SUMMIT] = twice_sigma * b / reach_y
+
+                if sh_degree < 0:
+                    for channel in range(3):
+                        record[RED + channel] = sh0[np.int64(i) * sh0_stride + channel]
+                    continue
+                dx, dy, dz = _sum(1.0, mean, -1.0, _optical_centre(W))
+                inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+                _sh_basis(sh_degree, dx * inverse_length, dy * inverse_length, dz * inverse_length, basis)
+                at = np.int64(i) * rest_stride + rest_offset
+                for channel in range(3):
+                    value = 0.5 + SH_C0 * sh0[np.int64(i) * sh0_stride + channel]
+                    for k in range(rest_count // 3):
+                        value += basis[k] * sh_rest[at + 3 * k + channel]
+                    record[RED + channel] = max(0.0, value)
+
+
+@numba.njit(cache=True, parallel=True)
+@no_type_check
+def _project_forward_everyone(threads, *args):
+    for _ in numba.prange(threads):
+        _project_forward_work(*args)
+
+
+project_forward = Kernel(_project_forward_work, _project_forward_everyone)
 
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _project_backward_block(
-    block,
+def _project_backward_work(
+    counter,
     means,
     quats,
     scales,
@@ -336,158 +311,6 @@ def _project_backward_block(
     viewmats,
     lenses,
     limits,
-    positions,
-    sh_degree,
-    eps2d,
-    antialiased,
-    raw,
-    radii,
-    records,
-    g_means2d,
-    g_records,
-    g_means,
-    g_quats,
-    g_scales,
-    g_opacities,
-    g_sh0,
-    g_sh_rest,
-):
-    """One block of `project_backward`: Gaussians that one thread works through."""
-    basis, pulls = np.empty(15), np.empty(15)
-    rest_count = (sh_degree + 1) * (sh_degree + 1) - 1 if sh_degree > 0 else 0
-    for i in range(np.uint64(block * BLOCK), np.uint64(min(means.shape[0], (block + 1) * BLOCK))):
-        for k in range(sh0_stride):
-            g_sh0[np.int64(i) * sh0_stride + k] = 0.0
-        for k in range(rest_stride - rest_offset):
-            g_sh_rest[np.int64(i) * rest_stride + rest_offset + k] = 0.0
-        w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
-        inverse_norm = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
-        w, x, y, z = w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm
-        R0, R1, R2 = _columns_of_rotation(w, x, y, z)
-        mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
-        s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
-        g_mean, g_opacity, g_s0, g_s1, g_s2 = (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
-        G0, G1, G2 = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)  # of the rotation's columns
-        for c in range(viewmats.shape[0]):
-            if radii[c, i] == 0:
-                continue
-            W = viewmats[c]
-            W0, W1, W2 = (W[0, 0], W[0, 1], W[0, 2]), (W[1, 0], W[1, 1], W[1, 2]), (W[2, 0], W[2, 1], W[2, 2])
-            fx, fy = lenses[c, 0], lenses[c, 1]
-            px, py, pz = _dot(W0, mean) + W[0, 3], _dot(W1, mean) + W[1, 3], _dot(W2, mean) + W[2, 3]
-            inverse_z = 1.0 / pz
-            slope_x = min(limits[c, 0, 1], max(limits[c, 0, 0], px * inverse_z))
-            slope_y = min(limits[c, 1, 1], max(limits[c, 1, 0], py * inverse_z))
-            jx, jy = fx * inverse_z, fy * inverse_z
-            ray_x, ray_y = _sum(1.0, W0, -slope_x, W2), _sum(1.0, W1, -slope_y, W2)
-            t_x, t_y = _sum(jx, ray_x, 0.0, W2), _sum(jy, ray_y, 0.0, W2)
-            x0, x1, x2 = _dot(t_x, R0), _dot(t_x, R1), _dot(t_x, R2)
-            y0, y1, y2 = _dot(t_y, R0), _dot(t_y, R1), _dot(t_y, R2)
-            a_sharp = (x0 * s0) ** 2 + (x1 * s1) ** 2 + (x2 * s2) ** 2
-            b = x0 * y0 * s0 * s0 + x1 * y1 * s1 * s1 + x2 * y2 * s2 * s2
-            d_sharp = (y0 * s0) ** 2 + (y1 * s1) ** 2 + (y2 * s2) ** 2
-            a, d = a_sharp + eps2d, d_sharp + eps2d
-            inverse_det = 1.0 / (a * d - b * b)
-            g_record = g_records[c, i]
-
-            # conic = inverse of [[a, b], [b, d]]
-            A, B1, C = d * inverse_det, -b * inverse_det, a * inverse_det
-            gA, gB, gC = float(g_record[HALF_A]), float(g_record[B]), float(g_record[HALF_C])
-            g_a = -(A * A * gA + A * B1 * gB + B1 * B1 * gC)
-            g_b = -(2 * A * B1 * gA + (A * C + B1 * B1) * gB + 2 * B1 * C * gC)
-            g_d = -(B1 * B1 * gA + B1 * C * gB + C * C * gC)
-            g_shown = float(g_record[OPACITY])
-            if antialiased:
-                ratio = max(0.0, a_sharp * d_sharp - b * b) * inverse_det
-                compensation = math.sqrt(ratio)
-                g_opacity += g_shown * compensation
-                g_ratio = g_shown * opacity * 0.5 / (compensation + 1e-6)
-                g_a += g_ratio * (d_sharp * inverse_det - ratio * A)
-                g_b += g_ratio * (2 * b * inverse_det) * (ratio - 1.0)
-                g_d += g_ratio * (a_sharp * inverse_det - ratio * C)
-            else:
-                g_opacity += g_shown
-
-            # covariance = U U^T, U = [t_x, t_y]^T R S, t_x = jx (W0 - slope_x W2), t_y likewise
-            p0, q0 = (2 * g_a * x0 + g_b * y0) * s0, (g_b * x0 + 2 * g_d * y0) * s0
-            p1, q1 = (2 * g_a * x1 + g_b * y1) * s1, (g_b * x1 + 2 * g_d * y1) * s1
-            p2, q2 = (2 * g_a * x2 + g_b * y2) * s2, (g_b * x2 + 2 * g_d * y2) * s2
-            g_s0 += p0 * x0 + q0 * y0
-            g_s1 += p1 * x1 + q1 * y1
-            g_s2 += p2 * x2 + q2 * y2
-            p0, p1, p2, q0, q1, q2 = p0 * s0, p1 * s1, p2 * s2, q0 * s0, q1 * s1, q2 * s2
-            G0 = _sum(1.0, G0, 1.0, _sum(p0, t_x, q0, t_y))
-            G1 = _sum(1.0, G1, 1.0, _sum(p1, t_x, q1, t_y))
-            G2 = _sum(1.0, G2, 1.0, _sum(p2, t_x, q2, t_y))
-            g_t_x = _sum(1.0, _sum(p0, R0, p1, R1), p2, R2)
-            g_t_y = _sum(1.0, _sum(q0, R0, q1, R1), q2, R2)
-            g_slope_x, g_slope_y = -jx * _dot(W2, g_t_x), -jy * _dot(W2, g_t_y)
-
-            gu, gv = float(g_means2d[c, i, 0]), float(g_means2d[c, i, 1])
-            g_px, g_py = jx * gu, jy * gv
-            g_pz = g_record[DEPTH] - (jx * px * gu + jy * py * gv) * inverse_z
-            g_pz -= (jx * _dot(ray_x, g_t_x) + jy * _dot(ray_y, g_t_y)) * inverse_z
-            if slope_x == px * inverse_z:
-                g_px += g_slope_x * inverse_z
-                g_pz -= g_slope_x * slope_x * inverse_z
-            if slope_y == py * inverse_z:
-                g_py += g_slope_y * inverse_z
-                g_pz -= g_slope_y * slope_y * inverse_z
-            g_mean = _sum(1.0, g_mean, 1.0, _sum(1.0, _sum(g_px, W0, g_py, W1), g_pz, W2))
-
-            if sh_degree < 0:
-                for channel in range(3):
-                    g_sh0[np.int64(i) * sh0_stride + channel] += g_record[RED + channel]
-                continue
-            dx, dy, dz = mean[0] - positions[c, 0], mean[1] - positions[c, 1], mean[2] - positions[c, 2]
-            inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-            dx, dy, dz = dx * inverse_length, dy * inverse_length, dz * inverse_length
-            red = float(g_record[RED]) if records[c, i, RED] > 0.0 else 0.0  # zero where clamped
-            green = float(g_record[GREEN]) if records[c, i, GREEN] > 0.0 else 0.0
-            blue = float(g_record[BLUE]) if records[c, i, BLUE] > 0.0 else 0.0
-            at = np.int64(i) * sh0_stride
-            g_sh0[at] += SH_C0 * red
-            g_sh0[at + 1] += SH_C0 * green
-            g_sh0[at + 2] += SH_C0 * blue
-            if sh_degree == 0:
-                continue
-            _sh_basis(sh_degree, dx, dy, dz, basis)
-            for k in range(rest_count):
-                at = np.int64(i) * rest_stride + rest_offset + 3 * k
-                pulls[k] = red * sh_rest[at] + green * sh_rest[at + 1] + blue * sh_rest[at + 2]
-                g_sh_rest[at] += red * basis[k]
-                g_sh_rest[at + 1] += green * basis[k]
-                g_sh_rest[at + 2] += blue * basis[k]
-            g_dir = _sh_gradient(sh_degree, dx, dy, dz, pulls)
-            along = _dot(g_dir, (dx, dy, dz))
-            g_dir = _sum(inverse_length, g_dir, -along * inverse_length, (dx, dy, dz))
-            g_mean = _sum(1.0, g_mean, 1.0, g_dir)
-
-        if raw:
-            g_s0, g_s1, g_s2 = g_s0 * s0, g_s1 * s1, g_s2 * s2
-            g_opacity *= opacity * (1.0 - opacity)
-        g_quat = _quaternion_gradient(w, x, y, z, inverse_norm, G0, G1, G2)
-        g_means[i, 0], g_means[i, 1], g_means[i, 2] = g_mean[0], g_mean[1], g_mean[2]
-        g_scales[i, 0], g_scales[i, 1], g_scales[i, 2] = g_s0, g_s1, g_s2
-        g_quats[i, 0], g_quats[i, 1], g_quats[i, 2], g_quats[i, 3] = g_quat[0], g_quat[1], g_quat[2], g_quat[3]
-        g_opacities[i] = g_opacity
-
-
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-@no_type_check
-def project_backward(
-    means,
-    quats,
-    scales,
-    opacities,
-    sh_rest,
-    sh0_stride,
-    rest_stride,
-    rest_offset,
-    viewmats,
-    lenses,
-    limits,
-    positions,
     sh_degree,
     eps2d,
     antialiased,
@@ -507,33 +330,135 @@ def project_backward(
 
     `g_records` holds in its columns the gradients of A, B and C of the conic, opacity, colour and depth.
     """
-    for block in numba.prange((means.shape[0] + BLOCK - 1) // BLOCK):
-        _project_backward_block(
-            block,
-            means,
-            quats,
-            scales,
-            opacities,
-            sh_rest,
-            sh0_stride,
-            rest_stride,
-            rest_offset,
-            viewmats,
-            lenses,
-            limits,
-            positions,
-            sh_degree,
-            eps2d,
-            antialiased,
-            raw,
-            radii,
-            records,
-            g_means2d,
-            g_records,
-            g_means,
-            g_quats,
-            g_scales,
-            g_opacities,
-            g_sh0,
-            g_sh_rest,
-        )
+    basis, pulls = np.empty(15), np.empty(15)
+    rest_count = (sh_degree + 1) * (sh_degree + 1) - 1 if sh_degree > 0 else 0
+    while True:
+        block = next_index(counter)
+        if block * BLOCK >= means.shape[0]:
+            return
+        for i in range(np.uint64(block * BLOCK), np.uint64(min(means.shape[0], (block + 1) * BLOCK))):
+            for k in range(sh0_stride):
+                g_sh0[np.int64(i) * sh0_stride + k] = 0.0
+            for k in range(rest_stride - rest_offset):
+                g_sh_rest[np.int64(i) * rest_stride + rest_offset + k] = 0.0
+            w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
+            inverse_norm = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
+            w, x, y, z = w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm
+            R0, R1, R2 = _columns_of_rotation(w, x, y, z)
+            mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
+            s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
+            g_mean, g_opacity, g_s0, g_s1, g_s2 = (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
+            G0, G1, G2 = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)  # of the rotation's columns
+            for c in range(viewmats.shape[0]):
+                if radii[c, i] == 0:
+                    continue
+                W = viewmats[c]
+                W0, W1, W2 = (W[0, 0], W[0, 1], W[0, 2]), (W[1, 0], W[1, 1], W[1, 2]), (W[2, 0], W[2, 1], W[2, 2])
+                fx, fy = lenses[c, 0], lenses[c, 1]
+                px, py, pz = _dot(W0, mean) + W[0, 3], _dot(W1, mean) + W[1, 3], _dot(W2, mean) + W[2, 3]
+                inverse_z = 1.0 / pz
+                slope_x = min(limits[c, 0, 1], max(limits[c, 0, 0], px * inverse_z))
+                slope_y = min(limits[c, 1, 1], max(limits[c, 1, 0], py * inverse_z))
+                jx, jy = fx * inverse_z, fy * inverse_z
+                ray_x, ray_y = _sum(1.0, W0, -slope_x, W2), _sum(1.0, W1, -slope_y, W2)
+                t_x, t_y = _sum(jx, ray_x, 0.0, W2), _sum(jy, ray_y, 0.0, W2)
+                x0, x1, x2 = _dot(t_x, R0), _dot(t_x, R1), _dot(t_x, R2)
+                y0, y1, y2 = _dot(t_y, R0), _dot(t_y, R1), _dot(t_y, R2)
+                a_sharp = (x0 * s0) ** 2 + (x1 * s1) ** 2 + (x2 * s2) ** 2
+                b = x0 * y0 * s0 * s0 + x1 * y1 * s1 * s1 + x2 * y2 * s2 * s2
+                d_sharp = (y0 * s0) ** 2 + (y1 * s1) ** 2 + (y2 * s2) ** 2
+                a, d = a_sharp + eps2d, d_sharp + eps2d
+                inverse_det = 1.0 / (a * d - b * b)
+                g_record = g_records[c, i]
+
+                # conic = inverse of [[a, b], [b, d]]
+                A, B1, C = d * inverse_det, -b * inverse_det, a * inverse_det
+                gA, gB, gC = float(g_record[HALF_A]), float(g_record[B]), float(g_record[HALF_C])
+                g_a = -(A * A * gA + A * B1 * gB + B1 * B1 * gC)
+                g_b = -(2 * A * B1 * gA + (A * C + B1 * B1) * gB + 2 * B1 * C * gC)
+                g_d = -(B1 * B1 * gA + B1 * C * gB + C * C * gC)
+                g_shown = float(g_record[OPACITY])
+                if antialiased:
+                    ratio = max(0.0, a_sharp * d_sharp - b * b) * inverse_det
+                    compensation = math.sqrt(ratio)
+                    g_opacity += g_shown * compensation
+                    g_ratio = g_shown * opacity * 0.5 / (compensation + 1e-6)
+                    g_a += g_ratio * (d_sharp * inverse_det - ratio * A)
+                    g_b += g_ratio * (2 * b * inverse_det) * (ratio - 1.0)
+                    g_d += g_ratio * (a_sharp * inverse_det - ratio * C)
+                else:
+                    g_opacity += g_shown
+
+                # covariance = U U^T, U = [t_x, t_y]^T R S, t_x = jx (W0 - slope_x W2), t_y likewise
+                p0, q0 = (2 * g_a * x0 + g_b * y0) * s0, (g_b * x0 + 2 * g_d * y0) * s0
+                p1, q1 = (2 * g_a * x1 + g_b * y1) * s1, (g_b * x1 + 2 * g_d * y1) * s1
+                p2, q2 = (2 * g_a * x2 + g_b * y2) * s2, (g_b * x2 + 2 * g_d * y2) * s2
+                g_s0 += p0 * x0 + q0 * y0
+                g_s1 += p1 * x1 + q1 * y1
+                g_s2 += p2 * x2 + q2 * y2
+                p0, p1, p2, q0, q1, q2 = p0 * s0, p1 * s1, p2 * s2, q0 * s0, q1 * s1, q2 * s2
+                G0 = _sum(1.0, G0, 1.0, _sum(p0, t_x, q0, t_y))
+                G1 = _sum(1.0, G1, 1.0, _sum(p1, t_x, q1, t_y))
+                G2 = _sum(1.0, G2, 1.0, _sum(p2, t_x, q2, t_y))
+                g_t_x = _sum(1.0, _sum(p0, R0, p1, R1), p2, R2)
+                g_t_y = _sum(1.0, _sum(q0, R0, q1, R1), q2, R2)
+                g_slope_x, g_slope_y = -jx * _dot(W2, g_t_x), -jy * _dot(W2, g_t_y)
+
+                gu, gv = float(g_means2d[c, i, 0]), float(g_means2d[c, i, 1])
+                g_px, g_py = jx * gu, jy * gv
+                g_pz = g_record[DEPTH] - (jx * px * gu + jy * py * gv) * inverse_z
+                g_pz -= (jx * _dot(ray_x, g_t_x) + jy * _dot(ray_y, g_t_y)) * inverse_z
+                if slope_x == px * inverse_z:
+                    g_px += g_slope_x * inverse_z
+                    g_pz -= g_slope_x * slope_x * inverse_z
+                if slope_y == py * inverse_z:
+                    g_py += g_slope_y * inverse_z
+                    g_pz -= g_slope_y * slope_y * inverse_z
+                g_mean = _sum(1.0, g_mean, 1.0, _sum(1.0, _sum(g_px, W0, g_py, W1), g_pz, W2))
+
+                if sh_degree < 0:
+                    for channel in range(3):
+                        g_sh0[np.int64(i) * sh0_stride + channel] += g_record[RED + channel]
+                    continue
+                dx, dy, dz = _sum(1.0, mean, -1.0, _optical_centre(W))
+                inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
+                dx, dy, dz = dx * inverse_length, dy * inverse_length, dz * inverse_length
+                red = float(g_record[RED]) if records[c, i, RED] > 0.0 else 0.0  # zero where clamped
+                green = float(g_record[GREEN]) if records[c, i, GREEN] > 0.0 else 0.0
+                blue = float(g_record[BLUE]) if records[c, i, BLUE] > 0.0 else 0.0
+                at = np.int64(i) * sh0_stride
+                g_sh0[at] += SH_C0 * red
+                g_sh0[at + 1] += SH_C0 * green
+                g_sh0[at + 2] += SH_C0 * blue
+                if sh_degree == 0:
+                    continue
+                _sh_basis(sh_degree, dx, dy, dz, basis)
+                for k in range(rest_count):
+                    at = np.int64(i) * rest_stride + rest_offset + 3 * k
+                    pulls[k] = red * sh_rest[at] + green * sh_rest[at + 1] + blue * sh_rest[at + 2]
+                    g_sh_rest[at] += red * basis[k]
+                    g_sh_rest[at + 1] += green * basis[k]
+                    g_sh_rest[at + 2] += blue * basis[k]
+                g_dir = _sh_gradient(sh_degree, dx, dy, dz, pulls)
+                along = _dot(g_dir, (dx, dy, dz))
+                g_dir = _sum(inverse_length, g_dir, -along * inverse_length, (dx, dy, dz))
+                g_mean = _sum(1.0, g_mean, 1.0, g_dir)
+
+            if raw:
+                g_s0, g_s1, g_s2 = g_s0 * s0, g_s1 * s1, g_s2 * s2
+                g_opacity *= opacity * (1.0 - opacity)
+            g_quat = _quaternion_gradient(w, x, y, z, inverse_norm, G0, G1, G2)
+            g_means[i, 0], g_means[i, 1], g_means[i, 2] = g_mean[0], g_mean[1], g_mean[2]
+            g_scales[i, 0], g_scales[i, 1], g_scales[i, 2] = g_s0, g_s1, g_s2
+            g_quats[i, 0], g_quats[i, 1], g_quats[i, 2], g_quats[i, 3] = g_quat[0], g_quat[1], g_quat[2], g_quat[3]
+            g_opacities[i] = g_opacity
+
+
+@numba.njit(cache=True, parallel=True)
+@no_type_check
+def _project_backward_everyone(threads, *args):
+    for _ in numba.prange(threads):
+        _project_backward_work(*args)
+
+
+project_backward = Kernel(_project_backward_work, _project_backward_everyone)

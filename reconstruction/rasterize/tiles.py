@@ -18,7 +18,9 @@ from typing import no_type_check
 import numba
 import numpy as np
 
+from .kernels import Kernel
 from .records import DEPTH, REACH_X, REACH_Y, RISE, SLANT, SUMMIT, U, V
+from .simd import next_index
 
 TILE = 16
 """Side of a tile in pixels."""
@@ -140,39 +142,45 @@ def _rows_of_columns(record, first_column, height):
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _list_tiles_block(block, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
-    """One block of `list_tiles`: Gaussians that one thread works through."""
-    for i in range(np.uint64(block * _BLOCK), np.uint64(min(records.shape[0], (block + 1) * _BLOCK))):
-        if not records[i, REACH_X] >= 0:
-            continue
-        low_x, end_x, low_y, end_y = _tile_rectangle(records[i], radii[i], tiles_x, tiles_y)
-        pair = first_pair[i]
-        for tile_x in range(low_x, end_x):
-            first_l, end_l = _rows_of_columns(records[i], tile_x * TILE, tiles_y * TILE)
-            first_r, end_r = _rows_of_columns(records[i], tile_x * TILE + 8, tiles_y * TILE)
-            for tile_y in range(low_y, end_y):
-                top = tile_y * TILE
-                a, b = max(0, first_l - top), min(TILE, end_l - top)
-                c, d = max(0, first_r - top), min(TILE, end_r - top)
-                if b <= a and d <= c:
-                    continue
-                left_rows = a | (b << 8) if a < b else 0
-                right_rows = c | (d << 8) if c < d else 0
-                pairs[np.uint64(pair), PAIR_TILE] = tile_y * tiles_x + tile_x
-                pairs[np.uint64(pair), PAIR_ROWS] = left_rows | (right_rows << 16)
-                pair += 1
-        pair_count[i] = pair - first_pair[i]
-
-
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-@no_type_check
-def list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
+def _list_tiles_work(counter, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
     """Fill each Gaussian's room in `pairs` [room, 2] with its tiles and the rows it can reach there.
 
     The rows are four bytes from the lowest up: first and end row in the left half of the tile, then in the right.
     """
-    for block in numba.prange((records.shape[0] + _BLOCK - 1) // _BLOCK):
-        _list_tiles_block(block, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs)
+    while True:
+        block = next_index(counter)
+        if block * _BLOCK >= records.shape[0]:
+            return
+        for i in range(np.uint64(block * _BLOCK), np.uint64(min(records.shape[0], (block + 1) * _BLOCK))):
+            if not records[i, REACH_X] >= 0:
+                continue
+            low_x, end_x, low_y, end_y = _tile_rectangle(records[i], radii[i], tiles_x, tiles_y)
+            pair = first_pair[i]
+            for tile_x in range(low_x, end_x):
+                first_l, end_l = _rows_of_columns(records[i], tile_x * TILE, tiles_y * TILE)
+                first_r, end_r = _rows_of_columns(records[i], tile_x * TILE + 8, tiles_y * TILE)
+                for tile_y in range(low_y, end_y):
+                    top = tile_y * TILE
+                    a, b = max(0, first_l - top), min(TILE, end_l - top)
+                    c, d = max(0, first_r - top), min(TILE, end_r - top)
+                    if b <= a and d <= c:
+                        continue
+                    left_rows = a | (b << 8) if a < b else 0
+                    right_rows = c | (d << 8) if c < d else 0
+                    pairs[np.uint64(pair), PAIR_TILE] = tile_y * tiles_x + tile_x
+                    pairs[np.uint64(pair), PAIR_ROWS] = left_rows | (right_rows << 16)
+                    pair += 1
+            pair_count[i] = pair - first_pair[i]
+
+
+@numba.njit(cache=True, parallel=True)
+@no_type_check
+def _list_tiles_everyone(threads, *args):
+    for _ in numba.prange(threads):
+        _list_tiles_work(*args)
+
+
+list_tiles = Kernel(_list_tiles_work, _list_tiles_everyone)
 
 
 @numba.njit(cache=True, error_model="numpy")

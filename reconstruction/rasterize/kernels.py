@@ -1,0 +1,43 @@
+"""How kernels are run: a worker that draws pieces of work from a counter, alone or on all of numba's threads.
+
+Which thread does which piece is left to chance, so that a thread that is held up by other programs does less; every
+piece writes its own place, so that no result depends on it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+KERNELS: list[Kernel] = []
+"""Every kernel of the modules imported so far."""
+
+
+class Kernel:
+    """One kernel.
+
+    Args:
+        worker: Compiled function of a counter (int64, one element, comes as zero) and any arguments, which works until
+            the counter says that nothing is left.
+        everyone: Compiled function of a number of threads, the counter and the same arguments, which calls the worker
+            on so many threads.
+    """
+
+    def __init__(self, worker: Any, everyone: Any) -> None:
+        self._worker, self._everyone = worker, everyone
+        KERNELS.append(self)
+
+    def __call__(self, *args: Any) -> None:
+        counter, threads = np.zeros(1, np.int64), numba.get_num_threads()
+        if threads == 1:  # waking a thread to wait for it costs more than a small kernel
+            self._worker(counter, *args)
+        else:
+            self._everyone(threads, counter, *args)
+
+    def is_compiled(self) -> bool:
+        """Whether this machine keeps compiled code of the worker from this or an earlier run."""
+        folder, function = Path(self._worker.stats.cache_path), self._worker.py_func
+        return bool(self._worker.signatures) or any(folder.glob(f"*.{function.__qualname__}-*.nbi"))
