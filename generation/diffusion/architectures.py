@@ -103,6 +103,7 @@ KL_F8 = {
     "layers_per_block": 2,
     "latent_channels": 4,
     "scaling_factor": 0.18215,
+    "sample_size": 512,
 }
 """Stable Diffusion 1.5's autoencoder."""
 
