@@ -13,7 +13,7 @@ from torch import Tensor
 from dp360.generation.numba_pool import numba_pool
 
 from . import photometric_kernels as kernels
-from .rasterize.workspace import Workspace
+from .rasterize.workspace import Workspace, empty
 
 _NO_WEIGHTS = np.zeros((0, 0), np.float32)
 
@@ -56,7 +56,7 @@ def _compare_pictures(
             patch_weights,
         )
         loss += ssim_weight * float((patch_weights - patch_sums).sum()) / (windows_y * windows_x)
-    gradient = np.empty_like(x)
+    gradient = empty(x.shape)
     kernels.picture_gradient(
         x_padded,
         y_padded,
@@ -102,7 +102,7 @@ class _Picture(torch.autograd.Function):
         )
         trust = _trust(weights)
         flat = (x.reshape(height, width * channels), y.reshape(height, width * channels))
-        space, g_alpha = Workspace(), np.empty_like(opacity)
+        space, g_alpha = Workspace(), empty(opacity.shape)
         row_sums = space.array("alpha_sums", (height,), np.float64)
         with numba_pool(height * width):
             loss, gradient = _compare_pictures(space, *flat, channels, trust, ssim_weight)
@@ -161,7 +161,7 @@ def over_background(
         alpha = premultiplied_rgba[..., 3]
         return premultiplied_rgba[..., :3] + (1 - alpha[..., None]) * background_rgb_unit, alpha
     picture = np.ascontiguousarray(premultiplied_rgba.detach().numpy())
-    rgb, alpha = np.empty((*picture.shape[:2], 3), np.float32), np.empty(picture.shape[:2], np.float32)
+    rgb, alpha = empty((*picture.shape[:2], 3)), empty(picture.shape[:2])
     with numba_pool(alpha.size):
         kernels.over_background(picture, background_rgb_unit.detach().float().numpy(), rgb, alpha)
     return torch.from_numpy(rgb), torch.from_numpy(alpha)

@@ -17,7 +17,7 @@ from dp360.generation.numba_pool import numba_pool
 
 from . import blending, projection, tiles
 from .records import RECORD
-from .workspace import Workspace
+from .workspace import Workspace, empty
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class _Project(torch.autograd.Function):
         layout = (arrays[4].size // max(n, 1), stride, min(3, stride) if sh_rest is None else 0)
         W = _array64(viewmats)
         lens = (W, *_lens(_array64(Ks), settings.width, settings.height))
-        radii, means2d = np.empty((cameras, n), np.int32), np.empty((cameras, n, 2), np.float32)
-        records = np.empty((cameras, n, RECORD), np.float32)
+        radii, means2d = empty((cameras, n), np.int32), empty((cameras, n, 2))
+        records = empty((cameras, n, RECORD))
         first_bad = np.empty(-(-n // projection.BLOCK), np.int64)
         with numba_pool(cameras * n):
             projection.project_forward(
@@ -107,8 +107,8 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, _, g_means2d, g_records):  # type: ignore[override]
-        gradients = [np.empty_like(a) for a in ctx.arrays]
-        g_rest = np.empty_like(ctx.rest) if ctx.apart else gradients[4]
+        gradients = [empty(a.shape) for a in ctx.arrays]
+        g_rest = empty(ctx.rest.shape) if ctx.apart else gradients[4]
         settings = ctx.settings
         with numba_pool(ctx.radii.size):
             projection.project_backward(
@@ -189,8 +189,8 @@ class _Blend(torch.autograd.Function):
         del means2d  # an input for the sake of its gradient; the kernels read the records
         cameras, n = radii.shape
         rows, radius, behind = _array(records), np.ascontiguousarray(radii.numpy()), _array(backgrounds)
-        rgb, alpha = np.empty((cameras, height, width, 3), np.float32), np.empty((cameras, height, width), np.float32)
-        depth = np.empty((cameras, height, width) if with_depth else (cameras, 0, 0), np.float32)
+        rgb, alpha = empty((cameras, height, width, 3)), empty((cameras, height, width))
+        depth = empty((cameras, height, width) if with_depth else (cameras, 0, 0))
         space, tiles_x = Workspace(), -(-width // tiles.TILE)
         kept: list[_Blended] = []
         with numba_pool(cameras * (width * height + n)):
@@ -225,7 +225,7 @@ class _Blend(torch.autograd.Function):
         cameras, n = len(ctx.kept), len(ctx.kept[0].records) if ctx.kept else 0
         g_rgb, g_depth, g_alpha = _array(g_rgb), _array(g_depth), _array(g_alpha)
         rgb, depth = ctx.pictures
-        g_means2d, g_records = np.empty((cameras, n, 2), np.float32), np.empty((cameras, n, RECORD), np.float32)
+        g_means2d, g_records = empty((cameras, n, 2)), empty((cameras, n, RECORD))
         g_backgrounds = np.empty((cameras, 3), np.float32)
         with numba_pool(g_alpha.size + cameras * n):
             for c, kept in enumerate(ctx.kept):

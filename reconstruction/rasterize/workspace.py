@@ -1,4 +1,8 @@
-"""Arrays that kernels need from one picture to the next, kept so that a step of a fit allocates nothing large."""
+"""Memory that is used again from one picture to the next: a step of a fit takes nothing large from the system.
+
+Pages fresh from the system cost more than what is computed on them, so both scratch arrays and results are lent from
+buffers that come back when the last array or tensor that looks at them dies.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +12,54 @@ from typing import Any
 
 import numpy as np
 
-_KEPT = 4
-_idle: list[dict[str, np.ndarray]] = []
-_lock = threading.Lock()
+_SMALL = 1 << 15
+_KEPT_BYTES = 1 << 28
+_lock = threading.RLock()  # a collection of garbage inside may come back here
+_idle: dict[int, list[np.ndarray]] = {}
+_idle_bytes = 0
+
+
+class _Loan:
+    """Owns a buffer while arrays look at it."""
+
+    def __init__(self, buffer: np.ndarray) -> None:
+        self.buffer = buffer
+        self.__array_interface__ = buffer.__array_interface__
+
+    def __del__(self) -> None:
+        global _idle_bytes  # noqa: PLW0603
+        with _lock:
+            if _idle_bytes + self.buffer.size <= _KEPT_BYTES:
+                _idle.setdefault(self.buffer.size, []).append(self.buffer)
+                _idle_bytes += self.buffer.size
+
+
+def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """As `np.empty`, from memory that earlier arrays left behind."""
+    global _idle_bytes  # noqa: PLW0603
+    count = math.prod(shape) * np.dtype(dtype).itemsize
+    if count < _SMALL:
+        return np.empty(shape, dtype)
+    step = 1 << max(12, count.bit_length() - 3)  # sizes in steps of an eighth to a quarter, so that others fit as well
+    size = -(-count // step) * step
+    with _lock:
+        fitting = _idle.get(size)
+        buffer = fitting.pop() if fitting else None
+        if buffer is not None:
+            _idle_bytes -= size
+    loan = _Loan(np.empty(size, np.uint8) if buffer is None else buffer)
+    return np.asarray(loan)[:count].view(dtype).reshape(shape)
 
 
 class Workspace:
-    """Named scratch arrays. Whoever holds the object owns them; they go back for reuse when the object dies.
-
-    A backward pass keeps its forward pass's workspace, so two graphs that live at a time have two.
-    """
+    """Named scratch arrays that one picture's kernels hand to each other, from its forward to its backward pass."""
 
     def __init__(self) -> None:
-        with _lock:
-            self._buffers = _idle.pop() if _idle else {}
-
-    def __del__(self) -> None:
-        with _lock:
-            if len(_idle) < _KEPT:
-                _idle.append(self._buffers)
+        self._arrays: dict[str, np.ndarray] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array whose content is whatever was there before; the same name gives the same memory while it fits."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size + size // 4 + 8, dtype)
-        return buffer[:size].reshape(shape)
+        """An array of any content; the same name and shape give the same array again."""
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape or array.dtype != dtype:
+            array = self._arrays[name] = empty(shape, dtype)
+        return array
