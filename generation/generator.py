@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,6 +13,7 @@ from .progress import Track, silent
 from .views import ViewSet
 
 
+@runtime_checkable
 class ViewGenerator(Protocol):
     """Makes views of a head. Everything it needs comes in; it reads no files and keeps no state."""
 

@@ -29,14 +29,14 @@ def test_help_is_fast_and_names_every_subcommand():
     start = time.perf_counter()
     result = run("--help")
     assert result.returncode == 0
-    for name in ("run", "views", "fit", "export", "example", "doctor"):
+    for name in ("run", "views", "fit", "export", "convert", "import-release", "example", "doctor"):
         assert name in result.stdout
     seconds = time.perf_counter() - start
     assert seconds < 10, f"{seconds:.1f} s: 0.5 s on an idle machine"
 
 
 def test_help_imports_nothing_heavy():
-    heavy = ["torch", "numba", "mediapipe", "nerfstudio", "PIL"]
+    heavy = ["torch", "numba", "mediapipe", "nerfstudio", "PIL", "diffusers", "av"]
     code = f"import sys, dp360.configs.cli; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "[]"
