@@ -17,7 +17,7 @@ from typing_extensions import assert_never
 from ..spherical_harmonics import MAX_SH_DEGREE, sh_basis_count
 from .cpu import ProjectionSettings, blend, project
 
-Backend = Literal["auto", "cpu", "cuda", "reference"]
+Backend = Literal["auto", "cpu", "cuda", "cuda-or-cpu", "reference"]
 RasterizeMode = Literal["classic", "antialiased"]
 RenderMode = Literal["RGB", "RGB+D", "RGB+ED"]
 
@@ -61,7 +61,8 @@ def rasterize(
         rasterize_mode: `antialiased` lowers the opacity of Gaussians smaller than the low-pass filter.
         render_mode: `RGB`; `RGB+D` appends accumulated depth; `RGB+ED` appends depth divided by alpha.
         backgrounds: Colour behind everything, per camera; black without.
-        backend: `auto` follows the device of `means`.
+        backend: `auto` follows the device of `means`; `cuda-or-cpu` computes on the CPU where gsplat's kernels cannot
+            be built, and brings pictures back to the device.
 
     Returns:
         Pictures with 3 or 4 channels, alphas, and `info`: `radii` [c n] (0 where not shown), `means2d` [c n 2] (part
@@ -77,6 +78,26 @@ def rasterize(
     _check(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, sh_degree)
     if backend == "auto":
         backend = "cuda" if means.is_cuda else "cpu"
+    if backend == "cuda-or-cpu":
+        from .cuda import why_not
+
+        if why_not() is not None:
+            tensors = [t.cpu() for t in (means, quats, scales, opacities, colors, viewmats, Ks)]
+            renders, alphas, info = rasterize(
+                *tensors,
+                width,
+                height,
+                sh_degree=sh_degree,
+                near_plane=near_plane,
+                eps2d=eps2d,
+                radius_clip=radius_clip,
+                rasterize_mode=rasterize_mode,
+                render_mode=render_mode,
+                backgrounds=None if backgrounds is None else backgrounds.cpu(),
+                backend="cpu",
+            )
+            return renders.to(means.device), alphas.to(means.device), info
+        backend = "cuda"
     if backend == "cuda":
         from .cuda import rasterize_cuda
 

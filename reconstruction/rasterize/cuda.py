@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from typing import Any
 
@@ -25,16 +26,24 @@ def rasterize_cuda(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, dict[str,
 
     Source: https://github.com/nerfstudio-project/gsplat, version 1.4.0.
     """
+    reason = why_not()
+    if reason is not None:
+        raise InputError(reason)
+    from gsplat import rasterization
+
+    return rasterization(*args, **kwargs)
+
+
+@functools.cache
+def why_not() -> str | None:
+    """Why gsplat's kernels cannot run here, with the cure, in one sentence; None where they can. Tried once."""
     if not torch.cuda.is_available():
-        raise InputError(f"No CUDA device was found for gsplat's kernels. {_CURE}")
+        return f"No CUDA device was found for gsplat's kernels. {_CURE}"
     try:
-        from gsplat import rasterization
         from gsplat.cuda._backend import _C
     except (ImportError, OSError, RuntimeError, IndexError, subprocess.CalledProcessError) as error:
-        raise InputError(f"gsplat's CUDA kernels could not be compiled ({_first_line(error)}). {_CURE}") from error
-    if _C is None:
-        raise InputError(f"gsplat found no CUDA compiler (nvcc) for its kernels. {_CURE}")
-    return rasterization(*args, **kwargs)
+        return f"gsplat's CUDA kernels could not be compiled ({_first_line(error)}). {_CURE}"
+    return f"gsplat found no CUDA compiler (nvcc) for its kernels. {_CURE}" if _C is None else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,318 @@
+"""What the splat engine costs on this machine: steps of a fit by size and threads, its slow twin, and a whole fit."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numba
+import torch
+
+from dp360.generation.cameras import look_at_origin
+from dp360.generation.progress import Track, silent
+from dp360.generation.views import PointCloud, ViewSet
+
+from .fit import (
+    LearningRates,
+    SplatFitConfig,
+    fit_splats,
+    make_optimizers,
+    parameters_from_splats,
+    render_parameters,
+)
+from .losses import LossConfig, training_loss
+from .photometric_cpu import over_background
+from .prepare import best_thread_count, prepare_kernels
+from .splats import Splats, render_splats, splats_from_point_cloud
+
+TWIN_GAUSSIANS, TWIN_SIZE_PX = 2000, 64
+"""The scene on which the twin is timed: where every Gaussian meets every pixel, more does not fit."""
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    """One duration, median over repetitions."""
+
+    cpu: float
+    """Process CPU time of all threads together: hardly changed by other programs."""
+    wall: float
+    """Time that passed."""
+
+
+@dataclass(frozen=True)
+class StepTiming:
+    """One training step: one camera, harmonics of degree 1, L1 + SSIM + alpha + needles, fused Adam."""
+
+    gaussians: int
+    """Number of Gaussians."""
+    size_px: int
+    """Side of the picture."""
+    threads: int
+    """numba's threads; torch has one."""
+    forward: Milliseconds
+    """The picture."""
+    backward: Milliseconds
+    """From the picture to the gradients of all variables."""
+    iteration: Milliseconds
+    """Everything, optimizers included."""
+
+
+@dataclass(frozen=True)
+class TwinTiming:
+    """The engine against its dense twin in plain tensors, run in float32; picture and gradients, one thread each."""
+
+    gaussians: int
+    """Number of Gaussians."""
+    size_px: int
+    """Side of the picture."""
+    engine: Milliseconds
+    """The engine."""
+    twin: Milliseconds
+    """The twin."""
+    ratio: float
+    """How many times the engine's CPU time the twin takes."""
+
+
+@dataclass(frozen=True)
+class FitTiming:
+    """One whole fit on the CPU."""
+
+    views: int
+    """Number of views."""
+    size_px: tuple[int, int]
+    """Height and width of the views."""
+    iterations: int
+    """Steps."""
+    gaussians: int
+    """Gaussians at the end."""
+    wall_s: float
+    """Time that passed."""
+    cpu_s: float
+    """Process CPU time of all threads together."""
+    psnr_db: float
+    """Mean over the views it was fitted to, over white."""
+    peak_memory_bytes: int
+    """Largest resident memory of the process so far; 0 where the system does not tell."""
+
+
+@dataclass(frozen=True)
+class SplatBenchmark:
+    """All figures, and what is needed to read them."""
+
+    machine: str
+    """Processor, number of cores, versions."""
+    load_before: float
+    """Programs that wanted to run in the minute before."""
+    load_after: float
+    """The same afterwards, this one included."""
+    compiled: bool
+    """Whether kernels had to be compiled first (not part of any figure)."""
+    best_threads: int
+    """What the trial of thread counts chose."""
+    steps: tuple[StepTiming, ...]
+    """By count, size and threads."""
+    twin: TwinTiming
+    """The engine against its twin."""
+    fit: FitTiming | None
+    """The fit, where views were given."""
+
+
+def bench_splats(
+    views: ViewSet | None = None,
+    *,
+    config: SplatFitConfig | None = None,
+    counts: tuple[int, ...] = (20_000, 50_000),
+    sizes_px: tuple[int, ...] = (256, 512),
+    repeats: int = 9,
+    seed: int = 0,
+    track: Track = silent,
+) -> SplatBenchmark:
+    """Measure the CPU engine; about a minute for the steps on two cores, and the fit.
+
+    Args:
+        views: Views to fit; no fit without.
+        config: How to fit; the default preset without.
+        counts: Numbers of Gaussians of the steps.
+        sizes_px: Sides of the pictures of the steps.
+        repeats: Repetitions of each step, of which medians are taken.
+        seed: Seed of the fit.
+        track: Shows progress.
+    """
+    load_before, torch_threads, numba_threads = _load(), torch.get_num_threads(), numba.get_num_threads()
+    compiled = prepare_kernels(track)
+    torch.set_num_threads(1)
+    try:
+        fit = None if views is None else _time_fit(views, config or SplatFitConfig(), seed, track)
+        threads = sorted({1, numba_threads})
+        cases = [(count, size, used) for count in counts for size in sizes_px for used in threads]
+        steps = []
+        for count, size, used in track(cases, total=float(len(cases)), description="Timing steps"):
+            numba.set_num_threads(used)
+            steps.append(time_step(count, size, repeats=repeats))
+        numba.set_num_threads(1)
+        twin = _time_twin(max(3, repeats // 3))
+        numba.set_num_threads(numba_threads)
+        return SplatBenchmark(
+            machine=_machine(),
+            load_before=load_before,
+            load_after=_load(),
+            compiled=compiled,
+            best_threads=best_thread_count(),
+            steps=tuple(steps),
+            twin=twin,
+            fit=fit,
+        )
+    finally:
+        torch.set_num_threads(torch_threads)
+        numba.set_num_threads(numba_threads)
+
+
+def head_sized_splats(count: int, *, seed: int = 0) -> Splats:
+    """Gaussians on an ellipsoid with scattered scales and opacities, as in the middle of a fit."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.tensor([0.30, 0.38, 0.34])
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    rgb = (0.5 + 0.4 * torch.sin(7 * directions + torch.arange(3))).clamp(0, 1)
+    start = splats_from_point_cloud(PointCloud(directions * axes, directions, rgb), sh_degree=1)
+    return Splats(
+        start.means_world,
+        start.log_scales + 0.4 * torch.randn(count, 3, generator=generator),
+        start.quats_wxyz,
+        0.6 + 1.8 * torch.randn(count, generator=generator),
+        start.sh0,
+        start.sh_rest + 0.05 * torch.randn(count, 3, 3, generator=generator),
+    )
+
+
+def median_time(function: Callable[[], object], repeats: int) -> Milliseconds:
+    """Medians over calls of `function`, after one to warm up."""
+    function()
+    cpu, wall = [], []
+    for _ in range(repeats):
+        cpu_start, wall_start = time.process_time(), time.perf_counter()
+        function()
+        cpu.append(1000 * (time.process_time() - cpu_start))
+        wall.append(1000 * (time.perf_counter() - wall_start))
+    return Milliseconds(statistics.median(cpu), statistics.median(wall))
+
+
+def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
+    """Time one training step on as many of numba's threads as are set."""
+    params = parameters_from_splats(head_sized_splats(gaussians))
+    optimizers = make_optimizers(params, LearningRates())
+    cameras = look_at_origin([0.3], [math.radians(10)], size_px=size_px)
+    generator = torch.Generator().manual_seed(1)
+    view = torch.rand(size_px, size_px, 4, generator=generator)
+    background, losses = torch.rand(3, generator=generator), LossConfig()
+
+    def render() -> tuple[torch.Tensor, torch.Tensor]:
+        pictures, alphas, info = render_parameters(
+            params,
+            cameras.T_camera_world,
+            cameras.K_px,
+            size_px,
+            size_px,
+            sh_degree=1,
+            background_rgb_unit=background,
+        )
+        info["means2d"].retain_grad()
+        return pictures.squeeze(0), alphas.squeeze(0)
+
+    def forget() -> None:
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def render_and_back() -> None:
+        forget()
+        torch.autograd.backward(render(), (view[..., :3], view[..., 3]))
+
+    def iteration() -> None:
+        rgb, alpha = render()
+        target = over_background(view, background)
+        loss = training_loss(rgb, alpha, *target, params["scales"], params["opacities"], losses)
+        forget()
+        loss.backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+
+    forward, both = median_time(render, repeats), median_time(render_and_back, repeats)
+    return StepTiming(
+        gaussians=gaussians,
+        size_px=size_px,
+        threads=numba.get_num_threads(),
+        forward=forward,
+        backward=Milliseconds(both.cpu - forward.cpu, both.wall - forward.wall),
+        iteration=median_time(iteration, repeats),
+    )
+
+
+def _time_twin(repeats: int) -> TwinTiming:
+    """Time picture and gradients of both on a small scene."""
+    params = parameters_from_splats(head_sized_splats(TWIN_GAUSSIANS))
+    cameras = look_at_origin([0.3], [math.radians(10)], size_px=TWIN_SIZE_PX)
+
+    def run(backend: str) -> Callable[[], None]:
+        def both() -> None:
+            pictures, alphas, _ = render_parameters(
+                params,
+                cameras.T_camera_world,
+                cameras.K_px,
+                TWIN_SIZE_PX,
+                TWIN_SIZE_PX,
+                sh_degree=1,
+                background_rgb_unit=torch.ones(3),
+                backend=backend,  # type: ignore[arg-type]
+            )
+            torch.autograd.grad(pictures.sum() + alphas.sum(), list(params.values()))
+
+        return both
+
+    engine, twin = median_time(run("cpu"), repeats), median_time(run("reference"), repeats)
+    return TwinTiming(TWIN_GAUSSIANS, TWIN_SIZE_PX, engine, twin, twin.cpu / engine.cpu)
+
+
+def _time_fit(views: ViewSet, config: SplatFitConfig, seed: int, track: Track) -> FitTiming:
+    """Time a whole fit and look at what it made."""
+    cpu_start, wall_start = time.process_time(), time.perf_counter()
+    splats = fit_splats(views, config, torch.Generator().manual_seed(seed), track=track)
+    wall_s, cpu_s = time.perf_counter() - wall_start, time.process_time() - cpu_start
+    peak = _peak_memory_bytes()
+    pictures, _ = render_splats(splats, views.cameras)
+    errors = (pictures - views.rgb_unit()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return FitTiming(
+        views=len(views),
+        size_px=(views.rgba.shape[1], views.rgba.shape[2]),
+        iterations=config.iterations,
+        gaussians=len(splats),
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        psnr_db=float((-10 * errors.log10()).mean()),
+        peak_memory_bytes=peak,
+    )
+
+
+def _peak_memory_bytes() -> int:
+    """Largest resident memory of this process, 0 on systems without `getrusage`."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _load() -> float:
+    """Programs that want to run, mean of the last minute; not a number where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+
+
+def _machine() -> str:
+    """Processor and versions in one line."""
+    processor = platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores, numba {numba.__version__}, torch {torch.__version__}"

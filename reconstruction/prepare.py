@@ -1,0 +1,81 @@
+"""Before a long fit: compile the CPU's kernels where that has not happened yet, and find how many threads pay."""
+
+from __future__ import annotations
+
+import time
+
+import numba
+import torch
+
+from dp360.generation.progress import Track, silent
+
+from .losses import LossConfig, training_loss
+from .rasterize import rasterize_splats
+from .rasterize.kernels import KERNELS
+
+COMPILING = "Compiling the CPU kernels, once per machine (about half a minute)"
+"""What `prepare_kernels` tells its `Track`."""
+
+
+def kernels_are_compiled() -> bool:
+    """Whether numba's cache on this machine holds every kernel. Kernels changed since then are compiled again."""
+    return all(kernel.is_compiled() for kernel in KERNELS)
+
+
+def prepare_kernels(track: Track = silent) -> bool:
+    """Compile what is missing, so that no timing and no progress bar pays for it; at once where nothing is.
+
+    Returns:
+        Whether anything had to be compiled; only then `track` is called.
+    """
+    if kernels_are_compiled():
+        return False
+    for with_loss in track((False, True), total=2.0, description=COMPILING):
+        _toy_step(64, 32, with_loss=with_loss)
+    return True
+
+
+def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int = 3) -> int:
+    """How many of numba's threads make a training step fastest right now: a trial of a fraction of a second.
+
+    On an idle machine that is all of them, beside other programs it may be one. It never changes a result. Hand it to
+    `numba.set_num_threads`.
+    """
+    threads = most = numba.get_num_threads()
+    counts = [most]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    best = {}
+    try:
+        for count in counts:
+            numba.set_num_threads(count)
+            _toy_step(gaussians, size_px, with_loss=True)
+            times = []
+            for _ in range(repeats):
+                start = time.perf_counter()
+                _toy_step(gaussians, size_px, with_loss=True)
+                times.append(time.perf_counter() - start)
+            best[count] = min(times)
+    finally:
+        numba.set_num_threads(threads)
+    return min(best, key=lambda count: best[count])
+
+
+def _toy_step(gaussians: int, size_px: int, *, with_loss: bool) -> None:
+    """Render a cloud, and take a gradient of a loss or of its sums."""
+    generator = torch.Generator().manual_seed(0)
+    means = 0.3 * torch.randn(gaussians, 3, generator=generator)
+    log_scales = torch.full((gaussians, 3), -4.5) + 0.3 * torch.randn(gaussians, 3, generator=generator)
+    variables = [means, torch.randn(gaussians, 4, generator=generator), log_scales, torch.zeros(gaussians)]
+    variables += [torch.zeros(gaussians, 3), torch.zeros(gaussians, 3, 3)]
+    variables = [variable.requires_grad_() for variable in variables]
+    viewmat, focal = torch.eye(4)[None], 1.2 * size_px
+    viewmat[0, 2, 3] = 1.5
+    K = torch.tensor([[[focal, 0.0, size_px / 2], [0.0, focal, size_px / 2], [0.0, 0.0, 1.0]]])
+    rgb, alpha, _ = rasterize_splats(*variables, viewmat, K, size_px, size_px, sh_degree=1)
+    if with_loss:
+        target, shape = torch.full((size_px, size_px, 3), 0.4), torch.ones(size_px, size_px)
+        arguments = (rgb[0], alpha[0, ..., 0], target, shape, variables[2], variables[3])
+        training_loss(*arguments, LossConfig()).backward()
+    else:
+        (rgb.sum() + alpha.sum()).backward()

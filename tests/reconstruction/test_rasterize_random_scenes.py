@@ -1,0 +1,255 @@
+"""The CPU engine on scenes of every kind against the float64 twin, finite differences, and itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numba
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dp360.generation import numba_pool
+from dp360.generation.cameras import Cameras, look_at_origin
+from dp360.generation.errors import InputError
+from dp360.reconstruction.rasterize import rasterize, rasterize_splats
+from dp360.reconstruction.rasterize.reference import project_one_camera
+
+NAMES = ("means", "quats", "scales", "opacities", "colors")
+KINDS = ("plain", "tiny", "huge", "flat", "needle", "faint", "opaque", "round")
+SIZE = (37, 28)
+NEAR = 0.1
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Inputs of `rasterize`, float64 with values that float32 holds exactly, and how to look at them."""
+
+    variables: tuple[Tensor, ...]
+    cameras: Cameras
+    degree: int | None
+    mode: str
+
+    def render(self, variables: list[Tensor], backend: str) -> Tensor:
+        """Colour, expected depth and alpha in one tensor [c h w 5]."""
+        picture, alpha, _ = rasterize(
+            *variables,
+            self.cameras.T_camera_world.to(variables[0]),
+            self.cameras.K_px.to(variables[0]),
+            *SIZE,
+            sh_degree=self.degree,
+            near_plane=NEAR,
+            rasterize_mode=self.mode,
+            render_mode="RGB+D",
+            backgrounds=torch.tensor([[0.2, 0.5, 0.9]]).to(variables[0]),
+            backend=backend,
+        )
+        return torch.cat([picture, alpha], dim=-1)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> Scene:
+    """Mixed Gaussians, some behind the camera or beside the picture."""
+    n, seed = draw(st.integers(1, 40)), draw(st.integers(0, 2**31))
+    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4))
+    degree = draw(st.sampled_from([None, 0, 1, 2, 3]))
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    log_scales, logits = 0.5 * normal(n, 3) - 3.0, normal(n)
+    for i in range(n):
+        kind = kinds[i % len(kinds)]
+        if kind == "tiny":
+            log_scales[i] -= 9
+        elif kind == "huge":
+            log_scales[i] += 5
+        elif kind == "flat":
+            log_scales[i, i % 3] -= 7
+        elif kind == "needle":
+            log_scales[i, i % 3] += 4
+            log_scales[i, (i + 1) % 3] -= 4
+        elif kind == "faint":
+            logits[i] = -5.5 + logits[i]
+        elif kind == "opaque":
+            logits[i] = 9 + logits[i]
+        elif kind == "round":
+            log_scales[i] = log_scales[i, 0]
+    k = 1 if degree is None else (degree + 1) ** 2
+    colors = 0.4 * normal(n, k, 3)
+    variables = (0.4 * normal(n, 3), normal(n, 4), log_scales.exp(), logits.sigmoid(), colors)
+    if degree is None:
+        variables = (*variables[:4], colors[:, 0].abs())
+    cameras = look_at_origin(
+        [draw(st.floats(-math.pi, math.pi))],
+        [draw(st.floats(-1.3, 1.3))],
+        size_px=min(SIZE),
+        radius=draw(st.floats(0.3, 3.0)),
+        focal_normalised=draw(st.sampled_from([0.7, 1.5, 4.2])),
+    )
+    mode = draw(st.sampled_from(["classic", "antialiased"]))
+    return Scene(tuple(v.float().double() for v in variables), cameras, degree, mode)
+
+
+def far_from_thresholds(scene: Scene) -> bool:
+    """Whether rounding cannot move a pair over a threshold at which the picture jumps."""
+    means, quats, scales, opacities, _ = scene.variables
+    W, K = scene.cameras.T_camera_world[0].double(), scene.cameras.K_px[0].double()
+    radii, means2d, depths, conics, factor = project_one_camera(
+        means, quats, scales, W, K, *SIZE, near_plane=NEAR, eps2d=0.3, radius_clip=0.0
+    )
+    opacity = opacities * factor if scene.mode == "antialiased" else opacities
+    ys, xs = torch.meshgrid(torch.arange(SIZE[1]) + 0.5, torch.arange(SIZE[0]) + 0.5, indexing="ij")
+    delta = torch.stack([xs, ys], dim=-1).reshape(-1, 2).double() - means2d[:, None]
+    raw = opacity[:, None] * torch.exp(-0.5 * torch.einsum("npi,nij,npj->np", delta, conics, delta))
+    raw = raw[radii > 0]
+    order = torch.argsort(depths[radii > 0], stable=True)
+    alpha = torch.where(raw >= 1 / 255, raw.clamp_max(0.999), 0)[order]
+    after = torch.cumprod(1 - alpha, dim=0)
+    gaps = depths[radii > 0][order].diff()
+    # a needle many times as long as the picture is wide cancels digits of its exponent
+    jumps = ((raw * 255).log().abs() < 3e-4) | ((raw / 0.999).log().abs() < 3e-4)
+    return not bool(jumps.any() | ((after * 1e4).log().abs() < 3e-3).any() | (gaps < 1e-5).any())
+
+
+def gradients(scene: Scene, backend: str, dtype: torch.dtype, weights: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The picture, and the gradients of its weighted sum."""
+    variables = [v.to(dtype).clone().requires_grad_() for v in scene.variables]
+    picture = scene.render(variables, backend)
+    return picture.detach(), list(torch.autograd.grad((picture * weights.to(dtype)).sum(), variables))
+
+
+RANDOM = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@RANDOM
+@given(scene=scenes(), seed=st.integers(0, 1000))
+def test_any_scene_agrees_with_the_float64_twin(scene: Scene, seed: int) -> None:
+    assume(far_from_thresholds(scene))
+    weights = torch.randn(1, SIZE[1], SIZE[0], 5, generator=torch.Generator().manual_seed(seed)).double()
+    expected, right = gradients(scene, "reference", torch.float64, weights)
+    picture, ours = gradients(scene, "cpu", torch.float32, weights)
+    assert float(((picture - expected).abs() / expected.abs().clamp_min(1)).max()) < 1e-4
+    for name, a, b in zip(NAMES, ours, right):
+        assert torch.isfinite(a).all()
+        error = float((a - b).norm())
+        # one round Gaussian has no gradient in its quaternion: what is left there is rounding of zero
+        assert error < 1e-3 * float(b.norm()) + 1e-6 * float(weights.norm()), f"{name}: {error:.2e} of {b.norm():.2e}"
+
+
+@settings(RANDOM, max_examples=20)
+@given(scene=scenes(), seed=st.integers(0, 1000))
+def test_any_gradient_predicts_a_small_step(scene: Scene, seed: int) -> None:
+    """Central differences of the float64 twin along a random direction of each input."""
+    assume(far_from_thresholds(scene))
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(1, SIZE[1], SIZE[0], 5, generator=generator).double()
+    _, ours = gradients(scene, "cpu", torch.float32, weights)
+    for i, name in enumerate(NAMES):
+        direction = torch.randn(scene.variables[i].shape, generator=generator).double()
+        # steps in proportion to what is moved, so that tiny Gaussians stay Gaussians
+        direction = direction * scene.variables[i].abs() if name in ("scales", "opacities") else direction
+        step, values = 1e-6, []
+        for sign in (1, -1):
+            moved = [v + sign * step * direction if k == i else v for k, v in enumerate(scene.variables)]
+            values.append(float((scene.render(moved, "reference") * weights).sum()))
+        slope = (values[0] - values[1]) / (2 * step)
+        size = float((ours[i].double().abs() * direction.abs()).sum())
+        predicted = float((ours[i].double() * direction).sum())
+        assert predicted == pytest.approx(slope, abs=1e-3 * size + 1e-5 * float(weights.norm())), name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_finite_is_refused_by_name(name: str, value: float) -> None:
+    scene = [torch.zeros(300, 3), torch.ones(300, 4), torch.full((300, 3), 0.1), torch.full((300,), 0.5)]
+    scene.append(torch.zeros(300, 4, 3))
+    scene[NAMES.index(name)][271] = value
+    cameras = look_at_origin([0.0], [0.0], size_px=16)
+    with pytest.raises(InputError, match=f"Gaussian 271 of 300 has {name} that are not finite"):
+        rasterize(*scene, cameras.T_camera_world, cameras.K_px, 16, 16, sh_degree=1)
+
+
+def test_a_quaternion_without_length_is_refused() -> None:
+    scene = [torch.zeros(3, 3), torch.ones(3, 4), torch.full((3, 3), 0.1), torch.full((3,), 0.5), torch.ones(3, 3)]
+    scene[1][1] = 0
+    cameras = look_at_origin([0.0], [0.0], size_px=16)
+    with pytest.raises(InputError, match="quats of non-zero length, Gaussian 1 of 3"):
+        rasterize(*scene, cameras.T_camera_world, cameras.K_px, 16, 16)
+
+
+@pytest.mark.parametrize("degree", [0, 2])
+def test_variables_of_a_fit_give_what_activated_ones_give(degree: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    raw = [torch.randn(200, *tail, generator=generator) for tail in ((3,), (4,), (3,), (), (3,), (15, 3))]
+    raw[0], raw[2] = 0.3 * raw[0], 0.5 * raw[2] - 3.5
+    cameras = look_at_origin([0.4], [0.2], size_px=40)
+    lens = (cameras.T_camera_world, cameras.K_px, 40, 40)
+    results = []
+    for backend in ("cpu", "reference"):
+        variables = [v.to(torch.float32 if backend == "cpu" else torch.float64).requires_grad_() for v in raw]
+        picture, alpha, _ = rasterize_splats(*variables, *lens, sh_degree=degree, backend=backend)
+        gradient = torch.autograd.grad(picture.square().sum() + alpha.sum(), variables)
+        results.append([picture, alpha, *gradient])
+    for ours, right in zip(*results):
+        assert float((ours - right).detach().norm()) <= 1e-3 * float(right.detach().norm())
+    assert float(results[0][-1][:, (degree + 1) ** 2 - 1 :].abs().max()) == 0
+
+
+def test_two_pictures_at_a_time_do_not_disturb_each_other() -> None:
+    generator = torch.Generator().manual_seed(1)
+    cameras = look_at_origin([0.1, 2.2], [0.0, 0.3], size_px=64)
+    variables = [0.3 * torch.randn(400, 3, generator=generator), torch.randn(400, 4, generator=generator)]
+    variables += [torch.full((400, 3), 0.03), torch.full((400,), 0.6), torch.rand(400, 3, generator=generator)]
+    variables = [v.requires_grad_() for v in variables]
+
+    def picture(view: int) -> Tensor:
+        return rasterize(*variables, cameras[view].T_camera_world, cameras[view].K_px, 64, 64)[0]
+
+    apart = [torch.autograd.grad(picture(view).square().sum(), variables) for view in (0, 1)]
+    first, second = picture(0), picture(1)
+    kept = first.detach().clone()
+    together = [torch.autograd.grad(p.square().sum(), variables) for p in (first, second)]
+    assert torch.equal(first, kept)
+    for a, b in zip(apart, together):
+        assert all(torch.equal(x, y) for x, y in zip(a, b))
+
+
+def test_cuda_or_cpu_falls_back_without_a_device() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a machine without CUDA shows the fallback")
+    cameras = look_at_origin([0.0], [0.0], size_px=16)
+    scene = (torch.zeros(1, 3), torch.ones(1, 4), torch.full((1, 3), 0.1), torch.full((1,), 0.5), torch.ones(1, 3))
+    arguments = (*scene, cameras.T_camera_world, cameras.K_px, 16, 16)
+    fallback, alone = (rasterize(*arguments, backend=backend)[0] for backend in ("cuda-or-cpu", "cpu"))
+    assert torch.equal(fallback, alone)
+    with pytest.raises(InputError, match="No CUDA device"):
+        rasterize(*arguments, backend="cuda")
+
+
+def test_bits_of_a_whole_step_repeat_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dp360.reconstruction.losses import LossConfig, training_loss
+
+    monkeypatch.setattr(numba_pool, "SMALL_WORK", 0)
+    generator = torch.Generator().manual_seed(2)
+    raw = [torch.randn(900, *tail, generator=generator) for tail in ((3,), (4,), (3,), (), (3,), (3, 3))]
+    raw[0], raw[2] = 0.25 * raw[0], 0.5 * raw[2] - 3.5
+    cameras = look_at_origin([0.4], [0.2], size_px=150)
+    target = torch.rand(150, 150, 4, generator=generator)
+    threads, runs = numba.get_num_threads(), []
+    try:
+        for count in (1, threads, threads, 1):
+            numba.set_num_threads(count)
+            variables = [v.clone().requires_grad_() for v in raw]
+            rgb, alpha, _ = rasterize_splats(*variables, cameras.T_camera_world, cameras.K_px, 150, 150, sh_degree=1)
+            shown = (rgb[0], alpha[0, ..., 0], target[..., :3], target[..., 3])
+            loss = training_loss(*shown, variables[2], variables[3], LossConfig())
+            runs.append([loss, *torch.autograd.grad(loss, variables)])
+    finally:
+        numba.set_num_threads(threads)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other))
