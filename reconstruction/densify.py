@@ -50,6 +50,10 @@ class DensifyConfig:
     """Longest standard deviation allowed, world units (0.05 is 3 cm)."""
     max_needle_ratio: float = 8.0
     """Longest axis divided by the middle one that is allowed at most."""
+    hull_margin: float = 0.012
+    """Gaussians whose centre stands further outside the silhouettes are dropped, picture widths; below 0 none are."""
+    hull_outside_share: float = 0.06
+    """Share of the views that may show nothing where a Gaussian stands before it is dropped."""
 
     def is_due(self, step: int, iterations: int) -> bool:
         """Whether the set changes after iteration `step` of `iterations`."""
@@ -95,13 +99,17 @@ def densify(
     state: DensifyState,
     config: DensifyConfig,
     generator: torch.Generator,
+    *,
+    outside: Bool[Tensor, " n"] | None = None,
 ) -> DensifyState:
-    """Drop what is transparent, double what pulls hardest, up to the cap.
+    """Drop what is transparent or `outside`, double what pulls hardest, up to the cap.
 
     Returns:
         Fresh sums for the new set.
     """
     opaque = params["opacities"].flatten().sigmoid() >= config.prune_opacity
+    if outside is not None:
+        opaque &= ~outside
     pull = torch.where(opaque, state.gradient_sum / state.seen_count.clamp_min(1), 0)
     room = max(0, config.max_count - int(opaque.sum()))
     grow = pull > config.grow_gradient
@@ -112,6 +120,15 @@ def densify(
     large = params["scales"].max(dim=-1).values.exp() > config.split_above_scale
     _rebuild(params, optimizers, opaque & ~(grow & large), grow & ~large, grow & large, generator)
     return DensifyState.zeros(params["means"].shape[0], params["means"].device)
+
+
+@torch.no_grad()
+def keep_only(params: Parameters, optimizers: Optimizers, kept: Bool[Tensor, " n"]) -> None:
+    """Drop all Gaussians but those in `kept`, with their optimizers' moments."""
+    if bool(kept.all()):
+        return
+    for name in list(params):
+        _replace(params, optimizers, name, params[name].data[kept], lambda old: old[kept])
 
 
 def _rebuild(

@@ -15,10 +15,12 @@ from typing_extensions import assert_never
 from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
 
-from .densify import DensifyConfig, DensifyState, Optimizers, Parameters, accumulate, densify, limit_shapes
+from .densify import DensifyConfig, DensifyState, Optimizers, Parameters, accumulate, densify, keep_only, limit_shapes
+from .hull import Silhouettes
 from .losses import LossConfig, training_loss
 from .photometric_cpu import over_background
 from .rasterize import Backend, RasterizeMode, rasterize_splats
+from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
 
 
@@ -77,6 +79,8 @@ class SplatFitConfig:
     """Step sizes."""
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     """How the set of Gaussians changes and what shapes are allowed."""
+    robust: RobustConfig = field(default_factory=RobustConfig)
+    """What is made of views that do not agree."""
 
     def active_sh_degree(self, step: int) -> int:
         """Degree of harmonics in use at iteration `step`."""
@@ -220,6 +224,13 @@ def background_colour(kind: Literal["random", "white"], generator: torch.Generat
     assert_never(kind)
 
 
+def shifted_principal(K_px: Float[Tensor, "c 3 3"], shift_px: Float[Tensor, " 2"]) -> Float[Tensor, "c 3 3"]:
+    """Intrinsics of cameras whose pictures lie `shift_px` to the right and below."""
+    K_px = K_px.clone()
+    K_px[:, :2, 2] += shift_px
+    return K_px
+
+
 def fit_splats(
     views: ViewSet,
     config: SplatFitConfig,
@@ -251,6 +262,8 @@ def fit_splats(
     optimizers = make_optimizers(params, config.learning_rates)
     state = DensifyState.zeros(params["means"].shape[0], device)
     schedule = view_schedule(views.confidence, config.iterations, generator)
+    agreement = ViewAgreement(views.confidence, config.robust).to(device)
+    silhouettes = Silhouettes(views.alpha_unit, views.cameras)
     scale, pictures, cameras = 0.0, torch.empty(0), views.cameras
 
     for step in track(range(config.iterations), total=float(config.iterations), description="Fitting splats"):
@@ -261,12 +274,13 @@ def fit_splats(
         set_learning_rates(optimizers, config.learning_rates, step / config.iterations)
         view = int(schedule[step])
         background = background_colour(config.background, generator).to(device)
-        target = pictures[view].to(device)
+        target = agreement.corrected(pictures[view].to(device), view)
+        K_px = shifted_principal(cameras[view].K_px, agreement.shift_px(view, cameras.width))
 
         rendered, alpha, info = render_parameters(
             params,
             cameras[view].T_camera_world.to(device),
-            cameras[view].K_px.to(device),
+            K_px.to(device),
             cameras.width,
             cameras.height,
             sh_degree=config.active_sh_degree(step),
@@ -275,13 +289,17 @@ def fit_splats(
             eps2d=config.eps2d(step),
         )
         info["means2d"].retain_grad()
+        rgb, alpha, weights = rendered.squeeze(0), alpha.squeeze(0), None
+        if config.robust.starts(step, config.iterations):
+            weights = agreement.measure(view, rgb.detach(), alpha.detach(), background, target)
         loss = training_loss(
-            rendered.squeeze(0),
-            alpha.squeeze(0),
+            rgb,
+            alpha,
             *over_background(target, background),
             params["scales"],
             params["opacities"],
             config.losses,
+            weights=weights,
         )
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
@@ -291,8 +309,13 @@ def fit_splats(
             optimizer.step()
         limit_shapes(params, config.densify)
         if config.densify.is_due(step, config.iterations):
-            state = densify(params, optimizers, state, config.densify, generator)
+            outside = silhouettes.outside(params["means"], config.densify, agreement.trust)
+            state = densify(params, optimizers, state, config.densify, generator, outside=outside)
+        if config.robust.is_trust_due(step, config.iterations):
+            confidence = views.confidence * agreement.update_trust()
+            schedule[step + 1 :] = view_schedule(confidence, config.iterations - step - 1, generator)
         if on_iteration is not None:
             on_iteration(step, float(loss.detach()), params)
 
+    keep_only(params, optimizers, ~silhouettes.outside(params["means"], config.densify, agreement.trust))
     return splats_from_parameters(params)

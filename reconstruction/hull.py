@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dp360.generation import Cameras, PointCloud
 
+from .densify import DensifyConfig
 from .rasterize.reference import rotation_from_quaternion
 from .splats import Splats
 
@@ -81,6 +82,34 @@ def outside_hull(
     return outside > outside_share * seen
 
 
+class Silhouettes:
+    """The views' alphas, small, as a bound on where Gaussians may stand."""
+
+    def __init__(self, alpha_unit: Float[Tensor, "n h w"], cameras: Cameras, *, size_px: int = 256) -> None:
+        """Keep alphas of at most `size_px` on a side."""
+        step = max(1, round(max(alpha_unit.shape[1:]) / size_px))
+        size = [max(1, length // step) for length in alpha_unit.shape[1:]]
+        self.alpha_unit = F.adaptive_avg_pool2d(alpha_unit[:, None].cpu(), size)[:, 0]
+        self.cameras = cameras
+
+    @torch.no_grad()
+    def outside(
+        self, means_world: Float[Tensor, "n 3"], config: DensifyConfig, trust: Float[Tensor, " v"]
+    ) -> Bool[Tensor, " n"]:
+        """Which Gaussians' centres stand outside the visual hull, as far as trusted views tell."""
+        if not config.hull_margin >= 0:
+            return torch.zeros(len(means_world), dtype=torch.bool, device=means_world.device)
+        margin_px = round(config.hull_margin * self.alpha_unit.shape[2])
+        return outside_hull(
+            means_world,
+            self.alpha_unit,
+            self.cameras,
+            margin_px=margin_px,
+            trust=trust.cpu(),
+            outside_share=config.hull_outside_share,
+        ).to(means_world.device)
+
+
 def share_outside_hull(
     splats: Splats, rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras, *, margin_px: int = 2
 ) -> float:
@@ -144,6 +173,7 @@ def hull_points(
         solid, side = solid.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2), 2 * side
         # Deep cells stay inside whatever finer ones would say; those near empty ones are looked at again.
         todo = (solid > 0) & _dilated(solid == 0, 3, dims=(0, 1, 2))
+    solid = _largest_piece(solid)
     smooth = F.avg_pool3d(solid[None], 3, stride=1, padding=1)[0]
     padded = F.pad(F.avg_pool3d(smooth[None], 3, stride=1, padding=1), (1,) * 6, mode="replicate")[0]
     boundary = ((solid > 0) & (smooth < 1)).nonzero()
@@ -159,6 +189,17 @@ def hull_points(
     points = _cell_middles(boundary, side, half_side, centre)
     normals = F.normalize(-gradient + 1e-6 * F.normalize(points - centre, dim=-1), dim=-1)
     return PointCloud(points.float(), normals.float(), _colours(points, normals, rgba, cameras))
+
+
+def _largest_piece(solid: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
+    """The largest connected set of cells: what floats apart are corners that happen to be hidden in every view."""
+    from scipy.ndimage import label
+
+    pieces, count = label(solid.numpy() > 0)
+    if count < 2:
+        return solid
+    sizes = torch.bincount(torch.from_numpy(pieces).flatten())
+    return (torch.from_numpy(pieces) == int(sizes[1:].argmax()) + 1).float()
 
 
 def _dilated(mask: Bool[Tensor, "*n"], reach: int, *, dims: tuple[int, ...]) -> Bool[Tensor, "*n"]:

@@ -14,7 +14,7 @@ import json
 import os
 import resource
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +53,7 @@ class BenchmarkConfig:
     """Start points: the visual hull of the alphas, or coarse samples of the surface, 1% of a head off."""
     size_px: int = 256
     """Side of the pictures."""
-    fit: SplatFitConfig = SplatFitConfig()
+    fit: SplatFitConfig = field(default_factory=SplatFitConfig)
     """How to fit."""
     seed: int = 0
     """Seed of the fit and of the spoiled views."""

@@ -1,0 +1,201 @@
+"""Fitting pictures that do not quite agree: what each view is believed to have done to the head's picture.
+
+Generated views differ a little in place and colour, and now and then one shows something else altogether. For every
+view this keeps a gain per colour channel, a shift in the image plane, and trust. All of it is measured from the fit's
+own residuals whenever the view comes round, is drawn towards "nothing wrong", leaves the portrait alone, and is thrown
+away when the fit is done. Pixels where a view disagrees much more than is usual count less.
+
+Sources: exposure per view after Martin-Brualla et al., "NeRF in the Wild", 2021, Sec. 4.1; shifts by a Gauss-Newton
+step after Lucas and Kanade, "An Iterative Image Registration Technique", 1981; weights of patches after Sabour et al.,
+"RobustNeRF", 2023, Sec. 4, with a smooth fall (Geman and McClure, 1985) in place of a threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RobustConfig:
+    """How far views are corrected and doubted."""
+
+    enabled: bool = True
+    """Whether views are corrected and doubted at all."""
+    colour: bool = True
+    """Correct a gain per channel of every view."""
+    shift: bool = True
+    """Correct a shift of every view in the image plane."""
+    pixels: bool = True
+    """Weigh down patches that disagree much more than others."""
+    views: bool = True
+    """Weigh down, and at last leave out, views that disagree much more than others."""
+    start_fraction: float = 0.1
+    """Share of the iterations before anything is measured: the first renders are too rough."""
+    trust_fractions: tuple[float, ...] = (0.2, 0.3, 0.45, 0.6)
+    """Shares of the iterations after which the views to come are drawn anew, by confidence and trust."""
+    rate: float = 0.5
+    """How far a correction moves towards what was just measured, (0, 1]."""
+    keep: float = 0.98
+    """Corrections are multiplied by this at each visit: what nobody asks for fades."""
+    max_gain: float = 1.3
+    """Largest gain; the smallest is its inverse."""
+    max_shift: float = 0.015
+    """Largest shift along either axis, in picture widths."""
+    patch: int = 32
+    """Patches along the side of a picture."""
+    patch_tolerance: float = 3.0
+    """Residual of a patch, in units of what nine of ten patches stay below, at which its weight is a quarter."""
+    view_tolerance: float = 2.0
+    """Residual of a view, in units of the median view's, up to which it is fully trusted."""
+    least_trust: float = 0.15
+    """Views trusted less than this are left out."""
+
+    def starts(self, step: int, iterations: int) -> bool:
+        """Whether views are measured at iteration `step`."""
+        return self.enabled and step >= self.start_fraction * iterations
+
+    def is_trust_due(self, step: int, iterations: int) -> bool:
+        """Whether the views to come are drawn anew after iteration `step`."""
+        return self.enabled and self.views and step in {int(f * iterations) for f in self.trust_fractions}
+
+
+class ViewAgreement(torch.nn.Module):
+    """Gains, shifts and trust of every view; buffers, so that checkpoints carry them."""
+
+    log_gain: Float[Tensor, "n 3"]
+    shift: Float[Tensor, "n 2"]
+    residual: Float[Tensor, " n"]
+    trust: Float[Tensor, " n"]
+    patch_scale: Float[Tensor, ""]
+    anchored: Tensor
+
+    def __init__(self, confidence: Float[Tensor, " n"], config: RobustConfig) -> None:
+        """Nothing is wrong yet.
+
+        Args:
+            confidence: trust that the data set gives; a single view above all others is the portrait, which the rest
+                is corrected towards and which is never doubted.
+            config: settings.
+        """
+        super().__init__()
+        n = len(confidence)
+        self.config = config
+        top = confidence == confidence.max() if n else torch.zeros(0, dtype=torch.bool)
+        self.register_buffer("log_gain", torch.zeros(n, 3))
+        self.register_buffer("shift", torch.zeros(n, 2))
+        self.register_buffer("residual", torch.zeros(n))
+        self.register_buffer("trust", torch.ones(n))
+        self.register_buffer("patch_scale", torch.zeros(()))
+        self.register_buffer("anchored", top & (top.sum() == 1))
+
+    def shift_px(self, view: int, width: int) -> Float[Tensor, " 2"]:
+        """How far the view's picture lies off, pixels (x right, y down): add it to the principal point."""
+        return (self.shift[view] * width).cpu().double()
+
+    def corrected(self, premultiplied_rgba: Float[Tensor, "h w 4"], view: int) -> Float[Tensor, "h w 4"]:
+        """The view's picture with its gain taken out."""
+        if not self.config.enabled or not bool(self.log_gain[view].any()):
+            return premultiplied_rgba
+        gain = torch.cat([self.log_gain[view].exp(), self.log_gain.new_ones(1)])
+        return premultiplied_rgba / gain
+
+    @torch.no_grad()
+    def measure(
+        self,
+        view: int,
+        rgb: Float[Tensor, "h w 3"],
+        alpha: Float[Tensor, "h w"],
+        background_rgb_unit: Float[Tensor, " 3"],
+        target: Float[Tensor, "h w 4"],
+    ) -> Float[Tensor, "h w"] | None:
+        """Compare a render with the view's picture and move the view's corrections and residual.
+
+        Args:
+            view: which view.
+            rgb: render over the background, seen with the view's shift.
+            alpha: rendered opacity.
+            background_rgb_unit: what lies behind it.
+            target: the view's premultiplied picture, as `corrected` gives it.
+
+        Returns:
+            Weights of the pixels for this iteration's loss, None where all count the same.
+        """
+        config = self.config
+        render = torch.cat([rgb - (1 - alpha[..., None]) * background_rgb_unit, alpha[..., None]], dim=-1)
+        difference = target - render
+        error = difference.abs().mean(dim=-1)
+        share = float(target[..., 3].mean().clamp_min(1e-3))
+        residual = float(error.mean()) / share
+        before = float(self.residual[view])
+        self.residual[view] = residual if before == 0 else before + config.rate * (residual - before)
+        weights = self._pixel_weights(error, target[..., 3]) if config.pixels else None
+        if not bool(self.anchored[view]):
+            if config.colour:
+                self._move_gain(view, render, target, weights)
+            if config.shift:
+                self._move_shift(view, render, difference, weights)
+        return weights
+
+    def _move_gain(self, view: int, render: Tensor, target: Tensor, weights: Tensor | None) -> None:
+        """The ratio of sums over what both see as solid: shifted pictures do not lower it, as they would a slope."""
+        solid = ((render[..., 3] > 0.95) & (target[..., 3] > 0.95)).to(render)
+        solid = solid if weights is None else solid * weights
+        ours = torch.einsum("hw,hwc->c", solid, render[..., :3])
+        theirs = torch.einsum("hw,hwc->c", solid, target[..., :3])
+        # 0.2% of the picture in mid-grey that agrees: views that show next to nothing keep their colours.
+        grey = 0.001 * solid.numel()
+        step = ((theirs.clamp_min(0) + grey) / (ours.clamp_min(0) + grey)).log()
+        limit = torch.log(torch.tensor(self.config.max_gain)).item()
+        moved = self.config.keep * (self.log_gain[view] + self.config.rate * step)
+        self.log_gain[view] = moved.clamp(-limit, limit)
+
+    def _move_shift(self, view: int, render: Tensor, difference: Tensor, weights: Tensor | None) -> None:
+        """One Gauss-Newton step on grey and opacity."""
+        two = torch.stack([render[..., :3].mean(dim=-1), render[..., 3]])
+        error = torch.stack([difference[..., :3].mean(dim=-1), difference[..., 3]])[:, 1:-1, 1:-1].clamp(-0.3, 0.3)
+        along_x = 0.5 * (two[:, 1:-1, 2:] - two[:, 1:-1, :-2])
+        along_y = 0.5 * (two[:, 2:, 1:-1] - two[:, :-2, 1:-1])
+        weighted_x, weighted_y = along_x, along_y
+        if weights is not None:
+            weighted_x, weighted_y = along_x * weights[1:-1, 1:-1], along_y * weights[1:-1, 1:-1]
+        xx, xy, yy = (weighted_x * along_x).sum(), (weighted_x * along_y).sum(), (weighted_y * along_y).sum()
+        bx, by = -(weighted_x * error).sum(), -(weighted_y * error).sum()
+        # a picture that moves by d changes by -gradient . d; the ridge is worth a few pixels of edge
+        xx, yy = xx + 0.5, yy + 0.5
+        determinant = xx * yy - xy * xy
+        step_px = torch.stack([yy * bx - xy * by, xx * by - xy * bx]) / determinant
+        width = render.shape[1]
+        moved = self.config.keep * (self.shift[view] + self.config.rate * step_px.clamp(-1, 1) / width)
+        self.shift[view] = moved.clamp(-self.config.max_shift, self.config.max_shift)
+
+    def _pixel_weights(self, error: Tensor, target_alpha: Tensor) -> Tensor:
+        """Weights of patches by their mean residual."""
+        height, width = error.shape
+        side = max(1, width // self.config.patch)
+        both = torch.stack([error, target_alpha])[None]
+        patches = F.avg_pool2d(both, side, ceil_mode=True, count_include_pad=False)[0]
+        inside = patches[0][patches[1] > 0.1]
+        if inside.numel() > 0:
+            scale = torch.quantile(inside, 0.9)
+            known = float(self.patch_scale) > 0
+            self.patch_scale.copy_(self.patch_scale + 0.1 * (scale - self.patch_scale) if known else scale)
+        limit = self.config.patch_tolerance * self.patch_scale.clamp_min(1e-4)
+        weights = 1 / (1 + (patches[0] / limit) ** 2) ** 2
+        weights = weights.repeat_interleave(side, 0).repeat_interleave(side, 1)
+        return weights[:height, :width].contiguous()
+
+    @torch.no_grad()
+    def update_trust(self) -> Float[Tensor, " n"]:
+        """Doubt views whose residual is far above the median of those seen; returns trust, 0 for those left out."""
+        seen = self.residual > 0
+        if self.config.views and bool(seen.any()):
+            ratio = self.residual / self.residual[seen].median().clamp_min(1e-6)
+            trust = (self.config.view_tolerance / ratio.clamp_min(1e-6)).clamp_max(1) ** 3
+            trust = torch.where(trust < self.config.least_trust, torch.zeros_like(trust), trust)
+            self.trust.copy_(torch.where(seen & ~self.anchored, trust, torch.ones_like(trust)))
+        return self.trust.cpu()
