@@ -15,6 +15,7 @@ import tyro
 from typing_extensions import assert_never
 
 from .commands import (
+    BenchCommand,
     Command,
     ConvertCommand,
     DoctorCommand,
@@ -34,6 +35,7 @@ _Subcommand = (
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
     | Annotated[ConvertCommand, tyro.conf.subcommand("convert")]
     | Annotated[ImportReleaseCommand, tyro.conf.subcommand("import-release")]
+    | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
     | Annotated[ExampleCommand, tyro.conf.subcommand("example")]
     | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
 )
@@ -106,6 +108,12 @@ def _dispatch(command: Command) -> int:
             with progress_bars() as display:
                 files = import_release(command, track=display.track)
             _name_files(files)
+        case BenchCommand():
+            from .bench import bench
+
+            with progress_bars() as display:
+                report = bench(command, track=display.track)
+            print(report)
         case _:
             assert_never(command)
     return 0

@@ -191,6 +191,24 @@ class ImportReleaseCommand:
 
 
 @dataclass(frozen=True)
+class BenchCommand:
+    """Count and measure what making views costs on this machine; needs no weights."""
+
+    what: tyro.conf.Positional[Literal["diffusion"]]
+    """diffusion: operations, parameters, memory and time of the full-size networks, with random weights."""
+    views: int = 32
+    """Views on the level ring."""
+    size_px: int = 512
+    """Side of the views in pixels, a multiple of 64."""
+    steps: int = 50
+    """Denoising steps of the comparison with the release; the default sampler keeps its own number."""
+    device: Literal["auto", "cpu", "cuda", "meta"] = "auto"
+    """meta counts only; cpu times one clip and one step; auto measures on a GPU if there is one, and counts without."""
+    json: Path | None = None
+    """File for the same figures as JSON."""
+
+
+@dataclass(frozen=True)
 class ExampleCommand:
     """Write a real public-domain portrait to try things on; nothing is downloaded."""
 
@@ -213,6 +231,7 @@ Command = (
     | ExportCommand
     | ConvertCommand
     | ImportReleaseCommand
+    | BenchCommand
     | ExampleCommand
     | DoctorCommand
 )

@@ -29,7 +29,7 @@ def test_help_is_fast_and_names_every_subcommand():
     start = time.perf_counter()
     result = run("--help")
     assert result.returncode == 0
-    for name in ("run", "views", "fit", "export", "convert", "import-release", "example", "doctor"):
+    for name in ("run", "views", "fit", "export", "convert", "import-release", "bench", "example", "doctor"):
         assert name in result.stdout
     seconds = time.perf_counter() - start
     assert seconds < 10, f"{seconds:.1f} s: 0.5 s on an idle machine"

@@ -14,7 +14,7 @@ import torch
 import tyro
 from PIL import Image
 
-from dp360.configs import cli, weights
+from dp360.configs import bench, cli, weights
 from dp360.configs.commands import ConvertCommand, DiffusionOptions, ViewsCommand
 from dp360.configs.device import choose_device
 from dp360.configs.diffusion import open_weights, sampling_of
@@ -287,3 +287,30 @@ def test_imports_that_cannot_be_done(release, tmp_path, capsys):
     (tmp_path / "thesis" / "mine.txt").write_text("mine")
     assert "exists and is no data set" in refusal(capsys, *words, "ada", "--output", tmp_path / "thesis")
     assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["mine.txt"]
+
+
+def test_bench_counts_without_weights_or_a_gpu(tmp_path, capsys, monkeypatch):
+    asked = {}
+
+    class Report:
+        def to_text(self) -> str:
+            return "figures"
+
+        def to_json(self) -> str:
+            return "{}"
+
+    def cost_report(**options):
+        asked.update(options)
+        return Report()
+
+    monkeypatch.setattr(bench, "cost_report", cost_report)
+    words = ["bench", "diffusion", "--views", "8", "--device", "meta", "--json", str(tmp_path / "cost.json")]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out == "figures\n" and json.loads((tmp_path / "cost.json").read_text()) == {}
+    del asked["track"]
+    assert asked == {"views": 8, "size_px": 512, "steps": 50, "device": "meta"}
+
+
+def test_bench_refuses_a_size_that_the_networks_cannot_do(capsys):
+    line = refusal(capsys, "bench", "diffusion", "--size-px", "500", "--device", "meta")
+    assert "multiple of 64, got 500" in line
