@@ -1,0 +1,156 @@
+"""The text at the start of a .ply file: what its elements are, where they lie, and our comments.
+
+Own code: plyfile and open3d read whole files, trust the counts, and allocate before they compare them with the size.
+
+Source: Turk, "The PLY Polygon File Format", 1994, http://paulbourke.net/dataformats/ply/
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dp360.generation import InputError, Provenance
+
+from .provenance import provenance_from_json, provenance_to_json
+from .splat_file_frame import FileNote, UpAxis, positive_factor
+
+_COMMENT_CHARACTERS = 160
+"""Longest piece of provenance per comment: the reader inside open3d refuses lines of 1024 characters."""
+_HEADER_BYTES_MAX = 1 << 18
+"""Headers end within this many bytes; a file without an end is refused before it is searched through."""
+_NUMPY_TYPES = {
+    **dict.fromkeys(("char", "int8"), "<i1"),
+    **dict.fromkeys(("uchar", "uint8"), "<u1"),
+    **dict.fromkeys(("short", "int16"), "<i2"),
+    **dict.fromkeys(("ushort", "uint16"), "<u2"),
+    **dict.fromkeys(("int", "int32"), "<i4"),
+    **dict.fromkeys(("uint", "uint32"), "<u4"),
+    **dict.fromkeys(("float", "float32"), "<f4"),
+    **dict.fromkeys(("double", "float64"), "<f8"),
+}
+
+
+@dataclass(frozen=True)
+class PlyElement:
+    """One table of a .ply file."""
+
+    name: str
+    count: int
+    """Number of rows, checked against the size of the file."""
+    properties: list[tuple[str, str]]
+    """Name and numpy type of each property, in the order of the file."""
+    offset: int
+    """First byte of the table."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the properties."""
+        return [name for name, _ in self.properties]
+
+    def rows(self, data: bytes) -> np.ndarray:
+        """A view of the table as a structured array."""
+        return np.frombuffer(data, dtype=np.dtype(self.properties), count=self.count, offset=self.offset)
+
+
+@dataclass(frozen=True)
+class PlyHeader:
+    """What the text before the numbers says."""
+
+    elements: list[PlyElement]
+    """The tables in front of the first one with lists, in the order of the file."""
+    note: FileNote
+    """Unit and axes from our comments; its provenance is parsed apart, since a damaged one still leaves splats."""
+    provenance_json: str
+    """Empty where none is written."""
+
+    def provenance(self) -> Provenance | None:
+        """The origin in the comments, or None in another program's file.
+
+        Raises:
+            InputError: the comments are damaged.
+        """
+        return provenance_from_json(self.provenance_json) if self.provenance_json else None
+
+
+def our_comments(provenance: Provenance, metres_per_unit: float, up_axis: UpAxis) -> list[str]:
+    """Header lines that tell people and `read_header` where a file comes from, its unit and its axes."""
+    text = provenance_to_json(provenance)
+    pieces = (text[i : i + _COMMENT_CHARACTERS] for i in range(0, len(text), _COMMENT_CHARACTERS))
+    return [
+        f"comment {_one_line(provenance.statement)}",
+        f"comment dp360.metres_per_unit {metres_per_unit!r}",
+        f"comment dp360.up_axis {up_axis}",
+        *(f"comment dp360.provenance {piece}" for piece in pieces),
+    ]
+
+
+def read_header(data: bytes) -> PlyHeader:
+    """Parse and check the header; nothing is allocated from its numbers before they fit the size of the file.
+
+    Raises:
+        InputError: not a binary little-endian .ply, or its header is damaged or promises more than follows.
+    """
+    if data[:4] not in (b"ply\n", b"ply\r"):
+        raise InputError(f"Cannot read splats: expected a .ply file (first line 'ply'), got {data[:16]!r}")
+    end = re.compile(rb"\nend_header\r?\n").search(data, 0, _HEADER_BYTES_MAX)
+    if end is None:
+        raise InputError("Cannot read splats: this .ply has no line 'end_header'; the file is cut off or damaged")
+    lines = data[: end.start()].decode("ascii", errors="replace").splitlines()[1:]
+    if "format binary_little_endian 1.0" not in lines:
+        raise InputError(
+            "Cannot read splats: expected a .ply with 'format binary_little_endian 1.0'; convert text or big endian "
+            "files first"
+        )
+    tables: list[PlyElement] = []
+    first_with_lists: int | None = None
+    metres_per_unit, provenance = 1.0, ""
+    up_axis: UpAxis = "+y"
+    position = end.end()
+    for line in lines:
+        match line.split():
+            case ["element", name, number] if _is_count(number) and name not in {t.name for t in tables}:
+                tables.append(PlyElement(name, int(number), [], 0))
+            case ["element", *rest]:
+                name = rest[0][:40] if rest else "NAME"
+                raise InputError(f"Cannot read splats: expected one 'element {name} COUNT', got {line[:60]!r}")
+            case ["property", "list", *_] if len(tables) > 1:
+                first_with_lists = len(tables) - 1 if first_with_lists is None else first_with_lists
+            case ["property", kind, name] if tables:
+                properties = tables[-1].properties
+                if kind not in _NUMPY_TYPES or name in dict(properties):
+                    raise InputError(f"Cannot read splats: expected one number per property, got {line[:80]!r}")
+                properties.append((name, _NUMPY_TYPES[kind]))
+            case ["property", *_]:
+                raise InputError(f"Cannot read splats: expected one number per property, got {line[:80]!r}")
+            case ["comment", "dp360.metres_per_unit", number]:
+                metres_per_unit = positive_factor(number)
+            case ["comment", "dp360.up_axis", "-y"]:
+                up_axis = "-y"
+            case ["comment", "dp360.provenance", *_]:
+                provenance += line.removeprefix("comment dp360.provenance ")
+    elements = []
+    for table in tables[:first_with_lists]:  # where tables behind lists begin is not known
+        expected = table.count * (np.dtype(table.properties).itemsize if table.properties else 0)
+        got = len(data) - position
+        if got < expected or (got > expected and len(tables) == 1):
+            kind = "vertices" if table.name == "vertex" else f"rows of {table.name}"
+            raise InputError(
+                f"Cannot read splats: the header of this .ply promises {table.count} {kind} ({expected} bytes), but "
+                f"{got} bytes follow; the file is cut off or damaged"
+            )
+        elements.append(replace(table, offset=position))
+        position += expected
+    return PlyHeader(elements, FileNote(None, metres_per_unit, up_axis), provenance)
+
+
+def _is_count(number: str) -> bool:
+    """Whether a word is a whole number that is not negative and not absurdly long."""
+    return number.isdigit() and len(number) <= 18
+
+
+def _one_line(text: str) -> str:
+    """Printable ASCII without line breaks, short enough for every reader."""
+    return " ".join(text.split()).encode("ascii", errors="replace").decode("ascii")[:_COMMENT_CHARACTERS]

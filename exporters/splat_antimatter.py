@@ -1,0 +1,105 @@
+"""Gaussian splats as `.splat`: 32 bytes each, no header, what the first viewers on the web read.
+
+Layout per Gaussian: 3 float32 position, 3 float32 linear scale, RGBA in 4 bytes, quaternion w, x, y, z in 4 bytes as
+128 + 128 q; the most important Gaussians come first, so that a viewer may show a file that is still arriving.
+
+What the format leaves behind: harmonics above the constant one (a Gaussian keeps the colour that it shows straight
+outwards from the head, where cameras are), and everything about the file itself: there is no place for provenance,
+unit or axes. Keep the .ply beside it.
+
+Own code: the format is one array, and the known writers (gsplat's `export_splats`, splat-transform) keep the constant
+harmonic only.
+
+Source: https://github.com/antimatter15/splat (convert.py of the viewer by Kevin Kwok, 2023).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from dp360.generation import InputError, Provenance
+from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.reconstruction.spherical_harmonics import sh_basis
+from dp360.reconstruction.splats import Splats
+
+from .splat_file_frame import FileNote, SplatArrays, UpAxis, arrays_for_file, splats_from_file
+from .splat_packing import dc_from_rgb, logits_from_bytes, rgb_from_dc, sigmoid, to_bytes, unit_quats
+
+_ROW = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
+
+
+def encode(
+    splats: Splats,
+    provenance: Provenance,
+    *,
+    metres_per_unit: float = METRES_PER_UNIT,
+    up_axis: UpAxis = "+y",
+) -> bytes:
+    """A complete .splat file.
+
+    Args:
+        splats: Gaussians in world units.
+        provenance: accepted like everywhere, but not written: the format has no place for it.
+        metres_per_unit: positive factor on lengths.
+        up_axis: which way the crown points in the file; the face looks to +z either way.
+
+    Raises:
+        ValueError: a number is not finite, or the factor is not positive.
+    """
+    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_antimatter.encode")
+    opacity, scale = sigmoid(arrays.opacity_logits), np.exp(arrays.log_scales.astype(np.float64))
+    rows = np.empty(len(arrays), dtype=_ROW)
+    rows["position"] = arrays.means
+    rows["scale"] = np.clip(scale, 1e-30, 1e30)
+    rows["rgba"] = to_bytes(np.concatenate([_rgb_outwards(arrays), opacity[:, None]], axis=1))
+    rows["quat"] = np.clip(np.rint(unit_quats(arrays.quats_wxyz) * 128 + 128), 0, 255)
+    importance = opacity * scale.prod(axis=1)
+    return rows[np.argsort(-importance, kind="stable")].tobytes()
+
+
+def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y") -> Splats:
+    """Gaussians in world units out of a .splat, ours or another program's; harmonics of degree 0.
+
+    Args:
+        data: the file.
+        metres_per_unit: factor on lengths to take back, which the file itself cannot name; 1 takes them as they are.
+        up_axis: which way the crown points in the file.
+
+    Raises:
+        InputError: empty, not a multiple of 32 bytes, a number is not finite, or a scale is not positive.
+    """
+    if not data or len(data) % _ROW.itemsize:
+        raise InputError(
+            f"Cannot read splats from this .splat: expected {_ROW.itemsize} bytes per Gaussian, got {len(data)} bytes; "
+            "the file is empty, cut off or of another kind"
+        )
+    rows = np.frombuffer(data, dtype=_ROW)
+    scale = rows["scale"]
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise InputError(
+            "Cannot read splats from this .splat: expected positive finite scales; the file is damaged or of another "
+            "kind"
+        )
+    quats = (rows["quat"].astype(np.float32) - 128) / 128
+    arrays = SplatArrays(
+        means=rows["position"].astype(np.float32),
+        log_scales=np.log(scale.astype(np.float64)).astype(np.float32),
+        quats_wxyz=quats,
+        opacity_logits=logits_from_bytes(rows["rgba"][:, 3]),
+        sh0=dc_from_rgb(rows["rgba"][:, :3].astype(np.float32) / 255),
+        sh_rest=np.zeros((len(rows), 0, 3), dtype=np.float32),
+    )
+    return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis), what="this .splat")
+
+
+def _rgb_outwards(arrays: SplatArrays) -> Float[np.ndarray, "n 3"]:
+    """The colour of each Gaussian for a camera straight outwards of it, seen from the middle of the head."""
+    colour = rgb_from_dc(arrays.sh0)
+    if not arrays.sh_degree:
+        return colour
+    length = np.linalg.norm(arrays.means.astype(np.float64), axis=1, keepdims=True)
+    towards = -arrays.means / np.maximum(length, 1e-12)  # from the camera to the Gaussian
+    basis = sh_basis(arrays.sh_degree, torch.from_numpy(towards.astype(np.float32))).numpy()[:, 1:]
+    return colour + np.einsum("nk,nkc->nc", basis, arrays.sh_rest).astype(np.float32)

@@ -1,0 +1,235 @@
+"""Gaussian splats as PlayCanvas' compressed .ply: about a fifth of a 3DGS .ply, read by SuperSplat and PlayCanvas.
+
+Layout: element `chunk` with one row of float32 bounds (positions, log-scales, colours) per 256 Gaussians; element
+`vertex` with four uint32 per Gaussian: position 11-10-11 bits and log-scale 11-10-11 bits between the bounds of its
+chunk, rotation 2-10-10-10 (largest component of w, x, y, z left out), colour 8-8-8 between the bounds and opacity 8;
+optionally element `sh` with one uint8 per harmonic above the constant one, from -4 to 4, channel by channel.
+Gaussians are ordered along a curve, so that a chunk is small and its steps are fine.
+
+Own code: gsply and gsplat write the same layout, but to files, without comments, and cut harmonics and levels down
+where this module rounds to the nearest; gsply is the second reader in the tests.
+
+Source: https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/ply/#compressed-ply and the reader in
+https://github.com/playcanvas/splat-transform (src/lib/readers/decompress-ply.ts).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt8, UInt32
+
+from dp360.generation import InputError, Provenance
+from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.reconstruction.splats import Splats
+
+from .ply_header import PlyElement, our_comments, read_header
+from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, splats_from_file
+from .splat_packing import (
+    dc_from_rgb,
+    logits_from_bytes,
+    morton_order,
+    quats_from_smallest_three,
+    rgb_from_dc,
+    sigmoid,
+    smallest_three,
+    to_bytes,
+)
+
+_CHUNK = 256
+_LOG_SCALE_LIMIT = 20.0
+_SH_RANGE = 8.0
+"""Harmonics reach from minus half of this to plus half of it."""
+_SH_VALUES = np.concatenate([[-0.5], (np.arange(1, 255) + 0.5) / 256 - 0.5, [0.5]]) * _SH_RANGE
+"""What readers make of each byte: the two ends stand for the limits, the others for the middle of their step."""
+_REST_PROPERTIES = (9, 24, 45)
+_CHUNK_NAMES = tuple(
+    f"{bound}_{name}"
+    for group in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b"))
+    for bound in ("min", "max")
+    for name in group
+)
+_VERTEX_NAMES = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+
+
+def encode(
+    splats: Splats,
+    provenance: Provenance,
+    *,
+    metres_per_unit: float = METRES_PER_UNIT,
+    up_axis: UpAxis = "+y",
+) -> bytes:
+    """A complete .compressed.ply file.
+
+    Args:
+        splats: Gaussians in world units.
+        provenance: origin, written as comments.
+        metres_per_unit: positive factor on lengths.
+        up_axis: which way the crown points in the file; the face looks to +z either way.
+
+    Raises:
+        ValueError: a number is not finite, or the factor is not positive.
+    """
+    arrays = arrays_for_file(
+        splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_compressed_ply.encode"
+    )
+    arrays = arrays.reordered(morton_order(arrays.means))
+    n = len(arrays)
+    chunk_of = np.arange(n) // _CHUNK
+    chunks, steps = [], []
+    for values in (
+        arrays.means,
+        np.clip(arrays.log_scales, -_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT),
+        rgb_from_dc(arrays.sh0),
+    ):
+        low, high = _bounds(values)
+        chunks += [low, high]
+        steps.append((values - low[chunk_of]) / np.maximum(high - low, 1e-12)[chunk_of])
+    vertices = np.empty((n, 4), dtype="<u4")
+    vertices[:, 0], vertices[:, 2] = _pack_11_10_11(steps[0]), _pack_11_10_11(steps[1])
+    vertices[:, 1] = _pack_rotation(arrays.quats_wxyz)
+    rgba = to_bytes(np.concatenate([steps[2], sigmoid(arrays.opacity_logits)[:, None]], axis=1)).astype(np.uint32)
+    vertices[:, 3] = rgba[:, 0] << 24 | rgba[:, 1] << 16 | rgba[:, 2] << 8 | rgba[:, 3]
+    body = [np.concatenate(chunks, axis=1).astype("<f4").tobytes(), vertices.tobytes()]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        *our_comments(provenance, metres_per_unit, up_axis),
+        f"element chunk {-(-n // _CHUNK)}",
+        *(f"property float {name}" for name in _CHUNK_NAMES),
+        f"element vertex {n}",
+        *(f"property uint {name}" for name in _VERTEX_NAMES),
+    ]
+    rest_count = 3 * arrays.sh_rest.shape[1]
+    if rest_count:
+        header += [f"element sh {n}", *(f"property uchar f_rest_{i}" for i in range(rest_count))]
+        body.append(_sh_bytes(arrays.sh_rest.transpose(0, 2, 1).reshape(n, rest_count)).tobytes())
+    return ("\n".join([*header, "end_header"]) + "\n").encode("ascii") + b"".join(body)
+
+
+def decode(data: bytes) -> Splats:
+    """Gaussians in world units out of a compressed .ply, ours or another program's; the order is the file's.
+
+    Raises:
+        InputError: not such a file, an element or property is missing, the size does not fit the header, or a number
+            is not finite.
+    """
+    header = read_header(data)
+    tables = {element.name: element for element in header.elements}
+    vertices, chunk = (
+        _element(tables, "vertex", _VERTEX_NAMES, "<u4"),
+        _element(tables, "chunk", _CHUNK_NAMES[:12], "<f4"),
+    )
+    n = vertices.count
+    if chunk.count != -(-n // _CHUNK):
+        raise InputError(
+            f"Cannot read splats from this compressed .ply: expected {-(-n // _CHUNK)} chunks for {n} Gaussians, got "
+            f"{chunk.count}; the file is damaged"
+        )
+    packed, bounds = vertices.rows(data), chunk.rows(data)
+    chunk_of = np.arange(n) // _CHUNK
+
+    def between(names: tuple[str, ...], unit: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        low, high = (np.stack([bounds[name] for name in part], axis=1)[chunk_of] for part in (names[:3], names[3:]))
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are refused later
+            return (low * (1 - unit) + high * unit).astype(np.float32)
+
+    rgba = packed["packed_color"][:, None] >> np.array([24, 16, 8, 0], dtype=np.uint32) & np.uint32(255)
+    rgb = rgba[:, :3].astype(np.float32) / 255
+    if set(_CHUNK_NAMES[12:]) <= set(chunk.names):  # early files have colours between 0 and 1
+        rgb = between(_CHUNK_NAMES[12:], rgb)
+    arrays = SplatArrays(
+        means=between(_CHUNK_NAMES[:6], _unpack_11_10_11(packed["packed_position"])),
+        log_scales=between(_CHUNK_NAMES[6:12], _unpack_11_10_11(packed["packed_scale"])),
+        quats_wxyz=_unpack_rotation(packed["packed_rotation"]),
+        opacity_logits=logits_from_bytes(rgba[:, 3].astype(np.uint8)),
+        sh0=dc_from_rgb(rgb),
+        sh_rest=_read_rest(tables.get("sh"), n, data),
+    )
+    return splats_from_file(arrays, header.note, what="this compressed .ply")
+
+
+def decode_provenance(data: bytes) -> Provenance | None:
+    """The origin that `encode` wrote into the comments, or None in another program's file.
+
+    Raises:
+        InputError: not a .ply file, or its comments are damaged.
+    """
+    return read_header(data).provenance()
+
+
+def is_compressed(data: bytes) -> bool:
+    """Whether a .ply is of this kind rather than a plain 3DGS one, told by its header.
+
+    Raises:
+        InputError: not a .ply file.
+    """
+    return any(element.name == "chunk" for element in read_header(data).elements)
+
+
+def _element(tables: dict[str, PlyElement], name: str, properties: tuple[str, ...], kind: str) -> PlyElement:
+    """An element that has the properties, each of numpy type `kind`."""
+    element = tables.get(name)
+    missing = [p for p in properties if element is None or (p, kind) not in element.properties]
+    if element is None or missing:
+        raise InputError(
+            f"Cannot read splats from this compressed .ply: its element {name} lacks {', '.join(missing)}; a point "
+            "cloud or mesh is no Gaussian splat file"
+        )
+    return element
+
+
+def _bounds(values: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "c 3"], Float[np.ndarray, "c 3"]]:
+    """Least and greatest values of each chunk."""
+    starts = np.arange(0, len(values), _CHUNK)
+    if not len(starts):
+        return values, values
+    return np.minimum.reduceat(values, starts, axis=0), np.maximum.reduceat(values, starts, axis=0)
+
+
+def _pack_11_10_11(unit: Float[np.ndarray, "n 3"]) -> UInt32[np.ndarray, " n"]:
+    """Three numbers in [0, 1] as one of 32 bits."""
+    x, y, z = (np.rint(np.clip(unit[:, i], 0, 1) * m).astype(np.uint32) for i, m in enumerate((2047, 1023, 2047)))
+    return x << 21 | y << 11 | z
+
+
+def _unpack_11_10_11(packed: UInt32[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
+    """Inverse of `_pack_11_10_11`."""
+    parts = [(packed >> 21) / 2047, (packed >> 11 & 1023) / 1023, (packed & 2047) / 2047]
+    return np.stack(parts, axis=1).astype(np.float32)
+
+
+def _pack_rotation(quats_wxyz: Float[np.ndarray, "n 4"]) -> UInt32[np.ndarray, " n"]:
+    """Index of the largest component in the upper two bits, the others in ten bits each."""
+    index, three = smallest_three(quats_wxyz)
+    a, b, c = (np.rint((three[:, i] * 0.5 + 0.5) * 1023).astype(np.uint32) for i in range(3))
+    return index.astype(np.uint32) << 30 | a << 20 | b << 10 | c
+
+
+def _unpack_rotation(packed: UInt32[np.ndarray, " n"]) -> Float[np.ndarray, "n 4"]:
+    """Inverse of `_pack_rotation`."""
+    three = np.stack([packed >> shift & 1023 for shift in (20, 10, 0)], axis=1).astype(np.float32) / 1023
+    return quats_from_smallest_three((packed >> 30).astype(np.int64), three * 2 - 1)
+
+
+def _sh_bytes(rest: Float[np.ndarray, "n r"]) -> UInt8[np.ndarray, "n r"]:
+    """The byte whose value in `_SH_VALUES` is nearest."""
+    return np.searchsorted(0.5 * (_SH_VALUES[1:] + _SH_VALUES[:-1]), rest).astype(np.uint8)
+
+
+def _read_rest(element: PlyElement | None, count: int, data: bytes) -> Float[np.ndarray, "n k 3"]:
+    """Harmonics above the constant one; none where the element is missing."""
+    if element is None:
+        return np.zeros((count, 0, 3), dtype=np.float32)
+    names = [f"f_rest_{i}" for i in range(len(element.names))]
+    if (
+        element.count != count
+        or len(names) not in _REST_PROPERTIES
+        or set(element.properties) != {(n, "<u1") for n in names}
+    ):
+        raise InputError(
+            f"Cannot read splats from this compressed .ply: expected {count} rows of 9, 24 or 45 bytes f_rest_0.. in "
+            f"element sh, got {element.count} of {len(names)} properties"
+        )
+    rows = element.rows(data)
+    table = np.stack([rows[name] for name in names], axis=1).reshape(count, 3, len(names) // 3)
+    return _SH_VALUES.astype(np.float32)[table.transpose(0, 2, 1)]
