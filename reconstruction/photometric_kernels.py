@@ -251,7 +251,7 @@ def _ssim_forward_work(
             continue
         for row in range(rows + REACH):
             source, out = (top + row) * stride + left, row * COLUMNS
-            for i in range(0, count + REACH * step, 8):
+            for i in range(0, (count + 7) // 8 * 8 + REACH * step, 8):
                 x8, y8 = load8(x, source + i), load8(y, source + i)
                 store8(products[0], i, x8 * x8)
                 store8(products[1], i, y8 * y8)
