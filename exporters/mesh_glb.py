@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
 from typing import Literal
 
 import numpy as np
@@ -24,12 +23,11 @@ from dp360.generation import Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 
+from .gltf_binary import GltfBuffer, glb
 from .provenance import provenance_to_json
 
 TextureFormat = Literal["png", "jpeg"]
 
-_ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
-_UINT32, _FLOAT32 = 5125, 5126
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 _TRIANGLES = 4
 
@@ -54,14 +52,14 @@ def encode(
     """
     _check(mesh)
     positions = np.ascontiguousarray(mesh.vertices_world * metres_per_unit, dtype="<f4")
-    chunks = _Chunks()
+    buffer = GltfBuffer()
     attributes = {
-        "POSITION": chunks.vertex_attribute(positions, bounds=True),
-        "NORMAL": chunks.vertex_attribute(_unit_normals(mesh.normals_world)),
-        "TEXCOORD_0": chunks.vertex_attribute(np.ascontiguousarray(mesh.uv_unit, dtype="<f4")),
+        "POSITION": buffer.vertex_attribute(positions, bounds=True),
+        "NORMAL": buffer.vertex_attribute(_unit_normals(mesh.normals_world)),
+        "TEXCOORD_0": buffer.vertex_attribute(np.ascontiguousarray(mesh.uv_unit, dtype="<f4")),
     }
-    indices = chunks.indices(np.ascontiguousarray(mesh.faces, dtype="<u4"))
-    picture_view = chunks.view(_encode_texture(mesh.texture_rgb, texture_format))
+    indices = buffer.indices(np.ascontiguousarray(mesh.faces, dtype="<u4"))
+    picture_view = buffer.view(_encode_texture(mesh.texture_rgb, texture_format))
     document = {
         "asset": {
             "version": "2.0",
@@ -99,47 +97,9 @@ def encode(
             }
         ],
         "images": [{"name": "base_colour", "mimeType": f"image/{texture_format}", "bufferView": picture_view}],
-        "accessors": chunks.accessors,
-        "bufferViews": chunks.views,
-        "buffers": [{"byteLength": len(chunks.data)}],
+        **buffer.described(),
     }
-    return _container(json.dumps(document, separators=(",", ":")).encode(), bytes(chunks.data))
-
-
-class _Chunks:
-    """Grows the binary buffer together with the views and accessors that describe it."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.views: list[dict[str, int]] = []
-        self.accessors: list[dict[str, object]] = []
-
-    def view(self, content: bytes, target: int | None = None) -> int:
-        """Append `content` at a multiple of four bytes; the index of its buffer view."""
-        self.data.extend(b"\0" * (-len(self.data) % 4))
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(content)}
-        self.views.append(view if target is None else {**view, "target": target})
-        self.data.extend(content)
-        return len(self.views) - 1
-
-    def vertex_attribute(self, values: Float[np.ndarray, "v c"], *, bounds: bool = False) -> int:
-        """Append float32 vectors; the index of their accessor. `bounds` are required of positions."""
-        accessor: dict[str, object] = {
-            "bufferView": self.view(values.tobytes(), _ARRAY_BUFFER),
-            "componentType": _FLOAT32,
-            "count": len(values),
-            "type": f"VEC{values.shape[1]}",
-        }
-        if bounds:
-            accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
-        self.accessors.append(accessor)
-        return len(self.accessors) - 1
-
-    def indices(self, faces: np.ndarray) -> int:
-        """Append uint32 vertex indices; the index of their accessor."""
-        view = self.view(faces.tobytes(), _ELEMENT_ARRAY_BUFFER)
-        self.accessors.append({"bufferView": view, "componentType": _UINT32, "count": faces.size, "type": "SCALAR"})
-        return len(self.accessors) - 1
+    return glb(document, bytes(buffer.data))
 
 
 def _check(mesh: TexturedMesh) -> None:
@@ -172,19 +132,3 @@ def _encode_texture(rgb: UInt8[np.ndarray, "h w 3"], texture_format: TextureForm
     else:
         assert_never(texture_format)
     return buffer.getvalue()
-
-
-def _container(document: bytes, binary: bytes) -> bytes:
-    """Header, JSON chunk padded with spaces, BIN chunk padded with zeros (glTF 2.0, section 4.4)."""
-    document += b" " * (-len(document) % 4)
-    binary += b"\0" * (-len(binary) % 4)
-    length = 12 + 8 + len(document) + 8 + len(binary)
-    return b"".join(
-        [
-            struct.pack("<4sII", b"glTF", 2, length),
-            struct.pack("<I4s", len(document), b"JSON"),
-            document,
-            struct.pack("<I4s", len(binary), b"BIN\0"),
-            binary,
-        ]
-    )

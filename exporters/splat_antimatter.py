@@ -3,12 +3,10 @@
 Layout per Gaussian: 3 float32 position, 3 float32 linear scale, RGBA in 4 bytes, quaternion w, x, y, z in 4 bytes as
 128 + 128 q; the most important Gaussians come first, so that a viewer may show a file that is still arriving.
 
-What the format leaves behind: harmonics above the constant one (a Gaussian keeps the colour that it shows straight
-outwards from the head, where cameras are), and everything about the file itself: there is no place for provenance,
-unit or axes. Keep the .ply beside it.
+What the format leaves behind: harmonics above the constant one, and everything about the file itself: there is no
+place for provenance, unit or axes. Keep the .ply beside it.
 
-Own code: the format is one array, and the known writers (gsplat's `export_splats`, splat-transform) keep the constant
-harmonic only.
+Own code: the format is one array. gsplat's `export_splats` writes it too, but neither checks nor scales its input.
 
 Source: https://github.com/antimatter15/splat (convert.py of the viewer by Kevin Kwok, 2023).
 """
@@ -16,12 +14,9 @@ Source: https://github.com/antimatter15/splat (convert.py of the viewer by Kevin
 from __future__ import annotations
 
 import numpy as np
-import torch
-from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
-from dp360.reconstruction.spherical_harmonics import sh_basis
 from dp360.reconstruction.splats import Splats
 
 from .splat_file_frame import FileNote, SplatArrays, UpAxis, arrays_for_file, splats_from_file
@@ -53,7 +48,7 @@ def encode(
     rows = np.empty(len(arrays), dtype=_ROW)
     rows["position"] = arrays.means
     rows["scale"] = np.clip(scale, 1e-30, 1e30)
-    rows["rgba"] = to_bytes(np.concatenate([_rgb_outwards(arrays), opacity[:, None]], axis=1))
+    rows["rgba"] = to_bytes(np.concatenate([rgb_from_dc(arrays.sh0), opacity[:, None]], axis=1))
     rows["quat"] = np.clip(np.rint(unit_quats(arrays.quats_wxyz) * 128 + 128), 0, 255)
     importance = opacity * scale.prod(axis=1)
     return rows[np.argsort(-importance, kind="stable")].tobytes()
@@ -92,14 +87,3 @@ def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: Up
         sh_rest=np.zeros((len(rows), 0, 3), dtype=np.float32),
     )
     return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis), what="this .splat")
-
-
-def _rgb_outwards(arrays: SplatArrays) -> Float[np.ndarray, "n 3"]:
-    """The colour of each Gaussian for a camera straight outwards of it, seen from the middle of the head."""
-    colour = rgb_from_dc(arrays.sh0)
-    if not arrays.sh_degree:
-        return colour
-    length = np.linalg.norm(arrays.means.astype(np.float64), axis=1, keepdims=True)
-    towards = -arrays.means / np.maximum(length, 1e-12)  # from the camera to the Gaussian
-    basis = sh_basis(arrays.sh_degree, torch.from_numpy(towards.astype(np.float32))).numpy()[:, 1:]
-    return colour + np.einsum("nk,nkc->nc", basis, arrays.sh_rest).astype(np.float32)

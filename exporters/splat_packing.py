@@ -22,6 +22,12 @@ def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return (0.5 + 0.5 * half).astype(np.float32)
 
 
+def logits(opacity: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Finite logits of opacities in [0, 1]; inverse of `sigmoid` where float32 holds it."""
+    within = np.clip(opacity.astype(np.float64), 1e-12, 1 - 2.0**-25)
+    return np.log(within / (1 - within)).astype(np.float32)
+
+
 def to_bytes(unit: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """[0, 1] to the nearest of 256 levels; what lies outside is clamped."""
     return np.rint(np.clip(unit, 0.0, 1.0) * 255).astype(np.uint8)
@@ -29,8 +35,7 @@ def to_bytes(unit: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
 
 def logits_from_bytes(opacity: UInt8[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Finite logits of opacities in 256 levels: the ends stand a quarter of a level inside 0 and 1."""
-    unit = np.clip(opacity.astype(np.float64), 0.25, 254.75) / 255
-    return np.log(unit / (1 - unit)).astype(np.float32)
+    return logits((np.clip(opacity.astype(np.float64), 0.25, 254.75) / 255).astype(np.float32))
 
 
 def rgb_from_dc(sh0: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:

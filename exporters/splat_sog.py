@@ -1,0 +1,303 @@
+"""Gaussian splats as `.sog`, version 2: a zip of lossless WebP pictures, the smallest format for the web.
+
+Layout: `meta.json` and pictures with one pixel per Gaussian: `means_l`/`means_u` hold positions after sign(x) ln(1 +
+|x|) in 16 bits between bounds; `quats` the three smaller components of the rotation w, x, y, z and, as 252 + index, the
+largest; `scales` and `sh0` indices into codebooks of 256 log-scales and constant harmonics, `sh0` also the opacity;
+`shN_labels` an index into the palette `shN_centroids`, whose pixels are indices into a third codebook. Gaussians are
+ordered along a curve. Origin, unit and axes stand in `meta.json` under `dp360`, which readers skip.
+
+Own code: the known writer is splat-transform (JavaScript, wants a GPU for its palette); gsply reads the format and is
+the second reader in the tests. Codebooks and palette come from k-means without chance: same splats, same bytes.
+
+Source: https://developer.playcanvas.com/user-manual/gaussian-splatting/formats/sog/
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+import zlib
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from dp360.generation import InputError, Provenance
+from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.reconstruction.splats import Splats
+
+from .splat_file_frame import (
+    FileNote,
+    SplatArrays,
+    UpAxis,
+    arrays_for_file,
+    check_promised_count,
+    file_note,
+    splats_from_file,
+)
+from .splat_packing import (
+    logits_from_bytes,
+    morton_order,
+    nearest_level,
+    quats_from_smallest_three,
+    scalar_codebook,
+    sigmoid,
+    smallest_three,
+    to_bytes,
+)
+from .splat_palette import palette
+
+MAX_PALETTE = 65536
+"""Entries that the two bytes of a label reach."""
+_PALETTE_COLUMNS = 64
+_COEFFICIENTS = (0, 3, 8, 15)
+_LARGEST_TAG = 252
+_META_BYTES_MAX = 4 << 20
+_SIDE_MAX = 16383
+"""WebP's largest picture side."""
+_WHAT = "this .sog"
+
+
+def encode(
+    splats: Splats,
+    provenance: Provenance,
+    *,
+    metres_per_unit: float = METRES_PER_UNIT,
+    up_axis: UpAxis = "+y",
+    palette_size: int | None = None,
+) -> bytes:
+    """A complete .sog file.
+
+    Args:
+        splats: Gaussians in world units, at least one.
+        provenance: origin, written to meta.json.
+        metres_per_unit: positive factor on lengths.
+        up_axis: which way the crown points in the file; the face looks to +z either way.
+        palette_size: entries for harmonics above the constant one, 1 to 65536; by default about half the Gaussians.
+
+    Raises:
+        ValueError: no Gaussians, a number is not finite, or a setting is out of range.
+    """
+    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_sog.encode")
+    count = len(arrays)
+    if not count:
+        raise ValueError("splat_sog.encode: expected at least one Gaussian, got none")
+    if palette_size is None:
+        palette_size = min(max(1024, 1 << round(math.log2(count / 2))) if count > 2048 else count, MAX_PALETTE)
+    if not 1 <= palette_size <= MAX_PALETTE:
+        raise ValueError(f"splat_sog.encode: expected palette_size from 1 to {MAX_PALETTE}, got {palette_size}")
+    arrays = arrays.reordered(morton_order(arrays.means))
+    width = 4 * math.ceil(math.sqrt(count) / 4)
+    height = 4 * math.ceil(count / width / 4)
+
+    logarithm = np.sign(arrays.means) * np.log1p(np.abs(arrays.means.astype(np.float64)))
+    low, high = logarithm.min(axis=0), logarithm.max(axis=0)
+    steps = np.rint((logarithm - low) / np.maximum(high - low, 1e-12) * 65535).astype(np.uint16)
+    index, three = smallest_three(arrays.quats_wxyz)
+    quats = np.concatenate([to_bytes(three * 0.5 + 0.5), (index[:, None] + _LARGEST_TAG).astype(np.uint8)], axis=1)
+    scale_codebook, colour_codebook = scalar_codebook(arrays.log_scales.ravel()), scalar_codebook(arrays.sh0.ravel())
+    opacity = to_bytes(sigmoid(arrays.opacity_logits))[:, None]
+    pictures = {
+        "means_l.webp": _grid((steps & 255).astype(np.uint8), width, height),
+        "means_u.webp": _grid((steps >> 8).astype(np.uint8), width, height),
+        "quats.webp": _grid(quats, width, height),
+        "scales.webp": _grid(nearest_level(arrays.log_scales, scale_codebook), width, height),
+        "sh0.webp": _grid(np.concatenate([nearest_level(arrays.sh0, colour_codebook), opacity], axis=1), width, height),
+    }
+    meta: dict[str, object] = {
+        "version": 2,
+        "asset": {"generator": f"dp360 {provenance.version}"},
+        "dp360": FileNote(provenance, metres_per_unit, up_axis).as_json_data(),
+        "count": count,
+        "means": {"mins": low.tolist(), "maxs": high.tolist(), "files": ["means_l.webp", "means_u.webp"]},
+        "scales": {"codebook": scale_codebook.tolist(), "files": ["scales.webp"]},
+        "quats": {"files": ["quats.webp"]},
+        "sh0": {"codebook": colour_codebook.tolist(), "files": ["sh0.webp"]},
+    }
+    k = arrays.sh_rest.shape[1]
+    if k:
+        centroids, labels = palette(arrays.sh_rest.reshape(count, 3 * k), palette_size)
+        codebook = scalar_codebook(centroids.ravel())
+        entries = nearest_level(centroids, codebook).reshape(len(centroids) * k, 3)
+        rows = -(-len(centroids) // _PALETTE_COLUMNS)
+        pictures["shN_centroids.webp"] = _grid(entries, _PALETTE_COLUMNS * k, rows)
+        two_bytes = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1).astype(np.uint8)
+        pictures["shN_labels.webp"] = _grid(two_bytes, width, height)
+        meta["shN"] = {
+            "count": len(centroids),
+            "bands": arrays.sh_degree,
+            "codebook": codebook.tolist(),
+            "files": ["shN_centroids.webp", "shN_labels.webp"],
+        }
+    files = {"meta.json": json.dumps(meta, sort_keys=True).encode("ascii")}
+    files |= {name: _webp(picture) for name, picture in pictures.items()}
+    return _zip(files)
+
+
+def decode(data: bytes) -> Splats:
+    """Gaussians in world units out of a .sog of version 2, ours or another program's; the order is the file's.
+
+    Raises:
+        InputError: not such a file, a part is missing or does not fit the count, or a number is not finite.
+    """
+    archive, meta = _open(data)
+    count = _number(meta, "count")
+    check_promised_count(count, len(data), what=_WHAT)
+
+    def picture(part: str, which: int = 0) -> UInt8[np.ndarray, "n 4"]:
+        files = meta[part].get("files") if isinstance(meta.get(part), dict) else None
+        if not isinstance(files, list) or len(files) <= which:
+            raise InputError(f"Cannot read splats from {_WHAT}: meta.json names no picture for {part}")
+        return _read_picture(archive, str(files[which]), len(data))
+
+    def per_gaussian(part: str, which: int = 0) -> UInt8[np.ndarray, "n 4"]:
+        pixels = picture(part, which).reshape(-1, 4)
+        if len(pixels) < count:
+            raise InputError(
+                f"Cannot read splats from {_WHAT}: it promises {count} Gaussians, but a picture of {part} has "
+                f"{len(pixels)} pixels; the file is damaged"
+            )
+        return pixels[:count]
+
+    low, high = _numbers(meta, "means", "mins", 3), _numbers(meta, "means", "maxs", 3)
+    steps = per_gaussian("means")[:, :3].astype(np.float64) + per_gaussian("means", 1)[:, :3] * 256.0
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are refused later
+        logarithm = low + (high - low) * steps / 65535
+        means = (np.sign(logarithm) * np.expm1(np.abs(logarithm))).astype(np.float32)
+    quats = per_gaussian("quats")
+    if (quats[:, 3] < _LARGEST_TAG).any():
+        raise InputError(f"Cannot read splats from {_WHAT}: rotations are marked with numbers below {_LARGEST_TAG}")
+    colours = per_gaussian("sh0")
+    arrays = SplatArrays(
+        means=means,
+        log_scales=_numbers(meta, "scales", "codebook", 256)[per_gaussian("scales")[:, :3]].astype(np.float32),
+        quats_wxyz=quats_from_smallest_three(
+            quats[:, 3].astype(np.int64) - _LARGEST_TAG, quats[:, :3].astype(np.float32) / 127.5 - 1
+        ),
+        opacity_logits=logits_from_bytes(colours[:, 3]),
+        sh0=_numbers(meta, "sh0", "codebook", 256)[colours[:, :3]].astype(np.float32),
+        sh_rest=_rest(meta, picture, per_gaussian, count) if "shN" in meta else np.zeros((count, 0, 3), np.float32),
+    )
+    return splats_from_file(arrays, file_note(meta.get("dp360")), what=_WHAT)
+
+
+def decode_provenance(data: bytes) -> Provenance | None:
+    """The origin that `encode` wrote into meta.json, or None in another program's file.
+
+    Raises:
+        InputError: not such a file, or the note is damaged.
+    """
+    return file_note(_open(data)[1].get("dp360")).provenance
+
+
+def _rest(meta, picture, per_gaussian, count: int) -> Float[np.ndarray, "n k 3"]:
+    """Harmonics above the constant one, through labels, palette and codebook."""
+    bands, entries = _number(meta["shN"], "bands"), _number(meta["shN"], "count")
+    if not 1 <= bands <= 3 or not 1 <= entries <= MAX_PALETTE:
+        raise InputError(f"Cannot read splats from {_WHAT}: expected 1 to 3 harmonic bands, got {bands} of {entries}")
+    k = _COEFFICIENTS[bands]
+    pixels = picture("shN")
+    if pixels.shape[1] != _PALETTE_COLUMNS * k or pixels.shape[0] * _PALETTE_COLUMNS < entries:
+        raise InputError(f"Cannot read splats from {_WHAT}: its palette picture does not hold {entries} entries")
+    codebook = _numbers(meta, "shN", "codebook", 256).astype(np.float32)
+    centroids = codebook[pixels.reshape(-1, k, 4)[:entries, :, :3]]
+    marks = per_gaussian("shN", 1)
+    labels = marks[:, 0].astype(np.int64) + marks[:, 1].astype(np.int64) * 256
+    if (labels >= entries).any():
+        raise InputError(f"Cannot read splats from {_WHAT}: labels name entries beyond its palette of {entries}")
+    return centroids[labels]
+
+
+def _grid(values: UInt8[np.ndarray, "n c"], width: int, height: int) -> UInt8[np.ndarray, "h w 4"]:
+    """Values row by row as RGBA pixels; opaque where there is no fourth value, so that no reader touches the others."""
+    pixels = np.zeros((width * height, 4), dtype=np.uint8)
+    pixels[:, 3] = 255
+    pixels[: len(values), : values.shape[1]] = values
+    return pixels.reshape(height, width, 4)
+
+
+def _webp(pixels: UInt8[np.ndarray, "h w 4"]) -> bytes:
+    """A lossless picture that keeps colours under transparent pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, exact=True, quality=70, method=4)
+    return buffer.getvalue()
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    """Stored, not compressed again, and dated 1980, so that the same splats give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+    return buffer.getvalue()
+
+
+def _open(data: bytes) -> tuple[zipfile.ZipFile, dict]:
+    """The archive and its meta.json."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise InputError(f"Cannot read splats: expected a .sog (a zip archive), got {data[:16]!r}") from error
+    try:
+        meta = json.loads(_member(archive, "meta.json", _META_BYTES_MAX))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"Cannot read splats from {_WHAT}: its meta.json is no JSON; the file is damaged") from error
+    if not isinstance(meta, dict) or meta.get("version") != 2:
+        version = meta.get("version") if isinstance(meta, dict) else None
+        raise InputError(
+            f"Cannot read splats from {_WHAT}: expected version 2 in meta.json, got {version!r}; convert it with "
+            "splat-transform"
+        )
+    return archive, meta
+
+
+def _member(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
+    """One file of the archive, never more than `bytes_max` of it."""
+    try:
+        with archive.open(name) as file:
+            content = file.read(bytes_max + 1)
+    except (KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise InputError(f"Cannot read splats from {_WHAT}: its part {name[:60]} is missing or damaged") from error
+    if len(content) > bytes_max:
+        raise InputError(f"Cannot read splats from {_WHAT}: its part {name[:60]} is larger than {bytes_max} bytes")
+    return content
+
+
+def _read_picture(archive: zipfile.ZipFile, name: str, file_bytes: int) -> UInt8[np.ndarray, "h w 4"]:
+    """A picture's pixels; its size is checked before it is unpacked."""
+    content = _member(archive, name, file_bytes)
+    try:
+        with Image.open(io.BytesIO(content), formats=("WEBP", "PNG")) as file:
+            check_promised_count(file.width * file.height // 16, file_bytes, what=_WHAT)
+            return np.asarray(file.convert("RGBA"))
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"Cannot read splats from {_WHAT}: its picture {name[:60]} is damaged") from error
+
+
+def _number(data: dict, name: str) -> int:
+    """A whole number of meta.json."""
+    value = data.get(name) if isinstance(data, dict) else None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+        raise InputError(
+            f"Cannot read splats from {_WHAT}: expected a number {name} in meta.json, got {str(value)[:40]}"
+        )
+    return value
+
+
+def _numbers(meta: dict, part: str, name: str, length: int) -> Float[np.ndarray, " n"]:
+    """A list of numbers of meta.json; codebooks may be shorter and are filled up with their last entry."""
+    values = meta[part].get(name) if isinstance(meta.get(part), dict) else None
+    numbers = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
+    if not numbers or not 0 < len(values) <= length or (length == 3 and len(values) != 3):
+        raise InputError(f"Cannot read splats from {_WHAT}: expected {length} numbers {part}.{name} in meta.json")
+    try:
+        array = np.array(values, dtype=np.float64)
+    except OverflowError as error:
+        raise InputError(f"Cannot read splats from {_WHAT}: {part}.{name} in meta.json are too large") from error
+    return np.concatenate([array, np.repeat(array[-1:], length - len(array))])
