@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfstudio.cameras import cameras as ns
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -24,7 +24,7 @@ from torch.nn import Parameter, ParameterDict
 from dp360.generation import Cameras
 from dp360.generation.cameras import opencv_from_opengl
 
-from .densify import DensifyState, accumulate, densify, limit_shapes
+from .densify import DensifyState, accumulate, densify, keep_only, limit_shapes
 from .fit import (
     SplatFitConfig,
     background_colour,
@@ -32,13 +32,16 @@ from .fit import (
     parameters_from_splats,
     render_parameters,
     set_learning_rates,
+    shifted_principal,
     splats_from_parameters,
     view_schedule,
 )
+from .hull import Silhouettes
 from .losses import ssim, training_loss
 from .nerfstudio_data import CONFIDENCE, SURFACE
 from .nerfstudio_viewer import FrontView
 from .rasterize import rasterize
+from .robust import ViewAgreement
 from .spherical_harmonics import rgb_from_sh0
 from .splats import Splats
 
@@ -86,6 +89,9 @@ class HeadSplatModel(SplatfactoModel):
         params["opacities"] = Parameter(params["opacities"].data[:, None])  # splatfacto's layout: [n, 1]
         self.gauss_params = ParameterDict(params)
         self.view_confidence: Float[Tensor, " n"] = metadata[CONFIDENCE]
+        self.agreement = ViewAgreement(self.view_confidence, self.config.fit.robust)
+        self.schedule = view_schedule(self.view_confidence, self.config.fit.iterations, self.generator)
+        self.densify_state = DensifyState.zeros(self.num_points)
         self.background_color = torch.ones(3)
         self.crop_box: OrientedBox | None = None
         self.front_view = FrontView()
@@ -113,7 +119,25 @@ class HeadSplatModel(SplatfactoModel):
         for name, parameter in self.gauss_params.items():
             loaded = dict[f"gauss_params.{name}"]
             parameter.data = torch.empty(loaded.shape, dtype=parameter.dtype, device=parameter.device)
+        dict = {**self.agreement.state_dict(prefix="agreement."), "_extra_state": {}, **dict}  # of earlier versions
         return torch.nn.Module.load_state_dict(self, dict, **kwargs)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """What a fit that goes on needs beside its variables: randomness, the views to come, running sums."""
+        return {
+            "generator": self.generator.get_state(),
+            "schedule": self.schedule,
+            "gradient_sum": self.densify_state.gradient_sum,
+            "seen_count": self.densify_state.seen_count,
+        }
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Take up what `get_extra_state` gave; the views to come are drawn anew where the number of steps differs."""
+        if state:
+            self.generator.set_state(state["generator"].cpu())
+            self.densify_state = DensifyState(state["gradient_sum"].clone(), state["seen_count"].clone())
+            if len(state["schedule"]) == len(self.schedule):
+                self.schedule = state["schedule"].cpu()
 
     def update_to_step(self, step: int) -> None:
         """Continue at `step`; called when a checkpoint is loaded."""
@@ -129,9 +153,14 @@ class HeadSplatModel(SplatfactoModel):
         """What `fit_splats` does around each gradient step; views are drawn in proportion to their confidence."""
         pipeline, optimizers = training_callback_attributes.pipeline, training_callback_attributes.optimizers
         assert pipeline is not None and optimizers is not None
-        fit = self.config.fit
-        pipeline.datamanager.view_schedule = view_schedule(self.view_confidence, fit.iterations, self.generator)
-        self.densify_state = DensifyState.zeros(self.num_points, self.device)
+        fit, datamanager = self.config.fit, pipeline.datamanager
+        datamanager.view_schedule = self.schedule
+        state = self.densify_state
+        self.densify_state = DensifyState(state.gradient_sum.to(self.device), state.seen_count.to(self.device))
+        silhouettes = Silhouettes(_alphas(datamanager), cameras_from_nerfstudio(datamanager.train_dataset.cameras))
+
+        def outside() -> Bool[Tensor, " n"]:
+            return silhouettes.outside(self.means, fit.densify, self.agreement.trust)
 
         def before(step: int) -> None:
             self.step = step
@@ -143,10 +172,16 @@ class HeadSplatModel(SplatfactoModel):
             limit_shapes(params, fit.densify)
             if fit.densify.is_due(step, fit.iterations):
                 self.densify_state = densify(
-                    params, optimizers.optimizers, self.densify_state, fit.densify, self.generator
+                    params, optimizers.optimizers, self.densify_state, fit.densify, self.generator, outside=outside()
                 )
-                for name, parameter in params.items():
-                    self.gauss_params[name] = parameter
+            if step == fit.iterations - 1:
+                keep_only(params, optimizers.optimizers, ~outside())
+                self.densify_state = DensifyState.zeros(len(params["means"]), self.device)
+            for name, parameter in params.items():
+                self.gauss_params[name] = parameter
+            if fit.robust.is_trust_due(step, fit.iterations):
+                confidence = self.view_confidence * self.agreement.update_trust()
+                self.schedule[step + 1 :] = view_schedule(confidence, fit.iterations - step - 1, self.generator)
 
         return [
             TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], before),
@@ -161,10 +196,14 @@ class HeadSplatModel(SplatfactoModel):
         scale = fit.picture_scale(self.step)
         cameras = cameras.resized(max(1, round(cameras.width * scale)), max(1, round(cameras.height * scale)))
         background = background_colour(fit.background, self.generator).to(self.device)
+        view = int((camera.metadata or {}).get("cam_idx", -1))
+        K_px = cameras.K_px
+        if view >= 0:
+            K_px = shifted_principal(K_px, self.agreement.shift_px(view, cameras.width))
         rgb, alpha, self.info = render_parameters(
             dict(self.gauss_params.items()),
             cameras.T_camera_world.to(self.device),
-            cameras.K_px.to(self.device),
+            K_px.to(self.device),
             cameras.width,
             cameras.height,
             sh_degree=fit.active_sh_degree(self.step),
@@ -220,6 +259,8 @@ class HeadSplatModel(SplatfactoModel):
         """The view's picture over the background of the render, and its alpha, at the size of the render."""
         if "target" not in outputs:
             picture = self._premultiplied(batch, tuple(outputs["rgb"].shape[:2]))
+            if self.training:
+                picture = outputs["picture"] = self.agreement.corrected(picture, int(batch["image_idx"]))
             over = picture[..., :3] + (1 - picture[..., 3:]) * outputs["background"]
             outputs["target"] = torch.cat([over, picture[..., 3:]], dim=-1)
         return outputs["target"]
@@ -251,15 +292,21 @@ class HeadSplatModel(SplatfactoModel):
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """The loss of `fit_splats`."""
-        target = self._target(outputs, batch)
+        target, fit, weights = self._target(outputs, batch), self.config.fit, None
+        rgb, alpha = outputs["rgb"], outputs["accumulation"].squeeze(-1)
+        if self.training and fit.robust.starts(self.step, fit.iterations):
+            weights = self.agreement.measure(
+                int(batch["image_idx"]), rgb.detach(), alpha.detach(), outputs["background"], outputs["picture"]
+            )
         loss = training_loss(
-            outputs["rgb"],
-            outputs["accumulation"].squeeze(-1),
+            rgb,
+            alpha,
             target[..., :3],
             target[..., 3],
             self.scales,
             self.opacities,
-            self.config.fit.losses,
+            fit.losses,
+            weights=weights,
         )
         return {"main_loss": loss}
 
@@ -285,6 +332,13 @@ def cameras_from_nerfstudio(camera: ns.Cameras) -> Cameras:
         int(flat.width[0]),
         int(flat.height[0]),
     )
+
+
+def _alphas(datamanager: Any) -> Float[Tensor, "n h w"]:
+    """Opacities of the training pictures, in the order of the data set."""
+    pictures = [data["image"] for data in datamanager.cached_train]
+    alphas = [p[..., 3] if p.shape[-1] == 4 else torch.ones_like(p[..., 0]) for p in pictures]
+    return torch.stack([a.float() / 255 if a.dtype == torch.uint8 else a for a in alphas])
 
 
 def _psnr(picture: Tensor, truth: Tensor) -> Float[Tensor, ""]:

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 
+from dp360.generation import InputError
 from dp360.generation.files import write_bytes_atomically
 
 
@@ -48,6 +50,8 @@ class HeadTrainer(Trainer):
     config: HeadTrainerConfig
     stopped_by: signal.Signals | None = None
     """The signal that asked to stop early, if one did."""
+    last_step: int | None = None
+    """The last step that was done from beginning to end."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """As nerfstudio's, with `after_training` called when the last checkpoint is on disk."""
@@ -62,13 +66,21 @@ class HeadTrainer(Trainer):
         """
 
     def train(self) -> None:
-        """Train until the end or until SIGINT or SIGTERM; both leave a checkpoint. A second signal ends at once."""
+        """Train until the end or until SIGINT or SIGTERM; both leave a checkpoint. A second signal ends at once.
+
+        A run that goes on from a checkpoint does the steps that were left of --max-num-iterations; where none were,
+        as many more.
+        """
+        total, left = self.config.max_num_iterations, self.config.max_num_iterations - self._start_step
         with self._stop_on_signals():
             try:
+                self.config.max_num_iterations = left if left > 0 else total
                 super().train()
             except KeyboardInterrupt:
                 if self.training_state != "completed":
                     raise
+            finally:
+                self.config.max_num_iterations = total
 
     def train_iteration(self, step: int) -> Any:
         """One step of optimisation.
@@ -76,21 +88,56 @@ class HeadTrainer(Trainer):
         Raises:
             FloatingPointError: the loss is not finite; checkpoints on disk are from before that happened.
         """
-        result = super().train_iteration(step)
+        try:
+            result = super().train_iteration(step)
+        except InputError as error:  # how the rasteriser names a variable that is not finite
+            raise FloatingPointError(
+                f"The fit is not finite at step {step}: {error}. Checkpoints in {self.checkpoint_dir} are from before"
+            ) from error
         if not math.isfinite(float(result[0].detach())):
             raise FloatingPointError(
                 f"The loss is not finite at step {step}; training stopped. Checkpoints in {self.checkpoint_dir} are "
                 "from before; lower the learning rates or make the data set again"
             )
+        self.last_step = step
         if self.stopped_by is not None:
             self.stop_training = True
         return result
+
+    def _load_checkpoint(self) -> None:
+        """As nerfstudio's, from the newest checkpoint in --load-dir that can be read.
+
+        Raises:
+            InputError: there is none.
+        """
+        folder = self.config.load_dir
+        if folder is None or self.config.load_step is not None:
+            super()._load_checkpoint()
+            return
+        found = sorted(folder.glob("step-*.ckpt"), reverse=True)
+        for path in found:
+            try:
+                step = int(torch.load(path, map_location="cpu", weights_only=True)["step"])
+            except Exception as error:  # torch names damage in many ways
+                CONSOLE.print(f"dp360: {path} is damaged ({type(error).__name__}); trying the one before")
+                continue
+            self.config.load_step = step
+            try:
+                super()._load_checkpoint()
+            finally:
+                self.config.load_step = None
+            return
+        raise InputError(
+            f"--load-dir {folder}: none of its {len(found)} checkpoints can be read; expected step-*.ckpt files, "
+            "as they lie in a run's nerfstudio_models folder"
+        )
 
     def save_checkpoint(self, step: int) -> None:
         """Write a checkpoint, whole or not at all, that `torch.load(weights_only=True)` accepts.
 
         The temporary file stands outside the checkpoint folder, since ns-* tools read a step number out of every
-        name in there. Older checkpoints go only when the new one is in place.
+        name in there. Older checkpoints go only when the new one is in place; the one before stays, in case a disk
+        damages the newest.
 
         Raises:
             FloatingPointError: a learned number is not finite; earlier checkpoints stay.
@@ -117,11 +164,13 @@ class HeadTrainer(Trainer):
         self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         os.replace(self.base_dir / path.name, path)
         if self.config.save_only_latest_checkpoint:
-            for older in self.checkpoint_dir.glob("*.ckpt"):
-                if older != path:
-                    older.unlink()
+            earlier = sorted(p for p in self.checkpoint_dir.glob("step-*.ckpt") if p.name < path.name)
+            for older in earlier[:-1]:
+                older.unlink()
 
     def _after_train(self) -> None:
+        if self.last_step is not None:
+            self.step = self.last_step  # nerfstudio counts the step that it did not begin
         if self.stopped_by is not None:
             self.config.viewer.quit_on_train_completion = True  # whoever asks to stop does not want to wait
         super()._after_train()

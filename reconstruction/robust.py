@@ -41,9 +41,11 @@ class RobustConfig:
     rate: float = 0.5
     """How far a correction moves towards what was just measured, (0, 1]."""
     keep: float = 0.98
-    """Corrections are multiplied by this at each visit: what nobody asks for fades."""
+    """Gains are drawn this much towards 1 at each visit: what nobody asks for fades."""
     max_gain: float = 1.3
     """Largest gain; the smallest is its inverse."""
+    doubtful_shift: float = 0.002
+    """Measured shifts of this length are believed by half, longer ones more, shorter ones less; picture widths."""
     max_shift: float = 0.015
     """Largest shift along either axis, in picture widths."""
     patch: int = 32
@@ -95,7 +97,12 @@ class ViewAgreement(torch.nn.Module):
 
     def shift_px(self, view: int, width: int) -> Float[Tensor, " 2"]:
         """How far the view's picture lies off, pixels (x right, y down): add it to the principal point."""
-        return (self.shift[view] * width).cpu().double()
+        return (self._believed_shift(view) * width).cpu().double()
+
+    def _believed_shift(self, view: int) -> Float[Tensor, " 2"]:
+        """The measured shift, less where it may be the fit's own error: else the head drifts along with the views."""
+        square = self.shift[view].square().sum()
+        return self.shift[view] * square / (square + self.config.doubtful_shift**2)
 
     def corrected(self, premultiplied_rgba: Float[Tensor, "h w 4"], view: int) -> Float[Tensor, "h w 4"]:
         """The view's picture with its gain taken out."""
@@ -170,7 +177,8 @@ class ViewAgreement(torch.nn.Module):
         determinant = xx * yy - xy * xy
         step_px = torch.stack([yy * bx - xy * by, xx * by - xy * bx]) / determinant
         width = render.shape[1]
-        moved = self.config.keep * (self.shift[view] + self.config.rate * step_px.clamp(-1, 1) / width)
+        measured = self._believed_shift(view) + step_px.clamp(-1, 1) / width
+        moved = self.shift[view] + self.config.rate * (measured - self.shift[view])
         self.shift[view] = moved.clamp(-self.config.max_shift, self.config.max_shift)
 
     def _pixel_weights(self, error: Tensor, target_alpha: Tensor) -> Tensor:
