@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numba
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -15,7 +17,7 @@ from torch import Tensor
 from dp360.generation import numba_pool
 from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.errors import InputError
-from dp360.reconstruction.rasterize import rasterize, rasterize_splats
+from dp360.reconstruction.rasterize import cpu, rasterize, rasterize_splats, workspace
 from dp360.reconstruction.rasterize.reference import project_one_camera
 
 NAMES = ("means", "quats", "scales", "opacities", "colors")
@@ -217,6 +219,27 @@ def test_two_pictures_at_a_time_do_not_disturb_each_other() -> None:
     assert torch.equal(first, kept)
     for a, b in zip(apart, together):
         assert all(torch.equal(x, y) for x, y in zip(a, b))
+
+
+def test_what_lies_in_lent_memory_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(5)
+    raw = [torch.randn(300, *tail, generator=generator) for tail in ((3,), (4,), (3,), (), (3,), (3, 3))]
+    raw[2] = 0.5 * raw[2] - 3.5
+    cameras, results = look_at_origin([0.4], [0.2], size_px=45), []
+    for value in (0.0, math.nan):
+
+        def spoiled(shape: tuple[int, ...], dtype: Any = np.float32, value: float = value) -> np.ndarray:
+            return np.full(shape, value if dtype == np.float32 else 7, dtype)
+
+        monkeypatch.setattr(workspace, "empty", spoiled)
+        monkeypatch.setattr(cpu, "empty", spoiled)
+        variables = [v.clone().requires_grad_() for v in raw]
+        lens = (cameras.T_camera_world, cameras.K_px, 45, 45)
+        picture, alpha, info = rasterize_splats(*variables, *lens, sh_degree=1, render_mode="RGB+D")
+        inputs = [*variables, info["means2d"]]
+        gradients = torch.autograd.grad(picture.square().sum() + alpha.sum(), inputs)
+        results.append([picture, alpha, info["radii"], info["means2d"], *gradients])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_cuda_or_cpu_falls_back_without_a_device() -> None:
