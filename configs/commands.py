@@ -192,7 +192,7 @@ class ImportReleaseCommand:
 
 @dataclass(frozen=True)
 class BenchCommand:
-    """Count and measure what making views costs on this machine; needs no weights."""
+    """Count what the diffusion model costs, the release's way and ours; time it where there is a GPU. No weights."""
 
     what: tyro.conf.Positional[Literal["diffusion"]]
     """diffusion: operations, parameters, memory and time of the full-size networks, with random weights."""
@@ -203,7 +203,8 @@ class BenchCommand:
     steps: int = 50
     """Denoising steps of the comparison with the release; the default sampler keeps its own number."""
     device: Literal["auto", "cpu", "cuda", "meta"] = "auto"
-    """meta counts only; cpu times one clip and one step; auto measures on a GPU if there is one, and counts without."""
+    """Where to time: auto takes the GPU if there is one, meta only counts; cpu times one clip and one step of the
+    full-size networks, which takes 16 GB of memory."""
     json: Path | None = None
     """File for the same figures as JSON."""
 

@@ -17,8 +17,10 @@ from .views import ViewSet
 class ViewGenerator(Protocol):
     """Makes views of a head. Everything it needs comes in; it reads no files and keeps no state."""
 
-    name: str
-    """Name on the command line and in provenance."""
+    @property
+    def name(self) -> str:
+        """Name on the command line and in provenance."""
+        ...
 
     def generate(
         self,

@@ -14,7 +14,7 @@ import torch
 import tyro
 from PIL import Image
 
-from dp360.configs import bench, cli, weights
+from dp360.configs import cli, diffusion_cost, weights
 from dp360.configs.commands import ConvertCommand, DiffusionOptions, ViewsCommand
 from dp360.configs.device import choose_device
 from dp360.configs.diffusion import open_weights, sampling_of
@@ -303,7 +303,7 @@ def test_bench_counts_without_weights_or_a_gpu(tmp_path, capsys, monkeypatch):
         asked.update(options)
         return Report()
 
-    monkeypatch.setattr(bench, "cost_report", cost_report)
+    monkeypatch.setattr(diffusion_cost, "cost_report", cost_report)
     words = ["bench", "diffusion", "--views", "8", "--device", "meta", "--json", str(tmp_path / "cost.json")]
     assert cli.main(words) == 0
     assert capsys.readouterr().out == "figures\n" and json.loads((tmp_path / "cost.json").read_text()) == {}
