@@ -263,6 +263,7 @@ def fit_splats(
     state = DensifyState.zeros(params["means"].shape[0], device)
     schedule = view_schedule(views.confidence, config.iterations, generator)
     agreement = ViewAgreement(views.confidence, config.robust).to(device)
+    agreement.set_cameras(views.cameras)
     silhouettes = Silhouettes(views.alpha_unit, views.cameras)
     scale, pictures, cameras = 0.0, torch.empty(0), views.cameras
 

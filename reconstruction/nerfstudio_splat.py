@@ -157,7 +157,9 @@ class HeadSplatModel(SplatfactoModel):
         datamanager.view_schedule = self.schedule
         state = self.densify_state
         self.densify_state = DensifyState(state.gradient_sum.to(self.device), state.seen_count.to(self.device))
-        silhouettes = Silhouettes(_alphas(datamanager), cameras_from_nerfstudio(datamanager.train_dataset.cameras))
+        cameras = cameras_from_nerfstudio(datamanager.train_dataset.cameras)
+        self.agreement.set_cameras(cameras)
+        silhouettes = Silhouettes(_alphas(datamanager), cameras)
 
         def outside() -> Bool[Tensor, " n"]:
             return silhouettes.outside(self.means, fit.densify, self.agreement.trust)

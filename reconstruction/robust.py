@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from dp360.generation.cameras import Cameras
+
 
 @dataclass(frozen=True)
 class RobustConfig:
@@ -44,15 +46,15 @@ class RobustConfig:
     """Gains are drawn this much towards 1 at each visit: what nobody asks for fades."""
     max_gain: float = 1.3
     """Largest gain; the smallest is its inverse."""
-    doubtful_shift: float = 0.002
-    """Measured shifts of this length are believed by half, longer ones more, shorter ones less; picture widths."""
+    shift_noise: float = 0.0012
+    """Standard deviation of measured shifts when nothing is shifted, picture widths."""
     max_shift: float = 0.015
     """Largest shift along either axis, in picture widths."""
     patch: int = 32
     """Patches along the side of a picture."""
-    patch_tolerance: float = 3.0
+    patch_tolerance: float = 6.0
     """Residual of a patch, in units of what nine of ten patches stay below, at which its weight is a quarter."""
-    view_tolerance: float = 2.0
+    view_tolerance: float = 4.0
     """Residual of a view, in units of the median view's, up to which it is fully trusted."""
     least_trust: float = 0.15
     """Views trusted less than this are left out."""
@@ -87,6 +89,7 @@ class ViewAgreement(torch.nn.Module):
         super().__init__()
         n = len(confidence)
         self.config = config
+        self.drift: Float[Tensor, "n 2 3"] | None = None
         top = confidence == confidence.max() if n else torch.zeros(0, dtype=torch.bool)
         self.register_buffer("log_gain", torch.zeros(n, 3))
         self.register_buffer("shift", torch.zeros(n, 2))
@@ -100,9 +103,32 @@ class ViewAgreement(torch.nn.Module):
         return (self._believed_shift(view) * width).cpu().double()
 
     def _believed_shift(self, view: int) -> Float[Tensor, " 2"]:
-        """The measured shift, less where it may be the fit's own error: else the head drifts along with the views."""
-        square = self.shift[view].square().sum()
-        return self.shift[view] * square / (square + self.config.doubtful_shift**2)
+        """The measured shift, less what the whole head's drift explains, and less where all shifts are small.
+
+        The share believed is that of a signal in noise (Wiener), its variance taken from all views together: where
+        nothing is shifted, the head must not wander along with the views' errors.
+        """
+        if bool(self.anchored[view]):
+            return torch.zeros_like(self.shift[view])
+        weight = self.trust * ((self.residual > 0) & ~self.anchored)
+        shift = self.shift
+        if self.drift is not None:
+            # where the portrait sees the head drift, it has drifted, whatever all others say together
+            weight = weight + len(shift) * self.anchored
+            normal = torch.einsum("n,nij,nik->jk", weight, self.drift, self.drift)
+            right = torch.einsum("n,nij,ni->j", weight, self.drift, shift)
+            ridge = 1e-3 * normal.diagonal().mean().clamp_min(1e-9)
+            drift = torch.linalg.solve(normal + ridge * torch.eye(3).to(normal), right)
+            shift = shift - self.drift @ drift
+            weight = weight * ~self.anchored
+        variance = (weight * shift.square().mean(dim=-1)).sum() / weight.sum().clamp_min(1)
+        return shift[view] * variance / (variance + self.config.shift_noise**2)
+
+    def set_cameras(self, cameras: Cameras) -> None:
+        """Let the shifts know how the picture of each view moves, in picture widths, as the head moves in the world."""
+        distance = cameras.position_world.norm(dim=-1).clamp_min(1e-6)
+        per_unit = cameras.focal_px[:, 0] / (cameras.width * distance)
+        self.drift = (per_unit[:, None, None] * cameras.T_camera_world[:, :2, :3]).to(self.shift)
 
     def corrected(self, premultiplied_rgba: Float[Tensor, "h w 4"], view: int) -> Float[Tensor, "h w 4"]:
         """The view's picture with its gain taken out."""
@@ -141,11 +167,10 @@ class ViewAgreement(torch.nn.Module):
         before = float(self.residual[view])
         self.residual[view] = residual if before == 0 else before + config.rate * (residual - before)
         weights = self._pixel_weights(error, target[..., 3]) if config.pixels else None
-        if not bool(self.anchored[view]):
-            if config.colour:
-                self._move_gain(view, render, target, weights)
-            if config.shift:
-                self._move_shift(view, render, difference, weights)
+        if config.colour and not bool(self.anchored[view]):
+            self._move_gain(view, render, target, weights)
+        if config.shift:
+            self._move_shift(view, render, difference, weights)
         return weights
 
     def _move_gain(self, view: int, render: Tensor, target: Tensor, weights: Tensor | None) -> None:
