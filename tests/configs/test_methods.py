@@ -19,6 +19,7 @@ from PIL import Image
 from dp360.configs import methods, pipeline
 from dp360.configs.commands import ViewsCommand
 from dp360.configs.portrait_trainer import SplatTrainer, views_key
+from dp360.configs.presets import PRESETS
 from dp360.reconstruction.dataset import read_dataset, write_dataset
 
 
@@ -75,7 +76,7 @@ def prepare(config):
     return config
 
 
-@pytest.mark.parametrize("method", ["dp360-splat", "dp360-nerf"])
+@pytest.mark.parametrize("method", ["dp360-splat", "dp360-splat-fast", "dp360-splat-big", "dp360-nerf"])
 def test_options_are_in_the_help(method, capsys):
     with pytest.raises(SystemExit):
         parse(method, "--help")
@@ -89,6 +90,23 @@ def test_methods_are_found_under_their_names():
     assert methods.dp360_splat.config.method_name == "dp360-splat"
     assert methods.dp360_nerf.config.method_name == "dp360-nerf"
     assert methods.dp360_splat.description and methods.dp360_nerf.description
+
+
+def test_sizes_of_the_splat_method_are_nested():
+    """Fast, default and big differ in numbers only, each larger than the one before, and share nothing mutable."""
+    sizes = (methods.dp360_splat_fast, methods.dp360_splat, methods.dp360_splat_big)
+    configs = [method.config for method in sizes]
+    assert [c.method_name for c in configs] == ["dp360-splat-fast", "dp360-splat", "dp360-splat-big"]
+    fits = [c.pipeline.model.fit for c in configs]
+    for number in (
+        [PRESETS[c.quality].iterations for c in configs],
+        [f.start_count for f in fits],
+        [f.densify.max_count for f in fits],
+        [f.sh_degree for f in fits],
+    ):
+        assert number == sorted(set(number))
+    assert all(fit.robust == fits[0].robust and fit.losses == fits[0].losses for fit in fits)
+    assert len({id(c.pipeline.datamanager) for c in configs}) == len({m.description for m in sizes}) == 3
 
 
 def test_image_becomes_a_data_set_once(portrait, views_made, tmp_path, monkeypatch):
