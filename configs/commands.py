@@ -176,6 +176,9 @@ class ConvertCommand:
     """Numbers to store; float16 and bfloat16 need half the room."""
     stock: Path | None = None
     """A Stable Diffusion 1.5 folder of diffusers: the report then says which parts equal it."""
+    context: Path | None = None
+    """Context of the empty prompt, a tensor [tokens, 768] in a .safetensors or .pt file; only for checkpoints without
+    a text encoder."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def convert(command: ConvertCommand, *, track: Track = silent) -> str:
         back_model=found.get("back"),
         dtype=_DTYPES[command.dtype],
         stock=command.stock,
+        context=command.context,
         track=track,
     )
     return report.to_text()
