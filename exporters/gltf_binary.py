@@ -19,7 +19,7 @@ UINT32, FLOAT32 = 5125, 5126
 _COMPONENT_TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _TYPES = {count: name for name, count in _COMPONENTS.items()}
-_DOCUMENT_BYTES_MAX = 64 << 20
+_DOCUMENT_BYTES_MAX = 8 << 20
 _WHAT = "this .glb"
 
 

@@ -28,9 +28,9 @@ from .splat_packing import (
     dc_from_rgb,
     logits_from_bytes,
     morton_order,
+    opacity_bytes,
     quats_from_smallest_three,
     rgb_from_dc,
-    sigmoid,
     smallest_three,
     to_bytes,
 )
@@ -87,8 +87,8 @@ def encode(
     vertices = np.empty((n, 4), dtype="<u4")
     vertices[:, 0], vertices[:, 2] = _pack_11_10_11(steps[0]), _pack_11_10_11(steps[1])
     vertices[:, 1] = _pack_rotation(arrays.quats_wxyz)
-    rgba = to_bytes(np.concatenate([steps[2], sigmoid(arrays.opacity_logits)[:, None]], axis=1)).astype(np.uint32)
-    vertices[:, 3] = rgba[:, 0] << 24 | rgba[:, 1] << 16 | rgba[:, 2] << 8 | rgba[:, 3]
+    rgb = to_bytes(steps[2]).astype(np.uint32)
+    vertices[:, 3] = rgb[:, 0] << 24 | rgb[:, 1] << 16 | rgb[:, 2] << 8 | opacity_bytes(arrays.opacity_logits)
     body = [np.concatenate(chunks, axis=1).astype("<f4").tobytes(), vertices.tobytes()]
     header = [
         "ply",

@@ -26,7 +26,7 @@ from .splat_frames import half_turn_about_z
 
 UpAxis = Literal["+y", "-y"]
 
-_COUNT_ALWAYS_BELIEVED = 1_000_000
+_COUNT_ALWAYS_BELIEVED = 250_000
 """Gaussians that a compressed file may promise whatever its size; above it, one per byte of the file."""
 
 
@@ -186,7 +186,7 @@ def check_promised_count(count: int, file_bytes: int, *, what: str) -> None:
     Compressed formats need more than a byte per Gaussian; small files of equal Gaussians may need less.
 
     Raises:
-        InputError: more Gaussians than a million and than bytes in the file.
+        InputError: more Gaussians than a quarter of a million and than bytes in the file.
     """
     if not 0 <= count <= max(_COUNT_ALWAYS_BELIEVED, file_bytes):
         raise InputError(

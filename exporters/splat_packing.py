@@ -33,6 +33,11 @@ def to_bytes(unit: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     return np.rint(np.clip(unit, 0.0, 1.0) * 255).astype(np.uint8)
 
 
+def opacity_bytes(opacity_logits: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
+    """Opacities in 256 levels without the two ends, whose logits other readers take for infinite."""
+    return np.clip(to_bytes(sigmoid(opacity_logits)), 1, 254)
+
+
 def logits_from_bytes(opacity: UInt8[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Finite logits of opacities in 256 levels: the ends stand a quarter of a level inside 0 and 1."""
     return logits((np.clip(opacity.astype(np.float64), 0.25, 254.75) / 255).astype(np.float32))

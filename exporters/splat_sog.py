@@ -19,6 +19,7 @@ import json
 import math
 import zipfile
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -142,43 +143,33 @@ def decode(data: bytes) -> Splats:
     Raises:
         InputError: not such a file, a part is missing or does not fit the count, or a number is not finite.
     """
-    archive, meta = _open(data)
-    count = _number(meta, "count")
+    file = _open(data)
+    count = _number(file.meta, "count")
     check_promised_count(count, len(data), what=_WHAT)
-
-    def picture(part: str, which: int = 0) -> UInt8[np.ndarray, "n 4"]:
-        files = meta[part].get("files") if isinstance(meta.get(part), dict) else None
-        if not isinstance(files, list) or len(files) <= which:
-            raise InputError(f"Cannot read splats from {_WHAT}: meta.json names no picture for {part}")
-        return _read_picture(archive, str(files[which]), len(data))
-
-    def per_gaussian(part: str, which: int = 0) -> UInt8[np.ndarray, "n 4"]:
-        pixels = picture(part, which).reshape(-1, 4)
-        if len(pixels) < count:
-            raise InputError(
-                f"Cannot read splats from {_WHAT}: it promises {count} Gaussians, but a picture of {part} has "
-                f"{len(pixels)} pixels; the file is damaged"
-            )
-        return pixels[:count]
-
+    meta = file.meta
     low, high = _numbers(meta, "means", "mins", 3), _numbers(meta, "means", "maxs", 3)
-    steps = per_gaussian("means")[:, :3].astype(np.float64) + per_gaussian("means", 1)[:, :3] * 256.0
+    steps = (
+        file.per_gaussian(count, "means")[:, :3].astype(np.float64)
+        + file.per_gaussian(count, "means", 1)[:, :3] * 256.0
+    )
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are refused later
         logarithm = low + (high - low) * steps / 65535
         means = (np.sign(logarithm) * np.expm1(np.abs(logarithm))).astype(np.float32)
-    quats = per_gaussian("quats")
+    quats = file.per_gaussian(count, "quats")
     if (quats[:, 3] < _LARGEST_TAG).any():
         raise InputError(f"Cannot read splats from {_WHAT}: rotations are marked with numbers below {_LARGEST_TAG}")
-    colours = per_gaussian("sh0")
+    colours = file.per_gaussian(count, "sh0")
     arrays = SplatArrays(
         means=means,
-        log_scales=_numbers(meta, "scales", "codebook", 256)[per_gaussian("scales")[:, :3]].astype(np.float32),
+        log_scales=_numbers(meta, "scales", "codebook", 256)[file.per_gaussian(count, "scales")[:, :3]].astype(
+            np.float32
+        ),
         quats_wxyz=quats_from_smallest_three(
             quats[:, 3].astype(np.int64) - _LARGEST_TAG, quats[:, :3].astype(np.float32) / 127.5 - 1
         ),
         opacity_logits=logits_from_bytes(colours[:, 3]),
         sh0=_numbers(meta, "sh0", "codebook", 256)[colours[:, :3]].astype(np.float32),
-        sh_rest=_rest(meta, picture, per_gaussian, count) if "shN" in meta else np.zeros((count, 0, 3), np.float32),
+        sh_rest=_rest(file, count) if "shN" in meta else np.zeros((count, 0, 3), np.float32),
     )
     return splats_from_file(arrays, file_note(meta.get("dp360")), what=_WHAT)
 
@@ -189,21 +180,50 @@ def decode_provenance(data: bytes) -> Provenance | None:
     Raises:
         InputError: not such a file, or the note is damaged.
     """
-    return file_note(_open(data)[1].get("dp360")).provenance
+    return file_note(_open(data).meta.get("dp360")).provenance
 
 
-def _rest(meta, picture, per_gaussian, count: int) -> Float[np.ndarray, "n k 3"]:
+@dataclass(frozen=True)
+class _SogFile:
+    """An open archive and what its meta.json says."""
+
+    archive: zipfile.ZipFile
+    meta: dict
+    size: int
+    """Bytes of the whole file."""
+
+    def picture(self, part: str, which: int = 0) -> UInt8[np.ndarray, "h w 4"]:
+        """Pixels of a part's picture."""
+        described = self.meta.get(part)
+        files = described.get("files") if isinstance(described, dict) else None
+        if not isinstance(files, list) or len(files) <= which:
+            raise InputError(f"Cannot read splats from {_WHAT}: meta.json names no picture for {part}")
+        return _read_picture(self.archive, str(files[which]), self.size)
+
+    def per_gaussian(self, count: int, part: str, which: int = 0) -> UInt8[np.ndarray, "n 4"]:
+        """The pixel of each Gaussian in a part's picture."""
+        pixels = self.picture(part, which).reshape(-1, 4)
+        if len(pixels) < count:
+            raise InputError(
+                f"Cannot read splats from {_WHAT}: it promises {count} Gaussians, but a picture of {part} has "
+                f"{len(pixels)} pixels; the file is damaged"
+            )
+        return pixels[:count]
+
+
+def _rest(file: _SogFile, count: int) -> Float[np.ndarray, "n k 3"]:
     """Harmonics above the constant one, through labels, palette and codebook."""
+    meta = file.meta
     bands, entries = _number(meta["shN"], "bands"), _number(meta["shN"], "count")
     if not 1 <= bands <= 3 or not 1 <= entries <= MAX_PALETTE:
         raise InputError(f"Cannot read splats from {_WHAT}: expected 1 to 3 harmonic bands, got {bands} of {entries}")
     k = _COEFFICIENTS[bands]
-    pixels = picture("shN")
+    pixels = file.picture("shN")
     if pixels.shape[1] != _PALETTE_COLUMNS * k or pixels.shape[0] * _PALETTE_COLUMNS < entries:
         raise InputError(f"Cannot read splats from {_WHAT}: its palette picture does not hold {entries} entries")
     codebook = _numbers(meta, "shN", "codebook", 256).astype(np.float32)
     centroids = codebook[pixels.reshape(-1, k, 4)[:entries, :, :3]]
-    marks = per_gaussian("shN", 1)
+    marks = file.per_gaussian(count, "shN", 1)
     labels = marks[:, 0].astype(np.int64) + marks[:, 1].astype(np.int64) * 256
     if (labels >= entries).any():
         raise InputError(f"Cannot read splats from {_WHAT}: labels name entries beyond its palette of {entries}")
@@ -234,7 +254,7 @@ def _zip(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _open(data: bytes) -> tuple[zipfile.ZipFile, dict]:
+def _open(data: bytes) -> _SogFile:
     """The archive and its meta.json."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
@@ -252,7 +272,7 @@ def _open(data: bytes) -> tuple[zipfile.ZipFile, dict]:
             f"Cannot read splats from {_WHAT}: expected version 2 in meta.json, got {version!r}; convert it with "
             "splat-transform"
         )
-    return archive, meta
+    return _SogFile(archive, meta, len(data))
 
 
 def _member(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
@@ -272,7 +292,7 @@ def _read_picture(archive: zipfile.ZipFile, name: str, file_bytes: int) -> UInt8
     content = _member(archive, name, file_bytes)
     try:
         with Image.open(io.BytesIO(content), formats=("WEBP", "PNG")) as file:
-            check_promised_count(file.width * file.height // 16, file_bytes, what=_WHAT)
+            check_promised_count(file.width * file.height // 4, file_bytes, what=_WHAT)
             return np.asarray(file.convert("RGBA"))
     except InputError:
         raise
@@ -280,7 +300,7 @@ def _read_picture(archive: zipfile.ZipFile, name: str, file_bytes: int) -> UInt8
         raise InputError(f"Cannot read splats from {_WHAT}: its picture {name[:60]} is damaged") from error
 
 
-def _number(data: dict, name: str) -> int:
+def _number(data: object, name: str) -> int:
     """A whole number of meta.json."""
     value = data.get(name) if isinstance(data, dict) else None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:

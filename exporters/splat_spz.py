@@ -45,7 +45,14 @@ from .splat_file_frame import (
     file_note,
     splats_from_file,
 )
-from .splat_packing import logits_from_bytes, quats_from_smallest_three, sigmoid, smallest_three, to_bytes, unit_quats
+from .splat_packing import (
+    logits_from_bytes,
+    opacity_bytes,
+    quats_from_smallest_three,
+    smallest_three,
+    to_bytes,
+    unit_quats,
+)
 
 SpzVersion = Literal[2, 3]
 
@@ -108,7 +115,7 @@ def encode(
         [
             _HEADER.pack(_MAGIC, version, len(arrays), arrays.sh_degree, bits, 0, 0),
             positions.tobytes(),
-            to_bytes(sigmoid(arrays.opacity_logits)).tobytes(),
+            opacity_bytes(arrays.opacity_logits).tobytes(),
             colours.tobytes(),
             scales.tobytes(),
             rotations.tobytes(),
@@ -242,7 +249,7 @@ def _read_gzip(data: bytes) -> tuple[int, int, int, int, list[UInt8[np.ndarray, 
         if len(start) < _HEADER.size:
             raise InputError(f"Cannot read splats from {_WHAT}: it ends within its header; the file is cut off")
         magic, version, count, degree, bits, flags, _ = _HEADER.unpack(start)
-        sizes = _check_header(magic, min(version, 9), count, degree, bits, len(data))
+        sizes = _check_header(magic, version, count, degree, bits, len(data))
         if version == 4:
             raise InputError(f"Cannot read splats from {_WHAT}: version 4 has no gzip stream; the file is damaged")
         expected = _HEADER.size + sum(sizes)
@@ -268,7 +275,7 @@ def _read_version_4(data: bytes) -> tuple[int, int, int, int, list[UInt8[np.ndar
     if len(data) < _HEADER_4.size:
         raise InputError(f"Cannot read splats from {_WHAT}: it ends within its header; the file is cut off")
     magic, version, count, degree, bits, _, stream_count, table = _HEADER_4.unpack_from(data)
-    sizes = _check_header(magic, min(version, 9), count, degree, bits, len(data))
+    sizes = _check_header(magic, version, count, degree, bits, len(data))
     if version != 4:
         raise InputError(f"Cannot read splats from {_WHAT}: expected version 4 without gzip, got {version}")
     present = [size for size in sizes if size]

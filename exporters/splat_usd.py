@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from dp360.reconstruction.splats import Splats
 
 from .splat_file_frame import FileNote, SplatArrays, arrays_for_file, check_promised_count, file_note, splats_from_file
 from .splat_packing import logits, sigmoid, unit_quats
+
+if TYPE_CHECKING:
+    from pxr import Sdf
 
 UsdForm = Literal["usdc", "usda", "usdz"]
 
@@ -154,7 +158,9 @@ def _read(data: bytes) -> tuple[SplatArrays, FileNote]:
         return _arrays(layer, chosen, read, len(data)), _note(layer)
 
 
-def _arrays(layer, prim_path, read, file_bytes: int) -> SplatArrays:
+def _arrays(
+    layer: Sdf.Layer, prim_path: Sdf.Path, read: Callable[[str, int], np.ndarray], file_bytes: int
+) -> SplatArrays:
     """Arrays of the prim, checked against each other."""
     means, quats_xyzw, scales = read("positions", 3), read("orientations", 4), read("scales", 3)
     opacity, harmonics = read("opacities", 1)[:, 0], read("radiance:sphericalHarmonicsCoefficients", 3)
@@ -181,7 +187,7 @@ def _arrays(layer, prim_path, read, file_bytes: int) -> SplatArrays:
     )
 
 
-def _note(layer) -> FileNote:
+def _note(layer: Sdf.Layer) -> FileNote:
     """Our note in the layer's custom data."""
     text = dict(layer.customLayerData).get("dp360")
     if not isinstance(text, str):
