@@ -296,7 +296,7 @@ def measure(
     size_px: int = 512,
     sampling: Sampling | None = None,
 ) -> Measurement:
-    """Time the pipeline's loop and the decoder with random weights, all networks resident.
+    """Time the pipeline's loop and the decoder with random weights, all networks resident (F only on a GPU).
 
     Args:
         architecture: sizes of the networks.
@@ -311,7 +311,7 @@ def measure(
     whole = device.type == "cuda"
     rows = views if whole else min(views, architecture.view_consistency.clip_length)
     timed_steps = steps if whole else 1
-    pipe = _random_pipeline(architecture, device, DTYPES[dtype])
+    pipe = _random_pipeline(architecture if whole else replace(architecture, own_back=False), device, DTYPES[dtype])
     networks = pipe.networks_for_views()
     if whole:
         run_loop(pipe, networks, 2, rows, size_px, replace(sampling, steps=2), device=device)
