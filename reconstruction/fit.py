@@ -292,7 +292,9 @@ def fit_splats(
         info["means2d"].retain_grad()
         rgb, alpha, weights = rendered.squeeze(0), alpha.squeeze(0), None
         if config.robust.starts(step, config.iterations):
-            weights = agreement.measure(view, rgb.detach(), alpha.detach(), background, target)
+            weigh = config.robust.weighs_pixels(step, config.iterations)
+            seen = (rgb.detach(), alpha.detach(), background, target)
+            weights = agreement.measure(view, *seen, weigh_pixels=weigh)
         loss = training_loss(
             rgb,
             alpha,

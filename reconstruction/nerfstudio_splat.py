@@ -297,9 +297,9 @@ class HeadSplatModel(SplatfactoModel):
         target, fit, weights = self._target(outputs, batch), self.config.fit, None
         rgb, alpha = outputs["rgb"], outputs["accumulation"].squeeze(-1)
         if self.training and fit.robust.starts(self.step, fit.iterations):
-            weights = self.agreement.measure(
-                int(batch["image_idx"]), rgb.detach(), alpha.detach(), outputs["background"], outputs["picture"]
-            )
+            weigh = fit.robust.weighs_pixels(self.step, fit.iterations)
+            seen = (rgb.detach(), alpha.detach(), outputs["background"], outputs["picture"])
+            weights = self.agreement.measure(int(batch["image_idx"]), *seen, weigh_pixels=weigh)
         loss = training_loss(
             rgb,
             alpha,

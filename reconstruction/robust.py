@@ -38,12 +38,14 @@ class RobustConfig:
     """Weigh down, and at last leave out, views that disagree much more than others."""
     start_fraction: float = 0.1
     """Share of the iterations before anything is measured: the first renders are too rough."""
+    pixels_fraction: float = 0.5
+    """Share of the iterations before patches are weighed: until then the fit itself is what is wrong in most."""
     trust_fractions: tuple[float, ...] = (0.2, 0.3, 0.45, 0.6)
     """Shares of the iterations after which the views to come are drawn anew, by confidence and trust."""
     rate: float = 0.5
     """How far a correction moves towards what was just measured, (0, 1]."""
-    keep: float = 0.98
-    """Gains are drawn this much towards 1 at each visit: what nobody asks for fades."""
+    gain_noise: float = 0.01
+    """Standard deviation of measured gains when nothing has one."""
     max_gain: float = 1.3
     """Largest gain; the smallest is its inverse."""
     shift_noise: float = 0.0012
@@ -58,6 +60,10 @@ class RobustConfig:
     """Residual of a view, in units of the median view's, up to which it is fully trusted."""
     least_trust: float = 0.15
     """Views trusted less than this are left out."""
+
+    def weighs_pixels(self, step: int, iterations: int) -> bool:
+        """Whether patches are weighed at iteration `step`."""
+        return self.enabled and self.pixels and step >= self.pixels_fraction * iterations
 
     def starts(self, step: int, iterations: int) -> bool:
         """Whether views are measured at iteration `step`."""
@@ -74,6 +80,7 @@ class ViewAgreement(torch.nn.Module):
     log_gain: Float[Tensor, "n 3"]
     shift: Float[Tensor, "n 2"]
     residual: Float[Tensor, " n"]
+    visits: Float[Tensor, " n"]
     trust: Float[Tensor, " n"]
     patch_scale: Float[Tensor, ""]
     anchored: Tensor
@@ -94,6 +101,7 @@ class ViewAgreement(torch.nn.Module):
         self.register_buffer("log_gain", torch.zeros(n, 3))
         self.register_buffer("shift", torch.zeros(n, 2))
         self.register_buffer("residual", torch.zeros(n))
+        self.register_buffer("visits", torch.zeros(n))
         self.register_buffer("trust", torch.ones(n))
         self.register_buffer("patch_scale", torch.zeros(()))
         self.register_buffer("anchored", top & (top.sum() == 1))
@@ -110,7 +118,7 @@ class ViewAgreement(torch.nn.Module):
         """
         if bool(self.anchored[view]):
             return torch.zeros_like(self.shift[view])
-        weight = self.trust * ((self.residual > 0) & ~self.anchored)
+        weight = self.trust * ((self.visits > 0) & ~self.anchored)
         shift = self.shift
         if self.drift is not None:
             # where the portrait sees the head drift, it has drifted, whatever all others say together
@@ -130,11 +138,26 @@ class ViewAgreement(torch.nn.Module):
         per_unit = cameras.focal_px[:, 0] / (cameras.width * distance)
         self.drift = (per_unit[:, None, None] * cameras.T_camera_world[:, :2, :3]).to(self.shift)
 
+    def _believed_gain(self, view: int) -> Float[Tensor, " 3"]:
+        """Logarithms of the measured gains against the portrait's (against the mean where there is none), shrunk alike.
+
+        What the portrait would need as well is the fit's own doing: renders lag behind while details are learned.
+        """
+        if bool(self.anchored[view]):
+            return torch.zeros_like(self.log_gain[view])
+        weight = (self.trust * ((self.visits > 0) & ~self.anchored))[:, None]
+        common = (weight * self.log_gain).sum(dim=0) / weight.sum().clamp_min(1)
+        if bool((self.anchored & (self.visits > 0)).any()):
+            common = self.log_gain[self.anchored][0]
+        gain = self.log_gain - common
+        variance = (weight * gain.square()).sum() / (3 * weight.sum().clamp_min(1))
+        return gain[view] * variance / (variance + self.config.gain_noise**2)
+
     def corrected(self, premultiplied_rgba: Float[Tensor, "h w 4"], view: int) -> Float[Tensor, "h w 4"]:
         """The view's picture with its gain taken out."""
-        if not self.config.enabled or not bool(self.log_gain[view].any()):
+        if not (self.config.enabled and self.config.colour and bool(self.log_gain[view].any())):
             return premultiplied_rgba
-        gain = torch.cat([self.log_gain[view].exp(), self.log_gain.new_ones(1)])
+        gain = torch.cat([self._believed_gain(view).exp(), self.log_gain.new_ones(1)])
         return premultiplied_rgba / gain
 
     @torch.no_grad()
@@ -145,6 +168,8 @@ class ViewAgreement(torch.nn.Module):
         alpha: Float[Tensor, "h w"],
         background_rgb_unit: Float[Tensor, " 3"],
         target: Float[Tensor, "h w 4"],
+        *,
+        weigh_pixels: bool = False,
     ) -> Float[Tensor, "h w"] | None:
         """Compare a render with the view's picture and move the view's corrections and residual.
 
@@ -154,6 +179,7 @@ class ViewAgreement(torch.nn.Module):
             alpha: rendered opacity.
             background_rgb_unit: what lies behind it.
             target: the view's premultiplied picture, as `corrected` gives it.
+            weigh_pixels: whether to weigh patches.
 
         Returns:
             Weights of the pixels for this iteration's loss, None where all count the same.
@@ -165,9 +191,13 @@ class ViewAgreement(torch.nn.Module):
         share = float(target[..., 3].mean().clamp_min(1e-3))
         residual = float(error.mean()) / share
         before = float(self.residual[view])
-        self.residual[view] = residual if before == 0 else before + config.rate * (residual - before)
-        weights = self._pixel_weights(error, target[..., 3]) if config.pixels else None
-        if config.colour and not bool(self.anchored[view]):
+        self.residual[view] = before + config.rate * (residual - before) if self.visits[view] > 0 else residual
+        self.visits[view] += 1
+        weights = None
+        if weigh_pixels:
+            both_solid = torch.minimum(render[..., 3], target[..., 3])
+            weights = self._pixel_weights(error * both_solid, target[..., 3])
+        if config.colour:
             self._move_gain(view, render, target, weights)
         if config.shift:
             self._move_shift(view, render, difference, weights)
@@ -183,7 +213,8 @@ class ViewAgreement(torch.nn.Module):
         grey = 0.001 * solid.numel()
         step = ((theirs.clamp_min(0) + grey) / (ours.clamp_min(0) + grey)).log()
         limit = torch.log(torch.tensor(self.config.max_gain)).item()
-        moved = self.config.keep * (self.log_gain[view] + self.config.rate * step)
+        measured = self._believed_gain(view) + step
+        moved = self.log_gain[view] + self.config.rate * (measured - self.log_gain[view])
         self.log_gain[view] = moved.clamp(-limit, limit)
 
     def _move_shift(self, view: int, render: Tensor, difference: Tensor, weights: Tensor | None) -> None:
@@ -207,7 +238,7 @@ class ViewAgreement(torch.nn.Module):
         self.shift[view] = moved.clamp(-self.config.max_shift, self.config.max_shift)
 
     def _pixel_weights(self, error: Tensor, target_alpha: Tensor) -> Tensor:
-        """Weights of patches by their mean residual."""
+        """Weights of patches by their mean residual inside both silhouettes: what sticks out is the hull's business."""
         height, width = error.shape
         side = max(1, width // self.config.patch)
         both = torch.stack([error, target_alpha])[None]
@@ -225,7 +256,7 @@ class ViewAgreement(torch.nn.Module):
     @torch.no_grad()
     def update_trust(self) -> Float[Tensor, " n"]:
         """Doubt views whose residual is far above the median of those seen; returns trust, 0 for those left out."""
-        seen = self.residual > 0
+        seen = self.visits > 0
         if self.config.views and bool(seen.any()):
             ratio = self.residual / self.residual[seen].median().clamp_min(1e-6)
             trust = (self.config.view_tolerance / ratio.clamp_min(1e-6)).clamp_max(1) ** 3

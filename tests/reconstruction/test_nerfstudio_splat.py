@@ -174,6 +174,65 @@ def test_training_goes_on_from_a_checkpoint(trained, tmp_path):
     assert again.step == STEPS + 2
 
 
+class Killed(BaseException):
+    """Stands for kill -9: nothing after it runs."""
+
+
+def killed_at(views, folder: Path, step: int) -> HeadTrainer:
+    """A run that dies in the middle of a step, having saved every 10 steps."""
+    write_dataset(views, folder / "data")
+    config = config_for(folder)
+    config.steps_per_save = 10
+    trainer = config.setup()
+    trainer.setup()
+    torch.manual_seed(0)
+    run = trainer.train_iteration
+
+    def train_iteration(now: int):
+        if now == step:
+            raise Killed
+        return run(now)
+
+    trainer.train_iteration = train_iteration
+    with pytest.raises(Killed):
+        trainer.train()
+    return trainer
+
+
+def gone_on(before: HeadTrainer, folder: Path) -> HeadTrainer:
+    """`ns-train --load-dir`."""
+    config = copy.deepcopy(before.config)
+    config.load_dir, config.output_dir = before.checkpoint_dir, folder
+    again = config.setup()
+    again.setup()
+    again.train()
+    return again
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been_killed(views, trained, tmp_path):
+    """From step 40 on: the same views, backgrounds, moments and sums, hence the same bytes."""
+    killed = killed_at(views, tmp_path, 47)
+    assert sorted(p.name for p in killed.checkpoint_dir.iterdir()) == ["step-000000030.ckpt", "step-000000040.ckpt"]
+    again = gone_on(killed, tmp_path / "again")
+    assert again.last_step == again.step == STEPS - 1
+    for name, tensor in vars(trained.pipeline.model.splats).items():
+        assert torch.equal(getattr(again.pipeline.model.splats, name), tensor), name
+
+
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(views, tmp_path, capsys):
+    killed = killed_at(views, tmp_path, 33)
+    newest = killed.checkpoint_dir / "step-000000030.ckpt"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    again = gone_on(killed, tmp_path / "again")
+    assert again.step == STEPS - 1
+    text = "".join(capsys.readouterr().out.split())
+    assert "step-000000030.ckptisdamaged" in text and "step-000000020.ckpt" in text
+    for path in killed.checkpoint_dir.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="none of its 2 checkpoints can be read"):
+        gone_on(killed, tmp_path / "third")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_a_checkpoint(views, tmp_path, number):
     write_dataset(views, tmp_path / "data")
