@@ -22,6 +22,7 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from torch import Tensor
 
+from .hash_encoding_cpu import use_cpu_kernels
 from .losses import ssim
 from .nerfstudio_data import CONFIDENCE
 from .nerfstudio_viewer import FrontView
@@ -126,6 +127,7 @@ class HeadNerfModel(NerfactoModel):
             )
             for i in range(config.num_proposal_iterations)
         )
+        use_cpu_kernels(self)
         self.density_fns = [network.density_fn for network in self.proposal_networks]
         self.proposal_sampler = ProposalNetworkSampler(
             num_nerf_samples_per_ray=config.num_nerf_samples_per_ray,

@@ -53,7 +53,7 @@ class BenchmarkConfig:
     """Start points: the visual hull of the alphas, or coarse samples of the surface, 1% of a head off."""
     size_px: int = 256
     """Side of the pictures."""
-    fit: SplatFitConfig = field(default_factory=SplatFitConfig)
+    fit: SplatFitConfig = field(default_factory=lambda: SplatFitConfig(iterations=1000))
     """How to fit."""
     seed: int = 0
     """Seed of the fit and of the spoiled views."""
