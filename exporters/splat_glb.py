@@ -100,13 +100,14 @@ def decode(data: bytes) -> Splats:
     document, buffer = read_glb(data)
     primitive = _find_primitive(document)
     attributes = item(primitive, "attributes")
+    names = attributes.keys() if isinstance(attributes, dict) else ()
 
     def read(name: str, components: int) -> Float[np.ndarray, "n c"]:
         return read_accessor(document, buffer, item(attributes, name), components)
 
     means, quats = read("POSITION", 3), read(f"{EXTENSION}:ROTATION", 4)
     scales, opacity = read(f"{EXTENSION}:SCALE", 3), read(f"{EXTENSION}:OPACITY", 1)[:, 0]
-    degree = max(d for d in range(4) if d == 0 or f"{EXTENSION}:SH_DEGREE_{d}_COEF_0" in attributes)
+    degree = max(d for d in range(4) if d == 0 or f"{EXTENSION}:SH_DEGREE_{d}_COEF_0" in names)
     harmonics = [read(name, 3) for name, _ in _harmonic_names(degree)]
     lengths = {len(values) for values in (means, quats, scales, opacity, *harmonics)}
     if len(lengths) != 1:

@@ -313,8 +313,8 @@ def _number(data: object, name: str) -> int:
 def _numbers(meta: dict, part: str, name: str, length: int) -> Float[np.ndarray, " n"]:
     """A list of numbers of meta.json; codebooks may be shorter and are filled up with their last entry."""
     values = meta[part].get(name) if isinstance(meta.get(part), dict) else None
-    numbers = isinstance(values, list) and all(isinstance(v, (int, float)) for v in values)
-    if not numbers or not 0 < len(values) <= length or (length == 3 and len(values) != 3):
+    values = values if isinstance(values, list) and all(isinstance(v, (int, float)) for v in values) else []
+    if not 0 < len(values) <= length or (length == 3 and len(values) != 3):
         raise InputError(f"Cannot read splats from {_WHAT}: expected {length} numbers {part}.{name} in meta.json")
     try:
         array = np.array(values, dtype=np.float64)
