@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numba
 import torch
 
+from dp360.generation import numba_pool
 from dp360.generation.progress import Track, silent
 
 from .losses import LossConfig, training_loss
+from .photometric_cpu import over_background
 from .rasterize import rasterize_splats
 from .rasterize.kernels import KERNELS
 
@@ -30,8 +33,9 @@ def prepare_kernels(track: Track = silent) -> bool:
     """
     if kernels_are_compiled():
         return False
-    for with_loss in track((False, True), total=2.0, description=COMPILING):
-        _toy_step(64, 32, with_loss=with_loss)
+    more = numba_pool.SMALL_WORK + 1  # so much work is given to all threads
+    for gaussians in track((400, more), total=2.0, description=COMPILING):
+        _toy_step(gaussians, math.ceil(math.sqrt(gaussians)))
     return True
 
 
@@ -49,11 +53,11 @@ def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int
     try:
         for count in counts:
             numba.set_num_threads(count)
-            _toy_step(gaussians, size_px, with_loss=True)
+            _toy_step(gaussians, size_px)
             times = []
             for _ in range(repeats):
                 start = time.perf_counter()
-                _toy_step(gaussians, size_px, with_loss=True)
+                _toy_step(gaussians, size_px)
                 times.append(time.perf_counter() - start)
             best[count] = min(times)
     finally:
@@ -61,8 +65,8 @@ def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int
     return min(best, key=lambda count: best[count])
 
 
-def _toy_step(gaussians: int, size_px: int, *, with_loss: bool) -> None:
-    """Render a cloud, and take a gradient of a loss or of its sums."""
+def _toy_step(gaussians: int, size_px: int) -> None:
+    """Render a cloud and take the gradient of a fit's loss."""
     generator = torch.Generator().manual_seed(0)
     means = 0.3 * torch.randn(gaussians, 3, generator=generator)
     log_scales = torch.full((gaussians, 3), -4.5) + 0.3 * torch.randn(gaussians, 3, generator=generator)
@@ -73,9 +77,5 @@ def _toy_step(gaussians: int, size_px: int, *, with_loss: bool) -> None:
     viewmat[0, 2, 3] = 1.5
     K = torch.tensor([[[focal, 0.0, size_px / 2], [0.0, focal, size_px / 2], [0.0, 0.0, 1.0]]])
     rgb, alpha, _ = rasterize_splats(*variables, viewmat, K, size_px, size_px, sh_degree=1)
-    if with_loss:
-        target, shape = torch.full((size_px, size_px, 3), 0.4), torch.ones(size_px, size_px)
-        arguments = (rgb[0], alpha[0, ..., 0], target, shape, variables[2], variables[3])
-        training_loss(*arguments, LossConfig()).backward()
-    else:
-        (rgb.sum() + alpha.sum()).backward()
+    target = over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
+    training_loss(rgb[0], alpha[0, ..., 0], *target, variables[2], variables[3], LossConfig()).backward()

@@ -38,6 +38,11 @@ class Kernel:
             self._everyone(threads, counter, *args)
 
     def is_compiled(self) -> bool:
-        """Whether this machine keeps compiled code of the worker from this or an earlier run."""
-        folder, function = Path(self._worker.stats.cache_path), self._worker.py_func
-        return bool(self._worker.signatures) or any(folder.glob(f"*.{function.__qualname__}-*.nbi"))
+        """Whether this machine keeps compiled code from this or an earlier run, for as many threads as numba has."""
+        needed = [self._worker] if numba.get_num_threads() == 1 else [self._worker, self._everyone]
+        return all(function.signatures or _is_cached(function) for function in needed)
+
+
+def _is_cached(function: Any) -> bool:
+    """Whether numba's cache has an index for a compiled function."""
+    return any(Path(function.stats.cache_path).glob(f"*.{function.py_func.__qualname__}-*.nbi"))

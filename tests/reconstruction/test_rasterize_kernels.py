@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import no_type_check
 
 import numba
 import numpy as np
+import pytest
 import torch
 
 from dp360.generation.progress import silent
@@ -90,6 +95,17 @@ def test_kernels_are_compiled_once_and_the_caller_hears_of_it() -> None:
     compiled = prepare.prepare_kernels(track)
     assert heard == ([prepare.COMPILING] if compiled else [])
     assert prepare.kernels_are_compiled() and not prepare.prepare_kernels(track)
+
+
+@pytest.mark.slow
+def test_a_fresh_machine_compiles_everything_once(tmp_path: Path) -> None:
+    program = "from dp360.reconstruction import prepare; print(prepare.prepare_kernels())"
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert [run.stdout.strip() for run in said] == ["True", "False"]
 
 
 def test_the_trial_of_threads_chooses_one_of_them_and_changes_nothing() -> None:
