@@ -16,7 +16,7 @@ from .photometric_cpu import over_background
 from .rasterize import rasterize_splats
 from .rasterize.kernels import KERNELS
 
-COMPILING = "Compiling the CPU kernels, once per machine (about half a minute)"
+COMPILING = "Compiling the CPU kernels, once per machine (about a minute)"
 """What `prepare_kernels` tells its `Track`."""
 
 
