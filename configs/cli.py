@@ -109,7 +109,7 @@ def _dispatch(command: Command) -> int:
                 files = import_release(command, track=display.track)
             _name_files(files)
         case BenchCommand():
-            from .diffusion_cost import bench
+            from .bench import bench
 
             with progress_bars() as display:
                 report = bench(command, track=display.track)

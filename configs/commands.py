@@ -195,19 +195,22 @@ class ImportReleaseCommand:
 
 @dataclass(frozen=True)
 class BenchCommand:
-    """Count what the diffusion model costs, the release's way and ours; time it where there is a GPU. No weights."""
+    """Measure what a stage costs on this machine; the splat engine, or the diffusion model with random weights."""
 
-    what: tyro.conf.Positional[Literal["diffusion"]]
-    """diffusion: operations, parameters, memory and time of the full-size networks, with random weights."""
+    what: tyro.conf.Positional[Literal["diffusion", "splats"]]
+    """diffusion: operations, parameters, memory and time of the full-size networks, the release's way and ours;
+    splats: milliseconds of the CPU engine at 20,000 and 50,000 Gaussians, 256 and 512 px, and a fit of --data."""
     views: int = 32
-    """Views on the level ring."""
+    """diffusion: views on the level ring."""
     size_px: int = 512
-    """Side of the views in pixels, a multiple of 64."""
+    """diffusion: side of the views in pixels, a multiple of 64."""
     steps: int = 50
-    """Denoising steps of the comparison with the release; the default sampler keeps its own number."""
+    """diffusion: denoising steps of the comparison with the release; the default sampler keeps its own number."""
     device: Literal["auto", "cpu", "cuda", "meta"] = "auto"
-    """Where to time: auto takes the GPU if there is one, meta only counts; cpu times one clip and one step of the
-    full-size networks, which takes 16 GB of memory."""
+    """diffusion: where to time; auto takes the GPU if there is one, meta only counts; cpu times one clip and one step
+    of the full-size networks, which takes 16 GB of memory."""
+    data: Path | None = None
+    """splats: a data set's folder, to time the default fit of it; none without."""
     json: Path | None = None
     """File for the same figures as JSON."""
 

@@ -24,6 +24,7 @@ from dp360.generation.prior import build_head_prior
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.dataset import TRANSFORMS, read_dataset, write_dataset
 from dp360.reconstruction.fit import SplatFitConfig, fit_splats, splats_from_parameters
+from dp360.reconstruction.prepare import prepare_kernels
 from dp360.reconstruction.splats import Splats
 
 from .commands import FitCommand, RunCommand, ViewsCommand
@@ -84,8 +85,7 @@ def make_views(command: ViewsCommand, *, track: Track = silent, notify: Notify =
 def fit_dataset(command: FitCommand, *, track: Track = silent) -> tuple[Path, ...]:
     """Splats and contact sheet from a data set on disk; errors as `run_pipeline`."""
     preset, device = _checked(command), choose_device(command.device)
-    nested = command.data / DATASET_NAME
-    folder = nested if (nested / TRANSFORMS).is_file() else command.data
+    folder = dataset_folder(command.data)
     with exclusive_run(command.output):
         record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
         with record.stage("read"):
@@ -95,6 +95,12 @@ def fit_dataset(command: FitCommand, *, track: Track = silent) -> tuple[Path, ..
         with record.stage("export"):
             files = write_head(command.output, splats, views)
         return (*files, record.write(views.provenance.input_sha256, files))
+
+
+def dataset_folder(given: Path) -> Path:
+    """The data set in `given`, which may be the data set itself or a folder that `dp360 run` or `dp360 views` made."""
+    nested = given / DATASET_NAME
+    return nested if (nested / TRANSFORMS).is_file() else given
 
 
 def fit_views(
@@ -111,6 +117,7 @@ def fit_views(
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)  # numba does the heavy work; torch's idle threads would spin beside it
+        prepare_kernels(track)
     try:
         return fit_splats(views, config, generator, track=track, on_iteration=remember, device=device)
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
@@ -9,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numba
 import torch
@@ -121,6 +122,38 @@ class SplatBenchmark:
     """The engine against its twin."""
     fit: FitTiming | None
     """The fit, where views were given."""
+
+    def to_json(self) -> str:
+        """All figures."""
+        return json.dumps(asdict(self), indent=1)
+
+    def to_text(self) -> str:
+        """Tables for people."""
+        lines = [
+            self.machine,
+            f"load {self.load_before:.1f} before, {self.load_after:.1f} after; {self.best_threads} threads pay",
+            "",
+            "CPU ms (wall ms), medians       forward         backward        iteration",
+        ]
+        for step in self.steps:
+            columns = "  ".join(f"{d.cpu:6.1f} ({d.wall:6.1f})" for d in (step.forward, step.backward, step.iteration))
+            lines.append(f"{step.gaussians:7d} at {step.size_px:4d} px, {step.threads} thr.  {columns}")
+        twin = self.twin
+        lines += [
+            "",
+            f"{twin.gaussians} Gaussians at {twin.size_px} px: {twin.engine.cpu:.1f} ms, the dense twin in float32 "
+            f"{twin.twin.cpu:.0f} ms, {twin.ratio:.0f} times as long",
+        ]
+        if self.fit is not None:
+            fit = self.fit
+            height, width = fit.size_px
+            lines += [
+                "",
+                f"fit of {fit.views} views of {width}x{height} px: {fit.iterations} iterations, {fit.gaussians} "
+                f"Gaussians, {fit.wall_s:.1f} s ({fit.cpu_s:.1f} s CPU), PSNR {fit.psnr_db:.1f} dB over its own views, "
+                f"peak memory {fit.peak_memory_bytes / 1e9:.1f} GB",
+            ]
+        return "\n".join(lines)
 
 
 def bench_splats(

@@ -14,7 +14,7 @@ import torch
 import tyro
 from PIL import Image
 
-from dp360.configs import cli, diffusion_cost, weights
+from dp360.configs import bench, cli, weights
 from dp360.configs.commands import ConvertCommand, DiffusionOptions, ViewsCommand
 from dp360.configs.device import choose_device
 from dp360.configs.diffusion import open_weights, sampling_of
@@ -303,12 +303,24 @@ def test_bench_counts_without_weights_or_a_gpu(tmp_path, capsys, monkeypatch):
         asked.update(options)
         return Report()
 
-    monkeypatch.setattr(diffusion_cost, "cost_report", cost_report)
+    monkeypatch.setattr(bench, "cost_report", cost_report)
     words = ["bench", "diffusion", "--views", "8", "--device", "meta", "--json", str(tmp_path / "cost.json")]
     assert cli.main(words) == 0
     assert capsys.readouterr().out == "figures\n" and json.loads((tmp_path / "cost.json").read_text()) == {}
     del asked["track"]
     assert asked == {"views": 8, "size_px": 512, "steps": 50, "device": "meta"}
+
+
+def test_bench_splats_writes_what_it_prints(tmp_path, capsys, monkeypatch):
+    measure = bench.bench_splats
+    monkeypatch.setattr(
+        bench, "bench_splats", lambda views, track: measure(views, counts=(300,), sizes_px=(32,), repeats=1)
+    )
+    assert cli.main(["bench", "splats", "--json", str(tmp_path / "splats.json")]) == 0
+    figures = json.loads((tmp_path / "splats.json").read_text())
+    printed = capsys.readouterr().out
+    assert figures["steps"][0]["gaussians"] == 300 and f"{figures['steps'][0]['iteration']['cpu']:.1f}" in printed
+    assert figures["fit"] is None and figures["twin"]["ratio"] > 1
 
 
 def test_bench_refuses_a_size_that_the_networks_cannot_do(capsys):
