@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,8 +48,8 @@ class Sampling:
     """Views that see each other; None takes what the weights were trained with."""
     window_stride: int | None = None
     """Views between the starts of two clips: below `clip_length` they overlap and their predictions are averaged, at
-    the price of clip_length / window_stride times the work. None: no overlap, clips start half a clip further on
-    every other step."""
+    the price of clip_length / window_stride times the work. None: no overlap, clips start elsewhere in every step,
+    so that no pair of neighbours is parted more often than another."""
     clips_per_batch: int = 1
     """Clips that go through the networks at once; more is faster on a GPU and takes more memory."""
 
@@ -98,7 +99,7 @@ class Sampling:
             raise InputError(
                 f"Cannot sample: expected window_stride at most the clip length {clip_length}, got {stride}"
             )
-        return ring_clips(cameras, clip_length, stride, shift=clip_length // 2 if step % 2 else 0)
+        return ring_clips(cameras, clip_length, stride, shift=step * _shift_per_step(clip_length))
 
 
 class Denoiser:
@@ -151,6 +152,12 @@ class Denoiser:
 
 
 DEFAULT_STEPS = 16
+
+
+def _shift_per_step(clip_length: int) -> int:
+    """Views by which clips move on: about 3/8 of a clip, and prime to it, so that every start is used."""
+    first = max(1, 3 * clip_length // 8)
+    return next(shift for shift in range(first, clip_length + 1) if math.gcd(shift, clip_length) == 1)
 
 
 def guided(conditional: Latents, unconditional: Latents, scale: float, rescale: float) -> Latents:

@@ -2,7 +2,7 @@
 
 V looks at one clip of neighbours at a time. The release cuts 32 views into four clips that never meet; here clips
 follow the ring round, and either overlap (`stride` smaller than the clip: predictions are averaged, arXiv 2302.08113)
-or start elsewhere on every other step, which costs nothing.
+or start elsewhere in every step, which costs nothing.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dp360.generation import OrbitConfig, look_at_origin, orbit
+from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.diffusion.windows import ViewAverage, batches_of, release_clips, ring_clips, rings_of
 
 
@@ -43,16 +45,16 @@ def test_every_view_is_in_a_clip_of_neighbours(count: int, length: int, data, sh
         assert torch.allclose(turn, torch.full_like(turn, step), atol=1e-5), "increasing azimuth, no view left out"
 
 
-def test_alternating_shift_puts_every_join_inside_a_clip() -> None:
+def test_moving_clips_part_every_pair_of_neighbours_equally_often() -> None:
     cameras = orbit(32, size_px=64)
-    together = {
+    together = Counter(
         (int(a), int(b))
-        for shift in (0, 4)
-        for clip in ring_clips(cameras, 8, 8, shift)
+        for step in range(8)
+        for clip in Sampling().clips(cameras, 8, step)
         for a, b in itertools.pairwise(clip)
-    }
-    assert together == {(k, (k + 1) % 32) for k in range(32)}
-    clips = ring_clips(cameras, 8, 8, 4)
+    )
+    assert together == {(k, (k + 1) % 32): 7 for k in range(32)}, "parted in one step of eight, 31 and 0 as well"
+    clips = Sampling().clips(cameras, 8, 5)
     assert sum(map(len, clips)) == 32, "no view is computed twice"
 
 
