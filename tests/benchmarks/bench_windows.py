@@ -43,7 +43,7 @@ def ways(steps: int) -> dict[str, Sampling]:
     """The ways of cutting the ring, by name."""
     return {
         "official windows": OfficialWindows(steps=steps),
-        "default (shift every other step)": Sampling(steps=steps),
+        "default (clips move every step)": Sampling(steps=steps),
         "window_stride 4": Sampling(steps=steps, window_stride=4),
         "window_stride 2": Sampling(steps=steps, window_stride=2),
     }
