@@ -5,7 +5,7 @@ same noise. Three models:
 
 - fixture: the golden fixtures' 360 model, which the release converter turned into a pipeline; guidance scale 3.
 - random: small networks with seeded normal weights; guidance scale 3.
-- mixture: the exact noise prediction for a mixture of eight Gaussians with a 1/f^2 spectrum.
+- mixture: the exact noise prediction for a mixture of eight Gaussians with a 1/f^2 or a 1/f spectrum.
 
 Random weights make no natural probability flow: their prediction is no denoiser, so that the first two show how a
 sampler follows an arbitrary smooth field. The mixture is what a trained network approximates, without its errors.
@@ -48,7 +48,9 @@ TRAILING = {**BETAS, "timestep_spacing": "trailing"}
 FEW_STEP_SAMPLERS = {
     "DPM-Solver++ 2M": DPMSolverMultistepScheduler(**TRAILING),
     "DPM-Solver++ 2M, Karras": DPMSolverMultistepScheduler(**TRAILING, use_karras_sigmas=True),
+    "DPM-Solver++ 2M, log-SNR": DPMSolverMultistepScheduler(**TRAILING, use_lu_lambdas=True),
     "UniPC": UniPCMultistepScheduler(**TRAILING),
+    "UniPC, Karras": UniPCMultistepScheduler(**TRAILING, use_karras_sigmas=True),
     "DDIM": DDIMScheduler(**TRAILING, clip_sample=False, set_alpha_to_one=False),
 }
 STEPS = (8, 12, 16, 20)
@@ -127,12 +129,12 @@ def through_pipeline(pipe: DiffPortrait360Pipeline, scene: Scene) -> Sample:
     return sample
 
 
-def through_mixture(shape: tuple[int, ...], seed: int) -> Sample:
-    """A sampler's result with the exact prediction for a mixture of Gaussians, computed per frequency."""
+def through_mixture(shape: tuple[int, ...], exponent: float, seed: int) -> Sample:
+    """A sampler's result with the exact prediction for a mixture of Gaussians of spectrum 1/f^exponent."""
     generator = torch.Generator().manual_seed(seed)
     height, width = shape[-2:]
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None] * height, torch.fft.fftfreq(width)[None] * width)
-    spectrum = 1.0 / (1.0 + frequency**2)
+    spectrum = 1.0 / (1.0 + frequency**exponent)
     spectrum = spectrum / spectrum.mean()
 
     def fields(count: int) -> Tensor:
@@ -199,7 +201,8 @@ def main(
     """
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
-    print_table("mixture", through_mixture((8, 4, 16, 24), seed), reference_steps)
+    for exponent in (2.0, 1.0):
+        print_table(f"mixture, 1/f^{exponent:g}", through_mixture((8, 4, 16, 24), exponent, seed), reference_steps)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
