@@ -16,7 +16,7 @@ from dp360.generation.progress import Track, silent
 
 from .commands import DiffusionOptions, ViewsCommand
 from .device import choose_device
-from .view_generators import GivenPictures
+from .given_pictures import GivenPictures
 
 
 def open_diffusion_generator(

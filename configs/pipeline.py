@@ -29,9 +29,10 @@ from dp360.reconstruction.splats import Splats
 
 from .commands import FitCommand, RunCommand, ViewsCommand
 from .device import choose_device
+from .given_pictures import read_given
 from .presets import Preset
 from .run_lock import exclusive_run
-from .view_generators import open_generator, read_given, refuse_contradictions
+from .view_generators import open_generator, refuse_contradictions
 
 DATASET_NAME, RECORD_NAME = "dataset", "dp360.json"
 _RECORDED_VERSIONS = ("dp360", "torch", "diffusers", "numpy", "numba", "mediapipe", "gsplat")

@@ -1,0 +1,54 @@
+"""Pictures that people hand in for the diffusion model, read and checked before any time is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dp360.generation import Cameras
+from dp360.generation.diffusion.release.aligned import AlignedPicture, read_aligned_picture
+from dp360.generation.diffusion.release.folder import label_of
+from dp360.generation.diffusion.view_pictures import ViewPictures, read_picture, read_view_pictures
+
+from .commands import ViewsCommand
+
+
+@dataclass(frozen=True, eq=False)
+class GivenPictures:
+    """What people hand in instead of what the generator would make itself."""
+
+    condition_views: ViewPictures | None = None
+    """Control pictures."""
+    start_views: ViewPictures | None = None
+    """Rough views to start from."""
+    back_image: ViewPictures | None = None
+    """The back of the head."""
+    aligned: AlignedPicture | None = None
+    """The portrait with a camera of its own."""
+
+
+def read_given(command: ViewsCommand, cameras: Cameras) -> GivenPictures:
+    """Read the pictures named on the command line and see that they belong to the cameras.
+
+    Raises:
+        InputError: a file cannot be used, or its pictures are not for these cameras.
+    """
+    if command.generator == "prior":
+        return GivenPictures()
+    options = command.diffusion
+    condition, start, back = (
+        None if path is None else read(path)
+        for path, read in (
+            (options.condition_views, read_view_pictures),
+            (options.start_views, read_view_pictures),
+            (options.back_image, read_picture),
+        )
+    )
+    for pictures in (condition, start):
+        if pictures is not None:
+            pictures.rows_for(cameras)
+    if back is not None:
+        back.require_shape_of(cameras)
+    aligned = None
+    if options.camera_labels is not None:
+        aligned = read_aligned_picture(command.image, label_of(options.camera_labels, command.image.name))
+    return GivenPictures(condition, start, back, aligned)
