@@ -24,6 +24,7 @@ from .commands import (
     FitCommand,
     ImportReleaseCommand,
     RunCommand,
+    ViewCommand,
     ViewsCommand,
 )
 from .console import errors_for_people, print_diagnosis, progress_bars
@@ -33,6 +34,7 @@ _Subcommand = (
     | Annotated[ViewsCommand, tyro.conf.subcommand("views")]
     | Annotated[FitCommand, tyro.conf.subcommand("fit")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+    | Annotated[ViewCommand, tyro.conf.subcommand("view")]
     | Annotated[ConvertCommand, tyro.conf.subcommand("convert")]
     | Annotated[ImportReleaseCommand, tyro.conf.subcommand("import-release")]
     | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
@@ -96,6 +98,10 @@ def _dispatch(command: Command) -> int:
             from .export import export
 
             _name_files(export(command))
+        case ViewCommand():
+            from .view import view
+
+            view(command)
         case ConvertCommand():
             from .weights import convert
 

@@ -163,6 +163,20 @@ class ExportCommand:
 
 
 @dataclass(frozen=True)
+class ViewCommand:
+    """Show a head in the browser, seen from the front; Ctrl-C ends it."""
+
+    file: tyro.conf.Positional[Path]
+    """Splats in any format of dp360 export, a mesh .glb, or the config.yml of an ns-train run with dp360-splat."""
+    port: int = 7007
+    """Port to serve at; if it is taken, the next free one."""
+    host: str = "127.0.0.1"
+    """Address to serve at: by default only this machine may look; 0.0.0.0 lets the whole network in."""
+    open: bool = True
+    """The browser opens by itself where there is a screen, unless --no-open is given."""
+
+
+@dataclass(frozen=True)
 class ConvertCommand:
     """Turn the official DiffPortrait360 checkpoints into a folder for --weights."""
 
@@ -236,6 +250,7 @@ Command = (
     | ViewsCommand
     | FitCommand
     | ExportCommand
+    | ViewCommand
     | ConvertCommand
     | ImportReleaseCommand
     | BenchCommand
