@@ -97,7 +97,9 @@ def _dispatch(command: Command) -> int:
         case ExportCommand():
             from .export import export
 
-            _name_files(export(command))
+            with progress_bars() as display:
+                files = export(command, track=display.track, notify=display.notify)
+            _name_files(files)
         case ViewCommand():
             from .view import view
 

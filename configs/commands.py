@@ -148,18 +148,43 @@ class FitCommand:
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Write what was fitted in another form; the ending of --output says which."""
+    """Write a fitted head in other forms: splats, meshes, pictures; the endings of the names say which."""
 
-    output: Path
-    """NAME.ply: splats; NAME.png: contact sheet; NAME.glb: textured mesh; any other name: a folder with all of them."""
+    output: Annotated[tuple[tuple[Path, ...], ...], tyro.conf.UseAppendAction]
+    """Files to write, several at once: --output head.spz head.html turntable.mp4. The endings: .ply .compressed.ply
+    .splat .spz .sog .glb .usdc .usd .usda .usdz (splats), .glb .obj .ply .stl .usdz (mesh), .html (a viewer in one
+    file), .mp4 .gif .webp (turntable), .png (contact sheet). A name without ending is a folder for what a run makes by
+    itself: head.ply, head.glb and contact_sheet.png."""
     load_config: Path | None = None
-    """The config.yml of an ns-train run with dp360-splat."""
+    """The config.yml of an ns-train run. A run of dp360-nerf has no splats: it gives meshes and pictures."""
     input: Path | None = None
-    """Instead of a run: a splat .ply, from dp360 or any other program, to be written as another .ply."""
+    """Instead of a run of ns-train: splats in a file of any of the formats, from dp360 or any other program, or the
+    folder that dp360 run has made."""
+    kind: Literal["splats", "mesh"] | None = None
+    """What to put into .ply, .glb and .usdz, which may hold either; if not given, splats into .ply and a mesh into .glb
+    and .usdz."""
     metres_per_unit: float | None = None
-    """Factor from world units to the lengths in the .ply; metres if not given, 1 keeps world units."""
+    """Factor from world units to the lengths in files; metres if not given, 1 keeps world units."""
     up_axis: Literal["+y", "-y"] = "+y"
-    """Which way the crown points in the .ply; -y for viewers that would show the head upside down."""
+    """Which way the crown points in .ply, .compressed.ply, .splat, .spz and .sog; -y for viewers that would show the
+    head upside down."""
+    face_budget: int | None = None
+    """Triangles of a mesh at most; 50000 if not given."""
+    texture_px: int | None = None
+    """Side of a mesh's texture in pixels; 2048 if not given."""
+    texture_format: Literal["png", "jpeg"] | None = None
+    """How a mesh .glb stores its texture: png keeps every texel, jpeg is several times smaller; png if not given."""
+    spz_version: Literal[2, 3] | None = None
+    """Version of .spz: 3 if not given, 2 for old readers."""
+    sh_bits: int | None = None
+    """Bits of each harmonic above the constant one in .spz, 1 to 8: fewer make smaller files; 8 if not given."""
+    palette_size: int | None = None
+    """Entries for harmonics above the constant one in .sog, 1 to 65536; about half the Gaussians if not given."""
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The files to write, in the order in which they were named."""
+        return tuple(path for named_together in self.output for path in named_together)
 
 
 @dataclass(frozen=True)

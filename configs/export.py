@@ -1,121 +1,228 @@
-"""`dp360 export`: what was fitted, written in another form."""
+"""`dp360 export`: a fitted head, written in other forms. Every file is made before the first one is written."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import UInt8
-from PIL import Image
-from torch import Tensor
+from typing_extensions import assert_never
 
-from dp360.exporters import splat_pictures, splat_ply
-from dp360.exporters.contact_sheet import contact_sheet, sheet_cameras
-from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SHEET_NAME, SPLATS_NAME
-from dp360.generation import InputError, Provenance, ViewSet
-from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
+from dp360.exporters.formats import Format, Kind, format_of, is_ambiguous
+from dp360.exporters.head_files import MESH_NAME, SHEET_NAME, SPLATS_NAME
+from dp360.generation import InputError
 from dp360.generation.files import write_bytes_atomically
-from dp360.reconstruction.dataset import read_dataset
+from dp360.generation.mesh import TexturedMesh
+from dp360.generation.progress import Track, silent
 from dp360.reconstruction.splats import Splats
 
 from .commands import ExportCommand
+from .fitted_head import FittedHead, open_head
 
-_KINDS = (".ply", ".png", ".glb")
+_ENCODE_OPTIONS = {
+    "metres_per_unit": "metres_per_unit",
+    "up_axis": "up_axis",
+    "texture_format": "texture_format",
+    "spz_version": "version",
+    "sh_bits": "sh_bits",
+    "palette_size": "palette_size",
+}
+"""Fields of `ExportCommand` that go to `encode`, under the name that they have there."""
+_MESH_OPTIONS = ("face_budget", "texture_px")
+"""Fields that go to the making of a mesh."""
 
 
-def export(command: ExportCommand) -> tuple[Path, ...]:
-    """Write the file, or the folder of files, that `command.output` names.
+@dataclass(frozen=True)
+class _Target:
+    """One file to make."""
+
+    path: Path
+    """Where it goes."""
+    format: Format
+    """What it is."""
+    copy_of: Path | None = None
+    """A file that is taken as it is instead."""
+
+
+def export(
+    command: ExportCommand, *, track: Track = silent, notify: Callable[[str], None] = lambda sentence: None
+) -> tuple[Path, ...]:
+    """Write the files that `command.output` names; if one of them cannot be made, none is written.
+
+    Args:
+        command: what to write, and out of what.
+        track: shows progress.
+        notify: shows what people should know about a file.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: neither or both of a run and a .ply given, one of them cannot be read, it does not hold what the
-            output needs, or the output cannot be written.
+        InputError: neither or both of a run and an input given, one of them cannot be read, it does not hold what an
+            output needs, an option that no output takes, or an output cannot be written.
     """
-    metres_per_unit = METRES_PER_UNIT if command.metres_per_unit is None else command.metres_per_unit
-    if not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
-        raise InputError(f"Cannot export: expected a positive --metres-per-unit, got {metres_per_unit}")
-    if (command.load_config is None) == (command.input is None):
-        raise InputError("Cannot export: give either --load-config CONFIG.YML of a run or --input HEAD.PLY")
-    kind = command.output.suffix.lower()
-    if command.input is not None:
-        if kind != ".ply":
-            raise InputError(
-                f"Cannot make {command.output} from a .ply: give an --output that ends in .ply, or the run with "
-                "--load-config"
-            )
-        splats, provenance = _read_ply(command.input)
-        encoded = splat_ply.encode(splats, provenance, metres_per_unit=metres_per_unit, up_axis=command.up_axis)
-        write_bytes_atomically(command.output, encoded)
-        return (command.output,)
+    names = _checked_names(command)
+    given = _given_options(command, names)
+    head = open_head(command.load_config, command.input)
+    targets = [target for name in names for target in _targets(name, command, head)]
+    for target in targets:
+        _refuse_what_it_cannot_become(target, head)
+    assets = _Assets(head, {name: given[name] for name in _MESH_OPTIONS if name in given}, track)
+    files: dict[Path, bytes] = {}
+    for target in targets:
+        for path, data in _encoded(target, assets, given).items():
+            if path in files:
+                raise InputError(f"Cannot write {path} twice; give each --output a name of its own")
+            files[path] = data
+        if not target.format.keeps_provenance:
+            notify(f"{target.path} has no place for where it comes from; keep another file beside it")
+    for path, data in files.items():
+        write_bytes_atomically(path, data)
+    return tuple(files)
 
-    assert command.load_config is not None
-    splats, data = _load_run(command.load_config)
-    views = read_dataset(data)
-    files = {}
-    if kind not in (".png", ".glb"):
-        files[SPLATS_NAME] = splat_ply.encode(
-            splats, views.provenance, metres_per_unit=metres_per_unit, up_axis=command.up_axis
+
+def _checked_names(command: ExportCommand) -> tuple[Path, ...]:
+    """The outputs, if each is a folder or ends as a format does, and --kind has a meaning for one of them."""
+    names = command.outputs
+    if not names:
+        raise InputError("Cannot export: give at least one file with --output, such as --output head.spz head.html")
+    for name in names:
+        if not _is_folder(name):
+            format_of(name)
+    if command.kind is not None and not any(is_ambiguous(name) for name in names):
+        raise InputError(
+            f"Cannot export: --kind {command.kind} chooses between splats and mesh for .ply, .glb and .usdz, and none "
+            "of these is among the outputs; the other endings say what they hold"
         )
-    if kind not in (".ply", ".glb"):
-        files[SHEET_NAME] = contact_sheet(_portrait_rgb(data, views), views, splat_pictures(splats, sheet_cameras(448)))
-    if kind not in (".ply", ".png"):
-        mesh = data.parent / MESH_NAME  # made together with the views
-        if mesh.is_file():
-            files[MESH_NAME] = mesh.read_bytes()
-        elif kind == ".glb":
-            raise InputError(f"Cannot make {command.output}: no {MESH_NAME} beside the run's data set {data}")
-    if kind in _KINDS:
-        paths = (command.output,)
-    else:
-        paths = tuple(command.output / name for name in files)
-    for path, content in zip(paths, files.values()):
-        write_bytes_atomically(path, content)
-    return paths
+    return names
 
 
-def _read_ply(path: Path) -> tuple[Splats, Provenance]:
-    """Splats and their origin, which another program's file does not tell."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}") from error
-    try:
-        splats, provenance = splat_ply.decode(data), splat_ply.decode_provenance(data)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    if provenance is None:
-        provenance = Provenance("unknown", "unknown", 0, "unknown", "unknown", "Gaussian splats of unknown origin")
-    return splats, provenance
+def _is_folder(name: Path) -> bool:
+    """Whether an output stands for the files that a run makes by itself."""
+    return name.suffix == "" or name.is_dir()
 
 
-def _load_run(config_path: Path) -> tuple[Splats, Path]:
-    """Splats of the newest checkpoint of an ns-train run, and the folder of its data set.
+def _format_of(name: Path, command: ExportCommand) -> Format:
+    return format_of(name, command.kind if is_ambiguous(name) else None)
 
-    The configuration is read as all ns-* tools read it: it may name code to run, so open only your own.
+
+def _given_options(command: ExportCommand, names: tuple[Path, ...]) -> dict[str, Any]:
+    """Options for files that were given, by field; each of them has to be taken by one of the outputs."""
+    given = {
+        f.name: getattr(command, f.name)
+        for f in fields(command)
+        if (f.name in _ENCODE_OPTIONS or f.name in _MESH_OPTIONS) and getattr(command, f.name) != f.default
+    }
+    scale = given.get("metres_per_unit", 1.0)
+    if not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"Cannot export: expected a positive --metres-per-unit, got {scale}")
+    named = [format_of(SPLATS_NAME) if _is_folder(name) else _format_of(name, command) for name in names]
+    for field in given:
+        if not any(_takes(found, field) for found in named):
+            option = "--" + field.replace("_", "-")
+            raise InputError(f"Cannot export: none of the outputs takes {option}; leave it away, or see --help")
+    return given
+
+
+def _takes(found: Format, field: str) -> bool:
+    return found.kind == "mesh" if field in _MESH_OPTIONS else _ENCODE_OPTIONS[field] in found.options
+
+
+def _targets(name: Path, command: ExportCommand, head: FittedHead) -> list[_Target]:
+    """The file that an output names, or what a run makes by itself, if it names a folder."""
+    if not _is_folder(name):
+        return [_Target(name, _format_of(name, command))]
+    if head.data is None:
+        raise InputError(
+            f"Cannot write the folder {name} from {head.name}, which is no run: name files, such as --output "
+            f"{name}/head.spz {name}/head.glb"
+        )
+    targets = [_Target(name / SHEET_NAME, format_of(SHEET_NAME))]
+    if head.splats is not None:
+        targets.insert(0, _Target(name / SPLATS_NAME, format_of(SPLATS_NAME)))
+    if head.prior_mesh is not None:
+        targets.append(_Target(name / MESH_NAME, format_of(MESH_NAME), copy_of=head.prior_mesh))
+    return targets
+
+
+def _refuse_what_it_cannot_become(target: _Target, head: FittedHead) -> None:
+    """Say early, before minutes of work, that a head lacks what a file is made of."""
+    kind = target.format.kind
+    if kind == "splats" and head.splats is None:
+        raise InputError(
+            f"Cannot make {target.path}: {head.name} is a radiance field and has no Gaussian splats; export a mesh, a "
+            "turntable or a contact sheet, or train dp360-splat"
+        )
+    if kind == "sheet" and head.data is None:
+        raise InputError(
+            f"Cannot make {target.path}: a contact sheet shows the views that a head was fitted to; give the run with "
+            "--load-config, or the folder of dp360 run with --input"
+        )
+
+
+def _encoded(target: _Target, assets: _Assets, given: dict[str, Any]) -> dict[Path, bytes]:
+    """The file, and those that belong beside it.
+
+    Raises:
+        InputError: numbers that are not finite, or a setting out of range.
     """
-    if not config_path.is_file():
-        raise InputError(f"Cannot read {config_path}: no such file; ns-train prints the path of its config.yml")
-    from nerfstudio.utils.eval_utils import eval_setup
+    if target.copy_of is not None:
+        return {target.path: target.copy_of.read_bytes()}
+    options = {
+        _ENCODE_OPTIONS[field]: value
+        for field, value in given.items()
+        if field in _ENCODE_OPTIONS and _takes(target.format, field)
+    }
+    try:
+        asset = assets.of(target.format.kind)
+        return target.format.files(target.path, asset, assets.head.provenance, **options)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"Cannot write {target.path}: {error}") from error
 
-    from dp360.reconstruction.nerfstudio_splat import HeadSplatModel
 
-    config, pipeline, _, _ = eval_setup(config_path, test_mode="inference")
-    model = pipeline.model
-    if not isinstance(model, HeadSplatModel):
-        raise InputError(f"Cannot export {config_path}: expected a run of dp360-splat, got {config.method_name}")
-    data = config.pipeline.datamanager.data or config.data
-    if data is None:
-        raise InputError(f"Cannot export {config_path}: it names no data set")
-    return model.splats, Path(data)
+@dataclass
+class _Assets:
+    """What files are made of, each made once, when the first file needs it."""
 
+    head: FittedHead
+    """What was fitted."""
+    mesh_options: dict[str, Any]
+    """Settings of the mesh."""
+    track: Track
+    """Shows progress."""
 
-def _portrait_rgb(data: Path, views: ViewSet) -> UInt8[Tensor, "h w 3"]:
-    """The aligned portrait that was written together with the views; the first view where it is gone."""
-    path = data.parent / PORTRAIT_NAME
-    if path.is_file():
-        return torch.from_numpy(np.array(Image.open(path).convert("RGB")))
-    return (views.rgb_unit()[0] * 255).round().byte()
+    def of(self, kind: Kind) -> Splats | TexturedMesh | SheetContent:
+        """What files of a kind are made of."""
+        match kind:
+            case "splats":
+                assert self.head.splats is not None
+                return self.head.splats
+            case "mesh":
+                return self.mesh
+            case "sheet":
+                return self.sheet
+            case "turntable":
+                raise NotImplementedError
+            case _:
+                assert_never(kind)
+
+    @cached_property
+    def mesh(self) -> TexturedMesh:
+        """A closed surface around the head, with a texture."""
+        from dp360.exporters.meshing import MeshConfig, mesh_from_renders
+
+        return mesh_from_renders(self.head.scene, MeshConfig(**self.mesh_options), track=self.track)
+
+    @cached_property
+    def sheet(self) -> SheetContent:
+        """Portrait, views and what was fitted to them."""
+        views, portrait_rgb = self.head.views, self.head.portrait_rgb
+        assert views is not None and portrait_rgb is not None
+        name = "Radiance field" if self.head.splats is None else "Gaussian splats"
+        return SheetContent(portrait_rgb, views, self.head.pictures(sheet_cameras()), name)

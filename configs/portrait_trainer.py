@@ -236,7 +236,7 @@ class SplatTrainer(PortraitTrainer):
         """The same files as `dp360 export` makes, by the same way through the saved checkpoint."""
         from .export import export
 
-        return export(ExportCommand(output=self.base_dir, load_config=config_path))
+        return export(ExportCommand(output=((self.base_dir,),), load_config=config_path))
 
     def more_commands(self, config_path: Path) -> tuple[str, ...]:
         """Export again, in another form."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,26 +26,34 @@ _ELEVATION_WEIGHT = 4.0
 """A degree of elevation counts this much more than one of azimuth when a row picks its views: rows stay level."""
 
 
-def contact_sheet(
-    portrait_rgb: UInt8[Tensor, "h_portrait w_portrait 3"],
-    views: ViewSet,
-    renders: UInt8[Tensor, "8 h w 4"] | None,
-    *,
-    tile_px: int = 224,
-) -> bytes:
+@dataclass(frozen=True)
+class SheetContent:
+    """What a contact sheet shows."""
+
+    portrait_rgb: UInt8[Tensor, "h_portrait w_portrait 3"]
+    """The aligned portrait."""
+    views: ViewSet
+    """Generated views; each column shows the one nearest to its azimuth on the level ring."""
+    renders: UInt8[Tensor, "8 h w 4"] | None
+    """What was fitted to them, from `sheet_cameras`, straight alpha; None leaves the row out."""
+    renders_name: str = "Gaussian splats"
+    """Title of that row."""
+
+
+def encode(content: SheetContent, provenance: Provenance, *, tile_px: int = 224) -> bytes:
     """The sheet as a PNG file with the provenance in its text chunks.
 
     Args:
-        portrait_rgb: the aligned portrait.
-        views: generated views; each column shows the one nearest to its azimuth on the level ring.
-        renders: the splats from `sheet_cameras`, straight alpha; None leaves their row out.
+        content: the pictures.
+        provenance: origin of the head.
         tile_px: side of one picture on the sheet.
     """
+    portrait_rgb, views = content.portrait_rgb, content.views
     azimuth_rad = sheet_cameras(tile_px).azimuth_rad
     chosen = nearest_views(views.cameras, azimuth_rad, skip_first=views.names[0] == "portrait" and len(views) > 1)
     rows = [("Generated views", views.rgba[chosen])]
-    if renders is not None:
-        rows.append(("Gaussian splats", renders))
+    if content.renders is not None:
+        rows.append((content.renders_name, content.renders))
 
     gap, label, header = round(tile_px * 0.045), round(tile_px * 0.16), round(tile_px * 0.24)
     portrait_px = len(rows) * tile_px + (len(rows) - 1) * (gap + label)
@@ -65,16 +74,20 @@ def contact_sheet(
         draw.text((left, top - label / 2), name, _FAINT_INK, small, anchor="lm")
         for column, picture in enumerate(pictures):
             sheet.paste(_tile(picture, tile_px), (left + column * (tile_px + gap), top))
-    footer = f"{views.provenance.statement} · version {views.provenance.version} · seed {views.provenance.seed}"
+    footer = f"{provenance.statement} · version {provenance.version} · seed {provenance.seed}"
     draw.text((gap, height - header / 2), footer, _FAINT_INK, small, anchor="lm")
 
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", pnginfo=png_text(views.provenance))
+    sheet.save(buffer, "PNG", pnginfo=png_text(provenance))
     return buffer.getvalue()
 
 
-def sheet_cameras(size_px: int) -> Cameras:
-    """The cameras of a row: `AZIMUTH_COUNT` on a level ring, starting in front of the face."""
+def sheet_cameras(size_px: int = 448) -> Cameras:
+    """The cameras of a row: `AZIMUTH_COUNT` on a level ring, starting in front of the face.
+
+    Args:
+        size_px: side of the pictures; by default twice a tile's, which smooths their edges.
+    """
     return orbit(AZIMUTH_COUNT, size_px=size_px)
 
 

@@ -6,15 +6,33 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 from dp360.generation import InputError, Provenance
 from dp360.reconstruction.splats import Splats
 
-from . import mesh_glb, splat_antimatter, splat_compressed_ply, splat_glb, splat_ply, splat_sog, splat_spz, splat_usd
+from . import (
+    contact_sheet,
+    mesh_glb,
+    splat_antimatter,
+    splat_compressed_ply,
+    splat_glb,
+    splat_ply,
+    splat_sog,
+    splat_spz,
+    splat_usd,
+)
 
-Kind = Literal["splats", "mesh"]
-"""What a file holds: Gaussians, or a textured surface."""
+Kind = Literal["splats", "mesh", "turntable", "sheet"]
+"""What a file is made of: Gaussians, a textured surface, pictures from a circle of cameras, or a contact sheet."""
+_KIND_WORDS: dict[Kind | None, str] = {
+    None: "",
+    "splats": " for splats",
+    "mesh": " for a mesh",
+    "turntable": " for a turntable",
+    "sheet": " for a contact sheet",
+}
 
 
 @dataclass(frozen=True)
@@ -27,95 +45,68 @@ class Format:
     title: str
     """A few words for help texts."""
     encode: Callable[..., bytes]
-    """`encode(splats or mesh, provenance, **options)`: the whole file."""
-    options: frozenset[str] = frozenset({"metres_per_unit"})
+    """`encode(asset, provenance, **options)`: the whole file; the asset is what `kind` says."""
+    options: frozenset[str] = frozenset()
     """Keyword arguments of `encode` that the command line hands through."""
     decode: Callable[[bytes], Splats] | None = None
     """Splats in world units out of the file; None where there is no reader."""
     decode_provenance: Callable[[bytes], Provenance | None] | None = None
-    """The origin in the file; None where the format has no place for it."""
+    """The origin in the file, in splat formats that have a place for it."""
     lossless: bool = False
     """Whether every number comes back, up to a rounding of float32."""
+    keeps_provenance: bool = True
+    """Whether the format has a place for where the head comes from."""
+    companions: Callable[..., dict[str, bytes]] | None = None
+    """`companions(asset, provenance, stem=...)`: name and content of the files that belong beside it; `encode` then
+    takes `stem`, too, since it names them."""
+
+    def files(self, path: Path, asset: Any, provenance: Provenance, **options: Any) -> dict[Path, bytes]:
+        """The file at `path`, and those that belong beside it.
+
+        Args:
+            path: where the file will lie; its name without the extension is the stem of the others.
+            asset: what `kind` says.
+            provenance: origin of the asset.
+            options: some of `options`, for `encode`.
+        """
+        if self.companions is None:
+            return {path: self.encode(asset, provenance, **options)}
+        stem = path.name[: -len(self.extension)]
+        beside = self.companions(asset, provenance, stem=stem)
+        return {path: self.encode(asset, provenance, stem=stem, **options)} | {
+            path.with_name(name): data for name, data in beside.items()
+        }
 
 
-_WITH_AXIS = frozenset({"metres_per_unit", "up_axis"})
+_METRES = frozenset({"metres_per_unit"})
+_AXIS = frozenset({"metres_per_unit", "up_axis"})
+
+
+def _splats(extension: str, title: str, module: ModuleType, options: frozenset[str], **more: Any) -> Format:
+    """A splat format out of a module with `encode`, `decode` and, where there is a place, `decode_provenance`."""
+    origin = getattr(module, "decode_provenance", None)
+    encode = more.pop("encode", module.encode)
+    return Format(extension, "splats", f"Gaussian splats, {title}", encode, options, module.decode, origin, **more)
 
 
 def _usd(extension: str, form: splat_usd.UsdForm, title: str) -> Format:
     encode = functools.partial(splat_usd.encode, form=form)
-    return Format(
-        extension,
-        "splats",
-        title,
-        encode,
-        decode=splat_usd.decode,
-        decode_provenance=splat_usd.decode_provenance,
-        lossless=True,
-    )
+    return _splats(extension, f"OpenUSD {title}", splat_usd, _METRES, encode=encode, lossless=True)
 
 
 FORMATS: tuple[Format, ...] = (
-    Format(
-        ".ply",
-        "splats",
-        "Gaussian splats, the original 3DGS layout",
-        splat_ply.encode,
-        _WITH_AXIS,
-        splat_ply.decode,
-        splat_ply.decode_provenance,
-        lossless=True,
-    ),
-    Format(
-        ".compressed.ply",
-        "splats",
-        "Gaussian splats, PlayCanvas' compressed .ply",
-        splat_compressed_ply.encode,
-        _WITH_AXIS,
-        splat_compressed_ply.decode,
-        splat_compressed_ply.decode_provenance,
-    ),
-    Format(
-        ".splat",
-        "splats",
-        "Gaussian splats, 32 bytes each, one colour from all sides",
-        splat_antimatter.encode,
-        _WITH_AXIS,
-        splat_antimatter.decode,
-    ),
-    Format(
-        ".spz",
-        "splats",
-        "Gaussian splats, Niantic's compressed format",
-        splat_spz.encode,
-        _WITH_AXIS | {"version", "sh_bits"},
-        splat_spz.decode,
-        splat_spz.decode_provenance,
-    ),
-    Format(
-        ".sog",
-        "splats",
-        "Gaussian splats, PlayCanvas' format for the web",
-        splat_sog.encode,
-        _WITH_AXIS | {"palette_size"},
-        splat_sog.decode,
-        splat_sog.decode_provenance,
-    ),
-    Format(
-        ".glb", "mesh", "textured mesh, binary glTF", mesh_glb.encode, frozenset({"metres_per_unit", "texture_format"})
-    ),
-    Format(
-        ".glb",
-        "splats",
-        "Gaussian splats, binary glTF with KHR_gaussian_splatting",
-        splat_glb.encode,
-        decode=splat_glb.decode,
-        decode_provenance=splat_glb.decode_provenance,
-        lossless=True,
-    ),
-    _usd(".usdc", "usdc", "Gaussian splats, OpenUSD, binary"),
-    _usd(".usd", "usdc", "Gaussian splats, OpenUSD, binary"),
-    _usd(".usda", "usda", "Gaussian splats, OpenUSD, text"),
-    _usd(".usdz", "usdz", "Gaussian splats, OpenUSD package"),
+    _splats(".ply", "the original 3DGS layout", splat_ply, _AXIS, lossless=True),
+    _splats(".compressed.ply", "PlayCanvas' compressed .ply", splat_compressed_ply, _AXIS),
+    _splats(".splat", "32 bytes each, one colour from all sides", splat_antimatter, _AXIS, keeps_provenance=False),
+    _splats(".spz", "Niantic's compressed format", splat_spz, _AXIS | {"version", "sh_bits"}),
+    _splats(".sog", "PlayCanvas' format for the web", splat_sog, _AXIS | {"palette_size"}),
+    Format(".glb", "mesh", "textured mesh, binary glTF", mesh_glb.encode, _METRES | {"texture_format"}),
+    _splats(".glb", "binary glTF with KHR_gaussian_splatting", splat_glb, _METRES, lossless=True),
+    _usd(".usdc", "usdc", "binary"),
+    _usd(".usd", "usdc", "binary"),
+    _usd(".usda", "usda", "text"),
+    _usd(".usdz", "usdz", "package"),
+    Format(".png", "sheet", "contact sheet: portrait, views and renders", contact_sheet.encode),
 )
 """Every format; of those with the same extension the first is meant where no kind is named."""
 
@@ -130,24 +121,39 @@ def format_of(name: str | Path, kind: Kind | None = None) -> Format:
     Raises:
         InputError: unknown extension, or one that never holds this kind; the message lists what is known.
     """
-    lower = Path(name).name.lower()
-    fitting = [f for f in FORMATS if lower.endswith(f.extension) and (kind is None or f.kind == kind)]
+    fitting = [f for f in _formats_at_end_of(name) if kind is None or f.kind == kind]
     if not fitting:
         known = sorted({f.extension for f in FORMATS if kind is None or f.kind == kind})
-        what = {None: "", "splats": " for splats", "mesh": " for a mesh"}[kind]
         raise InputError(
-            f"Cannot tell the format of {name}: expected a name that ends in one of {', '.join(known)}{what}"
+            f"Cannot tell the format of {name}: expected a name that ends in one of {', '.join(known)}"
+            f"{_KIND_WORDS[kind]}"
         )
     return max(fitting, key=lambda f: len(f.extension))  # the first of the longest
+
+
+def is_ambiguous(name: str | Path) -> bool:
+    """Whether a file of this name may hold splats as well as a mesh."""
+    longest = max((len(f.extension) for f in _formats_at_end_of(name)), default=0)
+    return len({f.kind for f in _formats_at_end_of(name) if len(f.extension) == longest}) > 1
+
+
+def _formats_at_end_of(name: str | Path) -> list[Format]:
+    """Formats whose extension the name ends in."""
+    lower = Path(name).name.lower()
+    return [f for f in FORMATS if lower.endswith(f.extension)]
 
 
 def splat_format_of(name: str | Path, data: bytes) -> Format:
     """The format to read a splat file with; a plain .ply may turn out to be a compressed one.
 
     Raises:
-        InputError: unknown extension, or a .ply whose header is damaged.
+        InputError: an extension without a reader, or a .ply whose header is damaged.
     """
-    found = format_of(name, "splats")
+    readable = [f for f in _formats_at_end_of(name) if f.decode is not None]
+    if not readable:
+        known = sorted({f.extension for f in FORMATS if f.decode is not None})
+        raise InputError(f"cannot read splats: expected a name that ends in one of {', '.join(known)}")
+    found = max(readable, key=lambda f: len(f.extension))
     if found.extension == ".ply" and splat_compressed_ply.is_compressed(data):
         return format_of(".compressed.ply", "splats")
     if found.extension == ".compressed.ply" and not splat_compressed_ply.is_compressed(data):
@@ -163,12 +169,11 @@ def decode_splats(name: str | Path, data: bytes) -> tuple[Splats, Provenance | N
         data: the file.
 
     Raises:
-        InputError: unknown extension, or the file cannot be read; the message names the file.
+        InputError: an extension without a reader, or the file cannot be read; the message names the file.
     """
     try:
         found = splat_format_of(name, data)
-        if found.decode is None:
-            raise InputError(f"no reader for {found.extension}")
+        assert found.decode is not None
         provenance = found.decode_provenance(data) if found.decode_provenance else None
         return found.decode(data), provenance
     except InputError as error:

@@ -12,12 +12,10 @@ from dp360.generation.files import write_bytes_atomically
 from dp360.generation.mesh import TexturedMesh
 from dp360.reconstruction.splats import Splats
 
-from . import mesh_glb, splat_ply
-from .contact_sheet import contact_sheet, sheet_cameras
+from . import contact_sheet, mesh_glb, splat_ply
 from .splat_renders import splat_pictures
 
 PORTRAIT_NAME, SPLATS_NAME, MESH_NAME, SHEET_NAME = "portrait.png", "head.ply", "head.glb", "contact_sheet.png"
-_SHEET_TILE_PX = 224
 
 
 def write_head(
@@ -48,8 +46,9 @@ def write_head(
         files.append((MESH_NAME, mesh_glb.encode(mesh, views.provenance)))
     if portrait_rgb is None:
         portrait_rgb = (views.rgb_unit()[0] * 255).round().byte()
-    pictures = splat_pictures(splats, sheet_cameras(2 * _SHEET_TILE_PX))
-    files.append((SHEET_NAME, contact_sheet(portrait_rgb, views, pictures, tile_px=_SHEET_TILE_PX)))
+    pictures = splat_pictures(splats, contact_sheet.sheet_cameras())
+    sheet = contact_sheet.SheetContent(portrait_rgb, views, pictures)
+    files.append((SHEET_NAME, contact_sheet.encode(sheet, views.provenance)))
     for name, data in files:
         write_bytes_atomically(folder / name, data)
     return tuple(folder / name for name, _ in files)

@@ -25,7 +25,7 @@ class Provenance:
     """SHA-256 of the input file's bytes, hexadecimal."""
     version: str
     """Version of dp360."""
-    statement: str = "AI-generated 3D head from one image (dp360)"
+    statement: str = "3D head, AI-generated from one image (dp360)"
     """One line for people."""
     settings: dict[str, object] = field(default_factory=dict)
     """The generator's settings as plain JSON data."""

@@ -81,7 +81,7 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch):
 
 def test_export_changes_the_scale_of_a_ply(ball, provenance, tmp_path):
     (tmp_path / "in.ply").write_bytes(splat_ply.encode(ball, provenance))
-    paths = export.export(ExportCommand(tmp_path / "out.ply", input=tmp_path / "in.ply", metres_per_unit=1.0))
+    paths = export.export(ExportCommand(((tmp_path / "out.ply",),), input=tmp_path / "in.ply", metres_per_unit=1.0))
     assert paths == (tmp_path / "out.ply",)
     before, after = (plyfile.PlyData.read(str(tmp_path / f"{n}.ply"))["vertex"]["y"] for n in ("in", "out"))
     assert after == pytest.approx(before / METRES_PER_UNIT, rel=1e-5)
@@ -91,7 +91,7 @@ def test_export_changes_the_scale_of_a_ply(ball, provenance, tmp_path):
 def test_export_of_a_strangers_ply_says_that_its_origin_is_unknown(ball, provenance, tmp_path):
     ours = splat_ply.encode(ball, provenance, metres_per_unit=1.0)
     (tmp_path / "in.ply").write_bytes(re.sub(rb"comment [^\n]*\n", b"", ours))
-    export.export(ExportCommand(tmp_path / "out.ply", input=tmp_path / "in.ply"))
+    export.export(ExportCommand(((tmp_path / "out.ply",),), input=tmp_path / "in.ply"))
     exported = (tmp_path / "out.ply").read_bytes()
     assert splat_ply.decode_provenance(exported).generator == "unknown"
     torch.testing.assert_close(splat_ply.decode(exported).means_world, ball.means_world)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dp360.exporters.contact_sheet import contact_sheet, nearest_views, sheet_cameras
+from dp360.exporters.contact_sheet import SheetContent, encode, nearest_views, sheet_cameras
 from dp360.exporters.provenance import provenance_from_json, provenance_to_json
 from dp360.exporters.splat_renders import splat_pictures
 from dp360.generation import InputError, OrbitConfig
@@ -39,18 +39,18 @@ def test_pictures_of_splats_have_straight_alpha(ball):
 @pytest.mark.parametrize("with_splats", [True, False])
 def test_sheet_reads_back_with_its_provenance(views, ball, with_splats):
     renders = splat_pictures(ball, sheet_cameras(64)) if with_splats else None
-    data = contact_sheet(PORTRAIT, views, renders, tile_px=96)
+    data = encode(SheetContent(PORTRAIT, views, renders), views.provenance, tile_px=96)
     picture = Image.open(io.BytesIO(data))
     assert provenance_from_json(picture.text["dp360.provenance"]) == views.provenance
     assert picture.text["Description"] == views.provenance.statement
     assert picture.width > 8 * 96
-    assert data == contact_sheet(PORTRAIT, views, renders, tile_px=96)
+    assert data == encode(SheetContent(PORTRAIT, views, renders), views.provenance, tile_px=96)
 
 
 def test_third_column_shows_the_heads_left(views, ball):
     """The red side (+x) is in the middle of the column for +90 degrees, in both rows, and not in the one for -90."""
     renders, tile = splat_pictures(ball, sheet_cameras(64)), 96
-    data = contact_sheet(PORTRAIT, views, renders, tile_px=tile)
+    data = encode(SheetContent(PORTRAIT, views, renders), views.provenance, tile_px=tile)
     sheet = np.asarray(Image.open(io.BytesIO(data))).astype(int)
     red = sheet[..., 0] - sheet[..., 2] > 100
     columns = np.array_split(red[:, -8 * (tile + round(tile * 0.045)) :], 8, axis=1)

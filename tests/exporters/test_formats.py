@@ -1,5 +1,7 @@
 """The table of formats: names, kinds, what is known, and files whose content decides."""
 
+import inspect
+import itertools
 import sys
 
 import pytest
@@ -26,7 +28,7 @@ def test_the_extension_says_the_format(name, kind, encode):
 @pytest.mark.parametrize(
     ("name", "kind", "known"),
     [
-        ("head.gltf2", None, r"\.compressed\.ply, \.glb, \.ply, \.sog, \.splat, \.spz"),
+        ("head.gltf2", None, r"\.compressed\.ply, \.glb.*, \.ply, \.png, \.sog, \.splat, \.spz"),
         ("head", None, r"\.ply"),
         ("head.splat", "mesh", r"expected a name that ends in one of .*\.glb.* for a mesh"),
         (".ply.txt", "splats", "for splats"),
@@ -49,11 +51,21 @@ def test_refusals_name_the_file(make_splats, provenance):
         formats.decode_splats("some/head.spz", b"no")
 
 
-def test_every_row_is_whole(make_splats, provenance):
+def test_every_row_is_whole():
     for row in formats.FORMATS:
         assert row.extension.startswith(".") and row.title and row.extension == row.extension.lower()
-        assert row.kind == "mesh" or row.decode is not None
-        assert "metres_per_unit" in row.options
+        assert row.options <= set(inspect.signature(row.encode).parameters)
+        assert (row.decode is None) == (row.kind != "splats" or row.extension == ".html")
+        if row.kind in ("splats", "mesh") and row.extension != ".html":
+            assert "metres_per_unit" in row.options
+    for pair in itertools.combinations(formats.FORMATS, 2):
+        assert (pair[0].extension, pair[0].kind) != (pair[1].extension, pair[1].kind)
+
+
+@pytest.mark.parametrize("name", ["head.html", "head.png", "head.mp4", "head.xyz", "head"])
+def test_names_without_a_reader_list_what_can_be_read(name):
+    with pytest.raises(InputError, match=r"cannot read splats: expected a name that ends in one of .*\.ply, \.sog"):
+        formats.decode_splats(name, b"")
 
 
 def test_a_missing_openusd_says_what_to_install(make_splats, provenance, monkeypatch):

@@ -332,7 +332,7 @@ def test_provenance_travels_where_the_format_has_a_place(marked_head, provenance
     _, origin = formats.decode_splats(f"head{extension}", data)
     assert origin == (None if extension == ".splat" else provenance)
     if extension not in (".splat", ".usdc", ".usd", ".usdz"):
-        assert b"AI-generated 3D head" in data
+        assert b"AI-generated from one image" in data
 
 
 @pytest.mark.parametrize("extension", [".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".usda"])

@@ -113,7 +113,7 @@ def test_provenance_travels_and_lines_stay_short(make_splats, provenance):
     assert splat_ply.decode_provenance(data) == provenance
     header = data[: data.index(b"end_header")]
     assert header.isascii() and max(map(len, header.splitlines())) < 256
-    assert b"comment AI-generated 3D head" in header
+    assert b"comment 3D head, AI-generated from one image" in header
 
 
 def test_another_programs_file_has_no_provenance_and_scale_one(make_splats, provenance):

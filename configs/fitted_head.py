@@ -1,0 +1,155 @@
+"""What `dp360 export` starts from: a run of ns-train, the folder of `dp360 run`, or a file of splats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from dp360.exporters.formats import decode_splats
+from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SPLATS_NAME
+from dp360.exporters.splat_renders import splat_pictures
+from dp360.generation import Cameras, InputError, Provenance, ViewSet
+from dp360.reconstruction.dataset import TRANSFORMS, read_dataset
+from dp360.reconstruction.splats import Splats
+
+if TYPE_CHECKING:
+    from dp360.exporters.meshing import Renderable
+    from dp360.reconstruction.nerfstudio_nerf import HeadNerfModel
+
+_DATASET_NAME = "dataset"
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head that can be looked at from all sides."""
+
+    name: str
+    """The file, folder or configuration it comes from, for messages."""
+    fitted: Splats | HeadNerfModel
+    """What was fitted: Gaussians, or a radiance field."""
+    known_provenance: Provenance | None
+    """Its origin where the file tells it."""
+    data: Path | None
+    """Folder of the data set that it was fitted to, where it is known and still there."""
+
+    @property
+    def splats(self) -> Splats | None:
+        """Its Gaussians; None for a radiance field."""
+        return self.fitted if isinstance(self.fitted, Splats) else None
+
+    @property
+    def scene(self) -> Renderable:
+        """Pictures and depths of it, from any camera."""
+        from dp360.exporters.meshing import SplatScene
+
+        if isinstance(self.fitted, Splats):
+            return SplatScene(self.fitted)
+        from dp360.reconstruction.nerfstudio_nerf import NerfScene
+
+        return NerfScene(self.fitted)
+
+    def pictures(self, cameras: Cameras) -> UInt8[Tensor, "n h w 4"]:
+        """Straight (not premultiplied) colour and alpha from each camera, 8 bits, on the CPU."""
+        if self.splats is not None:
+            return splat_pictures(self.splats, cameras)
+        renders = self.scene.render(cameras)
+        alpha = renders.alpha[..., None]
+        straight = (renders.rgb_premultiplied / alpha.clamp_min(1e-6)).clamp(0, 1)
+        return (torch.cat([straight, alpha], dim=-1) * 255).round().to(torch.uint8).cpu()
+
+    @cached_property
+    def views(self) -> ViewSet | None:
+        """The views that it was fitted to."""
+        return None if self.data is None else read_dataset(self.data)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Its origin: as its file tells, or its views, or unknown."""
+        if self.known_provenance is not None:
+            return self.known_provenance
+        if self.views is not None:
+            return self.views.provenance
+        return Provenance("unknown", "unknown", 0, "unknown", "unknown", "Gaussian splats of unknown origin")
+
+    @property
+    def portrait_rgb(self) -> UInt8[Tensor, "h w 3"] | None:
+        """The aligned portrait that was written together with the views; the first view where it is gone."""
+        if self.data is None or self.views is None:
+            return None
+        path = self.data.parent / PORTRAIT_NAME
+        if path.is_file():
+            return torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+        return (self.views.rgb_unit()[0] * 255).round().byte()
+
+    @property
+    def prior_mesh(self) -> Path | None:
+        """The prior's own mesh, a .glb that was written together with the views."""
+        path = None if self.data is None else self.data.parent / MESH_NAME
+        return path if path is not None and path.is_file() else None
+
+
+def open_head(load_config: Path | None, given: Path | None) -> FittedHead:
+    """The head of a run, or of a file or folder; exactly one of the two is named.
+
+    Raises:
+        InputError: neither or both are named, or what is named cannot be read.
+    """
+    if load_config is not None and given is None:
+        return _open_run(load_config)
+    if given is not None and load_config is None:
+        return _open_folder(given) if given.is_dir() else _open_file(given)
+    raise InputError(
+        "Cannot export: give either --load-config CONFIG.YML of a run, or --input with a file of splats or the folder "
+        "of dp360 run"
+    )
+
+
+def _open_file(path: Path, data: Path | None = None) -> FittedHead:
+    """Splats out of a file of any format."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    splats, provenance = decode_splats(path, content)
+    return FittedHead(str(path), splats, provenance, data)
+
+
+def _open_folder(folder: Path) -> FittedHead:
+    """What `dp360 run` or `dp360 fit` left in a folder."""
+    path, data = folder / SPLATS_NAME, folder / _DATASET_NAME
+    if not path.is_file():
+        raise InputError(f"Cannot read {folder}: expected the folder of a dp360 run, with {SPLATS_NAME} in it")
+    return _open_file(path, data if (data / TRANSFORMS).is_file() else None)
+
+
+def _open_run(config_path: Path) -> FittedHead:
+    """The newest checkpoint of an ns-train run.
+
+    The configuration is read as all ns-* tools read it: it may name code to run, so open only your own.
+    """
+    if not config_path.is_file():
+        raise InputError(f"Cannot read {config_path}: no such file; ns-train prints the path of its config.yml")
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    from dp360.reconstruction.nerfstudio_nerf import HeadNerfModel
+    from dp360.reconstruction.nerfstudio_splat import HeadSplatModel
+
+    config, pipeline, _, _ = eval_setup(config_path, test_mode="inference")
+    model, data = pipeline.model, config.pipeline.datamanager.data or config.data
+    if data is None:
+        raise InputError(f"Cannot export {config_path}: it names no data set")
+    if isinstance(model, HeadSplatModel):
+        return FittedHead(str(config_path), model.splats, None, Path(data))
+    if isinstance(model, HeadNerfModel):
+        return FittedHead(str(config_path), model, None, Path(data))
+    raise InputError(
+        f"Cannot export {config_path}: expected a run of dp360-splat or dp360-nerf, got {config.method_name}"
+    )
