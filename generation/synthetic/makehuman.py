@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
-from .compose import Part, SyntheticHead, read_texture, vertex_normals, world_from_asset
+from .parts import Part, SyntheticHead, read_texture, vertex_normals, world_from_asset
 
 UNITS_PER_METRE = 10.0
 """MakeHuman's meshes are in decimetres."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from .compose import Part, SyntheticHead, read_texture, world_from_asset
+from .parts import Part, SyntheticHead, read_texture, world_from_asset
 
 UNITS_PER_METRE = 1.0
 ARM_DROP_RAD = math.radians(68.0)

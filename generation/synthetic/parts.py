@@ -1,0 +1,182 @@
+"""What a composed head is: textured parts with labels, all in the package's world frame.
+
+The frame is that of `generation.cameras`, the size that of the parametric head: the eyes lie where the mean head has
+them and the crown is `CROWN_TO_CHIN` above the chin.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, UInt8
+from PIL import Image
+
+CROWN_TO_CHIN = 0.37
+"""Height of every composed head without hair, world units; the mean parametric head has it."""
+EYES_WORLD = np.array([0.0, 0.0266, 0.1154])
+"""Middle between the eyeballs of every composed head: where the mean parametric head has it."""
+UNITS_PER_CM = 0.0165
+"""World units per centimetre, the package's one scale."""
+
+
+class Label(enum.IntEnum):
+    """What a surface is. Learners that know fewer classes merge: `BEARD` is hair-like, `FACE` and `NECK` are skin."""
+
+    BACKGROUND = 0
+    FACE = 1
+    """Skin of head and face with ears, eyes, brows, lashes, teeth and light stubble."""
+    NECK = 2
+    """Skin below the jaw."""
+    HAIR = 3
+    """Hair of the scalp, cropped hair that is only painted on the skin included."""
+    BEARD = 4
+    """Beards and moustaches, dense stubble included; hair-like."""
+    CLOTH = 5
+    """Clothes, collars, scarves round the neck."""
+    HEADGEAR = 6
+    """Hats, caps, headbands, hoods, veils, helmets."""
+    ACCESSORY = 7
+    """Glasses and jewellery."""
+
+
+LABEL_RGB: Mapping[Label, tuple[int, int, int]] = {
+    Label.BACKGROUND: (255, 255, 255),
+    Label.FACE: (232, 178, 140),
+    Label.NECK: (196, 128, 90),
+    Label.HAIR: (60, 80, 200),
+    Label.BEARD: (120, 60, 180),
+    Label.CLOTH: (60, 150, 70),
+    Label.HEADGEAR: (220, 60, 60),
+    Label.ACCESSORY: (245, 200, 40),
+}
+"""Colours of the labels on contact sheets."""
+
+_LABEL_OF_PART: Mapping[str, Label] = {
+    "hair": Label.HAIR,
+    "beard": Label.BEARD,
+    "clothes": Label.CLOTH,
+    "headgear": Label.HEADGEAR,
+    "accessory": Label.ACCESSORY,
+}
+
+
+def uniform_labels(label: Label) -> UInt8[np.ndarray, "1 1"]:
+    """A label map that says the same everywhere."""
+    return np.full((1, 1), int(label), np.uint8)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One textured surface."""
+
+    name: str
+    """What it is: `skin`, `hair`, `eyes`, `clothes` ..."""
+    vertices_world: Float[np.ndarray, "v 3"]
+    """World units."""
+    normals_world: Float[np.ndarray, "v 3"]
+    """Unit normals."""
+    faces: Int[np.ndarray, "f 3"]
+    """Vertex indices."""
+    uv_unit: Float[np.ndarray, "t 2"]
+    """Texture coordinates, origin at the top left; they repeat outside [0, 1]."""
+    faces_uv: Int[np.ndarray, "f 3"]
+    """Indices into `uv_unit`."""
+    texture: Float32[np.ndarray, "h w 4"]
+    """Straight RGBA in [0, 1], sRGB."""
+    alpha_tested: bool = False
+    """Surfaces that let see what is behind, by the texture's opacity."""
+    specular: float = 0.05
+    """Strength of the highlight."""
+    labels: UInt8[np.ndarray, "lh lw"] | None = None
+    """`Label` of each texel, over the same texture coordinates; by the part's name if not given."""
+    tangents_world: Float[np.ndarray, "v 3"] | None = None
+    """Unit directions of the hairs; such a part is lit as fibres."""
+
+    @property
+    def label_map(self) -> UInt8[np.ndarray, "lh lw"]:
+        """`labels`, or one texel with the label that the name stands for."""
+        return self.labels if self.labels is not None else uniform_labels(_LABEL_OF_PART.get(self.name, Label.FACE))
+
+    def with_faces(self, kept: np.ndarray) -> Part:
+        """The part with some of its faces only."""
+        return replace(self, faces=self.faces[kept], faces_uv=self.faces_uv[kept])
+
+
+@dataclass(frozen=True)
+class SyntheticHead:
+    """A composed head and what it is made of."""
+
+    name: str
+    """Name of the head."""
+    parts: tuple[Part, ...]
+    """Its surfaces, in world units."""
+    assets: tuple[str, ...]
+    """Names of the assets used, for splits by asset and for notices."""
+    style: str = "photo"
+    """How it is to be drawn: a name of `stylise.STYLES`."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """Facts about the head that learners may want, such as hair length."""
+
+    def part(self, name: str) -> Part:
+        """The part of that name.
+
+        Raises:
+            KeyError: the head has no such part.
+        """
+        for part in self.parts:
+            if part.name == name:
+                return part
+        raise KeyError(f"{self.name}: no part {name!r}; it has {[p.name for p in self.parts]}")
+
+
+def read_texture(path: Path, *, largest_side: int | None = None) -> Float32[np.ndarray, "h w 4"]:
+    """A picture file as straight RGBA in [0, 1], made smaller if a side is longer than `largest_side`."""
+    with Image.open(path) as image:
+        if largest_side is not None and max(image.size) > largest_side:
+            image.draft("RGB", (largest_side, largest_side))  # JPEG files are decoded at a fraction of their size
+            image = image.convert("RGBA")
+            if max(image.size) > largest_side:
+                factor = largest_side / max(image.size)
+                image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BOX)
+        return np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
+
+
+def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
+    """Unit normals, weighted by the areas of the triangles around each vertex."""
+    a, b, c = vertices[faces].transpose(1, 0, 2)
+    weighted = np.cross(b - a, c - a)
+    normals = np.zeros((len(vertices), 3))
+    for corner in range(3):
+        for axis in range(3):
+            normals[:, axis] += np.bincount(faces[:, corner], weighted[:, axis], minlength=len(vertices))
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def world_from_asset(
+    skin_vertices: Float[np.ndarray, "v 3"], eyes_middle: Float[np.ndarray, " 3"], units_per_metre: float
+) -> tuple[float, Float[np.ndarray, " 3"]]:
+    """Scale and shift that bring an asset's head to the size and place of the parametric head.
+
+    The chin is found on the middle profile: below the mouth, where the front recedes half-way from chin to neck.
+
+    Args:
+        skin_vertices: bald head in the asset's units, y up, face to +z.
+        eyes_middle: middle between its eyeballs.
+        units_per_metre: of the asset.
+
+    Returns:
+        `scale` and `shift`: world = scale * asset + shift.
+    """
+    cm = units_per_metre / 100
+    profile = skin_vertices[np.abs(skin_vertices[:, 0] - eyes_middle[0]) < 1.2 * cm]
+    heights = eyes_middle[1] - np.arange(8.5, 19.0, 0.25) * cm
+    front = np.array([profile[np.abs(profile[:, 1] - y) < 0.8 * cm, 2].max(initial=-np.inf) for y in heights])
+    chin_z, neck_z = front[:8].max(), front.min(where=np.isfinite(front), initial=np.inf)
+    chin_y = heights[np.flatnonzero(front < (chin_z + neck_z) / 2)[0]]
+    crown_y = skin_vertices[:, 1].max()
+    scale = CROWN_TO_CHIN / float(crown_y - chin_y)
+    return scale, EYES_WORLD - scale * eyes_middle
