@@ -75,12 +75,17 @@ html, body { height: 100%; margin: 0; overflow: hidden; background: rgb(@BACKGRO
   const longer = Math.max(aspect, 1 / aspect) * Math.tan(view.fov_rad / 2);
   const fov = Math.min(2 * Math.atan(longer) * 180 / Math.PI, 120);
   const off = { enabled: false };
+  try {
+    // The list of keys stays folded until somebody asks for it, lest it cover the shoulder.
+    if (localStorage.getItem("controlsPanelOpen") === null) localStorage.setItem("controlsPanelOpen", "false");
+  } catch { /* a browser that keeps nothing for files */ }
   SupersplatViewer.createViewer({
     container: document.body,
     contentUrl: "head.sog", // names the format only: the content is in the response below
     contentFilename: "head.sog",
     contents: Promise.resolve(new Response(sog, { headers: { "Content-Length": String(sog.length) } })),
     renderer: "webgl",
+    noanim: true,
     settings: {
       version: 2,
       tonemapping: "none",
@@ -98,6 +103,11 @@ html, body { height: 100%; margin: 0; overflow: hidden; background: rgb(@BACKGRO
       annotations: [],
       startMode: "default",
     },
+  }).then((viewer) => {
+    // It would start in its own camera flight, which the play button still offers.
+    const orbit = () => { viewer.state.cameraMode = "orbit"; };
+    if (viewer.state.loaded) orbit();
+    else viewer.events.once("loaded:changed", orbit);
   }).catch((error) => {
     const notice = document.createElement("p");
     notice.className = "notice";
