@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ from dp360.generation.prior import build_head_prior
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.dataset import TRANSFORMS, read_dataset, write_dataset
 from dp360.reconstruction.fit import SplatFitConfig, fit_splats, splats_from_parameters
-from dp360.reconstruction.prepare import prepare_kernels
+from dp360.reconstruction.prepare import fit_threads
 from dp360.reconstruction.splats import Splats
 
 from .commands import FitCommand, RunCommand, ViewsCommand
@@ -115,12 +115,11 @@ def fit_views(
 
     config = SplatFitConfig(iterations=iterations)
     generator = torch.Generator().manual_seed(seed)
-    threads = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)  # numba does the heavy work; torch's idle threads would spin beside it
-        prepare_kernels(track)
+    size_px = round(config.coarse_scale * views.cameras.width)
+    threads = fit_threads(track, gaussians=config.start_count, size_px=size_px) if device == "cpu" else nullcontext()
     try:
-        return fit_splats(views, config, generator, track=track, on_iteration=remember, device=device)
+        with threads:
+            return fit_splats(views, config, generator, track=track, on_iteration=remember, device=device)
     except KeyboardInterrupt:
         with suppress(ValueError, KeyError):  # stopped in the middle of a step that changes the number of Gaussians
             splats = splats_from_parameters(reached["params"])
@@ -128,8 +127,6 @@ def fit_views(
             provenance = replace(views.provenance, settings=settings)
             write_bytes_atomically(output / SPLATS_NAME, splat_ply.encode(splats, provenance))
         raise
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _portrait_to_views(

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
 
 from dp360.generation import InputError
@@ -19,6 +19,7 @@ from dp360.generation.files import write_errors_for_people
 from dp360.reconstruction.dataset import TRANSFORMS, read_confidence
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModelConfig, with_iterations
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
+from dp360.reconstruction.prepare import fit_threads, prepare_kernels
 
 from .commands import DiffusionOptions, ExportCommand, Generator, Rings, ViewsCommand
 from .console import errors_for_people, progress_bars
@@ -207,8 +208,7 @@ class PortraitTrainer(HeadTrainer):
             with errors_for_people():
                 for path in self.export(config_path):
                     print(f"wrote {path}")
-        print(f"look at it:  ns-viewer --load-config {config_path}")
-        for line in self.more_commands(config_path):
+        for line in self.next_commands(config_path):
             print(line)
         sys.stdout.flush()
         if self.stopped_by is not None:
@@ -218,19 +218,28 @@ class PortraitTrainer(HeadTrainer):
         """Files made of what was learned, none for a radiance field."""
         return ()
 
-    def more_commands(self, config_path: Path) -> tuple[str, ...]:
+    def next_commands(self, config_path: Path) -> tuple[str, ...]:
         """What can be done with the run."""
-        return (f"evaluate it: ns-eval --load-config {config_path}",)
+        config = shlex.quote(str(config_path))
+        return (
+            f"look at it:  ns-viewer --load-config {config}",
+            f"evaluate it: ns-eval --load-config {config}",
+            f"export it:   dp360 export --load-config {config} --output head.glb turntable.mp4",
+        )
 
 
 class SplatTrainer(PortraitTrainer):
     """Exports head.ply, head.glb (where the head came from a portrait) and contact_sheet.png into the run's folder."""
 
     def train(self) -> None:
-        """Train; on a CPU numba does the heavy work, and torch's idle threads would spin beside it."""
-        if self.device == "cpu":
-            torch.set_num_threads(1)
-        super().train()
+        """Train; on a CPU with as many threads as pay, after the kernels were compiled."""
+        if self.device != "cpu":
+            super().train()
+            return
+        with progress_bars() as display:
+            prepare_kernels(display.track)
+        with fit_threads():
+            super().train()
 
     def export(self, config_path: Path) -> tuple[Path, ...]:
         """The same files as `dp360 export` makes, by the same way through the saved checkpoint."""
@@ -238,6 +247,10 @@ class SplatTrainer(PortraitTrainer):
 
         return export(ExportCommand(output=((self.base_dir,),), load_config=config_path))
 
-    def more_commands(self, config_path: Path) -> tuple[str, ...]:
-        """Export again, in another form."""
-        return (f"export more: dp360 export --load-config {config_path} --output DIR",)
+    def next_commands(self, config_path: Path) -> tuple[str, ...]:
+        """Look at it, and export it in other forms."""
+        config = shlex.quote(str(config_path))
+        return (
+            f"look at it:  ns-viewer --load-config {config}",
+            f"export more: dp360 export --load-config {config} --output head.spz head.html turntable.mp4",
+        )

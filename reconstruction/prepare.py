@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 
 import numba
 import torch
@@ -63,6 +65,32 @@ def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int
     finally:
         numba.set_num_threads(threads)
     return min(best, key=lambda count: best[count])
+
+
+@contextlib.contextmanager
+def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int = 256) -> Iterator[int]:
+    """Everything a fit on the CPU wants around it: compiled kernels, as many numba threads as pay, one torch thread.
+
+    numba does the heavy work; torch's idle threads would spin beside it. All is as before afterwards.
+
+    Args:
+        track: shows the compilation, where there is one.
+        gaussians: size of the fit, for the trial of thread counts.
+        size_px: side of its pictures, likewise.
+
+    Yields:
+        The number of numba's threads in this block.
+    """
+    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        prepare_kernels(track)
+        chosen = best_thread_count(gaussians=gaussians, size_px=size_px)
+        numba.set_num_threads(chosen)
+        yield chosen
+    finally:
+        numba.set_num_threads(numba_threads)
+        torch.set_num_threads(torch_threads)
 
 
 def _toy_step(gaussians: int, size_px: int) -> None:

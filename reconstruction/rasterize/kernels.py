@@ -6,6 +6,8 @@ piece writes its own place, so that no result depends on it.
 
 from __future__ import annotations
 
+import inspect
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 KERNELS: list[Kernel] = []
 """Every kernel of the modules imported so far."""
+_NEWEST_SOURCE_S = max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
 
 
 class Kernel:
@@ -29,6 +32,7 @@ class Kernel:
     def __init__(self, worker: Any, everyone: Any) -> None:
         self._worker, self._everyone = worker, everyone
         KERNELS.append(self)
+        forget_stale(Path(worker.stats.cache_path), Path(inspect.getfile(worker.py_func)).stem, _NEWEST_SOURCE_S)
 
     def __call__(self, *args: Any) -> None:
         counter, threads = np.zeros(1, np.int64), numba.get_num_threads()
@@ -41,6 +45,23 @@ class Kernel:
         """Whether this machine keeps compiled code from this or an earlier run, for as many threads as numba has."""
         needed = [self._worker] if numba.get_num_threads() == 1 else [self._worker, self._everyone]
         return all(function.signatures or _is_cached(function) for function in needed)
+
+
+def forget_stale(cache: Path, module: str, newest_source_s: float) -> None:
+    """Remove what numba has kept of a module's functions since before the engine's files were last changed.
+
+    numba looks at the file of a function alone, so that a kernel would go on with the former text of what it calls
+    from another file.
+
+    Args:
+        cache: numba's folder.
+        module: name of the module without its package.
+        newest_source_s: time of the newest source file, seconds since the epoch.
+    """
+    for index in cache.glob(f"{module}.*.nbi"):
+        with suppress(OSError):  # another process does the same, or the folder is not ours
+            if index.stat().st_mtime < newest_source_s:
+                index.unlink()
 
 
 def _is_cached(function: Any) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from dp360.generation import numba_pool
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.errors import InputError
-from dp360.reconstruction.rasterize import cuda, rasterize
+from dp360.reconstruction.rasterize import cuda, rasterize, rasterize_splats
 
 SIZE = (52, 44)  # width, height: neither a multiple of the tile
 
@@ -317,6 +317,24 @@ def test_cpu_and_gsplat_agree(mode: str) -> None:
             render_mode="RGB+ED",
         )
         picture.square().sum().backward()
+        results.append([picture.detach().cpu(), *(v.grad.cpu() for v in variables)])
+    for gsplat_value, ours in zip(*results):
+        assert float((gsplat_value - ours).norm() / gsplat_value.norm()) < 1e-3
+
+
+@pytest.mark.gpu
+def test_gsplat_agrees_on_fit_variables() -> None:
+    """`rasterize_splats` takes logarithms, logits and coefficients in two arrays; gsplat gets them activated."""
+    scene = random_scene(400, basis_count=16)
+    means, quats, scales, opacities, harmonics = (v.detach() for v in scene.variables(torch.float32))
+    raw = [means, quats, scales.log(), torch.logit(opacities, eps=1e-4), harmonics[:, 0], harmonics[:, 1:]]
+    cameras = look_at_origin([0.3], [0.1], size_px=96)
+    results = []
+    for device in ("cuda", "cpu"):
+        variables = [v.clone().to(device).requires_grad_() for v in raw]
+        cameras_there = cameras.T_camera_world.to(device), cameras.K_px.to(device)
+        picture, alphas, _ = rasterize_splats(*variables, *cameras_there, 96, 96, sh_degree=3)
+        (picture.square().sum() + alphas.square().sum()).backward()
         results.append([picture.detach().cpu(), *(v.grad.cpu() for v in variables)])
     for gsplat_value, ours in zip(*results):
         assert float((gsplat_value - ours).norm() / gsplat_value.norm()) < 1e-3

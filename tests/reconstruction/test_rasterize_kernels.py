@@ -17,6 +17,7 @@ import torch
 from dp360.generation.progress import silent
 from dp360.reconstruction import bench, prepare
 from dp360.reconstruction.rasterize import simd
+from dp360.reconstruction.rasterize.kernels import forget_stale
 from dp360.reconstruction.rasterize.workspace import Workspace, empty
 
 
@@ -122,3 +123,20 @@ def test_the_benchmark_reports_every_case(make_sphere_views) -> None:
     assert all(step.iteration.cpu > 0 and step.forward.wall > 0 for step in figures.steps)
     assert figures.twin.ratio > 1 and figures.fit is not None
     assert figures.fit.iterations == 6 and figures.fit.gaussians > 0 and figures.fit.psnr_db > 5
+
+
+def test_fit_threads_leaves_everything_as_it_was() -> None:
+    before = torch.get_num_threads(), numba.get_num_threads()
+    with prepare.fit_threads(gaussians=500, size_px=32) as chosen:
+        assert torch.get_num_threads() == 1
+        assert numba.get_num_threads() == chosen and 1 <= chosen <= before[1]
+    assert (torch.get_num_threads(), numba.get_num_threads()) == before
+
+
+def test_kernels_compiled_before_the_last_change_are_forgotten(tmp_path: Path) -> None:
+    older, younger, other = (tmp_path / name for name in ("tiles.f-1.py311.nbi", "tiles.g-2.py311.nbi", "blend.f.nbi"))
+    for path, time_s in ((older, 100.0), (younger, 300.0), (other, 100.0)):
+        path.touch()
+        os.utime(path, (time_s, time_s))
+    forget_stale(tmp_path, "tiles", 200.0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([younger.name, other.name])
