@@ -14,7 +14,6 @@ import base64
 import binascii
 import html
 import json
-import math
 import re
 from html.parser import HTMLParser
 from importlib import resources

@@ -1,0 +1,199 @@
+"""A film of one full turn around the head: .mp4 (H.264), .gif or animated .webp.
+
+The last frame is one step short of the first, so that a player that repeats shows no doubled frame. Frames are taken
+one by one from whatever renders them: a film needs the memory of a few frames (.gif: one byte per pixel of the film).
+
+FFmpeg (through PyAV, which nerfstudio brings) writes .mp4 and .webp; Pillow writes .gif, since FFmpeg's writer has no
+comments and one palette for the whole film, where each frame may have its own.
+
+Source of the container with metadata for .webp: https://developers.google.com/speed/webp/docs/riff_container
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+from typing_extensions import assert_never
+
+from dp360.generation import Cameras, Provenance, orbit
+
+from .provenance import provenance_to_json
+
+Extension = Literal[".mp4", ".gif", ".webp"]
+_MAX_FPS = 120.0
+_XMP_FLAG = 0x04
+
+
+def turntable_cameras(count: int = 96, size_px: int = 512, *, elevation_rad: float = 0.0) -> Cameras:
+    """Cameras of one full turn, starting in front of the face and going towards the head's left.
+
+    Args:
+        count: frames; at 24 per second 96 of them turn in four seconds.
+        size_px: side of the square frames in pixels.
+        elevation_rad: how far above the level ring, |elevation| < pi/2.
+
+    Raises:
+        ValueError: count < 1, or an elevation at a pole.
+    """
+    return orbit(count, elevation_rad=elevation_rad, size_px=size_px)
+
+
+def encode(
+    frames_rgba: Iterable[UInt8[Tensor, "h w 4"]],
+    provenance: Provenance,
+    *,
+    extension: Extension,
+    fps: float = 24.0,
+    background_rgb: tuple[int, int, int] = (255, 255, 255),
+) -> bytes:
+    """A complete film that repeats where the format can say so.
+
+    Args:
+        frames_rgba: pictures of one size, straight colour and alpha, 8 bits; taken one by one.
+        provenance: origin, written to the film's comment (.mp4, .gif) or XMP (.webp).
+        extension: the format. An .mp4 has even sides: an odd one loses its last row or column.
+        fps: frames per second, up to 120; .gif counts hundredths of a second and takes the nearest, at least two.
+        background_rgb: colour behind the head, 8 bits.
+
+    Raises:
+        ValueError: no frames, frames of different sizes, or fps out of range.
+    """
+    if not (math.isfinite(fps) and 0 < fps <= _MAX_FPS):
+        raise ValueError(f"turntable.encode: expected fps from 0 to {_MAX_FPS:g}, got {fps}")
+    frames = _over_background(frames_rgba, background_rgb)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("turntable.encode: expected at least one frame, got none")
+    frames = itertools.chain([first], frames)
+    match extension:
+        case ".mp4":
+            return _mp4(frames, first.shape[:2], provenance, fps)
+        case ".gif":
+            return _gif(frames, provenance, fps)
+        case ".webp":
+            return _with_xmp(_webp(frames, first.shape[:2], fps), provenance)
+        case _:
+            assert_never(extension)
+
+
+def _over_background(
+    frames_rgba: Iterable[UInt8[Tensor, "h w 4"]], background_rgb: tuple[int, int, int]
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Opaque frames, all of the first one's size."""
+    background, shape = np.array(background_rgb, dtype=np.float32), None
+    for frame in frames_rgba:
+        rgba = frame.cpu().numpy().astype(np.float32)
+        shape = shape or rgba.shape
+        if rgba.shape != shape:
+            raise ValueError(
+                f"turntable.encode: expected frames of {shape[1]}x{shape[0]} pixels like the first, "
+                f"got {rgba.shape[1]}x{rgba.shape[0]}"
+            )
+        alpha = rgba[..., 3:] / 255
+        yield np.rint(rgba[..., :3] * alpha + background * (1 - alpha)).astype(np.uint8)
+
+
+def _mp4(
+    frames: Iterable[UInt8[np.ndarray, "h w 3"]], size_px: tuple[int, int], provenance: Provenance, fps: float
+) -> bytes:
+    """H.264 with 4:2:0 colour, which every player knows, and its index in front."""
+    import av
+    from av.video.reformatter import Colorspace
+
+    height, width = (side - side % 2 for side in size_px)
+    if not height or not width:
+        raise ValueError(
+            f"turntable.encode: expected .mp4 frames of at least 2x2 pixels, got {size_px[1]}x{size_px[0]}"
+        )
+    with tempfile.TemporaryDirectory() as folder:  # moving the index to the front takes a real file
+        path = Path(folder) / "turntable.mp4"
+        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        with av.open(str(path), "w", format="mp4", options=options) as container:
+            container.metadata["title"] = provenance.statement
+            container.metadata["comment"] = provenance_to_json(provenance)
+            container.metadata["encoder"] = f"dp360 {provenance.version}"
+            stream = container.add_stream("libx264", rate=_rate(fps), options={"crf": "17", "preset": "medium"})
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            context = stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
+            context.color_range = 1  # limited, as every player expects
+            for picture in frames:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+                frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+
+def _webp(frames: Iterable[UInt8[np.ndarray, "h w 3"]], size_px: tuple[int, int], fps: float) -> bytes:
+    """Lossy frames that repeat for ever."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="webp", options={"loop": "0"}) as container:
+        options = {"quality": "85", "compression_level": "4"}
+        stream = container.add_stream("libwebp_anim", rate=_rate(fps), options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = size_px
+        stream.pix_fmt = "bgra"
+        for index, picture in enumerate(frames):
+            bgra = np.full((*size_px, 4), 255, dtype=np.uint8)
+            bgra[..., :3] = picture[..., ::-1]
+            frame = av.VideoFrame.from_ndarray(bgra, format="bgra")
+            frame.pts, frame.time_base = index, 1 / _rate(fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def _with_xmp(webp: bytes, provenance: Provenance) -> bytes:
+    """The film with an XMP packet behind its frames."""
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dp360="urn:dp360:"'
+        f" xmp:CreatorTool={quoteattr(f'dp360 {provenance.version}')}"
+        f" dp360:statement={quoteattr(provenance.statement)}"
+        f" dp360:provenance={quoteattr(provenance_to_json(provenance))}/></rdf:RDF></x:xmpmeta>"
+    ).encode("ascii", errors="xmlcharrefreplace")
+    assert webp[8:16] == b"WEBPVP8X"
+    flagged = bytearray(webp)
+    flagged[20] |= _XMP_FLAG
+    flagged += b"XMP " + struct.pack("<I", len(packet)) + packet + b"\0" * (len(packet) % 2)
+    flagged[4:8] = struct.pack("<I", len(flagged) - 8)
+    return bytes(flagged)
+
+
+def _gif(frames: Iterable[UInt8[np.ndarray, "h w 3"]], provenance: Provenance, fps: float) -> bytes:
+    """256 colours of its own for each frame; a head over a plain ground needs no dithering, which would flicker."""
+    pictures = (
+        Image.fromarray(frame).quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for frame in frames
+    )
+    buffer = io.BytesIO()
+    next(pictures).save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=pictures,
+        duration=10 * max(2, round(100 / fps)),  # browsers slow down what is shorter
+        loop=0,
+        comment=f"{provenance.statement}\n{provenance_to_json(provenance)}".encode("ascii", errors="backslashreplace"),
+    )
+    return buffer.getvalue()
+
+
+def _rate(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)
