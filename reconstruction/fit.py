@@ -18,6 +18,7 @@ from dp360.generation.views import PointCloud, ViewSet
 from .densify import DensifyConfig, DensifyState, Optimizers, Parameters, accumulate, densify, keep_only, limit_shapes
 from .hull import Silhouettes
 from .losses import LossConfig, training_loss
+from .perceptual import lpips_for_fits
 from .photometric_cpu import over_background
 from .rasterize import Backend, RasterizeMode, rasterize_splats
 from .robust import RobustConfig, ViewAgreement
@@ -265,6 +266,7 @@ def fit_splats(
     agreement = ViewAgreement(views.confidence, config.robust).to(device)
     agreement.set_cameras(views.cameras)
     silhouettes = Silhouettes(views.alpha_unit, views.cameras)
+    lpips = lpips_for_fits(device) if config.losses.lpips_weight > 0 else None
     scale, pictures, cameras = 0.0, torch.empty(0), views.cameras
 
     for step in track(range(config.iterations), total=float(config.iterations), description="Fitting splats"):
@@ -303,6 +305,7 @@ def fit_splats(
             params["opacities"],
             config.losses,
             weights=weights,
+            lpips=lpips if scale == 1 else None,
         )
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)

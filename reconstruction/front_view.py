@@ -36,6 +36,10 @@ class FrontView:
         x, y, z = self.target_world
         return (x, y, z + self.distance)
 
+    def vertical_fov_rad(self, aspect: float) -> float:
+        """Vertical field of view of a window of this aspect (width / height), radians."""
+        return 2.0 * math.atan(math.tan(self.fov_rad / 2) / min(aspect, 1.0))
+
 
 def front_view_of(points_world: Float[Tensor, "p 3"]) -> FrontView:
     """The view for a head of ours; for points of another size or place, the same view moved and scaled to fit them.

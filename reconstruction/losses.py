@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .perceptual import MIN_SIZE_PX, Lpips
 from .photometric_cpu import photometric_loss_cpu, picture_loss_cpu
 from .shapes_cpu import needle_loss_cpu
 
@@ -34,6 +35,9 @@ class LossConfig:
     """Weight against Gaussians much longer than wide."""
     max_needle_ratio: float = 4.0
     """Longest axis divided by the middle one up to which a Gaussian is no needle."""
+    lpips_weight: float = 0.05
+    """Weight of LPIPS on full-size pictures, where a GPU computes and its weights lie on this machine; it is never
+    downloaded."""
     opacity_weight: float = 0.0
     """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned."""
 
@@ -148,6 +152,7 @@ def training_loss(
     *,
     confidence: float = 1.0,
     weights: Float[Tensor, "h w"] | None = None,
+    lpips: Lpips | None = None,
 ) -> Float[Tensor, ""]:
     """The sum that a splat fit minimises for one view. On the CPU in float32 the picture terms are one fused kernel.
 
@@ -162,6 +167,7 @@ def training_loss(
         confidence: Trust in the view, [0, 1]; scales what depends on the view. Leave at 1 where views are *drawn* in
             proportion to their confidence.
         weights: Trust in every pixel, [0, 1], which scales what depends on the view; SSIM by the window's centre.
+        lpips: The perceptual distance, where it is to count; by the mean trust.
     """
     if rgb.device.type == "cpu" and rgb.dtype == torch.float32 and not target_rgb.requires_grad:
         if config.ssim_weight > 0 and min(rgb.shape[:2]) < SSIM_WINDOW:
@@ -174,6 +180,9 @@ def training_loss(
         loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight, weights=weights)
         if config.alpha_weight > 0:
             loss = loss + config.alpha_weight * alpha_loss(alpha, target_alpha, weights=weights)
+    if lpips is not None and config.lpips_weight > 0 and min(rgb.shape[:2]) >= MIN_SIZE_PX:
+        trust = 1.0 if weights is None else weights.mean()
+        loss = loss + config.lpips_weight * trust * lpips(rgb, target_rgb)
     loss = confidence * loss
     if config.needle_weight > 0:
         loss = loss + config.needle_weight * needle_loss(log_scales, max_ratio=config.max_needle_ratio)

@@ -40,6 +40,7 @@ from .hull import Silhouettes
 from .losses import ssim, training_loss
 from .nerfstudio_data import CONFIDENCE, SURFACE
 from .nerfstudio_viewer import FrontView
+from .perceptual import Lpips, lpips_for_fits
 from .rasterize import rasterize
 from .robust import ViewAgreement
 from .spherical_harmonics import rgb_from_sh0
@@ -97,6 +98,7 @@ class HeadSplatModel(SplatfactoModel):
         self.front_view = FrontView()
         self.info: dict[str, Any] = {}
         self.pictures: dict[tuple[int, int, int], Tensor] = {}
+        self._lpips_by_device: dict[torch.device, Lpips | None] = {}
         self.step = 0
 
     @property
@@ -309,8 +311,16 @@ class HeadSplatModel(SplatfactoModel):
             self.opacities,
             fit.losses,
             weights=weights,
+            lpips=self._lpips() if self.training and fit.picture_scale(self.step) == 1 else None,
         )
         return {"main_loss": loss}
+
+    def _lpips(self) -> Lpips | None:
+        """LPIPS for this device; looked for once."""
+        if self.device not in self._lpips_by_device:
+            wanted = self.config.fit.losses.lpips_weight > 0
+            self._lpips_by_device[self.device] = lpips_for_fits(self.device) if wanted else None
+        return self._lpips_by_device[self.device]
 
     @torch.no_grad()
     def get_image_metrics_and_images(
