@@ -6,6 +6,7 @@ Heavy libraries are imported when a subcommand needs them. Exit codes: 0 done, 1
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -82,6 +83,7 @@ def _dispatch(command: Command) -> int:
             with progress_bars() as display:
                 files = run_pipeline(command, track=display.track, notify=display.notify)
             _name_files(files)
+            _name_next_commands(command.output)
         case ViewsCommand():
             from .pipeline import make_views
 
@@ -94,6 +96,7 @@ def _dispatch(command: Command) -> int:
             with progress_bars() as display:
                 files = fit_dataset(command, track=display.track)
             _name_files(files)
+            _name_next_commands(command.output)
         case ExportCommand():
             from .export import export
 
@@ -130,6 +133,12 @@ def _dispatch(command: Command) -> int:
 def _name_files(files: Iterable[Path]) -> None:
     for path in files:
         print(f"wrote {path}")
+
+
+def _name_next_commands(folder: Path) -> None:
+    """What can be done with a folder that holds a fitted head."""
+    print(f"look at it:  dp360 view {shlex.quote(str(folder / 'head.ply'))}")
+    print(f"export more: dp360 export --input {shlex.quote(str(folder))} --output head.spz head.html turntable.mp4")
 
 
 def entrypoint() -> None:

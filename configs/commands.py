@@ -180,6 +180,12 @@ class ExportCommand:
     """Bits of each harmonic above the constant one in .spz, 1 to 8: fewer make smaller files; 8 if not given."""
     palette_size: int | None = None
     """Entries for harmonics above the constant one in .sog, 1 to 65536; about half the Gaussians if not given."""
+    frames: int | None = None
+    """Pictures of a turntable; 96 if not given."""
+    frame_px: int | None = None
+    """Side of a turntable's pictures in pixels; 512 if not given."""
+    fps: float | None = None
+    """Pictures of a turntable per second; 24 if not given."""
 
     @property
     def outputs(self) -> tuple[Path, ...]:

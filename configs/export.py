@@ -9,11 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import UInt8
+from torch import Tensor
 from typing_extensions import assert_never
 
 from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
 from dp360.exporters.formats import Format, Kind, format_of, is_ambiguous
 from dp360.exporters.head_files import MESH_NAME, SHEET_NAME, SPLATS_NAME
+from dp360.exporters.turntable import turntable_cameras
 from dp360.generation import InputError
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.mesh import TexturedMesh
@@ -30,10 +33,15 @@ _ENCODE_OPTIONS = {
     "spz_version": "version",
     "sh_bits": "sh_bits",
     "palette_size": "palette_size",
+    "fps": "fps",
 }
 """Fields of `ExportCommand` that go to `encode`, under the name that they have there."""
-_MESH_OPTIONS = ("face_budget", "texture_px")
-"""Fields that go to the making of a mesh."""
+_MAKING_OPTIONS: dict[Kind, tuple[str, ...]] = {
+    "mesh": ("face_budget", "texture_px"),
+    "turntable": ("frames", "frame_px"),
+}
+"""Fields that go to the making of what such files are made of."""
+_MOST_FRAMES, _FRAME_PX_RANGE = 3600, (16, 4096)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def export(
     targets = [target for name in names for target in _targets(name, command, head)]
     for target in targets:
         _refuse_what_it_cannot_become(target, head)
-    assets = _Assets(head, {name: given[name] for name in _MESH_OPTIONS if name in given}, track)
+    assets = _Assets(head, given, track)
     files: dict[Path, bytes] = {}
     for target in targets:
         for path, data in _encoded(target, assets, given).items():
@@ -115,7 +123,7 @@ def _given_options(command: ExportCommand, names: tuple[Path, ...]) -> dict[str,
     given = {
         f.name: getattr(command, f.name)
         for f in fields(command)
-        if (f.name in _ENCODE_OPTIONS or f.name in _MESH_OPTIONS) and getattr(command, f.name) != f.default
+        if f.name in (*_ENCODE_OPTIONS, *sum(_MAKING_OPTIONS.values(), ())) and getattr(command, f.name) != f.default
     }
     scale = given.get("metres_per_unit", 1.0)
     if not (math.isfinite(scale) and scale > 0):
@@ -129,7 +137,7 @@ def _given_options(command: ExportCommand, names: tuple[Path, ...]) -> dict[str,
 
 
 def _takes(found: Format, field: str) -> bool:
-    return found.kind == "mesh" if field in _MESH_OPTIONS else _ENCODE_OPTIONS[field] in found.options
+    return field in _MAKING_OPTIONS.get(found.kind, ()) or _ENCODE_OPTIONS.get(field) in found.options
 
 
 def _targets(name: Path, command: ExportCommand, head: FittedHead) -> list[_Target]:
@@ -141,12 +149,12 @@ def _targets(name: Path, command: ExportCommand, head: FittedHead) -> list[_Targ
             f"Cannot write the folder {name} from {head.name}, which is no run: name files, such as --output "
             f"{name}/head.spz {name}/head.glb"
         )
-    targets = [_Target(name / SHEET_NAME, format_of(SHEET_NAME))]
+    targets = []
     if head.splats is not None:
-        targets.insert(0, _Target(name / SPLATS_NAME, format_of(SPLATS_NAME)))
+        targets.append(_Target(name / SPLATS_NAME, format_of(SPLATS_NAME)))
     if head.prior_mesh is not None:
         targets.append(_Target(name / MESH_NAME, format_of(MESH_NAME), copy_of=head.prior_mesh))
-    return targets
+    return [*targets, _Target(name / SHEET_NAME, format_of(SHEET_NAME))]
 
 
 def _refuse_what_it_cannot_become(target: _Target, head: FittedHead) -> None:
@@ -192,12 +200,12 @@ class _Assets:
 
     head: FittedHead
     """What was fitted."""
-    mesh_options: dict[str, Any]
-    """Settings of the mesh."""
+    given: dict[str, Any]
+    """Options that were given, by field of `ExportCommand`."""
     track: Track
     """Shows progress."""
 
-    def of(self, kind: Kind) -> Splats | TexturedMesh | SheetContent:
+    def of(self, kind: Kind) -> Splats | TexturedMesh | SheetContent | list[Tensor]:
         """What files of a kind are made of."""
         match kind:
             case "splats":
@@ -208,7 +216,7 @@ class _Assets:
             case "sheet":
                 return self.sheet
             case "turntable":
-                raise NotImplementedError
+                return self.frames
             case _:
                 assert_never(kind)
 
@@ -217,7 +225,19 @@ class _Assets:
         """A closed surface around the head, with a texture."""
         from dp360.exporters.meshing import MeshConfig, mesh_from_renders
 
-        return mesh_from_renders(self.head.scene, MeshConfig(**self.mesh_options), track=self.track)
+        options = {name: self.given[name] for name in _MAKING_OPTIONS["mesh"] if name in self.given}
+        return mesh_from_renders(self.head.scene, MeshConfig(**options), track=self.track)
+
+    @cached_property
+    def frames(self) -> list[UInt8[Tensor, "h w 4"]]:
+        """Pictures from a full turn around the head, straight colour and alpha."""
+        count, size_px = self.given.get("frames", 96), self.given.get("frame_px", 512)
+        if not 1 <= count <= _MOST_FRAMES:
+            raise ValueError(f"expected --frames from 1 to {_MOST_FRAMES}, got {count}")
+        if not _FRAME_PX_RANGE[0] <= size_px <= _FRAME_PX_RANGE[1]:
+            raise ValueError(f"expected --frame-px from {_FRAME_PX_RANGE[0]} to {_FRAME_PX_RANGE[1]}, got {size_px}")
+        cameras = turntable_cameras(count, size_px)
+        return [self.head.pictures(c)[0] for c in self.track(cameras, total=count, description="turntable")]
 
     @cached_property
     def sheet(self) -> SheetContent:

@@ -22,6 +22,8 @@ from . import (
     splat_sog,
     splat_spz,
     splat_usd,
+    turntable,
+    viewer_html,
 )
 
 Kind = Literal["splats", "mesh", "turntable", "sheet"]
@@ -94,6 +96,11 @@ def _usd(extension: str, form: splat_usd.UsdForm, title: str) -> Format:
     return _splats(extension, f"OpenUSD {title}", splat_usd, _METRES, encode=encode, lossless=True)
 
 
+def _turntable(extension: turntable.Extension, title: str) -> Format:
+    encode = functools.partial(turntable.encode, extension=extension)
+    return Format(extension, "turntable", f"turntable, {title}", encode, frozenset({"fps"}))
+
+
 FORMATS: tuple[Format, ...] = (
     _splats(".ply", "the original 3DGS layout", splat_ply, _AXIS, lossless=True),
     _splats(".compressed.ply", "PlayCanvas' compressed .ply", splat_compressed_ply, _AXIS),
@@ -106,6 +113,10 @@ FORMATS: tuple[Format, ...] = (
     _usd(".usd", "usdc", "binary"),
     _usd(".usda", "usda", "text"),
     _usd(".usdz", "usdz", "package"),
+    _splats(".html", "a viewer and its head in one page", viewer_html, frozenset()),
+    _turntable(".mp4", "film, H.264"),
+    _turntable(".gif", "moving picture of 256 colours"),
+    _turntable(".webp", "moving picture"),
     Format(".png", "sheet", "contact sheet: portrait, views and renders", contact_sheet.encode),
 )
 """Every format; of those with the same extension the first is meant where no kind is named."""

@@ -43,7 +43,9 @@ def test_fit_writes_the_head_and_seals_the_folder(data, views, tmp_path, capsys)
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.size[0] > 8 * 224 and "dp360.provenance" in sheet.text
     assert capsys.readouterr().out.splitlines() == [
-        f"wrote {tmp_path / 'out' / name}" for name in ("head.ply", "contact_sheet.png", "dp360.json")
+        *(f"wrote {tmp_path / 'out' / name}" for name in ("head.ply", "contact_sheet.png", "dp360.json")),
+        f"look at it:  dp360 view {tmp_path / 'out' / 'head.ply'}",
+        f"export more: dp360 export --input {tmp_path / 'out'} --output head.spz head.html turntable.mp4",
     ]
 
 

@@ -181,8 +181,10 @@ def test_the_end_of_a_fit_leaves_files_and_says_so(portrait, views_made, tmp_pat
     for name in ("head.ply", "head.glb", "contact_sheet.png"):
         assert (trainer.base_dir / name).stat().st_size > 0
     lines = capsys.readouterr().out.splitlines()[-5:]
-    assert [line.split("/")[-1] for line in lines[:3]] == ["head.ply", "contact_sheet.png", "head.glb"]
-    assert "ns-viewer --load-config" in lines[3] and "dp360 export --load-config" in lines[4]
+    assert [line.split("/")[-1] for line in lines[:3]] == ["head.ply", "head.glb", "contact_sheet.png"]
+    config = trainer.base_dir / "config.yml"
+    assert lines[3] == f"look at it:  ns-viewer --load-config {config}"
+    assert lines[4] == f"export more: dp360 export --load-config {config} --output head.spz head.html turntable.mp4"
 
 
 def _ns_train(*words: str | Path) -> list[str]:

@@ -28,7 +28,7 @@ def test_the_extension_says_the_format(name, kind, encode):
 @pytest.mark.parametrize(
     ("name", "kind", "known"),
     [
-        ("head.gltf2", None, r"\.compressed\.ply, \.glb.*, \.ply, \.png, \.sog, \.splat, \.spz"),
+        ("head.gltf2", None, r"\.compressed\.ply, .*\.glb, \.html, .*\.ply, \.png, \.sog, \.splat, \.spz"),
         ("head", None, r"\.ply"),
         ("head.splat", "mesh", r"expected a name that ends in one of .*\.glb.* for a mesh"),
         (".ply.txt", "splats", "for splats"),
@@ -55,14 +55,14 @@ def test_every_row_is_whole():
     for row in formats.FORMATS:
         assert row.extension.startswith(".") and row.title and row.extension == row.extension.lower()
         assert row.options <= set(inspect.signature(row.encode).parameters)
-        assert (row.decode is None) == (row.kind != "splats" or row.extension == ".html")
+        assert (row.decode is None) == (row.kind != "splats")
         if row.kind in ("splats", "mesh") and row.extension != ".html":
             assert "metres_per_unit" in row.options
     for pair in itertools.combinations(formats.FORMATS, 2):
         assert (pair[0].extension, pair[0].kind) != (pair[1].extension, pair[1].kind)
 
 
-@pytest.mark.parametrize("name", ["head.html", "head.png", "head.mp4", "head.xyz", "head"])
+@pytest.mark.parametrize("name", ["head.obj", "head.png", "head.mp4", "head.xyz", "head"])
 def test_names_without_a_reader_list_what_can_be_read(name):
     with pytest.raises(InputError, match=r"cannot read splats: expected a name that ends in one of .*\.ply, \.sog"):
         formats.decode_splats(name, b"")
