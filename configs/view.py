@@ -1,10 +1,189 @@
-"""`dp360 view`: a head in the browser."""
+"""`dp360 view`: a head in the browser, shown by viser, which nerfstudio's own viewer is made with.
+
+viser draws every Gaussian in one colour from all sides: harmonics above the constant one show in the .html page and in
+ns-viewer, not here.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dp360.exporters import splat_glb
+from dp360.generation import InputError
+from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.reconstruction.front_view import FrontView, front_view_of
+from dp360.reconstruction.splats import Splats
+
 from .commands import ViewCommand
+from .fitted_head import open_head
+
+if TYPE_CHECKING:
+    import viser
+
+_SCALE = 10.0
+"""Scene lengths per world unit, as in nerfstudio's viewer: viser adds 1e-7 to covariances, which must not show."""
+_SH_CONSTANT = 0.28209479177387814
+_STD_RANGE, _THINNEST = (1e-4, 1e4), 1e-5
+"""Scene lengths of an axis of a Gaussian, and the least part of its longest one: what viser's factorisation bears."""
+_PORTS_TRIED = 100
 
 
 def view(command: ViewCommand) -> None:
-    """Serve the head until Ctrl-C."""
-    raise NotImplementedError(command)
+    """Show the head until Ctrl-C.
+
+    Raises:
+        InputError: the file cannot be read, does not hold what can be shown, or nothing can be served at this address.
+    """
+    with serve(command) as url:
+        print(f"showing {command.file} at {url} (Ctrl-C ends it)", flush=True)
+        if command.open and _has_screen():
+            webbrowser.open(url)
+        threading.Event().wait()
+
+
+@contextlib.contextmanager
+def serve(command: ViewCommand) -> Iterator[str]:
+    """A server of the head, running until the context ends.
+
+    Yields:
+        Its address.
+
+    Raises:
+        InputError: as `view`.
+    """
+    splats = _splats(command.file)
+    mesh = None if splats is not None else _read(command.file)
+    port = _free_port(command.host, command.port)
+    import viser
+
+    with contextlib.redirect_stdout(io.StringIO()):  # its table of addresses; ours is one line
+        server = viser.ViserServer(host=command.host, port=port, label=command.file.name, verbose=False)
+    try:
+        if splats is not None:
+            _add_splats(server, splats)
+            front = front_view_of(splats.means_world)
+        else:
+            assert mesh is not None
+            server.scene.add_glb("/head", mesh, scale=_SCALE / METRES_PER_UNIT)
+            front = FrontView()
+        _stand_in_front(server, front)
+        shown_host = "127.0.0.1" if command.host in ("", "0.0.0.0", "::") else command.host
+        yield f"http://{f'[{shown_host}]' if ':' in shown_host else shown_host}:{server.get_port()}"
+    finally:
+        server.stop()
+
+
+def _splats(path: Path) -> Splats | None:
+    """The Gaussians of a file, folder or run; None for a .glb without any, which is a mesh."""
+    suffix = path.suffix.lower()
+    if suffix == ".glb" and splat_glb.EXTENSION.encode() not in _read(path):
+        return None
+    is_config = suffix in (".yml", ".yaml")
+    head = open_head(path, None) if is_config else open_head(None, path)
+    if head.splats is None:
+        raise InputError(f"Cannot show {path}: it is a radiance field; open it with ns-viewer --load-config {path}")
+    if not len(head.splats):
+        raise InputError(f"Cannot show {path}: expected at least one Gaussian, got none")
+    return head.splats
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    if data[:4] != b"glTF" or len(data) != int.from_bytes(data[8:12], "little"):
+        raise InputError(f"Cannot show {path}: expected a whole binary glTF file (.glb); the file is damaged")
+    return data
+
+
+def _add_splats(server: viser.ViserServer, splats: Splats) -> None:
+    splats = splats.to("cpu")
+    server.scene._add_gaussian_splats(  # viser's experimental interface; the version is pinned
+        "/head",
+        centers=(_SCALE * splats.means_world).numpy(),
+        covariances=_covariances(splats, _SCALE).numpy(),
+        rgbs=(0.5 + _SH_CONSTANT * splats.sh0).clamp(0, 1).numpy(),
+        opacities=splats.opacities[:, None].numpy(),
+    )
+
+
+def _covariances(splats: Splats, scale: float) -> Float[Tensor, "n 3 3"]:
+    """Second moments R diag(s^2) R^T of the Gaussians, scaled by `scale`, positive definite, float64."""
+    std = (splats.scales.double() * scale).clamp(*_STD_RANGE)
+    std = std.maximum(_THINNEST * std.max(dim=1, keepdim=True).values)
+    w, x, y, z = torch.nn.functional.normalize(splats.quats_wxyz.double(), dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
+    ]
+    half = torch.stack(rows, dim=1) * std[:, None]
+    return half @ half.mT
+
+
+def _stand_in_front(server: viser.ViserServer, front: FrontView) -> None:
+    """Let every visitor start in front of the face, upright, and come back there by a button."""
+    server.gui.configure_theme(show_share_button=False)  # it would send the face through somebody's server
+    server.scene.set_up_direction("+y")
+    button = server.gui.add_button("From the front")
+
+    def place(client: viser.ClientHandle) -> None:
+        aspect = client.camera.aspect
+        with client.atomic():
+            client.camera.up_direction = (0.0, 1.0, 0.0)  # first: viser's own up is where we look from
+            client.camera.position = tuple(_SCALE * np.array(front.position_world))
+            client.camera.look_at = tuple(_SCALE * np.array(front.target_world))
+            client.camera.fov = front.vertical_fov_rad(aspect)
+
+    server.on_client_connect(place)
+
+    @button.on_click
+    def _(event: viser.GuiEvent) -> None:
+        if event.client is not None:
+            place(event.client)
+
+
+def _free_port(host: str, first: int) -> int:
+    """The first port from `first` on that is free; 0 takes any."""
+    if not 0 <= first <= 65535:
+        raise InputError(f"Cannot serve at port {first}: expected a number from 0 to 65535")
+    last = min(first + _PORTS_TRIED, 65536)
+    for port in range(first, last):
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind, protocol) as probe:
+                if os.name == "posix":
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+                probe.bind(address)
+                return probe.getsockname()[1]
+        except PermissionError:
+            raise InputError(f"Cannot serve at port {port}: it needs more rights; take one from 1024 on") from None
+        except socket.gaierror as error:
+            raise InputError(f"Cannot serve at host {host}: {error.strerror}") from error
+        except OSError as error:
+            if port == first and error.errno != errno.EADDRINUSE:
+                raise InputError(f"Cannot serve at {host}: {error.strerror}") from error
+    raise InputError(f"Cannot serve at {host}: ports {first} to {last - 1} are all taken; give another --port")
+
+
+def _has_screen() -> bool:
+    """Whether a browser would show up in front of somebody, rather than as text in this terminal."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
