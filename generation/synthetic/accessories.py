@@ -1,0 +1,2 @@
+"""stub"""
+def worn_parts(recipe, surface, hair, fedora): return [], None

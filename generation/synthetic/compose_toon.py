@@ -1,0 +1,2 @@
+"""stub"""
+def compose_toon(recipe, data): raise NotImplementedError
