@@ -26,7 +26,7 @@ from torch import Tensor
 from dp360.exporters import splat_glb
 from dp360.generation import InputError
 from dp360.generation.cameras import METRES_PER_UNIT
-from dp360.reconstruction.front_view import FrontView, front_view_of
+from dp360.reconstruction.front_view import FrontCamera, front_camera_of
 from dp360.reconstruction.splats import Splats
 
 from .commands import ViewCommand
@@ -76,11 +76,11 @@ def serve(command: ViewCommand) -> Iterator[str]:
     try:
         if splats is not None:
             _add_splats(server, splats)
-            front = front_view_of(splats.means_world)
+            front = front_camera_of(splats.means_world)
         else:
             assert mesh is not None
             server.scene.add_glb("/head", mesh, scale=_SCALE / METRES_PER_UNIT)
-            front = FrontView()
+            front = FrontCamera()
         _stand_in_front(server, front)
         shown_host = "127.0.0.1" if command.host in ("", "0.0.0.0", "::") else command.host
         yield f"http://{f'[{shown_host}]' if ':' in shown_host else shown_host}:{server.get_port()}"
@@ -137,7 +137,7 @@ def _covariances(splats: Splats, scale: float) -> Float[Tensor, "n 3 3"]:
     return half @ half.mT
 
 
-def _stand_in_front(server: viser.ViserServer, front: FrontView) -> None:
+def _stand_in_front(server: viser.ViserServer, front: FrontCamera) -> None:
     """Let every visitor start in front of the face, upright, and come back there by a button."""
     server.gui.configure_theme(show_share_button=False)  # it would send the face through somebody's server
     server.scene.set_up_direction("+y")

@@ -20,7 +20,7 @@ from importlib import resources
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
-from dp360.reconstruction.front_view import FrontView, front_view_of
+from dp360.reconstruction.front_view import FrontCamera, front_camera_of
 from dp360.reconstruction.splats import Splats
 
 from . import splat_sog
@@ -144,7 +144,7 @@ def encode(splats: Splats, provenance: Provenance, *, title: str = "3D head") ->
         "VIEWER_JS": (folder / "viewer.js").read_text("utf-8").strip(),
         "LICENCE": (folder / "LICENSE.txt").read_text("utf-8").strip(),
         "BACKGROUND": ", ".join(str(round(255 * c)) for c in _BACKGROUND_RGB_UNIT),
-        "VIEW": _view_json(front_view_of(splats.means_world)),
+        "VIEW": _view_json(front_camera_of(splats.means_world)),
         "SPLATS_OPENING": _SPLATS_OPENING,
         "SPLATS": base64.b64encode(sog).decode("ascii"),
     }
@@ -186,7 +186,7 @@ def _embedded_sog(data: bytes) -> bytes:
         raise InputError("Cannot read splats from this .html: its base64 is damaged") from error
 
 
-def _view_json(view: FrontView) -> str:
+def _view_json(view: FrontCamera) -> str:
     """What the page's script needs to know, in metres."""
     return json.dumps(
         {

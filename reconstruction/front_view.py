@@ -20,7 +20,7 @@ _FAR_OFF_CENTRE, _HEAD_RADIUS_RANGE = 0.25, (0.12, 0.6)
 
 
 @dataclass(frozen=True)
-class FrontView:
+class FrontCamera:
     """A camera that looks along -z, y up."""
 
     target_world: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -41,7 +41,7 @@ class FrontView:
         return 2.0 * math.atan(math.tan(self.fov_rad / 2) / min(aspect, 1.0))
 
 
-def front_view_of(points_world: Float[Tensor, "p 3"]) -> FrontView:
+def front_camera_of(points_world: Float[Tensor, "p 3"]) -> FrontCamera:
     """The view for a head of ours; for points of another size or place, the same view moved and scaled to fit them.
 
     Args:
@@ -52,10 +52,10 @@ def front_view_of(points_world: Float[Tensor, "p 3"]) -> FrontView:
     middle, radius = (low + high) / 2, float((high - low).max()) / 2
     smallest, largest = _HEAD_RADIUS_RANGE
     if float(middle.norm()) <= _FAR_OFF_CENTRE and smallest <= radius <= largest:
-        return FrontView()
+        return FrontCamera()
     scale = max(radius, 1e-6) / (0.8 * _HALF_EXTENT)
     x, y, z = middle.tolist()
-    return FrontView(target_world=(x, y, z), distance=scale * _DISTANCE)
+    return FrontCamera(target_world=(x, y, z), distance=scale * _DISTANCE)
 
 
 def _inner_ranks(count: int) -> tuple[int, int]:

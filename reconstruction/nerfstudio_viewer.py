@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import viser
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
-from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS
-
-_DISTANCE = 0.7 * PANOHEAD_RADIUS
-"""World units. Nearer than the training cameras, whose frustums would stand between us and the head otherwise."""
-_FIELD_OF_VIEW_RAD = 2.0 * math.atan(1.15 * 0.5 / PANOHEAD_FOCAL_NORMALISED * PANOHEAD_RADIUS / _DISTANCE)
-"""Vertical field that shows what a portrait shows, and a little more."""
+from .front_view import FrontCamera
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -30,11 +24,13 @@ class FrontView(ViewerControl):
 
         super()._setup(viewer)
         viewer.viser_server.scene.set_up_direction("+y")
+        front = FrontCamera()
+        x, y, z = (VISER_NERFSTUDIO_SCALE_RATIO * v for v in front.position_world)
 
         @viewer.viser_server.on_client_connect
         def _(client: viser.ClientHandle) -> None:
             with client.atomic():
                 client.camera.up_direction = (0.0, 1.0, 0.0)  # first: viser's own up is where we look from
-                client.camera.position = (0.0, 0.0, _DISTANCE * VISER_NERFSTUDIO_SCALE_RATIO)
+                client.camera.position = (x, y, z)
                 client.camera.look_at = (0.0, 0.0, 0.0)
-                client.camera.fov = _FIELD_OF_VIEW_RAD
+                client.camera.fov = front.vertical_fov_rad(client.camera.aspect)
