@@ -1,0 +1,170 @@
+"""The texture: every texel looks back at the pictures that see it best.
+
+A view counts with a high power of the cosine between surface and line of sight, times its resolution there, so that
+two or three neighbouring views share a place and their weights change smoothly along the surface: no ghosts of many
+views on top of each other, no borders between one view and the next. It does not count where the mesh hides the place,
+where any of the four pixels asked lies behind an edge, or where the scene's own depth is another surface.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numba
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Float64, Int32, UInt8
+
+from dp360.generation import Cameras
+from dp360.generation.mesh_raster import interpolate, rasterize_mesh
+from dp360.generation.numba_pool import numba_pool
+from dp360.generation.progress import Track
+
+from .pictures import Pictures
+from .unwrap import Unwrapped
+
+_COSINE_POWER = 10.0
+_MIN_COSINE = 0.12
+_DEPTH_TOLERANCE = 0.006
+"""World units along the line of sight (about 4 mm) by which mesh and scene may differ, at a cosine of 1."""
+
+
+def bake(
+    vertices: Float64[np.ndarray, "v 3"],
+    normals: Float64[np.ndarray, "v 3"],
+    faces: Int32[np.ndarray, "f 3"],
+    unwrapped: Unwrapped,
+    pictures: Pictures,
+    *,
+    texture_px: int,
+    track: Track,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Colours of all texels; those between charts continue the nearest chart."""
+    texels, positions, directions = _surface_of_texels(vertices, normals, unwrapped, texture_px)
+    total = np.zeros((len(positions), 4), np.float32)
+    poses, lenses = pictures.poses, pictures.lenses
+    for i in track(range(len(pictures.cameras)), total=len(pictures.cameras), description="Baking the texture"):
+        camera = pictures.cameras[i]
+        with numba_pool(camera.width * camera.height):
+            mesh_depth = rasterize_mesh(vertices, faces, camera).depth
+            _add_view(
+                total,
+                positions,
+                directions,
+                camera.position_world[0].numpy(),
+                poses[i],
+                lenses[i],
+                pictures.rgb_premultiplied[i],
+                pictures.alpha[i],
+                pictures.depth[i],
+                pictures.facing[i],
+                mesh_depth,
+            )
+    seen = total[:, 3] > 0
+    colours = total[:, :3] / np.maximum(total[:, 3:], 1e-30)
+    if seen.any() and not seen.all():
+        colours[~seen] = _from_neighbours(positions[seen], colours[seen], positions[~seen])
+    picture = np.zeros((texture_px, texture_px, 3), np.uint8)
+    picture[texels] = np.clip(colours + 0.5, 0, 255).astype(np.uint8)
+    return _dilate(picture, texels)
+
+
+def _surface_of_texels(
+    vertices: Float64[np.ndarray, "v 3"],
+    normals: Float64[np.ndarray, "v 3"],
+    unwrapped: Unwrapped,
+    texture_px: int,
+) -> tuple[Bool[np.ndarray, "h w"], Float32[np.ndarray, "t 3"], Float32[np.ndarray, "t 3"]]:
+    """Which texel centres lie in a triangle, and place and unit normal of the surface there."""
+    # the texture as a picture: a camera at the origin that sees the plane z = 1, one texel a pixel
+    flat = np.concatenate([unwrapped.uv_unit.astype(np.float64), np.ones((len(unwrapped.uv_unit), 1))], axis=1)
+    camera = Cameras(
+        torch.eye(4, dtype=torch.float64)[None],
+        torch.full((1, 2), float(texture_px), dtype=torch.float64),
+        torch.zeros(1, 2, dtype=torch.float64),
+        texture_px,
+        texture_px,
+    )
+    fragments = rasterize_mesh(flat, unwrapped.faces, camera)
+    texels = fragments.hit
+    attributes = np.concatenate([vertices, normals], axis=1)[unwrapped.vertex_index].astype(np.float32)
+    surface = interpolate(fragments, attributes, unwrapped.faces)[texels]
+    directions = surface[:, 3:] / np.maximum(np.linalg.norm(surface[:, 3:], axis=1, keepdims=True), 1e-12)
+    return texels, np.ascontiguousarray(surface[:, :3]), np.ascontiguousarray(directions)
+
+
+def _from_neighbours(
+    positions: Float32[np.ndarray, "s 3"], colours: Float32[np.ndarray, "s 3"], wanted: Float32[np.ndarray, "q 3"]
+) -> Float32[np.ndarray, "q 3"]:
+    """Colours of places that no view sees: the mean of the nearest seen ones in space, nearer ones counting more."""
+    from scipy.spatial import cKDTree
+
+    step = max(1, len(positions) // 200_000)
+    tree = cKDTree(positions[::step])
+    distance, index = tree.query(wanted, k=min(12, len(positions[::step])), workers=-1)
+    distance, index = np.atleast_2d(distance.T).T, np.atleast_2d(index.T).T
+    weight = 1.0 / (distance + 1e-3) ** 2
+    mean = (colours[::step][index] * weight[..., None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
+    return mean.astype(np.float32)
+
+
+def _dilate(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Uncovered texels get the colour of the nearest covered one: no foreign colour at seams."""
+    from scipy.ndimage import distance_transform_edt
+
+    if covered.all() or not covered.any():
+        return picture
+    _, nearest = distance_transform_edt(~covered, return_indices=True)
+    return np.ascontiguousarray(picture[nearest[0], nearest[1]])
+
+
+@numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+@no_type_check
+def _add_view(total, positions, directions, eye, T, lens, rgb, alpha, depth, facing, mesh_depth):
+    """Add weight times colour (0 to 255), and weight, of one picture to all texels that it sees."""
+    height, width = alpha.shape
+    fx, fy, cx, cy = lens[0], lens[1], lens[2], lens[3]
+    for i in numba.prange(positions.shape[0]):
+        x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
+        dx, dy, dz = eye[0] - x, eye[1] - y, eye[2] - z
+        distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+        cosine = (directions[i, 0] * dx + directions[i, 1] * dy + directions[i, 2] * dz) / distance
+        if not cosine > _MIN_COSINE:
+            continue
+        zc = T[8] * x + T[9] * y + T[10] * z + T[11]
+        u = fx * (T[0] * x + T[1] * y + T[2] * z + T[3]) / zc + cx - 0.5
+        v = fy * (T[4] * x + T[5] * y + T[6] * z + T[7]) / zc + cy - 0.5
+        if not (u >= 2.0 and v >= 2.0 and u < width - 3 and v < height - 3):
+            continue
+        row, col = int(v), int(u)
+        tolerance = _DEPTH_TOLERANCE + 2.0 * (zc / fx) * np.sqrt(1.0 - min(cosine * cosine, 1.0)) / cosine
+        visible = True
+        worst = 0.0
+        for p in range(row, row + 2):
+            for q in range(col, col + 2):
+                if alpha[p, q] < 128 or facing[p, q] < 30 or abs(mesh_depth[p, q] - zc) > tolerance:
+                    visible = False
+                worst = max(worst, abs(depth[p, q] - zc))
+        if not visible or worst > 2.5 * tolerance:
+            continue
+        fv, fu = v - m, u - l
+        w00, w01, w10, w11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
+        a = (
+            w00 * alpha[row, col]
+            + w01 * alpha[row, col + 1]
+            + w10 * alpha[row + 1, col]
+            + w11 * alpha[row + 1, col + 1]
+        )
+        # views that look past the edge of the picture fade out over 24 pixels
+        border = min(u, width - 1.0 - u, v, height - 1.0 - v) / 24.0
+        weight = cosine**_COSINE_POWER * (fx / (300.0 * zc)) ** 4 * min(border, 1.0) ** 2
+        weight *= np.exp(-((worst / tolerance) ** 2)) + 1e-6
+        for k in range(3):
+            c = (
+                w00 * rgb[row, col, k]
+                + w01 * rgb[row, col + 1, k]
+                + w10 * rgb[row + 1, col, k]
+                + w11 * rgb[row + 1, col + 1, k]
+            )
+            total[i, k] += weight * min(c * 255.0 / a, 255.0)
+        total[i, 3] += weight

@@ -1,0 +1,82 @@
+"""Settings of the way from renders to a textured mesh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from dp360.generation.cameras import (
+    PANOHEAD_FOCAL_NORMALISED,
+    PANOHEAD_RADIUS,
+    Cameras,
+    concatenate_cameras,
+    look_at_origin,
+)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Cameras at equal azimuth steps on one height."""
+
+    count: int
+    """Number of cameras."""
+    elevation_deg: float
+    """Degrees above the head's middle."""
+    start_fraction: float = 0.0
+    """Where the first one stands, as a fraction of a step to the head's left of the front."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How fine the surface and its texture are, and from where the scene is looked at."""
+
+    face_budget: int = 50_000
+    """Most triangles of the mesh."""
+    texture_px: int = 2048
+    """Side of the square texture, pixels."""
+    voxel_size: float = 0.0025
+    """Grid spacing of the distance field, world units (0.0025 is 1.5 mm); memory grows with its third power."""
+    half_extent: float = 0.5
+    """Half the side of the cube around the origin outside of which nothing is looked for, world units."""
+    bottom_y: float = -0.36
+    """Height of the flat cut that closes the bust, world units; a little below what a portrait shows."""
+    genus_zero: bool = True
+    """Whether handles and tunnels are cut, so that the surface becomes a deformed sphere."""
+    smoothing_steps: int = 8
+    """Pairs of Taubin steps over the surface; 0 leaves marching cubes' surface as it is."""
+    head_importance: float = 4.0
+    """Error of the simplification counts this much more in the head than below it."""
+    render_px: int = 512
+    """Side of the square renders, pixels."""
+    near_rings: tuple[Ring, ...] = field(default=(Ring(24, 0.0), Ring(12, 30.0, 0.5), Ring(10, -22.0, 0.5)))
+    """Cameras that see what a portrait shows: they give the detail of head and texture."""
+    far_rings: tuple[Ring, ...] = field(
+        default=(Ring(16, 0.0, 0.5), Ring(12, 30.0), Ring(8, 62.0, 0.5), Ring(12, -24.0), Ring(1, 86.0))
+    )
+    """Cameras whose pictures hold the whole cube: they find the shoulders and carve what is empty."""
+
+    def __post_init__(self) -> None:
+        if self.face_budget < 100:
+            raise ValueError(f"MeshConfig: expected a face_budget of at least 100, got {self.face_budget}")
+        if not 64 <= self.texture_px <= 16384:
+            raise ValueError(f"MeshConfig: expected a texture_px from 64 to 16384, got {self.texture_px}")
+        if not 0 < self.voxel_size < self.half_extent / 8:
+            raise ValueError(f"MeshConfig: expected a voxel_size in (0, half_extent / 8), got {self.voxel_size}")
+
+    @property
+    def far_focal_normalised(self) -> float:
+        """Focal length over picture width with which the whole cube, or nearly, is seen."""
+        return PANOHEAD_RADIUS / (2 * 1.02 * self.half_extent)
+
+    def cameras(self) -> Cameras:
+        """All cameras: the near rings first, then the far ones."""
+        rings = [(ring, PANOHEAD_FOCAL_NORMALISED) for ring in self.near_rings]
+        rings += [(ring, self.far_focal_normalised) for ring in self.far_rings]
+        return concatenate_cameras([_ring_cameras(ring, focal, self.render_px) for ring, focal in rings])
+
+
+def _ring_cameras(ring: Ring, focal_normalised: float, size_px: int) -> Cameras:
+    """The cameras of one ring."""
+    azimuth_rad = [2 * math.pi * (i + ring.start_fraction) / ring.count for i in range(ring.count)]
+    elevation_rad = [math.radians(ring.elevation_deg)] * ring.count
+    return look_at_origin(azimuth_rad, elevation_rad, size_px=size_px, focal_normalised=focal_normalised)

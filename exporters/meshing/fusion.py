@@ -1,0 +1,183 @@
+"""Renders become a distance field: depths of all views averaged near the surface, cut by their silhouettes.
+
+A voxel is outside where views look through it to a surface behind, or where at least two silhouettes leave it out; what
+no view has seen counts as inside. So the field describes a solid without holes whatever the depths do, and the flat
+bottom is simply the end of the field. Two passes: a coarse one finds where the surface is, the fine one computes
+there only.
+
+Source: B. Curless and M. Levoy, "A Volumetric Method for Building Complex Models from Range Images", SIGGRAPH 1996
+(weighted mean of truncated distances along the line of sight, Sec. 3; space carving, Sec. 4); the factor cosine, which
+turns distances along the line of sight into distances from a plane, and the falling weight behind the surface after
+Bylow et al., "Real-Time Camera Tracking and 3D Reconstruction Using Signed Distance Functions", RSS 2013, Sec. III.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numba
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from dp360.generation import InputError
+from dp360.generation.numba_pool import numba_pool
+
+from .config import MeshConfig
+from .pictures import Pictures
+
+COARSE_FACTOR = 4
+_BLOCK = 8  # coarse voxels per side of a unit of work in the coarse pass
+_TRUNCATION_VOXELS = 3.0
+_MIN_FACING = 0.2
+_EDGE_PX = 2.5  # width over which alpha falls from 1 to 0 at a silhouette
+
+
+@dataclass(frozen=True)
+class DistanceField:
+    """Signed distances on a grid, positive outside."""
+
+    values: Float32[np.ndarray, "x y z"]
+    """World units, truncated; the outermost layers are outside."""
+    origin_world: Float64[np.ndarray, 3]
+    """Position of the first voxel's centre."""
+    voxel_size: float
+    """Grid spacing, world units."""
+
+
+def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
+    """The distance field of what the pictures show above `config.bottom_y`.
+
+    Raises:
+        InputError: no surface in the cube.
+    """
+    coarse_size = COARSE_FACTOR * config.voxel_size
+    blocks = int(np.ceil(2 * config.half_extent / (_BLOCK * coarse_size)))
+    origin = np.full(3, -0.5 * blocks * _BLOCK * coarse_size + 0.5 * coarse_size)
+    eyes = pictures.cameras.position_world.numpy()
+    views = (eyes, pictures.poses, pictures.lenses, pictures.alpha, pictures.depth, pictures.facing)
+    everywhere = np.argwhere(np.ones((blocks,) * 3, bool)).astype(np.int32)
+    coarse = np.empty((blocks * _BLOCK,) * 3, np.float32)
+    no_footprint = np.array([0.0, -np.inf, 0.0, 0.0, 0.0])
+    with numba_pool(coarse.size):
+        _fuse_blocks(coarse, origin, coarse_size, everywhere, _BLOCK, 2 * coarse_size, no_footprint, *views)
+    heights = origin[1] + coarse_size * np.arange(coarse.shape[1])
+    solid = (coarse < 0) & (heights > config.bottom_y)[:, None]
+    if not solid.any():
+        raise InputError(
+            f"Cannot make a mesh: found no surface above y = {config.bottom_y} within {config.half_extent} world units "
+            "of the origin; the head must lie at the origin"
+        )
+    inside = np.argwhere(solid)
+    low, high = np.maximum(inside.min(axis=0) - 3, 0), np.minimum(inside.max(axis=0) + 4, coarse.shape)
+    coarse = coarse[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    near = _near_surface(coarse)
+    corner = origin + low * coarse_size  # centre of the first coarse voxel
+    fine_origin = corner - 0.5 * (coarse_size - config.voxel_size)
+    values = np.repeat(np.repeat(np.repeat(np.sign(coarse), 4, axis=0), 4, axis=1), 4, axis=2)
+    truncation = _TRUNCATION_VOXELS * config.voxel_size
+    values *= truncation
+    first, last = origin + inside.min(axis=0) * coarse_size, origin + inside.max(axis=0) * coarse_size
+    footprint = np.array([first[0], config.bottom_y, first[2], last[0], last[2]])
+    active = np.argwhere(near).astype(np.int32)
+    with numba_pool(values.size):
+        _fuse_blocks(values, fine_origin, config.voxel_size, active, COARSE_FACTOR, truncation, footprint, *views)
+    heights = fine_origin[1] + config.voxel_size * np.arange(values.shape[1])
+    np.maximum(values, (config.bottom_y - heights).astype(np.float32)[:, None], out=values)
+    for axis in range(3):
+        edges = np.moveaxis(values, axis, 0)
+        edges[[0, -1]] = np.maximum(edges[[0, -1]], config.voxel_size)
+    return DistanceField(values, fine_origin, config.voxel_size)
+
+
+def _near_surface(coarse: Float32[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """Coarse voxels beside a change of sign, corners included."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    solid = (coarse < 0).astype(np.uint8)
+    return maximum_filter(solid, 3) > minimum_filter(solid, 3)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+@no_type_check
+def _fuse_blocks(
+    values,
+    origin,
+    voxel_size,
+    blocks,
+    side,
+    truncation,
+    footprint,
+    eyes,
+    poses,
+    lenses,
+    alpha,
+    depth,
+    facing,
+):
+    """Compute `values` in cubes of `side` voxels.
+
+    `footprint`: least x, height, least z, largest x, largest z of the bust's bottom; lines of sight through it would
+    see the inside of the bust and are left out.
+    """
+    height, width = alpha.shape[1:]
+    for b in numba.prange(blocks.shape[0]):
+        i0, j0, k0 = blocks[b, 0] * side, blocks[b, 1] * side, blocks[b, 2] * side
+        count = side * side * side
+        for n in range(count):
+            x = origin[0] + voxel_size * (i0 + n // (side * side))
+            y = origin[1] + voxel_size * (j0 + n // side % side)
+            z = origin[2] + voxel_size * (k0 + n % side)
+            total, weight = 0.0, 0.0
+            cut1, cut2 = -1e9, -1e9  # the largest and the second largest distance outside a silhouette
+            for c in range(poses.shape[0]):
+                T, fx, fy, cx, cy = poses[c], lenses[c, 0], lenses[c, 1], lenses[c, 2], lenses[c, 3]
+                zc = T[8] * x + T[9] * y + T[10] * z + T[11]
+                if not zc > 0.01:
+                    continue
+                u = fx * (T[0] * x + T[1] * y + T[2] * z + T[3]) / zc + cx - 0.5
+                v = fy * (T[4] * x + T[5] * y + T[6] * z + T[7]) / zc + cy - 0.5
+                if not (u >= 1.0 and v >= 1.0 and u < width - 2 and v < height - 2):
+                    continue
+                if eyes[c, 1] < footprint[1] < y:
+                    s = (footprint[1] - eyes[c, 1]) / (y - eyes[c, 1])
+                    px, pz = eyes[c, 0] + s * (x - eyes[c, 0]), eyes[c, 2] + s * (z - eyes[c, 2])
+                    if footprint[0] <= px <= footprint[3] and footprint[2] <= pz <= footprint[4]:
+                        continue
+                row, col = int(v), int(u)
+                A, D, F = alpha[c], depth[c], facing[c]
+                if A[row, col] == 255 and F[row, col] > 127 and zc > D[row, col] + 4.0 * truncation:
+                    continue  # far behind the surface: nothing to learn
+                fv, fu = v - m, u - l
+                w00, w01, w10, w11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
+                a = (
+                    w00 * A[row, col] + w01 * A[row, col + 1] + w10 * A[row + 1, col] + w11 * A[row + 1, col + 1]
+                ) / 255.0
+                cut = (0.5 - a) * _EDGE_PX * zc / fx
+                if cut > cut1:
+                    cut2 = cut1
+                    cut1 = cut
+                elif cut > cut2:
+                    cut2 = cut
+                if a == 0.0:
+                    if cut2 > 0.45 * _EDGE_PX * zc / fx:  # two pictures show nothing here
+                        total, weight = truncation, 1.0
+                        break
+                    continue
+                if min(F[row, col], F[row, col + 1], F[row + 1, col], F[row + 1, col + 1]) < _MIN_FACING * 255:
+                    continue
+                d = w00 * D[row, col] + w01 * D[row, col + 1] + w10 * D[row + 1, col] + w11 * D[row + 1, col + 1]
+                f = (
+                    w00 * F[row, col] + w01 * F[row, col + 1] + w10 * F[row + 1, col] + w11 * F[row + 1, col + 1]
+                ) / 255.0
+                slope = np.sqrt(((u + 0.5 - cx) / fx) ** 2 + ((v + 0.5 - cy) / fy) ** 2 + 1.0)
+                distance = (d - zc) * slope * f
+                if distance <= -truncation:
+                    continue
+                w = f * f
+                if distance < 0.0:
+                    w *= 1.0 + distance / truncation
+                total += w * min(distance, truncation)
+                weight += w
+            value = total / weight if weight > 1e-3 else -truncation
+            values[i0 + n // (side * side), j0 + n // side % side, k0 + n % side] = max(value, cut2)

@@ -1,0 +1,97 @@
+"""What a surface can be made of: anything that renders colour, alpha and depth from given cameras."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dp360.generation import Cameras, InputError
+from dp360.reconstruction.rasterize import Backend, rasterize_splats
+from dp360.reconstruction.splats import Splats
+
+_BEHIND = 0.03
+"""World units (about 2 cm) behind the expected depth from which a Gaussian is part of another surface."""
+
+
+@dataclass(frozen=True)
+class Renders:
+    """Pictures of a scene, float32 on the CPU."""
+
+    rgb_premultiplied: Float[Tensor, "n h w 3"]
+    """Colour times alpha, that is over black, [0, 1]."""
+    alpha: Float[Tensor, "n h w"]
+    """Opacity, [0, 1]."""
+    depth: Float[Tensor, "n h w"]
+    """Depth of the first surface along the camera's axis, world units; of no meaning where alpha is 0."""
+
+
+class Renderable(Protocol):
+    """A scene in the world frame of `generation.cameras`."""
+
+    def render(self, cameras: Cameras) -> Renders:
+        """The scene as the cameras see it."""
+        ...
+
+
+@dataclass(frozen=True)
+class SplatScene:
+    """Gaussian splats as a `Renderable`."""
+
+    splats: Splats
+    """Gaussians in world units, on any device."""
+    backend: Backend = "auto"
+    """Which rasteriser draws them."""
+
+    def __post_init__(self) -> None:
+        if not len(self.splats):
+            raise InputError("Cannot make a mesh: expected splats, got none; choose a file or a run that holds a head")
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras) -> Renders:
+        """Pictures of the Gaussians, one camera after another."""
+        pictures, alphas, depths = [], [], []
+        for camera in cameras:
+            picture, alpha = self._draw(self.splats, camera)
+            front, front_alpha = self._draw(self.splats[self._in_front(picture[..., 3], alpha, camera)], camera)
+            pictures.append(picture[..., :3])
+            alphas.append(alpha)
+            depths.append(torch.where(front_alpha > 0.25, front[..., 3], picture[..., 3]))
+        return Renders(torch.stack(pictures).clamp(0, 1), torch.stack(alphas).clamp(0, 1), torch.stack(depths))
+
+    def _draw(self, splats: Splats, camera: Cameras) -> tuple[Float[Tensor, "h w 4"], Float[Tensor, "h w"]]:
+        """Colour with expected depth, and alpha, of one camera."""
+        device = splats.means_world.device
+        picture, alpha, _ = rasterize_splats(
+            splats.means_world,
+            splats.quats_wxyz,
+            splats.log_scales,
+            splats.opacity_logits,
+            splats.sh0,
+            splats.sh_rest,
+            camera.T_camera_world.to(device),
+            camera.K_px.to(device),
+            camera.width,
+            camera.height,
+            sh_degree=splats.sh_degree,
+            render_mode="RGB+ED",
+            backend=self.backend,
+        )
+        return picture[0].float().cpu(), alpha[0, ..., 0].float().cpu()
+
+    def _in_front(
+        self, depth: Float[Tensor, "h w"], alpha: Float[Tensor, "h w"], camera: Cameras
+    ) -> Bool[Tensor, " n"]:
+        """Gaussians that are not clearly behind what the camera sees around them.
+
+        A head of splats is a hollow shell. The few per cent of light that come through its front from the back of the
+        head, a foot behind, pull the expected depth inwards by centimetres, so depth is drawn without the back.
+        """
+        deepest = torch.nn.functional.max_pool2d((depth * (alpha > 0.5))[None, None], 7, stride=1, padding=3)[0, 0]
+        uvz = camera.project(self.splats.means_world.cpu())[0].float()
+        column, row = uvz[:, 0].long().clamp(0, camera.width - 1), uvz[:, 1].long().clamp(0, camera.height - 1)
+        limit = deepest[row, column]
+        return ((limit == 0) | (uvz[:, 2] < limit + _BEHIND)).to(self.splats.means_world.device)
