@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32
 from .accessories import worn_parts
 from .assets import field_rng
 from .dye import dyed, tinted
-from .hair import beard_parts, bust_without, hair_parts
+from .hair import beard_parts, without_covered, hair_parts
 from .makehuman import follow_body
 from .parts import Label, Part, SyntheticHead, read_texture, vertex_normals
 from .recipe import HeadRecipe
@@ -111,7 +111,7 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
         fedora = proxy("headgear", "clothes", "fedora", texture, False, 0.03)
     parts.extend(beard_parts(recipe, surface))
     worn, clip_above = worn_parts(recipe, surface, tuple(hair), fedora)
-    parts.extend(bust_without(part, clip_above) for part in hair)
+    parts.extend(without_covered(part, clip_above) for part in hair)
     parts.extend(worn)
     return SyntheticHead(
         f"{recipe.split}_{recipe.seed}", tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from .parts import UNITS_PER_CM, Label, Part
 from .recipe import HairRecipe, HeadRecipe
 from .ribbons import hair_texture, ribbons
 from .strands import CUTS, POINTS, Cut, Strands, _curled, draw_roots, grow_cut, strands_from_asset
-from .surface import HeadSurface, beard_weights, centimetres
+from .surface import HeadSurface, beard_weights
 
 CM = UNITS_PER_CM
+Covered = Callable[[Float[np.ndarray, "n 3"]], np.ndarray]
+"""Says of world points whether a headgear covers them."""
 HAT_LINE_CM = 6.0
 """Under a hat hair lies flat above this height."""
 
@@ -65,16 +68,16 @@ def _card(card: Part, hair: HairRecipe) -> Part:
     return replace(card, texture=texture, normals_world=normals, vertices_world=stretched, specular=0.03 + 0.2 * hair.wet)
 
 
-def bust_without(part: Part, above: Float[np.ndarray, "v"] | None) -> Part:
-    """A part without the faces that lie under a hat.
+def without_covered(part: Part, covered: Covered | None) -> Part:
+    """Hair without the faces that a headgear covers.
 
     Args:
         part: hair.
-        above: function of points that says which of them the hat covers; None for no hat.
+        covered: says of points whether they lie under the headgear; None for none.
     """
-    if above is None:
+    if covered is None:
         return part
-    return part.with_faces(~above(part.vertices_world[part.faces].mean(1)))
+    return part.with_faces(~covered(part.vertices_world[part.faces].mean(1)))
 
 
 def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:
@@ -111,11 +114,6 @@ def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:
     strands = Strands(_curled(points, curls, style, rng), np.full(n, 0.34 * CM))
     texture = hair_texture(style, rng, density=0.7, taper=0.8)
     return [ribbons("beard", strands, surface.field, texture, rng, label=Label.BEARD, specular=0.05)]
-
-
-def hair_height_cm(part: Part) -> float:
-    """The hair's highest point, centimetres."""
-    return float(centimetres(part.vertices_world)[:, 1].max())
 
 
 def _unit(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:

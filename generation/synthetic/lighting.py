@@ -176,7 +176,10 @@ def visibility(
     up = np.cross(direction, right)
     basis = np.stack([right, up, direction]).astype(np.float32)
     seen = vertices.astype(np.float32) @ basis.T
-    low, high = seen.min(0), seen.max(0)
+    corner = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
+    box = np.array([[axis.min() for axis in vertices.T], [axis.max() for axis in vertices.T]])
+    corners = (box[0] + corner * (box[1] - box[0])).astype(np.float32) @ basis.T
+    low, high = corners.min(0), corners.max(0)
     texel = float((high - low)[:2].max()) / (resolution - 4) + 1e-9
     seen[:, :2] = (seen[:, :2] - low[:2]) / texel + 2
     nearest = _shadow_map(seen, faces, face_alpha, resolution)

@@ -85,7 +85,10 @@ class HeadScene:
         parts = sorted(head.parts, key=lambda p: p.alpha_tested)
         vertex_start = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
         uv_start = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
-        texel_start = np.cumsum([0, *(p.texture[..., 0].size for p in parts)])
+        textures = {id(p.texture): p.texture for p in parts}  # parts may share one
+        starts = np.cumsum([0, *(t[..., 0].size for t in textures.values())])
+        start_of = dict(zip(textures, starts))
+        texel_start = [start_of[id(p.texture)] for p in parts]
         label_start = np.cumsum([0, *(p.label_map.size for p in parts)])
         self.vertices = np.concatenate([p.vertices_world for p in parts]).astype(np.float64)
         self.normals = np.concatenate([p.normals_world for p in parts]).astype(np.float32)
@@ -94,7 +97,7 @@ class HeadScene:
         self.faces = np.concatenate([p.faces + s for p, s in zip(parts, vertex_start)]).astype(np.int32)
         self.faces_uv = np.concatenate([p.faces_uv + s for p, s in zip(parts, uv_start)]).astype(np.int32)
         self.face_part = np.repeat(np.arange(len(parts)), [len(p.faces) for p in parts]).astype(np.int32)
-        self.texels = np.concatenate([_premultiplied(p.texture) for p in parts])
+        self.texels = np.concatenate([_premultiplied(t) for t in textures.values()])
         self.label_texels = np.concatenate([p.label_map.ravel() for p in parts])
         # per part: first texel, height, width, half-clear, first label, its height and width, fibres
         self.layout = np.array(

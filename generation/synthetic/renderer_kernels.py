@@ -117,6 +117,8 @@ def _shade(f, px, py, screen, vertices, normals, tangents, faces, uv, faces_uv, 
            label_texels, sky, sun_seen, camera, sun, sun_rgb, style, texel, out):  # fmt: skip
     """Linear colour [0:3], opacity [3], depth [4], normal [5:8] of one surface at one sample; returns its label.
 
+    `out[8:11]` is room for the light.
+
     Diffuse light wraps a little round edges (Green, "Real-Time Approximations to Subsurface Scattering", GPU Gems
     2004, Sec. 16.2); highlights are Blinn-Phong's, on fibres those of Kajiya and Kay (1989).
     """
@@ -169,14 +171,12 @@ def _shade(f, px, py, screen, vertices, normals, tangents, faces, uv, faces_uv, 
     # the sky's light mirrored at grazing angles
     n_eye = abs(nx * ex + ny * ey + nz * ez)
     rim = (1.0 - n_eye) ** 4 * 0.5 * gloss
-    light = np.empty(3)
     level = 0.0
     for k in range(3):
-        light[k] = wa * sky[a, k] + wb * sky[b, k] + wc * sky[c, k]
-        highlight_sky = rim * light[k]
-        light[k] += direct * sun_rgb[k]
-        out[k] = highlight * sun_rgb[k] + highlight_sky
-        level += light[k] / 3.0
+        from_sky = wa * sky[a, k] + wb * sky[b, k] + wc * sky[c, k]
+        out[8 + k] = from_sky + direct * sun_rgb[k]
+        out[k] = highlight * sun_rgb[k] + rim * from_sky
+        level += out[8 + k] / 3.0
     factor = 1.0
     if style[0] >= 2.0:
         bounded = min(max(level, 0.0), 1.2) / 1.2
@@ -186,7 +186,7 @@ def _shade(f, px, py, screen, vertices, normals, tangents, faces, uv, faces_uv, 
             out[k] = 0.6 * gloss if highlight > 0.25 * gloss and gloss > 0.0 else 0.0
     opacity = max(texel[3], 1e-6)
     for k in range(3):
-        shone = light[k] * factor * (1.0 - style[1]) + style[1]
+        shone = out[8 + k] * factor * (1.0 - style[1]) + style[1]
         out[k] += texel[k] / opacity * shone
     out[3] = texel[3]
     facing = -1.0 if nx * ex + ny * ey + nz * ez < 0.0 else 1.0
@@ -224,7 +224,7 @@ def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_pa
             _collect(screen, faces, f, uv, faces_uv, layout[face_part[f]], texels, row_begin, row_end, width,
                      solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count)  # fmt: skip
         texel = np.zeros(4)
-        out = np.zeros(8)
+        out = np.zeros(11)
         share = np.zeros((LABEL_COUNT, 5))
         for py in range(row_begin // s, row_end // s):
             for px in range(width // s):

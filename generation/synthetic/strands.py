@@ -130,7 +130,7 @@ def grow_cut(
         pressed = 1 - 0.9 * ramp(rest[:, 1], flat_above_y - 1.5, flat_above_y)
         margin_tip, length = margin_tip * pressed, length * np.where(pressed < 0.5, 0.6, 1.0)
     parting = hair.parting_x + np.zeros(n)
-    chaos = rng.normal(0, 0.05 + 0.2 * hair.messy, (n, 3))
+    chaos = rng.normal(0, (0.05 + 0.13 * hair.messy) * (0.4 if cut.comb == "tie" else 1.0), (n, 3))
     lift = cut.lift * (1 - 0.5 * hair.wet)
     points = np.empty((n, POINTS, 3))
     points[:, 0] = roots - 0.15 * CM * normals
@@ -155,7 +155,7 @@ def grow_cut(
             jitter = cut.end_y + (hair.length - 1) * 6 + 0.8 * hair.messy * chaos[:, 0] * 10
             alive &= centimetres(moved)[:, 1] > np.where(fringed, -50, jitter)
         if cut.comb == "tie":
-            alive &= np.linalg.norm(centimetres(here) - np.array(cut.tie), axis=1) > 1.0
+            alive &= np.linalg.norm(centimetres(here) - np.array(cut.tie), axis=1) > 2.0
         points[:, k] = np.where(alive[:, None], moved, here)
     points = _resampled(points)
     points = _curled(points, cut, hair, rng)

@@ -64,15 +64,38 @@ def distance_field(
 ) -> DistanceField:
     """Distance to the nearest vertex or triangle centre, signed by its normal."""
     used = np.unique(faces)
-    points = np.concatenate([vertices[used], vertices[faces].mean(1)])
-    outward = np.concatenate([normals[used], normals[faces].mean(1)])
-    axes = [np.arange(low, high, _STEP) for low, high in zip(_LOW, _HIGH)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    distance, nearest = cKDTree(points).query(grid, k=1)
-    along = ((grid - points[nearest]) * outward[nearest]).sum(1)
-    # near the surface the plane of the nearest point is more exact than the distance to the point itself
-    signed = np.where(distance < 1.5 * _STEP, along, np.where(along < 0, -distance, distance))
-    return DistanceField(signed.reshape([len(a) for a in axes]).astype(np.float32))
+    points, outward = vertices[used], normals[used]
+    large = faces[np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1) > _STEP]
+    points, outward = np.concatenate([points, vertices[large].mean(1)]), np.concatenate([outward, normals[large].mean(1)])
+    tree = cKDTree(points)
+
+    def signed_distance(grid: Float[np.ndarray, "n 3"], slack: float) -> Float[np.ndarray, " n"]:
+        distance, nearest = tree.query(grid, k=1, eps=slack)
+        along = ((grid - points[nearest]) * outward[nearest]).sum(1)
+        # near the surface the plane of the nearest point is more exact than the distance to the point itself
+        return np.where(distance < 1.5 * _STEP, along, np.where(along < 0, -distance, distance))
+
+    # far from the surface every fourth node is enough; the others are interpolated
+    coarse = np.stack(np.meshgrid(*(_axis(k)[::4] for k in range(3)), indexing="ij"), axis=-1)
+    values = signed_distance(coarse.reshape(-1, 3), 0.3).reshape(coarse.shape[:3])
+    for axis in range(3):
+        values = _four_times(values, axis)
+    values = values[tuple(slice(len(_axis(k))) for k in range(3))]
+    near = np.abs(values) < 6 * _STEP
+    near &= values > -3.5 * _STEP
+    values[near] = signed_distance(np.stack([_axis(k)[i] for k, i in enumerate(np.nonzero(near))], axis=1), 0.0)
+    return DistanceField(values.astype(np.float32))
+
+
+def _axis(k: int) -> Float[np.ndarray, " n"]:
+    return _LOW[k] + _STEP * np.arange(4 * int((_HIGH[k] - _LOW[k]) / _STEP / 4) + 1)
+
+
+def _four_times(values: Float[np.ndarray, "x y z"], axis: int) -> Float[np.ndarray, "x2 y2 z2"]:
+    """Three interpolated values between each two along an axis."""
+    first, second = np.moveaxis(values, axis, 0)[:-1], np.moveaxis(values, axis, 0)[1:]
+    fine = np.stack([first + (second - first) * (k / 4) for k in range(4)], axis=1).reshape(-1, *first.shape[1:])
+    return np.moveaxis(np.concatenate([fine, second[-1:]]), 0, axis)
 
 
 @numba.njit(cache=True, nogil=True)

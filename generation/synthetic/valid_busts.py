@@ -49,12 +49,13 @@ def arms_lowered(
     )
 
 
-def compose_valid(data: Path, name: str) -> SyntheticHead:
+def compose_valid(data: Path, name: str, *, largest_side: int | None = None) -> SyntheticHead:
     """One bust.
 
     Args:
         data: folder of the head assets, with `valid` inside.
         name: one of `valid_names`.
+        largest_side: larger textures are made smaller.
     """
     mesh = np.load(data / "valid" / f"{name}.npz")
     labels = [str(label).split(":") for label in mesh["parts"]]
@@ -63,7 +64,7 @@ def compose_valid(data: Path, name: str) -> SyntheticHead:
     ]
     eyes_middle = np.mean(middles, axis=0).astype(np.float64)
     scale, shift = world_from_asset(mesh["v0"].astype(np.float64), eyes_middle, UNITS_PER_METRE)
-    textures = {texture: read_texture(data / "valid" / f"{name}_{texture}.webp") for _, texture in labels}
+    textures = {texture: read_texture(data / "valid" / f"{name}_{texture}.webp", largest_side=largest_side) for _, texture in labels}
     parts = []
     for k, (part, texture) in enumerate(labels):
         faces = mesh[f"f{k}"].astype(np.int64)
