@@ -232,8 +232,8 @@ class _Assets:
     def frames(self) -> list[UInt8[Tensor, "h w 4"]]:
         """Pictures from a full turn around the head, straight colour and alpha."""
         count, size_px = self.given.get("frames", 96), self.given.get("frame_px", 512)
-        if not 1 <= count <= _MOST_FRAMES:
-            raise ValueError(f"expected --frames from 1 to {_MOST_FRAMES}, got {count}")
+        if not 2 <= count <= _MOST_FRAMES:
+            raise ValueError(f"expected --frames from 2 to {_MOST_FRAMES}, got {count}")
         if not _FRAME_PX_RANGE[0] <= size_px <= _FRAME_PX_RANGE[1]:
             raise ValueError(f"expected --frame-px from {_FRAME_PX_RANGE[0]} to {_FRAME_PX_RANGE[1]}, got {size_px}")
         cameras = turntable_cameras(count, size_px)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +15,10 @@ from dp360.reconstruction.splats import Splats
 from . import (
     contact_sheet,
     mesh_glb,
+    mesh_obj,
+    mesh_ply,
+    mesh_stl,
+    mesh_usd,
     splat_antimatter,
     splat_compressed_ply,
     splat_glb,
@@ -96,6 +100,11 @@ def _usd(extension: str, form: splat_usd.UsdForm, title: str) -> Format:
     return _splats(extension, f"OpenUSD {title}", splat_usd, _METRES, encode=encode, lossless=True)
 
 
+def _mesh(extension: str, title: str, module: ModuleType, options: Set[str] = frozenset(), **more: Any) -> Format:
+    """A mesh format out of a module with `encode`."""
+    return Format(extension, "mesh", f"mesh, {title}", module.encode, _METRES | options, **more)
+
+
 def _turntable(extension: turntable.Extension, title: str) -> Format:
     encode = functools.partial(turntable.encode, extension=extension)
     return Format(extension, "turntable", f"turntable, {title}", encode, frozenset({"fps"}))
@@ -107,12 +116,16 @@ FORMATS: tuple[Format, ...] = (
     _splats(".splat", "32 bytes each, one colour from all sides", splat_antimatter, _AXIS, keeps_provenance=False),
     _splats(".spz", "Niantic's compressed format", splat_spz, _AXIS | {"version", "sh_bits"}),
     _splats(".sog", "PlayCanvas' format for the web", splat_sog, _AXIS | {"palette_size"}),
-    Format(".glb", "mesh", "textured mesh, binary glTF", mesh_glb.encode, _METRES | {"texture_format"}),
+    _mesh(".glb", "binary glTF", mesh_glb, {"texture_format"}),
     _splats(".glb", "binary glTF with KHR_gaussian_splatting", splat_glb, _METRES, lossless=True),
     _usd(".usdc", "usdc", "binary"),
     _usd(".usd", "usdc", "binary"),
     _usd(".usda", "usda", "text"),
+    _mesh(".usdz", "OpenUSD package, as AR viewers open it", mesh_usd),
     _usd(".usdz", "usdz", "package"),
+    _mesh(".obj", "Wavefront, with .mtl and .png beside it", mesh_obj, companions=mesh_obj.companions),
+    _mesh(".ply", "a colour per vertex", mesh_ply),
+    _mesh(".stl", "bare triangles for printing", mesh_stl),
     _splats(".html", "a viewer and its head in one page", viewer_html, frozenset()),
     _turntable(".mp4", "film, H.264"),
     _turntable(".gif", "moving picture of 256 colours"),

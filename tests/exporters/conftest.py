@@ -2,9 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.generation.mesh import TexturedMesh
 from dp360.reconstruction.splats import Splats, quats_turning_z_to
 
 RED, GREEN, BLUE, SKIN = (0.9, 0.1, 0.1), (0.1, 0.9, 0.1), (0.1, 0.1, 0.9), (0.6, 0.5, 0.45)
@@ -69,4 +72,35 @@ def shiny_head() -> Splats:
         math.log(8) + normal(n),
         (texture - 0.5) / 0.28209479,
         0.04 * normal(n, 15, 3),
+    )
+
+
+def _directions(v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Unit vectors of a longitude-latitude texture: the top row looks to +y, the middle column to +z."""
+    polar, azimuth = v * np.pi, (u - 0.5) * 2 * np.pi
+    return np.stack([np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)], axis=-1)
+
+
+@pytest.fixture
+def marked_mesh() -> TexturedMesh:
+    """A closed head whose only bumps are a red left ear at +x, a blue nose at +z and a green crown at +y."""
+    rows, columns, texture_px = 60, 96, 256
+    v, u = np.meshgrid(np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij")
+    direction = _directions(v, u).reshape(-1, 3)
+    bumps = np.exp((direction - 1) / 0.01) @ np.diag([0.025, 0.02, 0.04])
+    vertices_m = direction * [0.09, 0.12, 0.1] + bumps
+    index = np.arange(len(direction)).reshape(rows + 1, columns + 1)
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    faces = np.concatenate([np.stack(t, axis=-1).reshape(-1, 3) for t in ((a, b, c), (a, c, d))])
+    v_texel, u_texel = np.meshgrid(*(2 * [(np.arange(texture_px) + 0.5) / texture_px]), indexing="ij")
+    texel_direction = _directions(v_texel, u_texel)
+    texture = np.tile(np.array(SKIN) * 255, (texture_px, texture_px, 1))
+    for axis, colour in ((0, RED), (1, GREEN), (2, BLUE)):
+        texture[texel_direction[..., axis] > 0.96] = np.array(colour) * 255
+    return TexturedMesh(
+        (vertices_m / METRES_PER_UNIT).astype(np.float32),
+        direction.astype(np.float32),
+        np.stack([u, v], axis=-1).reshape(-1, 2).astype(np.float32),
+        faces.astype(np.int32),
+        texture.round().astype(np.uint8),
     )
