@@ -16,10 +16,10 @@ import threading
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import viser
 from jaxtyping import Float
 from torch import Tensor
 
@@ -31,9 +31,6 @@ from dp360.reconstruction.splats import Splats
 
 from .commands import ViewCommand
 from .fitted_head import open_head
-
-if TYPE_CHECKING:
-    import viser
 
 _SCALE = 10.0
 """Scene lengths per world unit, as in nerfstudio's viewer: viser adds 1e-7 to covariances, which must not show."""
@@ -69,8 +66,6 @@ def serve(command: ViewCommand) -> Iterator[str]:
     splats = _splats(command.file)
     mesh = None if splats is not None else _read(command.file)
     port = _free_port(command.host, command.port)
-    import viser
-
     with contextlib.redirect_stdout(io.StringIO()):  # its table of addresses; ours is one line
         server = viser.ViserServer(host=command.host, port=port, label=command.file.name, verbose=False)
     try:
