@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.cameras.cameras import Cameras as NerfstudioCameras
+from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.fields.density_fields import HashMLPDensityField
@@ -22,10 +24,14 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from torch import Tensor
 
+from dp360.generation import Cameras, InputError
+from dp360.generation.cameras import opengl_from_opencv
+
 from .hash_encoding_cpu import use_cpu_kernels
 from .losses import ssim
 from .nerfstudio_data import CONFIDENCE
 from .nerfstudio_viewer import FrontView
+from .renders import Renders
 
 
 @dataclass
@@ -212,3 +218,61 @@ class HeadNerfModel(NerfactoModel):
         predicted = outputs["rgb"].to(self.device)
         metrics = {"psnr": float(self.psnr(predicted, truth)), "ssim": float(ssim(predicted, truth))}
         return metrics, {"img": torch.cat([truth, predicted], dim=1)}
+
+
+@dataclass(frozen=True)
+class NerfScene:
+    """A trained head; its frame is the world's, since our data sets are read as they are."""
+
+    model: HeadNerfModel
+    """The model of a run of dp360-nerf."""
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras) -> Renders:
+        """Pictures of the field, one camera after another.
+
+        Depth is the median along each ray (where the light that came through falls below a half), turned from the
+        distance along the ray into depth along the axis.
+
+        Raises:
+            InputError: the field gives numbers that are not finite.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            pictures = [self._one(camera) for camera in cameras]
+        finally:
+            self.model.train(was_training)
+        rgb, alpha, depth = (torch.stack(channel) for channel in zip(*pictures))
+        return Renders(rgb, alpha, depth)
+
+    def _one(self, camera: Cameras) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+        """Premultiplied colour, alpha and depth of one camera."""
+        theirs = NerfstudioCameras(
+            camera_to_worlds=opengl_from_opencv(camera.T_world_camera)[:, :3].float(),
+            fx=camera.focal_px[:, :1].float(),
+            fy=camera.focal_px[:, 1:].float(),
+            cx=camera.principal_px[:, :1].float(),
+            cy=camera.principal_px[:, 1:].float(),
+            width=camera.width,
+            height=camera.height,
+            camera_type=CameraType.PERSPECTIVE,
+        ).to(self.model.device)
+        rays = theirs.generate_rays(camera_indices=0, keep_shape=True)
+        black = self.model.renderer_rgb.background_color
+        self.model.renderer_rgb.background_color = "black"
+        try:
+            outputs = self.model.get_outputs_for_camera_ray_bundle(rays)
+        finally:
+            self.model.renderer_rgb.background_color = black
+        rgb, alpha, distance = (outputs[key].float().cpu() for key in ("rgb", "accumulation", "depth"))
+        alpha, distance = alpha[..., 0], distance[..., 0]
+        if not bool(torch.isfinite(rgb).all() and torch.isfinite(alpha).all() and torch.isfinite(distance).all()):
+            raise InputError("Cannot render the radiance field: it gives numbers that are not finite; train it again")
+        rows, columns = torch.meshgrid(
+            torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij"
+        )
+        slope_x = (columns - camera.principal_px[0, 0]) / camera.focal_px[0, 0]
+        slope_y = (rows - camera.principal_px[0, 1]) / camera.focal_px[0, 1]
+        depth = distance / (1 + slope_x.square() + slope_y.square()).sqrt()
+        return rgb.clamp(0, 1), alpha.clamp(0, 1), depth.float()

@@ -1,10 +1,11 @@
 """A textured mesh out of renders of splats or of a radiance field."""
 
+from dp360.reconstruction.renders import Renderable as Renderable
+from dp360.reconstruction.renders import Renders as Renders
+
 from .config import MeshConfig as MeshConfig
 from .config import Ring as Ring
 from .mesher import mesh_from_renders as mesh_from_renders
-from .scene import Renderable as Renderable
-from .scene import Renders as Renders
 from .scene import SplatScene as SplatScene
 from .surface import MeshReport as MeshReport
 from .surface import mesh_report as mesh_report

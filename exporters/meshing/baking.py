@@ -23,8 +23,8 @@ from dp360.generation.progress import Track
 from .pictures import Pictures
 from .unwrap import Unwrapped
 
-_COSINE_POWER = 10.0
-_MIN_COSINE = 0.12
+_MIN_COSINES = (0.5, 0.12)
+"""Views at a lower cosine than the first count only where no better one sees the place; below the second never."""
 _DEPTH_TOLERANCE = 0.006
 """World units along the line of sight (about 4 mm) by which mesh and scene may differ, at a cosine of 1."""
 
@@ -43,23 +43,34 @@ def bake(
     texels, positions, directions = _surface_of_texels(vertices, normals, unwrapped, texture_px)
     total = np.zeros((len(positions), 4), np.float32)
     poses, lenses = pictures.poses, pictures.lenses
-    for i in track(range(len(pictures.cameras)), total=len(pictures.cameras), description="Baking the texture"):
+    views = range(len(pictures.cameras))
+    depths = []
+    for i in track(views, total=len(views), description="Baking the texture"):
         camera = pictures.cameras[i]
         with numba_pool(camera.width * camera.height):
-            mesh_depth = rasterize_mesh(vertices, faces, camera).depth
-            _add_view(
-                total,
-                positions,
-                directions,
-                camera.position_world[0].numpy(),
-                poses[i],
-                lenses[i],
-                pictures.rgb_premultiplied[i],
-                pictures.alpha[i],
-                pictures.depth[i],
-                pictures.facing[i],
-                mesh_depth,
-            )
+            depths.append(rasterize_mesh(vertices, faces, camera).depth)
+    eyes = pictures.cameras.position_world.numpy()
+    for min_cosine in _MIN_COSINES:
+        missing = np.flatnonzero(total[:, 3] == 0)
+        part = np.zeros((len(missing), 4), np.float32)
+        places, normals_there = positions[missing], directions[missing]
+        for i in views:
+            with numba_pool(len(missing)):
+                _add_view(
+                    part,
+                    places,
+                    normals_there,
+                    min_cosine,
+                    eyes[i],
+                    poses[i],
+                    lenses[i],
+                    pictures.rgb_premultiplied[i],
+                    pictures.alpha[i],
+                    pictures.depth[i],
+                    pictures.facing[i],
+                    depths[i],
+                )
+        total[missing] = part
     seen = total[:, 3] > 0
     colours = total[:, :3] / np.maximum(total[:, 3:], 1e-30)
     if seen.any() and not seen.all():
@@ -120,16 +131,18 @@ def _dilate(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
-def _add_view(total, positions, directions, eye, T, lens, rgb, alpha, depth, facing, mesh_depth):
+def _add_view(total, positions, directions, min_cosine, eye, T, lens, rgb, alpha, depth, facing, mesh_depth):
     """Add weight times colour (0 to 255), and weight, of one picture to all texels that it sees."""
     height, width = alpha.shape
     fx, fy, cx, cy = lens[0], lens[1], lens[2], lens[3]
     for i in numba.prange(positions.shape[0]):
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         dx, dy, dz = eye[0] - x, eye[1] - y, eye[2] - z
-        distance = np.sqrt(dx * dx + dy * dy + dz * dz)
-        cosine = (directions[i, 0] * dx + directions[i, 1] * dy + directions[i, 2] * dz) / distance
-        if not cosine > _MIN_COSINE:
+        cosine = directions[i, 0] * dx + directions[i, 1] * dy + directions[i, 2] * dz
+        if not cosine > 0.0:
+            continue
+        cosine /= np.sqrt(dx * dx + dy * dy + dz * dz)
+        if cosine < min_cosine:
             continue
         zc = T[8] * x + T[9] * y + T[10] * z + T[11]
         u = fx * (T[0] * x + T[1] * y + T[2] * z + T[3]) / zc + cx - 0.5
@@ -147,7 +160,7 @@ def _add_view(total, positions, directions, eye, T, lens, rgb, alpha, depth, fac
                 worst = max(worst, abs(depth[p, q] - zc))
         if not visible or worst > 2.5 * tolerance:
             continue
-        fv, fu = v - m, u - l
+        fv, fu = v - row, u - col
         w00, w01, w10, w11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
         a = (
             w00 * alpha[row, col]
@@ -156,8 +169,10 @@ def _add_view(total, positions, directions, eye, T, lens, rgb, alpha, depth, fac
             + w11 * alpha[row + 1, col + 1]
         )
         # views that look past the edge of the picture fade out over 24 pixels
+        c2, r2 = cosine * cosine, (fx / (300.0 * zc)) ** 2
+        c8 = c2 * c2 * c2 * c2
         border = min(u, width - 1.0 - u, v, height - 1.0 - v) / 24.0
-        weight = cosine**_COSINE_POWER * (fx / (300.0 * zc)) ** 4 * min(border, 1.0) ** 2
+        weight = c8 * c2 * r2 * r2 * min(border, 1.0) ** 2
         weight *= np.exp(-((worst / tolerance) ** 2)) + 1e-6
         for k in range(3):
             c = (

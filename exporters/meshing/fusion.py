@@ -148,7 +148,7 @@ def _fuse_blocks(
                 A, D, F = alpha[c], depth[c], facing[c]
                 if A[row, col] == 255 and F[row, col] > 127 and zc > D[row, col] + 4.0 * truncation:
                     continue  # far behind the surface: nothing to learn
-                fv, fu = v - m, u - l
+                fv, fu = v - row, u - col
                 w00, w01, w10, w11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
                 a = (
                     w00 * A[row, col] + w01 * A[row, col + 1] + w10 * A[row + 1, col] + w11 * A[row + 1, col + 1]

@@ -7,13 +7,13 @@ import numpy as np
 from dp360.generation import InputError
 from dp360.generation.mesh import TexturedMesh
 from dp360.generation.progress import Track, silent
+from dp360.reconstruction.renders import Renderable
 
 from .baking import bake
 from .config import MeshConfig
 from .decimate import decimate
 from .fusion import fuse
 from .pictures import take_pictures
-from .scene import Renderable
 from .solid import clean_solid, extract_surface
 from .surface import smooth_taubin, vertex_normals
 from .unwrap import unwrap

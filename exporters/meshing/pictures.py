@@ -13,8 +13,6 @@ from dp360.generation import Cameras, InputError
 from dp360.generation.numba_pool import numba_pool
 from dp360.generation.progress import Track
 
-from .scene import Renderable
-
 SOLID_ALPHA = 128
 """Of 255: from here on a pixel shows a surface."""
 

@@ -1,9 +1,8 @@
-"""What a surface can be made of: anything that renders colour, alpha and depth from given cameras."""
+"""Splats as a scene that renders colour, alpha and the depth of its front."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,30 +10,11 @@ from torch import Tensor
 
 from dp360.generation import Cameras, InputError
 from dp360.reconstruction.rasterize import Backend, rasterize_splats
+from dp360.reconstruction.renders import Renders
 from dp360.reconstruction.splats import Splats
 
 _BEHIND = 0.03
 """World units (about 2 cm) behind the expected depth from which a Gaussian is part of another surface."""
-
-
-@dataclass(frozen=True)
-class Renders:
-    """Pictures of a scene, float32 on the CPU."""
-
-    rgb_premultiplied: Float[Tensor, "n h w 3"]
-    """Colour times alpha, that is over black, [0, 1]."""
-    alpha: Float[Tensor, "n h w"]
-    """Opacity, [0, 1]."""
-    depth: Float[Tensor, "n h w"]
-    """Depth of the first surface along the camera's axis, world units; of no meaning where alpha is 0."""
-
-
-class Renderable(Protocol):
-    """A scene in the world frame of `generation.cameras`."""
-
-    def render(self, cameras: Cameras) -> Renders:
-        """The scene as the cameras see it."""
-        ...
 
 
 @dataclass(frozen=True)
