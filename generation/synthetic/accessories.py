@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .assets import field_rng
-from .headgear import Covered, wear_headgear
+from .headgear import HeadgearFit, wear_headgear
 from .parts import UNITS_PER_CM, Label, Part, uniform_labels
 from .recipe import HeadRecipe, WearRecipe
 from .solids import ball, cloth_texture, merged, plain_texture, sheet, tube
@@ -29,33 +29,31 @@ _LENSES = {
 
 
 def worn_parts(
-    recipe: HeadRecipe, surface: HeadSurface, hair: tuple[Part, ...], fedora: Part | None
-) -> tuple[list[Part], Covered | None]:
+    recipe: HeadRecipe, surface: HeadSurface, fedora: Part | None
+) -> tuple[list[Part], HeadgearFit | None]:
     """Everything worn but the garment.
 
     Args:
         recipe: of the head.
         surface: its skin.
-        hair: its hair, which tells how far a necklace or scarf must reach.
         fedora: the fitted fedora if the recipe has one.
 
     Returns:
-        Parts, and which points of the hair a headgear hides.
+        Parts, and what a headgear does to the hair.
     """
     wear = recipe.wear
     parts: list[Part] = []
-    covered: Covered | None = None
+    fit: HeadgearFit | None = None
     if fedora is not None:
         height = fedora.vertices_world[:, 1]
         line = float(np.quantile(height, 0.25)) + 0.6 * CM
         parts.append(fedora)
 
-        def under_fedora(at: Float[np.ndarray, "n 3"]) -> np.ndarray:
-            return at[:, 1] > line
-
-        covered = under_fedora
+        fit = HeadgearFit(
+            lambda at: at[:, 1] > line, lambda at: np.clip(1 - (line - at[:, 1]) / (5 * CM), 0, 1)
+        )  # fmt: skip
     elif wear.headgear:
-        worn, covered = wear_headgear(wear.headgear, wear.headgear_rgb, surface, field_rng(recipe.seed, "headgear_shape"))
+        worn, fit = wear_headgear(wear.headgear, wear.headgear_rgb, surface, field_rng(recipe.seed, "headgear_shape"))
         parts += worn
     if wear.glasses:
         parts += _glasses(wear, surface)
@@ -65,7 +63,7 @@ def worn_parts(
         parts += _neckwear(wear, surface, field_rng(recipe.seed, "neckwear_shape"))
     elif wear.necklace:
         parts += _necklace(surface, field_rng(recipe.seed, "necklace_shape"))
-    return parts, covered
+    return parts, fit
 
 
 def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:

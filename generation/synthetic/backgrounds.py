@@ -81,9 +81,10 @@ def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Fl
 
     Source: a cheap stand-in for line integral convolution (Cabral and Leedom 1993): four directions, blended.
     """
-    grains = rng.standard_normal((size_px, size_px, 3)).astype(np.float32)
+    full_px, size_px, length_px = size_px, (size_px + 1) // 2, length_px / 2  # strokes are wider than a pixel
+    grains = rng.standard_normal((size_px, size_px, 3), dtype=np.float32)
     grains = 0.75 * grains.mean(-1, keepdims=True) * 1.7 + 0.5 * grains
-    grains = cv2.GaussianBlur(grains, (0, 0), rng.uniform(0.6, 1.4))
+    grains = cv2.GaussianBlur(grains, (0, 0), rng.uniform(0.4, 0.8))
     angle = rng.uniform(0, np.pi) + 1.5 * smooth_noise(rng, size_px, rng.uniform(1, 5))
     length = max(3, int(length_px) | 1)
     out = np.zeros_like(grains)
@@ -97,8 +98,8 @@ def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Fl
         weight = np.maximum(0, np.cos(2 * (angle - k * np.pi / 4)))[..., None] ** 2
         out += weight * cv2.filter2D(grains, -1, kernel / kernel.sum())
         total += weight
-    out /= total
-    return (out / max(float(out.std()), 1e-6)).astype(np.float32)
+    out /= total * max(float((out / total).std()), 1e-6)
+    return cv2.resize(out, (full_px, full_px), interpolation=cv2.INTER_CUBIC)
 
 
 def dead_leaves(

@@ -19,7 +19,7 @@ from scipy import ndimage
 from ..prior import capsule
 from .accessories import worn_parts
 from .dye import dyed, tinted
-from .hair import without_covered
+from .hair import under_headgear
 from .parts import Label, Part, SyntheticHead
 from .recipe import HeadRecipe
 from .skin_paint import skin_labels
@@ -28,6 +28,8 @@ from .uv_map import uv_map
 from .valid_busts import compose_valid
 
 _SIDE = 1024
+_BALD = ("Black_M_3",)
+"""Busts without hair."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,20 @@ def labelled_bust(data: Path, name: str) -> LabelledBust:
     cell = np.clip(row.round().astype(int), 0, capsule.ROWS - 1), column.round().astype(int) % capsule.COLUMNS
     x, y, z = rest_cm.T
     is_ear = (np.abs(x) > 6.4) & (y > -4.5) & (y < 5.0) & (z > -4.0) & (z < 2.4) & (radius > skull[cell] + 0.003)
-    labels = _body_labels(body, rest_cm, is_ear)
+    labels = _body_labels(body, rest_cm, is_ear, bald=name.startswith(_BALD))
     return LabelledBust(head, labels, is_ear)
 
 
-def _body_labels(body: Part, rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"]) -> UInt8[np.ndarray, "s s"]:
+def _body_labels(
+    body: Part, rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"], *, bald: bool
+) -> UInt8[np.ndarray, "s s"]:
     texels = uv_map(body.uv_unit, body.faces_uv, _SIDE)
     known = texels.triangle >= 0
     place = texels.bake(rest_cm, body.faces)
     ear = texels.bake(is_ear.astype(np.float32), body.faces) > 0.3
-    beard = texels.bake(beard_weights(rest_cm, is_ear)["full"], body.faces) > 0.3
     x, y, z = np.moveaxis(place, -1, 0)
+    beard = texels.bake(beard_weights(rest_cm, is_ear)["full"], body.faces) > 0.3
+    beard &= (np.abs(x) < 7.2) & (y > -9.6) & (y > -9.0 + 0.35 * (8 - z))
     lab = cv2.cvtColor(np.ascontiguousarray(body.texture[..., :3]), cv2.COLOR_RGB2LAB)
     lab = cv2.GaussianBlur(lab, (0, 0), 1.5)
     labels = skin_labels(place, known)
@@ -73,11 +78,11 @@ def _body_labels(body: Part, rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.
     crown = known & (y > 10.5) & (z < 2.0)
     hair = np.median(lab[crown], axis=0)
     contrast = float(np.sqrt((((hair - skin) * [0.7, 1.3, 1.3]) ** 2).sum()))
-    if contrast > 9.0:  # else the head is bald
+    if contrast > 9.0 and not bald:
         to_hair = np.sqrt((((lab - hair) * [0.7, 1.3, 1.3]) ** 2).sum(-1))
-        hairy = away > np.minimum(to_hair * 1.1, 0.55 * contrast + 8)
+        hairy = (away > 1.05 * to_hair) | (away > 0.55 * contrast + 6)
         scalp = (y > 6.5) | ((z < 4.2) & (y > -3.5) & (y > -0.5 * z - 5)) | ((z < -1.5) & (y > -6.5))
-        on_top = (y > 9.0) & (z < 4.0)
+        on_top = ((y > 9.0) & (z < 4.0)) | ((z < -2.5) & (y > -3.5))
         found = known & scalp & ~ear & (hairy | on_top)
         labels[_tidy(found, 60)] = Label.HAIR
         dark = known & beard & (away > 0.4 * contrast) & (lab[..., 0] < skin[0] - 6) & ~ear
@@ -85,11 +90,12 @@ def _body_labels(body: Part, rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.
         dark = _tidy(dark & ~lips, 120)
         if dark.sum() > 0.18 * (known & beard).sum():
             labels[dark] = Label.BEARD
-    below = known & (y < -9.5 + 0.25 * np.minimum(z, 0))
-    skin_like = (away < 26) & (y > -17) & (np.abs(x) < 12)
-    cloth = below & ~_tidy(skin_like & below, 200)
-    cloth |= known & (y < -20)
-    high = known & (y < -6.5) & ~beard & (away > 34) & (labels != Label.HAIR)
+    # shirts leave the neck and a triangle of the chest bare
+    neck = (np.abs(x) < 6.5) & ((y > -10.5) | ((z > 0) & (y > -17)))
+    bare = _tidy(known & neck & (away < 22), 200)
+    below = known & ((y < -9.5 + 0.3 * np.minimum(z, 0)) | ((np.abs(x) > 8.0) & (y < -6.0)))
+    cloth = below & ~bare
+    high = known & (y < -7.0) & ~beard & (away > 34) & (labels != Label.HAIR)
     labels[_tidy(cloth | high, 60)] = Label.CLOTH
     return labels
 
@@ -120,8 +126,8 @@ def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:
         elif part.name != "skin":
             parts.append(part)
     surface = _surface(body, bust)
-    worn, covered = worn_parts(recipe, surface, tuple(hair), None)
-    parts += [without_covered(part, covered) for part in hair] + worn
+    worn, fit = worn_parts(recipe, surface, None)
+    parts += [under_headgear(part, surface, fit) for part in hair] + worn
     return SyntheticHead(
         f"{recipe.split}_{recipe.seed}", tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style, {"bald": 0.0}
     )
@@ -136,7 +142,7 @@ def _recoloured(
         return texture
     masked = texture.copy()
     masked[..., 3] = mask
-    shade = dyed(masked, rgb) if dye else tinted(masked, rgb)
+    shade = dyed(masked, rgb) if dye else tinted(masked, rgb, contrast=0.6)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.2)[..., None]
     result = texture.copy()
     result[..., :3] = texture[..., :3] * (1 - soft) + shade[..., :3] * soft

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float32
 
 from .accessories import worn_parts
 from .assets import field_rng
 from .dye import dyed, tinted
-from .hair import beard_parts, without_covered, hair_parts
+from .hair import beard_parts, under_headgear, hair_parts
 from .makehuman import follow_body
 from .parts import Label, Part, SyntheticHead, read_texture, vertex_normals
 from .recipe import HeadRecipe
@@ -110,8 +109,8 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
         texture = dyed(_texture(root / "clothes" / "fedora.webp", 512), wear.headgear_rgb)
         fedora = proxy("headgear", "clothes", "fedora", texture, False, 0.03)
     parts.extend(beard_parts(recipe, surface))
-    worn, clip_above = worn_parts(recipe, surface, tuple(hair), fedora)
-    parts.extend(without_covered(part, clip_above) for part in hair)
+    worn, fit = worn_parts(recipe, surface, fedora)
+    parts.extend(under_headgear(part, surface, fit) for part in hair)
     parts.extend(worn)
     return SyntheticHead(
         f"{recipe.split}_{recipe.seed}", tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style,
@@ -131,7 +130,8 @@ def _painted_skin(
     labels = skin_labels(rest_cm, known)
     rng = field_rng(recipe.seed, "skin_paint")
     hair = recipe.hair
-    if hair.kind in ("cut", "strand", "card"):
+    veiled = recipe.wear.headgear in ("headscarf", "bonnet")
+    if hair.kind in ("cut", "strand", "card") and not veiled:
         weight = _scalp_texels(data)
         if hair.name == "receding":
             y, z = rest_cm[..., 1], rest_cm[..., 2]
@@ -151,6 +151,3 @@ def _painted_skin(
             labels = np.where(weight > 0.5, np.uint8(Label.BEARD), labels)
     return texture, labels
 
-
-__all__ = ["compose_shape"]
-_ = Mapping

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from jaxtyping import Float
 
 from .assets import field_rng
 from .dye import tinted
+from .headgear import HeadgearFit
 from .parts import UNITS_PER_CM, Label, Part
 from .recipe import HairRecipe, HeadRecipe
 from .ribbons import hair_texture, ribbons
@@ -18,8 +18,6 @@ from .strands import CUTS, POINTS, Cut, Strands, _curled, draw_roots, grow_cut, 
 from .surface import HeadSurface, beard_weights
 
 CM = UNITS_PER_CM
-Covered = Callable[[Float[np.ndarray, "n 3"]], np.ndarray]
-"""Says of world points whether a headgear covers them."""
 HAT_LINE_CM = 6.0
 """Under a hat hair lies flat above this height."""
 
@@ -68,16 +66,20 @@ def _card(card: Part, hair: HairRecipe) -> Part:
     return replace(card, texture=texture, normals_world=normals, vertices_world=stretched, specular=0.03 + 0.2 * hair.wet)
 
 
-def without_covered(part: Part, covered: Covered | None) -> Part:
-    """Hair without the faces that a headgear covers.
+def under_headgear(part: Part, surface: HeadSurface, fit: HeadgearFit | None) -> Part:
+    """Hair without the faces that a headgear hides, pressed to the head near its rim.
 
     Args:
         part: hair.
-        covered: says of points whether they lie under the headgear; None for none.
+        surface: the head's skin.
+        fit: of the headgear; None for none.
     """
-    if covered is None:
+    if fit is None:
         return part
-    return part.with_faces(~covered(part.vertices_world[part.faces].mean(1)))
+    distance, outward = surface.field(part.vertices_world)
+    pressed = fit.pressure(part.vertices_world) * np.maximum(0, distance - 0.5 * CM)
+    moved = replace(part, vertices_world=part.vertices_world - outward * pressed[:, None])
+    return moved.with_faces(~fit.covers(part.vertices_world[part.faces].mean(1)))
 
 
 def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:

@@ -56,7 +56,16 @@ HATS = {
     "headband": Hat(62, 74, 92, 0.35, 0.0, ("knit", "weave")),
     "crown": Hat(58, 66, 74, 0.7, 0.0, ("felt",)),
 }  # fmt: skip
-Covered = Callable[[Float[np.ndarray, "n 3"]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class HeadgearFit:
+    """What a headgear does to the hair; functions of world points."""
+
+    covers: Callable[[Float[np.ndarray, "n 3"]], np.ndarray]
+    """Whether it hides hair there."""
+    pressure: Callable[[Float[np.ndarray, "n 3"]], Float[np.ndarray, " n"]]
+    """How much hair is pressed to the head there: 1 at the rim, 0 far from it."""
 
 
 def outer_radius(surface: HeadSurface, directions: Float[np.ndarray, "*g 3"], largest: float) -> Float[np.ndarray, "*g"]:
@@ -78,7 +87,7 @@ def _rim(hat: Hat, azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g"]:
     return np.radians(hat.front * front + hat.back * back + hat.side * (1 - front - back))
 
 
-def wear_headgear(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator) -> tuple[list[Part], Covered]:
+def wear_headgear(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator) -> tuple[list[Part], HeadgearFit]:
     """The parts of a headgear, and which points it hides."""
     if name in ("headscarf", "hood", "bonnet"):
         return _hooded(name, rgb, surface, rng)
@@ -134,7 +143,14 @@ def wear_headgear(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Gene
             return (down < limit) & (down > first * limit) & (np.linalg.norm(away, axis=1) > radius.max(0)[column])
         return down < limit - 0.01
 
-    return parts, covered
+    def pressure(at: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        away = at - CENTRE
+        limit = _rim(hat, np.arctan2(away[:, 0], away[:, 2]))
+        down = np.arccos(np.clip(away[:, 1] / np.maximum(np.linalg.norm(away, axis=1), 1e-9), -1, 1))
+        near = 1 - np.clip((down - limit) / 0.6, 0, 1)
+        return near * (1.0 if first < 0.1 else np.clip(1 - np.abs(down - 0.9 * limit) / 0.3, 0, 1))
+
+    return parts, HeadgearFit(covered, pressure)
 
 
 def _visor(edge: Float[np.ndarray, "c 3"], azimuth: Float[np.ndarray, " c"], texture: np.ndarray, turn: float, reach_cm: float) -> Part:
@@ -178,10 +194,10 @@ def _zigzag(points: Float[np.ndarray, "m c 3"], rng: np.random.Generator) -> Par
     return sheet("headgear", rise, gold, closed=True, specular=0.6, outward_from=base.mean(0))
 
 
-def _hooded(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator) -> tuple[list[Part], Covered]:
+def _hooded(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator) -> tuple[list[Part], HeadgearFit]:
     """A cloth from the edge of the face opening over the head and down to the shoulders."""
     turn = np.arange(_COLUMNS) * 2 * np.pi / _COLUMNS  # about the axis of sight, 0 at the head's left, pi/2 up
-    opening = {"headscarf": (54.0, 50.0, 82.0), "hood": (62.0, 58.0, 100.0), "bonnet": (64.0, 70.0, 80.0)}[name]
+    opening = {"headscarf": (52.0, 40.0, 61.0), "hood": (62.0, 54.0, 78.0), "bonnet": (64.0, 42.0, 80.0)}[name]
     up, down = np.clip(np.sin(turn), 0, 1), np.clip(-np.sin(turn), 0, 1)
     edge = np.radians(opening[0] * (1 - up - down) + opening[1] * up + opening[2] * down)
     share = np.linspace(0, 1, 44)[:, None]
@@ -207,7 +223,7 @@ def _hooded(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator)
         angle = np.arctan2(away[:, 1], away[:, 0])
         from_sight = np.arccos(np.clip(away[:, 2] / np.maximum(np.linalg.norm(away, axis=1), 1e-9), -1, 1))
         limit = np.interp(angle, turn, edge, period=2 * np.pi)
-        hidden = from_sight > limit - 0.06
-        return hidden | (away[:, 1] < -9 * CM) if name != "headscarf" else np.ones(len(at), bool)
+        hidden = (from_sight > limit - 0.06) | (away[:, 1] < -9 * CM) | (surface.field(at)[0] > 1.8 * CM)
+        return hidden if name == "hood" else np.ones(len(at), bool)
 
-    return [part], covered
+    return [part], HeadgearFit(covered, lambda at: np.ones(len(at)))

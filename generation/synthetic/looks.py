@@ -187,7 +187,7 @@ def random_convolution(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generat
             out[..., target] += cv2.filter2D(rgb[..., source], -1, kernel, borderType=cv2.BORDER_REFLECT)
     low, high = np.percentile(out, (1, 99))
     out = (out - low) / max(float(high - low), 1e-3)
-    share = rng.uniform(0.2, 0.8)
+    share = rng.uniform(0.1, 0.55)
     return np.clip((1 - share) * rgb + share * out, 0, 1).astype(np.float32)
 
 

@@ -209,7 +209,7 @@ def _bust_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> Hea
     wear = _wear(seed, assets, split, 0.5)
     rng = field_rng(seed, "bust_hair")
     rgb, tip, grey = draw_hair_colour(field_rng(seed, "hair_colour"), 0.45)
-    own = HairRecipe("own", "", rgb if rng.random() < 0.6 else (-1.0, -1.0, -1.0), tip, grey)
+    own = HairRecipe("own", "", rgb if rng.random() < 0.4 else (-1.0, -1.0, -1.0), tip, grey)
     dyed = wear.garment_rgb if field_rng(seed, "bust_cloth").random() < 0.7 else None
     wear = WearRecipe(
         "", dyed, wear.neckwear, wear.neckwear_rgb, wear.headgear if wear.headgear != "fedora" else "", wear.headgear_rgb,
