@@ -124,7 +124,7 @@ def dead_leaves(
             corners = cv2.boxPoints(((x, y), (2 * radius, 2 * radius * rng.uniform(0.1, 1)), float(rng.uniform(0, 90))))
             cv2.fillConvexPoly(picture, corners.astype(np.int32), colour)
         else:
-            corners = (rng.normal(0, radius, (5, 2)) + [x, y]).astype(np.int32)
+            corners = rng.normal([x, y], radius, (5, 2)).astype(np.int32)
             cv2.fillPoly(picture, [corners], colour)
     blur = rng.choice([0.0, 0.0, 0.005, 0.02, 0.05]) * size_px
     return cv2.GaussianBlur(picture, (0, 0), blur) if blur > 0 else picture

@@ -1,0 +1,168 @@
+"""The segmenter: what each pixel of an aligned portrait is, background included, from its colours alone.
+
+A small U-Net. It sees the crop with its background and two coordinates (the crop is aligned, so that places mean
+something), works at half resolution and is asked at 256 px. What it was trained on and how well it does is in
+`generation/weights/MODEL_CARD_SEGMENTER.md`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BACKGROUND, SKIN, HAIR, BEARD, CLOTH, HEADGEAR, ACCESSORY = range(7)
+"""Classes. Skin is face, ears, eyes, brows, light stubble, neck and bare shoulders; accessories are glasses and
+jewellery; beards are apart from the hair of the head, for they grow where the hair shell has no business."""
+CLASS_NAMES = ("background", "skin", "hair", "beard", "cloth", "headgear", "accessory")
+WEIGHTS_NAME = "segmenter.safetensors"
+_NORMALISATION = (0.45, 0.27)
+"""Mean and standard deviation that inputs are brought from."""
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Size of the network."""
+
+    channels: tuple[int, ...] = (24, 48, 80, 128, 192)
+    """Channels at 1/2, 1/4, ... of the input's resolution; multiples of 8."""
+    size_px: int = 256
+    """Side at which portraits are segmented, a multiple of `2 ** len(channels)`."""
+
+
+class _Block(nn.Sequential):
+    """Convolution, normalisation per picture (so that styles wash out), activation."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(8, outputs), nn.SiLU(inplace=True)
+        )
+
+
+class Segmenter(nn.Module):
+    """U-Net with one residual block per level each way; skips are added.
+
+    Source: Ronneberger, Fischer, Brox, "U-Net", 2015; Liu et al., "An Intriguing Failing of Convolutional Neural
+    Networks and the CoordConv Solution", 2018 (coordinates as input).
+    """
+
+    def __init__(self, config: SegmenterConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or SegmenterConfig()
+        widths = self.config.channels
+        self.stem = _Block(5, widths[0], 2)
+        self.down = nn.ModuleList(_Block(a, b, 2) for a, b in itertools.pairwise(widths))
+        self.encode = nn.ModuleList(_Block(w, w) for w in widths[1:])
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.decode = nn.ModuleList(_Block(w, w) for w in widths[:-1])
+        self.head = nn.Conv2d(widths[0], len(CLASS_NAMES), 1)
+
+    def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 7 h w"]:
+        """Logits of the classes; sides must be multiples of `2 ** len(channels)`."""
+        mean, deviation = _NORMALISATION
+        n, _, height, width = rgb_unit.shape
+        y = torch.linspace(-1, 1, height, device=rgb_unit.device)[:, None].expand(height, width)
+        x = torch.linspace(-1, 1, width, device=rgb_unit.device)[None].expand(height, width)
+        place = torch.stack([x, y]).expand(n, 2, height, width)
+        features = self.stem(torch.cat([(rgb_unit - mean) / deviation, place], dim=1))
+        skips = [features]
+        for down, encode in zip(self.down, self.encode):
+            features = down(features)
+            features = features + encode(features)
+            skips.append(features)
+        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(skips[:-1])):
+            features = F.interpolate(up(features), scale_factor=2.0, mode="bilinear", align_corners=False) + skip
+            features = features + decode(features)
+        return F.interpolate(self.head(features), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class LoadedSegmenter:
+    """Weights ready for use."""
+
+    network: Segmenter
+    """In evaluation mode, on the CPU."""
+    sha256: str
+    """Hash of the weights' file, hexadecimal."""
+
+
+def save_segmenter(path: Path, network: Segmenter, notes: dict[str, str]) -> None:
+    """Write weights in half precision with their configuration.
+
+    Args:
+        path: a .safetensors file.
+        network: the network.
+        notes: what else to keep in the file's header, such as figures and seeds.
+    """
+    from safetensors.torch import save
+
+    from ...files import write_bytes_atomically
+
+    tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
+    header = {**notes, "config": json.dumps(asdict(network.config)), "classes": " ".join(CLASS_NAMES)}
+    write_bytes_atomically(path, save(tensors, metadata=header))
+
+
+def read_segmenter(path: Path) -> LoadedSegmenter:
+    """Weights that `save_segmenter` has written."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
+    settings = json.loads(header["config"])
+    network = Segmenter(SegmenterConfig(tuple(settings["channels"]), settings["size_px"]))
+    network.load_state_dict(tensors)
+    network.eval().requires_grad_(False)
+    return LoadedSegmenter(network, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _weights_file() -> Traversable:
+    return resources.files("dp360.generation.weights") / WEIGHTS_NAME
+
+
+@functools.lru_cache(maxsize=1)
+def load_segmenter() -> LoadedSegmenter | None:
+    """The weights of this installation, loaded once; None where there are none."""
+    file = _weights_file()
+    if not file.is_file():
+        return None
+    with resources.as_file(file) as path:
+        return read_segmenter(path)
+
+
+@torch.no_grad()
+def segment(
+    rgb: UInt8[np.ndarray, "s s 3"], inside: Bool[np.ndarray, "s s"], segmenter: LoadedSegmenter
+) -> Float32[np.ndarray, "s s 7"]:
+    """Probability of each class in each pixel of an aligned portrait.
+
+    Args:
+        rgb: the crop with its background.
+        inside: pixels that lie within the source picture; the others are called background.
+        segmenter: the network.
+
+    Returns:
+        Probabilities of `CLASS_NAMES`, summing to 1; the mean over the picture and its mirror image.
+    """
+    size = segmenter.network.config.size_px
+    small = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if size < len(rgb) else cv2.INTER_LINEAR)
+    picture = torch.from_numpy(small.astype(np.float32) / 255).permute(2, 0, 1)
+    both = torch.stack([picture, picture.flip(-1)]).contiguous(memory_format=torch.channels_last)
+    straight, mirrored = segmenter.network(both).softmax(1)
+    mean = (0.5 * (straight + mirrored.flip(-1))).permute(1, 2, 0).contiguous().numpy()
+    probability = cv2.resize(mean, (len(rgb), len(rgb)), interpolation=cv2.INTER_LINEAR).clip(0)
+    probability[~inside] = np.eye(len(CLASS_NAMES), dtype=np.float32)[BACKGROUND]
+    return (probability / probability.sum(-1, keepdims=True)).astype(np.float32)
