@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -23,6 +23,7 @@ class Renders:
     """Depth of the first surface along the camera's axis, world units; of no meaning where alpha is 0."""
 
 
+@runtime_checkable
 class Renderable(Protocol):
     """A scene in the world frame of `generation.cameras`."""
 
