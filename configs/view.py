@@ -134,7 +134,8 @@ def _covariances(splats: Splats, scale: float) -> Float[Tensor, "n 3 3"]:
 
 def _stand_in_front(server: viser.ViserServer, front: FrontCamera) -> None:
     """Let every visitor start in front of the face, upright, and come back there by a button."""
-    server.gui.configure_theme(show_share_button=False)  # it would send the face through somebody's server
+    # The button would send the face through somebody's server; without it, the floating layout breaks the page.
+    server.gui.configure_theme(control_layout="collapsible", control_width="small", show_share_button=False)
     server.scene.set_up_direction("+y")
     button = server.gui.add_button("From the front")
 
