@@ -94,17 +94,19 @@ def export(
 
 
 def _checked_names(command: ExportCommand) -> tuple[Path, ...]:
-    """The outputs, if each is a folder or ends as a format does, and --kind has a meaning for one of them."""
+    """The outputs, if each is a folder or ends as a format does, and one of them is what --kind says."""
     names = command.outputs
     if not names:
         raise InputError("Cannot export: give at least one file with --output, such as --output head.spz head.html")
     for name in names:
         if not _is_folder(name):
             format_of(name)
-    if command.kind is not None and not any(is_ambiguous(name) for name in names):
+    held = {_format_of(name, command).kind for name in names if not _is_folder(name)}
+    if command.kind is not None and command.kind not in held:
+        what = {"splats": "splats", "mesh": "a mesh"}[command.kind]
         raise InputError(
-            f"Cannot export: --kind {command.kind} chooses between splats and mesh for .ply, .glb and .usdz, and none "
-            "of these is among the outputs; the other endings say what they hold"
+            f"Cannot export: none of the outputs holds {what}, as --kind {command.kind} asks; it chooses for .ply, "
+            ".glb and .usdz, the other endings say what they hold"
         )
     return names
 
