@@ -28,9 +28,7 @@ _LENSES = {
 }
 
 
-def worn_parts(
-    recipe: HeadRecipe, surface: HeadSurface, fedora: Part | None
-) -> tuple[list[Part], HeadgearFit | None]:
+def worn_parts(recipe: HeadRecipe, surface: HeadSurface, fedora: Part | None) -> tuple[list[Part], HeadgearFit | None]:
     """Everything worn but the garment.
 
     Args:
@@ -74,7 +72,11 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
     cm = centimetres(surface.vertices)
     eye_y = float(surface.eyes[:, 1].mean())
     near_bridge = (np.abs(surface.vertices[:, 0]) < 1.0 * CM) & (np.abs(surface.vertices[:, 1] - eye_y) < 1.2 * CM)
-    bridge_z = float(surface.vertices[near_bridge, 2].max()) if near_bridge.any() else float(surface.eyes[:, 2].mean() + 2.4 * CM)
+    bridge_z = (
+        float(surface.vertices[near_bridge, 2].max())
+        if near_bridge.any()
+        else float(surface.eyes[:, 2].mean() + 2.4 * CM)
+    )
     front_z = max(bridge_z + 0.15 * CM, float(surface.eyes[:, 2].max()) + 2.3 * CM)
     # beside the head, in front of the ears
     temple = (np.abs(surface.vertices[:, 1] - eye_y) < 1.2 * CM) & (cm[:, 2] > 2.5) & (cm[:, 2] < 6.0)
@@ -93,12 +95,18 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
         # the lens follows the face's curve a little
         z = front_z - 0.16 * np.clip(np.abs(centre_x + x) - 2 * CM, 0, None)
         rim = np.stack([centre_x + x, eye_y - 0.25 * CM + y, z], axis=1)
-        visible = rim if wear.glasses != "half_rim" else rim[(y >= -0.1 * half_height)][np.argsort(angle[y >= -0.1 * half_height])]
+        visible = (
+            rim
+            if wear.glasses != "half_rim"
+            else rim[(y >= -0.1 * half_height)][np.argsort(angle[y >= -0.1 * half_height])]
+        )
         wires.append(tube("accessory", visible, thin, frame, closed=wear.glasses != "half_rim"))
         middle = rim.mean(0, keepdims=True)
         t = np.linspace(0.02, 1, 5)[:, None, None]
-        lenses.append((middle[None] * (1 - t) + rim[None] * t))
-        hinge = np.array([sign * (abs(centre_x) + half_width), eye_y + 0.3 * half_height, rim[np.abs(rim[:, 0]).argmax(), 2]])
+        lenses.append(middle[None] * (1 - t) + rim[None] * t)
+        hinge = np.array(
+            [sign * (abs(centre_x) + half_width), eye_y + 0.3 * half_height, rim[np.abs(rim[:, 0]).argmax(), 2]]
+        )
         ear = world(np.array([0.0, 0.0, -0.8]))
         path = np.stack([
             hinge, [sign * max(side_x + 0.25 * CM, abs(hinge[0])), hinge[1], hinge[2] - 1.8 * CM],
@@ -110,12 +118,22 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
         wires.append(tube("accessory", fine, 0.8 * thin, frame))
     inner = max(abs(float(surface.eyes[1, 0])), half_width + 0.75 * CM) - half_width
     t = np.linspace(-1, 1, 9)
-    bridge = np.stack([t * inner, eye_y + 0.2 * half_height + 0.5 * CM * (1 - t**2), front_z + 0.2 * CM * (1 - t**2)], axis=1)
+    bridge = np.stack(
+        [t * inner, eye_y + 0.2 * half_height + 0.5 * CM * (1 - t**2), front_z + 0.2 * CM * (1 - t**2)], axis=1
+    )
     wires.append(tube("accessory", bridge, thin, frame))
     tint = (0.05, 0.05, 0.06) if wear.lens_alpha > 0.5 else (0.8, 0.85, 0.9)
     glass = plain_texture(tint, wear.lens_alpha)
     panes = [
-        sheet("accessory", points, glass, closed=True, alpha=True, specular=0.5, outward_from=points.mean((0, 1)) - [0, 0, 1.0])
+        sheet(
+            "accessory",
+            points,
+            glass,
+            closed=True,
+            alpha=True,
+            specular=0.5,
+            outward_from=points.mean((0, 1)) - [0, 0, 1.0],
+        )
         for points in lenses
     ]
     return [merged("accessory", wires), merged("accessory", panes)]
@@ -186,7 +204,9 @@ def _neckwear(wear: WearRecipe, surface: HeadSurface, rng: np.random.Generator) 
     low = np.minimum(at.astype(int), len(rows) - 2)
     points = control[low] + (control[low + 1] - control[low]) * (at - low)[:, None, None]
     rgb = (0.88, 0.87, 0.85) if wear.neckwear == "ruff" else wear.neckwear_rgb
-    pattern = {"scarf": str(rng.choice(["knit", "plaid", "stripes", "weave"])), "turtleneck": "knit"}.get(wear.neckwear, "weave")
+    pattern = {"scarf": str(rng.choice(["knit", "plaid", "stripes", "weave"])), "turtleneck": "knit"}.get(
+        wear.neckwear, "weave"
+    )
     texture = cloth_texture(rgb, rng, pattern=pattern)
     centre = world(np.array([0.0, -13.0, -1.0]))
     part = sheet("clothes", points, texture, closed=not gap, repeat=(2.0, 8.0), outward_from=centre)

@@ -28,7 +28,7 @@ from .uv_map import uv_map
 from .valid_busts import compose_valid
 
 _SIDE = 1024
-_BALD = ("Black_M_3",)
+_BALD = ("Black_M_2",)
 """Busts without hair."""
 
 
@@ -85,10 +85,10 @@ def _body_labels(
         on_top = ((y > 9.0) & (z < 4.0)) | ((z < -2.5) & (y > -3.5))
         found = known & scalp & ~ear & (hairy | on_top)
         labels[_tidy(found, 60)] = Label.HAIR
-        dark = known & beard & (away > 0.4 * contrast) & (lab[..., 0] < skin[0] - 6) & ~ear
+        dark = known & beard & (away > min(0.4 * contrast, 14.0)) & (lab[..., 0] < skin[0] - 5) & ~ear
         lips = ((x / 3.0) ** 2 + ((y + 3.4) / 1.3) ** 2 < 1) & (z > 6)
         dark = _tidy(dark & ~lips, 120)
-        if dark.sum() > 0.18 * (known & beard).sum():
+        if dark.sum() > 0.3 * (known & beard).sum():
             labels[dark] = Label.BEARD
     # shirts leave the neck and a triangle of the chest bare
     neck = (np.abs(x) < 6.5) & ((y > -10.5) | ((z > 0) & (y > -17)))
@@ -117,7 +117,11 @@ def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:
         texture = _recoloured(texture, bust.labels, (Label.HAIR, Label.BEARD), recipe.hair.rgb, dye=False)
     if recipe.wear.garment_rgb is not None:
         texture = _recoloured(texture, bust.labels, (Label.CLOTH,), recipe.wear.garment_rgb, dye=True)
-    parts = [replace(body, texture=texture, labels=bust.labels)]
+    # the texture's two sides overlap in places: what must be cloth is told by place, not by texel
+    x, y, z = np.moveaxis(centimetres(body.vertices_world[body.faces].mean(1)), -1, 0)
+    shirt = ((y < -12.0) & (z < 0)) | ((np.abs(x) > 8.0) & (y < -8.0)) | (y < -18)
+    skin = replace(body, texture=texture, labels=bust.labels)
+    parts = [skin.with_faces(~shirt), replace(skin.with_faces(shirt), name="clothes", labels=None, specular=0.03)]
     hair = []
     for part in bust.head.parts:
         if part.name == "hair":
@@ -129,7 +133,11 @@ def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     worn, fit = worn_parts(recipe, surface, None)
     parts += [under_headgear(part, surface, fit) for part in hair] + worn
     return SyntheticHead(
-        f"{recipe.split}_{recipe.seed}", tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style, {"bald": 0.0}
+        f"{recipe.split}_{recipe.seed}",
+        tuple(p for p in parts if len(p.faces)),
+        recipe.assets,
+        recipe.style,
+        {"bald": 0.0},
     )
 
 
@@ -150,7 +158,9 @@ def _recoloured(
 
 
 def _surface(body: Part, bust: LabelledBust) -> HeadSurface:
-    eyes = np.stack([(p.vertices_world.min(0) + p.vertices_world.max(0)) / 2 for p in bust.head.parts if p.name == "eyes"])
+    eyes = np.stack(
+        [(p.vertices_world.min(0) + p.vertices_world.max(0)) / 2 for p in bust.head.parts if p.name == "eyes"]
+    )
     right, left = eyes[eyes[:, 0] < 0].mean(0), eyes[eyes[:, 0] >= 0].mean(0)
     return head_surface(
         body.vertices_world, body.faces, centimetres(body.vertices_world), bust.is_ear, np.stack([right, left])

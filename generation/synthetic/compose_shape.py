@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float32
 from .accessories import worn_parts
 from .assets import field_rng
 from .dye import dyed, tinted
-from .hair import beard_parts, under_headgear, hair_parts
+from .hair import beard_parts, hair_parts, under_headgear
 from .makehuman import follow_body
 from .parts import Label, Part, SyntheticHead, read_texture, vertex_normals
 from .recipe import HeadRecipe
@@ -85,13 +85,25 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     visible = body.is_skin & ~hidden[body.faces].all(1)
     parts.append(
         Part(
-            "skin", vertices, vertex_normals(vertices, body.faces[body.is_body]), body.faces[visible], body.uv_unit,
-            body.faces_uv[visible], skin_texture, False, 0.1, labels,
+            "skin",
+            vertices,
+            vertex_normals(vertices, body.faces[body.is_body]),
+            body.faces[visible],
+            body.uv_unit,
+            body.faces_uv[visible],
+            skin_texture,
+            False,
+            0.1,
+            labels,
         )  # fmt: skip
     )
-    parts.append(proxy("eyes", "eyes", "high-poly", _texture(root / "eyes" / f"{recipe.iris}_eye.webp", 512), True, 0.3))
+    parts.append(
+        proxy("eyes", "eyes", "high-poly", _texture(root / "eyes" / f"{recipe.iris}_eye.webp", 512), True, 0.3)
+    )
     lashes = f"eyelashes0{1 + recipe.seed % 4}"
-    parts.append(proxy("eyelashes", "eyelashes", lashes, _texture(root / "eyelashes" / f"{lashes}.webp", 256), True, 0.0))
+    parts.append(
+        proxy("eyelashes", "eyelashes", lashes, _texture(root / "eyelashes" / f"{lashes}.webp", 256), True, 0.0)
+    )
     parts.append(proxy("teeth", "mouth", "teeth_base", _texture(root / "mouth" / "teeth_base.webp", 256), False, 0.1))
     if recipe.eyebrows:
         colour = np.array(recipe.hair.rgb) * (0.75 if sum(recipe.hair.rgb) > 0.9 else 0.95)
@@ -100,7 +112,9 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     parts.extend(clothes)
     hair: list[Part] = []
     if recipe.hair.kind == "card":
-        card = proxy("hair", "hair", recipe.hair.name, _texture(root / "hair" / f"{recipe.hair.name}.webp", 512), True, 0.03)
+        card = proxy(
+            "hair", "hair", recipe.hair.name, _texture(root / "hair" / f"{recipe.hair.name}.webp", 512), True, 0.03
+        )
         hair = hair_parts(recipe, surface, data, card)
     else:
         hair = hair_parts(recipe, surface, data, None)
@@ -136,6 +150,8 @@ def _painted_skin(
         if hair.name == "receding":
             y, z = rest_cm[..., 1], rest_cm[..., 2]
             weight = weight * (1 - np.clip((y - 8) / 2, 0, 1) * np.clip((z + 7.5) / 2.5, 0, 1))
+        if hair.name == "mohawk":
+            weight = weight * np.clip((2.6 - np.abs(rest_cm[..., 0])) / 0.6, 0.25, 1)
         density = {"buzz": 0.72, "crop": 0.8}.get(hair.name, 0.85)
         # cards bring their own hairline; below theirs there is skin
         weight = weight if hair.kind != "card" else weight**4 * 0.8
@@ -150,4 +166,3 @@ def _painted_skin(
         if density > 0.3:
             labels = np.where(weight > 0.5, np.uint8(Label.BEARD), labels)
     return texture, labels
-

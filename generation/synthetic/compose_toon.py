@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def _character(data: Path, name: str) -> tuple[Part, ...]:
     scene = trimesh.load(data / "kaykit" / f"{name}.glb")
     parts = []
     for node in sorted(scene.graph.nodes_geometry):
-        piece = node.removeprefix(name.split("_")[0] + "_")
+        piece = node.removeprefix(name.split("_", maxsplit=1)[0] + "_")
         if piece.startswith("Leg"):
             continue
         transform, geometry = scene.graph[node]
@@ -50,10 +51,18 @@ def _character(data: Path, name: str) -> tuple[Part, ...]:
         points = (points - _EYES) * _SCALE + EYES_WORLD
         labels = _labels_of_texels(piece, texture)
         name_of = {Label.HAIR: "hair", Label.HEADGEAR: "headgear", Label.CLOTH: "clothes"}[labels[1]]
-        normals = vertex_normals(points, faces) if mesh.vertex_normals is None else np.asarray(mesh.vertex_normals) @ transform[:3, :3].T
+        normals = (
+            vertex_normals(points, faces)
+            if mesh.vertex_normals is None
+            else np.asarray(mesh.vertex_normals) @ transform[:3, :3].T
+        )
         normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        parts.append(Part(name_of, points, normals, faces, uv, faces, texture, False, 0.08, labels[0]))
-    return tuple(parts)
+        part = Part(name_of, points, normals, faces, uv, faces, texture, False, 0.08, labels[0])
+        centre = points[faces].mean(1)
+        bearded = (centre[:, 1] < -0.005) & (centre[:, 2] > 0.0) & (piece == "Head")
+        beard = np.where(labels[0] == Label.HAIR, np.uint8(Label.BEARD), labels[0])
+        parts += [part.with_faces(~bearded), replace(part.with_faces(bearded), labels=beard)]
+    return tuple(p for p in parts if len(p.faces))
 
 
 def _labels_of_texels(piece: str, texture: np.ndarray) -> tuple[UInt8[np.ndarray, "h w"], Label]:

@@ -63,7 +63,9 @@ def _card(card: Part, hair: HairRecipe) -> Part:
     low = stretched[:, 1] < 0.0
     factor = np.clip(hair.length, 0.7, 1.3)
     stretched[low, 1] *= factor
-    return replace(card, texture=texture, normals_world=normals, vertices_world=stretched, specular=0.03 + 0.2 * hair.wet)
+    return replace(
+        card, texture=texture, normals_world=normals, vertices_world=stretched, specular=0.03 + 0.2 * hair.wet
+    )
 
 
 def under_headgear(part: Part, surface: HeadSurface, fit: HeadgearFit | None) -> Part:
@@ -90,7 +92,9 @@ def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:
         return []
     rng = field_rng(recipe.seed, "beard_strands")
     weight = beard_weights(surface.rest_cm, surface.is_ear)[beard.name]
-    count = round((3600 if beard.name in ("full", "long") else 2200 if beard.name == "goatee" else 1500) * beard.density)
+    count = round(
+        (3600 if beard.name in ("full", "long") else 2200 if beard.name == "goatee" else 1500) * beard.density
+    )
     roots, normals, rest = draw_roots(surface, weight, count, rng)
     n = len(roots)
     if n < 8:
@@ -101,7 +105,9 @@ def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:
     high = np.clip((rest[:, 1] + 5.0) / 4.0, 0, 1)  # shorter towards the cheeks
     length = length * (1 - 0.6 * high)
     sideways = np.where(rest[:, 0] >= 0, 1.0, -1.0)[:, None] * np.array([[1.0, 0, 0]])
-    comb = np.array([[0, -1.0, 0.15]]) + np.where(on_lip[:, None], 1.1 * sideways * np.clip(np.abs(rest[:, :1]) / 2, 0.2, 1), 0)
+    comb = np.array([[0, -1.0, 0.15]]) + np.where(
+        on_lip[:, None], 1.1 * sideways * np.clip(np.abs(rest[:, :1]) / 2, 0.2, 1), 0
+    )
     direction = _unit(0.55 * normals + comb + rng.normal(0, 0.2, (n, 3)))
     points = np.empty((n, POINTS, 3))
     points[:, 0] = roots - 0.1 * CM * normals

@@ -68,7 +68,9 @@ class HeadgearFit:
     """How much hair is pressed to the head there: 1 at the rim, 0 far from it."""
 
 
-def outer_radius(surface: HeadSurface, directions: Float[np.ndarray, "*g 3"], largest: float) -> Float[np.ndarray, "*g"]:
+def outer_radius(
+    surface: HeadSurface, directions: Float[np.ndarray, "*g 3"], largest: float
+) -> Float[np.ndarray, "*g"]:
     """Distance from `CENTRE` to the last point of skin or cloth along each direction, world units."""
     radii = np.arange(0.04, largest, 0.004)
     flat = directions.reshape(-1, 3)
@@ -87,7 +89,9 @@ def _rim(hat: Hat, azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g"]:
     return np.radians(hat.front * front + hat.back * back + hat.side * (1 - front - back))
 
 
-def wear_headgear(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator) -> tuple[list[Part], HeadgearFit]:
+def wear_headgear(
+    name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator
+) -> tuple[list[Part], HeadgearFit]:
     """The parts of a headgear, and which points it hides."""
     if name in ("headscarf", "hood", "bonnet"):
         return _hooded(name, rgb, surface, rng)
@@ -116,7 +120,15 @@ def wear_headgear(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Gene
     edge = points[-1]
     match name:
         case "cap" | "cap_backwards" | "flat_cap":
-            parts.append(_visor(edge, azimuth, texture, np.pi if name == "cap_backwards" else 0.0, 4.5 if name == "flat_cap" else 7.0))
+            parts.append(
+                _visor(
+                    edge,
+                    azimuth,
+                    texture,
+                    np.pi if name == "cap_backwards" else 0.0,
+                    4.5 if name == "flat_cap" else 7.0,
+                )
+            )
         case "bucket_hat":
             parts.append(_brim(edge, texture, 5.0, -0.75))
         case "wizard_hat":
@@ -153,7 +165,9 @@ def wear_headgear(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Gene
     return parts, HeadgearFit(covered, pressure)
 
 
-def _visor(edge: Float[np.ndarray, "c 3"], azimuth: Float[np.ndarray, " c"], texture: np.ndarray, turn: float, reach_cm: float) -> Part:
+def _visor(
+    edge: Float[np.ndarray, "c 3"], azimuth: Float[np.ndarray, " c"], texture: np.ndarray, turn: float, reach_cm: float
+) -> Part:
     across = np.linspace(-1, 1, 25)
     angle = (turn + across * np.radians(62)) % (2 * np.pi)
     base = np.stack([np.interp(angle, azimuth, edge[:, k], period=2 * np.pi) for k in range(3)], axis=1)
@@ -181,7 +195,13 @@ def _cone(edge: Float[np.ndarray, "c 3"], texture: np.ndarray, rng: np.random.Ge
     centre = edge.mean(0)
     tip = np.array([rng.uniform(-5, 5), rng.uniform(18, 26), rng.uniform(-8, 0)]) * CM
     ring = (edge - centre)[None] * (1 - t) ** 1.1 * 1.02
-    return sheet("headgear", centre + ring + t * np.array([0, 1, 0]) * tip + t**2 * tip * [1, 0, 1], texture, closed=True, repeat=(3, 8))
+    return sheet(
+        "headgear",
+        centre + ring + t * np.array([0, 1, 0]) * tip + t**2 * tip * [1, 0, 1],
+        texture,
+        closed=True,
+        repeat=(3, 8),
+    )
 
 
 def _zigzag(points: Float[np.ndarray, "m c 3"], rng: np.random.Generator) -> Part:

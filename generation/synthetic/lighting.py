@@ -103,7 +103,9 @@ def lighting_from_hdri(
     import cv2
 
     small = cv2.resize(panorama, (64, 32), interpolation=cv2.INTER_AREA)
-    rows, columns = np.meshgrid((np.arange(32) + 0.5) / 32 * np.pi, (np.arange(64) + 0.5) / 64 * 2 * np.pi, indexing="ij")
+    rows, columns = np.meshgrid(
+        (np.arange(32) + 0.5) / 32 * np.pi, (np.arange(64) + 0.5) / 64 * 2 * np.pi, indexing="ij"
+    )
     azimuth = columns + azimuth_rad
     direction = np.stack([np.sin(rows) * np.sin(azimuth), np.cos(rows), np.sin(rows) * np.cos(azimuth)], axis=-1)
     solid = np.sin(rows) * (np.pi / 32) * (2 * np.pi / 64)

@@ -275,7 +275,12 @@ def _wear(seed: int, assets: AssetIndex, split: Split, male: float) -> WearRecip
     garment = choose(seed, "garment", garments, suited)
     dyed = cloth_rgb(field_rng(seed, "garment_rgb"), dark=0.5)
     neckwear = choose(seed, "neckwear", NECKWEAR, {"ruff": 0.15}) if numbers[0] < 0.36 else ""
-    headgear = choose(seed, "headgear", assets.of("headgear", split), {"wizard_hat": 0.3, "crown": 0.4})
+    headgear = choose(
+        seed,
+        "headgear",
+        assets.of("headgear", split),
+        {"wizard_hat": 0.3, "crown": 0.4, "hood": 0.7, "headscarf": 0.8, "bonnet": 0.4},
+    )
     glasses = choose(seed, "glasses", assets.of("glasses", split)) if numbers[2] < 0.24 else ""
     metal = [(0.05, 0.05, 0.06), (0.35, 0.2, 0.1), (0.65, 0.55, 0.3), (0.55, 0.56, 0.58), (0.5, 0.08, 0.1)]
     return WearRecipe(

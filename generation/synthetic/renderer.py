@@ -54,13 +54,13 @@ class HeadViews:
         """Straight sRGB in [0, 1]."""
         return srgb_from_linear(self.rgb_linear)
 
-    def over(self, background_unit: Float[np.ndarray, "..."] | float = 1.0) -> Float32[np.ndarray, "n h w 3"]:
+    def over(self, background_unit: Float[np.ndarray, ...] | float = 1.0) -> Float32[np.ndarray, "n h w 3"]:
         """sRGB pictures in front of a background (sRGB, broadcast to n h w 3), mixed in sRGB as mattes are."""
         alpha = self.alpha_unit[..., None]
         return (self.rgb_unit * alpha + np.asarray(background_unit, np.float32) * (1 - alpha)).astype(np.float32)
 
 
-def srgb_from_linear(linear: Float[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+def srgb_from_linear(linear: Float[np.ndarray, ...]) -> Float32[np.ndarray, ...]:
     """sRGB in [0, 1] of linear light, highlights rolled off softly above 0.8.
 
     Source: IEC 61966-2-1 (transfer function).
@@ -70,7 +70,7 @@ def srgb_from_linear(linear: Float[np.ndarray, "..."]) -> Float32[np.ndarray, ".
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-6) ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
-def linear_from_srgb(srgb: Float[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
+def linear_from_srgb(srgb: Float[np.ndarray, ...]) -> Float32[np.ndarray, ...]:
     """Linear light of sRGB in [0, 1], from a table of 1024 steps."""
     grid = np.arange(1024, dtype=np.float32) / 1023
     table = np.where(grid <= 0.04045, grid / 12.92, ((grid + 0.055) / 1.055) ** 2.4).astype(np.float32)

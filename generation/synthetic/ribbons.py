@@ -21,7 +21,9 @@ _WIDE, _TALL = 24, 96
 
 
 @functools.lru_cache(maxsize=4)
-def lock_opacity(density: float = 1.0, taper: float = 0.6) -> tuple[Float32[np.ndarray, "v t w"], Float32[np.ndarray, "v t w"]]:
+def lock_opacity(
+    density: float = 1.0, taper: float = 0.6
+) -> tuple[Float32[np.ndarray, "v t w"], Float32[np.ndarray, "v t w"]]:
     """Opacity and brightness of `VARIANTS` locks, root at the top.
 
     Args:
@@ -37,7 +39,11 @@ def lock_opacity(density: float = 1.0, taper: float = 0.6) -> tuple[Float32[np.n
         total, weight = np.zeros((_TALL, _WIDE)), np.full((_TALL, _WIDE), 1e-3)
         clear = np.ones((_TALL, _WIDE))
         for _ in range(round(15 * density)):
-            centre = rng.beta(1.6, 1.6) + rng.normal(0, 0.06) * t + 0.03 * np.sin(2 * np.pi * (t * rng.uniform(0.5, 1.5) + rng.random()))
+            centre = (
+                rng.beta(1.6, 1.6)
+                + rng.normal(0, 0.06) * t
+                + 0.03 * np.sin(2 * np.pi * (t * rng.uniform(0.5, 1.5) + rng.random()))
+            )
             end = 1 - taper * rng.random() ** 1.6
             width = rng.uniform(0.03, 0.07) * np.clip((end - t) / 0.35, 0.15, 1)
             line = np.exp(-(((x[None] - centre) / width) ** 2)) * (t < end)
@@ -51,7 +57,9 @@ def lock_opacity(density: float = 1.0, taper: float = 0.6) -> tuple[Float32[np.n
     return opacity.astype(np.float32), brightness.astype(np.float32)
 
 
-def hair_texture(hair: HairRecipe, rng: np.random.Generator, *, density: float = 1.0, taper: float = 0.6) -> Float32[np.ndarray, "h w 4"]:
+def hair_texture(
+    hair: HairRecipe, rng: np.random.Generator, *, density: float = 1.0, taper: float = 0.6
+) -> Float32[np.ndarray, "h w 4"]:
     """Locks side by side in the hair's colours: root darker, tips as told, some of them grey."""
     opacity, brightness = lock_opacity(density, taper)
     t = ((np.arange(_TALL) + 0.5) / _TALL)[:, None, None]
@@ -59,7 +67,7 @@ def hair_texture(hair: HairRecipe, rng: np.random.Generator, *, density: float =
     lock = []
     for variant in range(VARIANTS):
         base = root * (0.82 + 0.18 * np.clip(t * 4, 0, 1)) * (1 - t**1.5) + tip * t**1.5
-        base = base * np.exp(rng.normal(0, 0.11))
+        base = base * np.exp(rng.normal(0, 0.075))
         if 0.05 < hair.grey < 0.8 and rng.random() < hair.grey:
             base = 0.35 * base + 0.65 * rng.uniform(0.5, 0.75) * np.array([1, 0.99, 0.97])
         colour = base * brightness[variant][..., None] * (1 - 0.5 * hair.wet)
@@ -94,7 +102,11 @@ def ribbons(
     twist = rng.uniform(-0.9, 0.9, n)[:, None, None]
     across = np.cos(twist) * sideways + np.sin(twist) * facing
     t = np.linspace(0, 1, p)[None, :, None]
-    half = 0.5 * strands.widths[:, None, None] * np.where(t < 0.15, 0.6 + 2.7 * t, 1 - (1 - taper) * np.clip(t - 0.5, 0, 1) * 2)
+    half = (
+        0.5
+        * strands.widths[:, None, None]
+        * np.where(t < 0.15, 0.6 + 2.7 * t, 1 - (1 - taper) * np.clip(t - 0.5, 0, 1) * 2)
+    )
     left, right = points - half * across, points + half * across
     vertices = np.stack([left, right], axis=2).reshape(-1, 3)  # strand, point, side
     # light comes as on the hair's whole mass, with the strand's own roundness towards its two edges

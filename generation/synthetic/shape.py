@@ -88,9 +88,7 @@ def base_body(data: Path) -> BaseBody:
     vertices = base["verts"].astype(np.float64)
     faces = base["faces"].astype(np.int64)
     is_body = base["face_group"] == groups.index("body")
-    eyes = tuple(
-        np.unique(faces[base["face_group"] == groups.index(f"helper-{side}-eye")]) for side in ("r", "l")
-    )
+    eyes = tuple(np.unique(faces[base["face_group"] == groups.index(f"helper-{side}-eye")]) for side in ("r", "l"))
     middle = np.mean([(vertices[e].min(0) + vertices[e].max(0)) / 2 for e in eyes], axis=0)
     scale, shift = world_from_asset(vertices[np.unique(faces[is_body])], middle, UNITS_PER_METRE)
     rest_world = vertices * scale + shift
@@ -105,7 +103,9 @@ def base_body(data: Path) -> BaseBody:
     outermost = capsule.outermost_radius(rest_world, faces[is_skin])
     face_row, face_column, face_radius = capsule.cell_coordinates(rest_world[faces].mean(1))
     at = np.clip(face_row.round().astype(int), 0, capsule.ROWS - 1), face_column.round().astype(int) % capsule.COLUMNS
-    deep = (face_radius < np.nan_to_num(outermost[at], nan=0.0) - 0.05) & (centre[:, 1] > -7) & (np.abs(centre[:, 0]) < 4)
+    deep = (
+        (face_radius < np.nan_to_num(outermost[at], nan=0.0) - 0.05) & (centre[:, 1] > -7) & (np.abs(centre[:, 0]) < 4)
+    )
     model = load_head_model()
     near = cKDTree(model.neutral)
     distance, index = near.query(rest_world, k=6)

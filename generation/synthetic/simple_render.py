@@ -16,6 +16,7 @@ from ..cameras import Cameras
 from ..mesh_raster import BAND_ROWS, bin_by_band, box_downsample, project_to_screen, sample_texture
 from .parts import SyntheticHead
 
+
 @dataclass(frozen=True)
 class Lights:
     """Distant lights that stay with the head, and light from all sides."""

@@ -31,7 +31,7 @@ def hair_roots(weight: Float[np.ndarray, "h w"], density: float, rng: np.random.
     """Opacity of closely cropped hair: fine grain where `weight` allows it, fading over its border."""
     grain = ndimage.gaussian_filter(rng.random(weight.shape), 0.7)
     grain = (grain - 0.5) / max(float(grain.std()), 1e-6)
-    return np.clip(weight * (density + 0.16 * grain * (weight > 0.02)), 0, 0.96)
+    return np.clip(weight * density * (1 + 0.22 * grain), 0, 0.96)
 
 
 def skin_labels(rest_cm: Float[np.ndarray, "s s 3"], known: np.ndarray) -> UInt8[np.ndarray, "s s"]:

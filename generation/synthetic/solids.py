@@ -121,7 +121,10 @@ def ball(
 
 def merged(name: str, parts: list[Part]) -> Part:
     """Parts that share a texture as one."""
-    vertex, texel = np.cumsum([0, *(len(p.vertices_world) for p in parts)]), np.cumsum([0, *(len(p.uv_unit) for p in parts)])
+    vertex, texel = (
+        np.cumsum([0, *(len(p.vertices_world) for p in parts)]),
+        np.cumsum([0, *(len(p.uv_unit) for p in parts)]),
+    )
     return Part(
         name,
         np.concatenate([p.vertices_world for p in parts]),

@@ -50,7 +50,7 @@ class Cut:
     tail: float = 0.0
     """Length of the tail; 0 with a tie makes a bun."""
     bare: str = ""
-    """What carries no hair: `crown` (receding), `sides` (shaved)."""
+    """What carries no hair: `crown` (receding), `mohawk` (all but the middle)."""
     count: int = 4200
     """Strands."""
     width: float = 0.55
@@ -64,7 +64,7 @@ CUTS: Mapping[str, Cut] = {
     "quiff": Cut((6.5, 1.2, 1.5), lift=0.9, volume=2.6, comb="up", gravity=0.05),
     "slicked_back": Cut((11.0, 6.0, 6.0), lift=0.15, volume=0.6, comb="back", gravity=0.1, clump=0.7),
     "receding": Cut((2.5, 2.0, 2.2), lift=0.5, volume=0.6, comb="forward", gravity=0.2, bare="crown"),
-    "undercut": Cut((9.0, 0.5, 0.5), lift=0.6, volume=1.8, comb="back", gravity=0.1, bare="sides"),
+    "undercut": Cut((9.0, 0.5, 0.5), lift=0.6, volume=1.8, comb="back", gravity=0.1),
     "pixie": Cut((7.0, 3.5, 4.0), lift=0.45, volume=1.3, comb="side", gravity=0.3),
     "bowl": Cut((16.0, 9.0, 9.0), end_y=1.5, lift=0.3, volume=1.6, comb="down", gravity=0.6),
     "bob": Cut((28.0, 20.0, 18.0), end_y=-7.5, lift=0.3, volume=1.8, comb="side", gravity=0.6),
@@ -73,12 +73,18 @@ CUTS: Mapping[str, Cut] = {
     "mullet": Cut((7.0, 3.0, 22.0), lift=0.5, volume=1.4, comb="down", gravity=0.4, curl=(0.3, 1.5)),
     "long_straight": Cut((44.0, 38.0, 36.0), end_y=-24.0, lift=0.25, volume=1.4, comb="side", gravity=0.65),
     "long_wavy": Cut((44.0, 38.0, 36.0), end_y=-22.0, lift=0.35, volume=2.2, comb="side", gravity=0.6, curl=(1.0, 1.3)),
-    "long_curly": Cut((36.0, 32.0, 30.0), end_y=-17.0, lift=0.6, volume=3.0, comb="side", gravity=0.45,
-                      curl=(1.2, 3.2), clump=0.75, count=4800),
+    "long_curly": Cut((36.0, 32.0, 30.0), end_y=-17.0, lift=0.5, volume=1.8, comb="side", gravity=0.55,
+                      curl=(0.8, 3.2), clump=0.75, count=4800),
     "curly": Cut((11.0, 8.0, 8.0), lift=0.85, volume=2.6, comb="radial", gravity=0.2, curl=(0.9, 5.0), clump=0.7,
                  count=5200, width=0.5),
     "afro": Cut((8.0, 7.0, 6.5), lift=1.0, volume=6.0, comb="radial", gravity=0.0, curl=(0.35, 9.0), clump=0.2,
                 count=6500, width=0.5),
+    "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65),
+    "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8)),
+    "spiky": Cut((4.5, 2.0, 2.5), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
+    "mohawk": Cut((9.0, 0.5, 0.5), lift=1.0, volume=4.0, comb="up", gravity=0.0, clump=0.6, bare="mohawk"),
+    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.15, volume=0.9, comb="back", gravity=0.4),
+    "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0), count=4600),
     "ponytail": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 7.5, -9.5),
                     tail=30.0, count=4600),
     "bun": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 10.5, -8.0), count=4600),
@@ -113,6 +119,8 @@ def grow_cut(
     if cut.bare == "crown":
         bald = ramp(y, 8.0, 10.0) * ramp(z, -7.5, -5.0)
         weight = weight * (1 - bald)
+    if cut.bare == "mohawk":
+        weight = weight * ramp(-np.abs(x), -2.6, -2.0)
     roots, normals, rest = draw_roots(surface, weight, cut.count, rng)
     n = len(roots)
     top = ramp(rest[:, 1], 6.5, 9.5)
@@ -222,7 +230,9 @@ def _comb(
             field = _unit(np.array([cut.tie]) - cm)
         case _:
             raise AssertionError(f"unknown comb {cut.comb!r}")
-    field = np.where(fringed[:, None], np.array([[0, -0.25, 1.0]]) + 0.2 * sideways + np.where(cm[:, 2:] > 7, down, 0), field)
+    field = np.where(
+        fringed[:, None], np.array([[0, -0.25, 1.0]]) + 0.2 * sideways + np.where(cm[:, 2:] > 7, down, 0), field
+    )
     if cut.comb not in ("up", "radial"):
         field = field - outward * (field * outward).sum(1, keepdims=True)
     return _unit(field)
@@ -246,7 +256,8 @@ def _resampled(points: Float[np.ndarray, "s p 3"]) -> Float[np.ndarray, "s p 3"]
     low, high = np.take_along_axis(arc, index, 1), np.take_along_axis(arc, index + 1, 1)
     t = np.clip((wanted - low) / np.maximum(high - low, 1e-9), 0, 1)[..., None]
     return (
-        np.take_along_axis(points, index[..., None], 1) * (1 - t) + np.take_along_axis(points, index[..., None] + 1, 1) * t
+        np.take_along_axis(points, index[..., None], 1) * (1 - t)
+        + np.take_along_axis(points, index[..., None] + 1, 1) * t
     )
 
 
@@ -256,9 +267,7 @@ def _curled(
     """Strands joined to locks and wound to curls; both are nothing at the root."""
     n, p, _ = points.shape
     guides = rng.choice(n, size=max(8, n // 22), replace=False)
-    nearest = np.argmin(
-        ((points[:, None, p // 2] - points[None, guides, p // 2]) ** 2).sum(2), axis=1
-    )
+    nearest = np.argmin(((points[:, None, p // 2] - points[None, guides, p // 2]) ** 2).sum(2), axis=1)
     t = np.linspace(0, 1, p)
     clump = np.clip(cut.clump + 0.35 * hair.wet - 0.2 * hair.messy, 0, 0.9)
     pull = (clump * ramp(t, 0.25, 1.0))[None, :, None] * rng.uniform(0.4, 1.0, n)[:, None, None]
@@ -274,7 +283,9 @@ def _curled(
     tangent = _unit(np.gradient(points, axis=1))
     first = _unit(np.cross(tangent, np.array([0.3, 0.2, 1.0])))
     second = np.cross(tangent, first)
-    size = radius * CM * rng.uniform(0.6, 1.2, n)[:, None] * ramp(t, 0.03, 0.4)[None] * np.minimum(1, length / 6)[:, None]
+    size = (
+        radius * CM * rng.uniform(0.6, 1.2, n)[:, None] * ramp(t, 0.03, 0.4)[None] * np.minimum(1, length / 6)[:, None]
+    )
     return points + size[..., None] * (np.cos(angle)[..., None] * first + np.sin(angle)[..., None] * second)
 
 
@@ -315,9 +326,6 @@ def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Gener
 
 def _joined(a: Strands, b: Strands) -> Strands:
     return Strands(np.concatenate([a.points, b.points]), np.concatenate([a.widths, b.widths]))
-
-
-
 
 
 @functools.lru_cache(maxsize=8)

@@ -86,7 +86,9 @@ def draw_views(
         radius = max(1, round(look.brush * cameras.width))
         rgb = np.stack([_kuwahara(picture, alpha, radius) for picture, alpha in zip(rgb, views.alpha_unit)])
     if look.outline:
-        lines = np.stack([_outlines(d, n, l, cameras.width) for d, n, l in zip(views.depth, views.normals_world, views.labels)])
+        lines = np.stack(
+            [_outlines(d, n, l, cameras.width) for d, n, l in zip(views.depth, views.normals_world, views.labels)]
+        )
         rgb = rgb * (1 - look.outline * lines[..., None]) + 0.01 * lines[..., None]
     return replace(views, rgb_linear=rgb.astype(np.float32))
 
@@ -177,13 +179,13 @@ def _kuwahara(
     """
     weight = alpha + 1e-3
     grey = rgb.mean(-1)
-    size = radius + 1
+    size = 2 * radius + 1
     best, result = np.full(grey.shape, np.inf, np.float32), rgb.copy()
     total = cv2.blur(weight, (size, size))
     first = cv2.blur(grey * weight, (size, size)) / total
     variance = cv2.blur(grey * grey * weight, (size, size)) / total - first**2
     mean = cv2.blur(rgb * weight[..., None], (size, size)) / total[..., None]
-    half = size // 2 + 1
+    half = radius
     for dy in (-half, half):
         for dx in (-half, half):
             moved = np.roll(variance, (dy, dx), (0, 1))

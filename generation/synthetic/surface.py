@@ -66,7 +66,10 @@ def distance_field(
     used = np.unique(faces)
     points, outward = vertices[used], normals[used]
     large = faces[np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1) > _STEP]
-    points, outward = np.concatenate([points, vertices[large].mean(1)]), np.concatenate([outward, normals[large].mean(1)])
+    points, outward = (
+        np.concatenate([points, vertices[large].mean(1)]),
+        np.concatenate([outward, normals[large].mean(1)]),
+    )
     tree = cKDTree(points)
 
     def signed_distance(grid: Float[np.ndarray, "n 3"], slack: float) -> Float[np.ndarray, " n"]:
@@ -196,7 +199,7 @@ def beard_weights(rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " 
     x, y, z = rest_cm.T
     side = np.abs(x)
     below_cheek = ramp(-(y - 0.35 * (side - 3.0).clip(0)), 2.2, 3.6)  # the upper border rises towards the ears
-    above_throat = ramp(y, -11.5, -9.8)
+    above_throat = ramp(y, -11.0, -9.2)
     front_of_ear = ramp(z, -1.2, 0.6)
     lips = ramp(1.0 - ((x / 2.9) ** 2 + ((y + 3.3) / 1.15) ** 2), -0.05, 0.1) * (z > 6)
     jaw = below_cheek * above_throat * front_of_ear * (1 - lips)

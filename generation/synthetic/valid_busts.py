@@ -64,7 +64,10 @@ def compose_valid(data: Path, name: str, *, largest_side: int | None = None) -> 
     ]
     eyes_middle = np.mean(middles, axis=0).astype(np.float64)
     scale, shift = world_from_asset(mesh["v0"].astype(np.float64), eyes_middle, UNITS_PER_METRE)
-    textures = {texture: read_texture(data / "valid" / f"{name}_{texture}.webp", largest_side=largest_side) for _, texture in labels}
+    textures = {
+        texture: read_texture(data / "valid" / f"{name}_{texture}.webp", largest_side=largest_side)
+        for _, texture in labels
+    }
     parts = []
     for k, (part, texture) in enumerate(labels):
         faces = mesh[f"f{k}"].astype(np.int64)
