@@ -25,6 +25,7 @@ from .commands import (
     FitCommand,
     ImportReleaseCommand,
     RunCommand,
+    TrainCommand,
     ViewCommand,
     ViewsCommand,
 )
@@ -39,6 +40,7 @@ _Subcommand = (
     | Annotated[ConvertCommand, tyro.conf.subcommand("convert")]
     | Annotated[ImportReleaseCommand, tyro.conf.subcommand("import-release")]
     | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
+    | Annotated[TrainCommand, tyro.conf.subcommand("train")]
     | Annotated[ExampleCommand, tyro.conf.subcommand("example")]
     | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
 )
@@ -125,6 +127,12 @@ def _dispatch(command: Command) -> int:
             with progress_bars() as display:
                 report = bench(command, track=display.track)
             print(report)
+        case TrainCommand():
+            from .train import train
+
+            with progress_bars() as display:
+                files = train(command, track=display.track, notify=display.notify)
+            _name_files(files)
         case _:
             assert_never(command)
     return 0

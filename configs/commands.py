@@ -261,6 +261,30 @@ class BenchCommand:
 
 
 @dataclass(frozen=True)
+class TrainCommand:
+    """Train a learned part of the prior on composed heads; called again, it goes on where it stopped."""
+
+    what: tyro.conf.Positional[Literal["labels"]]
+    """labels: the segmenter that tells skin, hair, cloth and hats apart."""
+    data: Path
+    """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
+    output: Path
+    """Folder for the rendered heads, the checkpoints and the weights."""
+    heads: int = 1000
+    """Heads to train on."""
+    validation_heads: int = 40
+    """Heads to measure the result on, of people and things that training does not see."""
+    effort: float = 1.0
+    """Factor on the number of steps."""
+    minutes: float | None = None
+    """Time for each stage of the training; without it, all steps are taken."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Device = "auto"
+    """Where to train; auto takes the GPU if there is one."""
+
+
+@dataclass(frozen=True)
 class ExampleCommand:
     """Write a real public-domain portrait to try things on; nothing is downloaded."""
 
@@ -285,6 +309,7 @@ Command = (
     | ConvertCommand
     | ImportReleaseCommand
     | BenchCommand
+    | TrainCommand
     | ExampleCommand
     | DoctorCommand
 )

@@ -1,5 +1,8 @@
 """Tell skin, hair and cloth apart in a portrait, with the fitted head as the guide.
 
+A trained network (`learned.segmenter`) says what each pixel is; a spatial prior from the projected head weighs a little
+where it hesitates. Without the network's weights, or with `method="rules"`, colours decide:
+
 Each class has a spatial prior from the projected head (the scalp is probably hair, the face and the neck are skin,
 what lies below and beside the neck is probably cloth) and a colour model, a mixture of Gaussians in CIELAB. A few
 rounds of expectation-maximisation fit the colour models; an edge-aware filter then smooths the posteriors. "Hair"
@@ -9,6 +12,7 @@ means everything worn above the shoulders: hats, turbans and scarves over the he
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, assert_never
 
 import cv2
 import numpy as np
@@ -22,6 +26,8 @@ from ..head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ..mesh_raster import interpolate, rasterize_mesh
 from ..portrait import Portrait
 from . import capsule
+from .learned import segmenter as learned
+from .learned.segmenter import LoadedSegmenter, load_segmenter, segment
 
 SKIN, HAIR, CLOTH = 0, 1, 2
 
@@ -35,6 +41,10 @@ _LAB_SCALE = np.array([16.0, 8.0, 9.0], np.float32)
 class LabelConfig:
     """How the classes are told apart."""
 
+    method: Literal["learned", "rules"] = "learned"
+    """`learned` asks the trained segmenter; `rules` needs no weights, and stands in where they are missing."""
+    prior_weight: float = 0.25
+    """Exponent of the fitted head's spatial prior beside the network's probabilities."""
     rounds: int = 4
     """Rounds of expectation-maximisation."""
     components: int = 4
@@ -219,15 +229,94 @@ def label_portrait(
 ) -> PortraitLabels:
     """Skin, hair and cloth of a portrait.
 
+    Beards, glasses and jewellery count as skin, on which they are painted; hats and scarves over the head as hair.
+
     Args:
         portrait: the aligned portrait with its fitted head and matte.
         model: the head model of that fit.
         config: weights.
-        seed: seed of the colour samples.
+        seed: seed of the colour samples of the rules.
+    """
+    config = config or LabelConfig()
+    match config.method:
+        case "learned":
+            segmenter = load_segmenter()
+            if segmenter is not None:
+                return _labels_by_network(portrait, model, segmenter, config)
+            return _labels_by_rules(portrait, model, config, seed)
+        case "rules":
+            return _labels_by_rules(portrait, model, config, seed)
+        case _:
+            assert_never(config.method)
+
+
+def _labels_by_network(
+    portrait: Portrait, model: HeadModel, segmenter: LoadedSegmenter, config: LabelConfig
+) -> PortraitLabels:
+    """What the network sees, weighed by the fitted head, smoothed along edges."""
+    classes = segment(portrait.rgb, portrait.inside, segmenter)
+    prior, chin_row, neck_row = _spatial_prior(portrait, model)
+    foreground = portrait.alpha_unit > 0.5
+    worn_on_skin = (learned.SKIN, learned.BEARD, learned.ACCESSORY)
+    on_the_scalp = (learned.HAIR, learned.HEADGEAR)
+    seen = np.stack(
+        [classes[..., worn_on_skin].sum(-1), classes[..., on_the_scalp].sum(-1), classes[..., learned.CLOTH]], axis=-1
+    )
+    probability = (seen + 1e-3) * prior**config.prior_weight
+    probability = _smoothed(probability / probability.sum(-1, keepdims=True), portrait, foreground)
+    return _connected_by_network(probability, foreground, _face_core(portrait, model), prior, chin_row, config)
+
+
+def _smoothed(
+    probability: Float[np.ndarray, "s s 3"], portrait: Portrait, foreground: Bool[np.ndarray, "s s"]
+) -> Float[np.ndarray, "s s 3"]:
+    """Probabilities that follow the picture's edges; zero away from the foreground.
+
+    Source: He, Sun, Tang, "Guided Image Filtering", PAMI 2010.
+    """
+    size = len(foreground)
+    guide = np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32)
+    mask = foreground.astype(np.float32)
+    share = cv2.ximgproc.guidedFilter(guide, mask, size // 64, 1e-3)
+    inside = np.ascontiguousarray(probability * mask[..., None], dtype=np.float32)
+    smooth = cv2.ximgproc.guidedFilter(guide, inside, size // 64, 1e-3) / np.maximum(share, 0.05)[..., None]
+    smooth = np.clip(smooth, 0.0, 1.0)
+    return smooth / np.maximum(smooth.sum(-1, keepdims=True), 1e-6)
+
+
+def _connected_by_network(
+    probability: Float[np.ndarray, "s s 3"],
+    foreground: Bool[np.ndarray, "s s"],
+    core: Bool[np.ndarray, "s s"],
+    prior: Float[np.ndarray, "s s 3"],
+    chin_row: float,
+    config: LabelConfig,
+) -> PortraitLabels:
+    """Hard classes: specks go to what surrounds them, hair reaches above the chin, cloth below it."""
+    size = len(core)
+    rows = np.arange(size)[:, None]
+    label = cv2.medianBlur(probability.argmax(-1).astype(np.uint8), 2 * (size // 170) + 1)
+    for k, home in ((HAIR, rows < chin_row), (CLOTH, rows > chin_row), (SKIN, core)):
+        pieces, count = ndimage.label(foreground & (label == k))
+        at_home = np.bincount(pieces[np.broadcast_to(home, pieces.shape)], minlength=count + 1) > 0
+        large = np.bincount(pieces.ravel(), minlength=count + 1) > (size // 24) ** 2
+        stray = (pieces > 0) & ~(at_home & large)[pieces]
+        if k == SKIN:
+            stray &= ~large[pieces]  # ears behind hair, a hand, bare shoulders
+        others = probability.copy()
+        others[..., k] = -1
+        label = np.where(stray, others.argmax(-1), label)
+    skin, hair, cloth = (foreground & (label == k) for k in (SKIN, HAIR, CLOTH))
+    scalp = foreground & (prior[..., HAIR] > 0.8) & (rows < chin_row)
+    bald = bool((hair & (rows < chin_row)).sum() < config.bald_fraction * max(1, scalp.sum()))
+    return PortraitLabels(probability, skin, hair, cloth, bald)
+
+
+def _labels_by_rules(portrait: Portrait, model: HeadModel, config: LabelConfig, seed: int) -> PortraitLabels:
+    """A spatial prior and mixtures of colours.
 
     Source: mixture fitting as in Dempster, Laird, Rubin 1977; smoothing by the guided filter (He, Sun, Tang 2010).
     """
-    config = config or LabelConfig()
     rng = np.random.default_rng(seed)
     size = portrait.rgb.shape[0]
     prior, chin_row, neck_row = _spatial_prior(portrait, model)
@@ -273,11 +362,7 @@ def label_portrait(
     probability = np.zeros((size, size, 3), np.float32)
     probability[foreground] = posterior
     probability[core] = [1.0, 0.0, 0.0]
-    guide = np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32)
-    mask = cv2.ximgproc.guidedFilter(guide, foreground.astype(np.float32), size // 64, 1e-3)
-    probability = cv2.ximgproc.guidedFilter(guide, probability, size // 64, 1e-3) / np.maximum(mask, 0.05)[..., None]
-    probability = np.clip(probability, 0.0, 1.0)
-    probability /= np.maximum(probability.sum(-1, keepdims=True), 1e-6)
+    probability = _smoothed(probability, portrait, foreground)
     return _connected(probability, foreground, core, bald, chin_row, neck_row)
 
 

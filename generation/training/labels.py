@@ -173,3 +173,60 @@ def segmentation_loss(
     sizes = (probability**2).sum((0, 2, 3)) + truth.sum((0, 2, 3))
     dice = (2 * shared + 50) / (sizes + 50)
     return entropy + dice_weight * (1 - dice).mean()
+
+
+PHOTOGRAPHS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0)
+"""Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Pixels per class, to be added up over pictures."""
+
+    shared: Int[np.ndarray, " c"]
+    """Pixels that have a class in prediction and truth."""
+    either: Int[np.ndarray, " c"]
+    """Pixels that have it in one of them at least."""
+
+    def __add__(self, other: ClassCounts) -> ClassCounts:
+        return ClassCounts(self.shared + other.shared, self.either + other.either)
+
+    @property
+    def iou(self) -> Float[np.ndarray, " c"]:
+        """Intersection over union; not a number where a class never came up."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.shared / self.either
+
+
+def count_classes(
+    predicted: UInt8[np.ndarray, "*s"], truth: UInt8[np.ndarray, "*s"], classes: int = len(CLASS_NAMES)
+) -> ClassCounts:
+    """Counts of predicted and true classes; where the truth is `IGNORED` nothing counts."""
+    known = truth != IGNORED
+    predicted, truth = predicted[known], truth[known]
+    each = np.arange(classes)[:, None]
+    has, should = predicted[None] == each, truth[None] == each
+    return ClassCounts((has & should).sum(1), (has | should).sum(1))
+
+
+def evaluate_segmenter(
+    segmenter: learned.LoadedSegmenter, shots: Shots, backgrounds: Backgrounds, look: PortraitLook, *,
+    size_px: int = 512, seed: int = 0, track: Track = silent,
+) -> ClassCounts:  # fmt: skip
+    """Predictions against truth, one portrait per shot, counted at the portrait's size.
+
+    Args:
+        segmenter: the network.
+        shots: of heads that it has not seen.
+        backgrounds: of the same split.
+        look: how the portraits look.
+        size_px: side of the portraits.
+        seed: seed of the looks.
+        track: progress display.
+    """
+    total = ClassCounts(np.zeros(len(CLASS_NAMES), np.int64), np.zeros(len(CLASS_NAMES), np.int64))
+    for index in track(range(len(shots)), total=len(shots), description="Measuring"):
+        sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((seed, index)), size_px, look)
+        found = learned.segment(sample.rgb, sample.inside, segmenter).argmax(-1).astype(np.uint8)
+        total += count_classes(found, np.where(sample.inside, classes_of(sample.labels), np.uint8(IGNORED)))
+    return total

@@ -1,0 +1,63 @@
+"""`dp360 train`: the learned parts of the prior, from rendering the training set to weights with their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from typing_extensions import assert_never
+
+from dp360.generation import InputError
+from dp360.generation.progress import Track
+
+from .commands import TrainCommand
+from .device import choose_device
+
+
+def train(command: TrainCommand, *, track: Track, notify: Callable[[str], None]) -> list[Path]:
+    """Train what the command names; the files that were written.
+
+    Raises:
+        InputError: the head assets are not there, or checkpoints cannot be used.
+    """
+    if not command.data.is_dir():
+        raise InputError(f"No head assets at {command.data}: --data expects a folder with makehuman, valid, hdri ...")
+    match command.what:
+        case "labels":
+            return [_train_labels(command, track, notify)]
+        case _:
+            assert_never(command.what)
+
+
+def _train_labels(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+    from dp360.generation.prior.learned.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
+    from dp360.generation.synthetic.backgrounds import Backgrounds
+    from dp360.generation.training.labels import (
+        PHOTOGRAPHS,
+        LabelTrainingConfig,
+        evaluate_segmenter,
+        train_segmenter,
+    )
+    from dp360.generation.training.shots import ShotsConfig, make_shots
+
+    config = LabelTrainingConfig()
+    stages = tuple(
+        replace(s, loop=replace(s.loop, seed=command.seed, steps=max(1, round(s.loop.steps * command.effort))))
+        for s in config.stages
+    )
+    config = replace(config, shots=replace(config.shots, heads=command.heads), stages=stages)
+    network = train_segmenter(
+        command.data, command.output, config, minutes=command.minutes, device=choose_device(command.device),
+        track=track, on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
+    )  # fmt: skip
+    path = command.output / WEIGHTS_NAME
+    save_segmenter(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    heads = ShotsConfig(
+        heads=command.validation_heads, shots_per_head=1, heads_per_file=min(20, command.validation_heads)
+    )
+    shots = make_shots(command.data, "validation", command.output / "shots", heads, track=track)
+    backgrounds = Backgrounds.of_split(command.data, "validation")
+    iou = evaluate_segmenter(read_segmenter(path), shots, backgrounds, PHOTOGRAPHS, track=track).iou
+    notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
+    return path
