@@ -114,9 +114,7 @@ def test_the_mesh_is_that_of_the_splats(file, tmp_path, monkeypatch):
     """A ball of radius 0.2, its left half red, through the mesher itself, coarsely."""
     from dp360.exporters import meshing
 
-    few = (meshing.Ring(6, 0.0), meshing.Ring(4, 50.0), meshing.Ring(4, -50.0))
-    coarse = {"voxel_size": 0.03, "render_px": 64, "near_rings": few, "far_rings": few[:1]}
-    monkeypatch.setattr(meshing, "MeshConfig", functools.partial(meshing.MeshConfig, **coarse))
+    monkeypatch.setattr(meshing, "MeshConfig", functools.partial(meshing.MeshConfig, voxel_size=0.03, render_px=64))
     command = ExportCommand(((tmp_path / "a.ply",),), input=file, kind="mesh", face_budget=600, texture_px=64)
     export.export(dataclasses.replace(command, metres_per_unit=1.0))
     mesh = trimesh.load(tmp_path / "a.ply", force="mesh")
