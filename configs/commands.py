@@ -277,7 +277,7 @@ class TrainCommand:
     effort: float = 1.0
     """Factor on the number of steps."""
     minutes: float | None = None
-    """Time for each stage of the training; without it, all steps are taken."""
+    """Time for the training proper; without it, all steps are taken."""
     seed: int = 0
     """Seed of everything random."""
     device: Device = "auto"

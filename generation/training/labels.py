@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,8 +50,9 @@ class Stage:
 
 def _default_stages() -> tuple[Stage, ...]:
     return (
-        Stage(128, LoopConfig(steps=2200, batch_size=16, learning_rate=2.5e-3, save_every=100)),
-        Stage(256, LoopConfig(steps=900, batch_size=8, learning_rate=1.2e-3, save_every=50)),
+        Stage(128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
+        Stage(192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
+        Stage(256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
     )
 
 
@@ -88,7 +90,7 @@ def train_segmenter(
         data: folder of the head assets.
         folder: for shots and checkpoints; the same call goes on where the last one stopped.
         config: how.
-        minutes: time for each stage; None runs to the end of all of them.
+        minutes: time for the training, after which the same call goes on; None runs to the end.
         device: name of the torch device.
         track: progress display.
         on_evaluation: as in `loop.train`.
@@ -110,8 +112,12 @@ def train_on_shots(
     """As `train_segmenter`, with shots that are there already."""
     torch.manual_seed(config.stages[0].loop.seed)
     network = Segmenter(config.network).to(memory_format=torch.channels_last)
+    started = time.monotonic()
     for number, stage in enumerate(config.stages):
-        loop = _on(stage.loop, minutes, device)
+        left = None if minutes is None else minutes - (time.monotonic() - started) / 60
+        if left is not None and left <= 0:
+            break  # a later stage starts from a finished one
+        loop = replace(stage.loop, minutes=left, device=device)
         weights = train(
             network,
             batches(shots, backgrounds, stage, config.look, seed=loop.seed + 1000 * number),
@@ -123,10 +129,6 @@ def train_on_shots(
         )
         network.load_state_dict(weights)
     return network.to("cpu").eval()
-
-
-def _on(loop: LoopConfig, minutes: float | None, device: str) -> LoopConfig:
-    return replace(loop, minutes=minutes, device=device)
 
 
 def batches(

@@ -13,7 +13,8 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def train(
 
     Args:
         model: what learns; it is changed in place.
-        batch_of: the batch of a step, deterministic in the step (seed it by `config.seed` and the step).
+        batch_of: the batch of a step, deterministic in the step and independent of torch's global generator; it is called
+            in another thread, one step ahead.
         loss_of: scalar loss of model and batch.
         config: schedule.
         folder: for checkpoints; the newest and the one before it are kept.
@@ -102,9 +104,10 @@ def train(
     first = _resume(folder, model, averaged, optimizer)
     started, losses = time.monotonic(), 0.0
     since = first
-    for step in track(range(first, config.steps), total=config.steps - first, description="Training"):
+    steps = range(first, config.steps)
+    for step, made in track(_made_ahead(batch_of, steps), total=len(steps), description="Training"):
         torch.manual_seed(config.seed * 1_000_003 + step)
-        batch = {name: tensor.to(config.device) for name, tensor in batch_of(step).items()}
+        batch = {name: tensor.to(config.device) for name, tensor in made.items()}
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         loss = loss_of(model, batch)
@@ -126,6 +129,17 @@ def train(
         if out_of_time:
             break
     return {name: tensor.cpu() for name, tensor in averaged.state_dict().items()}
+
+
+def _made_ahead(batch_of: Callable[[int], Batch], steps: range) -> Iterator[tuple[int, Batch]]:
+    """Steps and their batches; the next batch is made in a thread while one is learned from."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as worker:
+        coming = worker.submit(batch_of, steps[0]) if steps else None
+        for step in steps:
+            assert coming is not None
+            batch = coming.result()
+            coming = worker.submit(batch_of, step + 1) if step + 1 in steps else None
+            yield step, batch
 
 
 @torch.no_grad()
