@@ -45,7 +45,7 @@ def encode(mesh: TexturedMesh, provenance: Provenance, *, metres_per_unit: float
 def _header(provenance: Provenance) -> bytes:
     """80 bytes that do not begin with `solid`, by which readers tell text files."""
     text = (
-        f"dp360 {provenance.version} AI-generated {provenance.generator[:14]} seed {provenance.seed} "
-        f"input {provenance.input_sha256[:16]}"
+        f"dp360 {provenance.version} AI-generated from one image {provenance.generator[:15]} seed {provenance.seed} "
+        f"{provenance.input_sha256[:16]}"
     )
     return text.encode("ascii", "replace")[:_HEADER_BYTES].ljust(_HEADER_BYTES, b" ")
