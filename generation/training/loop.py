@@ -83,8 +83,8 @@ def train(
 
     Args:
         model: what learns; it is changed in place.
-        batch_of: the batch of a step, deterministic in the step and independent of torch's global generator; it is called
-            in another thread, one step ahead.
+        batch_of: the batch of a step, deterministic in the step and independent of torch's global generator;
+            it is called in another thread, one step ahead.
         loss_of: scalar loss of model and batch.
         config: schedule.
         folder: for checkpoints; the newest and the one before it are kept.
