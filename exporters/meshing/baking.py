@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
 from dp360.generation import Cameras
-from dp360.generation.mesh_raster import interpolate, rasterize_mesh
+from dp360.generation.mesh_raster import Fragments, interpolate, rasterize_mesh
 from dp360.generation.numba_pool import numba_pool
 from dp360.generation.progress import Track
 
@@ -40,26 +40,36 @@ def bake(
     track: Track,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Colours of all texels; those between charts continue the nearest chart."""
-    texels, positions, directions = _surface_of_texels(vertices, normals, unwrapped, texture_px)
+    fragments = _flat_fragments(unwrapped, texture_px)
+    texels = fragments.hit
+    attributes = np.concatenate([vertices, normals], axis=1)[unwrapped.vertex_index].astype(np.float32)
+    surface = interpolate(fragments, attributes, unwrapped.faces)[texels]
+    positions = np.ascontiguousarray(surface[:, :3])
+    directions = surface[:, 3:] / np.maximum(np.linalg.norm(surface[:, 3:], axis=1, keepdims=True), 1e-12)
+    face_of_texel = fragments.triangle_index[texels]
     total = np.zeros((len(positions), 4), np.float32)
     poses, lenses = pictures.poses, pictures.lenses
     views = range(len(pictures.cameras))
-    depths = []
+    depths, shown = [], []
     for i in track(views, total=len(views), description="Baking the texture"):
         camera = pictures.cameras[i]
         with numba_pool(camera.width * camera.height):
-            depths.append(rasterize_mesh(vertices, faces, camera).depth)
+            seen_by_camera = rasterize_mesh(vertices, faces, camera)
+        depths.append(seen_by_camera.depth)
+        shown.append(_faces_around(seen_by_camera, faces, len(vertices)))
     eyes = pictures.cameras.position_world.numpy()
     for min_cosine in _MIN_COSINES:
         missing = np.flatnonzero(total[:, 3] == 0)
         part = np.zeros((len(missing), 4), np.float32)
-        places, normals_there = positions[missing], directions[missing]
+        places, normals_there, face_there = positions[missing], directions[missing], face_of_texel[missing]
         for i in views:
             with numba_pool(len(missing)):
                 _add_view(
                     part,
                     places,
                     normals_there,
+                    face_there,
+                    shown[i],
                     min_cosine,
                     eyes[i],
                     poses[i],
@@ -74,20 +84,19 @@ def bake(
     seen = total[:, 3] > 0
     colours = total[:, :3] / np.maximum(total[:, 3:], 1e-30)
     if seen.any() and not seen.all():
-        colours[~seen] = _from_neighbours(positions[seen], colours[seen], positions[~seen])
+        of_vertices = _from_neighbours(positions[seen], colours[seen], vertices)
+        filled = interpolate(fragments, of_vertices[unwrapped.vertex_index], unwrapped.faces)[texels]
+        colours[~seen] = filled[~seen]
     picture = np.zeros((texture_px, texture_px, 3), np.uint8)
     picture[texels] = np.clip(colours + 0.5, 0, 255).astype(np.uint8)
     return _dilate(picture, texels)
 
 
-def _surface_of_texels(
-    vertices: Float64[np.ndarray, "v 3"],
-    normals: Float64[np.ndarray, "v 3"],
-    unwrapped: Unwrapped,
-    texture_px: int,
-) -> tuple[Bool[np.ndarray, "h w"], Float32[np.ndarray, "t 3"], Float32[np.ndarray, "t 3"]]:
-    """Which texel centres lie in a triangle, and place and unit normal of the surface there."""
-    # the texture as a picture: a camera at the origin that sees the plane z = 1, one texel a pixel
+def _flat_fragments(unwrapped: Unwrapped, texture_px: int) -> Fragments:
+    """The texture as a picture: which triangle lies at each texel's centre.
+
+    A camera at the origin sees the plane z = 1 with one texel per pixel.
+    """
     flat = np.concatenate([unwrapped.uv_unit.astype(np.float64), np.ones((len(unwrapped.uv_unit), 1))], axis=1)
     camera = Cameras(
         torch.eye(4, dtype=torch.float64)[None],
@@ -96,16 +105,18 @@ def _surface_of_texels(
         texture_px,
         texture_px,
     )
-    fragments = rasterize_mesh(flat, unwrapped.faces, camera)
-    texels = fragments.hit
-    attributes = np.concatenate([vertices, normals], axis=1)[unwrapped.vertex_index].astype(np.float32)
-    surface = interpolate(fragments, attributes, unwrapped.faces)[texels]
-    directions = surface[:, 3:] / np.maximum(np.linalg.norm(surface[:, 3:], axis=1, keepdims=True), 1e-12)
-    return texels, np.ascontiguousarray(surface[:, :3]), np.ascontiguousarray(directions)
+    return rasterize_mesh(flat, unwrapped.faces, camera)
+
+
+def _faces_around(fragments: Fragments, faces: Int32[np.ndarray, "f 3"], vertex_count: int) -> Bool[np.ndarray, " f"]:
+    """Faces that a camera sees, and those that share a vertex with one: the only ones whose texels are worth a look."""
+    touched = np.zeros(vertex_count, bool)
+    touched[faces[np.unique(fragments.triangle_index[fragments.hit])]] = True
+    return touched[faces].any(axis=1)
 
 
 def _from_neighbours(
-    positions: Float32[np.ndarray, "s 3"], colours: Float32[np.ndarray, "s 3"], wanted: Float32[np.ndarray, "q 3"]
+    positions: Float32[np.ndarray, "s 3"], colours: Float32[np.ndarray, "s 3"], wanted: Float64[np.ndarray, "q 3"]
 ) -> Float32[np.ndarray, "q 3"]:
     """Colours of places that no view sees: the mean of the nearest seen ones in space, nearer ones counting more."""
     from scipy.spatial import cKDTree
@@ -131,11 +142,15 @@ def _dilate(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
-def _add_view(total, positions, directions, min_cosine, eye, T, lens, rgb, alpha, depth, facing, mesh_depth):
+def _add_view(
+    total, positions, directions, face_of_texel, shown, min_cosine, eye, T, lens, rgb, alpha, depth, facing, mesh_depth
+):
     """Add weight times colour (0 to 255), and weight, of one picture to all texels that it sees."""
     height, width = alpha.shape
     fx, fy, cx, cy = lens[0], lens[1], lens[2], lens[3]
     for i in numba.prange(positions.shape[0]):
+        if not shown[face_of_texel[i]]:
+            continue
         x, y, z = positions[i, 0], positions[i, 1], positions[i, 2]
         dx, dy, dz = eye[0] - x, eye[1] - y, eye[2] - z
         cosine = directions[i, 0] * dx + directions[i, 1] * dy + directions[i, 2] * dz

@@ -30,6 +30,7 @@ COARSE_FACTOR = 4
 _BLOCK = 8  # coarse voxels per side of a unit of work in the coarse pass
 _TRUNCATION_VOXELS = 3.0
 _MIN_FACING = 0.2
+_SKIN = 0.0015  # world units (0.9 mm) from the mean depth of soft Gaussians to where they are half opaque from the side
 _EDGE_PX = 2.5  # width over which alpha falls from 1 to 0 at a silhouette
 
 
@@ -179,5 +180,5 @@ def _fuse_blocks(
                     w *= 1.0 + distance / truncation
                 total += w * min(distance, truncation)
                 weight += w
-            value = total / weight if weight > 1e-3 else -truncation
+            value = total / weight - _SKIN if weight > 1e-3 else -truncation
             values[i0 + n // (side * side), j0 + n // side % side, k0 + n % side] = max(value, cut2)
