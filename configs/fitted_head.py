@@ -52,7 +52,7 @@ class FittedHead:
 
         if isinstance(self.fitted, Splats):
             return SplatScene(self.fitted)
-        from dp360.reconstruction.nerfstudio_scene import NerfScene
+        from dp360.reconstruction.nerfstudio_nerf import NerfScene
 
         return NerfScene(self.fitted)
 
