@@ -146,7 +146,7 @@ def _earrings(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
         ear = surface.vertices[surface.is_ear & (surface.vertices[:, 0] * sign > 0)]
         if not len(ear):
             continue
-        lobe = ear[ear[:, 1] < np.quantile(ear[:, 1], 0.06)].mean(0) + [sign * 0.35 * CM, 0.1 * CM, 0.1 * CM]
+        lobe = ear[ear[:, 1] < np.quantile(ear[:, 1], 0.06)].mean(0) + np.array([sign * 0.35, 0.1, 0.1]) * CM
         if wear.earrings == "stud":
             parts.append(ball("accessory", lobe, 0.42 * CM, metal, specular=0.8, rows=8))
         else:

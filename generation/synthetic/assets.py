@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -20,7 +21,6 @@ Kind = Literal[
     "glasses",
 ]  # fmt: skip
 """Kinds of assets: whole busts, toon characters, skins, hair as cards, as strands, our own haircuts, and the rest."""
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,14 @@ def choose(seed: int, field: str, names: Sequence[str], weights: Mapping[str, fl
     Source: weighted rendezvous hashing, Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", 2005.
     """
 
-    def score(name: str) -> float:
-        u = (sub_seed(seed, f"{field}/{name}") + 0.5) / 2**63
+    prefix = hashlib.blake2b(f"{seed}/{field}/".encode(), digest_size=8)
+    best, least = "", np.inf
+    for name in names:
+        state = prefix.copy()
+        state.update(name.encode())
+        u = ((int.from_bytes(state.digest(), "little") >> 1) + 0.5) / 2**63
         weight = 1.0 if weights is None else weights.get(name, 1.0)
-        return -np.log(u) / weight if weight > 0 else np.inf
-
-    return min(names, key=score)
+        score = -math.log(u) / weight if weight > 0 else np.inf
+        if score < least:
+            best, least = name, score
+    return best

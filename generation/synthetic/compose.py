@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .parts import CROWN_TO_CHIN as CROWN_TO_CHIN
-from .parts import EYES_WORLD as EYES_WORLD
-from .parts import Part as Part
-from .parts import SyntheticHead as SyntheticHead
-from .parts import read_texture as read_texture
-from .parts import vertex_normals as vertex_normals
-from .parts import world_from_asset as world_from_asset
+from .parts import (
+    CROWN_TO_CHIN,
+    EYES_WORLD,
+    Part,
+    SyntheticHead,
+    read_texture,
+    vertex_normals,
+    world_from_asset,
+)
 from .recipe import HeadRecipe
-from .simple_render import Lights as Lights
-from .simple_render import render as render
-from .simple_render import studio_lights as studio_lights
+from .simple_render import Lights, render, studio_lights
+
+__all__ = [
+    "CROWN_TO_CHIN",
+    "EYES_WORLD",
+    "Lights",
+    "Part",
+    "SyntheticHead",
+    "compose",
+    "read_texture",
+    "render",
+    "studio_lights",
+    "vertex_normals",
+    "world_from_asset",
+]
 
 
 def compose(recipe: HeadRecipe, data: Path) -> SyntheticHead:

@@ -83,20 +83,9 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     )  # fmt: skip
     skin_texture, labels = _painted_skin(recipe, data, surface)
     visible = body.is_skin & ~hidden[body.faces].all(1)
-    parts.append(
-        Part(
-            "skin",
-            vertices,
-            vertex_normals(vertices, body.faces[body.is_body]),
-            body.faces[visible],
-            body.uv_unit,
-            body.faces_uv[visible],
-            skin_texture,
-            False,
-            0.1,
-            labels,
-        )  # fmt: skip
-    )
+    normals = vertex_normals(vertices, body.faces[body.is_body])
+    faces, faces_uv = body.faces[visible], body.faces_uv[visible]
+    parts.append(Part("skin", vertices, normals, faces, body.uv_unit, faces_uv, skin_texture, False, 0.1, labels))
     parts.append(
         proxy("eyes", "eyes", "high-poly", _texture(root / "eyes" / f"{recipe.iris}_eye.webp", 512), True, 0.3)
     )

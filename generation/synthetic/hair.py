@@ -118,7 +118,7 @@ def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:
     margin = (0.05 + 0.5 * rng.random(n))[:, None] * CM * np.linspace(0, 1, POINTS)[None]
     points = surface.field.pushed_out(points, margin)
     style = HairRecipe("cut", "beard", beard.rgb, beard.rgb, recipe.hair.grey, curl=0.3, messy=0.5)
-    curls = Cut((0, 0, 0), curl=(0.12, 4.0), clump=0.35)
+    curls = Cut((0.0, 0.0, 0.0), curl=(0.12, 4.0), clump=0.35)
     strands = Strands(_curled(points, curls, style, rng), np.full(n, 0.34 * CM))
     texture = hair_texture(style, rng, density=0.7, taper=0.8)
     return [ribbons("beard", strands, surface.field, texture, rng, label=Label.BEARD, specular=0.05)]

@@ -44,17 +44,17 @@ class Hat:
 
 
 HATS = {
-    "cap": Hat(62, 68, 84, 0.9, 0.8),
-    "cap_backwards": Hat(60, 68, 80, 0.9, 0.8),
-    "beanie": Hat(60, 92, 100, 0.7, 1.2, ("knit", "knit", "stripes")),
-    "bobble_hat": Hat(62, 94, 102, 0.9, 1.0, ("knit", "stripes")),
-    "bandana": Hat(60, 78, 98, 0.5, 0.2, ("dots", "plaid", "weave")),
-    "bucket_hat": Hat(60, 70, 80, 0.9, 1.0, ("weave", "felt", "plaid")),
-    "flat_cap": Hat(60, 70, 84, 0.9, 1.6, ("plaid", "weave")),
-    "turban": Hat(58, 82, 98, 1.4, 2.4, ("weave", "felt")),
-    "wizard_hat": Hat(60, 72, 82, 0.9, 0.5, ("felt", "dots")),
-    "headband": Hat(62, 74, 92, 0.35, 0.0, ("knit", "weave")),
-    "crown": Hat(58, 66, 74, 0.7, 0.0, ("felt",)),
+    "cap": Hat(62.0, 68.0, 84.0, 0.9, 0.8),
+    "cap_backwards": Hat(60.0, 68.0, 80.0, 0.9, 0.8),
+    "beanie": Hat(60.0, 92.0, 100.0, 0.7, 1.2, ("knit", "knit", "stripes")),
+    "bobble_hat": Hat(62.0, 94.0, 102.0, 0.9, 1.0, ("knit", "stripes")),
+    "bandana": Hat(60.0, 78.0, 98.0, 0.5, 0.2, ("dots", "plaid", "weave")),
+    "bucket_hat": Hat(60.0, 70.0, 80.0, 0.9, 1.0, ("weave", "felt", "plaid")),
+    "flat_cap": Hat(60.0, 70.0, 84.0, 0.9, 1.6, ("plaid", "weave")),
+    "turban": Hat(58.0, 82.0, 98.0, 1.4, 2.4, ("weave", "felt")),
+    "wizard_hat": Hat(60.0, 72.0, 82.0, 0.9, 0.5, ("felt", "dots")),
+    "headband": Hat(62.0, 74.0, 92.0, 0.35, 0.0, ("knit", "weave")),
+    "crown": Hat(58.0, 66.0, 74.0, 0.7, 0.0, ("felt",)),
 }  # fmt: skip
 
 
@@ -136,7 +136,9 @@ def wear_headgear(
             parts.append(_cone(edge, texture, rng))
         case "bobble_hat":
             pompon = cloth_texture(tuple(np.clip(np.array(rgb) * 1.3 + 0.1, 0, 1)), rng, pattern="knit")
-            parts.append(ball("headgear", points[0].mean(0) + [0, 2.0 * CM, 0], 2.6 * CM, pompon, specular=0.0))
+            parts.append(
+                ball("headgear", points[0].mean(0) + np.array([0, 2.0 * CM, 0]), 2.6 * CM, pompon, specular=0.0)
+            )
         case "crown":
             parts = [_zigzag(points, rng)]
         case "turban":

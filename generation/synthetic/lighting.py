@@ -50,7 +50,9 @@ def lighting_from_sh(
     sh_rgb: Float[np.ndarray, "9 3"], *, sun_direction_world: tuple[float, float, float] = (-0.45, 0.55, 0.7),
     sun_rgb: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Lighting:  # fmt: skip
-    """Light from nine coefficients of radiance (real spherical harmonics, order 0; 1: y, z, x; 2: xy, yz, zz, xz, xx-yy).
+    """Light from nine coefficients of radiance.
+
+    Real spherical harmonics in the order 1; y, z, x; xy, yz, 3zz - 1, xz, xx - yy.
 
     Source: Ramamoorthi, Hanrahan, "An Efficient Representation for Irradiance Environment Maps", 2001, Eq. 3.
     """
@@ -148,7 +150,7 @@ def random_lighting(rng: np.random.Generator, panorama: Float32[np.ndarray, "h w
     y = sky_directions()[:, 1:2]
     sky = rng.uniform(0.2, 0.6) * (1 + rng.uniform(0, 0.5) * y) * warm[None]
     for _ in range(rng.integers(1, 3)):
-        centre = rng.normal(size=3) + [0, 0.4, 0.5]
+        centre = rng.normal(size=3) + np.array([0, 0.4, 0.5])
         cosine = sky_directions() @ (centre / np.linalg.norm(centre))
         sky = sky + rng.uniform(0.2, 1.6) * np.exp(rng.uniform(3, 10) * (cosine - 1))[:, None] * warm[None]
     towards = rng.normal(size=3) * [0.8, 0.4, 0.5] + [0, 0.5, 0.55]

@@ -212,7 +212,8 @@ def _bust_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> Hea
     own = HairRecipe("own", "", rgb if rng.random() < 0.4 else (-1.0, -1.0, -1.0), tip, grey)
     dyed = wear.garment_rgb if field_rng(seed, "bust_cloth").random() < 0.7 else None
     wear = WearRecipe(
-        "", dyed, wear.neckwear, wear.neckwear_rgb, wear.headgear if wear.headgear != "fedora" else "", wear.headgear_rgb,
+        "", dyed, wear.neckwear, wear.neckwear_rgb,
+        "" if wear.headgear == "fedora" else wear.headgear, wear.headgear_rgb,
         wear.glasses, wear.glasses_rgb, wear.lens_alpha, wear.earrings, wear.necklace,
     )  # fmt: skip
     return HeadRecipe(
@@ -241,7 +242,7 @@ def _hair(seed: int, assets: AssetIndex, split: Split, male: float, age: float) 
     name = choose(
         seed, f"hair/{kind}",
         assets.of("card_hair" if kind == "card" else "strand_hair" if kind == "strand" else "cut", split),
-        {"receding": (0.2, 2.0)[male > 0.5 and age > 0.4], "buzz": (0.3, 1.2)[male > 0.5], "bun": (1.2, 0.4)[male > 0.5]},
+        {"receding": (0.2, 2.0)[male > 0.5 and age > 0.4], "buzz": (0.3, 1.2)[male > 0.5], "mohawk": 0.35},
     )  # fmt: skip
     numbers = field_rng(seed, "hair_numbers")
     rgb, tip, grey = draw_hair_colour(field_rng(seed, "hair_colour"), age)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from ..cameras import Cameras
-from ..mesh_raster import bin_by_band, project_to_screen
+from ..mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
 from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
 from .parts import Part, SyntheticHead
 from .renderer_kernels import draw_bands
@@ -139,8 +139,13 @@ class HeadScene:
             cameras: any cameras of one picture size.
             lighting: `studio_lighting` if not given; it stays with the head.
             shading: how surfaces answer to light.
-            supersample: samples per pixel along each axis.
+            supersample: samples per pixel along each axis: 1, 2, 4 or 8.
+
+        Raises:
+            ValueError: another `supersample`.
         """
+        if supersample < 1 or BAND_ROWS % supersample:
+            raise ValueError(f"HeadScene.render: expected supersample to be 1, 2, 4 or 8, got {supersample}")
         lighting, shading = lighting or studio_lighting(), shading or Shading()
         sky = (self.transfer @ (lighting.sky_rgb * (4 / DIRECTION_COUNT)).astype(np.float32)).astype(np.float32)
         solid = self.face_alpha > 0

@@ -26,7 +26,8 @@ from .surface import centimetres, ramp
 SCANNED_MODES = 40
 _DETAIL_GROUPS = ("head", "forehead", "eyes", "nose", "mouth", "ears", "chin", "cheek", "eyebrows", "neck")
 _UNITS: Mapping[str, Mapping[str, float]] = {
-    "smile": {"mouth-corner-puller": 0.9, "mouth-upward-retraction": 0.2, "eye-left-slit": 0.25, "eye-right-slit": 0.25},
+    "smile": {"mouth-corner-puller": 0.9, "mouth-upward-retraction": 0.2, "eye-left-slit": 0.25,
+              "eye-right-slit": 0.25},
     "laugh": {"mouth-corner-puller": 1.0, "mouth-open": 0.45, "mouth-elevation": 0.4, "eye-left-slit": 0.5,
               "eye-right-slit": 0.5},
     "open": {"mouth-open": 0.7},
@@ -99,6 +100,12 @@ def base_body(data: Path) -> BaseBody:
     inside = np.clip(row.round().astype(int), 0, capsule.ROWS - 1), column.round().astype(int) % capsule.COLUMNS
     x, y, z = rest_cm.T
     is_ear = (np.abs(x) > 6.2) & (y > -5.0) & (y < 5.5) & (z > -4.5) & (z < 2.6) & (radius > skull[inside] + 0.004)
+    # the hollow of the ear lies deeper: grow over neighbouring vertices
+    in_reach = (np.abs(x) > 5.8) & (y > -4.6) & (y < 5.5) & (z > -3.6) & (z < 2.2)
+    for _ in range(3):
+        touched = np.zeros(len(vertices), bool)
+        touched[faces[is_skin][is_ear[faces[is_skin]].any(1)].ravel()] = True
+        is_ear |= touched & in_reach
     centre = rest_cm[faces].mean(1)
     outermost = capsule.outermost_radius(rest_world, faces[is_skin])
     face_row, face_column, face_radius = capsule.cell_coordinates(rest_world[faces].mean(1))

@@ -81,10 +81,11 @@ CUTS: Mapping[str, Cut] = {
                 count=6500, width=0.5),
     "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65),
     "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8)),
-    "spiky": Cut((4.5, 2.0, 2.5), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
+    "spiky": Cut((3.4, 1.6, 2.0), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
     "mohawk": Cut((9.0, 0.5, 0.5), lift=1.0, volume=4.0, comb="up", gravity=0.0, clump=0.6, bare="mohawk"),
     "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.15, volume=0.9, comb="back", gravity=0.4),
-    "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0), count=4600),
+    "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0),
+                    count=4600),
     "ponytail": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 7.5, -9.5),
                     tail=30.0, count=4600),
     "bun": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 10.5, -8.0), count=4600),
@@ -150,7 +151,7 @@ def grow_cut(
         here = points[:, k - 1]
         distance, outward = surface.field(here)
         target = _comb(cut, here, outward, parting, fringed, surface) + cut.gravity * np.array([0, -1.0, 0])
-        target = target + chaos * (1.2 - t)
+        target = target + 0.6 * chaos * (1.2 - t)
         away = _away_from_face(here, fringed)
         direction = _unit(direction * (0.72 if cut.comb != "tie" else 0.3) + 0.45 * _unit(target) + 0.6 * away)
         moved = here + direction * step[:, None]
@@ -163,7 +164,7 @@ def grow_cut(
             jitter = cut.end_y + (hair.length - 1) * 6 + 0.8 * hair.messy * chaos[:, 0] * 10
             alive &= centimetres(moved)[:, 1] > np.where(fringed, -50, jitter)
         if cut.comb == "tie":
-            alive &= np.linalg.norm(centimetres(here) - np.array(cut.tie), axis=1) > 2.0
+            alive &= np.linalg.norm(here - _tie_point(surface, cut), axis=1) > 2.0 * CM
         points[:, k] = np.where(alive[:, None], moved, here)
     points = _resampled(points)
     points = _curled(points, cut, hair, rng)
@@ -227,7 +228,7 @@ def _comb(
         case "radial":
             field = outward
         case "tie":
-            field = _unit(np.array([cut.tie]) - cm)
+            field = _unit(_tie_point(surface, cut) - points)
         case _:
             raise AssertionError(f"unknown comb {cut.comb!r}")
     field = np.where(
@@ -289,12 +290,20 @@ def _curled(
     return points + size[..., None] * (np.cos(angle)[..., None] * first + np.sin(angle)[..., None] * second)
 
 
+def _tie_point(surface: HeadSurface, cut: Cut) -> Float[np.ndarray, " 3"]:
+    """Where a tail is tied: a little above this head's skin."""
+    tie = world(np.array(cut.tie))
+    for _ in range(3):
+        distance, outward = surface.field(tie[None])
+        tie = tie + outward[0] * (0.6 * CM - float(distance[0]))
+    return tie
+
+
 def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Generator) -> Strands:
     """What hangs from the tie, or the bun that is wound there."""
     n = 700
-    tie = world(np.array(cut.tie))
-    distance, outward = surface.field(tie[None])
-    tie = tie + outward[0] * max(0.0, 0.6 * CM - float(distance[0]))
+    tie = _tie_point(surface, cut)
+    _, outward = surface.field(tie[None])
     t = np.linspace(0, 1, POINTS)
     if cut.tail == 0:
         radius = 2.6 * CM * hair.volume**0.5
@@ -320,7 +329,7 @@ def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Gener
         moved = points[:, k - 1] + direction * (length / (POINTS - 1))[:, None] + spread * (0.12 if k < 5 else -0.02)
         distance, out = surface.field(moved)
         points[:, k] = moved + out * np.maximum(0, margin - distance)[:, None]
-    tail_cut = Cut((0, 0, 0), curl=(0.35 + 0.8 * hair.curl, 1.5), clump=0.5)
+    tail_cut = Cut((0.0, 0.0, 0.0), curl=(0.35 + 0.8 * hair.curl, 1.5), clump=0.5)
     return Strands(_curled(points, tail_cut, hair, rng), np.full(n, 0.7 * CM))
 
 
@@ -330,7 +339,7 @@ def _joined(a: Strands, b: Strands) -> Strands:
 
 @functools.lru_cache(maxsize=8)
 def _asset_strands(data: Path, name: str) -> tuple[Float[np.ndarray, "s p 3"], Float[np.ndarray, "rows columns"]]:
-    """Strands of an asset in the world frame with `POINTS` points each, and the radius of the head they were made on."""
+    """Strands of an asset in the world frame, `POINTS` points each, and the radius of the head they were made on."""
     base = np.load(data / "vitruvian" / "base.npz")
     turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # z up and face to -y, to y up and face to +z
     vertices = base["verts"].astype(np.float64) @ turn.T
@@ -382,6 +391,6 @@ def strands_from_asset(surface: HeadSurface, data: Path, hair: HairRecipe, rng: 
     n = len(points)
     points = points + rng.normal(0, 0.05 + 0.35 * hair.messy, (n, 1, 3)) * CM * np.linspace(0, 1, POINTS)[None, :, None]
     if hair.curl > 0.25:
-        points = _curled(points, Cut((0, 0, 0), curl=(0.01, 2.0), clump=0.3), hair, rng)
+        points = _curled(points, Cut((0.0, 0.0, 0.0), curl=(0.01, 2.0), clump=0.3), hair, rng)
     margin = (0.1 + 0.5 * rng.random(n))[:, None] * CM * np.linspace(0, 1, POINTS)[None]
     return Strands(surface.field.pushed_out(points, margin), np.full(n, 0.5 * CM * (1 - 0.4 * hair.wet)))

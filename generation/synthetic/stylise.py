@@ -87,7 +87,10 @@ def draw_views(
         rgb = np.stack([_kuwahara(picture, alpha, radius) for picture, alpha in zip(rgb, views.alpha_unit)])
     if look.outline:
         lines = np.stack(
-            [_outlines(d, n, l, cameras.width) for d, n, l in zip(views.depth, views.normals_world, views.labels)]
+            [
+                _outlines(depth, normals, labels, cameras.width)
+                for depth, normals, labels in zip(views.depth, views.normals_world, views.labels)
+            ]
         )
         rgb = rgb * (1 - look.outline * lines[..., None]) + 0.01 * lines[..., None]
     return replace(views, rgb_linear=rgb.astype(np.float32))

@@ -29,7 +29,7 @@ def world(points_cm: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
     return (points_cm - ORIGIN_CM) * UNITS_PER_CM
 
 
-def ramp(value: Float[np.ndarray, "*n"], low: float, high: float) -> Float[np.ndarray, "*n"]:
+def ramp(value: Float[np.ndarray, "*n"], low: float | int, high: float | int) -> Float[np.ndarray, "*n"]:
     """0 below `low`, 1 above `high`, straight between."""
     return np.clip((value - low) / (high - low), 0.0, 1.0)
 
