@@ -225,7 +225,12 @@ def _where_hair_hangs(
 
 
 def label_portrait(
-    portrait: Portrait, model: HeadModel, config: LabelConfig | None = None, *, seed: int = 0
+    portrait: Portrait,
+    model: HeadModel,
+    config: LabelConfig | None = None,
+    *,
+    seed: int = 0,
+    segmenter: LoadedSegmenter | None = None,
 ) -> PortraitLabels:
     """Skin, hair and cloth of a portrait.
 
@@ -236,11 +241,12 @@ def label_portrait(
         model: the head model of that fit.
         config: weights.
         seed: seed of the colour samples of the rules.
+        segmenter: the network for `method="learned"`; None takes the installed one.
     """
     config = config or LabelConfig()
     match config.method:
         case "learned":
-            segmenter = load_segmenter()
+            segmenter = segmenter or load_segmenter()
             if segmenter is not None:
                 return _labels_by_network(portrait, model, segmenter, config)
             return _labels_by_rules(portrait, model, config, seed)

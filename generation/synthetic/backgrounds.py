@@ -202,7 +202,7 @@ def _curtain(
     x, y = np.meshgrid(ramp, ramp)
     angle = rng.normal(0, 0.15) + (np.pi / 2 if rng.random() < 0.2 else 0)
     along = x * np.cos(angle) + y * np.sin(angle)
-    bends = 0.15 * smooth_noise(rng, size_px, 2)
+    bends = 0.15 * smooth_noise(rng, size_px, 2.0)
     phase = 2 * np.pi * (rng.uniform(2, 14) * (along + bends) + rng.random())
     folds = np.sin(phase) + 0.5 * np.sin(2.3 * phase + 1)
     if rng.random() < 0.35:

@@ -80,7 +80,7 @@ def _pattern(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], 
         x, y = np.meshgrid(ramp, ramp)
         angle = rng.uniform(0, np.pi)
         waves = rng.uniform(6, 40)
-        bend = 0.1 * smooth_noise(rng, size, 3)
+        bend = 0.1 * smooth_noise(rng, size, 3.0)
         wave = np.sin(2 * np.pi * waves * (x * np.cos(angle) + y * np.sin(angle) + bend))
         if draw < 0.2:
             wave = np.maximum(wave, np.sin(2 * np.pi * waves * (y * np.cos(angle) - x * np.sin(angle) + bend)))
