@@ -1,14 +1,16 @@
 """The outer shell: one star-shaped surface for hair or headwear that agrees with the portrait's outline.
 
-The shell is a thickness over the opened skull on the capsule grid. It starts from hair templates chosen by how well
-their outline fits, and a few rounds of a regularised linear solve then move the cells that form the outline in the
-portrait's view onto the matte's edge. Where skin is seen the thickness is negative: the shell sinks below the face,
-so that no hairline has to be stitched.
+The shell is a thickness over the opened skull on the capsule grid. It starts from what a network trained on composed
+heads makes of the portrait (`learned.hair_thickness`), or by the rules from hair templates chosen by how well their
+outline fits. A few rounds of a regularised linear solve then move the cells that form the outline in the portrait's
+view onto the matte's edge; the network's confidence says how firmly the other cells stay. Where skin is seen the
+thickness is negative: the shell sinks below the face, so that no hairline has to be stitched.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, assert_never
 
 import cv2
 import numpy as np
@@ -24,8 +26,17 @@ from ..mesh_raster import rasterize_mesh
 from ..portrait import Portrait
 from . import capsule
 from .labels import PortraitLabels, centimetres, ear_vertices, project_px
+from .learned.hair_thickness import (
+    HairEstimate,
+    LoadedHairThickness,
+    estimate_hair,
+    load_hair_thickness,
+    shell_features,
+)
 
 _BALD_THICKNESS = -0.012
+_SUNK_THICKNESS = -0.025
+"""Where the estimate has no hair."""
 _NECK_CUT_Y = (-6.0 - 2.0) * 0.0165
 """Height below which hair that does not hang ends, world units."""
 _CHIN_Y = (-8.5 - 2.0) * 0.0165
@@ -34,8 +45,17 @@ _RASTER_SIZE = 256
 
 @dataclass(frozen=True)
 class HairShellConfig:
-    """Weights of the shell's solve; lengths in world units (1 cm = 0.0165)."""
+    """Start and weights of the shell's solve; lengths in world units (1 cm = 0.0165)."""
 
+    method: Literal["learned", "rules"] = "learned"
+    """`learned` starts from the trained network's thickness; `rules` mixes templates and needs no weights, and stands
+    in where they are missing."""
+    estimate_weight: float = 0.05
+    """Pull to the network's thickness where it is as sure as `usual_spread`; less where it is less sure."""
+    usual_spread: float = 0.012
+    """Spread of the network's thickness that `estimate_weight` refers to."""
+    learned_flare: float = 1.2
+    """`maximum_flare` of the learned method: hats and bobs flare more than the rules allow."""
     coarse_rounds: int = 3
     """Outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
     fine_rounds: int = 3
@@ -47,7 +67,7 @@ class HairShellConfig:
     outline_weight: float = 4.0
     """Weight of a cell on the outline, per pixel, at most three pixels."""
     template_weight: float = 0.004
-    """Pull to the template mix (fine rounds: to the coarse result) where the portrait says nothing."""
+    """Rules: pull to the template mix (fine rounds: to the coarse result) where the portrait says nothing."""
     maximum_flare: float = 0.45
     """Largest growth of the radius per unit of height going down: hair hangs, collars flare."""
     minimum_scalp_thickness: float = 0.008
@@ -173,6 +193,106 @@ def _template_mix(
     return capsule.smooth_over_columns(mix, 1.0, 1.0)
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What the solve starts from."""
+
+    thickness: Float[np.ndarray, "rows columns"]
+    """World units."""
+    pull: Float[np.ndarray, "rows columns"]
+    """Weight with which each cell stays there."""
+    hidden: Bool[np.ndarray, "rows columns"]
+    """Cells without hair for certain."""
+    lowest_y: float
+    """Height at which the hair ends, world units."""
+    by_network: bool
+    """Whether the network was asked."""
+
+
+def _start(
+    portrait: Portrait,
+    labels: PortraitLabels,
+    model: HeadModel,
+    skull: Float[np.ndarray, "rows columns"],
+    outline: _Outline,
+    ears_are_bare: bool,
+    config: HairShellConfig,
+) -> _Start:
+    match config.method:
+        case "learned":
+            loaded = load_hair_thickness()
+        case "rules":
+            loaded = None
+        case _:
+            assert_never(config.method)
+    height = capsule.surface_points(skull)[..., 1]
+    if labels.bald:
+        lowest_y = _lowest_hair(portrait, labels)
+        thickness = np.where(height < lowest_y, _SUNK_THICKNESS, -0.02)
+        return _Start(thickness, np.zeros_like(skull), height < lowest_y, lowest_y, False)
+    if loaded is not None:
+        return _start_by_network(portrait, labels, skull, loaded, config)
+    thickness = _template_mix(model, skull, outline, config.template_softness, ears_are_bare)
+    lowest_y = _lowest_hair(portrait, labels)
+    thickness = np.where(height < lowest_y, _SUNK_THICKNESS, thickness)
+    return _Start(thickness, np.full_like(skull, config.template_weight), height < lowest_y, lowest_y, False)
+
+
+def hair_estimate(
+    portrait: Portrait,
+    labels: PortraitLabels,
+    skull: Float[np.ndarray, "rows columns"],
+    loaded: LoadedHairThickness,
+) -> HairEstimate:
+    """The network's answer for a portrait.
+
+    Args:
+        portrait: aligned portrait with its fitted head.
+        labels: its classes.
+        skull: opened skull of the fitted head.
+        loaded: the network.
+    """
+    hair, skin, cloth = (mask.astype(np.float32) for mask in (labels.hair, labels.skin, labels.cloth))
+    features = shell_features(hair, skin, cloth, portrait.inside, portrait.head.camera, skull)
+    return estimate_hair(features, loaded)
+
+
+def _start_by_network(
+    portrait: Portrait,
+    labels: PortraitLabels,
+    skull: Float[np.ndarray, "rows columns"],
+    loaded: LoadedHairThickness,
+    config: HairShellConfig,
+) -> _Start:
+    estimate = hair_estimate(portrait, labels, skull, loaded)
+    share = np.clip((estimate.presence - 0.3) / 0.4, 0.0, 1.0)
+    share = share * share * (3 - 2 * share)
+    thickness = share * estimate.thickness + (1 - share) * _SUNK_THICKNESS
+    sureness = np.clip(config.usual_spread / estimate.spread, 0.1, 2.0) * np.abs(2 * estimate.presence - 1)
+    height = capsule.surface_points(skull)[..., 1]
+    covered = estimate.presence > 0.5
+    lowest_y = float(height[covered].min()) if covered.any() else _NECK_CUT_Y
+    pull = config.template_weight + config.estimate_weight * sureness
+    return _Start(thickness, pull, estimate.presence < 0.12, lowest_y, True)
+
+
+def _tidied(
+    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"], config: HairShellConfig
+) -> Float[np.ndarray, "rows columns"]:
+    """A solved shell without steep flares and islands."""
+    radius = _flare_limited(skull + thickness, config.learned_flare)
+    return _one_piece(capsule.smooth_over_columns(radius - skull, 0.6, 0.6))
+
+
+def _flare_limited(radius: Float[np.ndarray, "rows columns"], most: float) -> Float[np.ndarray, "rows columns"]:
+    """Below the half sphere the radius grows by at most `most` per unit of height going down."""
+    row_height = (capsule.CENTRE_Y - capsule.BOTTOM_Y) / (capsule.ROWS - 1 - capsule.SPHERE_ROWS)
+    radius = radius.copy()
+    for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
+        radius[row] = np.minimum(radius[row], radius[row - 1] + most * row_height)
+    return radius
+
+
 def fit_hair_shell(
     portrait: Portrait, labels: PortraitLabels, model: HeadModel, config: HairShellConfig | None = None
 ) -> HairShell:
@@ -191,27 +311,23 @@ def fit_hair_shell(
 
     outline = _outline(portrait, labels)
     bare_ears = _bare_ears(portrait, labels, model)
-    template = (
-        np.full_like(skull, -0.02)
-        if labels.bald
-        else _template_mix(model, skull, outline, config.template_softness, bool(bare_ears.any()))
-    )
-    height = capsule.surface_points(skull)[..., 1]
-    lowest_y = _lowest_hair(portrait, labels)
-    template = np.where(height < lowest_y, -0.025, template)
-    thickness = template
+    start = _start(portrait, labels, model, skull, outline, bool(bare_ears.any()), config)
+    thickness = start.thickness
     if not labels.bald:
-        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, lowest_y, config)
+        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start, config)
         for bending, rounds in (
             (config.coarse_bending, config.coarse_rounds),
             (config.fine_bending, config.fine_rounds),
         ):
             thickness = solver.solve(thickness, bending, rounds)
-        skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
-        thickness = _plausible(thickness, skull, skin_seen, lowest_y, config)
+        if start.by_network:
+            thickness = _tidied(thickness, skull, config)
+        else:
+            skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
+            thickness = _plausible(thickness, skull, skin_seen, start.lowest_y, config)
     radius = _surface_radius(skull, thickness)
     hit = _render_hits(head_vertices, head_faces, radius, outline.camera)[0]
-    return HairShell(thickness, radius, skull, lowest_y, outline.overlap(hit))
+    return HairShell(thickness, radius, skull, start.lowest_y, outline.overlap(hit))
 
 
 def _render_hits(
@@ -325,11 +441,7 @@ def _plausible(
     floor = np.where(scalp & ~margin, config.minimum_scalp_thickness, -1.0)
     thickness = np.maximum(thickness, floor)
 
-    row_height = (capsule.CENTRE_Y - capsule.BOTTOM_Y) / (capsule.ROWS - 1 - capsule.SPHERE_ROWS)
-    radius = skull + thickness
-    for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
-        radius[row] = np.minimum(radius[row], radius[row - 1] + config.maximum_flare * row_height)
-    thickness = radius - skull
+    thickness = _flare_limited(skull + thickness, config.maximum_flare) - skull
     keep = np.clip((capsule.surface_points(skull)[..., 1] - lowest_y) / 0.07, 0.0, 1.0)
     keep = keep * keep * (3 - 2 * keep)
     thickness = np.where(thickness > -0.025, -0.025 + (thickness + 0.025) * np.sqrt(keep), thickness)
@@ -342,7 +454,7 @@ def _one_piece(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray
     components, _ = ndimage.label(shown)
     crown = np.setdiff1d(np.unique(components[: capsule.SPHERE_ROWS // 2]), [0])
     kept = np.isin(components, crown).reshape(capsule.ROWS, 3, capsule.COLUMNS).any(1)
-    return np.where(kept, thickness, np.minimum(thickness, -0.025))
+    return np.where(kept, thickness, np.minimum(thickness, _SUNK_THICKNESS))
 
 
 @dataclass(frozen=True)
@@ -355,7 +467,7 @@ class _ShellSolver:
     skull: Float[np.ndarray, "rows columns"]
     bare_ears: Bool[np.ndarray, "rows columns"]
     head_faces: Int[np.ndarray, "f 3"]
-    lowest_y: float
+    start: _Start
     config: HairShellConfig
 
     def solve(
@@ -365,18 +477,19 @@ class _ShellSolver:
         config = self.config
         laplacian = _wrapped_laplacian()
         smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
-        height = capsule.surface_points(self.skull)[..., 1]
-        seen, u, v = _seen(self.portrait, np.maximum(self.skull, 0.01))
-        seen_hair = (seen & self.labels.hair[v, u]).reshape(base.shape)
-        hidden = (_front_of_face(seen_hair) | self.bare_ears | (height < self.lowest_y)).ravel()
+        hidden = self.bare_ears | self.start.hidden
+        if not self.start.by_network:
+            seen, u, v = _seen(self.portrait, np.maximum(self.skull, 0.01))
+            hidden = hidden | _front_of_face((seen & self.labels.hair[v, u]).reshape(base.shape))
+        hidden = hidden.ravel()
         thickness = base
         for _ in range(rounds):
             outline_weight, outline_target = self._outline_terms(thickness)
             label_weight, label_target = self._label_terms(thickness, base)
             outline_weight = np.where(hidden, 0.0, outline_weight)
             label_weight = np.where(hidden, 3.0, label_weight)
-            label_target = np.where(hidden, -0.025, label_target)
-            system = smoothness + scipy.sparse.diags(outline_weight + label_weight + config.template_weight)
+            label_target = np.where(hidden, _SUNK_THICKNESS, label_target)
+            system = smoothness + scipy.sparse.diags(outline_weight + label_weight + self.start.pull.ravel())
             right = outline_weight * (outline_target - base.ravel()) + label_weight * (label_target - base.ravel())
             factors = scipy.sparse.linalg.splu(
                 system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
