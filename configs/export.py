@@ -246,5 +246,6 @@ class _Assets:
         """Portrait, views and what was fitted to them."""
         views, portrait_rgb = self.head.views, self.head.portrait_rgb
         assert views is not None and portrait_rgb is not None
-        name = "Radiance field" if self.head.splats is None else "Gaussian splats"
-        return SheetContent(portrait_rgb, views, self.head.pictures(sheet_cameras()), name)
+        if self.head.splats is None:  # rays are slow without a GPU: no more of them than the sheet has pixels
+            return SheetContent(portrait_rgb, views, self.head.pictures(sheet_cameras(224)), "Radiance field")
+        return SheetContent(portrait_rgb, views, self.head.pictures(sheet_cameras()))
