@@ -44,6 +44,9 @@ def _character(data: Path, name: str) -> tuple[Part, ...]:
         faces = faces[points[faces].mean(1)[:, 1] > _BOTTOM]
         if not len(faces):
             continue
+        faces = faces[((points[faces].mean(1) - _EYES) * _SCALE)[:, 1] > -0.62]
+        if not len(faces):
+            continue
         picture = mesh.visual.material.baseColorTexture.convert("RGBA")
         texture = np.asarray(picture, dtype=np.float32) / 255
         texture[..., 3] = 1

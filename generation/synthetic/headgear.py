@@ -179,7 +179,9 @@ def _visor(
     top = base[None] + out * reach * forward
     top[..., 1] -= (1.3 * CM * across**2)[None] * np.clip(out[..., 0], 0, 1)
     under = top - [0, 0.25 * CM, 0]
-    return sheet("headgear", np.concatenate([top, under[::-1]]), texture, outward_from=top.mean((0, 1)), repeat=(2, 3))
+    return sheet(
+        "headgear", np.concatenate([top, under[::-1]]), texture, outward_from=top.mean((0, 1)), repeat=(2.0, 3.0)
+    )
 
 
 def _brim(edge: Float[np.ndarray, "c 3"], texture: np.ndarray, reach_cm: float, slope: float) -> Part:
@@ -189,7 +191,7 @@ def _brim(edge: Float[np.ndarray, "c 3"], texture: np.ndarray, reach_cm: float, 
     out = np.linspace(-0.05, 1, 8)[:, None, None]
     top = edge[None] + out * reach_cm * CM * (away + np.array([0, slope, 0]))[None]
     return sheet("headgear", np.concatenate([top, (top - [0, 0.2 * CM, 0])[::-1]]), texture, closed=True,
-                 outward_from=top.mean((0, 1)), repeat=(2, 12))  # fmt: skip
+                 outward_from=top.mean((0, 1)), repeat=(2.0, 12.0))  # fmt: skip
 
 
 def _cone(edge: Float[np.ndarray, "c 3"], texture: np.ndarray, rng: np.random.Generator) -> Part:
@@ -202,7 +204,7 @@ def _cone(edge: Float[np.ndarray, "c 3"], texture: np.ndarray, rng: np.random.Ge
         centre + ring + t * np.array([0, 1, 0]) * tip + t**2 * tip * [1, 0, 1],
         texture,
         closed=True,
-        repeat=(3, 8),
+        repeat=(3.0, 8.0),
     )
 
 

@@ -7,7 +7,7 @@ Order-Independent Transparency"; k-buffers by Bavoil et al. 2007). There is a CP
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -82,7 +82,7 @@ class HeadScene:
 
     def __init__(self, head: SyntheticHead) -> None:
         """Collects the parts; solid ones first, so that half-clear ones meet a finished depth map."""
-        parts = sorted(head.parts, key=lambda p: p.alpha_tested)
+        parts = sorted((_compact(p) for p in head.parts), key=lambda p: p.alpha_tested)
         vertex_start = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
         uv_start = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
         textures = {id(p.texture): p.texture for p in parts}  # parts may share one
@@ -182,6 +182,22 @@ def render_views(
 ) -> HeadViews:  # fmt: skip
     """`HeadScene(head).render(...)`, for one set of cameras and one light."""
     return HeadScene(head).render(cameras, lighting, shading=shading, supersample=supersample)
+
+
+def _compact(part: Part) -> Part:
+    """The part without vertices that no face uses; they would only blur the shadow maps."""
+    used = np.zeros(len(part.vertices_world), bool)
+    used[part.faces] = True
+    if used.all():
+        return part
+    number = np.cumsum(used) - 1
+    return replace(
+        part,
+        vertices_world=part.vertices_world[used],
+        normals_world=part.normals_world[used],
+        faces=number[part.faces],
+        tangents_world=None if part.tangents_world is None else part.tangents_world[used],
+    )
 
 
 def _tangents(part: Part) -> Float32[np.ndarray, "v 3"]:

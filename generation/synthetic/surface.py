@@ -48,7 +48,7 @@ class DistanceField:
         return _sample_field(self.values, points_world.astype(np.float64), _LOW, _STEP)
 
     def pushed_out(
-        self, points_world: Float[np.ndarray, "*n 3"], margin: Float[np.ndarray, "*n"] | float
+        self, points_world: Float[np.ndarray, "*n 3"], margin: Float[np.ndarray, "*m"] | float
     ) -> Float[np.ndarray, "*n 3"]:
         """Points moved outwards until they keep a distance of `margin`."""
         flat = points_world.reshape(-1, 3).copy()
