@@ -1,8 +1,7 @@
 """Fewer triangles: edges are collapsed in the order of quadric error, and never so that the surface would tear.
 
-Own code, since the libraries tried (fast-simplification, open3d) check neither that an edge's ends share exactly two
-neighbours nor, reliably, that no triangle turns over: closed surfaces came back with edges of three faces. A collapse
-that passes the first test changes neither pieces nor handles, so a watertight mesh stays watertight.
+An edge goes only if its ends share exactly two neighbours. Such a collapse changes neither pieces nor handles, so a
+watertight mesh stays watertight; that promise, and a weight per place, are why this is own code and no library.
 
 Source: M. Garland and P. Heckbert, "Surface Simplification Using Quadric Error Metrics", SIGGRAPH 1997; the link
 condition as in T. Dey, H. Edelsbrunner, S. Guha, D. Nekhayev, "Topology preserving edge contraction", 1999.
@@ -18,7 +17,9 @@ import numpy as np
 from jaxtyping import Float64, Int32
 
 _MAX_VALENCE = 24
-_MIN_TURN_COSINE = 0.3
+_TESTS = ((0.3, 0.05), (0.0, 0.01), (-1.0, 0.0))
+"""Least cosine between a triangle's normals before and after, and least height over length; looser in later rounds,
+which only coarse meshes need."""
 
 
 def decimate(
@@ -42,8 +43,11 @@ def decimate(
     middle, size = vertices.mean(axis=0), float(np.ptp(vertices, axis=0).max())
     points = np.ascontiguousarray((vertices - middle) / size)
     triangles = np.ascontiguousarray(faces, dtype=np.int32).copy()
-    _collapse(points, triangles, np.ascontiguousarray(weights), face_budget)
-    triangles = triangles[triangles[:, 0] >= 0]
+    weights = np.ascontiguousarray(weights, dtype=np.float64)
+    for min_cosine, min_shape in _TESTS:
+        if len(triangles) > face_budget:
+            _collapse(points, triangles, weights, face_budget, min_cosine, min_shape)
+            triangles = np.ascontiguousarray(triangles[triangles[:, 0] >= 0])
     used, renumbered = np.unique(triangles, return_inverse=True)
     return points[used] * size + middle, renumbered.reshape(-1, 3).astype(np.int32)
 
@@ -84,7 +88,7 @@ def _cost(Q, u, v, points, out):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _turns_over(points, faces, head, following, keep, gone, place):
+def _turns_over(points, faces, head, following, keep, gone, place, min_cosine, min_shape):
     """Whether a face around `keep`, other than those with `gone`, would turn or shrink to a line at `place`."""
     corner = head[keep]
     while corner >= 0:
@@ -100,9 +104,9 @@ def _turns_over(points, faces, head, following, keep, gone, place):
             longest = max((side * side).sum(), ((p - place) ** 2).sum(), ((q - place) ** 2).sum())
             shape = l1 / longest
             longest0 = max((side * side).sum(), ((p - old) ** 2).sum(), ((q - old) ** 2).sum())
-            if (n0 * n1).sum() < _MIN_TURN_COSINE * l0 * l1 and l0 > 1e-14:
+            if (n0 * n1).sum() < min_cosine * l0 * l1 and l0 > 1e-14:
                 return True
-            if shape < 0.05 and shape < 0.9 * l0 / longest0:
+            if shape < min_shape and shape < 0.9 * l0 / longest0:
                 return True
         corner = following[corner]
     return False
@@ -130,7 +134,7 @@ def _mark_neighbours(faces, head, following, vertex, mark, stamp, found):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _collapse(points, faces, importance, face_budget):
+def _collapse(points, faces, importance, face_budget, min_cosine, min_shape):
     """Collapse edges in place until `face_budget` faces are left; dead faces get -1 as their first vertex."""
     n, m = points.shape[0], faces.shape[0]
     Q = np.zeros((n, 10))
@@ -202,9 +206,9 @@ def _collapse(points, faces, importance, face_budget):
         if common != 2 or count_u + count_v - 4 > _MAX_VALENCE or count_u + count_v - 4 < 3:
             continue
         _cost(Q, u, v, points, place)
-        if _turns_over(points, faces, head, following, u, v, place):
+        if _turns_over(points, faces, head, following, u, v, place, min_cosine, min_shape):
             continue
-        if _turns_over(points, faces, head, following, v, u, place):
+        if _turns_over(points, faces, head, following, v, u, place, min_cosine, min_shape):
             continue
         # u stays, at its new place, and takes over the faces of v
         corner = head[v]

@@ -30,6 +30,8 @@ COARSE_FACTOR = 4
 _BLOCK = 8  # coarse voxels per side of a unit of work in the coarse pass
 _TRUNCATION_VOXELS = 3.0
 _MIN_FACING = 0.2
+_EDGE_REACH = 0.07  # world units (4 cm) by which a ragged lower edge may lift the cut
+_BUST_REACH = 0.16  # world units (10 cm) above the cut within which the bust is filled
 _SKIN = 0.0015  # world units (0.9 mm) from the mean depth of soft Gaussians to where they are half opaque from the side
 _EDGE_PX = 2.5  # width over which alpha falls from 1 to 0 at a silhouette
 
@@ -63,7 +65,8 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     with numba_pool(coarse.size):
         _fuse_blocks(coarse, origin, coarse_size, everywhere, _BLOCK, 2 * coarse_size, no_footprint, *views)
     heights = origin[1] + coarse_size * np.arange(coarse.shape[1])
-    solid = (coarse < 0) & (heights > config.bottom_y)[:, None]
+    bottom_y = _sound_bottom(coarse, heights, config.bottom_y)
+    solid = (coarse < 0) & (heights > bottom_y)[:, None]
     if not solid.any():
         raise InputError(
             f"Cannot make a mesh: found no surface above y = {config.bottom_y} within {config.half_extent} world units "
@@ -79,16 +82,44 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     truncation = _TRUNCATION_VOXELS * config.voxel_size
     values *= truncation
     first, last = origin + inside.min(axis=0) * coarse_size, origin + inside.max(axis=0) * coarse_size
-    footprint = np.array([first[0], config.bottom_y, first[2], last[0], last[2]])
+    footprint = np.array([first[0], bottom_y, first[2], last[0], last[2]])
     active = np.argwhere(near).astype(np.int32)
     with numba_pool(values.size):
         _fuse_blocks(values, fine_origin, config.voxel_size, active, COARSE_FACTOR, truncation, footprint, *views)
     heights = fine_origin[1] + config.voxel_size * np.arange(values.shape[1])
-    np.maximum(values, (config.bottom_y - heights).astype(np.float32)[:, None], out=values)
+    _fill_bust(values, heights, bottom_y)
+    np.maximum(values, (bottom_y - heights).astype(np.float32)[:, None], out=values)
     for axis in range(3):
         edges = np.moveaxis(values, axis, 0)
         edges[[0, -1]] = np.maximum(edges[[0, -1]], config.voxel_size)
     return DistanceField(values, fine_origin, config.voxel_size)
+
+
+def _sound_bottom(coarse: Float32[np.ndarray, "x y z"], heights: Float64[np.ndarray, " y"], bottom_y: float) -> float:
+    """The height, at or a little above `bottom_y`, from which on the bust is whole: its lower edge is often ragged."""
+    from scipy.ndimage import binary_fill_holes
+
+    rows = np.flatnonzero((heights > bottom_y) & (heights < bottom_y + 2 * _EDGE_REACH))
+    area = np.array([binary_fill_holes(coarse[:, row] < 0).sum() for row in rows])
+    usual = np.median(area[heights[rows] > bottom_y + _EDGE_REACH])
+    whole = rows[(area >= 0.9 * usual) & (heights[rows] < bottom_y + _EDGE_REACH)]
+    if not len(whole) or whole[0] == rows[0]:
+        return bottom_y
+    return float(heights[whole[0]] + (heights[1] - heights[0]))
+
+
+def _fill_bust(values: Float32[np.ndarray, "x y z"], heights: Float64[np.ndarray, " y"], bottom_y: float) -> None:
+    """Make the bust solid, in place: whatever a level cut shows surrounded by it, near its bottom, is inside.
+
+    Views from below may look into the bust, a hollow shell, through its lower edge.
+    """
+    from scipy.ndimage import binary_fill_holes
+
+    deepest = np.float32(values.min())
+    for row in np.flatnonzero((heights > bottom_y) & (heights < bottom_y + _BUST_REACH)):
+        layer = values[:, row]
+        solid = layer < 0
+        values[:, row] = np.where(binary_fill_holes(solid) & ~solid, deepest, layer)
 
 
 def _near_surface(coarse: Float32[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
@@ -129,7 +160,7 @@ def _fuse_blocks(
             x = origin[0] + voxel_size * (i0 + n // (side * side))
             y = origin[1] + voxel_size * (j0 + n // side % side)
             z = origin[2] + voxel_size * (k0 + n % side)
-            total, weight = 0.0, 0.0
+            total, weight, asked, emptied = 0.0, 0.0, False, False
             cut1, cut2 = -1e9, -1e9  # the largest and the second largest distance outside a silhouette
             for c in range(poses.shape[0]):
                 T, fx, fy, cx, cy = poses[c], lenses[c, 0], lenses[c, 1], lenses[c, 2], lenses[c, 3]
@@ -140,6 +171,7 @@ def _fuse_blocks(
                 v = fy * (T[4] * x + T[5] * y + T[6] * z + T[7]) / zc + cy - 0.5
                 if not (u >= 1.0 and v >= 1.0 and u < width - 2 and v < height - 2):
                     continue
+                asked = True
                 if eyes[c, 1] < footprint[1] < y:
                     s = (footprint[1] - eyes[c, 1]) / (y - eyes[c, 1])
                     px, pz = eyes[c, 0] + s * (x - eyes[c, 0]), eyes[c, 2] + s * (z - eyes[c, 2])
@@ -161,6 +193,7 @@ def _fuse_blocks(
                 elif cut > cut2:
                     cut2 = cut
                 if a == 0.0:
+                    emptied = True
                     if cut2 > 0.45 * _EDGE_PX * zc / fx:  # two pictures show nothing here
                         total, weight = truncation, 1.0
                         break
@@ -181,4 +214,7 @@ def _fuse_blocks(
                 total += w * min(distance, truncation)
                 weight += w
             value = total / weight - _SKIN if weight > 1e-3 else -truncation
+            # outside of all pictures, or empty in the only one that shows the place
+            if not asked or (weight <= 1e-3 and emptied):
+                value = truncation
             values[i0 + n // (side * side), j0 + n // side % side, k0 + n % side] = max(value, cut2)

@@ -49,7 +49,7 @@ def extract_surface(field: DistanceField) -> tuple[Float64[np.ndarray, "v 3"], I
     from skimage.measure import marching_cubes
 
     vertices, faces, _, _ = marching_cubes(field.values, 0.0, gradient_direction="descent", allow_degenerate=False)
-    faces = _largest_piece(faces, len(vertices))
+    faces = _largest_piece(faces.astype(np.int32), len(vertices))
     used, faces = np.unique(faces, return_inverse=True)
     vertices = vertices[used].astype(np.float64) * field.voxel_size + field.origin_world
     return vertices, faces.reshape(-1, 3).astype(np.int32)
@@ -126,32 +126,34 @@ def _euler_number(inside):
 @numba.njit(cache=True, nogil=True)
 @no_type_check
 def _part_diagonals(values, least):
-    """Inside voxels that touch another only along an edge are made shallow: marching cubes then parts the two."""
+    """Make inside voxels shallow where some of eight neighbours meet only along an edge or at a corner.
+
+    Marching cubes decides by the values which side is connected there: now always the outside, as `_is_simple` counts.
+    """
     nx, ny, nz = values.shape
-    shallow = -0.4 * least
+    inside = np.empty(8, np.uint8)
     for x in range(1, nx):
         for y in range(1, ny):
             for z in range(1, nz):
-                for axis in range(3):
-                    p, q, r, s = values[x, y, z], values[x, y, z], values[x, y, z], values[x, y, z]
-                    if axis == 0:
-                        q, r, s = values[x, y - 1, z], values[x, y, z - 1], values[x, y - 1, z - 1]
-                    elif axis == 1:
-                        q, r, s = values[x - 1, y, z], values[x, y, z - 1], values[x - 1, y, z - 1]
-                    else:
-                        q, r, s = values[x - 1, y, z], values[x, y - 1, z], values[x - 1, y - 1, z]
-                    if (p < 0) == (s < 0) and (q < 0) == (r < 0) and (p < 0) != (q < 0):
-                        for i in range(2):
-                            for j in range(2):
-                                u, v, w = x, y, z
-                                if axis == 0:
-                                    v, w = y - i, z - j
-                                elif axis == 1:
-                                    u, w = x - i, z - j
-                                else:
-                                    u, v = x - i, y - j
-                                if values[u, v, w] < 0:
-                                    values[u, v, w] = shallow
+                count = 0
+                for n in range(8):
+                    inside[n] = values[x - (n >> 2), y - (n >> 1 & 1), z - (n & 1)] < 0
+                    count += inside[n]
+                if count < 2 or count > 6:
+                    continue
+                diagonal = False
+                for n in range(4):
+                    # two opposite corners on one side, the other six on the other
+                    diagonal |= inside[n] == inside[7 - n] and count == (2 if inside[n] else 6)
+                for bit in (1, 2, 4):  # faces: the corners whose number has the bit, and those without
+                    p, q = (1, 2) if bit == 4 else ((1, 4) if bit == 2 else (2, 4))
+                    for base in (0, bit):
+                        a, b, c, d = inside[base], inside[base + p], inside[base + q], inside[base + p + q]
+                        diagonal |= a == d and b == c and a != b
+                if diagonal:
+                    for n in range(8):
+                        if inside[n]:
+                            values[x - (n >> 2), y - (n >> 1 & 1), z - (n & 1)] = -0.1 * least
 
 
 _TAKEN = 2

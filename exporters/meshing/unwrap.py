@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, Int32, Int64
 
 PADDING_TEXELS = 4
 _PATCHES = 96
+_LEAST_PATCH_FACES = 200
 _NORMAL_WEIGHT = 0.25
 _LLOYD_STEPS = 5
 _SMOOTHING_STEPS = 10
@@ -80,7 +81,7 @@ def _patches(
         [vertices[faces].mean(axis=1) / size, _NORMAL_WEIGHT * normals[faces].mean(axis=1)], axis=1
     )
     chosen, nearest = [0], np.full(len(features), np.inf)
-    for _ in range(min(_PATCHES, len(faces)) - 1):
+    for _ in range(min(_PATCHES, len(faces) // _LEAST_PATCH_FACES)):
         nearest = np.minimum(nearest, ((features - features[chosen[-1]]) ** 2).sum(axis=1))
         chosen.append(int(nearest.argmax()))
     centres = features[chosen]

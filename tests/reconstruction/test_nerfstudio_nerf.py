@@ -10,8 +10,9 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.utils.eval_utils import eval_setup
 
 from dp360.configs.methods import dp360_nerf
+from dp360.generation.cameras import look_at_origin
 from dp360.reconstruction.dataset import write_dataset
-from dp360.reconstruction.nerfstudio_nerf import BoxCollider
+from dp360.reconstruction.nerfstudio_nerf import BoxCollider, NerfScene
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer
 
 
@@ -61,3 +62,18 @@ def test_the_checkpoint_loads(trained):
     assert step == 149
     for name, parameter in trained.pipeline.model.named_parameters():
         assert torch.equal(parameter, dict(pipeline.model.named_parameters())[name]), name
+
+
+def test_it_renders_as_a_scene(trained):
+    """The sphere lies where our cameras look, its front in front of the origin; the same cameras as nerfstudio's."""
+    pipeline = trained.pipeline
+    pipeline.train()
+    cameras = look_at_origin([0.0, 2.0], [0.0, 0.3], size_px=32)
+    renders = NerfScene(pipeline.model).render(cameras)
+    assert pipeline.model.training
+    assert renders.rgb_premultiplied.shape == (2, 32, 32, 3) and renders.depth.shape == (2, 32, 32)
+    assert bool((renders.rgb_premultiplied <= renders.alpha[..., None] + 1e-4).all())
+    assert bool(
+        (renders.alpha[:, 12:20, 12:20].mean(dim=(1, 2)) > renders.alpha[:, :3, :3].mean(dim=(1, 2)) + 0.3).all()
+    )
+    assert bool((renders.depth[:, 16, 16] < 2.7).all() and (renders.depth[:, 16, 16] > 2.2).all())
