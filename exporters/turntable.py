@@ -84,7 +84,7 @@ def encode(
         case ".gif":
             return _gif(frames, provenance, fps)
         case ".webp":
-            return _with_xmp(_webp(frames, first.shape[:2], fps), provenance)
+            return _with_xmp(_webp(frames, first.shape[:2], fps), first.shape[:2], provenance)
         case _:
             assert_never(extension)
 
@@ -160,7 +160,7 @@ def _webp(frames: Iterable[UInt8[np.ndarray, "h w 3"]], size_px: tuple[int, int]
     return buffer.getvalue()
 
 
-def _with_xmp(webp: bytes, provenance: Provenance) -> bytes:
+def _with_xmp(webp: bytes, size_px: tuple[int, int], provenance: Provenance) -> bytes:
     """The film with an XMP packet behind its frames."""
     packet = (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -169,7 +169,10 @@ def _with_xmp(webp: bytes, provenance: Provenance) -> bytes:
         f" dp360:statement={quoteattr(provenance.statement)}"
         f" dp360:provenance={quoteattr(provenance_to_json(provenance))}/></rdf:RDF></x:xmpmeta>"
     ).encode("ascii", errors="xmlcharrefreplace")
-    assert webp[8:16] == b"WEBPVP8X"
+    if webp[12:16] != b"VP8X":  # all frames are equal: a still picture without the header for extras
+        height, width = (side - 1 for side in size_px)
+        extras = b"VP8X" + struct.pack("<II", 10, 0) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
+        webp = webp[:12] + extras + webp[12:]
     flagged = bytearray(webp)
     flagged[20] |= _XMP_FLAG
     flagged += b"XMP " + struct.pack("<I", len(packet)) + packet + b"\0" * (len(packet) % 2)

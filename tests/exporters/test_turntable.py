@@ -145,3 +145,11 @@ def test_what_cannot_become_a_film(extension, provenance):
     for fps in (0.0, -1.0, math.nan, 1e6):
         with pytest.raises(ValueError, match="expected fps"):
             turntable.encode(turning_dot(2), provenance, extension=extension, fps=fps)
+
+
+def test_a_film_without_movement_keeps_its_origin(provenance):
+    frame = next(turning_dot(1))
+    film = turntable.encode([frame] * 3, provenance, extension=".webp")
+    picture = Image.open(io.BytesIO(film))
+    assert picture.getxmp()["xmpmeta"]["RDF"]["Description"]["statement"] == provenance.statement
+    assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - over_white(frame)).mean() < 4
