@@ -121,7 +121,11 @@ def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     x, y, z = np.moveaxis(centimetres(body.vertices_world[body.faces].mean(1)), -1, 0)
     shirt = ((y < -12.0) & (z < 0)) | ((np.abs(x) > 8.0) & (y < -8.0)) | (y < -18)
     skin = replace(body, texture=texture, labels=bust.labels)
-    parts = [skin.with_faces(~shirt), replace(skin.with_faces(shirt), name="clothes", labels=None, specular=0.03)]
+    seen = y > -42.0
+    parts = [
+        skin.with_faces(~shirt),
+        replace(skin.with_faces(shirt & seen), name="clothes", labels=None, specular=0.03),
+    ]
     hair = []
     for part in bust.head.parts:
         if part.name == "hair":

@@ -83,7 +83,7 @@ CUTS: Mapping[str, Cut] = {
     "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8)),
     "spiky": Cut((3.4, 1.6, 2.0), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
     "mohawk": Cut((9.0, 0.5, 0.5), lift=1.0, volume=4.0, comb="up", gravity=0.0, clump=0.6, bare="mohawk"),
-    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.15, volume=0.9, comb="back", gravity=0.4),
+    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.12, volume=0.8, comb="back", gravity=0.6),
     "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0),
                     count=4600),
     "ponytail": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 7.5, -9.5),
@@ -221,7 +221,8 @@ def _comb(
         case "forward":
             field = up * (0.6 * from_whorl + np.array([[0, 0, 1.0]])) + (1 - up) * (down + 0.3 * backward)
         case "back":
-            field = backward + 0.6 * (1 - up) * down
+            over_head = (ramp(cm[:, 2], -8.5, -4.0) * ramp(cm[:, 1], -1.0, 4.0))[:, None]
+            field = over_head * (backward + 0.4 * (1 - up) * down) + (1 - over_head) * down
         case "up":
             front = ramp(cm[:, 2], -2.0, 5.0)[:, None]
             field = up * (front * np.array([[0, 1.2, -0.3]]) + (1 - front) * backward) + (1 - up) * down
