@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from ..cameras import Cameras
 from ..mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
@@ -156,6 +156,12 @@ class HeadScene:
         pictures = [self._picture(camera, lighting, sky, sun_seen, shading, supersample) for camera in cameras]
         return HeadViews(*(np.stack(channel) for channel in zip(*pictures)))
 
+    def _nearest_first(self, screen: Float[np.ndarray, "v 3"]) -> Int[np.ndarray, " f"]:
+        """Order of the faces: solid ones, then half-clear ones from near to far, so that hidden layers are skipped."""
+        first = int(np.searchsorted(self.layout[:, 3][self.face_part], 1))
+        depth = -screen[self.faces[first:, 0], 2]
+        return np.concatenate([np.arange(first), first + np.argsort(depth, kind="stable")])
+
     def _picture(
         self, camera: Cameras, lighting: Lighting, sky: Float32[np.ndarray, "v 3"],
         sun_seen: Float32[np.ndarray, " v"], shading: Shading, supersample: int,
@@ -165,9 +171,11 @@ class HeadScene:
         screen = project_to_screen(
             self.vertices, sized.T_camera_world[0].numpy(), sized.focal_px[0].numpy(), sized.principal_px[0].numpy()
         )
-        start, members = bin_by_band(screen, self.faces, width, height, False)
+        order = self._nearest_first(screen)
+        faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
+        start, members = bin_by_band(screen, faces, width, height, False)
         rgb, alpha, depth, normals, labels = draw_bands(
-            screen, self.vertices, self.normals, self.tangents, self.faces, self.uv, self.faces_uv, self.face_part,
+            screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part,
             self.layout, self.specular, self.texels, self.label_texels, sky, sun_seen, start, members,
             camera.position_world[0].numpy(), lighting.sun_direction_world.astype(np.float64),
             lighting.sun_rgb.astype(np.float64), np.array([shading.steps, shading.flatness, shading.specular]),

@@ -14,6 +14,8 @@ LAYERS = 8
 LABEL_COUNT = 8
 _SOLID = 0.97
 _CLEAR = 0.015
+_DONE = 0.04
+"""Light that may pass all layers of a sample before what lies behind them is left out."""
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -52,7 +54,7 @@ def _opacity(texels, begin, height, width, u, v):
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _collect(screen, faces, f, uv, faces_uv, layout_row, texels, row_begin, row_end, width,
-             solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count):  # fmt: skip
+             solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count, layer_through):  # fmt: skip
     """Depth-test one triangle; half-clear samples go into the sorted list of their sample."""
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
@@ -85,6 +87,10 @@ def _collect(screen, faces, f, uv, faces_uv, layout_row, texels, row_begin, row_
                 solid_depth[row, x] = inverse_depth
                 solid_face[row, x] = f
                 continue
+            count = layer_count[row, x]
+            if count > 0 and inverse_depth <= layer_depth[row, x, count - 1]:
+                if count == LAYERS or layer_through[row, x] < _DONE:
+                    continue
             u = (wa * uv[ta, 0] + wb * uv[tb, 0] + wc * uv[tc, 0]) / inverse_depth
             v = (wa * uv[ta, 1] + wb * uv[tb, 1] + wc * uv[tc, 1]) / inverse_depth
             opacity = _opacity(texels, layout_row[0], layout_row[1], layout_row[2], u, v)
@@ -94,11 +100,9 @@ def _collect(screen, faces, f, uv, faces_uv, layout_row, texels, row_begin, row_
                 solid_depth[row, x] = inverse_depth
                 solid_face[row, x] = f
                 continue
-            count = layer_count[row, x]
             if count == LAYERS:
-                if inverse_depth <= layer_depth[row, x, LAYERS - 1]:
-                    continue
                 count -= 1
+            layer_through[row, x] *= 1.0 - opacity
             place = count
             while place > 0 and layer_depth[row, x, place - 1] < inverse_depth:
                 layer_depth[row, x, place] = layer_depth[row, x, place - 1]
@@ -219,10 +223,12 @@ def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_pa
         layer_face = np.zeros((rows, width, LAYERS), np.int32)
         layer_alpha = np.zeros((rows, width, LAYERS), np.float32)
         layer_count = np.zeros((rows, width), np.int32)
+        layer_through = np.ones((rows, width), np.float32)
         for m in range(start[band], start[band + 1]):
             f = members[m]
             _collect(screen, faces, f, uv, faces_uv, layout[face_part[f]], texels, row_begin, row_end, width,
-                     solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count)  # fmt: skip
+                     solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count,
+                     layer_through)  # fmt: skip
         texel = np.zeros(4)
         out = np.zeros(11)
         share = np.zeros((LABEL_COUNT, 5))
@@ -259,7 +265,7 @@ def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_pa
                         share[label, 3] += weight * out[6]
                         share[label, 4] += weight * out[7]
                         through -= weight
-                        if through < 0.01:
+                        if through < 0.02:
                             break
                 if covered <= 1e-4:
                     continue

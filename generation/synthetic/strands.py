@@ -67,23 +67,31 @@ CUTS: Mapping[str, Cut] = {
     "undercut": Cut((9.0, 0.5, 0.5), lift=0.6, volume=1.8, comb="back", gravity=0.1),
     "pixie": Cut((7.0, 3.5, 4.0), lift=0.45, volume=1.3, comb="side", gravity=0.3),
     "bowl": Cut((16.0, 9.0, 9.0), end_y=1.5, lift=0.3, volume=1.6, comb="down", gravity=0.6),
-    "bob": Cut((28.0, 20.0, 18.0), end_y=-7.5, lift=0.3, volume=1.8, comb="side", gravity=0.6),
-    "shag": Cut((18.0, 14.0, 15.0), end_y=-10.0, lift=0.5, volume=2.2, comb="side", gravity=0.5, curl=(0.5, 1.6)),
+    "bob": Cut((28.0, 20.0, 18.0), end_y=-7.5, lift=0.3, volume=1.8, comb="side", gravity=0.6,
+                    count=3000),
+    "shag": Cut((18.0, 14.0, 15.0), end_y=-10.0, lift=0.5, volume=2.2, comb="side", gravity=0.5, curl=(0.5, 1.6),
+                    count=3200),
     "curtains": Cut((15.0, 6.0, 5.0), end_y=-1.0, lift=0.5, volume=1.6, comb="side", gravity=0.45),
-    "mullet": Cut((7.0, 3.0, 22.0), lift=0.5, volume=1.4, comb="down", gravity=0.4, curl=(0.3, 1.5)),
-    "long_straight": Cut((44.0, 38.0, 36.0), end_y=-24.0, lift=0.25, volume=1.4, comb="side", gravity=0.65),
-    "long_wavy": Cut((44.0, 38.0, 36.0), end_y=-22.0, lift=0.35, volume=2.2, comb="side", gravity=0.6, curl=(1.0, 1.3)),
+    "mullet": Cut((7.0, 3.0, 22.0), lift=0.5, volume=1.4, comb="down", gravity=0.4, curl=(0.3, 1.5),
+                    count=3400),
+    "long_straight": Cut((44.0, 38.0, 36.0), end_y=-24.0, lift=0.25, volume=1.4, comb="side", gravity=0.65,
+                    count=2500),
+    "long_wavy": Cut((44.0, 38.0, 36.0), end_y=-22.0, lift=0.35, volume=2.2, comb="side", gravity=0.6, curl=(1.0, 1.3),
+                    count=2700),
     "long_curly": Cut((36.0, 32.0, 30.0), end_y=-17.0, lift=0.5, volume=1.8, comb="side", gravity=0.55,
-                      curl=(0.8, 3.2), clump=0.75, count=4800),
+                      curl=(0.8, 3.2), clump=0.75, count=3300),
     "curly": Cut((11.0, 8.0, 8.0), lift=0.85, volume=2.6, comb="radial", gravity=0.2, curl=(0.9, 5.0), clump=0.7,
                  count=5200, width=0.5),
     "afro": Cut((8.0, 7.0, 6.5), lift=1.0, volume=6.0, comb="radial", gravity=0.0, curl=(0.35, 9.0), clump=0.2,
                 count=6500, width=0.5),
-    "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65),
-    "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8)),
+    "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65,
+                    count=2900),
+    "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8),
+                    count=3000),
     "spiky": Cut((3.4, 1.6, 2.0), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
     "mohawk": Cut((9.0, 0.5, 0.5), lift=1.0, volume=4.0, comb="up", gravity=0.0, clump=0.6, bare="mohawk"),
-    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.12, volume=0.8, comb="back", gravity=0.6),
+    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.12, volume=0.8, comb="back", gravity=0.6,
+                    count=2700),
     "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0),
                     count=4600),
     "ponytail": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 7.5, -9.5),
@@ -355,8 +363,8 @@ def _asset_strands(data: Path, name: str) -> tuple[Float[np.ndarray, "s p 3"], F
     flat = flat * scale + shift
     ends = np.cumsum(counts)
     keep = np.arange(len(counts))
-    if len(keep) > 5200:
-        keep = np.random.default_rng(0).choice(keep, 5200, replace=False)
+    if len(keep) > 3600:
+        keep = np.random.default_rng(0).choice(keep, 3600, replace=False)
     position = np.linspace(0, 1, POINTS)
     strands = []
     for k in keep:
@@ -381,7 +389,7 @@ def strands_from_asset(surface: HeadSurface, data: Path, hair: HairRecipe, rng: 
     shift = np.clip(shift, -0.05, 0.05)
     directions = capsule.grid_rays()[1][at]
     points = points + directions * shift[..., None]
-    children = max(1, round(4200 / len(points)))
+    children = max(1, round(2800 / len(points)))
     spread = 0.012 if len(points) < 500 else 0.006
     offset = rng.normal(0, spread, (len(points), children, 1, 3)) * np.linspace(0.6, 1.3, POINTS)[None, None, :, None]
     offset[:, 0] = 0
@@ -394,4 +402,4 @@ def strands_from_asset(surface: HeadSurface, data: Path, hair: HairRecipe, rng: 
     if hair.curl > 0.25:
         points = _curled(points, Cut((0.0, 0.0, 0.0), curl=(0.01, 2.0), clump=0.3), hair, rng)
     margin = (0.1 + 0.5 * rng.random(n))[:, None] * CM * np.linspace(0, 1, POINTS)[None]
-    return Strands(surface.field.pushed_out(points, margin), np.full(n, 0.5 * CM * (1 - 0.4 * hair.wet)))
+    return Strands(surface.field.pushed_out(points, margin), np.full(n, 0.55 * CM * (1 - 0.4 * hair.wet)))
