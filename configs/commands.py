@@ -264,8 +264,9 @@ class BenchCommand:
 class TrainCommand:
     """Train a learned part of the prior on composed heads; called again, it goes on where it stopped."""
 
-    what: tyro.conf.Positional[Literal["labels"]]
-    """labels: the segmenter that tells skin, hair, cloth and hats apart."""
+    what: tyro.conf.Positional[Literal["labels", "hair"]]
+    """labels: the segmenter that tells skin, hair, cloth and hats apart; hair: the network that tells how thick hair is
+    all round."""
     data: Path
     """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
     output: Path

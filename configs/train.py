@@ -26,6 +26,8 @@ def train(command: TrainCommand, *, track: Track, notify: Callable[[str], None])
     match command.what:
         case "labels":
             return [_train_labels(command, track, notify)]
+        case "hair":
+            return [_train_hair(command, track, notify)]
         case _:
             assert_never(command.what)
 
@@ -60,4 +62,35 @@ def _train_labels(command: TrainCommand, track: Track, notify: Callable[[str], N
     backgrounds = Backgrounds.of_split(command.data, "validation")
     iou = evaluate_segmenter(read_segmenter(path), shots, backgrounds, PHOTOGRAPHS, track=track).iou
     notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
+    return path
+
+
+def _train_hair(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+    from dp360.generation.prior.learned.hair_thickness import WEIGHTS_NAME, read_hair_thickness, save_hair_thickness
+    from dp360.generation.training.hair_samples import HairSamplesConfig, make_hair_samples
+    from dp360.generation.training.hair_thickness import (
+        HairTrainConfig,
+        evaluate_hair_thickness,
+        train_hair_thickness,
+    )
+
+    config = HairTrainConfig()
+    loop = replace(
+        config.loop, seed=command.seed, steps=max(1, round(config.loop.steps * command.effort)),
+        minutes=command.minutes, device=choose_device(command.device),
+    )  # fmt: skip
+    config = replace(config, loop=loop, samples=replace(config.samples, heads=command.heads))
+    network = train_hair_thickness(
+        command.data, command.output, config, track=track,
+        on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
+    )  # fmt: skip
+    path = command.output / WEIGHTS_NAME
+    save_hair_thickness(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    heads = HairSamplesConfig(
+        heads=command.validation_heads, portraits_per_head=1, heads_per_file=min(10, command.validation_heads)
+    )
+    samples = make_hair_samples(command.data, "validation", command.output / "samples", heads, track=track)
+    figures = evaluate_hair_thickness(read_hair_thickness(path), samples)
+    by_region = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in figures.thickness_mae.items())
+    notify(f"Mean error of the thickness on {figures.count} validation portraits, 1/1000 of a world unit: {by_region}")
     return path
