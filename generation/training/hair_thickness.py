@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
+from ..mesh_raster import rasterize_mesh
 from ..prior import capsule
+from ..prior.hair_shell import grid_mesh
 from ..prior.learned.hair_thickness import (
     THICKNESS_RANGE,
     HairThicknessConfig,
@@ -37,8 +39,10 @@ _WIDE_FACTOR = 1.35
 
 @dataclass(frozen=True)
 class LookConfig:
-    """Errors of fit and labels that training adds; shares are probabilities."""
+    """Errors of fit and labels, and other hair, that training adds; shares are probabilities."""
 
+    reshaped: float = 0.4
+    """Share of heads whose hair is made thicker, thinner, shorter or longer, with the label map to match."""
     turn_deg: float = 1.2
     """Standard deviation of added turns of the camera about the head's axes."""
     shift: float = 0.005
@@ -47,8 +51,8 @@ class LookConfig:
     """Standard deviation of the logarithm of scale."""
     warp_px: float = 2.5
     """Largest smooth displacement of class borders, pixels at 352."""
-    swapped: float = 0.25
-    """Share of portraits in which a blob of hair below the chin is called cloth, or the other way round."""
+    swapped: float = 0.4
+    """Share of portraits in which blobs of hair below the chin are called cloth, or the other way round."""
     bare: float = 0.06
     """Share in which a blob of hair is called skin."""
     grown_px: int = 2
@@ -201,13 +205,93 @@ def hair_loss(network: nn.Module, batch: Batch) -> Tensor:
 def _augmented(
     samples: HairSamples, index: int, rng: np.random.Generator, look: LookConfig
 ) -> tuple[Float32[np.ndarray, "c rows columns"], Float32[np.ndarray, "3 rows columns"]]:
-    camera = _disturbed(samples.camera(index), rng, look)
-    classes = _CLASS_OF_LABEL[samples.labels[index]]
+    camera, truth = samples.camera(index), truth_of(samples, index)
+    classes, skull = _CLASS_OF_LABEL[samples.labels[index]], samples.skull_radius[index].astype(np.float32)
+    if rng.random() < look.reshaped:
+        presence, thickness = other_hair(truth[0], truth[1], skull, rng)
+        classes = _redrawn(classes, camera, skull, presence, thickness)
+        truth = np.stack([presence, thickness, truth[2]])
+    camera = _disturbed(camera, rng, look)
     inside = _frame(classes, camera, rng, look)
     classes = _misread(classes, camera, rng, look)
     hair, skin, cloth = ((classes == k).astype(np.float32) for k in (_HAIR, _SKIN, _CLOTH))
-    skull = samples.skull_radius[index].astype(np.float32)
-    return shell_features(hair, skin, cloth, inside, camera, skull), truth_of(samples, index)
+    return shell_features(hair, skin, cloth, inside, camera, skull), truth.astype(np.float32)
+
+
+def other_hair(
+    presence: Float32[np.ndarray, "rows columns"],
+    thickness: Float32[np.ndarray, "rows columns"],
+    skull: Float32[np.ndarray, "rows columns"],
+    rng: np.random.Generator,
+) -> tuple[Float32[np.ndarray, "rows columns"], Float32[np.ndarray, "rows columns"]]:
+    """Similar hair: its volume changed smoothly, sometimes cut at another height or hanging further down.
+
+    Args:
+        presence, thickness: of the true hair.
+        skull: opened skull, world units.
+        rng: randomness.
+    """
+    noise = _closed_noise(rng)
+    factor = np.exp(np.clip(rng.normal(0, 0.22) + 0.2 * noise, -0.7, 0.6))
+    thickness = np.where(thickness > 0, np.minimum(thickness * factor, THICKNESS_RANGE[1]), thickness)
+    height = capsule.surface_points(skull)[..., 1]
+    draw = rng.random()
+    if draw < 0.3:
+        end = rng.uniform(-0.3, 0.0) + 0.01 * noise
+        presence = presence * np.clip((height - end) / 0.008 + 0.5, 0, 1)
+    elif draw < 0.5:
+        presence, thickness = presence.copy(), thickness.copy()
+        end = rng.uniform(capsule.BOTTOM_Y - 0.1, -0.05)
+        azimuth = np.degrees(np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS))
+        hangs = np.minimum(azimuth, 360 - azimuth) > rng.uniform(50, 110)
+        radius = skull + thickness
+        for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
+            grown = hangs & (presence[row] < 0.5) & (presence[row - 1] > 0.5) & (height[row] > end)
+            radius[row] = np.where(grown, np.maximum(radius[row - 1], skull[row] + 0.004), radius[row])
+            presence[row] = np.where(grown, presence[row - 1], presence[row])
+        thickness = radius - skull
+    return presence.astype(np.float32), np.clip(thickness, *THICKNESS_RANGE).astype(np.float32)
+
+
+def _closed_noise(rng: np.random.Generator) -> Float32[np.ndarray, "rows columns"]:
+    """Smooth noise on the grid that closes round the axis and is even at the crown."""
+    coarse = rng.normal(0, 1, (6, 6)).astype(np.float32)
+    coarse[0] = coarse[0].mean()
+    wide = np.concatenate([coarse] * 3, axis=1)
+    return cv2.resize(wide, (3 * capsule.COLUMNS, capsule.ROWS), interpolation=cv2.INTER_CUBIC)[
+        :, capsule.COLUMNS : 2 * capsule.COLUMNS
+    ]
+
+
+def _redrawn(
+    classes: UInt8[np.ndarray, "s s"],
+    camera: Cameras,
+    skull: Float32[np.ndarray, "rows columns"],
+    presence: Float32[np.ndarray, "rows columns"],
+    thickness: Float32[np.ndarray, "rows columns"],
+) -> UInt8[np.ndarray, "s s"]:
+    """The label map with the hair of a shell in place of its own; what the old hair covered shows what lies nearest."""
+    shell, faces = grid_mesh(np.maximum(skull + thickness, 0.01).astype(np.float64))
+    there = np.concatenate([presence, presence[:, :1]], axis=1).ravel() > 0.5
+    head, head_faces = grid_mesh(np.maximum(skull, 0.01).astype(np.float64))
+    shell_faces = faces[there[faces].all(1)]
+    fragments = rasterize_mesh(
+        np.concatenate([shell, head]), np.concatenate([shell_faces, head_faces + len(shell)]), camera
+    )
+    hair = (fragments.triangle_index >= 0) & (fragments.triangle_index < len(shell_faces))
+    bare = (classes == _HAIR) & ~hair
+    skull_seen = fragments.triangle_index >= len(shell_faces)
+    behind = np.isin(classes, (0, _CLOTH))
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~behind).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    kind = np.zeros(int(nearest.max()) + 1, np.uint8)
+    kind[nearest[behind]] = classes[behind]
+    high = (
+        np.arange(len(classes))[:, None] < float(camera.principal_px[0, 1]) + 0.3 * float(camera.focal_px[0, 0]) / 2.7
+    )
+    filled = np.where(skull_seen & high, np.uint8(_SKIN), kind[nearest])
+    return np.where(hair, np.uint8(_HAIR), np.where(bare, filled, classes)).astype(np.uint8)
 
 
 def plain_features(samples: HairSamples, index: int) -> Float32[np.ndarray, "c rows columns"]:
@@ -284,10 +368,15 @@ def _misread(
     chin_row = float(camera.principal_px[0, 1]) + 0.15 / units_per_px
     below = np.arange(size)[:, None] > chin_row
     if rng.random() < look.swapped:
-        blob = (_smooth_noise(rng, size, 5) > rng.uniform(-1.5, 0.8)) & below
-        source, target = (_HAIR, _CLOTH) if rng.random() < 0.6 else (_CLOTH, _HAIR)
-        near_hair = cv2.dilate((classes == _HAIR).astype(np.uint8), np.ones((31, 31), np.uint8)) > 0
-        classes = np.where(blob & near_hair & (classes == source), np.uint8(target), classes)
+        source, target = (_HAIR, _CLOTH) if rng.random() < 0.5 else (_CLOTH, _HAIR)
+        if target == _CLOTH:
+            blob = _smooth_noise(rng, size, 5) > rng.uniform(-1.5, 0.8)
+        else:  # dark collars and shadows beside neck and hair
+            body = (classes == _HAIR) | (classes == _SKIN)
+            reach = 2 * int(rng.integers(4, 24)) + 1
+            near = cv2.dilate(body.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+            blob = near & (_smooth_noise(rng, size, int(rng.integers(5, 14))) > rng.uniform(-0.5, 1.0))
+        classes = np.where(blob & below & (classes == source), np.uint8(target), classes)
     if rng.random() < look.bare:
         blob = _smooth_noise(rng, size, 6) > rng.uniform(0.5, 1.5)
         classes = np.where(blob & (classes == _HAIR), np.uint8(_SKIN), classes)
