@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -225,10 +225,11 @@ class _Assets:
     @cached_property
     def mesh(self) -> TexturedMesh:
         """A closed surface around the head, with a texture."""
-        from dp360.exporters.meshing import MeshConfig, mesh_from_renders
+        from dp360.exporters.meshing import COARSE_MESH, MeshConfig, mesh_from_renders
 
         options = {name: self.given[name] for name in _MAKING_OPTIONS["mesh"] if name in self.given}
-        return mesh_from_renders(self.head.scene, MeshConfig(**options), track=self.track)
+        config = replace(COARSE_MESH if self.head.is_slow else MeshConfig(), **options)
+        return mesh_from_renders(self.head.scene, config, track=self.track)
 
     @cached_property
     def frames(self) -> list[UInt8[Tensor, "h w 4"]]:

@@ -46,6 +46,11 @@ class FittedHead:
         return self.fitted if isinstance(self.fitted, Splats) else None
 
     @property
+    def is_slow(self) -> bool:
+        """Whether a picture takes seconds: a radiance field on a CPU."""
+        return not isinstance(self.fitted, Splats) and self.fitted.device.type == "cpu"
+
+    @property
     def scene(self) -> Renderable:
         """Pictures and depths of it, from any camera."""
         from dp360.exporters.meshing import SplatScene

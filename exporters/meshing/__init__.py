@@ -3,6 +3,7 @@
 from dp360.reconstruction.renders import Renderable as Renderable
 from dp360.reconstruction.renders import Renders as Renders
 
+from .config import COARSE_MESH as COARSE_MESH
 from .config import MeshConfig as MeshConfig
 from .config import Ring as Ring
 from .mesher import mesh_from_renders as mesh_from_renders

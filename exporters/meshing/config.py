@@ -75,6 +75,16 @@ class MeshConfig:
         return concatenate_cameras([_ring_cameras(ring, focal, self.render_px) for ring, focal in rings])
 
 
+COARSE_MESH = MeshConfig(
+    voxel_size=0.005,
+    texture_px=1024,
+    render_px=128,
+    near_rings=(Ring(12, 0.0), Ring(6, 30.0, 0.5), Ring(5, -22.0, 0.5)),
+    far_rings=(Ring(8, 0.0, 0.5), Ring(6, 30.0), Ring(4, 62.0, 0.5), Ring(6, -24.0), Ring(1, 86.0)),
+)
+"""For scenes where every pixel takes long, such as a radiance field on a CPU: a thirtieth of the pixels."""
+
+
 def _ring_cameras(ring: Ring, focal_normalised: float, size_px: int) -> Cameras:
     """The cameras of one ring."""
     azimuth_rad = [2 * math.pi * (i + ring.start_fraction) / ring.count for i in range(ring.count)]
