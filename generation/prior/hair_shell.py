@@ -37,6 +37,8 @@ from .learned.hair_thickness import (
 _BALD_THICKNESS = -0.012
 _SUNK_THICKNESS = -0.025
 """Where the estimate has no hair."""
+_PINHOLE_CELLS = 130.0
+"""Bare spots of fewer cells (of full size) are filled."""
 _NECK_CUT_Y = (-6.0 - 2.0) * 0.0165
 """Height below which hair that does not hang ends, world units."""
 _CHIN_Y = (-8.5 - 2.0) * 0.0165
@@ -50,16 +52,16 @@ class HairShellConfig:
     method: Literal["learned", "rules"] = "learned"
     """`learned` starts from the trained network's thickness; `rules` mixes templates and needs no weights, and stands
     in where they are missing."""
-    estimate_weight: float = 0.05
+    estimate_weight: float = 0.2
     """Pull to the network's thickness where it is as sure as `usual_spread`; less where it is less sure."""
     usual_spread: float = 0.012
     """Spread of the network's thickness that `estimate_weight` refers to."""
-    learned_flare: float = 1.2
+    learned_flare: float = 0.9
     """`maximum_flare` of the learned method: hats and bobs flare more than the rules allow."""
     coarse_rounds: int = 3
-    """Outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
+    """Rules: outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
     fine_rounds: int = 3
-    """Outline rounds with the soft surface, starting from the stiff result."""
+    """Outline rounds with the soft surface, starting from the stiff result or from the network's."""
     coarse_bending: float = 600.0
     """Weight of the squared Laplacian in the coarse rounds."""
     fine_bending: float = 30.0
@@ -265,23 +267,42 @@ def _start_by_network(
     config: HairShellConfig,
 ) -> _Start:
     estimate = hair_estimate(portrait, labels, skull, loaded)
-    share = np.clip((estimate.presence - 0.3) / 0.4, 0.0, 1.0)
+    height = capsule.surface_points(skull)[..., 1]
+    presence = estimate.presence
+    if _lowest_hair(portrait, labels) == _NECK_CUT_Y:  # too little hair is seen below the chin to let any hang there
+        presence = presence * np.clip((height - _NECK_CUT_Y) / 0.02 + 1.0, 0.0, 1.0)
+    share = np.clip((presence - 0.3) / 0.4, 0.0, 1.0)
     share = share * share * (3 - 2 * share)
     thickness = share * estimate.thickness + (1 - share) * _SUNK_THICKNESS
-    sureness = np.clip(config.usual_spread / estimate.spread, 0.1, 2.0) * np.abs(2 * estimate.presence - 1)
-    height = capsule.surface_points(skull)[..., 1]
-    covered = estimate.presence > 0.5
+    sureness = np.clip(config.usual_spread / estimate.spread, 0.1, 2.0) * np.abs(2 * presence - 1)
+    covered = presence > 0.5
     lowest_y = float(height[covered].min()) if covered.any() else _NECK_CUT_Y
     pull = config.template_weight + config.estimate_weight * sureness
-    return _Start(thickness, pull, estimate.presence < 0.12, lowest_y, True)
+    return _Start(thickness, pull, presence < 0.12, lowest_y, True)
 
 
 def _tidied(
-    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"], config: HairShellConfig
+    thickness: Float[np.ndarray, "rows columns"],
+    skull: Float[np.ndarray, "rows columns"],
+    bare_ears: Bool[np.ndarray, "rows columns"],
+    config: HairShellConfig,
 ) -> Float[np.ndarray, "rows columns"]:
-    """A solved shell without steep flares and islands."""
-    radius = _flare_limited(skull + thickness, config.learned_flare)
-    return _one_piece(capsule.smooth_over_columns(radius - skull, 0.6, 0.6))
+    """A solved shell without steep flares, islands and pinholes."""
+    thickness = _flare_limited(skull + thickness, config.learned_flare) - skull
+    thickness = np.where(_pinholes(thickness < _BALD_THICKNESS, bare_ears), config.minimum_scalp_thickness, thickness)
+    return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
+
+
+def _pinholes(
+    bare: Bool[np.ndarray, "rows columns"], bare_ears: Bool[np.ndarray, "rows columns"]
+) -> Bool[np.ndarray, "rows columns"]:
+    """Bare spots of less than about 20 square centimetres with hair all round them, but for ears."""
+    pieces, count = ndimage.label(np.concatenate([bare] * 3, axis=1))  # three turns, as in `_one_piece`
+    elevation = np.maximum(0.0, 1 - np.arange(capsule.ROWS)[:, None] / capsule.SPHERE_ROWS) * (np.pi / 2)
+    area = np.bincount(pieces.ravel(), np.broadcast_to(np.cos(elevation), pieces.shape).ravel(), minlength=count + 1)
+    with_ear = np.isin(pieces, np.unique(pieces[np.concatenate([bare_ears] * 3, axis=1)]))
+    small = (area[pieces] < _PINHOLE_CELLS) & ~with_ear
+    return (small & (pieces > 0))[:, capsule.COLUMNS : 2 * capsule.COLUMNS] & bare
 
 
 def _flare_limited(radius: Float[np.ndarray, "rows columns"], most: float) -> Float[np.ndarray, "rows columns"]:
@@ -315,13 +336,11 @@ def fit_hair_shell(
     thickness = start.thickness
     if not labels.bald:
         solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start, config)
-        for bending, rounds in (
-            (config.coarse_bending, config.coarse_rounds),
-            (config.fine_bending, config.fine_rounds),
-        ):
+        coarse_rounds = 0 if start.by_network else config.coarse_rounds
+        for bending, rounds in ((config.coarse_bending, coarse_rounds), (config.fine_bending, config.fine_rounds)):
             thickness = solver.solve(thickness, bending, rounds)
         if start.by_network:
-            thickness = _tidied(thickness, skull, config)
+            thickness = _tidied(thickness, skull, bare_ears, config)
         else:
             skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
             thickness = _plausible(thickness, skull, skin_seen, start.lowest_y, config)
