@@ -112,7 +112,7 @@ def test_the_outline_is_found_at_its_distance_from_the_skull() -> None:
     seen = shell_features(hair, nothing, nothing, np.ones_like(ball), camera, skull)
     row = capsule.SPHERE_ROWS + 1
     for column in (capsule.COLUMNS // 4, 3 * capsule.COLUMNS // 4):
-        for level, distance in enumerate(LEVELS):
+        for level, distance in enumerate(LEVELS[:-1]):  # the last lies outside the picture
             assert seen[level, row, column] == pytest.approx(float(distance < thickness), abs=0.05)
             assert seen[3 * len(LEVELS) + level, row, column] == pytest.approx(float(distance > thickness), abs=0.05)
 
