@@ -52,16 +52,16 @@ class HairShellConfig:
     method: Literal["learned", "rules"] = "learned"
     """`learned` starts from the trained network's thickness; `rules` mixes templates and needs no weights, and stands
     in where they are missing."""
-    estimate_weight: float = 0.2
+    estimate_weight: float = 0.03
     """Pull to the network's thickness where it is as sure as `usual_spread`; less where it is less sure."""
     usual_spread: float = 0.012
     """Spread of the network's thickness that `estimate_weight` refers to."""
     learned_flare: float = 0.9
     """`maximum_flare` of the learned method: hats and bobs flare more than the rules allow."""
     coarse_rounds: int = 3
-    """Rules: outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
+    """Outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
     fine_rounds: int = 3
-    """Outline rounds with the soft surface, starting from the stiff result or from the network's."""
+    """Outline rounds with the soft surface, starting from the stiff result."""
     coarse_bending: float = 600.0
     """Weight of the squared Laplacian in the coarse rounds."""
     fine_bending: float = 30.0
@@ -205,6 +205,8 @@ class _Start:
     """Weight with which each cell stays there."""
     hidden: Bool[np.ndarray, "rows columns"]
     """Cells without hair for certain."""
+    covered: Bool[np.ndarray, "rows columns"]
+    """Cells in which the network is rather sure of hair."""
     lowest_y: float
     """Height at which the hair ends, world units."""
     by_network: bool
@@ -227,17 +229,17 @@ def _start(
             loaded = None
         case _:
             assert_never(config.method)
-    height = capsule.surface_points(skull)[..., 1]
+    height, nowhere = capsule.surface_points(skull)[..., 1], np.zeros(skull.shape, bool)
     if labels.bald:
         lowest_y = _lowest_hair(portrait, labels)
         thickness = np.where(height < lowest_y, _SUNK_THICKNESS, -0.02)
-        return _Start(thickness, np.zeros_like(skull), height < lowest_y, lowest_y, False)
+        return _Start(thickness, np.zeros_like(skull), height < lowest_y, nowhere, lowest_y, False)
     if loaded is not None:
         return _start_by_network(portrait, labels, skull, loaded, config)
     thickness = _template_mix(model, skull, outline, config.template_softness, ears_are_bare)
     lowest_y = _lowest_hair(portrait, labels)
     thickness = np.where(height < lowest_y, _SUNK_THICKNESS, thickness)
-    return _Start(thickness, np.full_like(skull, config.template_weight), height < lowest_y, lowest_y, False)
+    return _Start(thickness, np.full_like(skull, config.template_weight), height < lowest_y, nowhere, lowest_y, False)
 
 
 def hair_estimate(
@@ -269,16 +271,18 @@ def _start_by_network(
     estimate = hair_estimate(portrait, labels, skull, loaded)
     height = capsule.surface_points(skull)[..., 1]
     presence = estimate.presence
+    above_nape = np.ones_like(height)
     if _lowest_hair(portrait, labels) == _NECK_CUT_Y:  # too little hair is seen below the chin to let any hang there
-        presence = presence * np.clip((height - _NECK_CUT_Y) / 0.02 + 1.0, 0.0, 1.0)
+        above_nape = np.clip((height - _NECK_CUT_Y) / 0.05 + 0.4, 0.0, 1.0)
+        presence = presence * np.clip(4 * above_nape, 0.0, 1.0)
     share = np.clip((presence - 0.3) / 0.4, 0.0, 1.0)
     share = share * share * (3 - 2 * share)
-    thickness = share * estimate.thickness + (1 - share) * _SUNK_THICKNESS
+    thickness = share * estimate.thickness * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
     sureness = np.clip(config.usual_spread / estimate.spread, 0.1, 2.0) * np.abs(2 * presence - 1)
     covered = presence > 0.5
     lowest_y = float(height[covered].min()) if covered.any() else _NECK_CUT_Y
     pull = config.template_weight + config.estimate_weight * sureness
-    return _Start(thickness, pull, presence < 0.12, lowest_y, True)
+    return _Start(thickness, pull, presence < 0.12, presence > 0.6, lowest_y, True)
 
 
 def _tidied(
@@ -289,7 +293,7 @@ def _tidied(
 ) -> Float[np.ndarray, "rows columns"]:
     """A solved shell without steep flares, islands and pinholes."""
     thickness = _flare_limited(skull + thickness, config.learned_flare) - skull
-    thickness = np.where(_pinholes(thickness < _BALD_THICKNESS, bare_ears), config.minimum_scalp_thickness, thickness)
+    thickness = np.where(_pinholes(thickness < 0.002, bare_ears), config.minimum_scalp_thickness, thickness)
     return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
 
 
@@ -336,13 +340,16 @@ def fit_hair_shell(
     thickness = start.thickness
     if not labels.bald:
         solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start, config)
-        coarse_rounds = 0 if start.by_network else config.coarse_rounds
-        for bending, rounds in ((config.coarse_bending, coarse_rounds), (config.fine_bending, config.fine_rounds)):
+        for bending, rounds in (
+            (config.coarse_bending, config.coarse_rounds),
+            (config.fine_bending, config.fine_rounds),
+        ):
             thickness = solver.solve(thickness, bending, rounds)
+        skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
         if start.by_network:
-            thickness = _tidied(thickness, skull, bare_ears, config)
+            floor = np.where(start.covered & ~skin_seen, config.minimum_scalp_thickness, -1.0)
+            thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears, config)
         else:
-            skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
             thickness = _plausible(thickness, skull, skin_seen, start.lowest_y, config)
     radius = _surface_radius(skull, thickness)
     hit = _render_hits(head_vertices, head_faces, radius, outline.camera)[0]
