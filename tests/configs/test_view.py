@@ -1,5 +1,6 @@
 """`dp360 view` without a browser: what it serves, where, and how it ends."""
 
+import functools
 import signal
 import socket
 import subprocess
@@ -114,10 +115,15 @@ def test_covariances_keep_axes_and_never_degenerate(make_splats):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_with_130(head):
     words = [sys.executable, "-m", "dp360.configs.cli", "view", str(head), "--port", "0", "--no-open"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # tests that run in the background of a shell ignore the signal, and what they start would inherit that
+    start = {"preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **start) as process:
         assert process.stdout is not None and process.stderr is not None
-        line = process.stdout.readline()
-        assert line.startswith(f"showing {head} at http://127.0.0.1:")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
-        assert "Traceback" not in process.stderr.read()
+        try:
+            line = process.stdout.readline()
+            assert line.startswith(f"showing {head} at http://127.0.0.1:")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
