@@ -49,9 +49,9 @@ _RASTER_SIZE = 256
 class HairShellConfig:
     """Start and weights of the shell's solve; lengths in world units (1 cm = 0.0165)."""
 
-    method: Literal["learned", "rules"] = "learned"
-    """`learned` starts from the trained network's thickness; `rules` mixes templates and needs no weights, and stands
-    in where they are missing."""
+    method: Literal["learned", "rules"] = "rules"
+    """`learned` starts from the trained network's thickness: its profiles and napes are nearer to the truth, but it ends
+    in a step over the forehead, which shows on portraits. `rules` mixes templates and needs no weights."""
     estimate_weight: float = 0.03
     """Pull to the network's thickness where it is as sure as `usual_spread`; less where it is less sure."""
     usual_spread: float = 0.012

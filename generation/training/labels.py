@@ -115,7 +115,7 @@ def train_on_shots(
     started = time.monotonic()
     for number, stage in enumerate(config.stages):
         left = None if minutes is None else minutes - (time.monotonic() - started) / 60
-        if left is not None and left <= 0:
+        if number > 0 and left is not None and left <= 0:
             break  # a later stage starts from a finished one
         loop = replace(stage.loop, minutes=left, device=device)
         weights = train(
