@@ -99,19 +99,20 @@ def draw_views(
 def _exaggerated(part: Part, amount: float) -> Part:
     """The part moved by a smooth warp of space that all parts share."""
     step = 1e-3
-    moved = _warp(part.vertices_world, amount)
+    moved = exaggerated_points(part.vertices_world, amount)
     # normals follow the warp's derivative along two tangents
     helper = np.where(np.abs(part.normals_world[:, 1:2]) < 0.8, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
     first = np.cross(helper, part.normals_world)
     second = np.cross(part.normals_world, first)
-    along_first = _warp(part.vertices_world + step * first, amount) - moved
-    along_second = _warp(part.vertices_world + step * second, amount) - moved
+    along_first = exaggerated_points(part.vertices_world + step * first, amount) - moved
+    along_second = exaggerated_points(part.vertices_world + step * second, amount) - moved
     normals = np.cross(along_first, along_second)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     return replace(part, vertices_world=moved, normals_world=normals)
 
 
-def _warp(points: Float[np.ndarray, "n 3"], amount: float) -> Float[np.ndarray, "n 3"]:
+def exaggerated_points(points: Float[np.ndarray, "n 3"], amount: float) -> Float[np.ndarray, "n 3"]:
+    """Points of space moved as an exaggeration of that amount moves every part of a head."""
     p = centimetres(points).astype(np.float64)
 
     def local(centre: tuple[float, float, float], radius: float, scale: float) -> None:
