@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, UInt8
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras, look_at_origin
 from .assets import field_rng
 from .backgrounds import Backgrounds
-from .lighting import random_lighting
+from .lighting import Lighting, random_lighting
 from .looks import drawn, mean_rgb, painted, photographed, random_convolution, recoloured
 from .parts import Label, SyntheticHead
 from .renderer import HeadScene
@@ -124,12 +124,23 @@ def take_shot(
         rng: randomness.
         size_px: side of the shot.
     """
+    camera, lighting = shot_camera_and_light(backgrounds, rng, size_px)
+    return shoot(scene, style, camera, lighting), camera
+
+
+def shot_camera_and_light(backgrounds: Backgrounds, rng: np.random.Generator, size_px: int) -> tuple[Cameras, Lighting]:
+    """The random camera and light of a shot; arguments as for `take_shot`."""
     camera = portrait_camera(rng, size_px)
     panoramas = backgrounds.panoramas
     lit = panoramas[rng.integers(len(panoramas))] if panoramas and rng.random() < 0.67 else None
-    views = draw_views(scene, style, camera, random_lighting(rng, lit))
+    return camera, random_lighting(rng, lit)
+
+
+def shoot(scene: HeadScene, style: str, camera: Cameras, lighting: Lighting) -> PortraitShot:
+    """The head alone as one camera sees it in a given light."""
+    views = draw_views(scene, style, camera, lighting)
     rgb, alpha = (np.round(255 * a[0]).astype(np.uint8) for a in (views.rgb_unit, views.alpha_unit))
-    return _with_longer_torso(PortraitShot(rgb, alpha, views.labels[0])), camera
+    return _with_longer_torso(PortraitShot(rgb, alpha, views.labels[0]))
 
 
 def finish_shot(

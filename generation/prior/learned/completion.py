@@ -1,0 +1,342 @@
+"""The smooth colours of what a portrait does not show: hair, skin and clothes of the sides and the back.
+
+A small U-Net on a chart that goes round the head: its upper rows follow the capsule grid from the crown to the
+shoulders and carry two layers, hair and the skin below it; its lower rows follow the torso. Every cell knows the mean
+colour that the portrait shows of it, that of its mirror image, how far both can be believed, and how the surface lies.
+Colours are logarithms of ratios to the typical colour of their material, so that a face of any complexion under hair
+of any colour is the same task. What it was trained on and how well it does is in
+`generation/weights/MODEL_CARD_COMPLETION.md`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import capsule
+
+WEIGHTS_NAME = "completion.safetensors"
+UPPER_ROWS, LOWER_ROWS, COLUMNS = 56, 24, 64
+ROWS = UPPER_ROWS + LOWER_ROWS
+COVER, SKIN_BELOW, NOWHERE = 0, 1, 2
+"""Layers of the chart: hair and clothes; skin; texels that are not completed."""
+HAIR_MATERIAL, SKIN_MATERIAL, CLOTH_MATERIAL = range(3)
+"""Rows of the typical colours."""
+_FLOOR = 0.04
+"""Added to colours before logarithms: darker than this all is black."""
+_GRID = ("presence", "own", "own", "own", "own_known", "mirror", "mirror", "mirror", "mirror_known", "normal",
+         "normal", "normal", "radius")  # fmt: skip
+GRID_CHANNELS = len(_GRID)
+_NORMAL_X = _GRID.index("normal")
+FEATURE_CHANNELS = 2 * GRID_CHANNELS + 4 + 9
+_SINE_CHANNEL = 2 * GRID_CHANNELS
+
+
+@dataclass(frozen=True)
+class CompletionConfig:
+    """Size of the network."""
+
+    channels: tuple[int, ...] = (40, 56, 88, 128)
+    """Channels at full, 1/2, 1/4, ... of the chart's resolution; multiples of 8."""
+
+
+@dataclass(frozen=True)
+class ChartPlace:
+    """Where n surface points lie in the chart."""
+
+    row: Float32[np.ndarray, " n"]
+    """Fractional row, cell centres at integers."""
+    column: Float32[np.ndarray, " n"]
+    """Fractional column in [0, COLUMNS), cell centres at integers, column 0 before the face."""
+    layer: UInt8[np.ndarray, " n"]
+    """`COVER`, `SKIN_BELOW` or `NOWHERE`."""
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> ChartPlace:
+        return ChartPlace(self.row[chosen], self.column[chosen], self.layer[chosen])
+
+    @property
+    def cell(self) -> np.ndarray:
+        """Flat index (layer, row, column) of the nearest cell of each point; points nowhere share one at the end."""
+        row = np.clip(np.round(self.row), 0, ROWS - 1).astype(np.int64)
+        column = np.round(self.column).astype(np.int64) % COLUMNS
+        return np.where(self.layer == NOWHERE, 2 * ROWS * COLUMNS, (self.layer * ROWS + row) * COLUMNS + column)
+
+
+def place_on_head(points_world: Float32[np.ndarray, "n 3"], layer: int) -> ChartPlace:
+    """Places of points of the hair's shell or of the skin."""
+    row, column, _ = capsule.cell_coordinates(points_world)
+    row = np.clip((row + 0.5) * (UPPER_ROWS / capsule.ROWS) - 0.5, -0.5, UPPER_ROWS - 0.501)
+    column = column * (COLUMNS / capsule.COLUMNS)
+    return ChartPlace(row.astype(np.float32), column.astype(np.float32), np.full(len(row), layer, np.uint8))
+
+
+def place_on_torso(down: Float[np.ndarray, " n"], azimuth_rad: Float[np.ndarray, " n"]) -> ChartPlace:
+    """Places of points of the torso.
+
+    Args:
+        down: from 0 at the neck to 1 at the bottom.
+        azimuth_rad: about the body's axis, 0 before the face.
+    """
+    row = UPPER_ROWS + np.clip(down, 0, 1) * LOWER_ROWS - 0.5
+    column = (azimuth_rad / (2 * np.pi) % 1.0) * COLUMNS
+    row = np.clip(row, UPPER_ROWS - 0.499, ROWS - 0.5)
+    return ChartPlace(row.astype(np.float32), column.astype(np.float32), np.full(len(row), COVER, np.uint8))
+
+
+def mean_in_cells(
+    place: ChartPlace, values: Float[np.ndarray, "n c"], weight: Float[np.ndarray, " n"]
+) -> tuple[Float32[np.ndarray, "2 c rows columns"], Float32[np.ndarray, "2 rows columns"]]:
+    """Weighted means per cell (0 where there is nothing), and the sums of the weights."""
+    cell, count = place.cell, 2 * ROWS * COLUMNS + 1
+    mass = np.bincount(cell, weight, minlength=count)[:-1]
+    sums = np.stack([np.bincount(cell, weight * values[:, c], minlength=count)[:-1] for c in range(values.shape[1])])
+    mean = np.where(mass > 0, sums / np.maximum(mass, 1e-9), 0)
+    mean = mean.reshape(-1, 2, ROWS, COLUMNS).transpose(1, 0, 2, 3)
+    return mean.astype(np.float32), mass.reshape(2, ROWS, COLUMNS).astype(np.float32)
+
+
+def chart_of(
+    place: ChartPlace,
+    points_world: Float32[np.ndarray, "n 3"],
+    normals_world: Float32[np.ndarray, "n 3"],
+    own: tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]],
+    mirrored: tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]],
+) -> Float32[np.ndarray, "2 c rows columns"]:
+    """What the portrait and the surface say, averaged in the chart's cells; colours are plain.
+
+    Args:
+        place: of n texels, a regular subset suffices.
+        points_world, normals_world: the surface.
+        own: colours that the portrait shows, and how far each can be believed, [0, 1].
+        mirrored: the same for the texels' mirror images.
+    """
+    radius = np.hypot(points_world[:, 0], points_world[:, 2]).astype(np.float32)[:, None]
+    surface, count = mean_in_cells(place, np.concatenate([normals_world, radius], axis=1), np.ones(len(radius)))
+    grid = [np.minimum(count, 1.0)[:, None]]
+    for colour, known in (own, mirrored):
+        mean, mass = mean_in_cells(place, colour, known)
+        grid += [mean, (mass / np.maximum(count, 1))[:, None]]
+    return np.concatenate([*grid, surface], axis=1).astype(np.float32)
+
+
+def log_ratio(rgb_unit: Tensor, typical: Tensor) -> Tensor:
+    """Colours relative to a typical one; shapes broadcast."""
+    return torch.log((rgb_unit.clamp_min(0) + _FLOOR) / (typical + _FLOOR))
+
+
+def from_log_ratio(ratio: Tensor, typical: Tensor) -> Tensor:
+    """Inverse of `log_ratio`."""
+    return (typical + _FLOOR) * torch.exp(ratio) - _FLOOR
+
+
+def typical_in_chart(typical: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 2 3 rows 1"]:
+    """The typical colour of each layer and row, out of those of `HAIR_MATERIAL`, `SKIN_MATERIAL`, `CLOTH_MATERIAL`."""
+    upper = typical[:, [HAIR_MATERIAL, SKIN_MATERIAL], :, None].expand(-1, -1, -1, UPPER_ROWS)
+    lower = typical[:, [CLOTH_MATERIAL, SKIN_MATERIAL], :, None].expand(-1, -1, -1, LOWER_ROWS)
+    return torch.cat([upper, lower], dim=-1)[..., None]
+
+
+def features_of(
+    chart: Float[Tensor, "n 2 c rows columns"], typical: Float[Tensor, "n 3 3"]
+) -> Float[Tensor, "n f rows columns"]:
+    """What the network sees.
+
+    Args:
+        chart: from `chart_of`.
+        typical: typical colours of hair, skin and clothes, sRGB in [0, 1].
+    """
+    n = len(chart)
+    middle = typical_in_chart(typical)
+    presence, own, own_known, mirror, mirror_known, normals, radius = chart.split((1, 3, 1, 3, 1, 3, 1), dim=2)
+    seen = [
+        part
+        for colour, known in ((own, own_known), (mirror, mirror_known))
+        for part in (log_ratio(colour, middle) * (known / 0.15).clamp(max=1), known)
+    ]
+    layers = torch.cat([presence, *seen, normals, (radius - 0.15) * 6 * presence], dim=2)
+    azimuth = torch.arange(COLUMNS, device=chart.device) * (2 * torch.pi / COLUMNS)
+    row = torch.linspace(-1, 1, ROWS, device=chart.device)
+    places = torch.stack(
+        [
+            azimuth.sin().expand(ROWS, COLUMNS),
+            azimuth.cos().expand(ROWS, COLUMNS),
+            row[:, None].expand(ROWS, COLUMNS),
+            (row[:, None] > row[UPPER_ROWS - 1]).float().expand(ROWS, COLUMNS),
+        ]
+    )
+    colours = torch.log(typical + _FLOOR).reshape(n, 9, 1, 1).expand(n, 9, ROWS, COLUMNS) + 1.5
+    return torch.cat([layers.flatten(1, 2), places.expand(n, 4, ROWS, COLUMNS), colours], dim=1)
+
+
+def mirrored_columns(x: Tensor) -> Tensor:
+    """Columns of the mirrored head: column c becomes -c."""
+    return x[..., (-torch.arange(x.shape[-1], device=x.device)) % x.shape[-1]]
+
+
+def mirrored_chart(chart: Float[Tensor, "n 2 c rows columns"]) -> Float[Tensor, "n 2 c rows columns"]:
+    """The chart of the mirrored portrait."""
+    turned = mirrored_columns(chart).clone()
+    turned[:, :, _NORMAL_X] *= -1
+    return turned
+
+
+def _padded(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h+2 w+2"]:
+    """One more cell to every side: round the axis, over the crown to the other side, and the last row again."""
+    over_the_crown = torch.roll(x[:, :, :1], x.shape[-1] // 2, dims=-1)
+    x = torch.cat([over_the_crown, x, x[:, :, -1:]], dim=2)
+    return torch.cat([x[..., -1:], x, x[..., :1]], dim=3)
+
+
+class _Block(nn.Module):
+    """Convolution on the closed chart, normalisation, activation."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, 3, stride, bias=False)
+        self.norm = nn.GroupNorm(8, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.norm(self.convolution(_padded(x))))
+
+
+def _doubled(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
+    """Twice the resolution, bilinear, closed round the axis."""
+    wide = torch.cat([x[..., -1:], x, x[..., :1]], dim=3)
+    return F.interpolate(wide, scale_factor=2.0, mode="bilinear", align_corners=False)[..., 2:-2]
+
+
+class CompletionNet(nn.Module):
+    """U-Net on the chart; skips are added.
+
+    Source: Ronneberger, Fischer, Brox, "U-Net", 2015.
+    """
+
+    def __init__(self, config: CompletionConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CompletionConfig()
+        widths = self.config.channels
+        self.stem = _Block(FEATURE_CHANNELS, widths[0])
+        self.encode = nn.ModuleList(_Block(w, w) for w in widths[1:])
+        self.down = nn.ModuleList(_Block(a, b, 2) for a, b in itertools.pairwise(widths))
+        self.everywhere = nn.Linear(widths[-1], widths[-1])
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.decode = nn.ModuleList(_Block(w, w) for w in widths[:-1])
+        self.head = nn.Conv2d(widths[0], 6, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Float[Tensor, "n f rows columns"]) -> Float[Tensor, "n 2 3 rows columns"]:
+        """Log-ratios of both layers to their typical colours."""
+        x = self.stem(features)
+        skips = [x]
+        for down, encode in zip(self.down, self.encode):
+            x = down(x)
+            x = x + encode(x)
+            skips.append(x)
+        x = x + F.silu(self.everywhere(x.mean((2, 3))))[..., None, None]
+        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(skips[:-1])):
+            x = _doubled(up(x)) + skip
+            x = x + decode(x)
+        return self.head(x).clamp(-3, 3).unflatten(1, (2, 3))
+
+
+@dataclass(frozen=True)
+class LoadedCompletion:
+    """Weights ready for use."""
+
+    network: CompletionNet
+    """In evaluation mode, on the CPU."""
+    sha256: str
+    """Hash of the weights' file, hexadecimal."""
+
+
+@torch.no_grad()
+def complete(
+    chart: Float32[np.ndarray, "2 c rows columns"], typical: Float[np.ndarray, "3 3"], loaded: LoadedCompletion
+) -> Float32[np.ndarray, "2 rows columns 3"]:
+    """Smooth colours of both layers, sRGB; the mean over the portrait and its mirror image.
+
+    Args:
+        chart: from `chart_of`.
+        typical: typical colours of hair, skin and clothes, sRGB in [0, 1].
+        loaded: the network.
+    """
+    straight = torch.from_numpy(chart)[None]
+    both = torch.cat([straight, mirrored_chart(straight)])
+    middle = torch.from_numpy(np.ascontiguousarray(typical, dtype=np.float32))[None].expand(2, -1, -1)
+    answer, turned = loaded.network(features_of(both, middle))
+    ratio = 0.5 * (answer + mirrored_columns(turned))
+    colour = from_log_ratio(ratio[None], typical_in_chart(middle[:1]))[0].clamp(0, 1)
+    return colour.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def sample_chart(values: Float32[np.ndarray, "2 rows columns c"], place: ChartPlace) -> Float32[np.ndarray, "n c"]:
+    """Values of the chart at places, bilinear, closed round the axis; head and torso do not mix. Nowhere gives 0."""
+    count = len(place.row)
+    found = np.zeros((count, values.shape[-1]), np.float32)
+    width = 4096  # OpenCV's remap wants less than 32768 columns
+    for layer in (COVER, SKIN_BELOW):
+        for first, last in ((0, UPPER_ROWS), (UPPER_ROWS, ROWS)):
+            part = np.concatenate([values[layer, first:last], values[layer, first:last, :1]], axis=1)
+            chosen = np.nonzero((place.layer == layer) & ((place.row < UPPER_ROWS - 0.5) == (first == 0)))[0]
+            if not len(chosen):
+                continue
+            padded = -len(chosen) % width
+            row = np.pad(place.row[chosen] - first, (0, padded)).reshape(-1, width)
+            column = np.pad(place.column[chosen], (0, padded)).reshape(-1, width)
+            sampled = cv2.remap(
+                np.ascontiguousarray(part), column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            found[chosen] = sampled.reshape(-1, values.shape[-1])[: len(chosen)]
+    return found
+
+
+def save_completion(path: Path, network: CompletionNet, notes: dict[str, str]) -> None:
+    """Write weights in half precision with their configuration.
+
+    Args:
+        path: a .safetensors file.
+        network: the network.
+        notes: what else to keep in the file's header, such as figures and seeds.
+    """
+    from safetensors.torch import save
+
+    from ...files import write_bytes_atomically
+
+    tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes_atomically(path, save(tensors, metadata={**notes, "config": json.dumps(asdict(network.config))}))
+
+
+def read_completion(path: Path) -> LoadedCompletion:
+    """Weights that `save_completion` has written."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), framework="pt") as file:
+        settings = json.loads(file.metadata()["config"])
+        tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
+    network = CompletionNet(CompletionConfig(tuple(settings["channels"])))
+    network.load_state_dict(tensors)
+    network.eval().requires_grad_(False)
+    return LoadedCompletion(network, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@functools.lru_cache(maxsize=1)
+def load_completion() -> LoadedCompletion | None:
+    """The weights of this installation, loaded once; None where there are none."""
+    file = resources.files("dp360.generation.weights") / WEIGHTS_NAME
+    if not file.is_file():
+        return None
+    with resources.as_file(file) as path:
+        return read_completion(path)
