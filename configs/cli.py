@@ -19,6 +19,7 @@ from .commands import (
     BenchCommand,
     Command,
     ConvertCommand,
+    DataCommand,
     DoctorCommand,
     ExampleCommand,
     ExportCommand,
@@ -41,6 +42,7 @@ _Subcommand = (
     | Annotated[ImportReleaseCommand, tyro.conf.subcommand("import-release")]
     | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
     | Annotated[TrainCommand, tyro.conf.subcommand("train")]
+    | Annotated[DataCommand, tyro.conf.subcommand("data")]
     | Annotated[ExampleCommand, tyro.conf.subcommand("example")]
     | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
 )
@@ -133,6 +135,12 @@ def _dispatch(command: Command) -> int:
             with progress_bars() as display:
                 files = train(command, track=display.track, notify=display.notify)
             _name_files(files)
+        case DataCommand():
+            from .data import make_heads
+
+            with progress_bars() as display:
+                folders = make_heads(command, track=display.track, notify=display.notify)
+            _name_files(folders)
         case _:
             assert_never(command)
     return 0

@@ -261,6 +261,32 @@ class BenchCommand:
 
 
 @dataclass(frozen=True)
+class DataCommand:
+    """Compose heads and write each as a nerfstudio data set with its truth; heads that are there are kept."""
+
+    what: tyro.conf.Positional[Literal["heads"]]
+    """heads: a portrait, the prior fitted to it, and true views with alpha, normals and labels."""
+    output: Path
+    """Folder for the heads; each gets a folder of its own."""
+    data: Path = Path("../shared/data/heads")
+    """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
+    count: int = 10
+    """Heads to make; those whose face is not found in the portrait are left out and named."""
+    first: int = 0
+    """Number of the first head."""
+    split: Literal["train", "validation", "held-out"] = "train"
+    """Whose shapes, skins and hair: people of one split never appear in another."""
+    views: int = 32
+    """True views round each head, beside the one of the portrait's camera."""
+    size: int = 512
+    """Side of the views in pixels."""
+    orbit: Literal["level", "swinging", "random"] = "swinging"
+    """level: one ring; swinging: it rises and sinks; random: anywhere from below the chin to above the crown."""
+    seed: int = 0
+    """Seed of portraits and cameras; the same seed gives the same bytes."""
+
+
+@dataclass(frozen=True)
 class TrainCommand:
     """Train a learned part of the prior on composed heads; called again, it goes on where it stopped."""
 
@@ -311,6 +337,7 @@ Command = (
     | ImportReleaseCommand
     | BenchCommand
     | TrainCommand
+    | DataCommand
     | ExampleCommand
     | DoctorCommand
 )

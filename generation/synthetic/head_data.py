@@ -1,0 +1,153 @@
+"""A composed head as training data: its portrait, true views with normals and labels, the prior's control pictures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal, assert_never
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+
+from ..cameras import Cameras, concatenate_cameras, look_at_origin
+from ..head_model import HeadModel
+from ..views import PointCloud, Provenance, ViewSet
+from .assets import field_rng
+from .fitted import FittedHead
+from .parts import Label
+from .recipe import HeadRecipe
+from .renderer import HeadViews
+
+Orbit = Literal["level", "swinging", "random"]
+_SURFACE_POINTS = 40_000
+_ELEVATIONS_DEG = (-25.0, 45.0)
+
+
+@dataclass(frozen=True)
+class HeadData:
+    """One head; all pictures are of one size."""
+
+    views: ViewSet
+    """True views in the fitted frame; view 0 is seen by the portrait's camera."""
+    normals: UInt8[np.ndarray, "n h w 3"]
+    """True unit normals of the fitted frame, `127.5 * (n + 1)`; 0 where nothing is."""
+    labels: UInt8[np.ndarray, "n h w"]
+    """`parts.Label`."""
+    control: UInt8[np.ndarray, "n h w 4"]
+    """What the prior, fitted to the portrait, shows from the same cameras; straight colour and alpha."""
+    back: UInt8[np.ndarray, "h w 4"]
+    """The true view from straight behind the fitted head."""
+    portrait: UInt8[np.ndarray, "s s 3"]
+    """The aligned portrait with its background."""
+    portrait_alpha: UInt8[np.ndarray, "s s"]
+    """Its matte as it was estimated."""
+    facts: dict[str, object]
+    """Recipe, alignment and label names as plain JSON data."""
+
+
+def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
+    """Cameras round the head.
+
+    Args:
+        orbit: `level`: even steps at the height of the eyes; `swinging`: even steps, rising and sinking along the way;
+            `random`: anywhere between 25 degrees below and 45 above.
+        count: how many.
+        size_px: side of the pictures.
+        seed: of `swinging` and `random`.
+    """
+    rng = field_rng(seed, f"orbit/{orbit}")
+    azimuth = np.arange(count) * (2 * math.pi / max(count, 1))
+    low, high = np.deg2rad(_ELEVATIONS_DEG)
+    match orbit:
+        case "level":
+            elevation = np.zeros(count)
+        case "swinging":
+            middle, swing = rng.uniform(-0.1, 0.25), rng.uniform(0.1, 0.45)
+            wave = np.sin(azimuth * rng.integers(1, 4) + rng.uniform(0, 2 * math.pi))
+            elevation = np.clip(middle + swing * wave, low, high)
+        case "random":
+            azimuth = rng.uniform(-math.pi, math.pi, count)
+            elevation = rng.uniform(low, high, count)
+        case _:
+            assert_never(orbit)
+    return look_at_origin(azimuth, elevation, size_px=size_px)
+
+
+def head_data(
+    fitted: FittedHead, recipe: HeadRecipe, orbit: Orbit, view_count: int, size_px: int, seed: int,
+    *, model: HeadModel | None = None,
+) -> HeadData:  # fmt: skip
+    """All that is kept of one head.
+
+    Args:
+        fitted: the head with its portrait.
+        recipe: what it was composed from.
+        orbit: where the cameras are.
+        view_count: cameras on the orbit.
+        size_px: side of the pictures.
+        seed: of cameras, surface samples and the prior.
+        model: the head model.
+    """
+    own = fitted.portrait.head.camera.resized(size_px, size_px)
+    behind = look_at_origin([math.pi], [0.0], size_px=size_px)
+    cameras = concatenate_cameras([own, orbit_cameras(orbit, view_count, size_px, seed)])
+    truth = fitted.true_views(cameras)
+    back = fitted.true_views(behind)
+    prior = fitted.prior(model, seed=seed)
+    rendered = prior.render(cameras)
+    views = ViewSet(
+        rgba=torch.from_numpy(_rgba(truth.rgb_unit, truth.alpha_unit)),
+        cameras=cameras,
+        confidence=torch.ones(len(cameras)),
+        names=("portrait", *(f"view_{k:03d}" for k in range(view_count))),
+        surface=_surface(truth, cameras, seed),
+        provenance=Provenance(
+            generator="composed head",
+            weights=prior.weights_name,
+            seed=seed,
+            input_sha256=fitted.portrait.source_sha256,
+            version=importlib.metadata.version("dp360"),
+            statement="Composed 3D head with true views, rendered by dp360",
+            settings={"head": fitted.head.name, "orbit": orbit},
+        ),
+    )
+    normals = np.where(truth.normals_world.any(-1, keepdims=True), 127.5 * (truth.normals_world + 1) + 0.5, 0)
+    move = fitted.fit_from_true
+    facts: dict[str, object] = {
+        "recipe": asdict(recipe),
+        "assets": list(fitted.head.assets),
+        "style": fitted.head.style,
+        "seed": seed,
+        "crop": fitted.portrait.crop,
+        "notices": list(fitted.portrait.notices),
+        "fit_from_true": {"scale": move.scale, "R": move.R.tolist(), "shift": move.shift.tolist()},
+        "labels": {label.name.lower(): int(label) for label in Label},
+    }
+    return HeadData(
+        views, normals.astype(np.uint8), truth.labels, _rgba(rendered.rgb, rendered.alpha),
+        _rgba(back.rgb_unit, back.alpha_unit)[0], fitted.portrait.rgb,
+        np.round(255 * fitted.portrait.alpha_unit).astype(np.uint8), facts,
+    )  # fmt: skip
+
+
+def _rgba(rgb_unit: Float32[np.ndarray, "n h w 3"], alpha_unit: Float32[np.ndarray, "n h w"]) -> np.ndarray:
+    both = np.concatenate([rgb_unit, alpha_unit[..., None]], axis=-1)
+    return np.round(255 * np.clip(both, 0, 1)).astype(np.uint8)
+
+
+def _surface(truth: HeadViews, cameras: Cameras, seed: int) -> PointCloud:
+    """Points of the true surface, drawn from the pixels of all views."""
+    view, row, column = np.nonzero(np.isfinite(truth.depth) & (truth.alpha_unit > 0.9))
+    rng = field_rng(seed, "surface")
+    chosen = rng.integers(0, len(view), _SURFACE_POINTS) if len(view) else np.zeros(0, np.int64)
+    view, row, column = view[chosen], row[chosen], column[chosen]
+    depth = truth.depth[view, row, column].astype(np.float64)
+    focal, principal = cameras.focal_px.numpy()[view], cameras.principal_px.numpy()[view]
+    rays = (np.stack([column, row], axis=1) + 0.5 - principal) / focal
+    points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depth[:, None]
+    T = cameras.T_world_camera.numpy()[view]
+    world: Float[np.ndarray, "p 3"] = np.einsum("pij,pj->pi", T[:, :3, :3], points) + T[:, :3, 3]
+    picked = (world, truth.normals_world[view, row, column], truth.rgb_unit[view, row, column])
+    return PointCloud(*(torch.from_numpy(a.astype(np.float32)) for a in picked))
