@@ -37,10 +37,8 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
     from dp360.reconstruction.head_dataset import FACTS, write_head_dataset
 
     split = "held_out" if command.split == "held-out" else command.split
-    folders = {
-        number: command.output / f"{split}_{number:06d}"
-        for number in range(command.first, command.first + command.count)
-    }
+    numbers = range(command.first, command.first + command.count)
+    folders = {number: command.output / f"{split}_{number:06d}" for number in numbers}
     skipped = _read_skipped(command.output / SKIPPED)
     missing = [n for n, f in folders.items() if not (f / FACTS).is_file() and f.name not in skipped]
     if missing:
@@ -70,11 +68,9 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
 def _refuse_nonsense(command: DataCommand) -> None:
     if not command.data.is_dir():
         raise InputError(f"No head assets at {command.data}: --data expects a folder with makehuman, valid, hdri ...")
-    for name, value, least in (
-        ("count", command.count, 1), ("views", command.views, 1), ("size", command.size, 32), ("first", command.first, 0),
-    ):  # fmt: skip
-        if value < least:
-            raise InputError(f"--{name} must be at least {least}, got {value}")
+    for name, least in (("count", 1), ("views", 1), ("size", 32), ("first", 0)):
+        if getattr(command, name) < least:
+            raise InputError(f"--{name} must be at least {least}, got {getattr(command, name)}")
 
 
 def _read_skipped(path: Path) -> list[str]:

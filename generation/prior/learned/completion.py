@@ -48,7 +48,7 @@ _SINE_CHANNEL = 2 * GRID_CHANNELS
 class CompletionConfig:
     """Size of the network."""
 
-    channels: tuple[int, ...] = (40, 56, 88, 128)
+    channels: tuple[int, ...] = (32, 56, 88, 128)
     """Channels at full, 1/2, 1/4, ... of the chart's resolution; multiples of 8."""
 
 
