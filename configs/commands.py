@@ -290,9 +290,9 @@ class DataCommand:
 class TrainCommand:
     """Train a learned part of the prior on composed heads; called again, it goes on where it stopped."""
 
-    what: tyro.conf.Positional[Literal["labels", "hair"]]
+    what: tyro.conf.Positional[Literal["labels", "hair", "completion"]]
     """labels: the segmenter that tells skin, hair, cloth and hats apart; hair: the network that tells how thick hair is
-    all round."""
+    all round; completion: the one that gives the colours of what the portrait does not show."""
     data: Path
     """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
     output: Path

@@ -28,6 +28,8 @@ def train(command: TrainCommand, *, track: Track, notify: Callable[[str], None])
             return [_train_labels(command, track, notify)]
         case "hair":
             return [_train_hair(command, track, notify)]
+        case "completion":
+            return [_train_completion(command, track, notify)]
         case _:
             assert_never(command.what)
 
@@ -93,4 +95,38 @@ def _train_hair(command: TrainCommand, track: Track, notify: Callable[[str], Non
     figures = evaluate_hair_thickness(read_hair_thickness(path), samples)
     by_region = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in figures.thickness_mae.items())
     notify(f"Mean error of the thickness on {figures.count} validation portraits, 1/1000 of a world unit: {by_region}")
+    return path
+
+
+def _train_completion(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+    from dp360.generation.prior.learned.completion import WEIGHTS_NAME, read_completion, save_completion
+    from dp360.generation.training.completion import (
+        CompletionTrainConfig,
+        evaluate_completion,
+        train_completion,
+    )
+    from dp360.generation.training.completion_samples import CompletionSamplesConfig, make_completion_samples
+
+    config = CompletionTrainConfig()
+    loop = replace(
+        config.loop, seed=command.seed, steps=max(1, round(config.loop.steps * command.effort)),
+        minutes=command.minutes, device=choose_device(command.device),
+    )  # fmt: skip
+    config = replace(config, loop=loop, samples=replace(config.samples, heads=command.heads))
+    network = train_completion(
+        command.data, command.output, config, track=track,
+        on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.4f}"),
+    )  # fmt: skip
+    path = command.output / WEIGHTS_NAME
+    save_completion(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    samples = make_completion_samples(
+        command.data, "validation", command.output / "samples",
+        CompletionSamplesConfig(heads=command.validation_heads), track=track,
+    )  # fmt: skip
+    figures = evaluate_completion(read_completion(path), samples)
+    by_part = ", ".join(f"{name} {value:.3f} ({figures.typical[name]:.3f})" for name, value in figures.learned.items())
+    notify(
+        f"Mean colour error on {figures.count} validation portraits where they show nothing, in brackets that of one "
+        f"plain colour: {by_part}"
+    )
     return path
