@@ -28,7 +28,8 @@ FACE_OVAL_LANDMARKS = [
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 ]  # fmt: skip
 _IRIS_LANDMARKS = range(468, 478)
-_FLIP_YZ = np.diag([1.0, -1.0, -1.0])  # OpenCV camera that looks along -z: x right, y down
+FLIP_YZ = np.diag([1.0, -1.0, -1.0])
+"""Rotation of an OpenCV camera that looks along -z: x right, y down."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class HeadFit:
     camera: Cameras
     """One camera: pose, focal length and principal point of the picture the landmarks were found in."""
     residual_px: Float[np.ndarray, " l"]
-    """Reprojection error of each landmark, the detector's offset included, pixels of that picture; zeros without
-    landmarks."""
+    """Reprojection error of each landmark, the detector's offset included, or of each sparse point, pixels of that
+    picture; zeros without landmarks."""
 
     def detected_landmarks_world(self, model: HeadModel) -> Float[np.ndarray, "l 3"]:
         """The landmarks where the detector sees them from this camera, canonical frame, world units."""
@@ -92,12 +93,12 @@ def _initial_pose(
     points: Float[np.ndarray, "l 3"], landmarks_px: Float[np.ndarray, "l 3"]
 ) -> tuple[Float[np.ndarray, "3 3"], float]:
     """Orthogonal Procrustes between model landmarks and mediapipe's 3D ones: rotation and pixels per world unit."""
-    source = (points - points.mean(0)) @ _FLIP_YZ
+    source = (points - points.mean(0)) @ FLIP_YZ
     target = landmarks_px - landmarks_px.mean(0)
     U, _, Vt = np.linalg.svd(target.T @ source)
     R = U @ np.diag([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))]) @ Vt
     pixels_per_unit = float(np.sqrt((target**2).sum() / (source**2).sum()))
-    return R @ _FLIP_YZ, pixels_per_unit
+    return R @ FLIP_YZ, pixels_per_unit
 
 
 def _camera_direction(R_camera_world: Float[np.ndarray, "3 3"]) -> tuple[float, float]:
@@ -195,7 +196,7 @@ def fit_landmarks(
     p = (model.landmarks(vertices) + model.landmark_offsets(*_camera_direction(R))) @ R.T
     reprojected = focal * p[:, :2] / (p[:, 2:] + PANOHEAD_RADIUS) + principal
     residual_px = np.linalg.norm(reprojected - landmarks_px[:, :2], axis=1)
-    return HeadFit(identity, expression, vertices, _camera(R, focal, principal, width, height), residual_px)
+    return HeadFit(identity, expression, vertices, camera_of_fit(R, focal, principal, width, height), residual_px)
 
 
 def mean_head_fit(
@@ -208,7 +209,7 @@ def mean_head_fit(
         principal_px: where the head's middle appears.
     """
     vertices = model.neutral.astype(np.float64)
-    camera = _camera(_FLIP_YZ, focal_px, np.array(principal_px), width, height)
+    camera = camera_of_fit(FLIP_YZ, focal_px, np.array(principal_px), width, height)
     return HeadFit(
         np.zeros(len(model.identity_basis)),
         np.zeros(len(model.expression_basis)),
@@ -218,7 +219,7 @@ def mean_head_fit(
     )
 
 
-def _camera(
+def camera_of_fit(
     R_camera_world: Float[np.ndarray, "3 3"],
     focal_px: float,
     principal_px: Float[np.ndarray, " 2"],

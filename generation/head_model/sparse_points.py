@@ -44,9 +44,7 @@ POINT_NAMES = tuple(name for name, _, _ in _POINTS)
 """Names of the points, in the order of all arrays of points."""
 POINT_COUNT = len(_POINTS)
 """Number of points."""
-MIRRORED = tuple(
-    POINT_NAMES.index({"_r": f"{n[:-2]}_l", "_l": f"{n[:-2]}_r"}.get(n[-2:], n)) for n in POINT_NAMES
-)
+MIRRORED = tuple(POINT_NAMES.index({"_r": f"{n[:-2]}_l", "_l": f"{n[:-2]}_r"}.get(n[-2:], n)) for n in POINT_NAMES)
 """For each point the one on the other side of the head; itself for those of the middle."""
 FACE_POINTS = tuple(k for k, (_, kind, _) in enumerate(_POINTS) if kind == "mediapipe")
 """Points of the face, without ears and skull: their bounding box is the face's box."""

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS
-from ..head_model import HeadFit, HeadModel, fit_landmarks, load_head_model
+from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model
 from ..progress import Track, silent
 from .face_detection import (
     DetectedFace,
@@ -27,6 +27,7 @@ from .face_detection import (
     upright_quarter_turns,
 )
 from .image_io import ImageLimits, LoadedImage, load_image
+from .landmark_network import NetworkFaceConfig, find_face, load_landmark_networks
 from .matte import (
     UNITS_PER_CM,
     MatteConfig,
@@ -73,6 +74,8 @@ class PortraitConfig:
     """Accepted picture sizes."""
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     """Face detection."""
+    network_face: NetworkFaceConfig = field(default_factory=NetworkFaceConfig)
+    """What counts as a face where mediapipe sees none and the package's own networks are asked."""
     matte: MatteConfig = field(default_factory=MatteConfig)
     """Matting."""
     small_head_px: float = 80.0
@@ -92,7 +95,8 @@ class Portrait:
     inside: Bool[np.ndarray, "s s"]
     """Pixels that lie within the source picture; the others repeat its edge and say nothing."""
     landmarks_px: Float[np.ndarray, "478 3"] | None
-    """Face landmarks in pixels of the crop (z in the same scale, smaller is nearer); None with `no_face`."""
+    """Face landmarks in pixels of the crop (z in the same scale, smaller is nearer); None with `no_face`, and
+    where mediapipe sees no face and the head was placed by the landmark networks."""
     head: HeadFit
     """The fitted head, and the camera of this crop."""
     crop: Literal["standard", "wide"]
@@ -227,16 +231,32 @@ def _locate(
             file_alpha = None if file_alpha is None else np.ascontiguousarray(np.rot90(file_alpha, turns))
             notices.append("The face lies on its side or upside down; the picture was turned upright.")
         faces = find_faces(rgb, networks)
-        face, face_notices = choose_face(faces, config.face_index, loaded.source_name)
-        notices += face_notices
-        others = tuple(f for f in faces if f is not face)
-        head = fit_landmarks(model, face.landmarks_px, rgb.shape[1], rgb.shape[0])
+        by_networks = None if faces else _head_by_networks(rgb, model, config)
+        if by_networks is None:
+            face, face_notices = choose_face(faces, config.face_index, loaded.source_name)
+            notices += face_notices
+            others = tuple(f for f in faces if f is not face)
+            head = fit_landmarks(model, face.landmarks_px, rgb.shape[1], rgb.shape[0])
+        else:
+            head = by_networks
+            notices.append(
+                "The face was placed by the network for drawings and profiles; check the alignment of the result."
+            )
     head_px = _HEAD_HEIGHT_CM * UNITS_PER_CM * float(head.camera.focal_px[0, 0]) / PANOHEAD_RADIUS
     if head_px < config.small_head_px:
         notices.append(
             f"The head is only {head_px:.0f} pixels high in the picture; a larger picture gives a sharper result."
         )
     return _Found(rgb, file_alpha, head, face, others, tuple(notices))
+
+
+def _head_by_networks(rgb: UInt8[np.ndarray, "h w 3"], model: HeadModel, config: PortraitConfig) -> HeadFit | None:
+    """A head fitted to what the landmark networks see; None where they see nothing or are not installed."""
+    loaded = load_landmark_networks()
+    found = None if loaded is None else find_face(rgb, loaded, config.network_face)
+    if found is None:
+        return None
+    return fit_sparse_points(model, found.points_px, found.scales_px, rgb.shape[1], rgb.shape[0])
 
 
 def _align(

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
-from .compose_bust import labelled_bust
 from .recipe import HeadRecipe
 from .shape import base_body, shape_vertices
 from .stylise import exaggerated_points
 from .surface import world
+from .valid_busts import compose_valid
 
 _ON_AVERAGE_BODY_CM = (
     (0.00, 7.66, 10.45), (-1.51, 7.72, 10.22), (1.51, 7.72, 10.22), (-5.63, 6.65, 6.82), (5.63, 6.65, 6.82),
@@ -120,7 +120,7 @@ def _weights_of_nearest(
 
 @functools.lru_cache(maxsize=64)
 def _on_bust(data: Path, name: str) -> Float[np.ndarray, "69 3"]:
-    body = labelled_bust(data, name).head.part("skin")
+    body = compose_valid(data, name, largest_side=16).part("skin")
     used = np.unique(body.faces)
     corner = np.zeros(len(body.vertices_world), np.int64)
     corner[body.faces] = body.faces_uv
