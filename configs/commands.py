@@ -290,9 +290,10 @@ class DataCommand:
 class TrainCommand:
     """Train a learned part of the prior on composed heads; called again, it goes on where it stopped."""
 
-    what: tyro.conf.Positional[Literal["labels", "hair", "completion"]]
+    what: tyro.conf.Positional[Literal["labels", "hair", "completion", "landmarks"]]
     """labels: the segmenter that tells skin, hair, cloth and hats apart; hair: the network that tells how thick hair is
-    all round; completion: the one that gives the colours of what the portrait does not show."""
+    all round; completion: the one that gives the colours of what the portrait does not show; landmarks: the two that
+    find the faces of drawings and profiles."""
     data: Path
     """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
     output: Path

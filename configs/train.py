@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float, UInt8
 from typing_extensions import assert_never
 
 from dp360.generation import InputError
@@ -30,6 +32,8 @@ def train(command: TrainCommand, *, track: Track, notify: Callable[[str], None])
             return [_train_hair(command, track, notify)]
         case "completion":
             return [_train_completion(command, track, notify)]
+        case "landmarks":
+            return [_train_landmarks(command, track, notify)]
         case _:
             assert_never(command.what)
 
@@ -129,4 +133,43 @@ def _train_completion(command: TrainCommand, track: Track, notify: Callable[[str
         f"Mean colour error on {figures.count} validation portraits where they show nothing, in brackets that of one "
         f"plain colour: {by_part}"
     )
+    return path
+
+
+def _train_landmarks(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+    from dp360.generation.portrait.landmark_network import (
+        WEIGHTS_NAME,
+        find_face,
+        read_landmark_networks,
+        save_landmark_networks,
+    )
+    from dp360.generation.synthetic.backgrounds import Backgrounds
+    from dp360.generation.training.landmark_figures import landmark_figures
+    from dp360.generation.training.landmark_scenes import PHOTOGRAPHS, labelled_shots
+    from dp360.generation.training.landmark_shots import LandmarkShotsConfig, make_landmark_shots
+    from dp360.generation.training.landmarks import LandmarkTrainConfig, train_landmark_networks
+
+    config = LandmarkTrainConfig()
+    loops = {
+        name: replace(loop, seed=command.seed, steps=max(1, round(loop.steps * command.effort)))
+        for name, loop in (("points_loop", config.points_loop), ("locator_loop", config.locator_loop))
+    }
+    config = replace(config, shots=replace(config.shots, heads=command.heads), **loops)
+    networks = train_landmark_networks(
+        command.data, command.output, config, minutes=command.minutes, device=choose_device(command.device),
+        track=track, on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
+    )  # fmt: skip
+    path = command.output / WEIGHTS_NAME
+    save_landmark_networks(path, networks, {"seed": str(command.seed), "heads": str(command.heads)})
+    heads = LandmarkShotsConfig(heads=command.validation_heads, first_head=0)
+    shots = make_landmark_shots(command.data, "validation", command.output / "shots", heads, track=track)
+    labelled = labelled_shots(shots, "validation", command.data, track=track)
+    loaded, backgrounds = read_landmark_networks(path), Backgrounds.of_split(command.data, "validation")
+
+    def points_of(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "69 2"] | None:
+        face = find_face(rgb, loaded)
+        return None if face is None else face.points_px
+
+    figures = landmark_figures([points_of], labelled, backgrounds, PHOTOGRAPHS, track=track)
+    notify(f"On validation heads, by |yaw|: {figures[0]}")
     return path

@@ -47,6 +47,12 @@ class SceneLook:
     """Share of mirrored pictures."""
 
 
+PHOTOGRAPHS = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0)
+"""Looks of plain photographs."""
+CARTOONS = SceneLook(cartoon=1.0)
+"""Looks of flat cartoons."""
+
+
 @dataclass(frozen=True)
 class LabelledShots:
     """Shots and the points in them."""
@@ -75,6 +81,8 @@ class Scene:
     """The picture."""
     points_px: Float[np.ndarray, "69 2"]
     """The head's points, pixels."""
+    toward_camera: Float[np.ndarray, " 3"]
+    """Unit direction from the head to the camera, head's frame; of the mirrored head if the picture was mirrored."""
 
 
 def labelled_shots(shots: Shots, split: Split, data: Path, *, track: Track = silent) -> LabelledShots:
@@ -153,7 +161,7 @@ def make_scene(
             rgb = random_convolution(rgb, rng)
     if rng.random() < (0.4 if as_cartoon else 1.0) * look.photographed:
         rgb = photographed(np.clip(rgb, 0, 1).astype(np.float32), rng)
-    return Scene(np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8), points)
+    return Scene(np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8), points, toward)
 
 
 def empty_scene(backgrounds: Backgrounds, rng: np.random.Generator, size_px: int) -> UInt8[np.ndarray, "s s 3"]:

@@ -245,7 +245,7 @@ def _back_scene(
 ) -> Scene:  # fmt: skip
     counts = [len(k.backs) for k in kinds]
     if not sum(counts):
-        return Scene(empty_scene(backgrounds, rng, size), np.zeros((POINT_COUNT, 2)))
+        return Scene(empty_scene(backgrounds, rng, size), np.zeros((POINT_COUNT, 2)), np.array([0.0, 0.0, -1.0]))
     which = int(rng.choice(len(sets), p=_shares(counts)))
     return make_scene(sets[which], int(rng.choice(kinds[which].backs)), box, backgrounds, rng, size, look)
 
