@@ -1,0 +1,127 @@
+"""Composed heads through the real pipeline: the true head lies in the fitted frame where the portrait shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dp360.generation import look_at_origin
+from dp360.generation.head_model import load_head_model
+from dp360.generation.portrait import FaceNetworks
+from dp360.generation.portrait.matte import PersonNetworks
+from dp360.generation.synthetic.assets import asset_index
+from dp360.generation.synthetic.backgrounds import Backgrounds
+from dp360.generation.synthetic.compose import compose
+from dp360.generation.synthetic.fitted import FittedConfig, FittedHead, fitted_head, moved_cameras, photograph_look
+from dp360.generation.synthetic.hair_truth import Similarity
+from dp360.generation.synthetic.head_data import HeadData, head_data, orbit_cameras
+from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
+from dp360.generation.training.completion_samples import CompletionSamplesConfig, sample_of
+from dp360.reconstruction.dataset import read_dataset
+from dp360.reconstruction.head_dataset import FACTS, write_head_dataset
+
+HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
+pytestmark = pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
+CLEAN = FittedConfig(look=dataclasses.replace(photograph_look(), photographed=0.0, cut=0.0), matte="true")
+NUMBER = 1
+
+
+@pytest.fixture(scope="module")
+def recipe() -> HeadRecipe:
+    return sample_recipe(NUMBER, asset_index(), "train")
+
+
+@pytest.fixture(scope="module")
+def fitted(recipe: HeadRecipe) -> FittedHead:
+    backgrounds = Backgrounds.of_split(HEADS, "train")
+    with FaceNetworks() as faces, PersonNetworks() as people:
+        made = fitted_head(compose(recipe, HEADS), backgrounds, NUMBER, faces, people, CLEAN)
+    assert made is not None
+    return made
+
+
+def test_moved_cameras_see_a_moved_world_as_before() -> None:
+    rng = np.random.default_rng(0)
+    R = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    move = Similarity(1.3, R * np.sign(np.linalg.det(R)), rng.normal(size=3))
+    cameras = look_at_origin([0.3, 2.0], [0.1, -0.4], size_px=64)
+    points = rng.normal(0, 0.1, (30, 3))
+    before = cameras.project(torch.from_numpy(points))
+    after = moved_cameras(cameras, move).project(torch.from_numpy(move(points)))
+    torch.testing.assert_close(after[..., :2], before[..., :2])
+    torch.testing.assert_close(after[..., 2], move.scale * before[..., 2])
+
+
+def test_the_true_view_from_the_fitted_camera_is_the_portrait(fitted: FittedHead) -> None:
+    portrait = fitted.portrait
+    views = fitted.true_views(portrait.head.camera.resized(192, 192))
+    shown = cv2.resize(portrait.rgb, (192, 192), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    alpha = cv2.resize(portrait.alpha_unit, (192, 192), interpolation=cv2.INTER_AREA)
+    head = np.arange(192)[:, None] < 130
+    ours, theirs = (views.alpha_unit[0] > 0.5) & head, (alpha > 0.5) & head
+    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.93
+    inner = cv2.erode((ours & theirs).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    blur = [cv2.GaussianBlur(image, (0, 0), 2) for image in (views.rgb_unit[0], shown)]
+    assert np.abs(blur[0] - blur[1])[inner].mean() < 0.05
+
+
+def test_depth_is_in_units_of_the_fit(fitted: FittedHead) -> None:
+    cameras = look_at_origin([0.0, np.pi], [0.0, 0.0], size_px=96)
+    views = fitted.true_views(cameras, supersample=1)
+    middle = views.depth[:, 40:56, 44:52]
+    assert np.isfinite(middle).all()
+    # the nose is nearer than the eye's distance to the origin, by less than a head
+    assert ((2.7 - middle).mean((1, 2)) > 0.05).all() and ((2.7 - middle).mean((1, 2)) < 0.35).all()
+    facing = -(views.normals_world[:, 40:56, 44:52] @ cameras.T_world_camera[:, :3, 2].numpy().T.astype(np.float32))
+    assert facing[0, ..., 0].mean() > 0.6 and facing[1, ..., 1].mean() > 0.5
+
+
+def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedHead) -> None:
+    sample = sample_of(fitted, load_head_model(), CompletionSamplesConfig().truth_px)
+    known, weight = sample["chart"][0, 4, :56].astype(np.float32), sample["weight"][0, :56].astype(np.float32)
+    back = slice(24, 41)
+    assert known[:, back].mean() < 0.02 and weight[:, back].mean() > 0.3
+    both = (known > 0.6) & (weight > 0.6)
+    error = np.abs(sample["chart"][0, 1:4, :56] - sample["truth"][0, :, :56].astype(np.float32))[:, both]
+    assert both.sum() > 50 and np.median(error) < 0.06
+
+
+@pytest.fixture(scope="module")
+def data(fitted: FittedHead, recipe: HeadRecipe) -> HeadData:
+    return head_data(fitted, recipe, "swinging", 3, 96, 5)
+
+
+def test_a_head_on_disk_reads_back_as_a_data_set(data: HeadData, tmp_path: Path) -> None:
+    write_head_dataset(data, tmp_path / "head")
+    back = read_dataset(tmp_path / "head")
+    assert torch.equal(back.rgba, data.views.rgba) and back.names == data.views.names
+    torch.testing.assert_close(back.cameras.T_world_camera, data.views.cameras.T_world_camera)
+    labels = cv2.imread(str(tmp_path / "head" / "labels" / "view_001.png"), cv2.IMREAD_UNCHANGED)
+    assert (labels == data.labels[2]).all() and (tmp_path / "head" / FACTS).is_file()
+    write_head_dataset(data, tmp_path / "again")
+    for file in sorted(p for p in (tmp_path / "head").rglob("*") if p.is_file()):
+        assert file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "head")).read_bytes()
+
+
+def test_truth_agrees_with_itself_and_control_pictures_with_the_truth(data: HeadData) -> None:
+    alpha = data.views.rgba[..., 3].numpy()
+    assert ((data.labels > 0) == (alpha > 127)).mean() > 0.99
+    normals = data.normals.astype(np.float32) / 127.5 - 1
+    length = np.linalg.norm(normals, axis=-1)[data.labels > 0]
+    assert 0.97 < np.median(length) < 1.03
+    ours, theirs = data.control[..., 3] > 127, alpha > 127
+    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.6
+    assert data.back[..., 3].any() and data.portrait.shape == (512, 512, 3)
+
+
+@pytest.mark.parametrize("orbit", ["level", "swinging", "random"])
+def test_orbits_are_the_same_for_a_seed(orbit: str) -> None:
+    cameras, again = orbit_cameras(orbit, 9, 64, 4), orbit_cameras(orbit, 9, 64, 4)
+    assert torch.equal(cameras.T_world_camera, again.T_world_camera) and len(cameras) == 9
+    elevation = cameras.elevation_rad.abs().max()
+    assert elevation < 1e-9 if orbit == "level" else 0.05 < elevation < 0.8
