@@ -72,7 +72,7 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
             elevation = rng.uniform(low, high, count)
         case _:
             assert_never(orbit)
-    return look_at_origin(azimuth, elevation, size_px=size_px)
+    return look_at_origin(torch.from_numpy(azimuth), torch.from_numpy(elevation), size_px=size_px)
 
 
 def head_data(

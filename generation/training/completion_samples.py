@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float16, Float32, Int
 
 from ..cameras import Cameras, look_at_origin
@@ -119,7 +120,8 @@ class FittedSurface:
 
 def truth_cameras(size_px: int) -> Cameras:
     """Where the true views are taken from."""
-    return look_at_origin(np.deg2rad(TRUTH_AZIMUTHS_DEG), np.deg2rad(TRUTH_ELEVATIONS_DEG), size_px=size_px)
+    azimuth, elevation = (np.deg2rad(np.array(d, float)) for d in (TRUTH_AZIMUTHS_DEG, TRUTH_ELEVATIONS_DEG))
+    return look_at_origin(torch.from_numpy(azimuth), torch.from_numpy(elevation), size_px=size_px)
 
 
 def true_colours(

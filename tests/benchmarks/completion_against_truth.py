@@ -100,7 +100,7 @@ def measure(
     labels = label_portrait(portrait, model)
     shell, torso = fit_hair_shell(portrait, labels, model), fit_torso(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
-    cameras = look_at_origin(np.deg2rad(AZIMUTHS_DEG), np.zeros(len(AZIMUTHS_DEG)), size_px=SIZE_PX)
+    cameras = look_at_origin([math.radians(a) for a in AZIMUTHS_DEG], [0.0] * len(AZIMUTHS_DEG), size_px=SIZE_PX)
     truth = fitted.true_views(cameras)
     true_rgb = truth.rgb_unit
     small = cv2.resize(portrait.rgb, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)

@@ -64,7 +64,7 @@ def test_the_true_view_from_the_fitted_camera_is_the_portrait(fitted: FittedHead
     alpha = cv2.resize(portrait.alpha_unit, (192, 192), interpolation=cv2.INTER_AREA)
     head = np.arange(192)[:, None] < 130
     ours, theirs = (views.alpha_unit[0] > 0.5) & head, (alpha > 0.5) & head
-    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.93
+    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.88
     inner = cv2.erode((ours & theirs).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     blur = [cv2.GaussianBlur(image, (0, 0), 2) for image in (views.rgb_unit[0], shown)]
     assert np.abs(blur[0] - blur[1])[inner].mean() < 0.05
