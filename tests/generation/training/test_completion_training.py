@@ -1,0 +1,109 @@
+"""Training of the completion: variations change both sides alike, a run learns and resumes, weights beat the rules."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dp360.generation import InputError
+from dp360.generation.prior.learned.completion import (
+    COLUMNS,
+    GRID_CHANNELS,
+    ROWS,
+    UPPER_ROWS,
+    CompletionConfig,
+    LoadedCompletion,
+    load_completion,
+    typical_in_chart,
+)
+from dp360.generation.training.completion import (
+    CompletionLook,
+    CompletionTrainConfig,
+    evaluate_completion,
+    train_on_samples,
+    varied,
+)
+from dp360.generation.training.completion_samples import (
+    CompletionSamples,
+    CompletionSamplesConfig,
+    load_completion_samples,
+    make_completion_samples,
+)
+from dp360.generation.training.loop import LoopConfig
+
+HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
+SMALL = CompletionConfig(channels=(8, 16, 16, 16))
+
+
+@pytest.fixture(scope="module")
+def samples() -> CompletionSamples:
+    """Heads whose back is half as bright as what their portraits show of the front."""
+    rng = np.random.default_rng(0)
+    n, azimuth = 6, np.arange(COLUMNS) * (2 * np.pi / COLUMNS)
+    light = (0.75 + 0.25 * np.cos(azimuth))[None, None, None, None]
+    typical = rng.uniform(0.3, 0.8, (n, 3, 3)).astype(np.float32)
+    middle = typical_in_chart(torch.from_numpy(typical)).numpy()
+    truth = np.broadcast_to(middle * light, (n, 2, 3, ROWS, COLUMNS))
+    chart = np.zeros((n, 2, GRID_CHANNELS, ROWS, COLUMNS), np.float32)
+    front = (np.cos(azimuth) > 0.3).astype(np.float32)
+    chart[:, :, 0], chart[:, :, 4], chart[:, :, 8] = 1, front, front
+    chart[:, :, 1:4] = chart[:, :, 5:8] = truth * front
+    weight = np.ones((n, 2, ROWS, COLUMNS))
+    return CompletionSamples(
+        chart.astype(np.float16), typical, truth.astype(np.float16), weight.astype(np.float16), np.arange(n)
+    )
+
+
+def test_variations_change_what_is_shown_and_what_is_true_alike(samples: CompletionSamples) -> None:
+    look = CompletionLook(noise=0.0, typical_noise=0.0, hidden=0.0)
+    rows = [torch.from_numpy(a[0]).float() for a in (samples.chart, samples.typical, samples.truth, samples.weight)]
+    made = [varied(*rows, np.random.default_rng(k), look) for k in range(6)]
+    for row in made:
+        known = row["chart"][:, 4] > 0.5
+        shown, true = row["chart"][:, 1:4].transpose(0, 1)[:, known], row["truth"].transpose(0, 1)[:, known]
+        torch.testing.assert_close(shown, true, atol=2e-3, rtol=0)
+    assert len({float(row["truth"].mean()) for row in made}) == 6
+    hidden = [varied(*rows, np.random.default_rng(k), replace(look, hidden=1.0)) for k in range(4)]
+    assert all(row["chart"][:, 4].sum() <= rows[0][:, 4].sum() for row in hidden)
+
+
+def test_a_run_learns_what_one_colour_cannot_say_and_resumes(samples: CompletionSamples, tmp_path: Path) -> None:
+    config = CompletionTrainConfig(
+        network=SMALL, smoothness=0.0,
+        loop=LoopConfig(steps=60, batch_size=3, learning_rate=1e-2, warmup_steps=3, ema_decay=0.9, save_every=20),
+    )  # fmt: skip
+    network = train_on_samples(samples, tmp_path / "run", config)
+    figures = evaluate_completion(LoadedCompletion(network, ""), samples)
+    assert figures.count == len(samples)
+    for part in ("hair_back", "skin_back", "cloth_back"):
+        assert figures.learned[part] < 0.7 * figures.typical[part]
+    again = train_on_samples(samples, tmp_path / "run", config)
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values()))
+
+
+def test_samples_of_another_chart_are_refused(samples: CompletionSamples, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, chart=samples.chart[0, :, :5], typical=samples.typical[0], truth=samples.truth[0],
+             weight=samples.weight[0], head=np.array(0))  # fmt: skip
+    with pytest.raises(InputError, match="another chart"):
+        load_completion_samples([path])
+    np.savez(path)
+    with pytest.raises(InputError, match="No face"):
+        load_completion_samples([path])
+    with pytest.raises(InputError, match="No head assets"):
+        make_completion_samples(tmp_path / "nowhere", "train", tmp_path / "s", CompletionSamplesConfig(heads=1))
+
+
+@pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
+@pytest.mark.slow
+def test_the_shipped_weights_beat_one_colour_on_held_out_heads(tmp_path: Path) -> None:
+    shipped = load_completion()
+    assert shipped is not None
+    samples = make_completion_samples(HEADS, "held_out", tmp_path, CompletionSamplesConfig(heads=4))
+    figures = evaluate_completion(shipped, samples)
+    assert np.mean(list(figures.learned.values())) < np.mean([figures.typical[k] for k in figures.learned])
+    assert (samples.chart[:, 1, :, UPPER_ROWS:] == 0).all()
