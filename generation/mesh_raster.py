@@ -24,9 +24,10 @@ from .cameras import Cameras
 
 NEAR_DEPTH = 1e-3
 """Triangles with a vertex at or before this camera depth (world units) are dropped, not clipped."""
-_SNAP = 1024.0
+SNAP = 1024.0
+"""Steps per pixel that vertices are snapped to."""
 BAND_ROWS = 32
-_HALF_STEP = 0.5 / (_SNAP * _SNAP)  # half of the smallest difference of two edge functions
+_HALF_STEP = 0.5 / (SNAP * SNAP)  # half of the smallest difference of two edge functions
 _FAR = 1e7
 
 
@@ -152,8 +153,8 @@ def project_to_screen(vertices_world, T_camera_world, focal_px, principal_px):
             continue
         u = focal_px[0] * (R[0, 0] * x + R[0, 1] * y + R[0, 2] * z + t[0]) / depth + principal_px[0]
         v = focal_px[1] * (R[1, 0] * x + R[1, 1] * y + R[1, 2] * z + t[1]) / depth + principal_px[1]
-        screen[i, 0] = np.floor(u * _SNAP + 0.5) / _SNAP
-        screen[i, 1] = np.floor(v * _SNAP + 0.5) / _SNAP
+        screen[i, 0] = np.floor(u * SNAP + 0.5) / SNAP
+        screen[i, 1] = np.floor(v * SNAP + 0.5) / SNAP
         screen[i, 2] = 1.0 / depth
     return screen
 

@@ -12,8 +12,12 @@ from ..mesh_raster import BAND_ROWS
 LAYERS = 8
 """Half-clear surfaces kept per sample in front of the nearest solid one."""
 LABEL_COUNT = 8
-_SOLID = 0.97
-_CLEAR = 0.015
+SOLID = 0.97
+"""Opacity above which a half-clear surface counts as solid."""
+CLEAR = 0.015
+"""Opacity below which it counts as nothing."""
+THROUGH = 0.02
+"""Light that may pass to the eye from what lies still deeper; less is left out."""
 _DONE = 0.04
 """Light that may pass all layers of a sample before what lies behind them is left out."""
 
@@ -94,9 +98,9 @@ def _collect(screen, faces, f, uv, faces_uv, layout_row, texels, row_begin, row_
             u = (wa * uv[ta, 0] + wb * uv[tb, 0] + wc * uv[tc, 0]) / inverse_depth
             v = (wa * uv[ta, 1] + wb * uv[tb, 1] + wc * uv[tc, 1]) / inverse_depth
             opacity = _opacity(texels, layout_row[0], layout_row[1], layout_row[2], u, v)
-            if opacity < _CLEAR:
+            if opacity < CLEAR:
                 continue
-            if opacity > _SOLID:
+            if opacity > SOLID:
                 solid_depth[row, x] = inverse_depth
                 solid_face[row, x] = f
                 continue
@@ -265,7 +269,7 @@ def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_pa
                         share[label, 3] += weight * out[6]
                         share[label, 4] += weight * out[7]
                         through -= weight
-                        if through < 0.02:
+                        if through < THROUGH:
                             break
                 if covered <= 1e-4:
                     continue
