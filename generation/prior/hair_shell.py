@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
+import scipy.spatial
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
@@ -42,6 +43,8 @@ _PINHOLE_CELLS = 130.0
 _NECK_CUT_Y = (-6.0 - 2.0) * 0.0165
 """Height below which hair that does not hang ends, world units."""
 _CHIN_Y = (-8.5 - 2.0) * 0.0165
+_FOREHEAD_Y = (4.0 - 2.0) * 0.0165
+"""Bare skin in front above this height, above the brows, is forehead or temple."""
 _RASTER_SIZE = 256
 
 
@@ -49,15 +52,21 @@ _RASTER_SIZE = 256
 class HairShellConfig:
     """Start and weights of the shell's solve; lengths in world units (1 cm = 0.0165)."""
 
-    method: Literal["learned", "rules"] = "rules"
-    """`learned` starts from the trained network's thickness: its profiles and napes are nearer to the truth, but it ends
-    in a step over the forehead, which shows on portraits. `rules` mixes templates and needs no weights."""
+    method: Literal["learned", "rules"] = "learned"
+    """`learned` starts from the trained network's thickness; `rules` mixes templates and needs no weights, and stands
+    in where they are missing."""
     estimate_weight: float = 0.03
     """Pull to the network's thickness where it is as sure as `usual_spread`; less where it is less sure."""
     usual_spread: float = 0.012
     """Spread of the network's thickness that `estimate_weight` refers to."""
     learned_flare: float = 0.9
     """`maximum_flare` of the learned method: hats and bobs flare more than the rules allow."""
+    estimate_smoothing: float = 1.6
+    """Standard deviation of the smoothing of the network's thickness, grid cells."""
+    hairline_slope: float = 0.2
+    """Learned: hair on the forehead rises from its hairline with at most this slope at first ..."""
+    hairline_radius: float = 0.05
+    """... and ever steeper, by its distance from the hairline over this, world units."""
     coarse_rounds: int = 3
     """Outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
     fine_rounds: int = 3
@@ -277,7 +286,8 @@ def _start_by_network(
         presence = presence * np.clip(4 * above_nape, 0.0, 1.0)
     share = np.clip((presence - 0.3) / 0.4, 0.0, 1.0)
     share = share * share * (3 - 2 * share)
-    thickness = share * estimate.thickness * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
+    estimated = capsule.smooth_over_columns(estimate.thickness, config.estimate_smoothing, config.estimate_smoothing)
+    thickness = share * estimated * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
     sureness = np.clip(config.usual_spread / estimate.spread, 0.1, 2.0) * np.abs(2 * presence - 1)
     covered = presence > 0.5
     lowest_y = float(height[covered].min()) if covered.any() else _NECK_CUT_Y
@@ -293,8 +303,21 @@ def _tidied(
 ) -> Float[np.ndarray, "rows columns"]:
     """A solved shell without steep flares, islands and pinholes."""
     thickness = _flare_limited(skull + thickness, config.learned_flare) - skull
+    thickness = _soft_hairline(thickness, skull, config)
     thickness = np.where(_pinholes(thickness < 0.002, bare_ears), config.minimum_scalp_thickness, thickness)
     return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
+
+
+def _soft_hairline(
+    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"], config: HairShellConfig
+) -> Float[np.ndarray, "rows columns"]:
+    """Hair that rises gently from the forehead, not with the edge of a cap."""
+    points = capsule.surface_points(skull).reshape(-1, 3)
+    bare = (thickness.ravel() < 0.002) & (points[:, 1] > _FOREHEAD_Y) & (points[:, 2] > 0)
+    if not bare.any():
+        return thickness
+    distance = scipy.spatial.cKDTree(points[bare]).query(points)[0].reshape(thickness.shape)
+    return np.minimum(thickness, distance * (config.hairline_slope + distance / config.hairline_radius))
 
 
 def _pinholes(
