@@ -116,7 +116,10 @@ def crowd() -> SyntheticHead:
     fade[..., 3] = np.linspace(0, 1, 16)[None]
     parts = [
         ball("ball", np.zeros(3), 0.12, plain_texture((0.8, 0.5, 0.4), 1.0)),
-        *(card(rng.uniform(0.05, 0.3), z, tuple(rng.random(3).tolist()), Label.HAIR) for z in (-0.1, 0.05, 0.13, 0.14, 0.2)),
+        *(
+            card(rng.uniform(0.05, 0.3), z, tuple(rng.random(3).tolist()), Label.HAIR)
+            for z in (-0.1, 0.05, 0.13, 0.14, 0.2)
+        ),
         dataclasses.replace(card(1.0, 0.02, (1.0, 1.0, 1.0), Label.CLOTH), texture=fade, specular=0.2),
         dataclasses.replace(card(1.0, 0.16, (1.0, 1.0, 1.0), Label.BEARD), texture=fade),
     ]
