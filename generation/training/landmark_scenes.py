@@ -269,7 +269,7 @@ def _placed(
     alpha = cv2.remap(alpha, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT).astype(np.float32) / 255
     colour = cv2.remap(rgb, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32) / 255
     best, label = np.where(alpha > 0.5, 0.0, 1e-3).astype(np.float32), np.zeros((size_px, size_px), np.uint8)
-    for value in np.unique(labels)[np.unique(labels) > 0]:
+    for value in 1 + np.flatnonzero(np.bincount(labels.ravel(), minlength=2)[1:]):
         share = cv2.remap((labels == value).astype(np.float32), *maps, cv2.INTER_LINEAR)
         label = np.where(share > best, np.uint8(value), label)
         best = np.maximum(best, share)

@@ -101,6 +101,8 @@ def train_on_labelled(
         (networks.locator, config.locator_loop, locator_batches, locator_loss, "locator", 1 / 3),
     )
     for network, loop, batches, loss, name, share in parts:
+        if network is None:
+            continue
         loop = replace(loop, minutes=None if minutes is None else share * minutes, device=device)
         weights = train(
             network, batches(sets, backgrounds, replace(config, points_loop=loop, locator_loop=loop)), loss, loop,
@@ -119,8 +121,8 @@ def points_batches(
 
     def sample(position: int) -> tuple[np.ndarray, np.ndarray, float]:
         rng = np.random.default_rng((loop.seed, 3, position))
-        middle = size / 2 + rng.normal(0, 0.07, 2) * unit
-        box = FaceBox((middle[0], middle[1]), unit * math.exp(rng.normal(0, 0.13)), rng.normal(0, 0.16))
+        middle = size / 2 + rng.normal(0, 0.11, 2) * unit
+        box = FaceBox((middle[0], middle[1]), unit * math.exp(rng.normal(0, 0.18)), rng.normal(0, 0.22))
         draw = rng.random() / config.without_face
         if draw > 1:
             scene = _face_scene(sets, kinds, box, backgrounds, rng, size, config.look)

@@ -24,7 +24,7 @@ from dp360.generation.head_model.sparse_points import (
     face_box,
     sparse_points,
 )
-from dp360.generation.portrait import PortraitConfig, portrait, prepare_portrait
+from dp360.generation.portrait import load_image, portrait, prepare_portrait
 from dp360.generation.portrait.landmark_network import (
     CELL_PX,
     LandmarkNetworkConfig,
@@ -309,14 +309,23 @@ class TestCartoon:
         found = prepare_portrait(CARTOON)
         assert found.landmarks_px is None
         assert any("placed by the network" in notice for notice in found.notices)
-        model = load_head_model()
-        points = projected(sparse_points(model, found.head.vertices_world), found.head.camera)
-        # back to the picture's pixels, where the features were read off by eye
-        whole = prepare_portrait(CARTOON, PortraitConfig(size_px=256)).head
-        assert np.abs(whole.identity).max() < 2.5
-        scale = float(found.head.camera.focal_px[0, 0])
-        chin, crown = points[CHIN], points[POINT_NAMES.index("crown")]
-        assert 0.05 < (chin[1] - crown[1]) / scale < 0.2
+        assert np.abs(found.head.identity).max() < 2.5
+        assert 0.15 < found.alpha_unit.mean() < 0.7
+
+    @needs_weights
+    def test_is_seen_where_a_person_sees_it(self) -> None:
+        picture = load_image(CARTOON).rgb
+        loaded, model = load_landmark_networks(), load_head_model()
+        assert loaded is not None
+        found = find_face(picture, loaded)
+        assert found is not None
+        fit = fit_sparse_points(model, found.points_px, found.scales_px, picture.shape[1], picture.shape[0])
+        points = projected(sparse_points(model, fit.vertices_world), fit.camera)
+        by_eye = {"eye_outer_r": (322, 352), "eye_inner_r": (415, 360), "lip_top": (458, 470), "chin": (430, 577)}
+        for name, place in by_eye.items():
+            assert np.linalg.norm(points[POINT_NAMES.index(name)] - place) < 50, name  # the face is 330 pixels high
+        azimuth_deg = float(np.degrees(fit.camera.azimuth_rad[0]))
+        assert -45 < azimuth_deg < -5  # she looks to the picture's right: the camera stands on her right
 
     def test_is_refused_without_the_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(portrait, "load_landmark_networks", lambda: None)

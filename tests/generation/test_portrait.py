@@ -255,9 +255,7 @@ def test_photographs_and_paintings(name: str) -> None:
 
 
 @needs_portraits
-def test_a_flat_cartoon_is_refused_or_placed_by_its_outline() -> None:
-    with pytest.raises(InputError, match="--no-face"):
-        prepare_portrait(PORTRAITS / "cartoon_lorelei.png")
+def test_a_flat_cartoon_is_placed_by_its_outline() -> None:
     placed = prepare_portrait(PORTRAITS / "cartoon_lorelei.png", PortraitConfig(no_face=True))
     assert placed.landmarks_px is None
     blue = np.abs(placed.rgb.astype(int) - [182, 227, 244]).max(-1) < 12
