@@ -45,6 +45,8 @@ class LabelConfig:
     """`learned` asks the trained segmenter; `rules` needs no weights, and stands in where they are missing."""
     prior_weight: float = 0.25
     """Exponent of the fitted head's spatial prior beside the network's probabilities."""
+    least_prior: float = 0.08
+    """Smallest spatial prior beside the network: a high collar may reach where hair usually is."""
     rounds: int = 4
     """Rounds of expectation-maximisation."""
     components: int = 4
@@ -268,7 +270,7 @@ def _labels_by_network(
     seen = np.stack(
         [classes[..., worn_on_skin].sum(-1), classes[..., on_the_scalp].sum(-1), classes[..., learned.CLOTH]], axis=-1
     )
-    probability = (seen + 1e-3) * prior**config.prior_weight
+    probability = (seen + 1e-3) * np.maximum(prior, config.least_prior) ** config.prior_weight
     probability = _smoothed(probability / probability.sum(-1, keepdims=True), portrait, foreground)
     return _connected_by_network(probability, foreground, _face_core(portrait, model), prior, chin_row, config)
 
