@@ -101,12 +101,7 @@ def paint_prior(
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 
-    if smooth is None:
-        lay(paint_skin_by_rules(labels, model, mesh, picture, texels, looked_up))
-    else:
-        lay(paint_skin(labels, model, mesh, picture, texels, looked_up, smooth))
-    lay(paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL]))
-
+    detail: Float32[np.ndarray, "h w 3"] | None = None
     for material, tile in ((MATERIAL_HAIR, SHELL_TILE), (MATERIAL_CLOTH, TORSO_TILE)):
         chosen = np.nonzero(texels.material == material)[0]
         if not len(chosen):
@@ -115,15 +110,21 @@ def paint_prior(
             SeenTile.of(texels, chosen, points[chosen], tile) for points in (looked_up.own, looked_up.mirrored)
         )
         if smooth is None and material == MATERIAL_HAIR:
-            painted = paint_shell_by_rules(seen, reflected, typical[HAIR_MATERIAL], seed)
+            colour, trust = paint_shell_by_rules(seen, reflected, typical[HAIR_MATERIAL], seed)
         elif smooth is None:
-            painted = paint_torso_by_rules(seen, typical[CLOTH_MATERIAL])
+            colour, trust = paint_torso_by_rules(seen, typical[CLOTH_MATERIAL])
         elif material == MATERIAL_HAIR:
-            painted = paint_shell(seen, reflected, smooth, seed)
+            colour, trust, detail = paint_shell(seen, reflected, smooth, seed)
         else:
-            painted = paint_torso(seen, reflected, smooth, azimuth)
+            colour, trust = paint_torso(seen, smooth, azimuth)
         x, y, width, height = tile
-        texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = painted
+        texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = colour, trust
+
+    if smooth is None:
+        lay(paint_skin_by_rules(labels, model, mesh, picture, texels, looked_up))
+    else:
+        lay(paint_skin(labels, model, mesh, picture, texels, looked_up, smooth, detail))
+    lay(paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL]))
 
     head_rows = SHELL_TILE[1]  # below lie the tiles that are full
     covered = np.zeros((head_rows, ATLAS_WIDTH), bool)

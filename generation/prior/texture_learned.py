@@ -17,7 +17,7 @@ from ..mesh_raster import interpolate
 from . import capsule
 from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .fills import diffuse_over_mesh, push_pull, wrapped_blur
-from .labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
+from .labels import CLOTH, HAIR, SKIN, PortraitLabels, centimetres, scalp_prior
 from .learned.completion import (
     COLUMNS,
     COVER,
@@ -38,15 +38,18 @@ _REDUCE = 4
 _DETAIL_SIGMA_PX = 18.0
 """Texels; what is finer is detail, what is coarser the network's."""
 _MOST_DETAIL = 0.9
-_FADE_PX = 90.0
+_HAIR_FADE_PX, _CLOTH_FADE_PX = 90.0, 30.0
+"""Texels over which what is seen moves the colours beside it."""
 _FLOOR = 0.03
+_MOST_CARRIED = 0.12
+_CHIN_LANDMARK = 152
 
 Chart = Float32[np.ndarray, "2 rows columns 3"]
 
 
 def paint_skin(
     labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, texels: AtlasTexels,
-    looked_up: LookedUp, smooth: Chart,
+    looked_up: LookedUp, smooth: Chart, detail: Float32[np.ndarray, "h w 3"] | None,
 ) -> Painted:  # fmt: skip
     """Skin of face, ears, scalp and neck.
 
@@ -58,6 +61,7 @@ def paint_skin(
         texels: of the atlas.
         looked_up: what the portrait says about them.
         smooth: the network's colours.
+        detail: of the hair on the shell's tile, for the scalp where the shell ends; None without a shell.
     """
     skin, tone = SkinMesh.of(model, mesh), looked_up.tone
     points = skin.points_world.astype(np.float32)
@@ -82,7 +86,7 @@ def paint_skin(
         error = colour / np.maximum(weight, 1e-6)[:, None] - base[which]
         return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
 
-    scalp = scalp_prior(model)[skin.vertices][:, None] * (0.0 if labels.bald else 1.0)
+    scalp = _scalp(model)[skin.vertices][:, None] * (0.0 if labels.bald else 1.0)
     fill = filled(SKIN, own_skin, mirror_skin) * (1 - scalp) + scalp * filled(
         HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR]
     )
@@ -91,9 +95,12 @@ def paint_skin(
     at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
     below, shift, on_scalp = at_texel[:, :3], at_texel[:, 3:6], at_texel[:, 6]
     own, mirrored = looked_up.own[chosen], looked_up.mirrored[chosen]
-    # Collars and matte colours at the rim of the neck are not kept where they are seen from the side.
-    foreign = own.classes[:, CLOTH] * (1 - tone.belief(own.colour))
-    trust = own.trust * (1 - foreign * np.clip(2 - 2 * own.trust, 0, 1))
+    if detail is not None:
+        below = below * np.exp(_at_places(detail, texels.points_world[chosen]) * on_scalp[:, None])
+    # Collars and matte colours on the neck are not kept where they are seen from the side.
+    on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[_CHIN_LANDMARK, 1]
+    foreign = np.maximum(own.classes[:, CLOTH], on_neck) * (1 - tone.belief(own.colour))
+    trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
     trust = trust * soft_border(trust, texels, chosen)
     fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
     fits = fits + mirrored.classes[:, HAIR] * on_scalp
@@ -105,14 +112,17 @@ def paint_skin(
 
 def paint_shell(
     seen: SeenTile, reflected: SeenTile, smooth: Chart, seed: int
-) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
-    """Hair: own pixels, mirrored ones, then the network's colour with detail by example; colour and confidence.
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
+    """Hair: own pixels, mirrored ones, then the network's colour with detail by example.
 
     Args:
         seen: what the portrait shows.
         reflected: what it shows of the mirror images.
         smooth: the network's colours.
         seed: of the detail.
+
+    Returns:
+        Colour, confidence, and the detail alone as logarithms of factors.
     """
     height, width = seen.trust.shape
     own = _inner(seen.trust * seen.classes[..., HAIR])
@@ -125,7 +135,7 @@ def paint_shell(
 
     base = _shell_picture(smooth, height, width)
     mean, mass = _local_mean(colour, weight)
-    fill = np.clip(base + _carried_on(mean - base, mass), 0.01, 1)
+    fill = np.clip(base + _carried_on(mean - base, mass, _HAIR_FADE_PX), 0.01, 1)
     detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL)
     rng = np.random.default_rng(seed)
     solid = (weight > 0.5) & (mass > 0.3)
@@ -139,27 +149,26 @@ def paint_shell(
     mirror_keep = np.clip(1.5 * mirror - 0.25, 0, 1)
     result = fill + (m_colour - fill) * mirror_keep[..., None]
     result = result + (seen.colour - result) * keep[..., None]
-    return np.clip(result, 0, 1).astype(np.float32), np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
+    confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
+    return np.clip(result, 0, 1).astype(np.float32), confidence, made.astype(np.float32)
 
 
 def paint_torso(
-    seen: SeenTile, reflected: SeenTile, smooth: Chart, camera_azimuth_rad: float
+    seen: SeenTile, smooth: Chart, camera_azimuth_rad: float
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Clothes: own pixels, then the network's colour moved to what is seen nearby; colour and confidence.
 
     Args:
         seen: what the portrait shows.
-        reflected: what it shows of the mirror images.
         smooth: the network's colours.
         camera_azimuth_rad: of the portrait's camera, where the torso's columns start.
     """
-    del reflected
     height, width = seen.trust.shape
     fits = np.maximum(seen.classes[..., CLOTH], seen.classes[..., SKIN])
     own = _inner(seen.trust * fits)
     base = _torso_picture(smooth, height, width, camera_azimuth_rad)
     mean, mass = _local_mean(seen.colour, own)
-    fill = np.clip(base + _carried_on(mean - base, mass), 0, 1)
+    fill = np.clip(base + _carried_on(_limited(mean - base), mass, _CLOTH_FADE_PX), 0, 1)
     result = fill + (seen.colour - fill) * own[..., None]
     return np.clip(result, 0, 1).astype(np.float32), own
 
@@ -184,7 +193,14 @@ def _local_mean(
     return _enlarged(mean, height, width), _enlarged(mass, height, width)
 
 
-def _carried_on(error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 3"]:
+def _limited(error: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
+    """Small differences are light and dye, large ones another garment, which ends where it is seen to end."""
+    return np.clip(error, -_MOST_CARRIED, _MOST_CARRIED)
+
+
+def _carried_on(
+    error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float
+) -> Float32[np.ndarray, "h w 3"]:
     """Differences from the network where they are known, fading to nothing away from there."""
     height, width = mass.shape
     small = (width // _REDUCE, height // _REDUCE)
@@ -195,7 +211,7 @@ def _carried_on(error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "
     near = push_pull(values, weight, wrap=True)
     near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
     away = ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1))[:, small[0] : 2 * small[0]]
-    fade = np.exp(-away * (_REDUCE / _FADE_PX)).astype(np.float32)
+    fade = np.exp(-away * (_REDUCE / fade_px)).astype(np.float32)
     return _enlarged(near * fade[..., None], height, width)
 
 
@@ -227,10 +243,25 @@ def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarr
     # ornaments and folds are broad, strands and strokes are thin: what is left after a light blur counts
     broad = np.abs(wrapped_blur(np.where(solid, grey, 0).astype(np.float32), 5.0, 5.0))
     odd = np.zeros(solid.shape, bool)
-    for strength, least in ((coloured, 0.1), (broad, 0.1)):
-        odd |= strength > max(least, 2.5 * float(np.quantile(strength[solid][::7], 0.7)))
+    for strength, least, factor in ((coloured, 0.1, 2.5), (broad, 0.1, 2.5), (np.abs(grey), 0.15, 2.8)):
+        odd |= strength > max(least, factor * float(np.quantile(strength[solid][::7], 0.7)))
     odd = cv2.morphologyEx((odd & solid).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    return solid & (cv2.dilate(odd, np.ones((7, 7), np.uint8)) == 0)
+    return solid & (cv2.dilate(odd, np.ones((9, 9), np.uint8)) == 0)
+
+
+def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
+    """Where the skin carries hair; not in the hollow of the ear, which is as far in as the scalp."""
+    x, y, z = centimetres(model).T
+    hollow = (np.abs(x) > 6.2) & (y > -3.0) & (y < 3.0) & (z > -2.0) & (z < 2.5)
+    return np.where(hollow, 0.0, scalp_prior(model))
+
+
+def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
+    """What the shell's tile has at the places of points, nearest texel."""
+    row, column, _ = capsule.cell_coordinates(points_world)
+    y = np.clip(row * ((tile.shape[0] - 1) / (capsule.ROWS - 1)), 0, tile.shape[0] - 1).astype(np.int64)
+    x = (column * ((tile.shape[1] - 1) / capsule.COLUMNS)).astype(np.int64) % tile.shape[1]
+    return tile[y, x]
 
 
 def _texel_width(height: int) -> Float32[np.ndarray, " h"]:
