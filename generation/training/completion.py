@@ -50,9 +50,9 @@ class CompletionLook:
     """Largest logarithm of the factor on all colours."""
     most_tint: float = 0.15
     """The same for each channel."""
-    noise: float = 0.03
+    noise: float = 0.02
     """Standard deviation of errors in what the portrait shows."""
-    typical_noise: float = 0.08
+    typical_noise: float = 0.05
     """Standard deviation of the logarithm of errors in the typical colours."""
     hidden: float = 0.5
     """Share of samples of which a part is hidden."""
@@ -70,13 +70,7 @@ class CompletionTrainConfig:
     """How samples are varied."""
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=450,
-            batch_size=8,
-            learning_rate=1.5e-3,
-            warmup_steps=40,
-            weight_decay=0.05,
-            ema_decay=0.99,
-            save_every=75,
+            steps=1200, batch_size=8, learning_rate=1.5e-3, warmup_steps=40, ema_decay=0.99, save_every=75
         )
     )
     """Schedule."""

@@ -34,7 +34,6 @@ COVER, SKIN_BELOW, NOWHERE = 0, 1, 2
 """Layers of the chart: hair and clothes; skin; texels that are not completed."""
 HAIR_MATERIAL, SKIN_MATERIAL, CLOTH_MATERIAL = range(3)
 """Rows of the typical colours."""
-_DROPOUT = 0.15
 _FLOOR = 0.04
 """Added to colours before logarithms: darker than this all is black."""
 _GRID = ("presence", "own", "own", "own", "own_known", "mirror", "mirror", "mirror", "mirror_known", "normal",
@@ -247,7 +246,6 @@ class CompletionNet(nn.Module):
             x = x + encode(x)
             skips.append(x)
         x = x + F.silu(self.everywhere(x.mean((2, 3))))[..., None, None]
-        x = F.dropout2d(x, _DROPOUT, self.training)
         for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(skips[:-1])):
             x = _doubled(up(x)) + skip
             x = x + decode(x)
