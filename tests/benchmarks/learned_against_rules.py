@@ -84,8 +84,8 @@ def gmsd(a: Float32[np.ndarray, "h w 3"], b: Float32[np.ndarray, "h w 3"]) -> fl
     def magnitude(rgb: Float32[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         grey = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        kernel = np.array([[1, 0, -1]] * 3, np.float64) / 3
-        return np.hypot(cv2.filter2D(grey, cv2.CV_64F, kernel), cv2.filter2D(grey, cv2.CV_64F, kernel.T))
+        kernel = np.array([[1, 0, -1]] * 3, np.float32) / 3
+        return np.hypot(cv2.filter2D(grey, cv2.CV_32F, kernel), cv2.filter2D(grey, cv2.CV_32F, kernel.T))
 
     x, y = magnitude(a), magnitude(b)
     constant = 170 / 255**2
