@@ -210,7 +210,8 @@ def _carried_on(
         return np.zeros_like(error)
     near = push_pull(values, weight, wrap=True)
     near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
-    away = ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1))[:, small[0] : 2 * small[0]]
+    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1)))
+    away = away[:, small[0] : 2 * small[0]]
     fade = np.exp(-away * (_REDUCE / fade_px)).astype(np.float32)
     return _enlarged(near * fade[..., None], height, width)
 

@@ -107,7 +107,7 @@ def paint_shell_by_rules(
     mass = wrapped_blur(sure, 6.0, 6.0)
     near = wrapped_blur((colour * sure[..., None]).astype(np.float32), 6.0, 6.0)
     smooth = push_pull(near / np.maximum(mass, 1e-4)[..., None], mass, wrap=True)
-    distance = ndimage.distance_transform_edt(np.concatenate([sure <= 0] * 3, axis=1))
+    distance = np.asarray(ndimage.distance_transform_edt(np.concatenate([sure <= 0] * 3, axis=1)))
     distance = distance[:, sure.shape[1] : 2 * sure.shape[1]]
     far = np.clip((distance - 60.0) / 240.0, 0.0, 0.7)[..., None]
     smooth = smooth * (1 - far) + fallback * far

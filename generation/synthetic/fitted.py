@@ -213,7 +213,7 @@ def _portrait(
     frame = (crop.center_px, crop.side_px, size)
     rgb = square_crop(sample.rgb, *frame, sharp=True)
     within = square_crop((255 * sample.inside).astype(np.uint8), *frame) > 254
-    inside = inside_mask(*sample.rgb.shape[:2], *frame) & within
+    inside = inside_mask(len(sample.rgb), sample.rgb.shape[1], *frame) & within
     maps: list = []
     alpha: UInt8[np.ndarray, "s s"] | None = None
     if config.matte == "true":
