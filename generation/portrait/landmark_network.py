@@ -216,9 +216,9 @@ class NetworkFaceConfig:
 
     least_located: float = 0.3
     """Least score of the place, [0, 1]: the locator's, or the share of agreeing windows."""
-    least_present: float = 0.6
+    least_present: float = 0.97
     """Least probability of a face in each round of the points, [0, 1]."""
-    most_scale: float = 0.06
+    most_scale: float = 0.08
     """Largest median scale of the points' errors, in units of the face's box."""
     most_drift: float = 0.35
     """The points' box may lie this far from the located one, in units of its size."""

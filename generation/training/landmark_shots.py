@@ -25,7 +25,7 @@ from .shots import Shots, load_shots
 
 _FRAME_FACTOR = 1.15
 """Side of a shot in units of the standard frame."""
-_YAW_RANGES_DEG = ((0, 25), (0, 50), (35, 75), (55, 95), (65, 105), (110, 180))
+_YAW_RANGES_DEG = ((0.0, 25.0), (0.0, 50.0), (35.0, 75.0), (55.0, 95.0), (65.0, 105.0), (110.0, 180.0))
 """Ranges of |yaw| of a head's shots, in turn; the last one shows the back of the head."""
 
 
