@@ -19,6 +19,9 @@ from ..views import PointCloud
 from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, AtlasMesh, build_atlas_mesh
 from .hair_shell import HairShell, HairShellConfig, fit_hair_shell
 from .labels import LabelConfig, PortraitLabels, label_portrait
+from .learned.completion import load_completion
+from .learned.hair_thickness import load_hair_thickness
+from .learned.segmenter import load_segmenter
 from .texture import PriorTexture, TextureConfig, paint_prior
 from .torso import fit_torso
 
@@ -66,7 +69,7 @@ class HeadPrior:
     portrait_labels: PortraitLabels
     """The classes of the portrait's pixels."""
     weights_name: str
-    """Name and hash of the head model."""
+    """Names and hashes of the head model and of the networks."""
 
     def render(
         self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
@@ -178,4 +181,15 @@ def build_head_prior(
     torso = fit_torso(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
     texture = paint_prior(portrait, labels, model, mesh, config.texture, seed=seed)
-    return HeadPrior(mesh, texture, shell, labels, model.weights_name)
+    return HeadPrior(mesh, texture, shell, labels, _weights_used(model, config))
+
+
+def _weights_used(model: HeadModel, config: HeadPriorConfig) -> str:
+    """Names and hashes of the head model and of the networks that had a say."""
+    networks = {
+        "segmenter": load_segmenter() if config.labels.method == "learned" else None,
+        "hair_thickness": load_hair_thickness() if config.shell.method == "learned" else None,
+        "completion": load_completion() if config.texture.method == "learned" else None,
+    }
+    used = [f"{name} (sha256 {loaded.sha256[:16]})" for name, loaded in networks.items() if loaded is not None]
+    return ", ".join([model.weights_name, *used])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+from importlib import resources
 
 import cv2
 import numpy as np
@@ -201,6 +203,10 @@ def test_the_generator_gives_the_portrait_and_one_view_per_camera(
 def test_the_generator_says_where_its_views_come_from(portrait: Portrait, prior: HeadPrior, views: ViewSet) -> None:
     origin = views.provenance
     assert (origin.generator, origin.seed, origin.weights) == ("prior", 11, prior.weights_name)
+    folder = resources.files("dp360.generation.weights")
+    for name in ("segmenter", "hair_thickness", "completion"):
+        digest = hashlib.sha256(folder.joinpath(f"{name}.safetensors").read_bytes()).hexdigest()
+        assert f"{name} (sha256 {digest[:16]})" in prior.weights_name
     assert origin.input_sha256 == portrait.source_sha256
     assert origin.settings == {"supersample": 2, "surface_points": 2000, "name": "prior"}
 
