@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
+import scipy.special
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
+from scipy import ndimage
 from torch import Tensor
 
 from ..cameras import Cameras, OrbitConfig
 from ..head_model import HeadModel, load_head_model
 from ..mesh import TexturedMesh
-from ..mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
+from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh, sample_texture
 from ..portrait import Portrait
 from ..progress import Track, silent
 from ..views import PointCloud
-from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, AtlasMesh, build_atlas_mesh
+from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, AtlasMesh, build_atlas_mesh
 from .hair_shell import HairShell, HairShellConfig, fit_hair_shell
 from .labels import LabelConfig, PortraitLabels, label_portrait
 from .learned.completion import load_completion
@@ -24,6 +29,9 @@ from .learned.hair_thickness import load_hair_thickness
 from .learned.segmenter import load_segmenter
 from .texture import PriorTexture, TextureConfig, paint_prior
 from .torso import fit_torso
+
+_HAIR_BORDER = 0.003
+"""Over this length hair thins out against the background on average, world units (about 2 mm)."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class HeadPrior:
         attributes = np.concatenate([self.mesh.uv_px, self.mesh.normals_world], axis=1).astype(np.float32)
         for i in track(range(n), total=n, description=description):
             fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, cameras[i], supersample=supersample)
-            hit = fragments.hit.astype(np.float32)
+            hit = self._soft_hair(fragments, cameras[i], supersample)
             values = interpolate(fragments, attributes, self.mesh.faces)
             colour = sample_texture(image, values[..., :2]) * hit[..., None]
             coverage = box_downsample(hit, supersample)
@@ -108,6 +116,24 @@ class HeadPrior:
             triangle = fragments.triangle_index[centre]
             labels[i] = np.where(triangle >= 0, self.mesh.material[np.maximum(triangle, 0)] + 1, 0)
         return PriorRender(rgb, alpha, validity, normals, depth, labels)
+
+    def _soft_hair(self, fragments: Fragments, camera: Cameras, supersample: int) -> Float32[np.ndarray, "r c"]:
+        """Coverage of each sample: 1 on a surface, less where hair ends against the background, strand by strand."""
+        hit = fragments.hit
+        material = np.append(self.mesh.material, 0)[fragments.triangle_index]
+        hair = hit & (material == MATERIAL_HAIR)
+        if not hair.any():
+            return hit.astype(np.float32)
+        px_per_unit = float(camera.focal_px[0, 0]) * supersample / np.where(hit, fragments.depth, 1.0)
+        inward = (cv2.distanceTransform(hit.astype(np.uint8), cv2.DIST_L2, 3) - np.float32(0.5)) / px_per_unit
+        border = hair & (inward < 2 * _HAIR_BORDER)
+        faces, weights = self.mesh.faces[fragments.triangle_index[border]], fragments.barycentric[border]
+        column, row = (self.mesh.uv_px[faces] * weights[..., None]).sum(1).astype(np.int64).T
+        length = 2 * _HAIR_BORDER * _strand_lengths()[row % ATLAS_HEIGHT, column % ATLAS_WIDTH]
+        share = np.clip(inward[border] / length, 0.0, 1.0)
+        soft = hit.astype(np.float32)
+        soft[border] = np.where(share < 0.05, 0, share)
+        return soft
 
     def textured_mesh(self) -> TexturedMesh:
         """The prior as a mesh for exporters; unused vertices are dropped."""
@@ -153,6 +179,14 @@ class HeadPrior:
         for camera in cameras:
             seen[rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, camera).triangle_index.ravel()] = True
         return seen[:-1]
+
+
+@functools.lru_cache(maxsize=1)
+def _strand_lengths() -> Float32[np.ndarray, "h w"]:
+    """How far strands reach over the atlas, uniform in [0.1, 1]: alike along a strand (a column), unlike beside it."""
+    noise = np.random.default_rng(0).standard_normal((ATLAS_HEIGHT, ATLAS_WIDTH)).astype(np.float32)
+    noise = ndimage.gaussian_filter(noise, (12.0, 1.2), mode="wrap")
+    return (0.55 + 0.45 * scipy.special.erf(noise / (noise.std() * math.sqrt(2)))).astype(np.float32)
 
 
 def _float(array: Float[np.ndarray, ...]) -> Tensor:

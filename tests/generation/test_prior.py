@@ -147,6 +147,17 @@ def test_colour_is_straight_not_premultiplied(around: PriorRender) -> None:
         assert around.rgb[view][rim[view]].mean() > 0.8 * around.rgb[view][near & solid[view]].mean()
 
 
+def test_hair_ends_softly_and_skin_and_cloth_do_not(prior: HeadPrior) -> None:
+    views = prior.render(look_at_origin([0.7, math.pi], [0.0, 0.0], size_px=512), supersample=1)
+    soft = (views.alpha > 0) & (views.alpha < 1)
+    assert (views.labels[soft] == MATERIAL_HAIR + 1).all()
+    for k in range(2):
+        hair = views.alpha[k] * (views.labels[k] == MATERIAL_HAIR + 1)
+        assert 0.002 < soft[k].sum() / (hair > 0).sum() < 0.05
+        inner = cv2.erode((views.labels[k] > 0).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+        assert (views.alpha[k][inner] == 1).all()
+
+
 def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, ring: Cameras) -> None:
     large = prior.render(ring[FRONT].resized(384, 384), supersample=1)
     halved = large.alpha[0].reshape(192, 2, 192, 2).mean((1, 3))
