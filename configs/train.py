@@ -12,6 +12,7 @@ from typing_extensions import assert_never
 
 from dp360.generation import InputError
 from dp360.generation.progress import Track
+from dp360.generation.training.loop import LoopConfig
 
 from .commands import TrainCommand
 from .device import choose_device
@@ -38,6 +39,11 @@ def train(command: TrainCommand, *, track: Track, notify: Callable[[str], None])
             assert_never(command.what)
 
 
+def _schedule(loop: LoopConfig, command: TrainCommand) -> LoopConfig:
+    """The loop with the command's seed and its factor on the steps."""
+    return replace(loop, seed=command.seed, steps=max(1, round(loop.steps * command.effort)))
+
+
 def _train_labels(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
     from dp360.generation.prior.learned.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
     from dp360.generation.synthetic.backgrounds import Backgrounds
@@ -50,10 +56,7 @@ def _train_labels(command: TrainCommand, track: Track, notify: Callable[[str], N
     from dp360.generation.training.shots import ShotsConfig, make_shots
 
     config = LabelTrainingConfig()
-    stages = tuple(
-        replace(s, loop=replace(s.loop, seed=command.seed, steps=max(1, round(s.loop.steps * command.effort))))
-        for s in config.stages
-    )
+    stages = tuple(replace(s, loop=_schedule(s.loop, command)) for s in config.stages)
     config = replace(config, shots=replace(config.shots, heads=command.heads), stages=stages)
     network = train_segmenter(
         command.data, command.output, config, minutes=command.minutes, device=choose_device(command.device),
@@ -81,10 +84,7 @@ def _train_hair(command: TrainCommand, track: Track, notify: Callable[[str], Non
     )
 
     config = HairTrainConfig()
-    loop = replace(
-        config.loop, seed=command.seed, steps=max(1, round(config.loop.steps * command.effort)),
-        minutes=command.minutes, device=choose_device(command.device),
-    )  # fmt: skip
+    loop = replace(_schedule(config.loop, command), minutes=command.minutes, device=choose_device(command.device))
     config = replace(config, loop=loop, samples=replace(config.samples, heads=command.heads))
     network = train_hair_thickness(
         command.data, command.output, config, track=track,
@@ -112,10 +112,7 @@ def _train_completion(command: TrainCommand, track: Track, notify: Callable[[str
     from dp360.generation.training.completion_samples import CompletionSamplesConfig, make_completion_samples
 
     config = CompletionTrainConfig()
-    loop = replace(
-        config.loop, seed=command.seed, steps=max(1, round(config.loop.steps * command.effort)),
-        minutes=command.minutes, device=choose_device(command.device),
-    )  # fmt: skip
+    loop = replace(_schedule(config.loop, command), minutes=command.minutes, device=choose_device(command.device))
     config = replace(config, loop=loop, samples=replace(config.samples, heads=command.heads))
     network = train_completion(
         command.data, command.output, config, track=track,
@@ -151,7 +148,7 @@ def _train_landmarks(command: TrainCommand, track: Track, notify: Callable[[str]
 
     config = LandmarkTrainConfig()
     loops = {
-        name: replace(loop, seed=command.seed, steps=max(1, round(loop.steps * command.effort)))
+        name: _schedule(loop, command)
         for name, loop in (("points_loop", config.points_loop), ("locator_loop", config.locator_loop))
     }
     config = replace(config, shots=replace(config.shots, heads=command.heads), **loops)

@@ -9,12 +9,8 @@ error, and says whether there is a face at all. What they were trained on and ho
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-import json
-from dataclasses import asdict, dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -25,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..head_model.sparse_points import MIRRORED, POINT_COUNT, FaceBox, face_box
+from ..networks import ConvBlock, read_network, save_network, shipped_weights
 
 WEIGHTS_NAME = "face_landmarks.safetensors"
 CELL_PX = 8
@@ -35,12 +32,6 @@ _MARGIN_CELLS = 2
 """Points may lie this far outside the square."""
 _NORMALISATION = (0.5, 0.3)
 """Mean and standard deviation that inputs are brought from."""
-_SCAN_SIZES = (0.85, 0.6, 0.42, 0.3, 0.21)
-"""Sizes of faces that a scan looks for, in units of the picture's longer side (or 1.6 times the shorter one)."""
-_SURE_VOTES = 4.0
-"""Votes of windows that make a place sure."""
-_GOOD_SPREAD = 0.04
-"""Median scale of the points' errors, in units of the face's box, with which a window's vote counts in full."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +41,11 @@ class LandmarkNetworkConfig:
     locator_px: int = 160
     """Side of the square in which faces are looked for, a multiple of 32."""
     locator_channels: tuple[int, ...] = (16, 32, 64, 80, 96)
-    """Channels at 1/2, 1/4, ... of its resolution; empty: no locator, faces are looked for by trying `PointNetwork` at
-    places and sizes all over the picture."""
+    """Channels at 1/2, 1/4, ... of its resolution."""
     points_px: int = 128
     """Side of the square in which points are found, a multiple of 32."""
     points_channels: tuple[int, ...] = (24, 40, 72, 112, 152)
     """Channels at 1/2, 1/4, ... of its resolution."""
-
-
-class _Block(nn.Sequential):
-    """Convolution, normalisation per picture (so that styles wash out), activation."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(8, outputs), nn.SiLU(inplace=True)
-        )
 
 
 class _Trunk(nn.Module):
@@ -75,11 +56,11 @@ class _Trunk(nn.Module):
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.stem = _Block(3, channels[0], 2)
-        self.down = nn.ModuleList(_Block(a, b, 2) for a, b in itertools.pairwise(channels))
-        self.encode = nn.ModuleList(_Block(c, c) for c in channels[1:])
+        self.stem = ConvBlock(3, channels[0], 2)
+        self.down = nn.ModuleList(ConvBlock(a, b, 2) for a, b in itertools.pairwise(channels))
+        self.encode = nn.ModuleList(ConvBlock(c, c) for c in channels[1:])
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels[2:]))
-        self.decode = nn.ModuleList(_Block(c, c) for c in channels[2:-1])
+        self.decode = nn.ModuleList(ConvBlock(c, c) for c in channels[2:-1])
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 s s"]) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n d i j"]]:
         """Features at 1/8 and at 1/32 of the resolution."""
@@ -106,7 +87,7 @@ class FaceLocator(nn.Module):
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.trunk = _Trunk(channels)
-        self.head = nn.Sequential(_Block(channels[2], channels[2]), nn.Conv2d(channels[2], 6, 1))
+        self.head = nn.Sequential(ConvBlock(channels[2], channels[2]), nn.Conv2d(channels[2], 6, 1))
         nn.init.constant_(self.head[-1].bias[:1], -3.0)
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 6 g g"]:
@@ -152,7 +133,7 @@ class LandmarkNetworks(nn.Module):
     def __init__(self, config: LandmarkNetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config or LandmarkNetworkConfig()
-        self.locator = FaceLocator(self.config.locator_channels) if self.config.locator_channels else None
+        self.locator = FaceLocator(self.config.locator_channels)
         self.points = PointNetwork(self.config.points_channels)
 
 
@@ -167,47 +148,21 @@ class LoadedLandmarkNetworks:
 
 
 def save_landmark_networks(path: Path, networks: LandmarkNetworks, notes: dict[str, str]) -> None:
-    """Write weights in half precision with their configuration.
-
-    Args:
-        path: a .safetensors file.
-        networks: the networks.
-        notes: what else to keep in the file's header, such as figures and seeds.
-    """
-    from safetensors.torch import save
-
-    from ..files import write_bytes_atomically
-
-    tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in networks.state_dict().items()}
-    write_bytes_atomically(path, save(tensors, metadata={**notes, "config": json.dumps(asdict(networks.config))}))
+    """Write weights in half precision with their configuration; `notes` go into the file's header."""
+    save_network(path, networks, networks.config, notes)
 
 
 def read_landmark_networks(path: Path) -> LoadedLandmarkNetworks:
     """Weights that `save_landmark_networks` has written."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(header["config"]).items()}
-    networks = LandmarkNetworks(LandmarkNetworkConfig(**settings))
-    networks.load_state_dict(tensors)
-    networks.eval().requires_grad_(False)
-    return LoadedLandmarkNetworks(networks, hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-def _weights_file() -> Traversable:
-    return resources.files("dp360.generation.weights") / WEIGHTS_NAME
+    return LoadedLandmarkNetworks(
+        *read_network(path, lambda settings: LandmarkNetworks(LandmarkNetworkConfig(**settings)))
+    )
 
 
 @functools.lru_cache(maxsize=1)
 def load_landmark_networks() -> LoadedLandmarkNetworks | None:
     """The weights of this installation, loaded once; None where there are none."""
-    file = _weights_file()
-    if not file.is_file():
-        return None
-    with resources.as_file(file) as path:
-        return read_landmark_networks(path)
+    return shipped_weights(WEIGHTS_NAME, read_landmark_networks)
 
 
 @dataclass(frozen=True)
@@ -215,7 +170,7 @@ class NetworkFaceConfig:
     """What counts as a face of the networks."""
 
     least_located: float = 0.3
-    """Least score of the place, [0, 1]: the locator's, or the share of agreeing windows."""
+    """Least score of the place, [0, 1]."""
     least_present: float = 0.97
     """Least probability of a face in each round of the points, [0, 1]."""
     most_scale: float = 0.08
@@ -251,14 +206,12 @@ def locate_faces(
         margin: side of the square that is searched, in units of the picture's longer side; beyond the picture its edge
             is repeated.
     """
-    locator = loaded.networks.locator
-    assert locator is not None
     size = loaded.networks.config.locator_px
     side = margin * max(rgb.shape[:2])
     scale = size / side
     offset = np.array([size / 2 - scale * rgb.shape[1] / 2, size / 2 - scale * rgb.shape[0] / 2])
     picture = _warped(rgb, np.eye(2) * scale, offset, size)
-    found = locator(_tensor(picture)[None])[0].double()
+    found = loaded.networks.locator(_tensor(picture)[None])[0].double()
     score = found[0].sigmoid()
     peak = F.max_pool2d(score[None, None], 3, 1, 1)[0, 0] == score
     ranked = torch.where(peak, score, torch.zeros_like(score)).flatten().topk(most)
@@ -272,72 +225,6 @@ def locate_faces(
         )
         result.append((box, value))
     return result
-
-
-@torch.no_grad()
-def scan_faces(
-    rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedLandmarkNetworks, *, most: int = 2
-) -> list[tuple[FaceBox, float]]:
-    """Where faces may be, without a locator: `PointNetwork` tries windows everywhere, and those that agree on a face
-    vote for it.
-
-    Args:
-        rgb: any picture.
-        loaded: the networks.
-        most: number of candidates.
-
-    Returns:
-        Boxes, the likeliest first, and their scores in [0, 1]: the votes, `_SURE_VOTES` of them being 1.
-    """
-    size = loaded.networks.config.points_px
-    windows = _windows(rgb.shape[1], rgb.shape[0])
-    pictures = []
-    for x, y, box_px in windows:
-        scale = size / (CROP_FACTOR * box_px)
-        pictures.append(_tensor(_warped(rgb, np.eye(2) * scale, size / 2 - scale * np.array([x, y]), size)))
-    answers = [loaded.networks.points(torch.stack(pictures[k : k + 32])) for k in range(0, len(pictures), 32)]
-    points, log_scales, logits = (torch.cat(parts).double().numpy() for parts in zip(*answers))
-    presence = 1 / (1 + np.exp(-logits))
-    voters = []
-    for (x, y, box_px), found, log_scale, present in zip(windows, points, log_scales, presence):
-        unit = CROP_FACTOR * box_px
-        box = face_box(found * unit + np.array([x, y]))
-        near = np.hypot(box.center_px[0] - x, box.center_px[1] - y) < 0.5 * box_px
-        alike = 0.6 < box.size_px / box_px < 1.6
-        spread = float(np.exp(np.median(log_scale))) * unit / max(box.size_px, 1e-6)
-        if present > 0.5 and near and alike:
-            voters.append((box, float(present) * min(1.0, _GOOD_SPREAD / spread)))
-    return _elected(voters, most)
-
-
-def _windows(width: int, height: int) -> list[tuple[float, float, float]]:
-    """Middles and face sizes that a scan tries, pixels: five sizes, about half a face apart."""
-    side = min(max(width, height), 1.6 * min(width, height))
-    windows = []
-    for share in _SCAN_SIZES:
-        box = share * side
-        rows, columns = (max(1, round((length - 0.6 * box) / (0.45 * box))) for length in (height, width))
-        for y in np.linspace(min(0.5 * box, height / 2), max(height - 0.5 * box, height / 2), rows):
-            for x in np.linspace(min(0.5 * box, width / 2), max(width - 0.5 * box, width / 2), columns):
-                windows.append((float(x), float(y), box))
-    return windows
-
-
-def _elected(voters: list[tuple[FaceBox, float]], most: int) -> list[tuple[FaceBox, float]]:
-    """Boxes with most votes of boxes like them."""
-    elected: list[tuple[FaceBox, float]] = []
-    left = voters
-    while left and len(elected) < most:
-        counts = [sum(weight for other, weight in left if _alike(box, other)) for box, _ in left]
-        winner = left[int(np.argmax(counts))][0]
-        elected.append((winner, min(1.0, max(counts) / _SURE_VOTES)))
-        left = [(box, weight) for box, weight in left if not _alike(winner, box)]
-    return elected
-
-
-def _alike(a: FaceBox, b: FaceBox) -> bool:
-    away = np.hypot(a.center_px[0] - b.center_px[0], a.center_px[1] - b.center_px[1])
-    return bool(away < 0.3 * a.size_px and 0.7 < a.size_px / b.size_px < 1.43)
 
 
 @torch.no_grad()
@@ -386,10 +273,7 @@ def find_face(
         config: what counts as a face.
     """
     config = config or NetworkFaceConfig()
-    if loaded.networks.locator is None:
-        located = scan_faces(rgb, loaded)
-    else:
-        located = [found for margin in config.margins for found in locate_faces(rgb, loaded, most=2, margin=margin)]
+    located = [found for margin in config.margins for found in locate_faces(rgb, loaded, most=2, margin=margin)]
     best: FacePoints | None = None
     for box, score in located:
         if score < config.least_located:

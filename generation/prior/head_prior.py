@@ -101,8 +101,8 @@ class HeadPrior:
         attributes = np.concatenate([self.mesh.uv_px, self.mesh.normals_world], axis=1).astype(np.float32)
         for i in track(range(n), total=n, description=description):
             fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, cameras[i], supersample=supersample)
-            hit = self._soft_hair(fragments, cameras[i], supersample)
             values = interpolate(fragments, attributes, self.mesh.faces)
+            hit = self._soft_hair(fragments, values[..., :2], cameras[i], supersample)
             colour = sample_texture(image, values[..., :2]) * hit[..., None]
             coverage = box_downsample(hit, supersample)
             share = np.maximum(coverage, 1e-6)[..., None]
@@ -117,7 +117,9 @@ class HeadPrior:
             labels[i] = np.where(triangle >= 0, self.mesh.material[np.maximum(triangle, 0)] + 1, 0)
         return PriorRender(rgb, alpha, validity, normals, depth, labels)
 
-    def _soft_hair(self, fragments: Fragments, camera: Cameras, supersample: int) -> Float32[np.ndarray, "r c"]:
+    def _soft_hair(
+        self, fragments: Fragments, uv_px: Float32[np.ndarray, "r c 2"], camera: Cameras, supersample: int
+    ) -> Float32[np.ndarray, "r c"]:
         """Coverage of each sample: 1 on a surface, less where hair ends against the background, strand by strand."""
         hit = fragments.hit
         material = np.append(self.mesh.material, 0)[fragments.triangle_index]
@@ -127,8 +129,7 @@ class HeadPrior:
         px_per_unit = float(camera.focal_px[0, 0]) * supersample / np.where(hit, fragments.depth, 1.0)
         inward = (cv2.distanceTransform(hit.astype(np.uint8), cv2.DIST_L2, 3) - np.float32(0.5)) / px_per_unit
         border = hair & (inward < 2 * _HAIR_BORDER)
-        faces, weights = self.mesh.faces[fragments.triangle_index[border]], fragments.barycentric[border]
-        column, row = (self.mesh.uv_px[faces] * weights[..., None]).sum(1).astype(np.int64).T
+        column, row = uv_px[border].astype(np.int64).T
         length = 2 * _HAIR_BORDER * _strand_lengths()[row % ATLAS_HEIGHT, column % ATLAS_WIDTH]
         share = np.clip(inward[border] / length, 0.0, 1.0)
         soft = hit.astype(np.float32)

@@ -101,8 +101,6 @@ def train_on_labelled(
         (networks.locator, config.locator_loop, locator_batches, locator_loss, "locator", 1 / 3),
     )
     for network, loop, batches, loss, name, share in parts:
-        if network is None:
-            continue
         loop = replace(loop, minutes=None if minutes is None else share * minutes, device=device)
         weights = train(
             network, batches(sets, backgrounds, replace(config, points_loop=loop, locator_loop=loop)), loss, loop,

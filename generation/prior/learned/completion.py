@@ -11,11 +11,8 @@ of any colour is the same task. What it was trained on and how well it does is i
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-import json
-from dataclasses import asdict, dataclass
-from importlib import resources
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -25,6 +22,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...networks import read_network, save_network, shipped_weights
 from .. import capsule
 
 WEIGHTS_NAME = "completion.safetensors"
@@ -304,39 +302,16 @@ def sample_chart(values: Float32[np.ndarray, "2 rows columns c"], place: ChartPl
 
 
 def save_completion(path: Path, network: CompletionNet, notes: dict[str, str]) -> None:
-    """Write weights in half precision with their configuration.
-
-    Args:
-        path: a .safetensors file.
-        network: the network.
-        notes: what else to keep in the file's header, such as figures and seeds.
-    """
-    from safetensors.torch import save
-
-    from ...files import write_bytes_atomically
-
-    tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
-    write_bytes_atomically(path, save(tensors, metadata={**notes, "config": json.dumps(asdict(network.config))}))
+    """Write weights in half precision with their configuration; `notes` go into the file's header."""
+    save_network(path, network, network.config, notes)
 
 
 def read_completion(path: Path) -> LoadedCompletion:
     """Weights that `save_completion` has written."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
-        settings = json.loads(file.metadata()["config"])
-        tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
-    network = CompletionNet(CompletionConfig(tuple(settings["channels"])))
-    network.load_state_dict(tensors)
-    network.eval().requires_grad_(False)
-    return LoadedCompletion(network, hashlib.sha256(path.read_bytes()).hexdigest())
+    return LoadedCompletion(*read_network(path, lambda settings: CompletionNet(CompletionConfig(**settings))))
 
 
 @functools.lru_cache(maxsize=1)
 def load_completion() -> LoadedCompletion | None:
     """The weights of this installation, loaded once; None where there are none."""
-    file = resources.files("dp360.generation.weights") / WEIGHTS_NAME
-    if not file.is_file():
-        return None
-    with resources.as_file(file) as path:
-        return read_completion(path)
+    return shipped_weights(WEIGHTS_NAME, read_completion)

@@ -8,12 +8,8 @@ something), works at half resolution and is asked at 256 px. What it was trained
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
-import json
-from dataclasses import asdict, dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -22,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ...networks import ConvBlock, read_network, save_network, shipped_weights
 
 BACKGROUND, SKIN, HAIR, BEARD, CLOTH, HEADGEAR, ACCESSORY = range(7)
 """Classes. Skin is face, ears, eyes, brows, light stubble, neck and bare shoulders; accessories are glasses and
@@ -42,15 +40,6 @@ class SegmenterConfig:
     """Side at which portraits are segmented, a multiple of `2 ** len(channels)`."""
 
 
-class _Block(nn.Sequential):
-    """Convolution, normalisation per picture (so that styles wash out), activation."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(8, outputs), nn.SiLU(inplace=True)
-        )
-
-
 class Segmenter(nn.Module):
     """U-Net with one residual block per level each way; skips are added.
 
@@ -62,11 +51,11 @@ class Segmenter(nn.Module):
         super().__init__()
         self.config = config or SegmenterConfig()
         widths = self.config.channels
-        self.stem = _Block(5, widths[0], 2)
-        self.down = nn.ModuleList(_Block(a, b, 2) for a, b in itertools.pairwise(widths))
-        self.encode = nn.ModuleList(_Block(w, w) for w in widths[1:])
+        self.stem = ConvBlock(5, widths[0], 2)
+        self.down = nn.ModuleList(ConvBlock(a, b, 2) for a, b in itertools.pairwise(widths))
+        self.encode = nn.ModuleList(ConvBlock(w, w) for w in widths[1:])
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
-        self.decode = nn.ModuleList(_Block(w, w) for w in widths[:-1])
+        self.decode = nn.ModuleList(ConvBlock(w, w) for w in widths[:-1])
         self.head = nn.Conv2d(widths[0], len(CLASS_NAMES), 1)
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 7 h w"]:
@@ -99,48 +88,19 @@ class LoadedSegmenter:
 
 
 def save_segmenter(path: Path, network: Segmenter, notes: dict[str, str]) -> None:
-    """Write weights in half precision with their configuration.
-
-    Args:
-        path: a .safetensors file.
-        network: the network.
-        notes: what else to keep in the file's header, such as figures and seeds.
-    """
-    from safetensors.torch import save
-
-    from ...files import write_bytes_atomically
-
-    tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
-    header = {**notes, "config": json.dumps(asdict(network.config)), "classes": " ".join(CLASS_NAMES)}
-    write_bytes_atomically(path, save(tensors, metadata=header))
+    """Write weights in half precision with their configuration; `notes` go into the file's header."""
+    save_network(path, network, network.config, {**notes, "classes": " ".join(CLASS_NAMES)})
 
 
 def read_segmenter(path: Path) -> LoadedSegmenter:
     """Weights that `save_segmenter` has written."""
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt") as file:
-        header = file.metadata()
-        tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
-    settings = json.loads(header["config"])
-    network = Segmenter(SegmenterConfig(tuple(settings["channels"]), settings["size_px"]))
-    network.load_state_dict(tensors)
-    network.eval().requires_grad_(False)
-    return LoadedSegmenter(network, hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-def _weights_file() -> Traversable:
-    return resources.files("dp360.generation.weights") / WEIGHTS_NAME
+    return LoadedSegmenter(*read_network(path, lambda settings: Segmenter(SegmenterConfig(**settings))))
 
 
 @functools.lru_cache(maxsize=1)
 def load_segmenter() -> LoadedSegmenter | None:
     """The weights of this installation, loaded once; None where there are none."""
-    file = _weights_file()
-    if not file.is_file():
-        return None
-    with resources.as_file(file) as path:
-        return read_segmenter(path)
+    return shipped_weights(WEIGHTS_NAME, read_segmenter)
 
 
 @torch.no_grad()
