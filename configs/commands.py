@@ -280,8 +280,13 @@ class DataCommand:
     """True views round each head, beside the one of the portrait's camera."""
     size: int = 512
     """Side of the views in pixels."""
-    orbit: Literal["level", "swinging", "random"] = "swinging"
-    """level: one ring; swinging: it rises and sinks; random: anywhere from below the chin to above the crown."""
+    orbit: Literal["level", "swinging", "random", "grid"] = "swinging"
+    """level: one ring; swinging: it rises and sinks; random: anywhere from below the chin to above the crown; grid:
+    three rings, level, above and below."""
+    maps: bool = True
+    """Also write normals, labels and what the prior shows; --no-maps makes heads faster."""
+    jobs: int = 1
+    """Heads made side by side, a core and about 1.5 GB of memory each."""
     seed: int = 0
     """Seed of portraits and cameras; the same seed gives the same bytes."""
 

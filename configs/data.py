@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dp360.generation import InputError
 from dp360.generation.progress import Track
 
 from .commands import DataCommand
+from .processes import in_processes
+
+if TYPE_CHECKING:
+    from dp360.generation.head_model import HeadModel
+    from dp360.generation.portrait.face_detection import FaceNetworks
+    from dp360.generation.portrait.matte import PersonNetworks
+    from dp360.generation.synthetic.assets import Split
+    from dp360.generation.synthetic.backgrounds import Backgrounds
 
 SKIPPED = "skipped.json"
 
@@ -24,38 +35,19 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
         InputError: the head assets are not there, a number makes no sense, or the folder cannot be written.
     """
     _refuse_nonsense(command)
-    from dp360.generation.files import write_bytes_atomically
-    from dp360.generation.head_model import load_head_model
-    from dp360.generation.portrait.face_detection import FaceNetworks
-    from dp360.generation.portrait.matte import PersonNetworks
-    from dp360.generation.synthetic.assets import asset_index, sub_seed
-    from dp360.generation.synthetic.backgrounds import Backgrounds
-    from dp360.generation.synthetic.compose import compose
-    from dp360.generation.synthetic.fitted import fitted_head
-    from dp360.generation.synthetic.head_data import head_data
-    from dp360.generation.synthetic.recipe import sample_recipe
-    from dp360.reconstruction.head_dataset import FACTS, write_head_dataset
-
     split = "held_out" if command.split == "held-out" else command.split
     numbers = range(command.first, command.first + command.count)
     folders = {number: command.output / f"{split}_{number:06d}" for number in numbers}
+    from dp360.generation.files import write_bytes_atomically
+    from dp360.reconstruction.head_dataset import FACTS
+
     skipped = _read_skipped(command.output / SKIPPED)
     missing = [n for n, f in folders.items() if not (f / FACTS).is_file() and f.name not in skipped]
-    if missing:
-        model, backgrounds = load_head_model(), Backgrounds.of_split(command.data, split)
-        with FaceNetworks() as faces, PersonNetworks() as people:
-            for number in track(missing, total=len(missing), description="Heads with truth"):
-                folder = folders[number]
-                recipe = sample_recipe(number, asset_index(), split)
-                seed = sub_seed(command.seed, f"{split}/{number}")
-                fitted = fitted_head(compose(recipe, command.data), backgrounds, seed, faces, people, model=model)
-                if fitted is None:
-                    skipped = sorted({*skipped, folder.name})
-                    text = json.dumps(skipped, indent=1) + "\n"
-                    write_bytes_atomically(command.output / SKIPPED, text.encode())
-                    continue
-                data = head_data(fitted, recipe, command.orbit, command.views, command.size, seed % 2**31, model=model)
-                write_head_dataset(data, folder)
+    made = in_processes(partial(_make_head, command), missing, command.jobs)
+    for number, face_found in track(made, total=len(missing), description="Heads with truth"):
+        if not face_found:
+            skipped = sorted({*skipped, folders[number].name})
+            write_bytes_atomically(command.output / SKIPPED, (json.dumps(skipped, indent=1) + "\n").encode())
     left_out = [f.name for f in folders.values() if f.name in skipped]
     if left_out:
         notify(
@@ -65,10 +57,55 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
     return [f for f in folders.values() if f.name not in skipped]
 
 
+def _make_head(command: DataCommand, number: int) -> bool:
+    """Compose, photograph, fit and write one head; whether its face was found."""
+    from dp360.generation.synthetic.assets import asset_index, sub_seed
+    from dp360.generation.synthetic.compose import compose
+    from dp360.generation.synthetic.fitted import fitted_head
+    from dp360.generation.synthetic.head_data import head_data
+    from dp360.generation.synthetic.recipe import sample_recipe
+    from dp360.reconstruction.head_dataset import write_head_dataset
+
+    split = "held_out" if command.split == "held-out" else command.split
+    tools = _tools(command.data, split)
+    recipe = sample_recipe(number, asset_index(), split)
+    seed = sub_seed(command.seed, f"{split}/{number}")
+    head = compose(recipe, command.data)
+    fitted = fitted_head(head, tools.backgrounds, seed, tools.faces, tools.people, model=tools.model)
+    if fitted is None:
+        return False
+    data = head_data(
+        fitted, recipe, command.orbit, command.views, command.size, seed % 2**31, model=tools.model,
+        with_maps=command.maps,
+    )  # fmt: skip
+    write_head_dataset(data, command.output / f"{split}_{number:06d}")
+    return True
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What all heads of a process share."""
+
+    model: HeadModel
+    backgrounds: Backgrounds
+    faces: FaceNetworks
+    people: PersonNetworks
+
+
+@cache
+def _tools(data: Path, split: Split) -> _Tools:
+    from dp360.generation.head_model import load_head_model
+    from dp360.generation.portrait.face_detection import FaceNetworks
+    from dp360.generation.portrait.matte import PersonNetworks
+    from dp360.generation.synthetic.backgrounds import Backgrounds
+
+    return _Tools(load_head_model(), Backgrounds.of_split(data, split), FaceNetworks(), PersonNetworks())
+
+
 def _refuse_nonsense(command: DataCommand) -> None:
     if not command.data.is_dir():
         raise InputError(f"No head assets at {command.data}: --data expects a folder with makehuman, valid, hdri ...")
-    for name, least in (("count", 1), ("views", 1), ("size", 32), ("first", 0)):
+    for name, least in (("count", 1), ("views", 1), ("size", 32), ("first", 0), ("jobs", 1)):
         if getattr(command, name) < least:
             raise InputError(f"--{name} must be at least {least}, got {getattr(command, name)}")
 

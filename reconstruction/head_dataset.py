@@ -1,10 +1,13 @@
 """A composed head on disk: a nerfstudio data set of its true views, with everything else that is known beside it.
 
+normals, labels and control are there unless views alone were asked for.
+
 FOLDER/transforms.json, images/, masks/, sparse_pc.ply   as `dataset.write_dataset`
 FOLDER/normals/NAME.png      true normals of the fitted frame, 127.5 * (n + 1); 0 where nothing is
 FOLDER/labels/NAME.png       numbers of the labels that head.json names
 FOLDER/control/NAME.png      what the prior shows from the same camera, RGBA
 FOLDER/portrait.png          the aligned portrait; portrait_alpha.png is its matte as it was estimated
+FOLDER/portrait.npz          the same with its fitted head (`generation.portrait.portrait_file`)
 FOLDER/back.png              the true view from straight behind, RGBA
 FOLDER/head.json             recipe, alignment, labels
 """
@@ -20,11 +23,12 @@ import numpy as np
 from PIL import Image
 
 from dp360.generation.files import directory_written_atomically
+from dp360.generation.portrait import encode_portrait
 from dp360.generation.synthetic.head_data import HeadData
 
 from .dataset import write_dataset
 
-FACTS = "head.json"
+FACTS, PORTRAIT = "head.json", "portrait.npz"
 
 
 def write_head_dataset(data: HeadData, folder: Path) -> None:
@@ -43,12 +47,14 @@ def write_head_dataset(data: HeadData, folder: Path) -> None:
         for entry in sorted((temporary / "views").iterdir()):
             os.replace(entry, temporary / entry.name)
         (temporary / "views").rmdir()
-        for name, pictures in (("normals", data.normals), ("labels", data.labels), ("control", data.control)):
+        for name, pictures in data.maps.items():
             (temporary / name).mkdir()
             for view, picture in zip(data.views.names, pictures):
                 (temporary / name / f"{view}.png").write_bytes(_png_bytes(picture))
-        for name in ("portrait", "portrait_alpha", "back"):
-            (temporary / f"{name}.png").write_bytes(_png_bytes(getattr(data, name)))
+        matte = np.round(255 * data.portrait.alpha_unit).astype(np.uint8)
+        for name, picture in (("portrait", data.portrait.rgb), ("portrait_alpha", matte), ("back", data.back)):
+            (temporary / f"{name}.png").write_bytes(_png_bytes(picture))
+        (temporary / PORTRAIT).write_bytes(encode_portrait(data.portrait))
         (temporary / FACTS).write_text(text + "\n", encoding="utf-8")
 
 

@@ -11,3 +11,5 @@ from .matte import MatteConfig as MatteConfig
 from .portrait import Portrait as Portrait
 from .portrait import PortraitConfig as PortraitConfig
 from .portrait import prepare_portrait as prepare_portrait
+from .portrait_file import encode_portrait as encode_portrait
+from .portrait_file import read_portrait as read_portrait

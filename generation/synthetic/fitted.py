@@ -40,7 +40,14 @@ _MOST_CUT_SHARE = 0.06
 def photograph_look() -> PortraitLook:
     """Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
     return PortraitLook(
-        other_frame=1.0, mirrored=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, cut=0.1
+        other_frame=1.0,
+        mirrored=0.0,
+        recoloured=0.0,
+        painted=0.0,
+        drawn=0.0,
+        random_convolution=0.0,
+        cut=0.1,
+        colour_faults=0.3,
     )
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from ..cameras import Cameras, concatenate_cameras, look_at_origin
 from ..head_model import HeadModel
+from ..portrait import Portrait
 from ..views import PointCloud, Provenance, ViewSet
 from .assets import field_rng
 from .fitted import FittedHead
@@ -20,9 +21,10 @@ from .parts import Label
 from .recipe import HeadRecipe
 from .renderer import HeadViews
 
-Orbit = Literal["level", "swinging", "random"]
+Orbit = Literal["level", "swinging", "random", "grid"]
 _SURFACE_POINTS = 40_000
 _ELEVATIONS_DEG = (-25.0, 45.0)
+_GRID_ELEVATIONS_DEG = (0.0, 30.0, -20.0)
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,14 @@ class HeadData:
 
     views: ViewSet
     """True views in the fitted frame; view 0 is seen by the portrait's camera."""
-    normals: UInt8[np.ndarray, "n h w 3"]
-    """True unit normals of the fitted frame, `127.5 * (n + 1)`; 0 where nothing is."""
-    labels: UInt8[np.ndarray, "n h w"]
-    """`parts.Label`."""
-    control: UInt8[np.ndarray, "n h w 4"]
-    """What the prior, fitted to the portrait, shows from the same cameras; straight colour and alpha."""
+    maps: dict[str, UInt8[np.ndarray, "n h w *c"]]
+    """Pictures beside the views, by name: `normals`, true unit normals of the fitted frame as `127.5 * (n + 1)`, 0
+    where nothing is; `labels`, `parts.Label`; `control`, what the prior, fitted to the portrait, shows from the same
+    cameras, straight colour and alpha. Empty where only views were asked for."""
     back: UInt8[np.ndarray, "h w 4"]
     """The true view from straight behind the fitted head."""
-    portrait: UInt8[np.ndarray, "s s 3"]
-    """The aligned portrait with its background."""
-    portrait_alpha: UInt8[np.ndarray, "s s"]
-    """Its matte as it was estimated."""
+    portrait: Portrait
+    """The portrait, prepared as a user's picture is."""
     facts: dict[str, object]
     """Recipe, alignment and label names as plain JSON data."""
 
@@ -52,7 +50,8 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
 
     Args:
         orbit: `level`: even steps at the height of the eyes; `swinging`: even steps, rising and sinking along the way;
-            `random`: anywhere between 25 degrees below and 45 above.
+            `random`: anywhere between 25 degrees below and 45 above; `grid`: rings of even steps from the front at 0,
+            30 and -20 degrees, of as many views each as possible.
         count: how many.
         size_px: side of the pictures.
         seed: of `swinging` and `random`.
@@ -70,6 +69,10 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
         case "random":
             azimuth = rng.uniform(-math.pi, math.pi, count)
             elevation = rng.uniform(low, high, count)
+        case "grid":
+            rings = np.array_split(np.arange(count), len(_GRID_ELEVATIONS_DEG))
+            azimuth = np.concatenate([np.arange(len(ring)) * (2 * math.pi / max(len(ring), 1)) for ring in rings])
+            elevation = np.concatenate([np.full(len(r), math.radians(e)) for r, e in zip(rings, _GRID_ELEVATIONS_DEG)])
         case _:
             assert_never(orbit)
     return look_at_origin(torch.from_numpy(azimuth), torch.from_numpy(elevation), size_px=size_px)
@@ -77,7 +80,7 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
 
 def head_data(
     fitted: FittedHead, recipe: HeadRecipe, orbit: Orbit, view_count: int, size_px: int, seed: int,
-    *, model: HeadModel | None = None,
+    *, model: HeadModel | None = None, with_maps: bool = True,
 ) -> HeadData:  # fmt: skip
     """All that is kept of one head.
 
@@ -89,14 +92,21 @@ def head_data(
         size_px: side of the pictures.
         seed: of cameras, surface samples and the prior.
         model: the head model.
+        with_maps: fit the prior and keep `maps`; without, only views and portrait are made.
     """
     own = fitted.portrait.head.camera.resized(size_px, size_px)
     behind = look_at_origin([math.pi], [0.0], size_px=size_px)
     cameras = concatenate_cameras([own, orbit_cameras(orbit, view_count, size_px, seed)])
     truth = fitted.true_views(cameras)
     back = fitted.true_views(behind)
-    prior = fitted.prior(model, seed=seed)
-    rendered = prior.render(cameras)
+    maps: dict[str, np.ndarray] = {}
+    weights = "none"
+    if with_maps:
+        prior = fitted.prior(model, seed=seed)
+        rendered, weights = prior.render(cameras), prior.weights_name
+        normals = np.where(truth.normals_world.any(-1, keepdims=True), 127.5 * (truth.normals_world + 1) + 0.5, 0)
+        control = _rgba(rendered.rgb, rendered.alpha)
+        maps = {"normals": normals.astype(np.uint8), "labels": truth.labels, "control": control}
     views = ViewSet(
         rgba=torch.from_numpy(_rgba(truth.rgb_unit, truth.alpha_unit)),
         cameras=cameras,
@@ -105,7 +115,7 @@ def head_data(
         surface=_surface(truth, cameras, seed),
         provenance=Provenance(
             generator="composed head",
-            weights=prior.weights_name,
+            weights=weights,
             seed=seed,
             input_sha256=fitted.portrait.source_sha256,
             version=importlib.metadata.version("dp360"),
@@ -113,7 +123,6 @@ def head_data(
             settings={"head": fitted.head.name, "orbit": orbit},
         ),
     )
-    normals = np.where(truth.normals_world.any(-1, keepdims=True), 127.5 * (truth.normals_world + 1) + 0.5, 0)
     move = fitted.fit_from_true
     facts: dict[str, object] = {
         "recipe": asdict(recipe),
@@ -125,11 +134,7 @@ def head_data(
         "fit_from_true": {"scale": move.scale, "R": move.R.tolist(), "shift": move.shift.tolist()},
         "labels": {label.name.lower(): int(label) for label in Label},
     }
-    return HeadData(
-        views, normals.astype(np.uint8), truth.labels, _rgba(rendered.rgb, rendered.alpha),
-        _rgba(back.rgb_unit, back.alpha_unit)[0], fitted.portrait.rgb,
-        np.round(255 * fitted.portrait.alpha_unit).astype(np.uint8), facts,
-    )  # fmt: skip
+    return HeadData(views, maps, _rgba(back.rgb_unit, back.alpha_unit)[0], fitted.portrait, facts)
 
 
 def _rgba(rgb_unit: Float32[np.ndarray, "n h w 3"], alpha_unit: Float32[np.ndarray, "n h w"]) -> np.ndarray:

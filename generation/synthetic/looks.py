@@ -191,21 +191,31 @@ def random_convolution(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generat
     return np.clip((1 - share) * rgb + share * out, 0, 1).astype(np.float32)
 
 
-def photographed(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Float32[np.ndarray, "s s 3"]:
-    """What lens, sensor, white balance, development and file format do to a picture."""
-    size = len(rgb)
+def photographed(
+    rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator, colour_faults: float = 1.0
+) -> Float32[np.ndarray, "s s 3"]:
+    """What lens, sensor, white balance, development and file format do to a picture.
+
+    Args:
+        rgb: the picture, [0, 1].
+        rng: source of randomness.
+        colour_faults: factor on what happens to white balance, exposure, contrast and saturation; below 1 no picture
+            is black and white.
+    """
+    size, faults = len(rgb), colour_faults
     if rng.random() < 0.5:
-        rgb = rgb * np.exp(rng.normal(0, 0.07, 3)).astype(np.float32)
+        rgb = rgb * np.exp(faults * rng.normal(0, 0.07, 3)).astype(np.float32)
     if rng.random() < 0.6:
-        rgb = np.clip(rgb, 0, None) ** np.float32(np.exp(rng.normal(0, 0.22))) * np.float32(np.exp(rng.normal(0, 0.16)))
+        power, gain = (np.float32(np.exp(faults * rng.normal(0, sigma))) for sigma in (0.22, 0.16))
+        rgb = np.clip(rgb, 0, None) ** power * gain
     if rng.random() < 0.4:
         middle = np.float32(rng.uniform(0.3, 0.6))
-        rgb = middle + (rgb - middle) * np.float32(np.exp(rng.normal(0, 0.25)))
+        rgb = middle + (rgb - middle) * np.float32(np.exp(faults * rng.normal(0, 0.25)))
     if rng.random() < 0.35:
         grey = (rgb @ _LUMA)[..., None]
-        rgb = grey + (rgb - grey) * np.float32(rng.uniform(0.3, 1.5))
+        rgb = grey + (rgb - grey) * np.float32(1 + faults * (rng.uniform(0.3, 1.5) - 1))
     tone = rng.random()
-    if tone < 0.1:
+    if tone < 0.1 and faults >= 1:
         grey = (rgb @ _LUMA)[..., None]
         sepia = rng.uniform(0.5, 1) * np.array([0.07, 0, -0.1]) if tone < 0.035 else np.zeros(3)
         rgb = grey * (1 + sepia).astype(np.float32) + np.float32(rng.uniform(0, 0.08))

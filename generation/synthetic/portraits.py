@@ -56,6 +56,8 @@ class PortraitLook:
     """Share with a random palette and texture."""
     photographed: float = 0.9
     """Share with a camera's faults."""
+    colour_faults: float = 1.0
+    """How much of these touches the colours; below 1 no picture is black and white."""
     cut: float = 0.22
     """Share of pictures that end inside the crop, whose edge is repeated as the preparation does it."""
 
@@ -182,7 +184,7 @@ def finish_shot(
     elif draw < look.drawn + look.painted + look.random_convolution:
         rgb = random_convolution(rgb, rng)
     if rng.random() < look.photographed:
-        rgb = photographed(np.clip(rgb, 0, 1).astype(np.float32), rng)
+        rgb = photographed(np.clip(rgb, 0, 1).astype(np.float32), rng, look.colour_faults)
     picture = np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8)
     inside = np.ones((size_px, size_px), bool)
     if rng.random() < look.cut:

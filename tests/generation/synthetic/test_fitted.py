@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from dp360.generation import look_at_origin
+from dp360.generation import InputError, look_at_origin
 from dp360.generation.head_model import load_head_model
-from dp360.generation.portrait import FaceNetworks
+from dp360.generation.portrait import FaceNetworks, read_portrait
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.backgrounds import Backgrounds
@@ -23,7 +23,7 @@ from dp360.generation.synthetic.head_data import HeadData, head_data, orbit_came
 from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
 from dp360.generation.training.completion_samples import CompletionSamplesConfig, sample_of
 from dp360.reconstruction.dataset import read_dataset
-from dp360.reconstruction.head_dataset import FACTS, write_head_dataset
+from dp360.reconstruction.head_dataset import FACTS, PORTRAIT, write_head_dataset
 
 HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
 pytestmark = pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
@@ -102,24 +102,51 @@ def test_a_head_on_disk_reads_back_as_a_data_set(data: HeadData, tmp_path: Path)
     assert torch.equal(back.rgba, data.views.rgba) and back.names == data.views.names
     torch.testing.assert_close(back.cameras.T_world_camera, data.views.cameras.T_world_camera)
     labels = cv2.imread(str(tmp_path / "head" / "labels" / "view_001.png"), cv2.IMREAD_UNCHANGED)
-    assert (labels == data.labels[2]).all() and (tmp_path / "head" / FACTS).is_file()
+    assert (labels == data.maps["labels"][2]).all() and (tmp_path / "head" / FACTS).is_file()
     write_head_dataset(data, tmp_path / "again")
     for file in sorted(p for p in (tmp_path / "head").rglob("*") if p.is_file()):
         assert file.read_bytes() == (tmp_path / "again" / file.relative_to(tmp_path / "head")).read_bytes()
 
 
+def test_the_portrait_of_a_head_reads_back_equal(data: HeadData, tmp_path: Path) -> None:
+    write_head_dataset(data, tmp_path / "head")
+    path = tmp_path / "head" / PORTRAIT
+    back = read_portrait(path)
+    for name in ("rgb", "alpha_unit", "foreground_unit", "inside", "landmarks_px"):
+        ours, theirs = getattr(back, name), getattr(data.portrait, name)
+        assert ours.dtype == theirs.dtype and (ours == theirs).all()
+    assert torch.equal(back.head.camera.K_px, data.portrait.head.camera.K_px)
+    assert (back.head.vertices_world == data.portrait.head.vertices_world).all()
+    assert (back.crop, back.source_sha256) == (data.portrait.crop, data.portrait.source_sha256)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"portrait\.npz is damaged"):
+        read_portrait(path)
+    with pytest.raises(InputError, match="No prepared portrait"):
+        read_portrait(tmp_path / "nothing.npz")
+
+
+def test_a_grid_has_three_rings_that_begin_in_front() -> None:
+    cameras = orbit_cameras("grid", 72, 64, 0)
+    elevation = torch.rad2deg(cameras.elevation_rad).round()
+    for ring, angle in enumerate((0, 30, -20)):
+        part = slice(24 * ring, 24 * ring + 24)
+        assert (elevation[part] == angle).all() and abs(float(cameras.azimuth_rad[24 * ring])) < 1e-9
+        steps = torch.diff(torch.rad2deg(cameras.azimuth_rad[part])) % 360
+        torch.testing.assert_close(steps, torch.full((23,), 15.0, dtype=torch.float64))
+
+
 def test_truth_agrees_with_itself_and_control_pictures_with_the_truth(data: HeadData) -> None:
     alpha = data.views.rgba[..., 3].numpy()
-    assert ((data.labels > 0) == (alpha > 127)).mean() > 0.99
-    normals = data.normals.astype(np.float32) / 127.5 - 1
-    length = np.linalg.norm(normals, axis=-1)[data.labels > 0]
+    assert ((data.maps["labels"] > 0) == (alpha > 127)).mean() > 0.99
+    normals = data.maps["normals"].astype(np.float32) / 127.5 - 1
+    length = np.linalg.norm(normals, axis=-1)[data.maps["labels"] > 0]
     assert 0.97 < np.median(length) < 1.03
-    ours, theirs = data.control[..., 3] > 127, alpha > 127
+    ours, theirs = data.maps["control"][..., 3] > 127, alpha > 127
     assert (ours & theirs).sum() / (ours | theirs).sum() > 0.6
-    assert data.back[..., 3].any() and data.portrait.shape == (512, 512, 3)
+    assert data.back[..., 3].any() and data.portrait.rgb.shape == (512, 512, 3)
 
 
-@pytest.mark.parametrize("orbit", ["level", "swinging", "random"])
+@pytest.mark.parametrize("orbit", ["level", "swinging", "random", "grid"])
 def test_orbits_are_the_same_for_a_seed(orbit: str) -> None:
     cameras, again = orbit_cameras(orbit, 9, 64, 4), orbit_cameras(orbit, 9, 64, 4)
     assert torch.equal(cameras.T_world_camera, again.T_world_camera) and len(cameras) == 9

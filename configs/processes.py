@@ -1,0 +1,48 @@
+"""Independent pieces of work in processes side by side."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_processes(work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[tuple[Item, Result]]:
+    """Items with the results of `work`, as they come.
+
+    Args:
+        work: something that pickles; what it needs it opens itself, once a process.
+        items: what it is called with.
+        jobs: processes; 1 works in this one. Several get one thread each.
+
+    Raises:
+        Exception: what `work` raised, once; pieces of work that have not begun are dropped.
+    """
+    jobs = min(jobs, len(items))
+    if jobs <= 1:
+        for item in items:
+            yield item, work(item)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as pool:
+        futures = {pool.submit(work, item): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Several processes with as many threads as cores each would only wait for each other."""
+    import cv2
+    import numba
+    import torch
+
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    cv2.setNumThreads(1)
