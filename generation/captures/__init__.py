@@ -1,0 +1,10 @@
+"""Captures of real heads by many cameras, read as the `ViewSet` that everything else works on.
+
+The three data sets are licensed for research only and none of their data ships with this package: a reader opens what
+its owner gave you (RenderMe-360: research agreement; NeRSemble: terms of use on request; Ava-256: CC BY-NC 4.0).
+"""
+
+from .ava256 import read_ava256 as read_ava256
+from .nersemble import read_nersemble as read_nersemble
+from .placement import HeadPlacement as HeadPlacement
+from .renderme360 import read_renderme360 as read_renderme360

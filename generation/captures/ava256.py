@@ -1,0 +1,288 @@
+"""Ava-256: 256 people in a dome, 80 cameras all around each.
+
+Martinez et al. 2024, "Codec Avatar Studio: Paired Human Captures for Complete, Driveable, and Generalizable Avatars"
+(https://github.com/facebookresearch/ava-256). Licensed CC BY-NC 4.0; nothing of it ships with this package.
+
+Layout of a capture, after the owners' datasheet (`DATASHEET.md`) and loader (`data/ava_dataset.py`); each zip may also
+be unpacked into a folder of its name:
+
+    DATE--TIME--SUBJECT/decoder/
+        camera_calibration.json                  "KRT": cameraId, K, T, distortion of every camera
+        frame_list.csv                           seg_id,frame_id
+        head_pose/head_pose.zip                  000123.txt: 3x4, to the world from the head
+        keypoints_3d/keypoints_3d.zip            000123.npy: index, x, y, z, confidence, inliers
+        image/camNAME.zip                        camNAME/000123.avif
+        segmentation_parts/camNAME.zip           camNAME/000123.png: 0 nothing, 1 hair, 2 body, 3 chair, 4 apparel, ...
+
+`K` and `T` are stored transposed; after turning them back, `T` is to the camera from the world, OpenCV axes,
+millimetres, and `K` refers to the full sensor of 2668x4096 pixels, of which releases hold a half or a quarter
+(`utils.py`: `load_camera_calibration`). The head's frame has x towards its left, y up and z out of the face,
+millimetres: so lies the registered mesh that the owners publish (`assets/021924.bin`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Float
+
+from ..cameras import METRES_PER_UNIT
+from ..errors import InputError
+from ..progress import Track, silent
+from ..views import ViewSet
+from .capture import (
+    CaptureCamera,
+    CapturePicture,
+    Framing,
+    capture_provenance,
+    capture_views,
+    checked_camera,
+    chosen_cameras,
+    decode_picture,
+    inverted,
+    keypoint_surface,
+    mask_of,
+    parse_json,
+    read_bytes,
+    rgb_of,
+    shortened,
+)
+from .placement import HeadPlacement
+
+SENSOR_SIZE_PX = (2668, 4096)
+"""Width and height of the pictures that the calibration refers to."""
+NEUTRAL_SEGMENT = "EXP_neutral_peak"
+"""The segment whose frames the owners condition on."""
+_LABELS_OUTSIDE = (0, 3)
+"""Nothing and the chair; all other labels belong to the person."""
+_HEAD_TO_WORLD_UNITS = np.array([0.0, -0.040, 0.078])
+"""Our world's coordinates of the origin of Ava-256's head frame.
+
+It lays the nose tip of the owners' published mesh, (0, 7.6, 73.1) mm, on that of our mean head; crown, occiput and
+ears of the two then agree within 1 cm.
+"""
+_MAX_PICTURE_BYTES = 64 << 20
+
+
+def read_ava256(
+    path: Path,
+    *,
+    frame: int | None = None,
+    segment: str | None = None,
+    cameras: Sequence[str] | None = None,
+    size_px: int = 512,
+    framing: Framing = "head",
+    undistort: bool = False,
+    track: Track = silent,
+) -> ViewSet:
+    """One frame of an Ava-256 dome capture as views of a head in our world.
+
+    The head pose of the frame gives y up and the face to +z however the person turned; the middle of the head is a
+    fixed point of that frame (`_HEAD_TO_WORLD_UNITS`). Sizes are true to life.
+
+    Args:
+        path: folder of a capture (`20230308--1352--ABC123`) or its `decoder` folder.
+        frame: number of the frame; None takes the first of `segment` in `frame_list.csv`.
+        segment: a `seg_id`; None takes `EXP_neutral_peak` or, without it, the first in the list. Ignored with `frame`.
+        cameras: names such as "401031"; None takes all that have the frame (about one picture in a thousand is
+            missing). Others are not decoded.
+        size_px: side of the square pictures, pixels.
+        framing: `head` cuts each picture to what our generated views show, `full` keeps all of it.
+        undistort: take the calibrated distortion away. The owners' own projections (`demos/keypoints.py`) do without,
+            and so does the default; it makes at most 6 pixels of the full sensor in the corners.
+        track: shows progress.
+
+    Returns:
+        Views named as their cameras; alpha is 255 on the person's parts (not the chair), or everywhere where a camera
+        has no segmentation. `surface` holds the 3D key points (grey, normals away from the middle) where the capture
+        has them and is empty otherwise.
+
+    Raises:
+        InputError: a file, camera, segment or frame that is missing, or damaged pictures, archives or calibration.
+    """
+    folder = path / "decoder" if (path / "decoder").is_dir() else path
+    calibration_file = folder / "camera_calibration.json"
+    calibration_bytes = read_bytes(calibration_file, "the calibration of an Ava-256 capture")
+    calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file, undistort)
+    if frame is None:
+        segment, frame = _first_frame(folder / "frame_list.csv", segment)
+    placed = _placement(folder, frame)
+    names = chosen_cameras(cameras, calibration, str(calibration_file))
+    absent = [name for name in names if not _has(folder / "image" / f"cam{name}", _picture_entries(name, frame))]
+    if cameras is not None and absent:
+        raise InputError(
+            f"{folder / 'image'} has no picture of camera {shortened(absent)} in frame {frame}; choose another frame, "
+            "other cameras, or download them"
+        )
+    names = [name for name in names if name not in absent]
+    if not names:
+        raise InputError(f"{folder / 'image'} has no picture of frame {frame:06d}; choose a frame of frame_list.csv")
+    mattes = {n for n in names if _has(folder / "segmentation_parts" / f"cam{n}", _matte_entries(n, frame))}
+    settings: dict[str, object] = {
+        "actor": folder.resolve().parent.name if folder.name == "decoder" else folder.resolve().name,
+        "segment": segment,
+        "cameras": names,
+        "cameras_left_out": absent,
+        "cameras_without_mask": [name for name in names if name not in mattes],
+        "framing": framing,
+        "undistorted": undistort,
+        "placement": placed.as_json(),
+    }
+
+    def read(name: str) -> CapturePicture:
+        data, where = _entry(folder / "image" / f"cam{name}", _picture_entries(name, frame))
+        rgb = rgb_of(decode_picture(data, where))
+        if name not in mattes:
+            return CapturePicture(rgb, None, where)
+        data, where_matte = _entry(folder / "segmentation_parts" / f"cam{name}", _matte_entries(name, frame))
+        image = decode_picture(data, where_matte)
+        labels = np.array(image) if image.mode == "P" else mask_of(image)
+        return CapturePicture(rgb, np.where(np.isin(labels, _LABELS_OUTSIDE), 0, 255).astype(np.uint8), where)
+
+    return capture_views(
+        [calibration[name] for name in names],
+        read,
+        placed,
+        keypoint_surface(placed.points_world(_keypoints(folder, frame))),
+        capture_provenance("Ava-256", calibration_bytes, f"frame {frame:06d}", settings),
+        size_px=size_px,
+        framing=framing,
+        track=track,
+    )
+
+
+def _calibration(meta: dict, file: Path, undistort: bool) -> dict[str, CaptureCamera]:
+    """All calibrated cameras by name."""
+    rows = meta.get("KRT")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{file}: expected a list `KRT` of cameras; download it again")
+    cameras: dict[str, CaptureCamera] = {}
+    for row in rows:
+        name = str(row.get("cameraId"))
+        missing = [key for key in ("cameraId", "K", "T") if key not in row]
+        if missing or not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
+            raise InputError(f"{file}: a camera ({name}) has no usable {shortened(missing or ['cameraId'])}")
+        distortion = row.get("distortion", ()) if undistort else ()
+        K, T = _transposed(row["K"], name, file), _transposed(row["T"], name, file)
+        stored = checked_camera(name, K, distortion, T, SENSOR_SIZE_PX, str(file))
+        T_world_camera = inverted(stored.T_capture_camera)
+        cameras[name] = CaptureCamera(name, stored.K_px, stored.distortion, T_world_camera, SENSOR_SIZE_PX)
+    return cameras
+
+
+def _transposed(value: object, name: str, file: Path) -> Float[np.ndarray, "rows columns"]:
+    """A matrix stored by columns."""
+    try:
+        matrix = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: K or T of camera {name} is not an array of numbers; download it again") from error
+    if matrix.ndim != 2:
+        raise InputError(f"{file}: K or T of camera {name} is not a matrix; download it again")
+    return matrix.T
+
+
+def _first_frame(file: Path, segment: str | None) -> tuple[str, int]:
+    """Segment and number of the first frame of a segment."""
+    text = read_bytes(file, "the list of frames of an Ava-256 capture").decode("utf-8-sig", "replace")
+    rows = [
+        row for row in csv.DictReader(io.StringIO(text)) if row.get("seg_id") and (row.get("frame_id") or "").isdigit()
+    ]
+    if not rows:
+        raise InputError(f"{file} lists no frames; expected the columns seg_id and frame_id")
+    segments = list(dict.fromkeys(row["seg_id"] for row in rows))
+    if segment is None:
+        segment = NEUTRAL_SEGMENT if NEUTRAL_SEGMENT in segments else segments[0]
+    if segment not in segments:
+        raise InputError(f"{file} has no segment {segment}; it has {shortened(segments)}")
+    return segment, min(int(row["frame_id"]) for row in rows if row["seg_id"] == segment)
+
+
+def _placement(folder: Path, frame: int) -> HeadPlacement:
+    """The frame's head pose as a similarity to our world."""
+    data, where = _entry(folder / "head_pose" / "head_pose", [f"{frame:06d}.txt"])
+    try:
+        pose = np.loadtxt(io.BytesIO(data), ndmin=2)
+    except ValueError as error:
+        raise InputError(f"{where} is not a matrix of numbers ({error}); download it again") from error
+    T_capture_head = checked_camera("head", np.eye(3), (), pose, SENSOR_SIZE_PX, where).T_capture_camera
+    T_head_capture = inverted(T_capture_head)
+    scale = 0.001 / METRES_PER_UNIT
+    return HeadPlacement(
+        scale, T_head_capture[:3, :3], scale * T_head_capture[:3, 3] + _HEAD_TO_WORLD_UNITS, "the frame's head pose"
+    )
+
+
+def _keypoints(folder: Path, frame: int) -> Float[np.ndarray, "k 3"]:
+    """Key points of the frame in the capture's world; none where the capture has none."""
+    archive, entries = folder / "keypoints_3d" / "keypoints_3d", [f"{frame:06d}.npy"]
+    if not _has(archive, entries):
+        return np.zeros((0, 3))
+    data, where = _entry(archive, entries)
+    try:
+        rows = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64).reshape(-1, 6)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{where} does not hold rows of 6 numbers ({error}); download it again") from error
+    return rows[np.isfinite(rows[:, 1:4]).all(1), 1:4]
+
+
+def _picture_entries(name: str, frame: int) -> list[str]:
+    return [f"cam{name}/{frame:06d}{suffix}" for suffix in (".avif", ".png", ".jpg")]
+
+
+def _matte_entries(name: str, frame: int) -> list[str]:
+    return [f"cam{name}/{frame:06d}.png"]
+
+
+def _unpacked(archive: Path, entries: list[str]) -> list[Path]:
+    """Where an archive's entries are when it was unpacked in its place, with or without the inner folder."""
+    return [place for e in entries for place in (archive / PurePosixPath(e).name, archive / e)]
+
+
+def _has(archive: Path, entries: list[str]) -> bool:
+    """Whether one of the entries is in `ARCHIVE.zip` or in the folder `ARCHIVE`."""
+    if any(file.is_file() for file in _unpacked(archive, entries)):
+        return True
+    file = archive.with_name(archive.name + ".zip")
+    if not file.is_file():
+        return False
+    with _opened(file) as contents:
+        return any(entry in contents.NameToInfo for entry in entries)
+
+
+def _entry(archive: Path, entries: list[str]) -> tuple[bytes, str]:
+    """Bytes of the first entry that is there, and its name for messages.
+
+    Raises:
+        InputError: neither the archive nor the folder has it, or it is damaged.
+    """
+    for file in _unpacked(archive, entries):
+        if file.is_file():
+            return read_bytes(file, "a file of an Ava-256 capture", most=_MAX_PICTURE_BYTES), str(file)
+    file = archive.with_name(archive.name + ".zip")
+    if not file.is_file():
+        raise InputError(f"{file} does not exist; download it with the owners' download.py")
+    with _opened(file) as contents:
+        found = next((entry for entry in entries if entry in contents.NameToInfo), None)
+        if found is None:
+            raise InputError(f"{file} has no {entries[0]}; choose a frame of frame_list.csv")
+        if contents.getinfo(found).file_size > _MAX_PICTURE_BYTES:
+            raise InputError(
+                f"{file}: {found} is larger than {_MAX_PICTURE_BYTES >> 20} MB; download the archive again"
+            )
+        try:
+            return contents.read(found), f"{file}: {found}"
+        except Exception as error:  # zlib, CRC and struct errors of damaged archives
+            raise InputError(f"{file}: {found} is damaged ({error}); download the archive again") from error
+
+
+def _opened(file: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{file} is not a zip archive or is cut off ({error}); download it again") from error

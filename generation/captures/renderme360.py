@@ -1,0 +1,295 @@
+"""RenderMe-360: 500 people, 60 cameras all around, HDF5 files that end in `.smc`.
+
+Pan et al. 2023, "RenderMe-360: A Large Digital Asset Library and Benchmarks Towards High-fidelity Head Avatars"
+(https://arxiv.org/abs/2305.13353). Research use under the owners' agreement; nothing of it ships with this package.
+
+Layout, after the owners' reader (https://renderme-360.github.io/assets/code/renderme_360_reader.py) and download page:
+
+    raw/0026/0026_e0_raw.smc     Camera/NN/color/F       encoded picture, 2448x2048, decodes to BGR with OpenCV
+    anno/0026/0026_e0_anno.smc   Camera/NN/mask/F        encoded matte of the same size
+                                 Calibration/NN/K D RT   3x3, 5 coefficients, 4x4
+                                 Keypoints3d/F           points of the face, capture's world; not for every frame
+    attributes                   actor_id, performance_part, ...; of Camera: num_device, num_frame, resolution
+
+The first release has all groups in one file. NN is 00 to 59, F counts from 0, resolution is height and width.
+
+`RT` is to the world from the camera, OpenCV axes, metres: the owners say so
+(https://github.com/RenderMe-360/RenderMe-360/issues/6), their benchmark names it `c2w`
+(RenderMe-360-Benchmark `generalizable_nvs/IBRNet/renderme.py`), and read this way the 60 optical axes of a published
+calibration meet at (-0.04, -0.50, 0.00), 1.2 to 1.3 m from the cameras of the ring. In that world y points down (the
+mean of the cameras' up vectors is -y) and the person looks along -z, at cameras 25 and 28. The coefficients `D` are
+those of OpenCV; in that calibration all are zero.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ..errors import InputError
+from ..progress import Track, silent
+from ..views import ViewSet
+from .capture import (
+    CaptureCamera,
+    CapturePicture,
+    Framing,
+    capture_provenance,
+    capture_views,
+    checked_camera,
+    chosen_cameras,
+    decode_picture,
+    keypoint_surface,
+    mask_of,
+    rgb_of,
+    shortened,
+)
+from .placement import HeadPlacement, optical_axes_meet, placement_from_axes, placement_from_keypoints
+
+Placement = Literal["auto", "keypoints", "rig"]
+"""By the key points of the face, by the rig alone, or by the first that the frame has."""
+
+_DOCUMENTED_RESOLUTION = (2048, 2448)
+_RIGHT_CAPTURE, _UP_CAPTURE = np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
+
+
+def read_renderme360(
+    path: Path,
+    *,
+    annotation: Path | None = None,
+    frame: int = 0,
+    cameras: Sequence[str] | None = None,
+    size_px: int = 512,
+    framing: Framing = "head",
+    placement: Placement = "auto",
+    undistort: bool = True,
+    track: Track = silent,
+) -> ViewSet:
+    """One frame of a RenderMe-360 performance as views of a head in our world.
+
+    Key points of the face, where the frame has them, carry the head onto our mean head: frame, place and size. The rig
+    alone gives y up and the face to +z as documented above, the middle of the head where the optical axes of all
+    calibrated cameras meet (off by a few centimetres where the person sits differently), and the size true to life.
+
+    Args:
+        path: the `.smc` with the pictures.
+        annotation: the `.smc` with masks, calibration and key points; None takes the file itself or, beside a
+            `NAME_raw.smc`, `NAME_anno.smc` in the same folder or in the owners' `anno/ACTOR` folder.
+        frame: number of the frame.
+        cameras: names such as "25"; None takes all that have the frame and a calibration. Others are not decoded.
+        size_px: side of the square pictures, pixels.
+        framing: `head` cuts each picture to what our generated views show, `full` keeps all of it.
+        placement: what the place of the head rests on.
+        undistort: take the lens distortion away.
+        track: shows progress.
+
+    Returns:
+        Views named as their cameras; alpha is the matte, or 255 where a picture has none. `surface` holds the key
+        points of the face (grey, normals away from the middle) where the frame has them and is empty otherwise.
+
+    Raises:
+        InputError: a file, group, camera or frame that is missing, a damaged picture or calibration, a mask of another
+            size, or key points that form no face.
+    """
+    import h5py
+
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(_opened(h5py, file)) for file in _files(path, annotation)]
+        resolution = _resolution(files)
+        calibration, calibration_bytes = _calibration(files, path, resolution, undistort)
+        with_frame = _cameras_with_frame(files, path, frame)
+        if cameras is None:
+            names = [name for name in chosen_cameras(None, calibration, str(path)) if name in with_frame]
+        else:
+            names = chosen_cameras(cameras, calibration, str(path))
+        absent = [name for name in names if name not in with_frame]
+        if absent or not names:
+            raise InputError(
+                f"{path} has no picture of camera {shortened(absent)} in frame {frame}; "
+                f"cameras with that frame: {shortened(sorted(with_frame))}"
+            )
+        keypoints = _keypoints(files, frame)
+        placed = _placement(placement, keypoints, list(calibration.values()), path, frame)
+        surface = keypoint_surface(
+            np.zeros((0, 3)) if keypoints is None else placed.points_world(keypoints[np.isfinite(keypoints).all(1)])
+        )
+        attributes = _attributes(files)
+        settings: dict[str, object] = {
+            **attributes,
+            "cameras": names,
+            "cameras_left_out": sorted(set(with_frame) ^ set(calibration)) if cameras is None else [],
+            "cameras_without_mask": [n for n in names if _find(files, f"Camera/{n}/mask/{frame}") is None],
+            "framing": framing,
+            "undistorted": undistort,
+            "placement": placed.as_json(),
+        }
+        part = attributes.get("performance_part", path.stem)
+        return capture_views(
+            [calibration[name] for name in names],
+            lambda name: _picture(files, path, name, frame, resolution),
+            placed,
+            surface,
+            capture_provenance("RenderMe-360", calibration_bytes, f"{part} frame {frame}", settings),
+            size_px=size_px,
+            framing=framing,
+            track=track,
+        )
+
+
+def _files(path: Path, annotation: Path | None) -> list[Path]:
+    """The picture file and, where there is one, the file with its annotation."""
+    if annotation is not None:
+        return [path, annotation]
+    if path.name.endswith("_raw.smc"):
+        name = path.name.removesuffix("_raw.smc") + "_anno.smc"
+        for candidate in (path.parent / name, path.parent.parent.parent / "anno" / path.parent.name / name):
+            if candidate.is_file():
+                return [path, candidate]
+    return [path]
+
+
+@contextlib.contextmanager
+def _opened(h5py: Any, path: Path) -> Iterator[Any]:
+    """An HDF5 file for reading, or a sentence that says why not."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a RenderMe-360 file that ends in .smc")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} is not an HDF5 file or is cut off ({error}); download it again") from error
+    with file:
+        yield file
+
+
+def _find(files: list[Any], name: str) -> Any | None:
+    """A group or data set from the first file that has it."""
+    return next((file[name] for file in files if name in file), None)
+
+
+def _array(files: list[Any], name: str, path: Path) -> np.ndarray:
+    """A data set's values.
+
+    Raises:
+        InputError: missing, or its bytes are damaged.
+    """
+    item = _find(files, name)
+    if item is None or not hasattr(item, "shape"):
+        raise InputError(
+            f"{path} has no data `{name}`; masks, calibration and key points are in the file that ends in _anno.smc: "
+            "put it beside, or name it as `annotation`"
+        )
+    try:
+        return np.asarray(item[()])
+    except (OSError, TypeError) as error:
+        raise InputError(f"{path}: the data `{name}` is damaged ({error}); download it again") from error
+
+
+def _attributes(files: list[Any]) -> dict[str, object]:
+    """Who and what was captured, as text."""
+    found: dict[str, object] = {}
+    for key in ("actor_id", "performance_part", "capture_date"):
+        for file in reversed(files):
+            if key in file.attrs:
+                value = file.attrs[key]
+                found[key] = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return found
+
+
+def _resolution(files: list[Any]) -> tuple[int, int]:
+    """Height and width of the pictures that the calibration refers to."""
+    for file in files:
+        if "Camera" in file and "resolution" in file["Camera"].attrs:
+            values = np.asarray(file["Camera"].attrs["resolution"]).reshape(-1)
+            if len(values) != 2 or not np.issubdtype(values.dtype, np.number) or values.min() < 1:
+                raise InputError(
+                    f"{file.filename}: the attribute `resolution` of Camera is {values}, expected two sizes"
+                )
+            return int(values[0]), int(values[1])
+    return _DOCUMENTED_RESOLUTION
+
+
+def _calibration(
+    files: list[Any], path: Path, resolution: tuple[int, int], undistort: bool
+) -> tuple[dict[str, CaptureCamera], bytes]:
+    """All calibrated cameras by name, and their numbers as bytes."""
+    group = _find(files, "Calibration")
+    if group is None or not len(group):
+        raise InputError(
+            f"{path} has no group `Calibration`; it is in the file that ends in _anno.smc: put it beside, or name it "
+            "as `annotation`"
+        )
+    height, width = resolution
+    cameras: dict[str, CaptureCamera] = {}
+    numbers = []
+    for name in sorted(group):
+        K, D, T = (_array(files, f"Calibration/{name}/{key}", path) for key in ("K", "D", "RT"))
+        cameras[name] = checked_camera(name, K, D if undistort else (), T, (width, height), f"{path}: Calibration")
+        numbers += [name.encode(), *(np.ascontiguousarray(a, dtype="<f8").tobytes() for a in (K, D, T))]
+    return cameras, b"\0".join(numbers)
+
+
+def _cameras_with_frame(files: list[Any], path: Path, frame: int) -> list[str]:
+    """Names of the cameras that have a picture of the frame."""
+    group = _find(files, "Camera")
+    if group is None:
+        raise InputError(f"{path} has no group `Camera`; expected a RenderMe-360 file with pictures (_raw.smc)")
+    with_frame = [name for name in group if _find(files, f"Camera/{name}/color/{frame}") is not None]
+    if not with_frame:
+        counts = [len(group[name]["color"]) for name in group if "color" in group[name]]
+        raise InputError(
+            f"{path} has no picture `Camera/NN/color/{frame}`; "
+            + (f"its frames are 0 to {max(counts) - 1}" if counts and max(counts) else "it has no pictures at all")
+        )
+    return with_frame
+
+
+def _keypoints(files: list[Any], frame: int) -> Float[np.ndarray, "k 3"] | None:
+    """Key points of the face in the capture's world; None where the frame has none."""
+    item = _find(files, f"Keypoints3d/{frame}")
+    if item is None or getattr(item, "ndim", 0) != 2 or item.shape[0] == 0 or item.shape[1] != 3:
+        return None
+    return np.asarray(item[()], dtype=np.float64)
+
+
+def _placement(
+    placement: Placement, keypoints: np.ndarray | None, cameras: list[CaptureCamera], path: Path, frame: int
+) -> HeadPlacement:
+    """Where the head is, as documented in `read_renderme360`."""
+    match placement:
+        case "auto":
+            return _placement("rig" if keypoints is None else "keypoints", keypoints, cameras, path, frame)
+        case "keypoints":
+            if keypoints is None:
+                raise InputError(f'{path} has no `Keypoints3d/{frame}`; choose another frame or pass placement="rig"')
+            return placement_from_keypoints(keypoints, f"{path}: Keypoints3d/{frame}")
+        case "rig":
+            middle = optical_axes_meet(np.stack([camera.T_capture_camera for camera in cameras]), str(path))
+            return placement_from_axes(
+                _RIGHT_CAPTURE, _UP_CAPTURE, middle, 1.0, "the rig: y down, face to -z, where the optical axes meet"
+            )
+        case _:
+            assert_never(placement)
+
+
+def _picture(files: list[Any], path: Path, name: str, frame: int, resolution: tuple[int, int]) -> CapturePicture:
+    """Colour and matte of one camera."""
+    where = f"{path}: Camera/{name}/color/{frame}"
+    rgb = rgb_of(decode_picture(_encoded(files, f"Camera/{name}/color/{frame}", path), where))
+    if rgb.shape[:2] != resolution:
+        raise InputError(f"{where} has {rgb.shape[:2]} rows and columns, the calibration is for {resolution}")
+    mask: UInt8[np.ndarray, "h w"] | None = None
+    if _find(files, f"Camera/{name}/mask/{frame}") is not None:
+        where_mask = f"{path}: Camera/{name}/mask/{frame}"
+        mask = mask_of(decode_picture(_encoded(files, f"Camera/{name}/mask/{frame}", path), where_mask))
+        if mask.shape != resolution:
+            raise InputError(f"{where_mask} has {mask.shape} rows and columns, the picture has {resolution}")
+    return CapturePicture(rgb, mask, where)
+
+
+def _encoded(files: list[Any], name: str, path: Path) -> bytes:
+    """Bytes of an encoded picture, stored as an array of bytes or as one opaque value."""
+    return np.ascontiguousarray(_array(files, name, path)).tobytes()
