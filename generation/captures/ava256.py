@@ -191,16 +191,15 @@ def _first_frame(file: Path, segment: str | None) -> tuple[str, int]:
     """Segment and number of the first frame of a segment."""
     text = read_bytes(file, "the list of frames of an Ava-256 capture").decode("utf-8-sig", "replace")
     rows = [
-        row for row in csv.DictReader(io.StringIO(text)) if row.get("seg_id") and (row.get("frame_id") or "").isdigit()
+        row for row in csv.DictReader(text.splitlines()) if row.get("seg_id") and (row.get("frame_id") or "").isdigit()
     ]
     if not rows:
         raise InputError(f"{file} lists no frames; expected the columns seg_id and frame_id")
     segments = list(dict.fromkeys(row["seg_id"] for row in rows))
-    if segment is None:
-        segment = NEUTRAL_SEGMENT if NEUTRAL_SEGMENT in segments else segments[0]
-    if segment not in segments:
-        raise InputError(f"{file} has no segment {segment}; it has {shortened(segments)}")
-    return segment, min(int(row["frame_id"]) for row in rows if row["seg_id"] == segment)
+    chosen = segment or (NEUTRAL_SEGMENT if NEUTRAL_SEGMENT in segments else segments[0])
+    if chosen not in segments:
+        raise InputError(f"{file} has no segment {chosen}; it has {shortened(segments)}")
+    return chosen, min(int(row["frame_id"]) for row in rows if row["seg_id"] == chosen)
 
 
 def _placement(folder: Path, frame: int) -> HeadPlacement:
@@ -284,5 +283,5 @@ def _entry(archive: Path, entries: list[str]) -> tuple[bytes, str]:
 def _opened(file: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # damaged headers raise whatever the module runs into
         raise InputError(f"{file} is not a zip archive or is cut off ({error}); download it again") from error

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal, assert_never
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from ..errors import InputError
 from ..progress import Track, silent
@@ -54,6 +54,7 @@ Placement = Literal["auto", "keypoints", "rig"]
 """By the key points of the face, by the rig alone, or by the first that the frame has."""
 
 _DOCUMENTED_RESOLUTION = (2048, 2448)
+_MAX_DATA_BYTES = 64 << 20
 _RIGHT_CAPTURE, _UP_CAPTURE = np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 
@@ -99,30 +100,32 @@ def read_renderme360(
 
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(_opened(h5py, file)) for file in _files(path, annotation)]
-        resolution = _resolution(files)
-        calibration, calibration_bytes = _calibration(files, path, resolution, undistort)
-        with_frame = _cameras_with_frame(files, path, frame)
-        if cameras is None:
-            names = [name for name in chosen_cameras(None, calibration, str(path)) if name in with_frame]
-        else:
-            names = chosen_cameras(cameras, calibration, str(path))
-        absent = [name for name in names if name not in with_frame]
-        if absent or not names:
-            raise InputError(
-                f"{path} has no picture of camera {shortened(absent)} in frame {frame}; "
-                f"cameras with that frame: {shortened(sorted(with_frame))}"
-            )
-        keypoints = _keypoints(files, frame)
-        placed = _placement(placement, keypoints, list(calibration.values()), path, frame)
+        with _damage_named(path):
+            resolution = _resolution(files)
+            calibration, calibration_bytes = _calibration(files, path, resolution, undistort)
+            with_frame = _cameras_with_frame(files, path, frame)
+            if cameras is None:
+                names = [name for name in chosen_cameras(None, calibration, str(path)) if name in with_frame]
+            else:
+                names = chosen_cameras(cameras, calibration, str(path))
+            absent = [name for name in names if name not in with_frame]
+            if absent or not names:
+                raise InputError(
+                    f"{path} has no picture of camera {shortened(absent)} in frame {frame}; "
+                    f"cameras with that frame: {shortened(sorted(with_frame))}"
+                )
+            keypoints = _keypoints(files, frame)
+            placed = _placement(placement, keypoints, list(calibration.values()), path, frame)
+            attributes = _attributes(files)
+            without_mask = [name for name in names if _find(files, f"Camera/{name}/mask/{frame}") is None]
         surface = keypoint_surface(
             np.zeros((0, 3)) if keypoints is None else placed.points_world(keypoints[np.isfinite(keypoints).all(1)])
         )
-        attributes = _attributes(files)
         settings: dict[str, object] = {
             **attributes,
             "cameras": names,
             "cameras_left_out": sorted(set(with_frame) ^ set(calibration)) if cameras is None else [],
-            "cameras_without_mask": [n for n in names if _find(files, f"Camera/{n}/mask/{frame}") is None],
+            "cameras_without_mask": without_mask,
             "framing": framing,
             "undistorted": undistort,
             "placement": placed.as_json(),
@@ -165,6 +168,17 @@ def _opened(h5py: Any, path: Path) -> Iterator[Any]:
         yield file
 
 
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on a damaged file into a sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} or its annotation is damaged ({error}); download it again") from error
+
+
 def _find(files: list[Any], name: str) -> Any | None:
     """A group or data set from the first file that has it."""
     return next((file[name] for file in files if name in file), None)
@@ -174,7 +188,7 @@ def _array(files: list[Any], name: str, path: Path) -> np.ndarray:
     """A data set's values.
 
     Raises:
-        InputError: missing, or its bytes are damaged.
+        InputError: missing, or larger than plausible.
     """
     item = _find(files, name)
     if item is None or not hasattr(item, "shape"):
@@ -182,10 +196,9 @@ def _array(files: list[Any], name: str, path: Path) -> np.ndarray:
             f"{path} has no data `{name}`; masks, calibration and key points are in the file that ends in _anno.smc: "
             "put it beside, or name it as `annotation`"
         )
-    try:
-        return np.asarray(item[()])
-    except (OSError, TypeError) as error:
-        raise InputError(f"{path}: the data `{name}` is damaged ({error}); download it again") from error
+    if item.nbytes > _MAX_DATA_BYTES:
+        raise InputError(f"{path}: the data `{name}` declares {item.nbytes >> 20} MB; the file is damaged")
+    return np.asarray(item[()])
 
 
 def _attributes(files: list[Any]) -> dict[str, object]:
@@ -277,17 +290,19 @@ def _placement(
 
 def _picture(files: list[Any], path: Path, name: str, frame: int, resolution: tuple[int, int]) -> CapturePicture:
     """Colour and matte of one camera."""
-    where = f"{path}: Camera/{name}/color/{frame}"
-    rgb = rgb_of(decode_picture(_encoded(files, f"Camera/{name}/color/{frame}", path), where))
+    where, where_mask = (f"Camera/{name}/{kind}/{frame}" for kind in ("color", "mask"))
+    with _damage_named(path):
+        encoded = _encoded(files, where, path)
+        encoded_mask = None if _find(files, where_mask) is None else _encoded(files, where_mask, path)
+    rgb = rgb_of(decode_picture(encoded, f"{path}: {where}"))
     if rgb.shape[:2] != resolution:
-        raise InputError(f"{where} has {rgb.shape[:2]} rows and columns, the calibration is for {resolution}")
-    mask: UInt8[np.ndarray, "h w"] | None = None
-    if _find(files, f"Camera/{name}/mask/{frame}") is not None:
-        where_mask = f"{path}: Camera/{name}/mask/{frame}"
-        mask = mask_of(decode_picture(_encoded(files, f"Camera/{name}/mask/{frame}", path), where_mask))
-        if mask.shape != resolution:
-            raise InputError(f"{where_mask} has {mask.shape} rows and columns, the picture has {resolution}")
-    return CapturePicture(rgb, mask, where)
+        raise InputError(f"{path}: {where} has {rgb.shape[:2]} rows and columns, the calibration is for {resolution}")
+    if encoded_mask is None:
+        return CapturePicture(rgb, None, f"{path}: {where}")
+    mask = mask_of(decode_picture(encoded_mask, f"{path}: {where_mask}"))
+    if mask.shape != resolution:
+        raise InputError(f"{path}: {where_mask} has {mask.shape} rows and columns, the picture has {resolution}")
+    return CapturePicture(rgb, mask, f"{path}: {where}")
 
 
 def _encoded(files: list[Any], name: str, path: Path) -> bytes:
