@@ -31,6 +31,7 @@ from .commands import (
     ViewsCommand,
 )
 from .console import errors_for_people, print_diagnosis, progress_bars
+from .evaluation_commands import EvalCommand
 
 _Subcommand = (
     Annotated[RunCommand, tyro.conf.subcommand("run")]
@@ -43,6 +44,7 @@ _Subcommand = (
     | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
     | Annotated[TrainCommand, tyro.conf.subcommand("train")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
+    | Annotated[EvalCommand, tyro.conf.subcommand("eval")]
     | Annotated[ExampleCommand, tyro.conf.subcommand("example")]
     | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
 )
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(command)
 
 
-def _dispatch(command: Command) -> int:
+def _dispatch(command: Command | EvalCommand) -> int:
     match command:
         case ExampleCommand():
             from .example import write_example_portrait
@@ -141,6 +143,13 @@ def _dispatch(command: Command) -> int:
             with progress_bars() as display:
                 folders = make_heads(command, track=display.track, notify=display.notify)
             _name_files(folders)
+        case EvalCommand():
+            from .evaluate import evaluate
+
+            with progress_bars() as display:
+                result, files = evaluate(command, track=display.track, notify=display.notify)
+            print(result.markdown())
+            _name_files(files)
         case _:
             assert_never(command)
     return 0

@@ -43,6 +43,10 @@ class DiffusionOptions:
     """Views between the starts of two clips: below the clip's length they overlap, for more time."""
     clips_per_batch: int = 1
     """Clips computed at once: more is faster on a GPU and takes more memory."""
+    view_consistency: bool = True
+    """Views see each other; --no-view-consistency draws each for itself (for ablations)."""
+    dual_appearance: bool = True
+    """The back of the head is a reference beside the portrait; --no-dual-appearance leaves it out (for ablations)."""
     condition_views: Annotated[Path | None, tyro.conf.arg(aliases=["--condition-views"])] = None
     """Folder or film of control pictures (some other head from each camera) in place of our own."""
     start_views: Annotated[Path | None, tyro.conf.arg(aliases=["--start-views"])] = None

@@ -53,7 +53,7 @@ class FittedHead:
     @property
     def scene(self) -> Renderable:
         """Pictures and depths of it, from any camera."""
-        from dp360.exporters.meshing import SplatScene
+        from dp360.reconstruction.splat_scene import SplatScene
 
         if isinstance(self.fitted, Splats):
             return SplatScene(self.fitted)

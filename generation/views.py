@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -75,6 +76,14 @@ class ViewSet:
 
     def __len__(self) -> int:
         return self.rgba.shape[0]
+
+    def select(self, indices: Sequence[int]) -> ViewSet:
+        """The views with these indices, in this order."""
+        chosen = list(indices)
+        names = tuple(self.names[i] for i in chosen)
+        return ViewSet(
+            self.rgba[chosen], self.cameras[chosen], self.confidence[chosen], names, self.surface, self.provenance
+        )
 
     def rgb_unit(self, background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Float[Tensor, "n h w 3"]:
         """Pictures over a plain background, float32 in [0, 1]."""

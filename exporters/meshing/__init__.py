@@ -7,6 +7,5 @@ from .config import COARSE_MESH as COARSE_MESH
 from .config import MeshConfig as MeshConfig
 from .config import Ring as Ring
 from .mesher import mesh_from_renders as mesh_from_renders
-from .scene import SplatScene as SplatScene
 from .surface import MeshReport as MeshReport
 from .surface import mesh_report as mesh_report

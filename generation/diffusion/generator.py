@@ -187,7 +187,7 @@ class DiffPortrait360Generator:
                 f"Cannot draw views of {width}x{height} pixels with these weights: expected a square whose side is a "
                 f"multiple of {multiple}; take --size-px {nearest}"
             )
-        if self.back_image is None and not self.pipeline.can_make_back:
+        if self.sampling.dual_appearance and self.back_image is None and not self.pipeline.can_make_back:
             raise InputError(
                 "These weights have no back-view model; give a picture of the back of the head "
                 "(--back-image), or convert the official back_head-230000.th together with the 360 model"

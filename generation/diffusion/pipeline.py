@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -64,8 +64,8 @@ class DiffPortrait360Output:
     """[0, 1], float32, on the CPU."""
     cameras: Cameras
     """The cameras asked for."""
-    back_image: Float[Tensor, "3 H W"]
-    """The picture of the back that was used, given or made by F, [0, 1]."""
+    back_image: Float[Tensor, "3 H W"] | None
+    """The picture of the back that was used, given or made by F, [0, 1]; None without dual appearance."""
 
 
 @dataclass(frozen=True)
@@ -216,18 +216,22 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         self._check(cameras, control, start_views)
         size = (cameras.height, cameras.width)
         front = _picture_tensor(portrait, size, "portrait")
-        if back_image is None:
+        back: Float[Tensor, "3 H W"] | None = None
+        if sampling.dual_appearance and back_image is not None:
+            back = _picture_tensor(back_image, size, "back picture")
+        elif sampling.dual_appearance:
             if back_control is None or not self.can_make_back:
                 raise InputError(
                     "Expected a picture of the back of the head, or weights with the back-view model and its control "
                     "picture (back_control); got neither"
                 )
             back = self.make_back(portrait, back_control, generator=generator, sampling=sampling, track=track)
-        else:
-            back = _picture_tensor(back_image, size, "back picture")
-        references = self._encode(torch.stack([front, back]), sampling, generator)
+        pictures = [front] if back is None else [front, back]
+        references = self._encode(torch.stack(pictures), sampling, generator)
         start = None if start_views is None else self._encode(start_views, sampling, generator)
         networks = self.networks_for_views()
+        if not sampling.view_consistency:
+            networks = replace(networks, view_consistency=None)
         with self._resident(networks):
             noise = noise_like((len(cameras), *references.shape[1:]), generator, self._execution_device)
             latents = self.denoise(

@@ -52,6 +52,11 @@ class Sampling:
     so that no pair of neighbours is parted more often than another."""
     clips_per_batch: int = 1
     """Clips that go through the networks at once; more is faster on a GPU and takes more memory."""
+    view_consistency: bool = True
+    """Whether V lets views see each other; without it every view is drawn for itself. For ablations."""
+    dual_appearance: bool = True
+    """Whether R sees the back of the head beside the portrait; without it no picture of the back is made or used. For
+    ablations."""
 
     def __post_init__(self) -> None:
         low, high = self.guidance_interval

@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from dp360.exporters.mesh_arrays import arrays_for_mesh_file
-from dp360.exporters.meshing import MeshConfig, Ring, SplatScene, mesh_from_renders, mesh_report
+from dp360.exporters.meshing import MeshConfig, Ring, mesh_from_renders, mesh_report
 from dp360.exporters.meshing.decimate import decimate
 from dp360.exporters.meshing.fusion import DistanceField
 from dp360.exporters.meshing.solid import clean_solid, euler_number, extract_surface
@@ -18,6 +18,7 @@ from dp360.exporters.meshing.surface import smooth_taubin, vertex_normals
 from dp360.exporters.meshing.unwrap import unwrap
 from dp360.generation import Cameras, InputError
 from dp360.reconstruction.renders import Renders
+from dp360.reconstruction.splat_scene import SplatScene
 from dp360.reconstruction.splats import Splats
 
 RADIUS = 0.2

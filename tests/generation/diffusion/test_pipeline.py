@@ -148,6 +148,22 @@ def test_without_view_consistency_a_batch_of_views_equals_single_views(official)
     assert (denoised(slice(0, 4), 4) - single).abs().max() <= 1e-4
 
 
+def test_ablations_leave_out_what_they_say(official, monkeypatch) -> None:
+    alone = DiffPortrait360Pipeline(**{**official.components, "view_consistency": None})
+    alone.set_progress_bar_config(disable=True)
+    ablated = dataclasses.replace(QUICK, view_consistency=False)
+    assert torch.equal(run(official, ablated).images, run(alone).images)
+    assert not torch.equal(run(official, ablated).images, run(official).images)
+
+    single = dataclasses.replace(QUICK, dual_appearance=False)
+    monkeypatch.setattr(official, "make_back", None)  # whoever calls it fails
+    front_only = run(official, single)
+    assert front_only.back_image is None
+    assert torch.equal(front_only.images, run(official, single, back_image=torch.ones(3, SIZE, SIZE)).images)
+    with_back = run(official, back_image=inputs(official)["portrait"])
+    assert not torch.equal(front_only.images, with_back.images)
+
+
 @pytest.mark.parametrize("schedule", ["default", "official"])
 @pytest.mark.parametrize("count", [1, 3, 5, 7])
 def test_any_number_of_views(official, count: int, schedule: str) -> None:

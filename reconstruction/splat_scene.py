@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dp360.generation import Cameras, InputError
-from dp360.reconstruction.rasterize import Backend, rasterize_splats
-from dp360.reconstruction.renders import Renders
-from dp360.reconstruction.splats import Splats
+
+from .rasterize import Backend, rasterize_splats
+from .renders import Renders
+from .splats import Splats
 
 _BEHIND = 0.03
 """World units (about 2 cm) behind the expected depth from which a Gaussian is part of another surface."""
@@ -28,7 +29,7 @@ class SplatScene:
 
     def __post_init__(self) -> None:
         if not len(self.splats):
-            raise InputError("Cannot make a mesh: expected splats, got none; choose a file or a run that holds a head")
+            raise InputError("Cannot draw the head: expected splats, got none; choose a file that holds a head")
 
     @torch.no_grad()
     def render(self, cameras: Cameras) -> Renders:

