@@ -96,7 +96,7 @@ def evaluate_views(command: EvalViewsCommand, *, track: Track) -> Result:
     summary = summarise([compared.rows])
     metrics = [m for m in METRICS if any(not math.isnan(row.values[m]) for row in compared.rows)]
     picture = labelled_sheet(
-        "Truth, prediction, error", [(prediction.name, strip(ours, true))], [f"{a}°" for a in STRIP_AZIMUTHS_DEG]
+        "Truth, prediction, error", [(prediction.name, strip(ours, true))], [f"{a:g}°" for a in STRIP_AZIMUTHS_DEG]
     )
     return Result(
         facts,

@@ -225,7 +225,7 @@ def _shown(count: int) -> list[int]:
 
 
 def _columns() -> list[str]:
-    return [f"{azimuth}°" for azimuth in STRIP_AZIMUTHS_DEG]
+    return [f"{azimuth:g}°" for azimuth in STRIP_AZIMUTHS_DEG]
 
 
 def _joined(hashes: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dp360.generation import ViewSet
 
-STRIP_AZIMUTHS_DEG = (0, 45, 90, 135, 180, -135, -90, -45)
+STRIP_AZIMUTHS_DEG = (0.0, 45.0, 90.0, 135.0, 180.0, -135.0, -90.0, -45.0)
 TILE_PX = 144
 _ERROR_GAIN = 2.5
 _LABEL_PX, _TITLE_PX = 22, 34
@@ -54,7 +54,7 @@ def error_picture(ours: UInt8[np.ndarray, "h w 3"], true: UInt8[np.ndarray, "h w
 
 
 def labelled_sheet(
-    title: str, blocks: Sequence[tuple[str, UInt8[np.ndarray, "h w 3"]]], columns: Sequence[str]
+    title: str, blocks: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], columns: Sequence[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Strips under each other with a title, a name over each, and names of the columns.
 
