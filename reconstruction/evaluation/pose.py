@@ -6,11 +6,10 @@ head in its other views: their visual hull is turned about the head's middle unt
 
 What each can say, measured on true views of composed heads, whose cameras are right. The face fit errs by 4.6 degrees
 within 15 degrees of straight ahead, 4.7 up to 30, 3.8 up to 45, 7.1 up to 60 and 13 beyond (5 heads, 45 views); part of
-it is constant, what it takes for straight ahead, which is the reason for the figures in which the rotation common to all
-face views is taken out. So POSE of perfect views is about 0.0015 here, not 0. The outline errs by 1.1 degrees (4 heads,
-68 views), but it measures a view against the others: a turn that all of them share cannot be seen, and how well a turn
-can be seen depends on the head's shape. Each answer comes with an uncertainty (the error is about as large, in the
-quadratic mean) and is refused where that is large: a ball gives no answer.
+it is constant, what it takes for straight ahead, hence the figures without the rotation common to all face views. POSE
+of perfect views is therefore 0.001 to 0.005 here, not 0. The outline errs by 1.1 degrees (4 heads, 68 views), but it
+measures a view against the others: a turn that all share cannot be seen, and how well one can be seen depends on the
+head's shape. Each answer comes with an uncertainty, about as large as the error, and is refused where that is large.
 """
 
 from __future__ import annotations
