@@ -24,6 +24,7 @@ from .commands import (
     ExampleCommand,
     ExportCommand,
     FitCommand,
+    ImportCaptureCommand,
     ImportReleaseCommand,
     RunCommand,
     TrainCommand,
@@ -41,6 +42,7 @@ _Subcommand = (
     | Annotated[ViewCommand, tyro.conf.subcommand("view")]
     | Annotated[ConvertCommand, tyro.conf.subcommand("convert")]
     | Annotated[ImportReleaseCommand, tyro.conf.subcommand("import-release")]
+    | Annotated[ImportCaptureCommand, tyro.conf.subcommand("import-capture")]
     | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
     | Annotated[TrainCommand, tyro.conf.subcommand("train")]
     | Annotated[DataCommand, tyro.conf.subcommand("data")]
@@ -124,6 +126,12 @@ def _dispatch(command: Command | EvalCommand) -> int:
 
             with progress_bars() as display:
                 files = import_release(command, track=display.track)
+            _name_files(files)
+        case ImportCaptureCommand():
+            from .import_capture import import_capture
+
+            with progress_bars() as display:
+                files = import_capture(command, track=display.track)
             _name_files(files)
         case BenchCommand():
             from .bench import bench

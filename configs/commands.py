@@ -16,6 +16,7 @@ from .presets import PRESETS, Preset, Quality
 Device = Literal["auto", "cpu", "cuda"]
 Generator = Literal["prior", "diffportrait360"]
 Rings = Literal["three", "level"]
+CaptureKind = Literal["renderme360", "nersemble", "ava256"]
 _DIFFUSION_SIZE_PX = 512  # what the official weights were trained at
 
 
@@ -243,6 +244,28 @@ class ImportReleaseCommand:
 
 
 @dataclass(frozen=True)
+class ImportCaptureCommand:
+    """Make a data set of one frame of a real head that many cameras have taken (data sets licensed for research)."""
+
+    capture: tyro.conf.Positional[Path]
+    """A RenderMe-360 .smc file, a NeRSemble participant's folder, or an Ava-256 capture's folder."""
+    output: Path
+    """Folder of the data set."""
+    kind: CaptureKind | None = None
+    """Which data set it is; found out by the names of its files if not given."""
+    sequence: str | None = None
+    """NeRSemble: the sequence, for example EXP-1-head. Ava-256: the segment; a neutral one if not given."""
+    frame: int | None = None
+    """Number of the frame; the first if not given."""
+    cameras: tuple[str, ...] = ()
+    """Names of cameras; all if none is given."""
+    size: int = 512
+    """Side of the square pictures in pixels."""
+    framing: Literal["head", "full"] = "head"
+    """head: each picture is cut to what generated views show; full: all of it fits the square."""
+
+
+@dataclass(frozen=True)
 class BenchCommand:
     """Measure what a stage costs on this machine; the splat engine, or the diffusion model with random weights."""
 
@@ -345,6 +368,7 @@ Command = (
     | ViewCommand
     | ConvertCommand
     | ImportReleaseCommand
+    | ImportCaptureCommand
     | BenchCommand
     | TrainCommand
     | DataCommand

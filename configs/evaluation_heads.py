@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from dp360.generation import InputError
 from dp360.generation.progress import Track
-from dp360.reconstruction.evaluation.compare import ALL, Estimate, Summary, estimate, summarise
+from dp360.reconstruction.evaluation.compare import ALL, METRICS, Estimate, Summary, estimate, summarise
 from dp360.reconstruction.evaluation.features import Perceptual, open_perceptual
 from dp360.reconstruction.evaluation.heads import (
     HeadCase,
@@ -49,8 +49,7 @@ from .variants import VARIANTS, open_sources
 GRID_VIEWS, GRID_SIZE_PX = 72, 512
 """True views of the benchmark: 24 azimuths at three elevations."""
 _SHOWN_HEADS = 6
-_TABLE_METRICS = ("psnr", "ssim", "perceptual", "iou", "psnr_full", "ssim_full", "perceptual_full")
-_PLOT_METRICS = ("psnr", "ssim", "perceptual", "iou")
+_PLOT_METRICS = ("psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head")
 
 
 def evaluate_heads(command: EvalHeadsCommand, *, track: Track, notify: Callable[[str], None]) -> Result:
@@ -137,7 +136,7 @@ def _result(command: EvalHeadsCommand, results: Mapping[str, Sequence[HeadResult
     summaries = {name: summarise([r.rows for r in found]) for name, found in results.items()}
     first = next(iter(results.values()))
     count = len(first)
-    metrics = [m for m in _TABLE_METRICS if not math.isnan(summaries[next(iter(summaries))][ALL][m].mean)]
+    metrics = [m for m in METRICS if not math.isnan(summaries[next(iter(summaries))][ALL][m].mean)]
     about = {name: VARIANTS[name].about for name in results if name in VARIANTS}
     tables = [summary_table(f"{count} heads, {len(first[0].rows)} true views each", summaries, metrics)]
     data: dict[str, Any] = {

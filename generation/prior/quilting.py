@@ -23,7 +23,7 @@ _LEAST_PLACES = 150
 _DRAWN, _COMPARED = 800, 60
 _TURNS_DEG = (0.0, 35.0, -35.0, 70.0, -70.0)
 _STRETCHES = (1.0, 2.0)
-_DIRECTION_WEIGHT, _STRETCH_WEIGHT = 3.0, 1.0
+_DIRECTION_WEIGHT, _STRETCH_WEIGHT = 10.0, 1.0
 _REUSE, _FORGET, _LUCK = 0.6, 0.97, 0.3
 """Cost of taking the same part again, how fast that is forgotten, and how much chance decides."""
 _ALL_KNOWN = 0.995

@@ -17,9 +17,13 @@ from dp360.generation.progress import Track, silent
 from .features import Perceptual, square_around
 from .pictures import psnr, silhouette_iou, ssim
 
-METRICS = ("psnr", "ssim", "perceptual", "iou", "psnr_full", "ssim_full", "perceptual_full")
+METRICS = (
+    "psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head", "psnr_full", "ssim_full", "perceptual_full",
+)  # fmt: skip
 """Names of the figures: inside the union of both silhouettes (`perceptual`: in the square about it), the overlap of
-the silhouettes, and on the full picture over white."""
+the silhouettes; the same above `CHIN_Y`, without the shoulders; and on the full picture over white."""
+CHIN_Y = -0.153
+"""Height of a picture's row below which it shows neck and shoulders, world units: about 9 cm below the head's middle."""
 LOWER_IS_BETTER = frozenset({"perceptual", "perceptual_full"})
 BINS = ("front", "30", "60", "90", "120", "150", "back")
 """Names of the bins of |azimuth|, 30 degrees wide about the angle; front and back are half as wide."""
@@ -146,6 +150,7 @@ def compare_views(
                 compare_pictures(
                     _over_white(prediction.views, ours), None if opaque else _alpha(prediction.views, ours),
                     _over_white(truth.views, index), _alpha(truth.views, index), perceptual,
+                    head_rows=head_rows(camera),
                 ),
             )
         )  # fmt: skip
@@ -155,17 +160,29 @@ def compare_views(
 def compare_pictures(
     rgb_unit: Float32[np.ndarray, "h w 3"], alpha_unit: Float32[np.ndarray, "h w"] | None,
     true_rgb_unit: Float32[np.ndarray, "h w 3"], true_alpha_unit: Float32[np.ndarray, "h w"],
-    perceptual: Perceptual | None = None,
+    perceptual: Perceptual | None = None, *, head_rows: int | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """`METRICS` of one picture over white; without `alpha_unit` the mask is the true silhouette."""
+    """`METRICS` of one picture over white.
+
+    Args:
+        rgb_unit: the picture, [0, 1].
+        alpha_unit: its opacity; without it the mask is the true silhouette.
+        true_rgb_unit: the true picture.
+        true_alpha_unit: its opacity.
+        perceptual: the perceptual distance.
+        head_rows: this many rows show the head; None takes all.
+    """
     mask: Bool[np.ndarray, "h w"] = true_alpha_unit > 0.5
     if alpha_unit is not None:
         mask = mask | (alpha_unit > 0.5)
+    head = slice(0, head_rows)
     values = {
         "psnr": psnr(rgb_unit, true_rgb_unit, mask),
         "ssim": ssim(rgb_unit, true_rgb_unit, mask),
         "perceptual": math.nan,
         "iou": math.nan if alpha_unit is None else silhouette_iou(alpha_unit, true_alpha_unit),
+        "psnr_head": psnr(rgb_unit[head], true_rgb_unit[head], mask[head]),
+        "iou_head": math.nan if alpha_unit is None else silhouette_iou(alpha_unit[head], true_alpha_unit[head]),
         "psnr_full": psnr(rgb_unit, true_rgb_unit),
         "ssim_full": ssim(rgb_unit, true_rgb_unit),
         "perceptual_full": math.nan,
@@ -175,6 +192,12 @@ def compare_pictures(
         values["perceptual"] = float(perceptual.distances(ours[None], true[None])[0])
         values["perceptual_full"] = float(perceptual.distances(rgb_unit[None], true_rgb_unit[None])[0])
     return values
+
+
+def head_rows(camera: Cameras) -> int:
+    """How many rows of a camera's picture show what is above `CHIN_Y` in the plane of the head's middle."""
+    row = float(camera.project(torch.tensor([[0.0, CHIN_Y, 0.0]], dtype=torch.float64))[0, 0, 1])
+    return min(camera.height, max(0, round(row)))
 
 
 def summarise(heads: Sequence[Sequence[ViewFigures]]) -> Summary:

@@ -24,6 +24,7 @@ from .compare import ALL, LOWER_IS_BETTER, Estimate, Summary
 RESULTS, TABLE, PLOT, SHEET = "results.json", "table.md", "plot.png", "sheet.png"
 TITLES = {
     "psnr": "PSNR, dB", "ssim": "SSIM", "perceptual": "perceptual", "iou": "silhouette IoU",
+    "psnr_head": "PSNR above the chin, dB", "iou_head": "IoU above the chin",
     "psnr_full": "PSNR of the whole picture, dB", "ssim_full": "SSIM of the whole picture",
     "perceptual_full": "perceptual, whole picture",
 }  # fmt: skip

@@ -23,6 +23,7 @@ from dp360.reconstruction.evaluation.compare import (
     compare_pictures,
     compare_views,
     estimate,
+    head_rows,
     summarise,
 )
 from dp360.reconstruction.evaluation.consistency import ConsistencyConfig, reprojection, rings
@@ -299,6 +300,15 @@ def test_pictures_compared_by_hand() -> None:
     values = compare_pictures(wrong, alpha, true, alpha)
     assert values["psnr"] == pytest.approx(-20 * math.log10(0.2), abs=1e-4)
     assert values["psnr_full"] == pytest.approx(values["psnr"] + 10 * math.log10(4), abs=1e-4)
+    wrong[12:] = true[12:]  # wrong above row 12 alone
+    above = compare_pictures(wrong, alpha, true, alpha, head_rows=12)
+    assert above["psnr_head"] == pytest.approx(values["psnr"], abs=1e-4) and above["psnr"] > values["psnr"] + 5
+
+
+def test_the_row_of_the_chin_moves_with_the_camera() -> None:
+    level, above = (look_at_origin([0.0], [e], size_px=256) for e in (0.0, 0.5))
+    assert head_rows(level) == 190 and 170 < head_rows(above) < 190
+    assert head_rows(level.resized(512, 512)) == 380
 
 
 # consistency -----------------------------------------------------------------------------------------------------
