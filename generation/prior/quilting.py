@@ -48,7 +48,7 @@ def quilt(
     """
     if not known.any():
         return None
-    direction, coherence = _strand_direction(detail, known)
+    direction, coherence = strand_direction(detail, known)
     wanted = _wanted_direction(direction, coherence)
     variants = _variants(detail, known, direction, width)
     table, patch = np.zeros((0, 6)), _PATCHES_PX[0]
@@ -166,7 +166,7 @@ def _starts(length: int, patch: int, overlap: int, *, wrap: bool) -> list[int]:
     return [round(last * k / (count if wrap else max(count - 1, 1))) for k in range(count)]
 
 
-def _strand_direction(
+def strand_direction(
     detail: Float32[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"]
 ) -> tuple[Float32[np.ndarray, "h w 2"], Float32[np.ndarray, "h w"]]:
     """Cosine and sine of twice the strands' angle, times their coherence, and the coherence where known.

@@ -16,6 +16,7 @@ from ..head_model import HeadModel
 from ..mesh_raster import interpolate
 from . import capsule
 from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
+from .combed import combed_detail
 from .fills import diffuse_over_mesh, push_pull, wrapped_blur
 from .labels import CLOTH, HAIR, SKIN, PortraitLabels, centimetres, scalp_prior
 from .learned.completion import (
@@ -139,7 +140,10 @@ def paint_shell(
     detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL)
     rng = np.random.default_rng(seed)
     solid = (weight > 0.5) & (mass > 0.3)
-    made = quilt(detail.astype(np.float32), _without_outliers(detail, solid), _texel_width(height), rng)
+    example = detail.astype(np.float32), _without_outliers(detail, solid)
+    made = combed_detail(*example, rng)
+    if made is None:
+        made = quilt(*example, _texel_width(height), rng)
     if made is None:
         made = np.repeat(0.5 * strands(colour, weight, seed)[..., None], 3, axis=2)
     fill = (fill + _FLOOR) * np.exp(made) - _FLOOR

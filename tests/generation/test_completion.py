@@ -15,6 +15,7 @@ from dp360.generation.portrait import Portrait, prepare_portrait
 from dp360.generation.prior import HeadPrior, build_head_prior, capsule
 from dp360.generation.prior import texture as texture_module
 from dp360.generation.prior.atlas import SHELL_TILE, TORSO_TILE
+from dp360.generation.prior.combed import combed_detail
 from dp360.generation.prior.fills import diffuse_over_mesh, push_pull, wrapped_blur
 from dp360.generation.prior.learned.completion import (
     COLUMNS,
@@ -196,6 +197,35 @@ def test_quilted_detail_has_contrast_and_direction_of_its_example(strands: tuple
     assert seam < 1.5 * across
     again = quilt(detail, known, np.ones(192, np.float32), np.random.default_rng(0))
     assert made.tobytes() == again.tobytes()
+
+
+def test_long_straight_strands_run_on_and_short_ones_are_left_to_patches(
+    strands: tuple[np.ndarray, np.ndarray],
+) -> None:
+    detail, known = strands
+    made = combed_detail(detail, known, np.random.default_rng(0))
+    assert made is not None and made.shape == detail.shape
+    for quantile in (0.02, 0.5, 0.98):  # as dark and as bright as the example
+        assert abs(np.quantile(made, quantile) - np.quantile(detail[known], quantile)) < 0.08
+    across, along = (np.abs(np.diff(made.mean(-1), axis=axis)).mean() for axis in (1, 0))
+    assert across > 4 * along
+    assert np.abs(made[:, 0] - made[:, -1]).mean() < 1.5 * across  # no seam where the columns close
+    again = combed_detail(detail, known, np.random.default_rng(0))
+    assert again is not None and made.tobytes() == again.tobytes()
+
+    blobs = wrapped_blur(np.random.default_rng(1).standard_normal(known.shape, dtype=np.float32), 3.0, 3.0)
+    curled = np.repeat(blobs[..., None], 3, axis=2) * known[..., None]
+    assert combed_detail(curled.astype(np.float32), known, np.random.default_rng(0)) is None
+    assert combed_detail(detail, np.zeros_like(known), np.random.default_rng(0)) is None
+
+
+def test_combed_hair_keeps_the_colours_of_its_streaks(strands: tuple[np.ndarray, np.ndarray]) -> None:
+    detail, known = strands
+    tinted = (detail * np.array([1.0, 0.3, -0.4])).astype(np.float32)  # reddish streaks in bluish hair
+    made = combed_detail(tinted, known, np.random.default_rng(0))
+    assert made is not None
+    red, green, blue = made.reshape(-1, 3).T
+    assert np.corrcoef(red, green)[0, 1] > 0.8 and np.corrcoef(red, blue)[0, 1] < -0.8
 
 
 def test_nothing_is_quilted_from_too_little(strands: tuple[np.ndarray, np.ndarray]) -> None:
