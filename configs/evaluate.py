@@ -157,13 +157,13 @@ def evaluate_pose(command: EvalPoseCommand, *, track: Track) -> Result:
     facts = {"version": importlib.metadata.version("dp360"), "weights": weights, "data_sha256": hashes}
     columns = (
         "data", "face views", "POSE", "angle, °", "common turn, °", "POSE without it", "angle without it, °",
-        "outlines", "angle, °", "not measured",
+        "outlines", "angle by outline, °", "not measured",
     )  # fmt: skip
     rows = tuple(
         (
             name, str(r.face_views), _number(r.face_mse, 4), _number(r.face_error_deg, 1),
             _number(r.common_rotation_deg, 1), _number(r.face_common_removed_mse, 4),
-            _number(r.face_common_removed_error_deg, 1), str(r.silhouette_views), _number(r.silhouette_error_deg, 1),
+            _number(r.face_common_removed_error_deg, 1), str(r.outline_views), _number(r.outline_error_deg, 2),
             str(r.unmeasured_views),
         )
         for name, r in reports.items()

@@ -169,7 +169,7 @@ def load_landmark_networks() -> LoadedLandmarkNetworks | None:
 class NetworkFaceConfig:
     """What counts as a face of the networks."""
 
-    least_located: float = 0.3
+    least_located: float = 0.35
     """Least score of the place, [0, 1]."""
     least_present: float = 0.97
     """Least probability of a face in each round of the points, [0, 1]."""
