@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def evaluate_heads(command: EvalHeadsCommand, *, track: Track, notify: Callable[
     _refuse_nonsense(command)
     open_sources([g for g in command.generators if "=" in g or g not in VARIANTS], None)  # a slip costs no time
     folders = _heads(command, track, notify)
-    work = [(generator, str(folder)) for generator in command.generators for folder in folders]
+    work = [(generator, str(folder)) for folder in folders for generator in command.generators]
     todo = [item for item in work if not _up_to_date(command, *item)]
     for _ in track(in_processes(partial(_measure, command), todo, command.jobs), total=len(todo), description="Heads"):
         pass
@@ -127,7 +127,7 @@ def _perceptual(name: str) -> Perceptual | None:
     return None if name == "none" else open_perceptual(name)  # type: ignore[arg-type]
 
 
-@cache
+@lru_cache(maxsize=1)  # a head is large; the next piece of work is often another generator on it
 def _case(folder: Path, views: int | None) -> HeadCase:
     return read_head(folder, views)
 

@@ -204,10 +204,11 @@ def _carried(
     T = camera.T_world_camera[0].double()
     world = torch.from_numpy(points) @ T[:3, :3].T + T[:3, 3]
     uvz = views.cameras[j].project(world)[0].float().numpy()
-    u, v = np.ascontiguousarray(uvz[:, 0] - 0.5)[None], np.ascontiguousarray(uvz[:, 1] - 0.5)[None]
+    u, v = (np.full(solid.shape, -1, np.float32) for _ in range(2))
+    u[solid], v[solid] = uvz[:, 0] - 0.5, uvz[:, 1] - 0.5
 
     def at(picture: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, p * c]:
-        return cv2.remap(picture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[0]
+        return cv2.remap(picture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[solid]
 
     other = at(rgba_j)
     seen = (np.abs(at(depth_j.numpy()) - uvz[:, 2]) < config.depth_tolerance) & (other[:, 3] > 0.9)

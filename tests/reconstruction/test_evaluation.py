@@ -338,6 +338,12 @@ def test_reprojection_sees_no_error_in_one_sphere_and_finds_the_view_that_is_ano
     assert len(reprojection(truth, KnownDepth(), config)) == 14  # both rings close
 
 
+def test_large_pictures_are_carried_too() -> None:
+    views = sphere_views(orbit(24, size_px=256)[[0, 1]])[0]  # more pixels on the head than OpenCV takes in one row
+    (pair,) = reprojection(views, KnownDepth(), ConsistencyConfig())
+    assert pair.error < 0.005 and pair.shared > 0.8 and not pair.closes_ring
+
+
 def test_rings_are_ordered_whatever_the_order_of_cameras(truth: ViewSet) -> None:
     shuffled = np.random.default_rng(0).permutation(14).tolist()
     names = [[truth.names[i] for i in ring] for ring in rings(truth.cameras)]
