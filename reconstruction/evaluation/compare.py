@@ -23,7 +23,7 @@ METRICS = (
 """Names of the figures: inside the union of both silhouettes (`perceptual`: in the square about it), the overlap of
 the silhouettes; the same above `CHIN_Y`, without the shoulders; and on the full picture over white."""
 CHIN_Y = -0.153
-"""Height of a picture's row below which it shows neck and shoulders, world units: about 9 cm below the head's middle."""
+"""Below this height a picture shows neck and shoulders, world units: about 9 cm below the head's middle."""
 LOWER_IS_BETTER = frozenset({"perceptual", "perceptual_full"})
 BINS = ("front", "30", "60", "90", "120", "150", "back")
 """Names of the bins of |azimuth|, 30 degrees wide about the angle; front and back are half as wide."""

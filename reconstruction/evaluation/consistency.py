@@ -118,7 +118,8 @@ def measure_consistency(
     kept = [i for i in range(len(views)) if i not in set(held)]
     generator = torch.Generator().manual_seed(seed)
     half = fit_splats(views.select(kept), config.fit, generator, track=track, device=device)
-    held_out = Comparison(tuple(_held_out_rows(half, views, held, perceptual)), None if perceptual is None else perceptual.name, ())
+    rows = tuple(_held_out_rows(half, views, held, perceptual))
+    held_out = Comparison(rows, None if perceptual is None else perceptual.name, ())
     whole = fit_splats(views, config.fit, generator.manual_seed(seed), track=track, device=device)
     return ConsistencyReport(held_out, reprojection(views, SplatScene(whole), config, track=track))
 

@@ -21,11 +21,11 @@ import numpy as np
 from dp360.exporters import mesh_glb, splat_ply
 from dp360.exporters.mesh_arrays import arrays_for_mesh_file
 from dp360.exporters.meshing import MeshConfig, mesh_from_renders, mesh_report
-from dp360.reconstruction.splat_scene import SplatScene
 from dp360.generation import Cameras, Provenance
 from dp360.generation.cameras import concatenate_cameras, orbit
 from dp360.generation.mesh import TexturedMesh
 from dp360.generation.mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
+from dp360.reconstruction.splat_scene import SplatScene
 
 _SUPERSAMPLE = 4
 

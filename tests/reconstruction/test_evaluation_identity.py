@@ -143,11 +143,7 @@ def test_every_azimuth_has_its_row_and_the_nearest_level_view(embedder: FaceEmbe
     for row in (rows[1], rows[3]):
         assert math.isnan(row.distance) and math.isnan(row.cosine) and math.isnan(row.score)
     assert all(row.portrait_detector == "dlib" for row in rows)
-    order = [4, 2, 0, 3, 1]
-    turned = ViewSet(
-        views.rgba[order], views.cameras[order], views.confidence[order], tuple(views.names[k] for k in order), views.surface,
-        views.provenance,
-    )  # fmt: skip
+    turned = views.select([4, 2, 0, 3, 1])
     assert [(r.view, r.detector) for r in measure_identity(astronaut, turned, embedder, (0.0, -60.0, 30.0, 60.0))] == [
         (r.view, r.detector) for r in rows
     ]
