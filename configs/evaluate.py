@@ -215,11 +215,11 @@ def _pairs_table(report: ConsistencyReport) -> Table:
         errors = [pair.error for pair in ring if not math.isnan(pair.error)]
         worst = max(ring, key=lambda pair: -1.0 if math.isnan(pair.error) else pair.error)
         closing = next((pair.error for pair in ring if pair.closes_ring), math.nan)
-        seams = ", ".join(f"{p.first} | {p.second}" for p in ring if p.seam) or "none"
+        seams = ", ".join(f"{p.first} to {p.second}" for p in ring if p.seam) or "none"
         rows.append(
             (
                 f"{elevation:.0f}°", str(len(ring)), _number(float(np.mean(errors)) if errors else math.nan, 4),
-                f"{_number(worst.error, 4)} ({worst.first} | {worst.second})", _number(closing, 4), seams,
+                f"{_number(worst.error, 4)} ({worst.first} to {worst.second})", _number(closing, 4), seams,
             )
         )  # fmt: skip
     columns = ("ring", "pairs", "mean error", "largest", "where the ring closes", "seams")

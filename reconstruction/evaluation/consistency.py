@@ -28,7 +28,7 @@ from ..fit import SplatFitConfig, fit_splats
 from ..renders import Renderable
 from ..splat_scene import SplatScene
 from ..splats import render_splats
-from .compare import Comparison, ViewFigures, compare_pictures
+from .compare import Comparison, ViewFigures, compare_pictures, head_rows
 from .features import Perceptual
 
 LEAST_VIEWS = 8
@@ -182,6 +182,7 @@ def _held_out_rows(splats, views: ViewSet, held: list[int], perceptual: Perceptu
             true_rgb[index].numpy(),
             true_alpha[index].numpy(),
             perceptual,
+            head_rows=head_rows(camera),
         )
         azimuth, elevation = (math.degrees(float(a[0])) for a in (camera.azimuth_rad, camera.elevation_rad))
         rows.append(ViewFigures(views.names[index], azimuth, elevation, values))

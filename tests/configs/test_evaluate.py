@@ -190,7 +190,7 @@ def test_pose_of_views_without_a_face_says_so(tmp_path: Path) -> None:
     assert main(["eval", "pose", "--data", str(tmp_path / "data"), "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "results.json").read_text())["data"]["data"]
     assert report["face_views"] == 0 and report["face_mse"] is None
-    assert report["unmeasured_views"] == 8 and all(row["reason"] for row in report["rows"])
+    assert report["unmeasured_views"] == 8 and all(row["outline_refused"] for row in report["rows"])
 
 
 def test_identity_cells_say_what_is_missing() -> None:
