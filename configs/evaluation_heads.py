@@ -22,9 +22,9 @@ from dp360.reconstruction.evaluation.heads import (
     HeadsConfig,
     ViewSource,
     dataset_sha256,
+    distribution_distances,
     evaluate_head,
     head_folders,
-    kernel_distances,
     read_head,
     read_head_result,
     settings_of,
@@ -144,10 +144,10 @@ def _result(command: EvalHeadsCommand, results: Mapping[str, Sequence[HeadResult
         "summary": {name: summary_data(summary) for name, summary in summaries.items()},
         "about": about,
     }
-    kid = {name: kernel_distances(found) for name, found in results.items()}
-    if any(kid.values()):
-        data["kid"] = kid
-        tables.append(_kid_table(kid))
+    distances = {name: distribution_distances(found) for name, found in results.items()}
+    if any(distances.values()):
+        data["distribution_distances"] = distances
+        tables.append(_distances_table(distances))
     if len(results) > 1:
         differences = _differences(results)
         data["difference_to_first"] = {name: summary_data(summary) for name, summary in differences.items()}
@@ -188,11 +188,17 @@ def _paired(per_head: Mapping[str, Sequence[Summary]], first: str, name: str, bi
     return estimate([d for d in differences if not math.isnan(d)])
 
 
-def _kid_table(kid: Mapping[str, Mapping[str, float]]) -> Table:
-    bins = [name for name in next(iter(kid.values()))]
-    rows = tuple((name, *(f"{1000 * found[b]:.1f}" for b in bins)) for name, found in kid.items())
-    title = "KID x 1000 in the deepest features of EfficientNet-Lite0 (not comparable with Inception's)"
-    return Table(title, ("", *(bin_title(b) for b in bins)), rows)
+def _distances_table(distances: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
+    """KID of every bin; the Frechet distance where there are enough pictures for it."""
+    bins = list(next(iter(distances.values())))
+    rows = []
+    for name, found in distances.items():
+        rows.append((f"{name}, KID x 1000", *(f"{1000 * found[b]['kid']:.1f}" for b in bins)))
+        if any("frechet" in found[b] for b in bins):
+            cells = (f"{found[b]['frechet']:.2f}" if "frechet" in found[b] else "-" for b in bins)
+            rows.append((f"{name}, Frechet distance", *cells))
+    title = "Sets of pictures in the deepest features of EfficientNet-Lite0 (not comparable with Inception's)"
+    return Table(title, ("", *(bin_title(b) for b in bins)), tuple(rows))
 
 
 def _heads_sheet(results: Mapping[str, Sequence[HeadResult]]) -> UInt8[np.ndarray, "h w 3"]:

@@ -34,7 +34,7 @@ from ..fit import SplatFitConfig, fit_splats
 from ..head_dataset import PORTRAIT
 from ..splats import render_splats
 from .compare import ALL, BINS, MatchConfig, NamedViews, ViewFigures, compare_views, match_views
-from .distributions import LEAST_FOR_KID, kernel_distance
+from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance
 from .features import EfficientNetLite0, Perceptual
 from .sheet import strip
 
@@ -276,9 +276,17 @@ def read_head_result(folder: Path, head: str) -> HeadResult:
         raise InputError(f"{path} is damaged ({error}); remove it, and the head is measured again") from error
 
 
-def kernel_distances(results: Sequence[HeadResult]) -> dict[str, float]:
-    """KID in the features of the perceptual network by bin of azimuth and in all, where there are enough pictures."""
-    found: dict[str, float] = {}
+def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str, float]]:
+    """Distances of all predicted from all true pictures in the features of the perceptual network.
+
+    Args:
+        results: heads of one source.
+
+    Returns:
+        By bin of azimuth and in all: `kid` with `LEAST_FOR_KID` pictures at least, `frechet` with at least twice
+        as many pictures as there are features. Neither compares with figures in the features of Inception.
+    """
+    found: dict[str, dict[str, float]] = {}
     pairs = [(r.features, [row.bin for row in r.rows]) for r in results if r.features is not None]
     for name in (*BINS, ALL):
         ours, true = (
@@ -286,7 +294,9 @@ def kernel_distances(results: Sequence[HeadResult]) -> dict[str, float]:
             for side in (0, 1)
         )
         if len(ours) >= LEAST_FOR_KID:
-            found[name] = kernel_distance(ours, true)
+            found[name] = {"kid": kernel_distance(ours, true)}
+            if len(ours) >= 2 * ours.shape[1]:
+                found[name]["frechet"] = frechet_distance(ours, true)
     return found
 
 

@@ -35,7 +35,7 @@ from dp360.reconstruction.evaluation.features import (
     open_perceptual,
     square_around,
 )
-from dp360.reconstruction.evaluation.heads import spread
+from dp360.reconstruction.evaluation.heads import HeadResult, distribution_distances, spread
 from dp360.reconstruction.evaluation.pictures import psnr, silhouette_iou, ssim, ssim_map
 from dp360.reconstruction.evaluation.report import (
     Curve,
@@ -118,6 +118,22 @@ def test_frechet_and_kernel_distances() -> None:
     theirs = poly_mmd(torch.from_numpy(ours[:300]), torch.from_numpy(true), degree=3, gamma=1 / 8, coef=1.0)
     assert kernel_distance(ours[:300], true) == pytest.approx(float(theirs), rel=1e-6)
     assert abs(kernel_distance(ours[:200], ours[200:])) < 0.05 * kernel_distance(ours, true)
+
+
+def test_sets_of_pictures_are_compared_where_there_are_enough() -> None:
+    rng = np.random.default_rng(2)
+
+    def head(number: int, count: int) -> HeadResult:
+        rows = tuple(ViewFigures(f"v{k}", 0.0 if k % 2 else 180.0, 0.0, {}) for k in range(count))
+        true = rng.normal(0, 1, (count, 20))
+        return HeadResult(f"h{number}", rows, {}, np.zeros((2, 2, 3), np.uint8), (true + 0.5, true))
+
+    few = distribution_distances([head(k, 40) for k in range(3)])
+    assert set(few) == {"all"}  # 60 pictures in front and behind are too few
+    enough = distribution_distances([head(k, 60) for k in range(5)])
+    assert set(enough) == {"front", "back", "all"} and enough["all"]["kid"] > 0
+    assert enough["all"]["frechet"] == pytest.approx(20 * 0.25, rel=1e-6)  # equal covariances, shifted means
+    assert distribution_distances([]) == {}
 
 
 @needs_efficientnet
