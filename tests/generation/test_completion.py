@@ -294,8 +294,8 @@ def test_the_same_seed_gives_the_same_bytes(
     again = painted(portrait, prior, TextureConfig(), loaded, 0)
     assert again.rgb.tobytes() == by_network.rgb.tobytes()
     other = painted(portrait, prior, TextureConfig(), loaded, 1)
-    changed = (other.rgb != by_network.rgb).any(-1)
-    assert changed.mean() > 0.02 and not (changed & (by_network.confidence > 0.999)).any()
+    change = np.abs(other.rgb.astype(np.int16) - by_network.rgb).max(-1)
+    assert (change > 0).mean() > 0.02 and change[by_network.confidence > 0.999].max() <= 1  # of 255, by rounding
 
 
 def test_without_weights_the_rules_paint(
