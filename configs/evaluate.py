@@ -38,7 +38,7 @@ from dp360.reconstruction.evaluation.report import (
     summary_table,
     write_result,
 )
-from dp360.reconstruction.evaluation.sheet import STRIP_AZIMUTHS_DEG, labelled_sheet, strip
+from dp360.reconstruction.evaluation.sheet import column_titles, labelled_sheet, strip
 from dp360.reconstruction.fit import SplatFitConfig
 from dp360.reconstruction.prepare import fit_threads
 
@@ -95,9 +95,7 @@ def evaluate_views(command: EvalViewsCommand, *, track: Track) -> Result:
     facts = _facts(ours, prediction) | {"truth_sha256": dataset_sha256(truth), "perceptual": compared.perceptual}
     summary = summarise([compared.rows])
     metrics = [m for m in METRICS if any(not math.isnan(row.values[m]) for row in compared.rows)]
-    picture = labelled_sheet(
-        "Truth, prediction, error", [(prediction.name, strip(ours, true))], [f"{a:g}°" for a in STRIP_AZIMUTHS_DEG]
-    )
+    picture = labelled_sheet("Truth, prediction, error", [(prediction.name, strip(ours, true))], column_titles(true))
     return Result(
         facts,
         {"summary": summary_data(summary), "views": _view_rows(compared)},

@@ -38,7 +38,7 @@ from dp360.reconstruction.evaluation.report import (
     summary_panels,
     summary_table,
 )
-from dp360.reconstruction.evaluation.sheet import STRIP_AZIMUTHS_DEG, TILE_PX, labelled_sheet
+from dp360.reconstruction.evaluation.sheet import TILE_PX, labelled_sheet
 
 from .commands import DataCommand
 from .data import make_heads
@@ -211,7 +211,9 @@ def _heads_sheet(results: Mapping[str, Sequence[HeadResult]]) -> UInt8[np.ndarra
             picture = result.strip if name == names[0] else result.strip[TILE_PX:]
             what = f"{result.head}: truth, {name}, error" if name == names[0] else f"{name}, error"
             blocks.append((what, picture))
-    return labelled_sheet("True views above, what was made of the portrait below", blocks, _columns())
+    return labelled_sheet(
+        "True views above, what was made of the portrait below", blocks, results[names[0]][0].facts["strip_columns"]
+    )
 
 
 def _ablation_sheet(results: Mapping[str, Sequence[HeadResult]]) -> UInt8[np.ndarray, "h w 3"]:
@@ -220,7 +222,7 @@ def _ablation_sheet(results: Mapping[str, Sequence[HeadResult]]) -> UInt8[np.nda
     for number in _shown(len(results[names[0]]))[:3]:
         blocks.append((f"{results[names[0]][number].head}: truth", results[names[0]][number].strip[:TILE_PX]))
         blocks += [(name, results[name][number].strip[TILE_PX : 2 * TILE_PX]) for name in names]
-    return labelled_sheet("The same portraits under each setting", blocks, _columns())
+    return labelled_sheet("The same portraits under each setting", blocks, _columns(results))
 
 
 def _shown(count: int) -> list[int]:
@@ -229,8 +231,9 @@ def _shown(count: int) -> list[int]:
     return [k * count // shown for k in range(shown)]
 
 
-def _columns() -> list[str]:
-    return [f"{azimuth:g}°" for azimuth in STRIP_AZIMUTHS_DEG]
+def _columns(results: Mapping[str, Sequence[HeadResult]]) -> list[str]:
+    """Azimuths of the strips' columns; all heads of a benchmark have the same cameras."""
+    return next(iter(results.values()))[0].facts.get("strip_columns", [])
 
 
 def _joined(hashes: Sequence[str]) -> str:

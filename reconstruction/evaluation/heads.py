@@ -36,7 +36,7 @@ from ..splats import render_splats
 from .compare import ALL, BINS, MatchConfig, NamedViews, ViewFigures, compare_views, match_views
 from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance
 from .features import EfficientNetLite0, Perceptual
-from .sheet import strip
+from .sheet import column_titles, strip
 
 Stage = Literal["views", "splats"]
 PORTRAIT_VIEW = "portrait"
@@ -220,6 +220,7 @@ def evaluate_head(
         **settings_of(case.data_sha256, config, perceptual),
         "generator": views.provenance.generator,
         "weights": views.provenance.weights,
+        "strip_columns": list(column_titles(truth)),
     }
     return HeadResult(case.name, compared.rows, facts, strip(views, truth), features)
 

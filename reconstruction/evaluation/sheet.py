@@ -13,17 +13,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dp360.generation import ViewSet
 
-STRIP_AZIMUTHS_DEG = (0.0, 45.0, 90.0, 135.0, 180.0, -135.0, -90.0, -45.0)
+_STRIP_COLUMNS = 8
+_LEVEL_DEG = 12.0
 TILE_PX = 144
 _ERROR_GAIN = 2.5
 _LABEL_PX, _TITLE_PX = 22, 34
 
 
 def strip(prediction: ViewSet, truth: ViewSet, tile_px: int = TILE_PX) -> UInt8[np.ndarray, "h w 3"]:
-    """Three rows of level views round the head: the truth, the prediction nearest to it, and their difference."""
+    """Three rows of the `strip_views`: the truth, the prediction nearest to it, and their difference."""
     columns = []
-    for azimuth in STRIP_AZIMUTHS_DEG:
-        index = nearest(truth, azimuth)
+    for index in strip_views(truth):
         true = picture(truth, index, tile_px)
         distance = (prediction.cameras.position_world - truth.cameras.position_world[index]).norm(dim=-1)
         ours = picture(prediction, int(distance.argmin()), tile_px)
@@ -31,11 +31,20 @@ def strip(prediction: ViewSet, truth: ViewSet, tile_px: int = TILE_PX) -> UInt8[
     return np.concatenate(columns, axis=1)
 
 
-def nearest(views: ViewSet, azimuth_deg: float) -> int:
-    """The view nearest to an azimuth on the level."""
-    difference = views.cameras.azimuth_rad - math.radians(azimuth_deg)
-    wrapped = torch.atan2(difference.sin(), difference.cos()).abs()
-    return int((wrapped + 4 * views.cameras.elevation_rad.abs()).argmin())
+def strip_views(truth: ViewSet) -> list[int]:
+    """Up to eight level views, spread round the head, beginning in front; views of any height where none is level."""
+    azimuth = torch.rad2deg(truth.cameras.azimuth_rad) % 360
+    level = torch.rad2deg(truth.cameras.elevation_rad).abs() < _LEVEL_DEG
+    found = [i for i in range(len(truth)) if bool(level[i]) or not bool(level.any())]
+    found.sort(key=lambda i: (round(float(azimuth[i]), 3) % 360, truth.names[i]))
+    count = min(_STRIP_COLUMNS, len(found))
+    return [found[k * len(found) // count] for k in range(count)]
+
+
+def column_titles(truth: ViewSet) -> tuple[str, ...]:
+    """Azimuths of the `strip_views`, degrees in (-180, 180]."""
+    degrees = (math.degrees(float(truth.cameras.azimuth_rad[i])) for i in strip_views(truth))
+    return tuple(f"{180 if round(a) == -180 else round(a)}°" for a in degrees)
 
 
 def picture(views: ViewSet, index: int, side_px: int) -> UInt8[np.ndarray, "s s 3"]:

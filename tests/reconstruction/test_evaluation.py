@@ -46,6 +46,7 @@ from dp360.reconstruction.evaluation.report import (
     summary_table,
     write_result,
 )
+from dp360.reconstruction.evaluation.sheet import column_titles, strip, strip_views
 from dp360.reconstruction.renders import Renders
 
 RNG = np.random.default_rng(0)
@@ -305,6 +306,15 @@ def test_a_part_of_a_grid_has_something_of_every_side_and_ring() -> None:
     assert len(set(chosen)) == 24 and spread(72, 100) == list(range(72))
     rings_met, sides_met = {k // 24 for k in chosen}, {azimuth_bin(15.0 * (k % 24)) for k in chosen}
     assert len(rings_met) == 3 and len(sides_met) == 7
+
+
+def test_strips_show_level_views_round_the_head_under_their_true_azimuths(truth: ViewSet) -> None:
+    shown = strip_views(truth)
+    assert [truth.names[i] for i in shown] == [f"view_{k:03d}" for k in range(8)]  # the level ring from the front
+    assert column_titles(truth) == ("0°", "45°", "90°", "135°", "180°", "-135°", "-90°", "-45°")
+    some = truth.select([9, 11, 2, 5])
+    assert column_titles(some) == ("90°", "-135°")  # of what is level
+    assert strip(some, some, 16).shape == (48, 32, 3) and column_titles(truth.select([9])) == ("60°",)
 
 
 def test_pictures_compared_by_hand() -> None:
