@@ -12,7 +12,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -136,6 +136,35 @@ def chosen_cameras(asked: Sequence[str] | None, calibrated: Iterable[str], where
     if not asked or len(set(asked)) < len(asked):
         raise InputError(f"Expected a list of different cameras, got {list(asked)}; {where} has {shortened(known)}")
     return list(asked)
+
+
+def cameras_with_frame(
+    asked: Sequence[str] | None, calibrated: Iterable[str], with_frame: Collection[str], calibration: str, where: str,
+    frame: int,
+) -> list[str]:  # fmt: skip
+    """The `chosen_cameras` of a frame: all that have it where none was asked for.
+
+    Args:
+        asked: names, or None.
+        calibrated: cameras with a calibration.
+        with_frame: cameras with a picture of the frame.
+        calibration: what messages call the calibration.
+        where: what messages call the pictures.
+        frame: number of the frame.
+
+    Raises:
+        InputError: as `chosen_cameras`, or a camera that was asked for, or every one, lacks the frame.
+    """
+    names = chosen_cameras(asked, calibrated, calibration)
+    if asked is None:
+        names = [name for name in names if name in with_frame]
+    absent = [name for name in names if name not in with_frame]
+    if absent or not names:
+        raise InputError(
+            f"{where} has no picture of camera {shortened(absent)} in frame {frame}; "
+            f"cameras with that frame: {shortened(sorted(with_frame))}"
+        )
+    return names
 
 
 def shortened(names: Sequence[object], most: int = 20) -> str:

@@ -43,10 +43,10 @@ from .capture import (
     CaptureCamera,
     CapturePicture,
     Framing,
+    cameras_with_frame,
     capture_provenance,
     capture_views,
     checked_camera,
-    chosen_cameras,
     decode_picture,
     inverted,
     keypoint_surface,
@@ -115,16 +115,7 @@ def read_nersemble(
     folder = _sequence_folder(path, sequence)
     sources = _sources(folder, frame)
     calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file)
-    if cameras is None:
-        names = [name for name in chosen_cameras(None, calibration, str(calibration_file)) if name in sources]
-    else:
-        names = chosen_cameras(cameras, calibration, str(calibration_file))
-    absent = [name for name in names if name not in sources]
-    if absent or not names:
-        raise InputError(
-            f"{folder} has no picture of camera {shortened(absent)} in frame {frame}; "
-            f"cameras with that frame: {shortened(sorted(sources))}"
-        )
+    names = cameras_with_frame(cameras, calibration, sources, str(calibration_file), str(folder), frame)
     poses = np.stack([T for T, _ in calibration.values()])
     middle = optical_axes_meet(poses, str(calibration_file)) if middle_m is None else np.asarray(middle_m, np.float64)
     right, up, _ = mean_camera_axes(poses[:, :3, :3])

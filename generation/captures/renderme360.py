@@ -38,15 +38,14 @@ from .capture import (
     CaptureCamera,
     CapturePicture,
     Framing,
+    cameras_with_frame,
     capture_provenance,
     capture_views,
     checked_camera,
-    chosen_cameras,
     decode_picture,
     keypoint_surface,
     mask_of,
     rgb_of,
-    shortened,
 )
 from .placement import HeadPlacement, optical_axes_meet, placement_from_axes, placement_from_keypoints
 
@@ -104,16 +103,7 @@ def read_renderme360(
             resolution = _resolution(files)
             calibration, calibration_bytes = _calibration(files, path, resolution, undistort)
             with_frame = _cameras_with_frame(files, path, frame)
-            if cameras is None:
-                names = [name for name in chosen_cameras(None, calibration, str(path)) if name in with_frame]
-            else:
-                names = chosen_cameras(cameras, calibration, str(path))
-            absent = [name for name in names if name not in with_frame]
-            if absent or not names:
-                raise InputError(
-                    f"{path} has no picture of camera {shortened(absent)} in frame {frame}; "
-                    f"cameras with that frame: {shortened(sorted(with_frame))}"
-                )
+            names = cameras_with_frame(cameras, calibration, with_frame, str(path), str(path), frame)
             keypoints = _keypoints(files, frame)
             placed = _placement(placement, keypoints, list(calibration.values()), path, frame)
             attributes = _attributes(files)
