@@ -1,5 +1,7 @@
 """From a finished head to bytes that other programs read, and back: one module per format."""
 
+from dp360.reconstruction.splat_pictures import splat_pictures as splat_pictures
+
 from . import contact_sheet as contact_sheet
 from . import formats as formats
 from . import mesh_glb as mesh_glb
@@ -18,4 +20,3 @@ from . import splat_usd as splat_usd
 from . import turntable as turntable
 from . import viewer_html as viewer_html
 from .head_files import write_head as write_head
-from .splat_renders import splat_pictures as splat_pictures

@@ -10,10 +10,10 @@ from torch import Tensor
 from dp360.generation import ViewSet
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.mesh import TexturedMesh
+from dp360.reconstruction.splat_pictures import splat_pictures
 from dp360.reconstruction.splats import Splats
 
 from . import contact_sheet, mesh_glb, splat_ply
-from .splat_renders import splat_pictures
 
 PORTRAIT_NAME, SPLATS_NAME, MESH_NAME, SHEET_NAME = "portrait.png", "head.ply", "head.glb", "contact_sheet.png"
 

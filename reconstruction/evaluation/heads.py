@@ -32,7 +32,7 @@ from dp360.generation.progress import Track, silent
 from ..dataset import TRANSFORMS, read_dataset
 from ..fit import SplatFitConfig, fit_splats
 from ..head_dataset import PORTRAIT
-from ..splats import render_splats
+from ..splat_pictures import splat_pictures
 from .compare import ALL, BINS, MatchConfig, NamedViews, ViewFigures, compare_views, match_views
 from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance
 from .features import EfficientNetLite0, Perceptual
@@ -309,9 +309,7 @@ def open_generated(name: str, generator: ViewGenerator, prior: HeadPriorConfig) 
 def _fitted(views: ViewSet, cameras: Cameras, names: tuple[str, ...], config: HeadsConfig, track: Track) -> ViewSet:
     """Splats fitted to views, from other cameras."""
     splats = fit_splats(views, config.fit, torch.Generator().manual_seed(config.seed), track=track)
-    premultiplied, alpha = render_splats(splats, cameras, background_rgb_unit=(0.0, 0.0, 0.0))
-    straight = (premultiplied / alpha[..., None].clamp_min(1e-6)).clamp(0, 1)
-    rgba = (torch.cat([straight, alpha[..., None]], -1) * 255).round().to(torch.uint8)
+    rgba = splat_pictures(splats, cameras)
     return replace(views, rgba=rgba, cameras=cameras, names=names, confidence=torch.ones(len(cameras)))
 
 

@@ -7,7 +7,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from dp360.generation import Cameras
-from dp360.reconstruction.splats import Splats, render_splats
+
+from .splats import Splats, render_splats
 
 
 def splat_pictures(splats: Splats, cameras: Cameras) -> UInt8[Tensor, "n h w 4"]:
