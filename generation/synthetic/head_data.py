@@ -36,7 +36,8 @@ class HeadData:
     maps: dict[str, UInt8[np.ndarray, "n h w *c"]]
     """Pictures beside the views, by name: `normals`, true unit normals of the fitted frame as `127.5 * (n + 1)`, 0
     where nothing is; `labels`, `parts.Label`; `control`, what the prior, fitted to the portrait, shows from the same
-    cameras, straight colour and alpha. Empty where only views were asked for."""
+    cameras, straight colour and alpha; `control_validity`, 255 times how far the portrait shows that surface;
+    `control_normals`, the prior's normals, as `normals`. Empty where only views were asked for."""
     back: UInt8[np.ndarray, "h w 4"]
     """The true view from straight behind the fitted head."""
     portrait: Portrait
@@ -104,9 +105,13 @@ def head_data(
     if with_maps:
         prior = fitted.prior(model, seed=seed)
         rendered, weights = prior.render(cameras), prior.weights_name
-        normals = np.where(truth.normals_world.any(-1, keepdims=True), 127.5 * (truth.normals_world + 1) + 0.5, 0)
-        control = _rgba(rendered.rgb, rendered.alpha)
-        maps = {"normals": normals.astype(np.uint8), "labels": truth.labels, "control": control}
+        maps = {
+            "normals": _normals(truth.normals_world),
+            "labels": truth.labels,
+            "control": _rgba(rendered.rgb, rendered.alpha),
+            "control_validity": np.round(255 * rendered.validity).astype(np.uint8),
+            "control_normals": _normals(rendered.normals_world),
+        }
     views = ViewSet(
         rgba=torch.from_numpy(_rgba(truth.rgb_unit, truth.alpha_unit)),
         cameras=cameras,
@@ -140,6 +145,10 @@ def head_data(
 def _rgba(rgb_unit: Float32[np.ndarray, "n h w 3"], alpha_unit: Float32[np.ndarray, "n h w"]) -> np.ndarray:
     both = np.concatenate([rgb_unit, alpha_unit[..., None]], axis=-1)
     return np.round(255 * np.clip(both, 0, 1)).astype(np.uint8)
+
+
+def _normals(normals_world: Float32[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
+    return np.where(normals_world.any(-1, keepdims=True), 127.5 * (normals_world + 1) + 0.5, 0).astype(np.uint8)
 
 
 def _surface(truth: HeadViews, cameras: Cameras, seed: int) -> PointCloud:
