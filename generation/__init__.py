@@ -1,6 +1,5 @@
 """From a portrait to posed views of the whole head."""
 
-from . import numba_pool as numba_pool  # first: it decides how numba threads wait
 from .cameras import Cameras as Cameras
 from .cameras import OrbitConfig as OrbitConfig
 from .cameras import look_at_origin as look_at_origin

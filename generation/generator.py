@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
 from .cameras import Cameras
-from .portrait import Portrait
-from .prior.head_prior import HeadPrior
 from .progress import Track, silent
 from .views import ViewSet
+
+if TYPE_CHECKING:  # training imports this package where OpenCV, numba and SciPy are missing
+    from .portrait import Portrait
+    from .prior.head_prior import HeadPrior
 
 
 @runtime_checkable
