@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,25 +26,25 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from dp360.generation import Cameras, InputError, PointCloud, Provenance, ViewSet
-from dp360.generation.cameras import opencv_from_opengl, opengl_from_opencv
+from dp360.generation import InputError, PointCloud, Provenance, ViewSet
+from dp360.generation.cameras import opengl_from_opencv
 from dp360.generation.files import directory_written_atomically
+from dp360.generation.posed_frames import (
+    TRANSFORMS,
+    finite_number,
+    frame_paths,
+    inside_folder,
+    read_posed_frames,
+    read_transforms,
+)
 
 from .hull import hull_points
 from .point_cloud_ply import decode_point_cloud, encode_point_cloud
 
-TRANSFORMS = "transforms.json"
-MAX_FRAMES = 5000
-"""More pictures than any head needs; a file that claims more is damaged or hostile."""
-MAX_JSON_BYTES = 32 << 20
-"""The largest transforms.json that is read, bytes."""
 MAX_PICTURE_BYTES = 6 << 30
 """The most decoded picture data that is read, bytes: what a machine of 8 GB can hold."""
 _EVAL_EVERY = 8
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_PINHOLE_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
-_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
-_INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 
 
 def write_dataset(views: ViewSet, folder: Path) -> None:
@@ -98,25 +98,16 @@ def read_dataset(folder: Path) -> ViewSet:
         InputError: a missing or damaged file, a missing key, a number that is not finite, a pose that is not rigid,
             a path that leaves the folder, or more data than is plausible.
     """
-    meta, folder = _read_transforms(folder)
-    frames = meta["frames"]
-    paths = [_inside(folder, frame.get("file_path"), f"frame {i}") for i, frame in enumerate(frames)]
-    masks = [
-        _inside(folder, frame["mask_path"], f"frame {i}") if "mask_path" in frame else None
-        for i, frame in enumerate(frames)
-    ]
-    width, height, focal_px, principal_px = _intrinsics(meta, paths)
-    T_world_camera = opencv_from_opengl(torch.stack([_pose(frame, i) for i, frame in enumerate(frames)]))
-    if 4 * width * height * len(frames) > MAX_PICTURE_BYTES:
+    posed = read_posed_frames(folder)
+    folder, meta, cameras = posed.folder, posed.meta, posed.cameras
+    if 4 * cameras.width * cameras.height * len(posed) > MAX_PICTURE_BYTES:
         raise InputError(
-            f"{folder}: {len(frames)} pictures of {width}x{height} need more than "
+            f"{folder}: {len(posed)} pictures of {cameras.width}x{cameras.height} need more than "
             f"{MAX_PICTURE_BYTES >> 30} GB of memory; use fewer or smaller ones"
         )
     with ThreadPoolExecutor(max_workers=2) as pool:
-        pictures = pool.map(lambda path, mask: _read_rgba(path, mask, width, height), paths, masks)
-        rgba = torch.stack(list(pictures))
-    cameras = Cameras(T_world_camera, focal_px, principal_px, width, height)
-    names, confidence, provenance = _dp360_block(meta, paths)
+        rgba = torch.stack(list(pool.map(posed.rgba, range(len(posed)))))
+    names, confidence, provenance = _dp360_block(meta, posed.paths)
     surface = read_surface(folder, meta)
     if surface is None:
         surface = hull_points(rgba, cameras)
@@ -134,10 +125,10 @@ def read_surface(folder: Path, meta: dict[str, Any] | None = None) -> PointCloud
         InputError: as `read_dataset`.
     """
     if meta is None:
-        meta, folder = _read_transforms(folder)
+        meta, folder = read_transforms(folder)
     if not meta.get("ply_file_path"):
         return None
-    path = _inside(folder, meta["ply_file_path"], "ply_file_path")
+    path = inside_folder(folder, meta["ply_file_path"], "ply_file_path")
     if not path.is_file():
         raise InputError(f"The data set names {path}, which does not exist; copy it back or remove `ply_file_path`")
     return decode_point_cloud(path.read_bytes(), name=str(path))
@@ -149,8 +140,8 @@ def read_confidence(folder: Path) -> dict[str, float]:
     Raises:
         InputError: as `read_dataset`.
     """
-    meta, folder = _read_transforms(folder)
-    paths = [_inside(folder, frame.get("file_path"), f"frame {i}") for i, frame in enumerate(meta["frames"])]
+    meta, folder = read_transforms(folder)
+    paths = frame_paths(folder, meta)
     _, confidence, _ = _dp360_block(meta, paths)
     return {path.stem: float(value) for path, value in zip(paths, confidence)}
 
@@ -196,131 +187,9 @@ def _png_bytes(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
     return buffer.getvalue()
 
 
-def _not_finite(constant: str) -> NoReturn:
-    raise InputError(f"transforms.json holds {constant}, which is not a number; make the data set again")
-
-
-def _read_transforms(folder: Path) -> tuple[dict[str, Any], Path]:
-    """The parsed transforms.json, with its list of frames checked, and the folder that it lies in."""
-    path = folder if folder.suffix == ".json" else folder / TRANSFORMS
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a nerfstudio data set (a folder with {TRANSFORMS})")
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise InputError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MB; a data set of one head is far smaller")
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); make the data set again") from error
-    frames = meta.get("frames") if isinstance(meta, dict) else None
-    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
-        raise InputError(f"{path} has no `frames`; expected a nerfstudio data set with at least one picture")
-    if len(frames) > MAX_FRAMES:
-        raise InputError(f"{path} names {len(frames)} pictures; at most {MAX_FRAMES} are read")
-    return meta, path.parent
-
-
-def _inside(folder: Path, name: object, where: str) -> Path:
-    """`folder / name`, refused where it would leave the folder by itself or through a link."""
-    if not isinstance(name, str) or not name:
-        raise InputError(f"{folder / TRANSFORMS}: {where} has no `file_path`")
-    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
-    if absolute or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name:
-        raise InputError(f"{folder / TRANSFORMS}: {where} names {name!r}; expected a path inside the data set's folder")
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{folder / TRANSFORMS}: {where} names {name!r}, a link out of the data set's folder")
-    return path
-
-
-def _number(value: object, what: str) -> float:
-    """A finite number out of JSON."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"transforms.json: expected a finite number for {what}, got {value!r}")
-    return float(value)
-
-
-def _intrinsics(meta: dict[str, Any], paths: list[Path]) -> tuple[int, int, Float[Tensor, "n 2"], Float[Tensor, "n 2"]]:
-    """Picture size, focal lengths and principal points, per frame or shared."""
-    frames = meta["frames"]
-    model = str(meta.get("camera_model", "OPENCV")).upper()
-    if model not in _PINHOLE_MODELS:
-        raise InputError(f"transforms.json: expected camera_model OPENCV or PINHOLE, got {model}; undistort first")
-    rows = []
-    for i, frame in enumerate(frames):
-        values = {key: frame.get(key, meta.get(key)) for key in (*_INTRINSICS, "camera_angle_x")}
-        if any(_number(frame.get(key, meta.get(key, 0.0)), key) != 0.0 for key in _DISTORTION):
-            raise InputError(f"transforms.json: frame {i} has lens distortion; undistort the pictures first")
-        if values["w"] is None or values["h"] is None:
-            values["w"], values["h"] = _picture_size(paths[i])
-        w, h = _number(values["w"], f"w of frame {i}"), _number(values["h"], f"h of frame {i}")
-        if values["fl_x"] is None and values["camera_angle_x"] is not None:
-            values["fl_x"] = 0.5 * w / math.tan(0.5 * _number(values["camera_angle_x"], "camera_angle_x"))
-        if values["fl_x"] is None:
-            raise InputError(f"transforms.json: frame {i} has no `fl_x` (focal length in pixels), nor has the file")
-        defaults = {"fl_y": values["fl_x"], "cx": w / 2, "cy": h / 2}
-        values.update({key: default for key, default in defaults.items() if values[key] is None})
-        row = [_number(values[key], f"{key} of frame {i}") for key in _INTRINSICS]
-        if min(row[0], row[1]) <= 0 or min(w, h) < 1 or w != int(w) or h != int(h):
-            raise InputError(f"transforms.json: frame {i} has an impossible focal length or picture size {row}")
-        rows.append(row)
-    table = torch.tensor(rows, dtype=torch.float64)
-    sizes = {(int(row[4]), int(row[5])) for row in rows}
-    if len(sizes) > 1:
-        raise InputError(f"transforms.json: expected pictures of one size, got {sorted(sizes)}; resize them first")
-    width, height = sizes.pop()
-    return width, height, table[:, 0:2], table[:, 2:4]
-
-
-def _pose(frame: dict[str, Any], index: int) -> Float[Tensor, "4 4"]:
-    """One rigid OpenGL pose, to world from camera."""
-    rows = frame.get("transform_matrix")
-    if (
-        not isinstance(rows, list)
-        or len(rows) not in (3, 4)
-        or any(not isinstance(r, list) or len(r) != 4 for r in rows)
-    ):
-        raise InputError(f"transforms.json: frame {index} has no 4x4 `transform_matrix`")
-    numbers = [[_number(value, f"the pose of frame {index}") for value in row] for row in rows]
-    T = torch.tensor([*numbers[:3], [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
-    R = T[:3, :3]
-    rigid = torch.allclose(R @ R.T, torch.eye(3, dtype=torch.float64), atol=1e-4)
-    if not rigid or numbers[3:] not in ([], [[0.0, 0.0, 0.0, 1.0]]):
-        raise InputError(f"transforms.json: the pose of frame {index} is not rigid (rotation and translation only)")
-    if torch.linalg.det(R) < 0:
-        raise InputError(f"transforms.json: the pose of frame {index} is a reflection; expected a rotation")
-    return T
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"Cannot read the picture {path}: {error}") from error
-
-
-def _read_rgba(path: Path, mask: Path | None, width: int, height: int) -> UInt8[Tensor, "h w 4"]:
-    """One picture with straight alpha; the size is compared before anything is decoded."""
-    if not path.is_file():
-        raise InputError(f"The data set names {path}, which does not exist; copy it back or make the data set again")
-    for file in (path, mask):
-        if file is not None and _picture_size(file) != (width, height):
-            raise InputError(f"{file} is {_picture_size(file)} pixels, transforms.json says {(width, height)}")
-    try:
-        with Image.open(path) as picture:
-            has_alpha = "A" in picture.getbands() or "transparency" in picture.info
-            rgba = np.array(picture.convert("RGBA"))
-        if mask is not None and not has_alpha:
-            with Image.open(mask) as picture:
-                rgba[..., 3] = np.array(picture.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"Cannot read the picture {path}: {error}") from error
-    return torch.from_numpy(rgba)
-
-
-def _dp360_block(meta: dict[str, Any], paths: list[Path]) -> tuple[tuple[str, ...], Float[Tensor, " n"], Provenance]:
+def _dp360_block(
+    meta: dict[str, Any], paths: Sequence[Path]
+) -> tuple[tuple[str, ...], Float[Tensor, " n"], Provenance]:
     """Names, confidence and provenance, from our block or by default."""
     stems = [path.stem for path in paths]
     fallback = Provenance("unknown", "unknown", 0, "", "", "Read from a data set without provenance")
@@ -332,7 +201,7 @@ def _dp360_block(meta: dict[str, Any], paths: list[Path]) -> tuple[tuple[str, ..
     lists = isinstance(names, list) and isinstance(confidence, list)
     if not lists or not len(names) == len(confidence) == len(paths) or not all(isinstance(n, str) for n in names):
         raise InputError(f"transforms.json: `dp360` needs one name and one confidence for each of {len(paths)} frames")
-    values = torch.tensor([_number(value, "a confidence") for value in confidence], dtype=torch.float32)
+    values = torch.tensor([finite_number(value, "a confidence") for value in confidence], dtype=torch.float32)
     if bool(((values < 0) | (values > 1)).any()):
         raise InputError("transforms.json: expected every confidence in [0, 1]")
     try:

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from dp360.generation import InputError, PointCloud
-from dp360.reconstruction.dataset import MAX_FRAMES, read_confidence, read_dataset, write_dataset
+from dp360.generation.posed_frames import MAX_FRAMES
+from dp360.reconstruction.dataset import read_confidence, read_dataset, write_dataset
 from dp360.reconstruction.point_cloud_ply import decode_point_cloud, encode_point_cloud
 
 
