@@ -20,7 +20,7 @@ from ..portrait.resample import square_crop
 from ..prior import HeadPrior
 from ..prior.generator import portrait_rgba
 from ..progress import Track, silent
-from ..views import Provenance, ViewSet
+from ..views import PointCloud, Provenance, ViewSet
 from .conditions import WHITE, camera_behind_the_head, generic_head_control, prior_over_background
 from .cutout import CutoutConfig, cut_out_views
 from .pipeline import DiffPortrait360Pipeline
@@ -82,9 +82,7 @@ class DiffPortrait360Generator:
             track: progress.
 
         Returns:
-            `len(cameras) + 1` views. Confidence is 1 for the portrait, 0.8 where a view shows what the portrait shows
-            as well and 0.5 where it was made up; a drawn view is worth more than the prior's on the far side (0.3),
-            because the sides were drawn together, and no more than the portrait's own pixels on the near one.
+            `len(cameras) + 1` views. Confidence is 1 for the portrait, else as `drawn_confidence`.
 
         Raises:
             InputError: as `check`.
@@ -96,7 +94,7 @@ class DiffPortrait360Generator:
         start = expected if self.start_views is None else pictures_for_cameras(self.start_views, cameras)
         control, back_control = self._control(cameras, track)
         made = self.pipeline(
-            self._reference(portrait, cameras.width),
+            reference_of(portrait, self.aligned, cameras.width, self.background_rgb_unit),
             cameras,
             control,
             generator=generator,
@@ -115,31 +113,19 @@ class DiffPortrait360Generator:
             config=self.cutout,
             track=track,
         )
-        first, own_camera = self._portrait_view(portrait, cameras.width)
-        covered = rendered.alpha.sum((1, 2)).clip(min=1.0)
-        shown = torch.from_numpy((rendered.validity * rendered.alpha).sum((1, 2)) / covered).float()
-        confidence = _INVENTED_CONFIDENCE + (_SHOWN_CONFIDENCE - _INVENTED_CONFIDENCE) * shown
-        return ViewSet(
-            rgba=torch.cat([first[None], drawn]),
-            cameras=concatenate_cameras([own_camera, cameras]),
-            confidence=torch.cat([torch.ones(1), confidence]),
-            names=("portrait", *(f"view_{i:03d}" for i in range(len(cameras)))),
-            surface=prior.surface_samples(self.surface_points, generator),
-            provenance=Provenance(
-                generator=self.name,
-                weights=f"{self.weights_name}; {prior.weights_name}",
-                seed=seed,
-                input_sha256=portrait.source_sha256,
-                version=importlib.metadata.version("dp360"),
-                settings=self.settings,
-            ),
+        return views_behind_portrait(
+            portrait_view(portrait, self.aligned, cameras.width),
+            drawn,
+            cameras,
+            drawn_confidence(silhouettes, torch.from_numpy(rendered.validity)),
+            prior.surface_samples(self.surface_points, generator),
+            drawn_provenance(self.name, self.weights_name, portrait, prior, seed, self.settings),
         )
 
     @property
     def size_multiple(self) -> int:
         """Pixels that the views' side has to be a multiple of: latents must halve evenly at each level of the UNet."""
-        latent = 2 ** (len(self.pipeline.camera_control.config.hint_channels) - 1)
-        return latent * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
+        return size_multiple(self.pipeline)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -178,7 +164,7 @@ class DiffPortrait360Generator:
         if channels != _CONTROL_CHANNELS:
             raise InputError(
                 f"These weights want control pictures of {channels} channels; expected {_CONTROL_CHANNELS} as in the "
-                "release"
+                "release; views of compact weights are drawn by CompactGenerator (--generator compact)"
             )
         width, height, multiple = cameras.width, cameras.height, self.size_multiple
         if width != height or width % multiple:
@@ -224,17 +210,83 @@ class DiffPortrait360Generator:
             return None
         return resized_pictures(self.back_image.rgb, cameras.width, cameras.height)[0]
 
-    def _reference(self, portrait: Portrait, size_px: int) -> Float[Tensor, "3 s s"]:
-        """The portrait over the plain background in the frame that the networks know, [0, 1]."""
-        if self.aligned is not None:
-            return self.aligned.over_background(self.background_rgb_unit, size_px)
-        return reference_picture(portrait, size_px, self.background_rgb_unit)
 
-    def _portrait_view(self, portrait: Portrait, size_px: int) -> tuple[UInt8[Tensor, "s s 4"], Cameras]:
-        """View 0 and its camera."""
-        if self.aligned is not None:
-            return self.aligned.resized_rgba(size_px), self.aligned.camera.resized(size_px, size_px)
-        return portrait_rgba(portrait, size_px), portrait.head.camera.resized(size_px, size_px)
+def size_multiple(pipeline: DiffPortrait360Pipeline) -> int:
+    """Pixels that a drawing's side has to be a multiple of: latents must halve evenly at each level of the UNet."""
+    latent = 2 ** (len(pipeline.camera_control.config.hint_channels) - 1)
+    return latent * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+
+
+def drawn_confidence(alpha_unit: Float[Tensor, "n h w"], validity_unit: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+    """Trust in views that a diffusion model drew.
+
+    A drawn view is worth more than the prior's on the far side (0.3), because the sides were drawn together, and no
+    more than the portrait's own pixels on the near one.
+
+    Args:
+        alpha_unit: the prior's coverage from the same cameras.
+        validity_unit: how far the portrait shows what is seen.
+
+    Returns:
+        From 0.5 where all was made up to 0.8 where the portrait shows all.
+    """
+    covered = alpha_unit.sum((1, 2)).clamp(min=1.0)
+    shown = (validity_unit * alpha_unit).sum((1, 2)) / covered
+    return (_INVENTED_CONFIDENCE + (_SHOWN_CONFIDENCE - _INVENTED_CONFIDENCE) * shown).float()
+
+
+def drawn_provenance(
+    name: str, weights_name: str, portrait: Portrait, prior: HeadPrior, seed: int, settings: dict[str, object]
+) -> Provenance:
+    """Origin of views that a diffusion model drew with the help of a prior."""
+    return Provenance(
+        generator=name,
+        weights=f"{weights_name}; {prior.weights_name}",
+        seed=seed,
+        input_sha256=portrait.source_sha256,
+        version=importlib.metadata.version("dp360"),
+        settings=settings,
+    )
+
+
+def views_behind_portrait(
+    first: tuple[UInt8[Tensor, "s s 4"], Cameras],
+    drawn: UInt8[Tensor, "n s s 4"],
+    cameras: Cameras,
+    confidence: Float[Tensor, " n"],
+    surface: PointCloud,
+    provenance: Provenance,
+) -> ViewSet:
+    """Drawn views as a set with the portrait as view 0, which is trusted fully."""
+    return ViewSet(
+        rgba=torch.cat([first[0][None], drawn]),
+        cameras=concatenate_cameras([first[1], cameras]),
+        confidence=torch.cat([torch.ones(1), confidence]),
+        names=("portrait", *(f"view_{i:03d}" for i in range(len(cameras)))),
+        surface=surface,
+        provenance=provenance,
+    )
+
+
+def portrait_view(
+    portrait: Portrait, aligned: AlignedPicture | None, size_px: int
+) -> tuple[UInt8[Tensor, "s s 4"], Cameras]:
+    """View 0 and its camera; `aligned` takes the portrait's place where it is given."""
+    if aligned is not None:
+        return aligned.resized_rgba(size_px), aligned.camera.resized(size_px, size_px)
+    return portrait_rgba(portrait, size_px), portrait.head.camera.resized(size_px, size_px)
+
+
+def reference_of(
+    portrait: Portrait,
+    aligned: AlignedPicture | None,
+    size_px: int,
+    background_rgb_unit: tuple[float, float, float] = WHITE,
+) -> Float[Tensor, "3 s s"]:
+    """The portrait over the plain background in the frame that the networks know, [0, 1]; `aligned` as above."""
+    if aligned is not None:
+        return aligned.over_background(background_rgb_unit, size_px)
+    return reference_picture(portrait, size_px, background_rgb_unit)
 
 
 def reference_picture(

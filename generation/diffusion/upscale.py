@@ -1,0 +1,132 @@
+"""From small drawings to full-size views: the portrait's own pixels kept, the prior's fine detail given back.
+
+The compact networks draw at 256 px. What they cannot hold at that size is known in two places. Where the portrait shows
+the surface, the prior's render is made of the portrait's own pixels, and they stay. Elsewhere the band of detail above
+`detail_sigma_px` is the prior's instead of the drawing's, unless the two disagree about what is there: an outline or a
+lock of hair that the networks moved would otherwise leave a ghost where the prior had it. All of it is arithmetic on
+pictures over the plain background; a drawing that equals the reduced prior gives the full-size prior back.
+
+Source: detail as the residual of a pyramid, Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE
+Trans. Communications 1983.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class UpscaleConfig:
+    """What full-size views take from the drawing and what from the prior."""
+
+    kept_validity: tuple[float, float] = (0.6, 0.9)
+    """Validity below the first is drawn, above the second the portrait's own pixels stay; 0.5 is a mirror image."""
+    detail_sigma_px: float = 1.0
+    """Finer than a Gaussian of this width, in pixels of the drawing, is detail; 0 leaves the drawing what it has."""
+    detail_share: float = 1.0
+    """How much of the drawing's detail is exchanged for the prior's, 0 to 1."""
+    detail_disagreement: tuple[float, float] = (0.1, 0.3)
+    """Colours of drawing and prior (largest channel, [0, 1]) that differ by less than the first have the same detail,
+    by more than the second none in common."""
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("kept_validity", self.kept_validity[0] < self.kept_validity[1], "a lower and a higher value"),
+            ("detail_sigma_px", self.detail_sigma_px >= 0, "0 or more"),
+            ("detail_share", 0 <= self.detail_share <= 1, "from 0 to 1"),
+            ("detail_disagreement", 0 <= self.detail_disagreement[0] < self.detail_disagreement[1], "0 <= low < high"),
+        )
+        for name, good, expected in rules:
+            if not good:
+                raise InputError(f"Cannot enlarge views: expected {name} {expected}, got {getattr(self, name)}")
+
+
+def full_size_views(
+    drawings: Float[Tensor, "n 3 s s"],
+    prior_pictures: Float[Tensor, "n 3 t t"],
+    alpha_unit: Float[Tensor, "n t t"],
+    validity_unit: Float[Tensor, "n t t"],
+    config: UpscaleConfig | None = None,
+) -> Float[Tensor, "n 3 t t"]:
+    """Drawings at the size of the prior's renders.
+
+    Args:
+        drawings: what the networks drew over the plain background, [0, 1].
+        prior_pictures: the prior over the same background from the same cameras, [0, 1], of `drawings`' size or larger.
+        alpha_unit: coverage of the prior, [0, 1].
+        validity_unit: how far the portrait shows this surface, [0, 1].
+        config: what is taken from where; None takes `UpscaleConfig()`.
+
+    Returns:
+        Colours in [0, 1].
+    """
+    config = config or UpscaleConfig()
+    detailed = enlarged(drawings, prior_pictures.shape[-1], clamp=False)
+    if config.detail_share:
+        detailed = detailed + config.detail_share * exchanged_detail(drawings, prior_pictures, config)
+    return kept_pixels(detailed.clamp(0, 1), prior_pictures, alpha_unit, validity_unit, config)
+
+
+def exchanged_detail(
+    drawings: Float[Tensor, "n 3 s s"], prior_pictures: Float[Tensor, "n 3 t t"], config: UpscaleConfig
+) -> Float[Tensor, "n 3 t t"]:
+    """What is to be added to the enlarged drawing: the prior's detail less the drawing's, where both show the same."""
+    size_px = prior_pictures.shape[-1]
+    small = reduced(prior_pictures, drawings.shape[-1])
+    apart = drawings - small
+    coarse = blurred(apart, config.detail_sigma_px)
+    agreement = 1 - smoothstep(coarse.abs().amax(1, keepdim=True), *config.detail_disagreement)
+    detail = prior_pictures - enlarged(small, size_px, clamp=False) - enlarged(apart - coarse, size_px, clamp=False)
+    return detail * enlarged(agreement, size_px)
+
+
+def kept_pixels(
+    pictures: Float[Tensor, "n 3 t t"],
+    prior_pictures: Float[Tensor, "n 3 t t"],
+    alpha_unit: Float[Tensor, "n t t"],
+    validity_unit: Float[Tensor, "n t t"],
+    config: UpscaleConfig,
+) -> Float[Tensor, "n 3 t t"]:
+    """Pictures with the portrait's own pixels, by way of the prior, where the portrait shows the surface."""
+    weight = (smoothstep(validity_unit, *config.kept_validity) * alpha_unit)[:, None]
+    return torch.lerp(pictures, prior_pictures, weight)
+
+
+def reduced(pictures: Float[Tensor, "n c t t"], size_px: int) -> Float[Tensor, "n c s s"]:
+    """Pictures averaged over the area of each pixel of a smaller size."""
+    return F.interpolate(pictures, (size_px, size_px), mode="area")
+
+
+def enlarged(pictures: Float[Tensor, "n c s s"], size_px: int, *, clamp: bool = True) -> Float[Tensor, "n c t t"]:
+    """Pictures at a larger size, bicubic (a = -0.5, which overshoots least); `clamp` keeps [0, 1]."""
+    if pictures.shape[-1] != size_px:
+        pictures = F.interpolate(pictures, (size_px, size_px), mode="bicubic", antialias=True)
+    return pictures.clamp(0, 1) if clamp else pictures
+
+
+def blurred(pictures: Float[Tensor, "n c s s"], sigma_px: float) -> Float[Tensor, "n c s s"]:
+    """Pictures under a Gaussian; beyond the edge they go on as at the edge."""
+    if sigma_px == 0:
+        return pictures
+    radius = min(math.ceil(3 * sigma_px), pictures.shape[-1] - 1)
+    offsets = torch.arange(-radius, radius + 1, dtype=pictures.dtype, device=pictures.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    channels = pictures.shape[1]
+    padded = F.pad(pictures, (radius,) * 4, mode="replicate")
+    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return F.conv2d(rows, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def smoothstep(values: Float[Tensor, "*shape"], low: float, high: float) -> Float[Tensor, "*shape"]:
+    """0 below `low`, 1 above `high`, smooth in between: 3 t^2 - 2 t^3."""
+    share = ((values - low) / (high - low)).clamp(0, 1)
+    return share * share * (3 - 2 * share)

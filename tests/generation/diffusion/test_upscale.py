@@ -1,0 +1,112 @@
+"""Small drawings become full-size views: what stays, what is added, what is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dp360.generation import InputError
+from dp360.generation.diffusion.upscale import (
+    UpscaleConfig,
+    blurred,
+    enlarged,
+    full_size_views,
+    kept_pixels,
+    reduced,
+    smoothstep,
+)
+
+SMALL, LARGE = 32, 64
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def prior() -> Tensor:
+    """Two pictures with detail that 32 px cannot hold."""
+    return 0.3 + 0.4 * noise(2, 3, LARGE, LARGE)
+
+
+@pytest.fixture
+def unseen() -> tuple[Tensor, Tensor]:
+    """Coverage and validity of a surface that the portrait does not show."""
+    return torch.ones(2, LARGE, LARGE), torch.zeros(2, LARGE, LARGE)
+
+
+@pytest.mark.parametrize("sigma_px", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("size_px", [32, 48, 64])
+def test_a_drawing_like_the_prior_is_the_prior(prior, sigma_px, size_px):
+    full = prior[..., :size_px, :size_px]
+    alpha, validity = noise(2, size_px, size_px, seed=1), noise(2, size_px, size_px, seed=2)
+    views = full_size_views(reduced(full, SMALL), full, alpha, validity, UpscaleConfig(detail_sigma_px=sigma_px))
+    assert float((views - full).abs().max()) < 1e-5
+
+
+def test_a_plain_drawing_stays_plain_without_detail(prior, unseen):
+    drawing = torch.full((2, 3, SMALL, SMALL), 0.4)
+    views = full_size_views(drawing, prior, *unseen, UpscaleConfig(detail_share=0.0))
+    assert torch.allclose(views, torch.tensor(0.4), atol=1e-5)
+
+
+def test_a_smooth_drawing_gets_the_priors_detail_under_its_own_colours(prior, unseen):
+    drawing = torch.full((2, 3, SMALL, SMALL), 0.55)
+    config = UpscaleConfig(detail_disagreement=(0.5, 0.6))
+    views = full_size_views(drawing, prior, *unseen, config)
+    assert float((views - drawing.mean()).mean().abs()) < 0.01
+    fine = prior - enlarged(blurred(reduced(prior, SMALL), config.detail_sigma_px), LARGE)
+    assert float((views - 0.55 - fine).abs().max()) < 1e-4
+
+
+def test_where_prior_and_drawing_disagree_the_drawing_is_left_alone(unseen):
+    prior = torch.zeros(2, 3, LARGE, LARGE)
+    prior[..., 1::2] = 0.2  # stripes that no small picture can hold
+    drawing = torch.full((2, 3, SMALL, SMALL), 0.1)
+    drawing[..., SMALL // 2 :] = 0.8
+    views = full_size_views(drawing, prior, *unseen)
+    assert float(views[..., : LARGE // 4].std()) > 0.09
+    assert float((views[..., -LARGE // 4 :] - 0.8).abs().max()) < 1e-3
+
+
+def test_the_portraits_own_pixels_stay_and_nothing_else(prior):
+    config = UpscaleConfig(kept_validity=(0.6, 0.9))
+    pictures, alpha = torch.zeros_like(prior), torch.ones(2, LARGE, LARGE)
+    validity = torch.full((2, LARGE, LARGE), 0.5)
+    validity[:, : LARGE // 2] = 0.95
+    kept = kept_pixels(pictures, prior, alpha, validity, config)
+    assert torch.equal(kept[:, :, : LARGE // 2], prior[:, :, : LARGE // 2]) and not kept[:, :, LARGE // 2 :].any()
+    assert torch.allclose(kept_pixels(pictures, prior, alpha * 0.25, validity, config), kept * 0.25)
+
+
+def test_blur_keeps_means_and_enlarging_keeps_colours(prior):
+    plain = torch.full((1, 2, 9, 9), 0.3)
+    assert torch.allclose(blurred(plain, 5.0), plain)
+    dot = torch.zeros(1, 1, 31, 31)
+    dot[..., 15, 15] = 1.0
+    spread = blurred(dot, 2.0)[0, 0]
+    across = torch.arange(-15.0, 16.0)
+    assert float(spread.sum()) == pytest.approx(1.0, abs=1e-4)
+    assert float((spread.sum(0) * across**2).sum()) == pytest.approx(4.0, rel=0.03)
+    assert torch.equal(blurred(prior, 0.0), prior) and torch.equal(enlarged(prior, LARGE), prior)
+    assert float(reduced(prior, SMALL).mean()) == pytest.approx(float(prior.mean()), abs=1e-6)
+
+
+def test_smoothstep():
+    values = smoothstep(torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0]), 0.2, 0.8)
+    assert torch.allclose(values, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kept_validity": (0.9, 0.6)}, "expected kept_validity a lower and a higher value"),
+        ({"detail_share": 1.5}, "expected detail_share from 0 to 1, got 1.5"),
+        ({"detail_sigma_px": -1.0}, "expected detail_sigma_px 0 or more"),
+        ({"detail_disagreement": (0.3, 0.3)}, "expected detail_disagreement 0 <= low < high"),
+    ],
+)
+def test_numbers_out_of_range(changes, message):
+    with pytest.raises(InputError, match=message):
+        UpscaleConfig(**changes)
