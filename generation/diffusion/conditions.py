@@ -40,6 +40,7 @@ from ..mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_te
 from ..portrait import prepare_portrait
 from ..prior import HeadPrior, PriorRender, build_head_prior
 from ..progress import Track, silent
+from .control_pictures import prior_control
 
 WHITE = (1.0, 1.0, 1.0)
 _SUPERSAMPLE = 2
@@ -106,6 +107,21 @@ def prior_over_background(
     alpha = rendered.alpha[..., None]
     pictures = rendered.rgb * alpha + np.array(background_rgb_unit, np.float32) * (1 - alpha)
     return torch.from_numpy(pictures.clip(0, 1)).permute(0, 3, 1, 2).contiguous()
+
+
+def control_from_prior(
+    rendered: PriorRender, cameras: Cameras, *, size_px: int | None = None
+) -> Float[Tensor, "n 7 s s"]:
+    """The control pictures of networks that are steered by the portrait's own prior: `prior_control` of its renders.
+
+    Args:
+        rendered: the prior from n cameras.
+        cameras: these cameras.
+        size_px: side of the result, pixels; None keeps the renders' size.
+    """
+    rgb, normals = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in (rendered.rgb, rendered.normals_world))
+    alpha, validity = (torch.from_numpy(a)[:, None] for a in (rendered.alpha, rendered.validity))
+    return prior_control(rgb, alpha, validity, normals, cameras, size_px=size_px)
 
 
 def camera_behind_the_head(cameras: Cameras) -> Cameras:
