@@ -1,0 +1,304 @@
+"""What the diffusion stages learn from: heads as pictures that are read when asked for, and clips sampled from them.
+
+    head = source.head(3)                                    # nothing is decoded yet
+    clip = sample_clip(source, 3, ClipConfig(), rng)         # decodes the pictures of this clip alone
+
+A clip follows the release's sampling (`view_order`): neighbouring views in the order of azimuth with one stride, a
+front and a back reference from wider cones, and a control picture for each view.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import assert_never
+
+from ...cameras import Cameras
+from ...diffusion.control_pictures import ray_control, start_of_control
+from ...errors import InputError
+from .view_order import angles_rad, continuous_views, directions_world, random_views
+
+Control = Literal["prior", "other", "rays"]
+FRONT_WORLD, BACK_WORLD = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
+"""Directions from the head to cameras straight before and straight behind it."""
+_BACK_TARGET_DEG = 20.0
+_TRIES = 50
+
+
+@runtime_checkable
+class HeadPictures(Protocol):
+    """Pictures of one head, decoded when they are asked for. Sizes are sides of square pictures in pixels."""
+
+    @property
+    def name(self) -> str:
+        """For messages; different heads of a source have different names."""
+        ...
+
+    @property
+    def cameras(self) -> Cameras:
+        """A camera for each view, of any picture size."""
+        ...
+
+    @property
+    def has_poses(self) -> bool:
+        """False where the cameras tell no more than which views show the front and which the back."""
+        ...
+
+    @property
+    def has_control(self) -> bool:
+        """Whether there is a prior fitted to the head."""
+        ...
+
+    def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
+        """One view, straight colour and alpha, [0, 1]."""
+        ...
+
+    def control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
+        """The prior from that view's camera, as `control_pictures.prior_control`; only with `has_control`."""
+        ...
+
+    def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """A picture of another head from that view's camera, straight, [0, 1]; None where the source gives none."""
+        ...
+
+    def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """The portrait as a user's picture is prepared, straight, [0, 1]; None where there is none."""
+        ...
+
+    def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """The view from straight behind, straight, [0, 1], where it is no view of its own; None where there is none."""
+        ...
+
+
+@runtime_checkable
+class HeadSource(Protocol):
+    """A numbered lot of heads."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def head(self, index: int) -> HeadPictures:
+        """The head with this number, 0 <= index < len."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """Which pictures of a head make a clip."""
+
+    size_px: int = 256
+    """Side of all pictures, pixels."""
+    clip_length: int = 8
+    """Views per clip; 1 gives single views."""
+    stride_deg: tuple[float, float] = (10.0, 30.0)
+    """Least and greatest angle between neighbouring views of a clip, degrees."""
+    order: Literal["continuous", "random"] = "continuous"
+    """continuous: in the order of azimuth with one random stride, round closed rings without an end; random: views from
+    anywhere (the ablation)."""
+    target: Literal["views", "back"] = "views"
+    """views: as `order` says; back: one view within 20 degrees of straight behind, whatever `clip_length` says."""
+    control: Control = "prior"
+    """prior: the head's own prior, 7 channels; other: a random other head from the same or the nearest cameras, 3
+    channels, as the release; rays: camera parameters, 7 channels."""
+    front_azimuth_deg: float = 45.0
+    """Front references that are views lie within this angle of straight before the head, degrees."""
+    back_azimuth_deg: float = 40.0
+    """Back references lie within this angle of straight behind the head, degrees."""
+    portrait_share: float = 0.5
+    """Share of clips whose front reference is the portrait, of heads that have one."""
+    background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Colour behind views and references, [0, 1]; controls and start views are always over white."""
+
+    @property
+    def control_channels(self) -> int:
+        """Channels of a control picture."""
+        return 3 if self.control == "other" else 7
+
+    @property
+    def frames(self) -> int:
+        """Views that a clip really has."""
+        return 1 if self.target == "back" else self.clip_length
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Pictures of one head that are learned from together."""
+
+    views: Float[Tensor, "f 3 s s"]
+    """What is to be drawn, over the background, [0, 1]."""
+    alpha: Float[Tensor, "f 1 s s"]
+    """Opacity of the views, [0, 1]; 1 where the source has none."""
+    control: Float[Tensor, "f k s s"]
+    """Control pictures, [-1, 1]."""
+    start: Float[Tensor, "f 3 s s"]
+    """Start views over white, [0, 1]: the prior, or the other head with `control="other"`; white without a prior."""
+    front: Float[Tensor, "3 s s"]
+    """Front reference over the background, [0, 1]."""
+    back: Float[Tensor, "3 s s"]
+    """Back reference over the background, [0, 1]."""
+    cameras: Cameras
+    """A camera for each view, of the pictures' size."""
+    control_kind: Control = "prior"
+    """What the control pictures are."""
+    background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Colour behind views and references."""
+
+    def __len__(self) -> int:
+        return self.views.shape[0]
+
+
+def sample_clip(source: HeadSource, index: int, config: ClipConfig, rng: np.random.Generator) -> Clip:
+    """A random clip of one head; the same state of `rng` gives the same clip.
+
+    Args:
+        source: heads.
+        index: number of the head.
+        config: which pictures.
+        rng: source of randomness; it moves on.
+
+    Raises:
+        InputError: the head has too few views for what is asked, no view that shows its front or its back, no prior
+            where one is asked for, or pictures that cannot be read.
+    """
+    head = source.head(index)
+    cameras = head.cameras
+    if not head.has_poses and config.control != "other":
+        raise InputError(
+            f"{head.name} has no cameras, only views of front and back: expected control other, got {config.control}"
+        )
+    views = _chosen_views(head, config, rng)
+    size = config.size_px
+    pictures = torch.stack([head.rgba(view, size) for view in views])
+    control, start = _control_and_start(source, head, views, config, rng)
+    front = _front_reference(head, config, rng)
+    back = _back_reference(head, config, rng)
+    return Clip(
+        views=over_background(pictures, config.background_rgb_unit),
+        alpha=pictures[:, 3:],
+        control=control,
+        start=start,
+        front=over_background(front[None], config.background_rgb_unit)[0],
+        back=over_background(back[None], config.background_rgb_unit)[0],
+        cameras=cameras[views].resized(size, size),
+        control_kind=config.control,
+        background_rgb_unit=config.background_rgb_unit,
+    )
+
+
+def over_background(
+    rgba: Float[Tensor, "n 4 h w"], background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> Float[Tensor, "n 3 h w"]:
+    """Straight pictures over a plain background, [0, 1]."""
+    background = torch.tensor(background_rgb_unit, dtype=rgba.dtype).view(1, 3, 1, 1)
+    return rgba[:, :3] * rgba[:, 3:] + background * (1 - rgba[:, 3:])
+
+
+def _chosen_views(head: HeadPictures, config: ClipConfig, rng: np.random.Generator) -> list[int]:
+    """Numbers of the views to draw."""
+    cameras = head.cameras
+    if config.target == "back":
+        return [int(rng.choice(_views_near(head, BACK_WORLD, _BACK_TARGET_DEG, "a view from behind to draw")))]
+    if not 1 <= config.clip_length <= len(cameras):
+        raise InputError(f"{head.name} has {len(cameras)} views; expected at least {config.clip_length} for a clip")
+    if config.clip_length == 1:
+        return [int(rng.integers(len(cameras)))]
+    match config.order:
+        case "random":
+            return random_views(cameras, config.clip_length, rng)
+        case "continuous":
+            if not head.has_poses:
+                raise InputError(f"{head.name} has no cameras; ask for single views, not clips of {config.clip_length}")
+            low, high = (math.radians(angle) for angle in config.stride_deg)
+            return continuous_views(cameras, config.clip_length, (low, high), rng, head.name)
+        case _:
+            assert_never(config.order)
+
+
+def _control_and_start(
+    source: HeadSource, head: HeadPictures, views: list[int], config: ClipConfig, rng: np.random.Generator
+) -> tuple[Float[Tensor, "f k s s"], Float[Tensor, "f 3 s s"]]:
+    """Control pictures and start views."""
+    size = config.size_px
+    match config.control:
+        case "prior":
+            if not head.has_control:
+                raise InputError(
+                    f"{head.name} has no prior: expected pictures in control, control_validity and control_normals as "
+                    "dp360 data heads writes them; choose control other or rays"
+                )
+            control = torch.stack([head.control(view, size) for view in views])
+            return control, start_of_control(control)
+        case "rays":
+            control = ray_control(head.cameras[views].resized(size, size))
+            if not head.has_control:
+                return control, torch.ones(len(views), 3, size, size)
+            return control, start_of_control(torch.stack([head.control(view, size) for view in views]))
+        case "other":
+            start = over_background(_other_head(source, head, views, size, rng))
+            return 2 * start - 1, start
+        case _:
+            assert_never(config.control)
+
+
+def _other_head(
+    source: HeadSource, head: HeadPictures, views: list[int], size_px: int, rng: np.random.Generator
+) -> Float[Tensor, "f 4 s s"]:
+    """Another head from the cameras of the views, or from those of its own that are nearest to them."""
+    own = [head.driver(view, size_px) for view in views]
+    given = [picture for picture in own if picture is not None]
+    if len(given) == len(views):
+        return torch.stack(given)
+    if not head.has_poses:
+        raise InputError(f"{head.name} lacks a picture in its folder camera; copy it back or leave the head out")
+    for _ in range(_TRIES):
+        other = source.head(int(rng.integers(len(source))))
+        if other.name != head.name and other.has_poses:
+            wanted, there = directions_world(head.cameras[views]), directions_world(other.cameras)
+            nearest = (wanted @ there.T).argmax(dim=1).tolist()
+            return torch.stack([other.rgba(view, size_px) for view in nearest])
+    raise InputError(f"{source.name} has no second head to show as control; expected at least two heads with cameras")
+
+
+def _front_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Generator) -> Float[Tensor, "4 s s"]:
+    """The portrait, or a view from the front."""
+    wants_portrait = rng.random() < config.portrait_share
+    choice = rng.random()
+    portrait = head.portrait(config.size_px) if wants_portrait else None
+    if portrait is not None:
+        return portrait
+    near = _views_near(head, FRONT_WORLD, config.front_azimuth_deg, "a front reference")
+    return head.rgba(near[int(choice * len(near))], config.size_px)
+
+
+def _back_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Generator) -> Float[Tensor, "4 s s"]:
+    """A view from behind, or the picture from straight behind that is no view: each as often as any other."""
+    choice = rng.random()
+    straight = head.back(config.size_px)
+    near = _views_near(head, BACK_WORLD, config.back_azimuth_deg, "" if straight is not None else "a back reference")
+    pick = int(choice * (len(near) + (straight is not None)))
+    return straight if pick == len(near) and straight is not None else head.rgba(near[pick], config.size_px)
+
+
+def _views_near(
+    head: HeadPictures, direction: tuple[float, float, float], within_deg: float, needed_for: str
+) -> list[int]:
+    """Views whose cameras stand within an angle of a direction; without `needed_for` there may be none."""
+    angles = angles_rad(head.cameras, direction)
+    near = torch.nonzero(angles <= math.radians(within_deg) + 1e-6).flatten().tolist()
+    if not near and needed_for:
+        side = "before" if direction == FRONT_WORLD else "behind"
+        raise InputError(
+            f"{head.name} has no view within {within_deg:g} degrees of straight {side} the head, which {needed_for} "
+            "needs; leave the head out or widen the angle"
+        )
+    return near

@@ -1,0 +1,153 @@
+"""Decoded pictures that are kept: clips of the same heads are read again and again, and PNGs are slow to open."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from ...cameras import Cameras
+from ...diffusion.control_pictures import resized_by_area
+from ...errors import InputError
+from ...posed_frames import picture_size
+
+Head = TypeVar("Head")
+_CONTROL_STEPS = 127
+
+
+class RecentHeads(Generic[Head]):
+    """The heads that were asked for last; others are made anew."""
+
+    def __init__(self, make: Callable[[int], Head], keep: int) -> None:
+        """Keep nothing yet.
+
+        Args:
+            make: makes the head of a number.
+            keep: heads to keep, at least 1.
+        """
+        if keep < 1:
+            raise InputError(f"Expected at least one head to be kept in memory, got {keep}")
+        self._make, self._keep = make, keep
+        self._heads: dict[int, Head] = {}
+
+    def __getitem__(self, index: int) -> Head:
+        head = self._heads.pop(index) if index in self._heads else self._make(index)
+        self._heads[index] = head
+        while len(self._heads) > self._keep:
+            del self._heads[next(iter(self._heads))]
+        return head
+
+
+class CachedHead(ABC):
+    """`HeadPictures` that keep what was read, in 8 bits, at each size that was asked for."""
+
+    has_poses: bool = True
+    has_control: bool = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._kept: dict[tuple[str, int, int], UInt8[Tensor, "_ s s"] | Tensor | None] = {}
+
+    @property
+    @abstractmethod
+    def cameras(self) -> Cameras:
+        """A camera for each view."""
+
+    @abstractmethod
+    def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
+        """One view, straight, of any size; `size_px` is what will be made of it."""
+
+    def _read_control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
+        """The prior's control picture."""
+        raise InputError(f"{self.name} has no prior; choose another control")
+
+    def _read_driver(self, view: int) -> UInt8[Tensor, "h w 4"] | None:
+        """Another head from the view's camera."""
+        return None
+
+    def _read_portrait(self) -> UInt8[Tensor, "h w 4"] | None:
+        """The prepared portrait."""
+        return None
+
+    def _read_back(self, size_px: int) -> UInt8[Tensor, "h w 4"] | None:
+        """The view from straight behind."""
+        return None
+
+    def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
+        """One view, straight colour and alpha, [0, 1]."""
+        picture = self._picture("rgba", view, size_px, lambda: self._read_rgba(view, size_px))
+        assert picture is not None
+        return picture
+
+    def control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
+        """The prior from that view's camera, in steps of 1/127, so that 0 stays 0."""
+        key = ("control", view, size_px)
+        if key not in self._kept:
+            self._kept[key] = (_CONTROL_STEPS * self._read_control(view, size_px)).round().to(torch.int8)
+        kept = self._kept[key]
+        assert kept is not None
+        return kept.float() / _CONTROL_STEPS
+
+    def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """A picture of another head from that view's camera, or None."""
+        return self._picture("driver", view, size_px, lambda: self._read_driver(view))
+
+    def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """The portrait as a user's picture is prepared, or None."""
+        return self._picture("portrait", 0, size_px, self._read_portrait)
+
+    def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """The view from straight behind where it is no view of its own, or None."""
+        return self._picture("back", 0, size_px, lambda: self._read_back(size_px))
+
+    def _picture(
+        self, kind: str, view: int, size_px: int, read: Callable[[], UInt8[Tensor, "h w 4"] | None]
+    ) -> Float[Tensor, "4 s s"] | None:
+        key = (kind, view, size_px)
+        if key not in self._kept:
+            picture = read()
+            self._kept[key] = None if picture is None else _reduced(picture, size_px)
+        kept = self._kept[key]
+        return None if kept is None else kept.float() / 255
+
+
+def read_picture(path: Path, mode: str, size_px: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w *c"]:
+    """A picture file as bytes.
+
+    Args:
+        path: any format that pillow opens.
+        mode: of pillow: L, RGB or RGBA; without alpha a picture is opaque.
+        size_px: expected width and height, compared before anything is decoded.
+
+    Raises:
+        InputError: missing, damaged, or of another size.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; copy it back or leave its head out")
+    if size_px is not None and picture_size(path) != size_px:
+        raise InputError(f"{path} is {picture_size(path)} pixels, expected {size_px} as the views of its head")
+    try:
+        with Image.open(path) as picture:
+            return np.array(picture.convert(mode))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"Cannot read the picture {path}: {error}") from error
+
+
+def _reduced(rgba: UInt8[Tensor, "h w 4"], size_px: int) -> UInt8[Tensor, "4 s s"]:
+    """Square and smaller; colours are averaged by their opacity."""
+    height, width = rgba.shape[:2]
+    pixels = rgba.permute(2, 0, 1)
+    if height == width == size_px:
+        return pixels.contiguous()
+    straight = pixels[None].float() / 255
+    alpha = straight[:, 3:]
+    resized = resized_by_area(torch.cat([straight[:, :3] * alpha, alpha], dim=1), size_px)
+    colour = resized[:, :3] / resized[:, 3:].clamp(min=1 / 510)
+    return (255 * torch.cat([colour, resized[:, 3:]], dim=1)[0].clamp(0, 1)).round().to(torch.uint8)
