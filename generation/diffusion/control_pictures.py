@@ -52,7 +52,7 @@ def prior_control(
     pictures = torch.cat([colour, validity_unit, normals], dim=1)
     if size_px is not None:
         pictures = resized_by_area(pictures, size_px)
-    length = pictures[:, NORMALS].norm(dim=1, keepdim=True)
+    length = pictures[:, NORMALS].square().sum(dim=1, keepdim=True).sqrt()  # on a CPU far faster than `norm` over dim 1
     unit = pictures[:, NORMALS] / length.clamp(min=_SHORTEST_NORMAL) * (length > _SHORTEST_NORMAL)
     return torch.cat([2 * pictures[:, :4].clamp(0, 1) - 1, unit], dim=1)
 

@@ -1,0 +1,286 @@
+"""Clips made more varied: mirrored, recoloured, with worse portraits and worse priors, and with conditions to drop.
+
+Colours are changed by curves and matrices that leave black and white where they are, so that a plain white or black
+background stays what it is without a matte.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...cameras import Cameras
+from ...diffusion.control_pictures import COLOUR, NORMALS, VALIDITY, ray_control
+from .clips import Clip
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """How far colours are changed; every 0 leaves them."""
+
+    gamma: float = 0.25
+    """Largest logarithm of the exponent on all channels: darker or brighter."""
+    tint: float = 0.1
+    """The same for each channel by itself."""
+    contrast: float = 0.3
+    """Largest strength of an S-curve, [0, 1]."""
+    saturation: float = 0.3
+    """Largest change of the distance from grey, as a share."""
+    hue_deg: float = 6.0
+    """Largest turn about the grey axis, degrees."""
+
+
+@dataclass(frozen=True)
+class PortraitAugmentation:
+    """How much worse a front reference is than a view: users' portraits are placed, lit and stored less well."""
+
+    share: float = 0.8
+    """Share of clips whose front reference is changed."""
+    shift: float = 0.02
+    """Largest shift along each axis, as a share of the side."""
+    scale: float = 0.04
+    """Largest logarithm of the change in size."""
+    rotation_deg: float = 4.0
+    """Largest turn in the picture, degrees."""
+    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.2, 0.06, 0.2, 0.15, 3.0))
+    """Exposure and colour cast of the portrait alone."""
+    blur: float = 0.005
+    """Largest standard deviation of a blur, as a share of the side."""
+    noise: float = 0.02
+    """Largest standard deviation of grain."""
+    jpeg_share: float = 0.5
+    """Share of changed portraits that go through JPEG."""
+    jpeg_quality: tuple[int, int] = (30, 95)
+    """Least and greatest JPEG quality."""
+
+
+@dataclass(frozen=True)
+class ControlAugmentation:
+    """How much worse a prior is than in training, for whole clips: real portraits fit less well than composed ones."""
+
+    share: float = 0.5
+    """Share of clips whose control pictures are changed."""
+    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.15, 0.08, 0.2, 0.2, 4.0))
+    """Colours of the prior alone, in control and start views."""
+    blur: float = 0.005
+    """Largest standard deviation of a blur of the prior's colours, as a share of the side."""
+    noise: float = 0.03
+    """Largest standard deviation of noise on the prior's colours."""
+    hidden_validity: float = 0.3
+    """Share of changed clips in which a rectangle of every picture counts as not shown by the portrait."""
+    no_validity: float = 0.1
+    """Share of changed clips in which nothing counts as shown by the portrait."""
+    no_normals: float = 0.1
+    """Share of changed clips without normals."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How clips are varied; with every share and every amount 0 they stay as they are."""
+
+    mirrored: float = 0.5
+    """Share of clips that show the mirrored head."""
+    colours: ColourJitter = field(default_factory=ColourJitter)
+    """Colours of the whole head, alike in all pictures of a clip."""
+    portrait: PortraitAugmentation = field(default_factory=PortraitAugmentation)
+    """Front references."""
+    control: ControlAugmentation = field(default_factory=ControlAugmentation)
+    """Control pictures and start views."""
+    drop_references: float = 0.1
+    """Share of clips to be learned from without references."""
+    drop_control: float = 0.1
+    """Share of clips to be learned from without control."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Conditions that the networks shall do without in this clip; the pictures are there all the same."""
+
+    references: bool
+    """Front and back reference."""
+    control: bool
+    """Control pictures and start views."""
+
+
+def augment_clip(clip: Clip, config: AugmentConfig, rng: np.random.Generator) -> tuple[Clip, Dropped]:
+    """A varied clip; the same state of `rng` gives the same one.
+
+    Args:
+        clip: as sampled.
+        config: how far.
+        rng: source of randomness; it moves on.
+    """
+    if rng.random() < config.mirrored:
+        clip = mirrored_clip(clip)
+    change = _colour_change(config.colours, rng)
+    clip = replace(clip, views=change(clip.views), front=change(clip.front[None])[0], back=change(clip.back[None])[0])
+    clip = _recoloured_control(clip, change)
+    if rng.random() < config.portrait.share:
+        clip = replace(clip, front=_worse_portrait(clip.front, clip.background_rgb_unit, config.portrait, rng))
+    if rng.random() < config.control.share:
+        clip = _worse_control(clip, config.control, rng)
+    drops = rng.random(2)
+    return clip, Dropped(bool(drops[0] < config.drop_references), bool(drops[1] < config.drop_control))
+
+
+def mirrored_clip(clip: Clip) -> Clip:
+    """The clip of the head's mirror image, its views in reverse, so that azimuths that grew still grow."""
+
+    def flipped(pictures: Float[Tensor, "f c s s"]) -> Float[Tensor, "f c s s"]:
+        return pictures.flip(0, -1)
+
+    cameras = mirrored_cameras(clip.cameras)[list(range(len(clip)))[::-1]]
+    control = flipped(clip.control)
+    if clip.control_kind == "prior":
+        control[:, NORMALS.start] *= -1
+    elif clip.control_kind == "rays":
+        control = ray_control(cameras)
+    return replace(
+        clip,
+        views=flipped(clip.views),
+        alpha=flipped(clip.alpha),
+        control=control,
+        start=flipped(clip.start),
+        front=clip.front.flip(-1),
+        back=clip.back.flip(-1),
+        cameras=cameras,
+    )
+
+
+def mirrored_cameras(cameras: Cameras) -> Cameras:
+    """Cameras that see the mirror image of the world (x to -x) as the mirror image of what `cameras` see."""
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=cameras.T_world_camera.dtype))
+    principal_px = cameras.principal_px.clone()
+    principal_px[:, 0] = cameras.width - principal_px[:, 0]
+    T_world_camera = mirror @ cameras.T_world_camera @ mirror
+    return Cameras(T_world_camera, cameras.focal_px, principal_px, cameras.width, cameras.height)
+
+
+@dataclass(frozen=True)
+class _ColourChange:
+    """One change of colours; black and white stay."""
+
+    exponents: Float[Tensor, " 3"]
+    contrast: float
+    mixing: Float[Tensor, "3 3"]
+
+    def __call__(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        if not self.contrast and bool((self.exponents == 1).all()) and torch.equal(self.mixing, torch.eye(3)):
+            return rgb_unit
+        x = torch.einsum("ij,njhw->nihw", self.mixing, rgb_unit).clamp(0, 1)
+        x = x ** self.exponents.view(1, 3, 1, 1)
+        return (x + self.contrast * x * (1 - x) * (2 * x - 1)).clamp(0, 1)
+
+
+def _colour_change(config: ColourJitter, rng: np.random.Generator) -> _ColourChange:
+    """A random change; the mixing turns and stretches colours about the grey axis."""
+    draws = rng.uniform(-1, 1, 7)
+    exponents = np.exp(config.gamma * draws[0] + config.tint * draws[1:4])
+    turn = math.radians(config.hue_deg) * draws[5]
+    grey = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # the grey axis as a cross product
+    across = math.cos(turn) * (np.eye(3) - grey) + math.sin(turn) * cross
+    mixing = grey + (1 + config.saturation * draws[6]) * across
+    if not config.hue_deg and not config.saturation:
+        mixing = np.eye(3)
+    return _ColourChange(
+        torch.from_numpy(exponents).float(), float(config.contrast * draws[4]), torch.from_numpy(mixing).float()
+    )
+
+
+def _recoloured_control(clip: Clip, change: _ColourChange) -> Clip:
+    """Control colours, where there are any, and start views through one change."""
+    control = clip.control
+    if clip.control_kind != "rays":
+        control = control.clone()
+        control[:, COLOUR] = 2 * change((control[:, COLOUR] + 1) / 2) - 1
+    return replace(clip, control=control, start=change(clip.start))
+
+
+def _worse_portrait(
+    front: Float[Tensor, "3 s s"],
+    background_rgb_unit: tuple[float, float, float],
+    config: PortraitAugmentation,
+    rng: np.random.Generator,
+) -> Float[Tensor, "3 s s"]:
+    """A front reference with the faults of a user's picture; the background stays plain."""
+    size = front.shape[-1]
+    background = torch.tensor(background_rgb_unit).view(1, 3, 1, 1)
+    draws = rng.uniform(-1, 1, 4)
+    change = _colour_change(config.colours, rng)
+    blur, noise = rng.uniform(0, 1, 2) * (config.blur * size, config.noise)
+    picture = front[None]
+    if config.shift or config.scale or config.rotation_deg:
+        turn, scale = math.radians(config.rotation_deg) * draws[0], math.exp(config.scale * draws[1])
+        cos, sin = math.cos(turn) / scale, math.sin(turn) / scale
+        shift_x, shift_y = 2 * config.shift * draws[2], 2 * config.shift * draws[3]
+        affine = torch.tensor([[[cos, -sin, shift_x], [sin, cos, shift_y]]], dtype=torch.float32)
+        grid = F.affine_grid(affine, [1, 3, size, size], align_corners=False)
+        picture = F.grid_sample(picture - background, grid, align_corners=False) + background
+    picture = _blurred(change(picture.clamp(0, 1)), blur)
+    grain = torch.from_numpy(rng.standard_normal((1, 3, size, size), np.float32))
+    not_background = (8 * (picture - background).abs().amax(dim=1, keepdim=True)).clamp(0, 1)
+    picture = (picture + float(noise) * grain * not_background).clamp(0, 1)
+    quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
+    return _through_jpeg(picture[0], quality) if rng.random() < config.jpeg_share else picture[0]
+
+
+def _worse_control(clip: Clip, config: ControlAugmentation, rng: np.random.Generator) -> Clip:
+    """A whole clip's control pictures and start views with the faults of a prior that fits less well."""
+    change = _colour_change(config.colours, rng)
+    size = clip.start.shape[-1]
+    blur, noise = rng.uniform(0, 1, 2) * (config.blur * size, config.noise)
+    grain = float(noise) * torch.from_numpy(rng.standard_normal(tuple(clip.start.shape), np.float32))
+    corners = np.sort(rng.uniform(0, size, (2, 2)), axis=1).astype(int)
+    hides, blanks, flattens = rng.random(3) < (config.hidden_validity, config.no_validity, config.no_normals)
+
+    def worse(rgb_unit: Float[Tensor, "f 3 s s"]) -> Float[Tensor, "f 3 s s"]:
+        soft = _blurred(change(rgb_unit), blur)
+        not_white = (8 * (1 - soft).amax(dim=1, keepdim=True)).clamp(0, 1)
+        return (soft + grain * not_white).clamp(0, 1)
+
+    start, control = worse(clip.start), clip.control
+    if clip.control_kind == "rays":
+        return replace(clip, start=start)
+    control = control.clone()
+    control[:, COLOUR] = 2 * worse((control[:, COLOUR] + 1) / 2) - 1
+    if clip.control_kind == "prior":
+        (top, bottom), (left, right) = corners
+        if hides:
+            control[:, VALIDITY, top:bottom, left:right] = -1
+        if blanks:
+            control[:, VALIDITY] = -1
+        if flattens:
+            control[:, NORMALS] = 0
+    return replace(clip, control=control, start=start)
+
+
+def _blurred(pictures: Float[Tensor, "n c h w"], sigma_px: float) -> Float[Tensor, "n c h w"]:
+    """Gaussian blur with repeated borders."""
+    reach = math.ceil(3 * sigma_px)
+    if reach < 1 or sigma_px < 0.1:
+        return pictures
+    at = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (at / sigma_px) ** 2)
+    kernel = kernel / kernel.sum()
+    n, c, h, w = pictures.shape
+    flat = F.pad(pictures.reshape(n * c, 1, h, w), (reach,) * 4, mode="replicate")
+    flat = F.conv2d(F.conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    return flat.reshape(n, c, h, w).clamp(0, 1)
+
+
+def _through_jpeg(rgb_unit: Float[Tensor, "3 s s"], quality: int) -> Float[Tensor, "3 s s"]:
+    """What is left after a JPEG file."""
+    file = io.BytesIO()
+    pixels = (255 * rgb_unit).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    with Image.open(file) as picture:
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
