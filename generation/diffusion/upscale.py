@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
+from .control_pictures import resized_by_area
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def exchanged_detail(
 ) -> Float[Tensor, "n 3 t t"]:
     """What is to be added to the enlarged drawing: the prior's detail less the drawing's, where both show the same."""
     size_px = prior_pictures.shape[-1]
-    small = reduced(prior_pictures, drawings.shape[-1])
+    small = resized_by_area(prior_pictures, drawings.shape[-1])
     apart = drawings - small
     coarse = blurred(apart, config.detail_sigma_px)
     agreement = 1 - smoothstep(coarse.abs().amax(1, keepdim=True), *config.detail_disagreement)
@@ -98,11 +99,6 @@ def kept_pixels(
     """Pictures with the portrait's own pixels, by way of the prior, where the portrait shows the surface."""
     weight = (smoothstep(validity_unit, *config.kept_validity) * alpha_unit)[:, None]
     return torch.lerp(pictures, prior_pictures, weight)
-
-
-def reduced(pictures: Float[Tensor, "n c t t"], size_px: int) -> Float[Tensor, "n c s s"]:
-    """Pictures averaged over the area of each pixel of a smaller size."""
-    return F.interpolate(pictures, (size_px, size_px), mode="area")
 
 
 def enlarged(pictures: Float[Tensor, "n c s s"], size_px: int, *, clamp: bool = True) -> Float[Tensor, "n c t t"]:

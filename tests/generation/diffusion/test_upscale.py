@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from dp360.generation import InputError
+from dp360.generation.diffusion.control_pictures import resized_by_area
 from dp360.generation.diffusion.upscale import (
     UpscaleConfig,
     blurred,
     enlarged,
     full_size_views,
     kept_pixels,
-    reduced,
     smoothstep,
 )
 
@@ -41,7 +41,9 @@ def unseen() -> tuple[Tensor, Tensor]:
 def test_a_drawing_like_the_prior_is_the_prior(prior, sigma_px, size_px):
     full = prior[..., :size_px, :size_px]
     alpha, validity = noise(2, size_px, size_px, seed=1), noise(2, size_px, size_px, seed=2)
-    views = full_size_views(reduced(full, SMALL), full, alpha, validity, UpscaleConfig(detail_sigma_px=sigma_px))
+    views = full_size_views(
+        resized_by_area(full, SMALL), full, alpha, validity, UpscaleConfig(detail_sigma_px=sigma_px)
+    )
     assert float((views - full).abs().max()) < 1e-5
 
 
@@ -56,7 +58,7 @@ def test_a_smooth_drawing_gets_the_priors_detail_under_its_own_colours(prior, un
     config = UpscaleConfig(detail_disagreement=(0.5, 0.6))
     views = full_size_views(drawing, prior, *unseen, config)
     assert float((views - drawing.mean()).mean().abs()) < 0.01
-    fine = prior - enlarged(blurred(reduced(prior, SMALL), config.detail_sigma_px), LARGE)
+    fine = prior - enlarged(blurred(resized_by_area(prior, SMALL), config.detail_sigma_px), LARGE)
     assert float((views - 0.55 - fine).abs().max()) < 1e-4
 
 
@@ -90,7 +92,7 @@ def test_blur_keeps_means_and_enlarging_keeps_colours(prior):
     assert float(spread.sum()) == pytest.approx(1.0, abs=1e-4)
     assert float((spread.sum(0) * across**2).sum()) == pytest.approx(4.0, rel=0.03)
     assert torch.equal(blurred(prior, 0.0), prior) and torch.equal(enlarged(prior, LARGE), prior)
-    assert float(reduced(prior, SMALL).mean()) == pytest.approx(float(prior.mean()), abs=1e-6)
+    assert float(resized_by_area(prior, SMALL).mean()) == pytest.approx(float(prior.mean()), abs=1e-6)
 
 
 def test_smoothstep():

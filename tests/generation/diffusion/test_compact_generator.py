@@ -1,0 +1,292 @@
+"""The view generator `compact`: weights that ship are checked, the rule of `auto`, and views of any size."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dp360.generation import Cameras, InputError, OrbitConfig, ViewSet, look_at_origin, orbit
+from dp360.generation.diffusion import compact
+from dp360.generation.diffusion.architectures import COMPACT
+from dp360.generation.diffusion.compact import HeldOut, held_out, held_out_winner, load_compact
+from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
+from dp360.generation.diffusion.control_pictures import ray_control
+from dp360.generation.diffusion.generator import DiffPortrait360Generator
+from dp360.generation.diffusion.pipeline import DiffPortrait360Output, DiffPortrait360Pipeline
+from dp360.generation.diffusion.sampling import Sampling
+from dp360.generation.diffusion.view_pictures import ViewPictures
+from dp360.generation.head_model import HeadFit
+from dp360.generation.portrait import Portrait
+from dp360.generation.prior import HeadPrior
+from dp360.generation.prior.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
+from dp360.generation.prior.generator import portrait_rgba
+from dp360.generation.prior.hair_shell import HairShell
+from dp360.generation.prior.labels import PortraitLabels
+from dp360.generation.prior.texture import PriorTexture
+
+DRAWN = CompactConfig(size_px=64, views_per_chunk=3)
+QUICK = Sampling(steps=1, guidance_scale=1.0)
+RADIUS = 0.22
+BETTER = {"psnr_head": 20.0, "perceptual": 0.30}
+
+
+def pipeline_of(kind: type = DiffPortrait360Pipeline) -> DiffPortrait360Pipeline:
+    """Random networks of the compact architecture, 32 channels wide."""
+    small = {"block_out_channels": (32, 32, 32), "num_heads": (1, 1, 1)}
+    architecture = dataclasses.replace(
+        COMPACT,
+        unet=dataclasses.replace(COMPACT.unet, **small),
+        camera_control=dataclasses.replace(COMPACT.camera_control, **small),
+        view_consistency=dataclasses.replace(COMPACT.view_consistency, **small, clip_length=4),
+    )
+    torch.manual_seed(0)
+    return kind(**architecture.components(), reference_timestep=0, start_shortcut=True)
+
+
+class Recording(DiffPortrait360Pipeline):
+    """Draws nothing: gives the start views back and remembers what it was asked."""
+
+    def __call__(self, portrait, cameras, control, **options):
+        self.asked = {"portrait": portrait, "cameras": cameras, "control": control, **options}
+        return DiffPortrait360Output(options["start_views"], cameras, options["back_start"])
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> DiffPortrait360Pipeline:
+    return pipeline_of()
+
+
+@pytest.fixture
+def recording() -> Recording:
+    pipeline = pipeline_of(Recording)
+    assert isinstance(pipeline, Recording)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def prior() -> HeadPrior:
+    """A ball with fine meridians, light and seen in front, dark and made up behind."""
+    rows, columns = 48, 96
+    theta, phi = np.meshgrid(np.linspace(0, np.pi, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij")
+    normals = np.stack([np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)], -1).reshape(-1, 3)
+    uv = np.stack([phi / (2 * np.pi) * (ATLAS_WIDTH - 1) + 0.5, theta / np.pi * (ATLAS_HEIGHT - 1) + 0.5], -1)
+    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    right, below = corner + 1, corner + columns
+    faces = np.concatenate([np.stack([corner, below, right], 1), np.stack([right, below, below + 1], 1)])
+    material, parts = np.full(len(faces), MATERIAL_SKIN, np.uint8), np.full(len(normals), -1)
+    mesh = AtlasMesh(RADIUS * normals, normals, uv.reshape(-1, 2), faces, material, parts)
+    angle = (np.arange(ATLAS_WIDTH) + 0.5) / ATLAS_WIDTH * 2 * np.pi
+    lit = 0.5 + 0.5 * np.cos(angle)
+    colour = np.array([60, 40, 30]) + (lit + 0.15 * np.cos(90 * angle))[:, None] * np.array([120, 110, 100])
+    rgb = np.broadcast_to(colour.clip(0, 255).astype(np.uint8), (ATLAS_HEIGHT, ATLAS_WIDTH, 3)).copy()
+    confidence = np.broadcast_to((lit > 0.5).astype(np.float32), (ATLAS_HEIGHT, ATLAS_WIDTH)).copy()
+    empty, nothing = np.zeros((2, 2)), np.zeros((4, 4), bool)
+    return HeadPrior(
+        mesh,
+        PriorTexture(rgb, confidence),
+        HairShell(empty, empty, empty, 0.0, 1.0),
+        PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, True),
+        "ball-1 (sha256 00)",
+    )
+
+
+@pytest.fixture(scope="module")
+def portrait(prior: HeadPrior) -> Portrait:
+    """The ball from its own camera."""
+    size = 96
+    camera = look_at_origin([0.05], [0.02], size_px=size)
+    seen = prior.render(camera)
+    return Portrait(
+        rgb=(seen.rgb[0] * 255).astype(np.uint8),
+        alpha_unit=seen.alpha[0],
+        foreground_unit=seen.rgb[0].clip(0, 1),
+        inside=np.ones((size, size), bool),
+        landmarks_px=None,
+        head=HeadFit(np.zeros(1), np.zeros(1), prior.mesh.vertices_world, camera, np.zeros(1)),
+        crop="standard",
+        source_name="ball.png",
+        source_sha256="ab" * 32,
+        notices=(),
+    )
+
+
+def make(pipeline, portrait, prior, cameras: Cameras, *, seed: int = 0, **fields: object) -> ViewSet:
+    fields = {"sampling": QUICK, "config": DRAWN, "surface_points": 200, **fields}
+    generator = CompactGenerator(pipeline, "toy (sha256 00)", **fields)
+    return generator.generate(portrait, prior, cameras, torch.Generator().manual_seed(seed))
+
+
+def test_views_stand_behind_the_portrait_with_their_origin(pipeline, portrait, prior):
+    cameras = OrbitConfig(4, 2, lower_count=1).cameras(96)
+    views, again = (make(pipeline, portrait, prior, cameras, seed=7) for _ in range(2))
+    assert views.names == ("portrait", *(f"view_{i:03d}" for i in range(7))) and views.rgba.shape == (8, 96, 96, 4)
+    assert torch.equal(views.rgba, again.rgba) and torch.equal(views.surface.points_world, again.surface.points_world)
+    assert torch.equal(views.rgba[0], portrait_rgba(portrait, 96)) and len(views.surface.points_world) == 200
+    assert torch.equal(views.cameras.T_world_camera[1:], cameras.T_world_camera)
+    assert float(views.confidence[0]) == 1
+    assert 0.4999 <= float(views.confidence[1:].min()) < float(views.confidence[1:].max()) <= 0.8001
+    origin = views.provenance
+    assert (origin.generator, origin.seed, origin.input_sha256) == ("compact", 7, "ab" * 32)
+    assert origin.weights == "toy (sha256 00); ball-1 (sha256 00)" and origin == again.provenance
+    assert origin.settings["sampling"]["steps"] == 1 and origin.settings["compact"]["size_px"] == 64
+    assert json.loads(json.dumps(origin.settings)) == origin.settings
+
+
+def test_networks_are_given_the_prior_at_their_own_size(recording, portrait, prior):
+    cameras = orbit(4, size_px=96)
+    make(recording, portrait, prior, cameras)
+    asked = recording.asked
+    assert asked["portrait"].shape == (3, 64, 64) and asked["cameras"].width == 64
+    assert torch.equal(asked["cameras"].T_world_camera, cameras.T_world_camera)
+    control, start = asked["control"], asked["start_views"]
+    assert control.shape == (4, 7, 64, 64) and torch.allclose(start, (control[:, :3] + 1) / 2, atol=1e-6)
+    assert float(control[0, 3, 32, 32]) > 0.9 and float(control[2, 3, 32, 32]) < -0.9  # seen, and made up
+    assert float(control[:, 6, 32, 32].max()) < -0.95 and not control[:, 4:, 0, 0].any()  # towards the camera; empty
+    behind = asked["back_control"]
+    assert torch.allclose(behind, control[2], atol=0.02) and torch.allclose(asked["back_start"], start[2], atol=0.02)
+    assert asked["back_image"] is None
+
+
+@pytest.mark.parametrize("size_px", [48, 64, 128])
+def test_drawn_exactly_like_the_prior_views_are_the_prior_at_any_size(recording, portrait, prior, size_px):
+    cameras = orbit(4, size_px=size_px)
+    views = make(recording, portrait, prior, cameras)
+    assert views.rgba.shape == (5, size_px, size_px, 4)
+    seen = prior.render(cameras)
+    truth = torch.from_numpy(seen.rgb * seen.alpha[..., None] + 1 - seen.alpha[..., None])
+    assert float((views.rgb_unit()[1:] - truth).abs().mean()) < 0.02
+    assert float((views.alpha_unit[1:] - torch.from_numpy(seen.alpha)).abs().mean()) < 0.02
+
+
+def test_chunks_change_nothing(recording, portrait, prior):
+    cameras = orbit(5, size_px=96)
+    one, three = (
+        make(recording, portrait, prior, cameras, config=dataclasses.replace(DRAWN, views_per_chunk=count))
+        for count in (1, 5)
+    )
+    assert int((one.rgba.int() - three.rgba.int()).abs().max()) <= 1
+
+
+def test_a_picture_of_the_back_and_rays_in_place_of_the_prior(recording, portrait, prior):
+    back = ViewPictures(torch.full((1, 128, 128, 3), 51, dtype=torch.uint8), "back.png")
+    cameras = orbit(2, size_px=64)
+    rays = dataclasses.replace(DRAWN, control="rays")
+    views = make(recording, portrait, prior, cameras, back_image=back, config=rays)
+    asked = recording.asked
+    assert asked["back_image"].shape == (3, 64, 64) and torch.allclose(asked["back_image"], torch.tensor(0.2))
+    assert torch.allclose(asked["control"], ray_control(cameras.resized(64, 64)))
+    assert float(asked["start_views"].std()) > 0.05
+    assert views.provenance.settings["back_image_sha256"] == back.sha256
+    assert views.provenance.settings["compact"]["control"] == "rays"
+
+
+def test_steps_follow_the_device_and_what_is_asked():
+    config = CompactConfig()
+    assert config.sampling("cpu") == Sampling(steps=8, guidance_scale=1.0)
+    assert config.sampling("cuda:0") == Sampling(steps=16, guidance_scale=1.0)
+    assert config.sampling("cpu", steps=3, guidance_scale=2.0, eta=None) == Sampling(steps=3, guidance_scale=2.0)
+
+
+def test_what_cannot_be_drawn_is_one_sentence(pipeline, portrait, prior, monkeypatch):
+    monkeypatch.setattr(HeadPrior, "render", lambda *args, **kwargs: pytest.fail("rendered"))
+    two = ViewPictures(torch.zeros(2, 64, 64, 3, dtype=torch.uint8), "two pictures")
+    cases = (
+        ({}, orbit(2).resized(64, 32), "Cannot draw views of 64x32 pixels: expected a square"),
+        ({"config": CompactConfig(size_px=40)}, orbit(2, size_px=64), "at 40 pixels .* expected a multiple of 32"),
+        ({"sampling": Sampling("official")}, orbit(2, size_px=64), "expected schedule default, got official"),
+        (
+            {"back_image": two},
+            orbit(2, size_px=64),
+            "two pictures: expected one picture of the back of the head, got 2",
+        ),
+    )
+    for fields, cameras, message in cases:
+        with pytest.raises(InputError, match=message) as refusal:
+            make(pipeline, portrait, prior, cameras, **fields)
+        assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match=r"want control pictures of 7 channels; expected 3 .*--generator compact"):
+        DiffPortrait360Generator(pipeline, "toy").check(orbit(2, size_px=64))
+
+
+@pytest.fixture
+def shipped(pipeline, tmp_path, monkeypatch) -> Iterator[Path]:
+    """The installation's folder of weights with a compact model in it."""
+    folder = tmp_path / "weights" / "compact"
+    pipeline.save_pretrained(folder)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    hashes = {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    (folder / "checksums.json").write_text(json.dumps(hashes))
+    write_held_out(folder, prior=BETTER, compact={"psnr_head": 22.5, "perceptual": 0.30})
+    monkeypatch.setattr(compact.resources, "files", lambda package: tmp_path / "weights")
+    yield folder
+
+
+def write_held_out(folder: Path, **figures: dict[str, float | None]) -> None:
+    (folder / "held_out.json").write_text(json.dumps({"heads": 48, "views": 72, "figures": figures}))
+
+
+def test_weights_that_ship_are_loaded_under_their_name(shipped, pipeline, portrait, prior):
+    loaded = load_compact("cpu", torch.float32)
+    assert loaded is not None
+    found, name = loaded
+    assert name.startswith("compact-1 (sha256 ") and found.unet.dtype == torch.float32
+    assert found.config.start_shortcut and found.config.reference_timestep == 0
+    cameras = orbit(2, size_px=64)
+    views, same = (make(networks, portrait, prior, cameras) for networks in (found, pipeline))
+    assert int((views.rgba.int() - same.rgba.int()).abs().max()) <= 1
+
+
+def test_damaged_weights_are_refused(shipped):
+    file = next(shipped.glob("unet/*.safetensors"))
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"is damaged: expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}; install dp360"):
+        load_compact("cpu", torch.float32)
+    file.unlink()
+    with pytest.raises(InputError, match=r"unet.* is damaged: .* got no file; install dp360 again"):
+        load_compact("cpu", torch.float32)
+    file.write_bytes(good)
+    (shipped / "vae" / "more.safetensors").write_bytes(good)
+    with pytest.raises(InputError, match=r"more\.safetensors is damaged: expected it in checksums\.json"):
+        load_compact("cpu", torch.float32)
+    (shipped / "checksums.json").write_text("[")
+    with pytest.raises(InputError, match=r"checksums\.json is damaged"):
+        load_compact("cpu", torch.float32)
+
+
+def test_an_installation_without_weights_takes_the_prior(tmp_path, monkeypatch):
+    monkeypatch.setattr(compact.resources, "files", lambda package: tmp_path)
+    assert load_compact("cpu", torch.float32) is None and held_out() is None and held_out_winner() == "prior"
+
+
+@pytest.mark.parametrize(
+    ("figures", "winner"),
+    [
+        ({"psnr_head": 20.1, "perceptual": 0.30}, "compact"),
+        ({"psnr_head": 22.0, "perceptual": 0.25}, "compact"),
+        ({"psnr_head": 22.0, "perceptual": 0.31}, "prior"),
+        ({"psnr_head": 20.0, "perceptual": 0.25}, "prior"),
+        ({"psnr_head": 19.0, "perceptual": 0.20}, "prior"),
+        ({"psnr_head": 22.0}, "prior"),
+        ({"perceptual": 0.2}, "prior"),
+    ],
+)
+def test_auto_takes_compact_only_where_it_is_better_and_not_worse(shipped, figures, winner):
+    assert HeldOut(48, 72, BETTER, figures).winner == winner
+    write_held_out(shipped, prior=BETTER, compact={"perceptual": None, "psnr_head": None, **figures})
+    assert held_out_winner() == winner
+
+
+def test_damaged_figures_are_named(shipped):
+    write_held_out(shipped, prior=BETTER)
+    with pytest.raises(InputError, match=r"held_out\.json is damaged"):
+        held_out_winner()
+    (shipped / "held_out.json").unlink()
+    assert held_out_winner() == "prior"
