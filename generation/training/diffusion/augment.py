@@ -172,8 +172,12 @@ class _ColourChange:
     contrast: float
     mixing: Float[Tensor, "3 3"]
 
+    @property
+    def changes_nothing(self) -> bool:
+        return not self.contrast and bool((self.exponents == 1).all()) and torch.equal(self.mixing, torch.eye(3))
+
     def __call__(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        if not self.contrast and bool((self.exponents == 1).all()) and torch.equal(self.mixing, torch.eye(3)):
+        if self.changes_nothing:
             return rgb_unit
         x = torch.einsum("ij,njhw->nihw", self.mixing, rgb_unit).clamp(0, 1)
         x = x ** self.exponents.view(1, 3, 1, 1)
@@ -198,6 +202,8 @@ def _colour_change(config: ColourJitter, rng: np.random.Generator) -> _ColourCha
 
 def _recoloured_control(clip: Clip, change: _ColourChange) -> Clip:
     """Control colours, where there are any, and start views through one change."""
+    if change.changes_nothing:
+        return clip
     control = clip.control
     if clip.control_kind != "rays":
         control = control.clone()

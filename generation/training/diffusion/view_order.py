@@ -47,9 +47,9 @@ def closed_rings(cameras: Cameras) -> list[list[int]]:
         if size < 3 or len(run) < size or abs(size * step - 2 * math.pi) > 2 * _EVEN_RAD:
             first = last + 1
             continue
-        found = [run[end - size : end] for end in range(len(run), size - 1, -size)]
-        rings += found[::-1] if float(steps[first]) > 0 else [ring[::-1] for ring in found[::-1]]
-        first = last + 2
+        found = [run[start : start + size] for start in range(0, len(run) - size + 1, size)]
+        rings += found if float(steps[first]) > 0 else [ring[::-1] for ring in found]
+        first += size * len(found)  # what is left of the run may begin the next ring
     return rings
 
 
