@@ -27,12 +27,12 @@ from .commands import (
     ImportCaptureCommand,
     ImportReleaseCommand,
     RunCommand,
-    TrainCommand,
     ViewCommand,
     ViewsCommand,
 )
 from .console import errors_for_people, print_diagnosis, progress_bars
 from .evaluation_commands import EvalCommand
+from .training_commands import TrainCommand
 
 _Subcommand = (
     Annotated[RunCommand, tyro.conf.subcommand("run")]
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(command)
 
 
-def _dispatch(command: Command | EvalCommand) -> int:
+def _dispatch(command: Command | EvalCommand | TrainCommand) -> int:
     match command:
         case ExampleCommand():
             from .example import write_example_portrait
@@ -143,7 +143,7 @@ def _dispatch(command: Command | EvalCommand) -> int:
             from .train import train
 
             with progress_bars() as display:
-                files = train(command, track=display.track, notify=display.notify)
+                files = train(command.what, track=display.track, notify=display.notify)
             _name_files(files)
         case DataCommand():
             from .data import make_heads

@@ -14,7 +14,7 @@ import tyro
 from .presets import PRESETS, Preset, Quality
 
 Device = Literal["auto", "cpu", "cuda"]
-Generator = Literal["prior", "diffportrait360"]
+Generator = Literal["auto", "prior", "compact", "diffportrait360"]
 Rings = Literal["three", "level"]
 CaptureKind = Literal["renderme360", "nersemble", "ava256"]
 _DIFFUSION_SIZE_PX = 512  # what the official weights were trained at
@@ -22,14 +22,15 @@ _DIFFUSION_SIZE_PX = 512  # what the official weights were trained at
 
 @dataclass(frozen=True)
 class DiffusionOptions:
-    """How views are drawn with --generator diffportrait360."""
+    """How views are drawn with --generator compact or diffportrait360."""
 
     schedule: Literal["default", "official"] = "default"
     """official: the release's sampler to the letter; default: fewer steps, and clips that close the circle."""
     steps: int | None = None
-    """Denoising steps; 16 if not given, 50 with the official schedule."""
-    guidance_scale: float = 3.0
-    """How strongly portrait and control are followed; 1 is fastest, since one of two predictions falls away."""
+    """Denoising steps; 16 if not given, 50 with the official schedule, 8 with the compact model on a CPU."""
+    guidance_scale: float | None = None
+    """How strongly portrait and control are followed; 3 if not given, 1 with the compact model. 1 is fastest, since one
+    of two predictions falls away."""
     guidance_rescale: float = 0.0
     """0 to 1: how much of the contrast that guidance adds is taken back."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
@@ -49,9 +50,10 @@ class DiffusionOptions:
     dual_appearance: bool = True
     """The back of the head is a reference beside the portrait; --no-dual-appearance leaves it out (for ablations)."""
     condition_views: Annotated[Path | None, tyro.conf.arg(aliases=["--condition-views"])] = None
-    """Folder or film of control pictures (some other head from each camera) in place of our own."""
+    """Folder or film of control pictures (some other head from each camera) in place of our own; not for the compact
+    model, which the prior controls."""
     start_views: Annotated[Path | None, tyro.conf.arg(aliases=["--start-views"])] = None
-    """Folder or film of rough views to start from, in place of the prior's."""
+    """Folder or film of rough views to start from, in place of the prior's; not for the compact model."""
     back_image: Annotated[Path | None, tyro.conf.arg(aliases=["--back-image"])] = None
     """Picture of the back of the head over white, aligned as the views are; otherwise the weights draw one."""
     camera_labels: Path | None = None
@@ -79,7 +81,7 @@ class ViewsCommand:
     views: int | None = None
     """Views on the level ring; the rings above and below the head get 3/8 and 1/4 as many."""
     size_px: int | None = None
-    """Side of the views in pixels; 512 with the diffusion model if not given."""
+    """Side of the views in pixels; 512 with diffportrait360 if not given."""
     seed: int = 0
     """Seed of everything random: on a CPU the same seed gives the same bytes."""
     face_index: int | None = None
@@ -90,10 +92,12 @@ class ViewsCommand:
     """Align by the silhouette alone: for heads in which no face is found."""
     rings: Rings = "three"
     """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
-    generator: Generator = "prior"
-    """Who makes the views: the geometric prior, or the diffusion model, which needs --weights."""
+    generator: Generator = "auto"
+    """Who makes the views: the geometric prior, the compact diffusion model that ships, or diffportrait360, which needs
+    --weights; auto takes the compact model where it ships and was better than the prior on held-out heads."""
     weights: str | None = None
-    """Weights of the diffusion model: a folder, or a hub id such as gym890/diffportrait360."""
+    """Weights for diffportrait360: a folder, or a hub id such as gym890/diffportrait360; for compact, a folder of other
+    compact weights than those that ship."""
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
     """How the diffusion model draws."""
 
@@ -101,7 +105,7 @@ class ViewsCommand:
     def preset(self) -> Preset:
         """The numbers in force: the dial's, overridden one by one."""
         dial = PRESETS[self.quality]
-        size_px = dial.size_px if self.generator == "prior" else _DIFFUSION_SIZE_PX
+        size_px = _DIFFUSION_SIZE_PX if self.generator == "diffportrait360" else dial.size_px
         return Preset(
             views=dial.views if self.views is None else self.views,
             size_px=size_px if self.size_px is None else self.size_px,
@@ -319,32 +323,6 @@ class DataCommand:
 
 
 @dataclass(frozen=True)
-class TrainCommand:
-    """Train a learned part of the prior on composed heads; called again, it goes on where it stopped."""
-
-    what: tyro.conf.Positional[Literal["labels", "hair", "completion", "landmarks"]]
-    """labels: the segmenter that tells skin, hair, cloth and hats apart; hair: the network that tells how thick hair is
-    all round; completion: the one that gives the colours of what the portrait does not show; landmarks: the two that
-    find the faces of drawings and profiles."""
-    data: Path
-    """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
-    output: Path
-    """Folder for the rendered heads, the checkpoints and the weights."""
-    heads: int = 1000
-    """Heads to train on."""
-    validation_heads: int = 40
-    """Heads to measure the result on, of people and things that training does not see."""
-    effort: float = 1.0
-    """Factor on the number of steps."""
-    minutes: float | None = None
-    """Time for the training proper; without it, all steps are taken."""
-    seed: int = 0
-    """Seed of everything random."""
-    device: Device = "auto"
-    """Where to train; auto takes the GPU if there is one."""
-
-
-@dataclass(frozen=True)
 class ExampleCommand:
     """Write a real public-domain portrait to try things on; nothing is downloaded."""
 
@@ -370,7 +348,6 @@ Command = (
     | ImportReleaseCommand
     | ImportCaptureCommand
     | BenchCommand
-    | TrainCommand
     | DataCommand
     | ExampleCommand
     | DoctorCommand

@@ -1,4 +1,4 @@
-"""`dp360 train`: the learned parts of the prior, from rendering the training set to weights with their figures."""
+"""`dp360 train`: the learned parts of the prior, from rendering heads to weights with their figures; and the stages."""
 
 from __future__ import annotations
 
@@ -14,37 +14,52 @@ from dp360.generation import InputError
 from dp360.generation.progress import Track
 from dp360.generation.training.loop import LoopConfig
 
-from .commands import TrainCommand
 from .device import choose_device
+from .train_views import train_autoencoder_stage, train_view_stage
+from .training_commands import (
+    TrainAutoencoderCommand,
+    TrainCompletionCommand,
+    TrainHairCommand,
+    TrainLabelsCommand,
+    TrainLandmarksCommand,
+    TrainPartCommand,
+    TrainStageCommand,
+    TrainWhat,
+)
 
 
-def train(command: TrainCommand, *, track: Track, notify: Callable[[str], None]) -> list[Path]:
+def train(command: TrainWhat, *, track: Track, notify: Callable[[str], None]) -> list[Path]:
     """Train what the command names; the files that were written.
 
     Raises:
-        InputError: the head assets are not there, or checkpoints cannot be used.
+        InputError: data that is not there or cannot be used, or checkpoints of something else.
     """
+    match command:
+        case TrainAutoencoderCommand():
+            return [train_autoencoder_stage(command, track, notify)]
+        case TrainStageCommand():
+            return [train_view_stage(command, track, notify)]
     if not command.data.is_dir():
         raise InputError(f"No head assets at {command.data}: --data expects a folder with makehuman, valid, hdri ...")
-    match command.what:
-        case "labels":
+    match command:
+        case TrainLabelsCommand():
             return [_train_labels(command, track, notify)]
-        case "hair":
+        case TrainHairCommand():
             return [_train_hair(command, track, notify)]
-        case "completion":
+        case TrainCompletionCommand():
             return [_train_completion(command, track, notify)]
-        case "landmarks":
+        case TrainLandmarksCommand():
             return [_train_landmarks(command, track, notify)]
         case _:
-            assert_never(command.what)
+            assert_never(command)
 
 
-def _schedule(loop: LoopConfig, command: TrainCommand) -> LoopConfig:
+def _schedule(loop: LoopConfig, command: TrainPartCommand) -> LoopConfig:
     """The loop with the command's seed and its factor on the steps."""
     return replace(loop, seed=command.seed, steps=max(1, round(loop.steps * command.effort)))
 
 
-def _train_labels(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+def _train_labels(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
     from dp360.generation.prior.learned.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
     from dp360.generation.synthetic.backgrounds import Backgrounds
     from dp360.generation.training.labels import (
@@ -74,7 +89,7 @@ def _train_labels(command: TrainCommand, track: Track, notify: Callable[[str], N
     return path
 
 
-def _train_hair(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+def _train_hair(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
     from dp360.generation.prior.learned.hair_thickness import WEIGHTS_NAME, read_hair_thickness, save_hair_thickness
     from dp360.generation.training.hair_samples import HairSamplesConfig, make_hair_samples
     from dp360.generation.training.hair_thickness import (
@@ -102,7 +117,7 @@ def _train_hair(command: TrainCommand, track: Track, notify: Callable[[str], Non
     return path
 
 
-def _train_completion(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+def _train_completion(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
     from dp360.generation.prior.learned.completion import WEIGHTS_NAME, read_completion, save_completion
     from dp360.generation.training.completion import (
         CompletionTrainConfig,
@@ -133,7 +148,7 @@ def _train_completion(command: TrainCommand, track: Track, notify: Callable[[str
     return path
 
 
-def _train_landmarks(command: TrainCommand, track: Track, notify: Callable[[str], None]) -> Path:
+def _train_landmarks(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
     from dp360.generation.portrait.landmark_network import (
         WEIGHTS_NAME,
         find_face,

@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, DPMSolverMultistepScheduler, ModelMixin
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, ModelMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from typing_extensions import assert_never
 
 from .camera_control import CameraControl, CameraControlConfig
 from .null_context import NullContext
+from .patch_autoencoder import PatchAutoencoder
 from .unet import DenoisingUNet, UNetConfig
 from .view_consistency import ViewConsistency, ViewConsistencyConfig
 
-AutoencoderKind = Literal["AutoencoderKL", "AutoencoderDC"]
+AutoencoderKind = Literal["AutoencoderKL", "PatchAutoencoder"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Architecture:
     view_consistency: ViewConsistencyConfig
     """V."""
     autoencoder: AutoencoderKind
-    """Class of the autoencoder, from diffusers."""
+    """Class of the autoencoder: diffusers', or our own for the compact size."""
     autoencoder_options: dict[str, Any]
     """Its constructor's arguments."""
     own_appearance: bool = True
@@ -40,6 +41,10 @@ class Architecture:
     """Tokens of the constant context; None where there is no cross-attention."""
     scheduler: dict[str, Any] = field(default_factory=dict)
     """Options of the default scheduler that differ from Stable Diffusion's."""
+    reference_timestep: int | None = None
+    """The timestep R always sees; None: the current one."""
+    start_shortcut: bool = False
+    """Whether the networks predict the difference to the start view's latent."""
 
     def components(self) -> dict[str, ModelMixin | SchedulerMixin | None]:
         """Freshly initialised networks and the default scheduler, by their names in the pipeline.
@@ -67,12 +72,12 @@ class Architecture:
             "scheduler": scheduler,
         }
 
-    def _autoencoder(self) -> AutoencoderKL | AutoencoderDC:
+    def _autoencoder(self) -> AutoencoderKL | PatchAutoencoder:
         match self.autoencoder:
             case "AutoencoderKL":
                 return AutoencoderKL(**self.autoencoder_options)
-            case "AutoencoderDC":
-                return AutoencoderDC(**self.autoencoder_options)
+            case "PatchAutoencoder":
+                return PatchAutoencoder(**self.autoencoder_options)
             case _:
                 assert_never(self.autoencoder)
 
@@ -113,7 +118,7 @@ KL_F8 = {
 OFFICIAL = Architecture(UNetConfig(), CameraControlConfig(), ViewConsistencyConfig(), "AutoencoderKL", KL_F8)
 """DiffPortrait360 as released, 512 px."""
 
-_COMPACT_WIDTHS, _COMPACT_HEADS = (96, 160, 224), (3, 5, 7)
+_COMPACT_WIDTHS, _COMPACT_HEADS = (64, 128, 160), (2, 4, 5)
 
 COMPACT = Architecture(
     unet=UNetConfig(
@@ -144,21 +149,17 @@ COMPACT = Architecture(
         sites="last",
         after_upsample=False,
     ),
-    autoencoder="AutoencoderDC",
-    autoencoder_options={
-        "latent_channels": 16,
-        "encoder_block_types": ("ResBlock",) * 4,
-        "decoder_block_types": ("ResBlock",) * 4,
-        "encoder_block_out_channels": (32, 64, 128, 128),
-        "decoder_block_out_channels": (32, 64, 128, 128),
-        "encoder_layers_per_block": (1, 1, 1, 1),
-        "decoder_layers_per_block": (1, 1, 1, 1),
-        "downsample_block_type": "pixel_unshuffle",
-        "upsample_block_type": "pixel_shuffle",
-    },
+    autoencoder="PatchAutoencoder",
+    autoencoder_options={"latent_channels": 16},
     own_appearance=False,
     own_back=False,
     context_tokens=None,
-    scheduler={"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "use_karras_sigmas": False},
+    scheduler={"prediction_type": "sample", "rescale_betas_zero_snr": True, "use_karras_sigmas": False},
+    reference_timestep=0,
+    start_shortcut=True,
 )
-"""A fortieth of the size for 256 px on a CPU: 8 times smaller latents of 16 channels, one layer per level, no text."""
+"""A fiftieth of the size for 256 px on a CPU: 8 times smaller latents of 16 channels, one layer per level, no text.
+
+It predicts the clean latent as a change of the start view's (the geometric prior), so that an untrained network already
+draws the prior, and reads its references once per generation.
+"""

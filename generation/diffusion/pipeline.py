@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float
 from PIL import Image
@@ -31,6 +31,7 @@ from ..errors import InputError
 from ..progress import Track
 from .camera_control import CameraControl
 from .null_context import NullContext
+from .patch_autoencoder import PatchAutoencoder
 from .reference_attention import Reference
 from .sampling import Denoiser, Sampling, guided, noise_like
 from .unet import Context, ControlResiduals, DenoisingUNet
@@ -110,7 +111,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        vae: AutoencoderKL | AutoencoderDC,
+        vae: AutoencoderKL | PatchAutoencoder,
         scheduler: SchedulerMixin,
         unet: DenoisingUNet | None = None,
         appearance: DenoisingUNet | None = None,
@@ -121,6 +122,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         back_camera_control: CameraControl | None = None,
         context: NullContext | None = None,
         reference_timestep: int | None = None,
+        start_shortcut: bool = False,
         latents_mean: Sequence[float] | None = None,
         latents_std: Sequence[float] | None = None,
     ) -> None:
@@ -138,6 +140,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             back_camera_control: F's C.
             context: constant context tokens.
             reference_timestep: the timestep R always sees, so that it runs once; None: the current one (release).
+            start_shortcut: the networks predict the difference to the start view's latent; start views are then needed.
             latents_mean: per channel, taken off the autoencoder's latents; None uses its `scaling_factor` alone.
             latents_std: per channel, divides them.
         """
@@ -156,6 +159,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         )
         self.register_to_config(
             reference_timestep=reference_timestep,
+            start_shortcut=start_shortcut,
             latents_mean=None if latents_mean is None else [float(x) for x in latents_mean],
             latents_std=None if latents_std is None else [float(x) for x in latents_std],
         )
@@ -183,6 +187,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         generator: torch.Generator,
         back_image: Picture | None = None,
         back_control: Float[Tensor, "_ _ _"] | None = None,
+        back_start: Float[Tensor, "_ _ _"] | None = None,
         start_views: Float[Tensor, "_ _ _ _"] | None = None,
         sampling: Sampling | None = None,
         callback_on_step_end: StepCallback | None = None,
@@ -197,6 +202,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             generator: source of all randomness; a CPU generator draws the same numbers for every device.
             back_image: the back of the head, like `portrait`; None lets F make it first.
             back_control: control picture of the camera behind the head, [channels, height, width], for F.
+            back_start: rough view from that camera, [3, height, width] in [0, 1], for F; needed with `start_shortcut`.
             start_views: rough views from the same cameras, [n, 3, height, width] in [0, 1]; None starts from noise.
             sampling: schedule, steps, guidance and clips.
             callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": ...})` behind each step, as in
@@ -225,7 +231,9 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                     "Expected a picture of the back of the head, or weights with the back-view model and its control "
                     "picture (back_control); got neither"
                 )
-            back = self.make_back(portrait, back_control, generator=generator, sampling=sampling, track=track)
+            back = self.make_back(
+                portrait, back_control, generator=generator, back_start=back_start, sampling=sampling, track=track
+            )
         pictures = [front] if back is None else [front, back]
         references = self._encode(torch.stack(pictures), sampling, generator)
         start = None if start_views is None else self._encode(start_views, sampling, generator)
@@ -256,6 +264,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         back_control: Float[Tensor, "_ _ _"],
         *,
         generator: torch.Generator,
+        back_start: Float[Tensor, "_ _ _"] | None = None,
         sampling: Sampling | None = None,
         callback_on_step_end: StepCallback | None = None,
         track: Track | None = None,
@@ -270,8 +279,10 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         sampling = sampling or Sampling()
         networks = self.networks_for_back()
         self._check_control(networks.camera_control, back_control[None])
+        self._check_start(None if back_start is None else back_start[None], back_control[None])
         front = _picture_tensor(portrait, tuple(back_control.shape[-2:]), "portrait")
         references = self._encode(front[None], sampling, generator)
+        start = None if back_start is None else self._encode(back_start[None], sampling, generator)
         with self._resident(networks):
             noise = noise_like(tuple(references.shape), generator, self._execution_device)
             latents = self.denoise(
@@ -280,7 +291,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 None,
                 back_control[None],
                 noise,
-                None,
+                start,
                 sampling,
                 generator,
                 description="back view",
@@ -327,7 +338,8 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             cameras: of the views, which say who is whose neighbour; None treats the views as unrelated.
             control: control pictures, [-1, 1].
             noise: standard normal, one per view.
-            start: latents of the start views; None starts from `noise` alone.
+            start: latents of the start views; None starts from `noise` alone. With `start_shortcut` predictions are
+                added to them.
             sampling: schedule, steps, guidance and clips.
             generator: source of the noise of each step, where the sampler has any.
             description: for the progress bar.
@@ -343,6 +355,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         embedded = networks.camera_control.embed_control(control.to(device, dtype))
         denoiser = Denoiser(self.scheduler, sampling, device)
         latents = denoiser.start(noise.to(device), start)
+        shortcut = start if self.config.start_shortcut and start is not None else 0.0
         fixed = self.config.reference_timestep
         reference = None if fixed is None else self._reference(networks, references, torch.tensor([fixed]), context)
         steady = None if networks.camera_control.config.sees_latent else self._steady_control(networks, embedded)
@@ -368,9 +381,10 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 conditional.add(rows, predicted)
                 if guides:
                     unconditional.add(rows, unet(here, timestep, context, **options))
-            prediction = conditional.mean
+            prediction = conditional.mean + shortcut
             if guides:
-                prediction = guided(prediction, unconditional.mean, sampling.guidance_scale, sampling.guidance_rescale)
+                without = unconditional.mean + shortcut
+                prediction = guided(prediction, without, sampling.guidance_scale, sampling.guidance_rescale)
             latents = denoiser.step(prediction, timestep, latents, generator)
             if callback is not None:
                 latents = (callback(self, index, int(timestep), {"latents": latents}) or {}).get("latents", latents)
@@ -453,20 +467,25 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
 
     def _check(self, cameras: Cameras, control: Tensor, start_views: Tensor | None) -> None:
         size = (cameras.height, cameras.width)
-        pictures = (len(cameras), *size)
         if len(cameras) == 0:
             raise InputError("Cannot make views: expected at least one camera, got none")
-        if (control.shape[0], *control.shape[2:]) != pictures:
+        if (control.shape[0], *control.shape[2:]) != (len(cameras), *size):
             raise InputError(
                 f"Cannot make views: expected one control picture of {size[1]}x{size[0]} for each of {len(cameras)} "
                 f"cameras, got {tuple(control.shape)}"
             )
-        if start_views is not None and (start_views.shape[0], *start_views.shape[2:]) != pictures:
-            raise InputError(
-                f"Cannot make views: expected one start view of {size[1]}x{size[0]} for each of {len(cameras)} "
-                f"cameras, got {tuple(start_views.shape)}"
-            )
+        self._check_start(start_views, control)
         self._check_control(self.camera_control, control)
+
+    def _check_start(self, start: Tensor | None, control: Tensor) -> None:
+        count, _, height, width = control.shape
+        if start is None and self.config.start_shortcut:
+            raise InputError("Cannot make views: these weights change rough views of the head; give start views")
+        if start is not None and (start.shape[0], *start.shape[2:]) != (count, height, width):
+            raise InputError(
+                f"Cannot make views: expected one start view of {width}x{height} for each of {count} cameras, got "
+                f"{tuple(start.shape)}"
+            )
 
     def _check_control(self, network: CameraControl, control: Tensor) -> None:
         channels, factor = network.config.control_channels, 2 ** (len(network.config.hint_channels) - 1)
@@ -498,7 +517,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         return self._stage_device or super()._execution_device
 
     @contextmanager
-    def _resident(self, stage: Networks | AutoencoderKL | AutoencoderDC) -> Iterator[None]:
+    def _resident(self, stage: Networks | AutoencoderKL | PatchAutoencoder) -> Iterator[None]:
         """Have a stage's networks on the device while it runs."""
         if self._stage_device is None:
             yield

@@ -1,14 +1,16 @@
-"""The training loop that all learned parts share: Adam, warm-up and cosine decay, averaged weights, checkpoints.
+"""The training loop that all learned parts share, on accelerate: one CPU, one GPU, many GPUs, many machines.
 
-A batch depends on the number of its step alone, and every step seeds torch anew; a run that was stopped, killed or
-handed to another process therefore ends with the same weights as one that ran through (on the CPU: the same bytes).
+AdamW, warm-up and decay, accumulated and averaged weights, checkpoints. A micro-batch depends on its number alone, and
+torch is seeded anew for every one; a run that was stopped, killed or handed to another process therefore ends with the
+same weights as one that ran through (on the CPU: the same bytes), and n processes learn from the same micro-batches as
+one process that accumulates n times as many.
 
     weights = train(model, batch_of, loss_of, LoopConfig(steps=2000), folder)
 """
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import io
 import math
 import os
@@ -17,10 +19,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
+from typing_extensions import assert_never
 
 from ..errors import InputError
 from ..files import write_bytes_atomically, write_errors_for_people
@@ -28,7 +33,7 @@ from ..progress import Track, silent
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
 Batch = Mapping[str, Tensor]
-"""Named tensors of one step."""
+"""Named tensors of one micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,15 @@ class LoopConfig:
     """How long and how fast to learn."""
 
     steps: int = 1000
-    """Steps of the whole schedule; the learning rate falls to zero over them."""
+    """Steps of the whole schedule."""
     batch_size: int = 8
-    """Samples per step; `batch_of` reads it."""
+    """Samples per micro-batch; `batch_of` reads it."""
+    accumulation: int = 1
+    """Micro-batches per step and process."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Whether the learning rate falls to zero over the steps or stays."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises to its peak."""
     weight_decay: float = 1e-4
@@ -48,25 +57,33 @@ class LoopConfig:
     gradient_clip: float = 1.0
     """Largest norm of a gradient; larger ones are scaled down."""
     ema_decay: float = 0.995
-    """Share of the old average of the weights that each step keeps; less in the first steps."""
+    """Share of the old average of the weights that each step keeps; less in the first steps. 0: no average."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Numbers of the forward pass; weights and their averages stay float32."""
     save_every: int = 100
     """Steps between checkpoints: a kill loses at most these."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "cpu"
-    """Name of the torch device."""
+    """Kind of torch device of a single process; where accelerate has started several, each takes its own."""
     minutes: float | None = None
     """Stop after this time with a checkpoint; the same call goes on from there. None runs to the end."""
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then half a cosine to zero.
+        """Learning rate of a step: linear warm-up, then half a cosine to zero, or no change.
 
         Source: Loshchilov and Hutter, "SGDR", 2017, Eq. 5 (one period).
         """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return 0.5 * self.learning_rate * (1 + math.cos(math.pi * min(1.0, done)))
+        match self.schedule:
+            case "constant":
+                return self.learning_rate
+            case "cosine":
+                done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+                return 0.5 * self.learning_rate * (1 + math.cos(math.pi * min(1.0, done)))
+            case _:
+                assert_never(self.schedule)
 
 
 def train(
@@ -78,84 +95,148 @@ def train(
     *,
     track: Track = silent,
     on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Train, or go on training where `folder` has a checkpoint.
 
     Args:
-        model: what learns; it is changed in place.
-        batch_of: the batch of a step, deterministic in the step and independent of torch's global generator;
-            it is called in another thread, one step ahead.
-        loss_of: scalar loss of model and batch.
+        model: its parameters that want gradients learn, in place; only they are kept in checkpoints.
+        batch_of: the micro-batch of a number, deterministic in the number and independent of torch's global generator;
+            it is called in another thread, one micro-batch ahead. With one process and no accumulation the number is
+            the step.
+        loss_of: scalar loss of model and micro-batch.
         config: schedule.
-        folder: for checkpoints; the newest and the one before it are kept.
-        track: progress display.
-        on_evaluation: called at every checkpoint with the steps done, the averaged model in evaluation mode, and the
-            mean loss since the last call.
+        folder: for checkpoints; the newest and the one before it are kept. Several machines have to share it.
+        track: progress display; of the first process only.
+        on_evaluation: called at every checkpoint, in the first process, with the steps done, the averaged model in
+            evaluation mode, and the mean loss since the last call.
+        on_step: called behind every step, in the first process, with the steps done and figures by name: loss,
+            learning rate, gradient norm, seconds.
 
     Returns:
-        The averaged weights, on the CPU. Where `minutes` ended the run they are what was reached.
+        The model's state with the averaged weights, on the CPU; where `minutes` ended the run, what was reached.
 
     Raises:
         InputError: both checkpoints are damaged, belong to another model, or the loss is not finite.
     """
-    model.to(config.device).train()
-    averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    first = _resume(folder, model, averaged, optimizer)
-    started, losses = time.monotonic(), 0.0
-    since = first
+    accelerator = Accelerator(
+        cpu=config.device == "cpu",
+        mixed_precision=config.mixed_precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # dropped conditions use no R
+    )
+    first_process = accelerator.is_main_process
+    model.to(accelerator.device).train()
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(learning.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    averages = _Averages(learning)
+    first = _resume(folder, learning, averages, optimizer)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    started, losses, since = time.monotonic(), 0.0, first
     steps = range(first, config.steps)
-    for step, made in track(_made_ahead(batch_of, steps), total=len(steps), description="Training"):
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        batch = {name: tensor.to(config.device) for name, tensor in made.items()}
+    numbers = _micro_batches(steps, config.accumulation, accelerator.num_processes, accelerator.process_index)
+    made = _made_ahead(batch_of, numbers)
+    for step in track(steps, total=len(steps), description="Training") if first_process else steps:
+        began = time.monotonic()
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        loss = loss_of(model, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.gradient_clip)
+        loss = torch.zeros((), device=accelerator.device)
+        for micro in range(config.accumulation):
+            number, batch = next(made)
+            torch.manual_seed(config.seed * 1_000_003 + number)
+            last = micro == config.accumulation - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(wrapped), accelerator.autocast():
+                part = loss_of(wrapped, {name: t.to(accelerator.device) for name, t in batch.items()})
+            accelerator.backward(part / config.accumulation)
+            loss += part.detach().float() / config.accumulation
+        norm = accelerator.clip_grad_norm_(learning.values(), config.gradient_clip)
         optimizer.step()
-        _average(averaged, model, min(config.ema_decay, (step + 1) / (step + 10)))
-        losses += float(loss.detach())
-        if not math.isfinite(losses):
+        optimizer.zero_grad(set_to_none=True)
+        averages.update(learning, min(config.ema_decay, (step + 1) / (step + 10)))
+        mean_loss = float(accelerator.reduce(loss, "mean"))
+        losses += mean_loss
+        if not math.isfinite(mean_loss):
             raise InputError(f"The loss of step {step} is not a number; lower the learning rate and train again")
         done = step + 1
+        if on_step is not None and first_process:
+            figures = {"loss": mean_loss, "learning_rate": config.learning_rate_at(step), "gradient_norm": float(norm)}
+            on_step(done, {**figures, "seconds": time.monotonic() - began})
         out_of_time = config.minutes is not None and time.monotonic() - started > 60 * config.minutes
+        if accelerator.num_processes > 1:  # all stop together
+            out_of_time = bool(accelerator.reduce(torch.tensor(float(out_of_time), device=accelerator.device)) > 0)
         if done % config.save_every == 0 or done == config.steps or out_of_time:
-            _save(folder, done, model, averaged, optimizer)
-            if on_evaluation is not None:
-                on_evaluation(done, averaged, losses / (done - since))
+            if first_process:
+                _save(folder, done, learning, averages, optimizer)
+                if on_evaluation is not None:
+                    with averages.in_place_of(learning, model):
+                        on_evaluation(done, model, losses / (done - since))
             losses, since = 0.0, done
+            accelerator.wait_for_everyone()
         if out_of_time:
             break
-    return {name: tensor.cpu() for name, tensor in averaged.state_dict().items()}
+    made.close()
+    with averages.in_place_of(learning, model):
+        return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def _made_ahead(batch_of: Callable[[int], Batch], steps: range) -> Iterator[tuple[int, Batch]]:
-    """Steps and their batches; the next batch is made in a thread while one is learned from."""
+def _micro_batches(steps: range, accumulation: int, processes: int, process: int) -> Iterator[int]:
+    """Numbers of the micro-batches of one process, in order."""
+    for step in steps:
+        for micro in range(accumulation):
+            yield (step * accumulation + micro) * processes + process
+
+
+def _made_ahead(batch_of: Callable[[int], Batch], numbers: Iterator[int]) -> Iterator[tuple[int, Batch]]:
+    """Numbers and their micro-batches; the next one is made in a thread while one is learned from."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as worker:
-        coming = worker.submit(batch_of, steps[0]) if steps else None
-        for step in steps:
-            assert coming is not None
-            batch = coming.result()
-            coming = worker.submit(batch_of, step + 1) if step + 1 in steps else None
-            yield step, batch
+        number = next(numbers, None)
+        coming = None if number is None else worker.submit(batch_of, number)
+        while number is not None and coming is not None:
+            batch, here = coming.result(), number
+            number = next(numbers, None)
+            coming = None if number is None else worker.submit(batch_of, number)
+            yield here, batch
 
 
-@torch.no_grad()
-def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the model's; counters and running statistics are copied."""
-    for old, new in zip(averaged.parameters(), model.parameters()):
-        old.lerp_(new, 1 - decay)
-    for old, new in zip(averaged.buffers(), model.buffers()):
-        old.copy_(new)
+class _Averages:
+    """Exponential averages of the weights that learn."""
+
+    def __init__(self, learning: Mapping[str, nn.Parameter]) -> None:
+        self.tensors = {name: p.detach().clone() for name, p in learning.items()}
+
+    @torch.no_grad()
+    def update(self, learning: Mapping[str, nn.Parameter], decay: float) -> None:
+        """Move towards the weights."""
+        for name, parameter in learning.items():
+            self.tensors[name].lerp_(parameter.detach(), 1 - decay)
+
+    @contextlib.contextmanager
+    def in_place_of(self, learning: Mapping[str, nn.Parameter], model: nn.Module) -> Iterator[None]:
+        """Within the block the model, in evaluation mode and without gradients, has the averages as its weights."""
+        own = {name: p.detach().clone() for name, p in learning.items()}
+        with torch.no_grad():
+            for name, parameter in learning.items():
+                parameter.copy_(self.tensors[name])
+        model.eval()
+        for parameter in learning.values():
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in learning.items():
+                    parameter.copy_(own[name])
+            for parameter in learning.values():
+                parameter.requires_grad_(True)
+            model.train()
 
 
-def _save(folder: Path, step: int, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _save(
+    folder: Path, step: int, learning: Mapping[str, Tensor], averages: _Averages, optimizer: torch.optim.Optimizer
+) -> None:
     state = {
         "step": step,
-        "model": model.state_dict(),
-        "averaged": averaged.state_dict(),
+        "model": {name: tensor.detach() for name, tensor in learning.items()},
+        "averaged": averages.tensors,
         "optimizer": optimizer.state_dict(),
     }
     data = io.BytesIO()
@@ -167,7 +248,9 @@ def _save(folder: Path, step: int, model: nn.Module, averaged: nn.Module, optimi
     write_bytes_atomically(newest, data.getvalue())
 
 
-def _resume(folder: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(
+    folder: Path, learning: Mapping[str, nn.Parameter], averages: _Averages, optimizer: torch.optim.Optimizer
+) -> int:
     """Load the newest checkpoint that can be read; steps done so far, 0 without one."""
     found = [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).is_file()]
     if not found:
@@ -177,8 +260,8 @@ def _resume(folder: Path, model: nn.Module, averaged: nn.Module, optimizer: torc
         if state is None:
             continue
         try:
-            model.load_state_dict(state["model"])
-            averaged.load_state_dict(state["averaged"])
+            for saved, here in ((state["model"], learning), (state["averaged"], averages.tensors)):
+                _copy_into(saved, here)
             optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(
@@ -189,6 +272,16 @@ def _resume(folder: Path, model: nn.Module, averaged: nn.Module, optimizer: torc
                 os.replace(path, folder / NEWEST)  # the damaged one must not push the good one out
         return int(state["step"])
     raise InputError(f"The checkpoints in {folder} are damaged; remove them to train from the start")
+
+
+@torch.no_grad()
+def _copy_into(saved: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
+    if saved.keys() != here.keys():
+        raise KeyError("other names of weights")
+    for name, tensor in here.items():
+        if saved[name].shape != tensor.shape:
+            raise ValueError("other shapes of weights")
+        tensor.copy_(saved[name])
 
 
 def _read(path: Path) -> dict[str, Any] | None:

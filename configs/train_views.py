@@ -1,0 +1,116 @@
+"""The stages of the diffusion model as the command line asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from dp360.generation import InputError
+from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
+from dp360.generation.progress import Track
+from dp360.generation.training.diffusion.autoencoder import (
+    AutoencoderTrainConfig,
+    evaluate_autoencoder,
+    train_autoencoder,
+)
+from dp360.generation.training.diffusion.clips import HeadSource
+from dp360.generation.training.diffusion.sources import MixedSource, open_source
+from dp360.generation.training.diffusion.stages import StageConfig, recipe
+from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion
+from dp360.generation.training.diffusion.trainer import PIPELINE, compact_pipeline, save_pipeline, train_stage
+from dp360.generation.training.loop import LoopConfig
+
+from .device import choose_device
+from .training_commands import TrainAutoencoderCommand, TrainStageCommand, TrainViewsCommand
+
+
+def train_autoencoder_stage(command: TrainAutoencoderCommand, track: Track, notify: Callable[[str], None]) -> Path:
+    """Train the autoencoder; the pipeline folder with it and fresh networks."""
+    source, validation = _sources(command)
+    config = AutoencoderTrainConfig(picture_px=command.size_px)
+    config = replace(config, loop=_loop(config.loop, command))
+
+    def told(step: int, network, loss: float) -> None:
+        line = f"step {step}: loss {loss:.5f}"
+        if validation is not None:
+            figures = evaluate_autoencoder(network, validation, command.size_px)
+            line += f"; PSNR {figures.psnr_db:.2f} dB, within heads {figures.psnr_head_db:.2f} dB"
+        notify(line)
+
+    trained = train_autoencoder(source, config, command.output, track=track, on_evaluation=told)
+    return save_pipeline(compact_pipeline(trained, seed=command.seed), command.output / PIPELINE)
+
+
+def train_view_stage(command: TrainStageCommand, track: Track, notify: Callable[[str], None]) -> Path:
+    """Train a stage on views; its pipeline folder."""
+    config = stage_config(command)
+    pipeline = _start(command)
+    source, validation = _sources(command)
+    return train_stage(
+        pipeline, source, config, command.output, validation=validation, track=track, notify=notify
+    )
+
+
+def stage_config(command: TrainStageCommand) -> StageConfig:
+    """The recipe with what the command changes in it."""
+    config = recipe(command.size, command.stage, control=command.control)
+    clips = {"size_px": command.size_px, "order": command.order, "clip_length": command.clip_length}
+    augment, objective = config.augment, config.objective
+    if command.drop_conditions is not None:
+        augment = replace(augment, drop_references=command.drop_conditions, drop_control=0.0)
+    if command.dual_share is not None:
+        objective = replace(objective, dual_share=command.dual_share)
+    changed = {"back_share": command.back_share, "gradient_checkpointing": command.gradient_checkpointing}
+    return replace(
+        config,
+        loop=_loop(config.loop, command),
+        clips=replace(config.clips, **_given(clips)),
+        augment=augment,
+        objective=objective,
+        compile=command.compile,
+        **_given(changed),
+    )
+
+
+def _given(changes: dict[str, object]) -> dict:
+    return {name: value for name, value in changes.items() if value is not None}
+
+
+def _loop(loop: LoopConfig, command: TrainViewsCommand) -> LoopConfig:
+    changes = {name: getattr(command, name) for name in ("steps", "batch_size", "learning_rate", "save_every")}
+    return replace(
+        loop,
+        **_given(changes),
+        accumulation=command.accumulation,
+        mixed_precision=command.mixed_precision,
+        minutes=command.minutes,
+        seed=command.seed,
+        device=choose_device(command.device),
+    )
+
+
+def _sources(command: TrainViewsCommand) -> tuple[HeadSource, HeadSource | None]:
+    opened = [open_source(folder, cache_heads=command.cache_heads) for folder in command.data]
+    if not opened:
+        raise InputError("Nothing to train on: --data expects at least one folder of heads")
+    source = opened[0] if len(opened) == 1 else MixedSource(opened)
+    return source, None if command.validation is None else open_source(command.validation)
+
+
+def _start(command: TrainStageCommand) -> DiffPortrait360Pipeline:
+    folder = command.start
+    if not folder.is_dir():
+        raise InputError(
+            f"No folder at {folder}: --start expects the pipeline folder of the stage before (dp360 train autoencoder "
+            "makes the first), or Stable Diffusion 1.5 for the official size"
+        )
+    if command.size == "official" and reads_as_stable_diffusion(folder):
+        return official_pipeline(folder)
+    try:
+        return DiffPortrait360Pipeline.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # loaders fail in their own ways
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"The pipeline in {folder} cannot be loaded ({reason}); train the stage before again"
+        ) from error

@@ -1,0 +1,189 @@
+"""The first stage: the compact model's autoencoder, on views of heads and on renders of their priors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...diffusion.control_pictures import start_of_control
+from ...diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
+from ...progress import Track, silent
+from ..loop import Batch, LoopConfig, train
+from .clips import HeadSource
+
+Pictures = Float[Tensor, "b 3 h w"]
+
+
+@dataclass(frozen=True)
+class AutoencoderTrainConfig:
+    """How the autoencoder is trained."""
+
+    network: PatchAutoencoderConfig = field(default_factory=PatchAutoencoderConfig)
+    """Its sizes."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=6000, batch_size=16, learning_rate=1e-3, ema_decay=0.998, save_every=200
+        )
+    )
+    """Schedule."""
+    picture_px: int = 256
+    """Size at which heads are shown."""
+    crop_px: int = 128
+    """Side of the crops that are learned from, a multiple of the patch."""
+    component_pictures: int = 192
+    """Whole pictures that the principal components are taken from."""
+    prior_share: float = 0.35
+    """Share of crops from renders of the prior, which the diffusion model starts from."""
+    coloured_share: float = 0.1
+    """Share of crops over a plain background of any colour in place of white."""
+    colour_jitter: float = 0.1
+    """Standard deviation of the change of each channel's gain, and half that of its offset."""
+    absolute_weight: float = 0.1
+    """Weight of the absolute error beside the squared one."""
+    smallest_std: float = 0.05
+    """Channels of the latents that vary less than this are not blown up further when they are normalised."""
+
+    def __post_init__(self) -> None:
+        if self.crop_px % self.network.patch_px or self.crop_px > self.picture_px:
+            raise ValueError(
+                f"AutoencoderTrainConfig: expected crop_px a multiple of {self.network.patch_px} and at most "
+                f"picture_px {self.picture_px}, got {self.crop_px}"
+            )
+
+
+@dataclass(frozen=True)
+class AutoencoderFigures:
+    """How well pictures of other heads survive."""
+
+    psnr_db: float
+    """Of the whole picture over white, mean over pictures."""
+    psnr_head_db: float
+    """Of the pixels that the head covers."""
+    pictures: int
+    """How many there were."""
+
+
+@dataclass(frozen=True)
+class TrainedAutoencoder:
+    """The network and the statistics of its latents."""
+
+    network: PatchAutoencoder
+    """In evaluation mode, on the CPU."""
+    latents_mean: tuple[float, ...]
+    """Per channel."""
+    latents_std: tuple[float, ...]
+    """Per channel, not below the smallest that the training allows."""
+
+
+def train_autoencoder(
+    source: HeadSource,
+    config: AutoencoderTrainConfig,
+    folder: Path,
+    *,
+    track: Track = silent,
+    on_evaluation: Callable[[int, PatchAutoencoder, float], None] | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> TrainedAutoencoder:
+    """Train, or go on where `folder` has a checkpoint.
+
+    Args:
+        source: heads to learn from.
+        config: sizes and schedule.
+        folder: for checkpoints.
+        track: progress.
+        on_evaluation: see `loop.train`.
+        on_step: see `loop.train`.
+    """
+    torch.manual_seed(config.loop.seed)
+    network = PatchAutoencoder(**vars(config.network)).to(memory_format=torch.channels_last)
+    sample = _pictures(source, config, np.random.default_rng([config.loop.seed, 7]), config.component_pictures)
+    network.start_from_components(sample)
+
+    def evaluated(step: int, model: nn.Module, loss: float) -> None:
+        assert isinstance(model, PatchAutoencoder)
+        if on_evaluation is not None:
+            on_evaluation(step, model, loss)
+
+    weights = train(
+        network,
+        lambda number: _batch(source, config, number),
+        lambda model, batch: reconstruction_loss(model(batch["pictures"]), batch["pictures"], config.absolute_weight),
+        config.loop,
+        folder,
+        track=track,
+        on_evaluation=evaluated,
+        on_step=on_step,
+    )
+    network.to("cpu").load_state_dict(weights)
+    network.eval().requires_grad_(False)
+    with torch.no_grad():
+        latents = torch.cat([network.encode(part).latent for part in sample.split(8)])
+    std = latents.std((0, 2, 3)).clamp(min=config.smallest_std)
+    return TrainedAutoencoder(network, tuple(latents.mean((0, 2, 3)).tolist()), tuple(std.tolist()))
+
+
+def reconstruction_loss(made: Pictures, wanted: Pictures, absolute_weight: float) -> Float[Tensor, ""]:
+    """Squared error and a share of the absolute one, of pictures in [-1, 1]."""
+    return F.mse_loss(made.float(), wanted) + absolute_weight * F.l1_loss(made.float(), wanted)
+
+
+@torch.no_grad()
+def evaluate_autoencoder(
+    network: PatchAutoencoder, source: HeadSource, picture_px: int = 256, views_per_head: int = 8
+) -> AutoencoderFigures:
+    """Peak signal-to-noise ratio on views of every head of `source`, clipped to what can be shown."""
+    whole, inside = [], []
+    for index in range(len(source)):
+        head = source.head(index)
+        count = len(head.cameras)
+        for view in range(0, count, max(1, count // views_per_head)):
+            rgba = head.rgba(view, picture_px)
+            alpha = rgba[3:]
+            picture = rgba[:3] * alpha + 1 - alpha
+            device = next(network.parameters()).device
+            made = network(picture[None].to(device) * 2 - 1)[0].cpu().clamp(-1, 1) / 2 + 0.5
+            squared = (made - picture) ** 2
+            covered = (alpha > 0.5).expand_as(squared)
+            whole.append(-10 * float(squared.mean().clamp(min=1e-10).log10()))
+            if covered.any():
+                inside.append(-10 * float(squared[covered].mean().clamp(min=1e-10).log10()))
+    return AutoencoderFigures(float(np.mean(whole)), float(np.mean(inside)), len(whole))
+
+
+def _batch(source: HeadSource, config: AutoencoderTrainConfig, number: int) -> Batch:
+    """Crops of one micro-batch."""
+    rng = np.random.default_rng([config.loop.seed, 1, number])
+    pictures = _pictures(source, config, rng, config.loop.batch_size)
+    crops = []
+    for picture in pictures:
+        row, column = rng.integers(0, config.picture_px - config.crop_px + 1, 2)
+        crops.append(picture[:, row : row + config.crop_px, column : column + config.crop_px])
+    return {"pictures": torch.stack(crops).contiguous(memory_format=torch.channels_last)}
+
+
+def _pictures(source: HeadSource, config: AutoencoderTrainConfig, rng: np.random.Generator, count: int) -> Pictures:
+    """Whole pictures in [-1, 1]: views and renders of priors, mirrored and recoloured."""
+    pictures = []
+    for _ in range(count):
+        head = source.head(int(rng.integers(len(source))))
+        view = int(rng.integers(len(head.cameras)))
+        if head.has_control and rng.random() < config.prior_share:
+            picture = start_of_control(head.control(view, config.picture_px)[None])[0]
+        else:
+            rgba = head.rgba(view, config.picture_px)
+            colour = rng.random(3) if rng.random() < config.coloured_share else np.ones(3)
+            background = torch.from_numpy(colour).float()[:, None, None]
+            picture = rgba[:3] * rgba[3:] + background * (1 - rgba[3:])
+        gain = torch.from_numpy(1 + config.colour_jitter * rng.standard_normal(3)).float()[:, None, None]
+        offset = torch.from_numpy(0.5 * config.colour_jitter * rng.standard_normal(3)).float()[:, None, None]
+        if rng.random() < 0.5:  # white stays white in the others
+            picture = (picture * gain + offset).clamp(0, 1)
+        pictures.append(picture.flip(-1) if rng.random() < 0.5 else picture)
+    return torch.stack(pictures) * 2 - 1

@@ -1,0 +1,300 @@
+"""What the diffusion stages minimise: the squared error of the networks' prediction at random noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from typing_extensions import assert_never
+
+from ...diffusion.patch_autoencoder import PatchAutoencoder
+from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
+from ...diffusion.reference_attention import Reference
+from ...diffusion.release.schedule import ReleaseDDIMScheduler
+from ...diffusion.unet import Context, ControlResiduals
+from ..loop import Batch
+
+Latents = Float[Tensor, "n c h w"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """How noise is put on views and errors are weighed."""
+
+    shared_timestep: bool = True
+    """One noise level for a clip, as it is drawn; the release draws one for each view."""
+    noised_references: bool = False
+    """Whether references get the noise of their view, as the release's script for the back view does."""
+    release_tables: bool = False
+    """Noise from the release's float16 tables instead of exact ones."""
+    background_weight: float = 1.0
+    """Weight of latents that only background lies under."""
+    channel_power: float = 0.0
+    """Errors of a channel of normalised latents weigh as its standard deviation to this power: 0 all alike, 2 as the
+    pixels do where the autoencoder is orthonormal."""
+    dual_share: float = 1.0
+    """Share of clips that see the back reference beside the front one."""
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Shares of signal and noise at every timestep, and what is predicted."""
+
+    signal: Float[Tensor, " t"]
+    """Square roots of the cumulated alphas."""
+    spread: Float[Tensor, " t"]
+    """Square roots of what they lack to 1."""
+    prediction: Prediction
+    """epsilon: the noise; sample: the clean latent; v_prediction: arXiv 2202.00512, Eq. 11."""
+
+    @staticmethod
+    def of(scheduler: SchedulerMixin, release_tables: bool = False) -> NoiseSchedule:
+        """Of a pipeline's scheduler, exact, or with the release's rounded tables on its betas.
+
+        Raises:
+            ValueError: rounded tables for a prediction that the release does not know.
+        """
+        config = scheduler.config
+        if release_tables:
+            release = ReleaseDDIMScheduler(
+                config.num_train_timesteps, config.beta_start, config.beta_end, config.prediction_type
+            )
+            one, steps = torch.ones(len(release), 1, 1, 1), torch.arange(len(release))
+            none = torch.zeros_like(one)
+            return NoiseSchedule(
+                release.add_noise(one, none, steps).flatten(), release.add_noise(none, one, steps).flatten(), "epsilon"
+            )
+        alphas = scheduler.alphas_cumprod.double()
+        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), config.prediction_type)
+
+    def noisy(self, clean: Latents, noise: Latents, timesteps: Int[Tensor, " n"]) -> Latents:
+        """Latents at timesteps, one for each row."""
+        return self._at(self.signal, timesteps, clean) * clean + self._at(self.spread, timesteps, clean) * noise
+
+    def target(self, clean: Latents, noise: Latents, timesteps: Int[Tensor, " n"]) -> Latents:
+        """What is to be predicted."""
+        match self.prediction:
+            case "epsilon":
+                return noise
+            case "sample":
+                return clean
+            case "v_prediction":
+                return self._at(self.signal, timesteps, clean) * noise - self._at(self.spread, timesteps, clean) * clean
+            case _:
+                assert_never(self.prediction)
+
+    @staticmethod
+    def _at(table: Tensor, timesteps: Int[Tensor, " n"], like: Latents) -> Float[Tensor, "n 1 1 1"]:
+        return table.to(like.device)[timesteps.to(like.device)].reshape(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Random parts of one micro-batch."""
+
+    noise: Latents
+    """Standard normal."""
+    timesteps: Int[Tensor, " n"]
+    """One for each view."""
+
+    @staticmethod
+    def draw(latents: Latents, frames: int, schedule: NoiseSchedule, config: ObjectiveConfig) -> Noised:
+        """From torch's generator, which the loop has seeded; `frames` rows are a clip."""
+        count = len(latents) // frames if config.shared_timestep else len(latents)
+        timesteps = torch.randint(len(schedule.signal), (count,), device=latents.device)
+        if config.shared_timestep:
+            timesteps = timesteps.repeat_interleave(frames)
+        return Noised(torch.randn_like(latents), timesteps)
+
+
+class ViewObjective(nn.Module):
+    """A pipeline's networks with the loss of one stage: a micro-batch of clips in, a scalar out.
+
+    A micro-batch is `stack_clips`'s result.
+    """
+
+    def __init__(
+        self,
+        pipeline: DiffPortrait360Pipeline,
+        config: ObjectiveConfig,
+        *,
+        mode: Mode = Mode.VIEWS,
+        with_consistency: bool = False,
+    ) -> None:
+        """Take a pipeline's networks.
+
+        Args:
+            pipeline: its networks are used, not copied.
+            config: noise and weights.
+            mode: whether views or the back of the head are learned; micro-batches that say `is_back` overrule it where
+                one set of networks plays both roles.
+            with_consistency: whether V joins in.
+        """
+        super().__init__()
+        self.config, self.mode, self.with_consistency = config, mode, with_consistency
+        self.schedule = NoiseSchedule.of(pipeline.scheduler, config.release_tables)
+        self.start_shortcut = bool(pipeline.config.start_shortcut)
+        self.reference_timestep: int | None = pipeline.config.reference_timestep
+        networks = pipeline.networks_for_back() if mode == Mode.BACK else pipeline.networks_for_views()
+        self.unet, self.camera_control = networks.unet, networks.camera_control
+        self.appearance = None if networks.appearance is networks.unet else networks.appearance
+        self.view_consistency = networks.view_consistency if with_consistency else None
+        self.vae, self.context = pipeline.vae, pipeline.context
+        mean, spread = pipeline.config.latents_mean, pipeline.config.latents_std
+        spread = [1.0 / pipeline.vae.config.scaling_factor] if spread is None else spread
+        self.register_buffer("latents_mean", torch.tensor(mean or [0.0]).reshape(-1, 1, 1))
+        self.register_buffer("latents_std", torch.tensor(spread).reshape(-1, 1, 1))
+
+    def forward(self, batch: Batch) -> Float[Tensor, ""]:
+        """The loss of a micro-batch: mean squared error of the prediction."""
+        clips, frames = batch["views"].shape[:2]
+        clean = self.encode(batch["views"].flatten(0, 1))
+        start = self.encode(batch["start"].flatten(0, 1)) if self.start_shortcut else None
+        references = torch.stack([self.encode(batch["front"]), self.encode(batch["back"])], dim=1)
+        noised = Noised.draw(clean, frames, self.schedule, self.config)
+        is_back = self.mode == Mode.BACK or bool(batch["is_back"].all())
+        dual = torch.rand(clips, device=clean.device) < self.config.dual_share
+        if is_back:
+            dual = torch.zeros_like(dual)
+        prediction = self.predict(
+            self.schedule.noisy(clean, noised.noise, noised.timesteps),
+            noised.timesteps,
+            references,
+            batch["control"].flatten(0, 1),
+            start,
+            noise=noised.noise,
+            mode=Mode.BACK if is_back else Mode.VIEWS,
+            dual=dual,
+            keeps=batch["keeps"].bool(),
+        )
+        squared = (prediction.float() - self.schedule.target(clean, noised.noise, noised.timesteps)) ** 2
+        return (squared * self._weights(batch["alpha"].flatten(0, 1), squared)).mean()
+
+    def predict(
+        self,
+        noisy: Latents,
+        timesteps: Int[Tensor, " n"],
+        references: Float[Tensor, "b 2 c h w"],
+        control: Float[Tensor, "n k H W"],
+        start: Latents | None,
+        *,
+        noise: Latents,
+        mode: Mode,
+        dual: Tensor,
+        keeps: Tensor,
+    ) -> Latents:
+        """The networks' prediction for b clips of n / b views each.
+
+        Args:
+            noisy: noisy latents of the views.
+            timesteps: of the views.
+            references: clean latents of the front and the back of each clip.
+            control: control pictures.
+            start: latents of the start views, for networks that predict the difference to them.
+            noise: what is on `noisy`; for references that shall be noisy too.
+            mode: role of shared weights.
+            dual: which clips see both references; the others see the front one.
+            keeps: which clips have conditions; the others learn to draw without references and control.
+        """
+        rows, clips = len(noisy), len(references)
+        frames = rows // clips
+        context = None if self.context is None else self.context().to(noisy.dtype)
+        residuals = self._control(noisy, timesteps, control, context, keeps.repeat_interleave(frames), mode)
+        options: dict[str, object] = {"mode": mode}
+        if self.view_consistency is not None and mode == Mode.VIEWS:
+            options |= {"view_consistency": self.view_consistency, "clip_length": frames}
+        prediction = torch.zeros_like(noisy)
+        for group, banks in ((keeps & dual, 2), (keeps & ~dual, 1), (~keeps, 0)):
+            if not bool(group.any()):
+                continue
+            chosen = group.repeat_interleave(frames).nonzero().flatten()
+            reference = None
+            if banks:
+                reference = self._reference(
+                    references[group, :banks], frames, timesteps[chosen], noise[chosen], context
+                )
+            made = self.unet(
+                noisy[chosen], timesteps[chosen], context, reference=reference, control=residuals[chosen], **options
+            )
+            prediction = prediction.index_add(0, chosen, made.to(prediction.dtype))
+        if self.start_shortcut:
+            assert start is not None
+            prediction = prediction + start
+        return prediction
+
+    @torch.no_grad()
+    def encode(self, pictures: Float[Tensor, "n 3 H W"]) -> Latents:
+        """Normalised latents of pictures in [0, 1]: samples of the posterior where there is one, as in the release."""
+        assert isinstance(self.vae, (AutoencoderKL, PatchAutoencoder))
+        scaled = pictures.to(next(self.vae.parameters()).dtype) * 2 - 1
+        if isinstance(self.vae, AutoencoderKL):
+            latents = torch.cat([self.vae.encode(part).latent_dist.sample() for part in scaled.split(1)])
+        else:
+            latents = torch.cat([self.vae.encode(part).latent for part in scaled.split(8)])
+        return (latents.float() - self.latents_mean) / self.latents_std
+
+    def _control(
+        self,
+        noisy: Latents,
+        timesteps: Int[Tensor, " n"],
+        control: Float[Tensor, "n k H W"],
+        context: Context | None,
+        keeps: Tensor,
+        mode: Mode,
+    ) -> ControlResiduals:
+        """Residuals of all views, zero where a clip goes without."""
+        embedded = self.camera_control.embed_control(control.to(noisy.dtype))
+        sees = self.camera_control.config.sees_latent
+        made = self.camera_control(noisy if sees else None, timesteps if sees else None, context, embedded, mode=mode)
+        kept = keeps.to(noisy.dtype).reshape(-1, 1, 1, 1)
+        return ControlResiduals(tuple(skip * kept for skip in made.skips), made.middle * kept)
+
+    def _reference(
+        self,
+        references: Float[Tensor, "b banks c h w"],
+        frames: int,
+        timesteps: Int[Tensor, " n"],
+        noise: Latents,
+        context: Context | None,
+    ) -> Reference:
+        """Reference tokens of every view.
+
+        With a fixed reference timestep R looks once at each picture of a clip; otherwise once for each view, with the
+        view's timestep (the release repeats references to the batch of frames).
+        """
+        reader = self.unet if self.appearance is None else self.appearance
+        fixed = self.reference_timestep
+        banks = []
+        for bank in range(references.shape[1]):
+            latents = references[:, bank]
+            if fixed is not None:
+                written = reader.write_reference(latents, torch.tensor([fixed]), context, mode=Mode.REFERENCE)
+                banks.append(tuple(tokens.repeat_interleave(frames, dim=0) for tokens in written))
+                continue
+            latents = latents.repeat_interleave(frames, dim=0)
+            if self.config.noised_references:
+                latents = self.schedule.noisy(latents, noise, timesteps)
+            banks.append(reader.write_reference(latents, timesteps, context, mode=Mode.REFERENCE))
+        return self.unet.read_reference(*banks)
+
+    def _weights(self, alpha: Float[Tensor, "n 1 H W"], like: Latents) -> Float[Tensor, "_ _ _ _"]:
+        """Weights of errors, mean about 1."""
+        config = self.config
+        covered = torch.nn.functional.adaptive_max_pool2d(alpha.float(), like.shape[-2:])
+        weights = config.background_weight + (1 - config.background_weight) * covered
+        if config.channel_power:
+            spread = self.latents_std.to(like) ** config.channel_power
+            weights = weights * (spread / spread.mean())
+        return weights
+
+
+def stack_clips(tensors: Sequence[Batch]) -> dict[str, Tensor]:
+    """Clips of equal shape, by names, as one micro-batch."""
+    return {name: torch.stack([clip[name] for clip in tensors]) for name in tensors[0]}

@@ -1,0 +1,187 @@
+"""The stages: which networks learn in which, and the recipe of each size.
+
+Official size (paper: Stable Diffusion 1.5 frozen, AdamW at 1e-5, 60k steps a stage, gradients clipped at 0.5; spec
+arXiv 2503.15667, Sec. 4 and the release's scripts). The release has scripts for V and F only. Where it and the paper
+leave things open we chose:
+
+- `appearance` trains R alone and `camera` C alone, in DiffPortrait3D's order; both on eight views of one head from
+  anywhere, with both references (dual appearance), because nothing in them depends on the order of views;
+- references are clean in every stage, as when views are drawn; the release's script for F noises them
+  (`ObjectiveConfig.noised_references` does that);
+- the release never drops conditions although it draws with guidance; here one clip in ten learns without references and
+  control, so that guidance has something to compare with;
+- each view has a noise level of its own, as in the release.
+
+Compact size (our own recipe): one UNet is denoiser, R and F, so `appearance` trains it together with C on views and, in
+a share of the micro-batches, on backs; `camera` goes on with C alone; `consistency` trains V alone, on clips in the
+order of azimuth with one noise level for a clip; `back-view` goes on with the joint networks on backs half of the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from torch import nn
+from typing_extensions import assert_never
+
+from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
+from ..loop import LoopConfig
+from .augment import AugmentConfig
+from .clips import ClipConfig, Control
+from .objective import ObjectiveConfig, ViewObjective
+from .validation import ValidationConfig
+
+Stage = Literal["appearance", "camera", "consistency", "back-view"]
+Size = Literal["compact", "official"]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of the training."""
+
+    stage: Stage
+    """Which."""
+    size: Size
+    """Whose recipe; the networks' sizes come with the pipeline that training starts from."""
+    loop: LoopConfig
+    """Schedule; `batch_size` counts clips."""
+    clips: ClipConfig
+    """What is sampled from heads."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How clips are varied, and how often they go without conditions."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """Noise and weights."""
+    back_share: float = 0.0
+    """Share of micro-batches that learn the back of the head, where one set of networks plays both roles."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice to keep fewer."""
+    compile: bool = False
+    """Compile the denoising network; pays on GPUs after some minutes."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What is drawn and measured at checkpoints."""
+
+
+def recipe(size: Size, stage: Stage, *, control: Control | None = None) -> StageConfig:
+    """The configuration that a stage starts from.
+
+    Args:
+        size: of the networks.
+        stage: which.
+        control: control pictures; None takes the release's for the official size (another head), the prior for the
+            compact one.
+    """
+    match size:
+        case "official":
+            return _official(stage, control or "other")
+        case "compact":
+            return _compact(stage, control or "prior")
+        case _:
+            assert_never(size)
+
+
+def _official(stage: Stage, control: Control) -> StageConfig:
+    loop = LoopConfig(
+        steps=60_000,
+        batch_size=1,
+        learning_rate=1e-5,
+        schedule="constant",
+        warmup_steps=0,
+        weight_decay=0.0,
+        gradient_clip=0.5,
+        ema_decay=0.0,
+        save_every=500,
+        seed=42,
+    )
+    clips = ClipConfig(size_px=512, control=control)
+    match stage:
+        case "appearance" | "camera":
+            clips = replace(clips, order="random")
+        case "back-view":
+            clips = replace(clips, target="back")
+        case "consistency":
+            pass
+        case _:
+            assert_never(stage)
+    return StageConfig(
+        stage, "official", loop, clips, objective=ObjectiveConfig(shared_timestep=False), gradient_checkpointing=True
+    )
+
+
+def _compact(stage: Stage, control: Control) -> StageConfig:
+    loop = LoopConfig(
+        steps=20_000, batch_size=4, learning_rate=3e-4, warmup_steps=200, weight_decay=1e-3, ema_decay=0.998
+    )
+    clips = ClipConfig(size_px=256, clip_length=4, order="random", control=control)
+    objective = ObjectiveConfig(background_weight=0.5, channel_power=1.0, dual_share=0.8)
+    back_share = 0.15
+    match stage:
+        case "appearance":
+            pass
+        case "back-view":
+            loop, back_share = replace(loop, steps=5000, learning_rate=1e-4), 0.5
+        case "camera":
+            loop, back_share = replace(loop, steps=5000, learning_rate=1e-4), 0.0
+        case "consistency":
+            loop = replace(loop, steps=10_000, batch_size=2, learning_rate=2e-4)
+            clips = replace(clips, clip_length=8, order="continuous")
+            back_share = 0.0
+        case _:
+            assert_never(stage)
+    return StageConfig(stage, "compact", loop, clips, objective=objective, back_share=back_share)
+
+
+def stage_objective(pipeline: DiffPortrait360Pipeline, config: StageConfig) -> ViewObjective:
+    """The networks of a stage with its loss; those that learn want gradients, the others do not.
+
+    Raises:
+        ValueError: a pipeline without the networks of this stage.
+    """
+    own_back = pipeline.back_appearance is not None
+    is_back = config.stage == "back-view" and own_back
+    objective = ViewObjective(
+        pipeline,
+        config.objective,
+        mode=Mode.BACK if is_back else Mode.VIEWS,
+        with_consistency=config.stage == "consistency",
+    )
+    objective.requires_grad_(False)
+    joint = objective.appearance is None
+    learning: list[nn.Module | None]
+    match config.stage:
+        case "appearance":
+            learning = [objective.unet, objective.camera_control] if joint else [objective.appearance]
+        case "camera":
+            learning = [objective.camera_control]
+        case "consistency":
+            learning = [objective.view_consistency]
+        case "back-view":
+            learning = [objective.unet if joint else objective.appearance, objective.camera_control]
+        case _:
+            assert_never(config.stage)
+    for network in learning:
+        if network is None:
+            raise ValueError(f"The pipeline has no network to train in stage {config.stage}")
+        network.requires_grad_(True)
+    _freeze_what_is_never_used(objective)
+    for network in (objective.unet, objective.appearance, objective.camera_control):
+        if network is not None:
+            network.gradient_checkpointing = config.gradient_checkpointing
+    return objective
+
+
+def _freeze_what_is_never_used(objective: ViewObjective) -> None:
+    """R ends at the input of its last self-attention; C that does not see the latent has no use for its first layer."""
+    if objective.appearance is not None:
+        last = objective.appearance.attention_sites()[-1]
+        last.requires_grad_(False)
+        wanted = any(p.requires_grad for p in objective.appearance.parameters())
+        for used in (last.norm, last.proj_in, last.transformer_blocks[0].norm1):
+            used.requires_grad_(wanted)
+        for block in objective.appearance.up_blocks:
+            attentions = list(getattr(block, "attentions", ()))
+            if last in attentions:
+                for resnet in block.resnets[attentions.index(last) + 1 :]:
+                    resnet.requires_grad_(False)
+    if not objective.camera_control.config.sees_latent:
+        objective.camera_control.conv_in.weight.requires_grad_(False)

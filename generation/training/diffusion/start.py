@@ -1,0 +1,105 @@
+"""Where training of the official size starts: Stable Diffusion 1.5 in diffusers' folder layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...diffusion.architectures import OFFICIAL, Architecture
+from ...diffusion.pipeline import DiffPortrait360Pipeline
+from ...errors import InputError
+
+_FRESH_CONTROL = ("controlnet_cond_embedding.", "controlnet_down_blocks.", "controlnet_mid_block.")
+"""What camera control has beside the UNet's encoder; the residuals' convolutions start at zero (arXiv 2302.05543)."""
+
+
+def reads_as_stable_diffusion(folder: Path) -> bool:
+    """Whether a folder is laid out as diffusers lays out Stable Diffusion, and not as our own pipelines."""
+    parts = ("text_encoder", "unet", "vae")
+    return all((folder / part).is_dir() for part in parts) and not (folder / "camera_control").exists()
+
+
+def official_pipeline(folder: Path, *, seed: int = 0) -> DiffPortrait360Pipeline:
+    """The official architecture round Stable Diffusion's weights.
+
+    Denoising network, R, C and their copies for F start as Stable Diffusion's UNet or its encoder half; hint network,
+    zero convolutions and V are fresh, and change nothing at first; the context is the empty prompt's.
+
+    Args:
+        folder: with unet, vae, text_encoder and tokenizer.
+        seed: of the fresh weights.
+
+    Raises:
+        InputError: a part is missing, cannot be read, or is no Stable Diffusion 1.x.
+    """
+    try:
+        source = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", local_files_only=True)
+        context = _empty_prompt(folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{folder} is no complete Stable Diffusion 1.5 ({reason}); expected unet, vae, text_encoder and tokenizer "
+            "as diffusers lays them out"
+        ) from error
+    torch.manual_seed(seed)
+    architecture = _architecture(source.config, context)
+    components = {**architecture.components(), "vae": vae}
+    weights = source.state_dict()
+    for name, network in components.items():
+        if name == "context":
+            with torch.no_grad():
+                network.context.copy_(context)
+        elif isinstance(network, nn.Module) and name not in ("vae", "view_consistency"):
+            _take(network, weights, name, folder)
+    return DiffPortrait360Pipeline(**components)
+
+
+def _architecture(config: Mapping, context: Float[Tensor, "1 n d"]) -> Architecture:
+    """The official architecture in the sizes of a UNet's configuration."""
+    widths = tuple(config["block_out_channels"])
+    heads = config["attention_head_dim"]  # diffusers' name; in Stable Diffusion 1.x it counts heads
+    sizes = {
+        "block_out_channels": widths,
+        "layers_per_block": config["layers_per_block"],
+        "num_heads": (heads,) * len(widths) if isinstance(heads, int) else tuple(heads),
+        "norm_num_groups": config["norm_num_groups"],
+    }
+    attends = {"attention_levels": tuple("Attn" in name for name in config["down_block_types"])}
+    depth = {"context_dim": config["cross_attention_dim"]}
+    return replace(
+        OFFICIAL,
+        unet=replace(OFFICIAL.unet, **sizes, **attends, **depth),
+        camera_control=replace(OFFICIAL.camera_control, **sizes, **attends, **depth),
+        view_consistency=replace(OFFICIAL.view_consistency, **sizes),
+        context_tokens=context.shape[1],
+    )
+
+
+def _take(network: nn.Module, weights: Mapping[str, Tensor], name: str, folder: Path) -> None:
+    """Copy the weights of equal names; only camera control's own parts may stay as they are."""
+    found = {key: weights[key] for key in network.state_dict() if key in weights}
+    try:
+        left = network.load_state_dict(found, strict=False).missing_keys
+    except RuntimeError as error:
+        raise InputError(f"{folder}: unet does not have Stable Diffusion 1.5's shapes ({error})") from error
+    left = [key for key in left if not key.startswith(_FRESH_CONTROL)]
+    if left:
+        raise InputError(f"{folder}: unet lacks {len(left)} weights that {name} needs, such as {left[0]}")
+
+
+def _empty_prompt(folder: Path) -> Float[Tensor, "1 n d"]:
+    """Hidden states of the empty prompt."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+    tokens = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+    with torch.no_grad():
+        return encoder(tokens.input_ids).last_hidden_state

@@ -1,0 +1,202 @@
+"""Running a stage: clips from a source into the loop, figures and sheets out, a pipeline folder at the end.
+
+    pipeline = compact_pipeline(trained_autoencoder)
+    train_stage(pipeline, heads, recipe("compact", "appearance"), folder, validation=other_heads)
+
+A stage leaves in its folder: checkpoint.pt and the one before it, journal.jsonl (and TensorBoard's files where it is
+installed), sheet_NNNNNNN.jpg of every validation, and pipeline/, a diffusers folder with the averaged weights that the
+next stage starts from and that views can be drawn with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...diffusion.architectures import COMPACT, Architecture
+from ...diffusion.pipeline import DiffPortrait360Pipeline
+from ...errors import InputError
+from ...files import directory_written_atomically, write_errors_for_people
+from ...progress import Track, silent
+from ..loop import Batch, train
+from .augment import augment_clip
+from .autoencoder import TrainedAutoencoder
+from .clips import HeadSource, sample_clip
+from .objective import stack_clips
+from .stages import StageConfig, stage_objective
+from .validation import validate, write_sheet
+
+PIPELINE, JOURNAL = "pipeline", "journal.jsonl"
+
+
+def compact_pipeline(
+    autoencoder: TrainedAutoencoder, *, seed: int = 0, architecture: Architecture = COMPACT
+) -> DiffPortrait360Pipeline:
+    """A compact pipeline with fresh networks round a trained autoencoder.
+
+    Args:
+        autoencoder: with the statistics of its latents.
+        seed: of the fresh weights.
+        architecture: sizes; the latents' channels must be the autoencoder's.
+
+    Raises:
+        InputError: another number of latent channels.
+    """
+    wanted, got = architecture.unet.in_channels, autoencoder.network.config.latent_channels
+    if wanted != got:
+        raise InputError(f"The networks want latents of {wanted} channels; expected such an autoencoder, got {got}")
+    torch.manual_seed(seed)
+    components = {**architecture.components(), "vae": autoencoder.network}
+    unet = components["unet"]
+    if architecture.start_shortcut and isinstance(unet, nn.Module):
+        nn.init.zeros_(unet.conv_out.weight)  # at first the start view is drawn as it is
+        nn.init.zeros_(unet.conv_out.bias)
+    return DiffPortrait360Pipeline(
+        **components,
+        reference_timestep=architecture.reference_timestep,
+        start_shortcut=architecture.start_shortcut,
+        latents_mean=autoencoder.latents_mean,
+        latents_std=autoencoder.latents_std,
+    )
+
+
+def train_stage(
+    pipeline: DiffPortrait360Pipeline,
+    source: HeadSource,
+    config: StageConfig,
+    folder: Path,
+    *,
+    validation: HeadSource | None = None,
+    track: Track = silent,
+    notify: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Train a stage, or go on where `folder` has a checkpoint.
+
+    Args:
+        pipeline: what training starts from; it is changed in place.
+        source: heads to learn from.
+        config: the stage.
+        folder: see the module.
+        validation: heads to draw at checkpoints; None draws nothing.
+        track: progress.
+        notify: told one line at each checkpoint.
+
+    Returns:
+        The pipeline folder.
+
+    Raises:
+        InputError: a source without what the clips want, checkpoints of other networks, or a loss that is no number.
+    """
+    objective = stage_objective(pipeline, config)
+    if config.compile:
+        objective.unet.compile()
+    channels = objective.camera_control.config.control_channels
+    if channels != config.clips.control_channels:
+        raise InputError(
+            f"The networks want control pictures of {channels} channels; expected another control than "
+            f"{config.clips.control}, which has {config.clips.control_channels}"
+        )
+    journal = Journal(folder)
+    evaluations = 0
+
+    def evaluated(step: int, model: nn.Module, loss: float) -> None:
+        nonlocal evaluations
+        line = f"step {step}: loss {loss:.4f}"
+        evaluations += 1
+        if validation is not None and (evaluations - 1) % config.validation.every == 0:
+            with kept_random_state():
+                drawn = validate(
+                    pipeline,
+                    validation,
+                    config.clips,
+                    config.validation,
+                    with_consistency=objective.view_consistency is not None,
+                )
+            write_sheet(drawn, folder / f"sheet_{step:07d}.jpg")
+            journal.write(step, {f"validation/{name}": value for name, value in drawn.figures.items()})
+            line += "; " + ", ".join(f"{name} {value:.2f} dB" for name, value in drawn.figures.items())
+        notify(line)
+
+    weights = train(
+        objective,
+        lambda number: clips_of(source, config, number),
+        lambda model, batch: model(batch),
+        config.loop,
+        folder,
+        track=track,
+        on_evaluation=evaluated,
+        on_step=lambda step, values: journal.write(step, {f"train/{name}": value for name, value in values.items()}),
+    )
+    journal.close()
+    objective.to("cpu").load_state_dict(weights)
+    return save_pipeline(pipeline, folder / PIPELINE)
+
+
+def clips_of(source: HeadSource, config: StageConfig, number: int) -> Batch:
+    """The micro-batch of a number: clips of random heads, varied, with the names that the objective expects."""
+    rng = np.random.default_rng([config.loop.seed, _STAGE_NUMBERS[config.stage], number])
+    is_back = config.clips.target == "back" or rng.random() < config.back_share
+    sampled = replace(config.clips, target="back" if is_back else "views")
+    clips: list[Batch] = []
+    for _ in range(config.loop.batch_size):
+        clip = sample_clip(source, int(rng.integers(len(source))), sampled, rng)
+        varied, dropped = augment_clip(clip, config.augment, rng)
+        names = ("views", "alpha", "control", "start", "front", "back")
+        pictures: dict[str, Tensor] = {name: getattr(varied, name).float() for name in names}
+        keeps = not (dropped.references or dropped.control)
+        clips.append({**pictures, "keeps": torch.tensor(keeps), "is_back": torch.tensor(is_back)})
+    return stack_clips(clips)
+
+
+def save_pipeline(pipeline: DiffPortrait360Pipeline, folder: Path) -> Path:
+    """Write a pipeline folder, whole or not at all."""
+    with directory_written_atomically(folder) as temporary:
+        pipeline.save_pretrained(temporary)
+    return folder
+
+
+class Journal:
+    """Figures by step: a line of JSON each, and TensorBoard's files where it is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        """Goes on with the files that `folder` has."""
+        with write_errors_for_people(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / JOURNAL).open("a", encoding="utf-8")
+        self._board = None
+        with contextlib.suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """Keep the figures of a step."""
+        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        self._file.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in figures.items():
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+@contextlib.contextmanager
+def kept_random_state():
+    """Within the block torch's generator may be used; behind it, it is where it was."""
+    with torch.random.fork_rng():
+        yield
+
+
+_STAGE_NUMBERS = {"appearance": 1, "camera": 2, "consistency": 3, "back-view": 4}

@@ -1,0 +1,128 @@
+"""What a stage can do so far: views of heads that it does not learn from, drawn, measured and laid out."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ...diffusion.pipeline import DiffPortrait360Pipeline
+from ...diffusion.sampling import Sampling
+from ...files import write_bytes_atomically
+from ...progress import silent
+from .clips import Clip, ClipConfig, HeadSource, sample_clip
+
+Pictures = Float[Tensor, "n 3 h w"]
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """How much is drawn at a checkpoint."""
+
+    heads: int = 4
+    """Heads, the first of the validation source."""
+    views: int = 8
+    """Views of each, in the order of azimuth."""
+    sampling: Sampling = field(default_factory=lambda: Sampling(steps=8, guidance_scale=1.0))
+    """How they are drawn."""
+    seed: int = 0
+    """Seed of the choice of views and of the noise."""
+    every: int = 1
+    """Draw at every n-th checkpoint."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures and pictures of one checkpoint."""
+
+    figures: dict[str, float]
+    """psnr_head and psnr, dB, of the drawn views against the true ones, and `start_psnr_head` and `start_psnr` of the
+    start views: what there was without drawing. Means over views; head: where the true view has alpha above a half."""
+    sheet: Image.Image
+    """For each head three rows: the true views, the start views and the drawn ones, behind the two references."""
+
+
+@torch.no_grad()
+def validate(
+    pipeline: DiffPortrait360Pipeline,
+    source: HeadSource,
+    clips: ClipConfig,
+    config: ValidationConfig,
+    *,
+    with_consistency: bool = True,
+) -> Validation:
+    """Draw views of the first heads of `source`.
+
+    Args:
+        pipeline: networks, on the device where they shall run.
+        source: heads that training does not see.
+        clips: size and control of the training's clips.
+        config: how much.
+        with_consistency: whether V joins in.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in ("psnr_head", "psnr", "start_psnr_head", "start_psnr")}
+    rows: list[Tensor] = []
+    for index in range(min(config.heads, len(source))):
+        clip = spread_clip(source, index, clips, config)
+        drawn = draw_clip(pipeline, clip, config, with_consistency=with_consistency)
+        inside = clip.alpha > 0.5
+        for prefix, pictures in (("", drawn), ("start_", clip.start)):
+            squared = (pictures - clip.views) ** 2
+            for view in range(len(clip)):
+                covered = inside[view].expand(3, -1, -1)
+                figures[f"{prefix}psnr"].append(_decibels(squared[view]))
+                if covered.any():
+                    figures[f"{prefix}psnr_head"].append(_decibels(squared[view][covered]))
+        white = torch.ones_like(clip.front)
+        for first, pictures in ((clip.front, clip.views), (clip.back, clip.start), (white, drawn)):
+            rows.append(torch.cat([first, *pictures], dim=-1))
+    picture = (torch.cat(rows, dim=-2).clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
+    return Validation(
+        {name: float(np.mean(values)) for name, values in figures.items() if values}, Image.fromarray(picture)
+    )
+
+
+def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: ValidationConfig) -> Clip:
+    """Views all round a head: the ring if there is one, with references as in training."""
+    rng = np.random.default_rng([config.seed, index])
+    count = min(config.views, len(source.head(index).cameras))
+    even = ClipConfig(
+        size_px=clips.size_px,
+        clip_length=count,
+        stride_deg=(0.9 * 360 / count, 1.1 * 360 / count),
+        control=clips.control,
+        portrait_share=1.0,
+        background_rgb_unit=clips.background_rgb_unit,
+    )
+    return sample_clip(source, index, even, rng)
+
+
+@torch.no_grad()
+def draw_clip(
+    pipeline: DiffPortrait360Pipeline, clip: Clip, config: ValidationConfig, *, with_consistency: bool = True
+) -> Pictures:
+    """The views of a clip as the pipeline draws them, [0, 1]; the back reference is the true one."""
+    output = pipeline(
+        clip.front,
+        clip.cameras,
+        clip.control,
+        generator=torch.Generator().manual_seed(config.seed),
+        back_image=clip.back,
+        start_views=None if clip.control_kind == "other" else clip.start,
+        sampling=config.sampling if with_consistency else replace(config.sampling, view_consistency=False),
+        track=silent,
+    )
+    return output.images
+
+
+def write_sheet(validation: Validation, path: Path) -> None:
+    """The sheet as a JPEG."""
+    data = io.BytesIO()
+    validation.sheet.save(data, "JPEG", quality=90)
+    write_bytes_atomically(path, data.getvalue())
