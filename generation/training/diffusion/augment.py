@@ -26,12 +26,12 @@ from .clips import Clip
 class ColourJitter:
     """How far colours are changed; every 0 leaves them."""
 
-    gamma: float = 0.25
-    """Largest logarithm of the exponent on all channels: darker or brighter."""
-    tint: float = 0.1
+    brightness: float = 0.35
+    """Largest g of the curve x + g x (1 - x) on all channels: 0.35 lifts the middle grey by 0.09."""
+    tint: float = 0.12
     """The same for each channel by itself."""
     contrast: float = 0.3
-    """Largest strength of an S-curve, [0, 1]."""
+    """Largest k of the S-curve x + k x (1 - x) (2 x - 1). Together the three stay below 1: then curves only rise."""
     saturation: float = 0.3
     """Largest change of the distance from grey, as a share."""
     hue_deg: float = 6.0
@@ -50,7 +50,7 @@ class PortraitAugmentation:
     """Largest logarithm of the change in size."""
     rotation_deg: float = 4.0
     """Largest turn in the picture, degrees."""
-    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.2, 0.06, 0.2, 0.15, 3.0))
+    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.3, 0.08, 0.2, 0.15, 3.0))
     """Exposure and colour cast of the portrait alone."""
     blur: float = 0.005
     """Largest standard deviation of a blur, as a share of the side."""
@@ -68,7 +68,7 @@ class ControlAugmentation:
 
     share: float = 0.5
     """Share of clips whose control pictures are changed."""
-    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.15, 0.08, 0.2, 0.2, 4.0))
+    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.2, 0.1, 0.2, 0.2, 4.0))
     """Colours of the prior alone, in control and start views."""
     blur: float = 0.005
     """Largest standard deviation of a blur of the prior's colours, as a share of the side."""
@@ -114,7 +114,7 @@ def augment_clip(clip: Clip, config: AugmentConfig, rng: np.random.Generator) ->
     """A varied clip; the same state of `rng` gives the same one.
 
     Args:
-        clip: as sampled.
+        clip: as sampled, on any device.
         config: how far.
         rng: source of randomness; it moves on.
     """
@@ -142,7 +142,7 @@ def mirrored_clip(clip: Clip) -> Clip:
     if clip.control_kind == "prior":
         control[:, NORMALS.start] *= -1
     elif clip.control_kind == "rays":
-        control = ray_control(cameras)
+        control = ray_control(cameras).to(control)
     return replace(
         clip,
         views=flipped(clip.views),
@@ -168,47 +168,54 @@ def mirrored_cameras(cameras: Cameras) -> Cameras:
 class _ColourChange:
     """One change of colours; black and white stay."""
 
-    exponents: Float[Tensor, " 3"]
+    lifts: tuple[float, float, float]
+    """g of the curve of each channel."""
     contrast: float
-    mixing: Float[Tensor, "3 3"]
+    """k of the S-curve."""
+    mixing: Float[np.ndarray, "3 3"] | None
+    """Turns and stretches colours about the grey axis."""
 
     @property
     def changes_nothing(self) -> bool:
-        return not self.contrast and bool((self.exponents == 1).all()) and torch.equal(self.mixing, torch.eye(3))
+        """Whether all pictures stay as they are."""
+        return not self.contrast and not any(self.lifts) and self.mixing is None
 
     def __call__(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         if self.changes_nothing:
             return rgb_unit
-        x = torch.einsum("ij,njhw->nihw", self.mixing, rgb_unit).clamp(0, 1)
-        x = x ** self.exponents.view(1, 3, 1, 1)
-        return (x + self.contrast * x * (1 - x) * (2 * x - 1)).clamp(0, 1)
+        x = rgb_unit
+        if self.mixing is not None:
+            mixing = torch.from_numpy(self.mixing).to(rgb_unit)
+            x = (mixing @ rgb_unit.flatten(2)).view_as(rgb_unit).clamp_(0, 1)
+        lifts = torch.tensor(self.lifts).to(rgb_unit).view(1, 3, 1, 1)
+        slope = (2 * self.contrast * x).add_(lifts - self.contrast)
+        return torch.addcmul(x, slope, x - x * x).clamp_(0, 1)
 
 
 def _colour_change(config: ColourJitter, rng: np.random.Generator) -> _ColourChange:
-    """A random change; the mixing turns and stretches colours about the grey axis."""
+    """A random change."""
     draws = rng.uniform(-1, 1, 7)
-    exponents = np.exp(config.gamma * draws[0] + config.tint * draws[1:4])
+    red, green, blue = (float(config.brightness * draws[0] + config.tint * draw) for draw in draws[1:4])
     turn = math.radians(config.hue_deg) * draws[5]
     grey = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # the grey axis as a cross product
     across = math.cos(turn) * (np.eye(3) - grey) + math.sin(turn) * cross
-    mixing = grey + (1 + config.saturation * draws[6]) * across
-    if not config.hue_deg and not config.saturation:
-        mixing = np.eye(3)
-    return _ColourChange(
-        torch.from_numpy(exponents).float(), float(config.contrast * draws[4]), torch.from_numpy(mixing).float()
-    )
+    mixing = grey + (1 + config.saturation * draws[6]) * across if config.hue_deg or config.saturation else None
+    return _ColourChange((red, green, blue), float(config.contrast * draws[4]), mixing)
 
 
 def _recoloured_control(clip: Clip, change: _ColourChange) -> Clip:
     """Control colours, where there are any, and start views through one change."""
     if change.changes_nothing:
         return clip
-    control = clip.control
-    if clip.control_kind != "rays":
-        control = control.clone()
-        control[:, COLOUR] = 2 * change((control[:, COLOUR] + 1) / 2) - 1
-    return replace(clip, control=control, start=change(clip.start))
+    return _with_start(clip, change(clip.start))
+
+
+def _with_start(clip: Clip, start: Float[Tensor, "f 3 s s"]) -> Clip:
+    """Other start views; the colours of prior and other control are theirs."""
+    if clip.control_kind == "rays":
+        return replace(clip, start=start)
+    return replace(clip, start=start, control=torch.cat([2 * start - 1, clip.control[:, COLOUR.stop :]], dim=1))
 
 
 def _worse_portrait(
@@ -219,7 +226,7 @@ def _worse_portrait(
 ) -> Float[Tensor, "3 s s"]:
     """A front reference with the faults of a user's picture; the background stays plain."""
     size = front.shape[-1]
-    background = torch.tensor(background_rgb_unit).view(1, 3, 1, 1)
+    background = torch.tensor(background_rgb_unit).to(front).view(1, 3, 1, 1)
     draws = rng.uniform(-1, 1, 4)
     change = _colour_change(config.colours, rng)
     blur, noise = rng.uniform(0, 1, 2) * (config.blur * size, config.noise)
@@ -228,11 +235,11 @@ def _worse_portrait(
         turn, scale = math.radians(config.rotation_deg) * draws[0], math.exp(config.scale * draws[1])
         cos, sin = math.cos(turn) / scale, math.sin(turn) / scale
         shift_x, shift_y = 2 * config.shift * draws[2], 2 * config.shift * draws[3]
-        affine = torch.tensor([[[cos, -sin, shift_x], [sin, cos, shift_y]]], dtype=torch.float32)
+        affine = torch.tensor([[[cos, -sin, shift_x], [sin, cos, shift_y]]], dtype=torch.float32).to(front)
         grid = F.affine_grid(affine, [1, 3, size, size], align_corners=False)
-        picture = F.grid_sample(picture - background, grid, align_corners=False) + background
-    picture = _blurred(change(picture.clamp(0, 1)), blur)
-    grain = torch.from_numpy(rng.standard_normal((1, 3, size, size), np.float32))
+        picture = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)  # shoulders go on
+    picture = _blurred(change(picture), float(blur))
+    grain = torch.from_numpy(rng.standard_normal((1, 3, size, size), np.float32)).to(front)
     not_background = (8 * (picture - background).abs().amax(dim=1, keepdim=True)).clamp(0, 1)
     picture = (picture + float(noise) * grain * not_background).clamp(0, 1)
     quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
@@ -244,21 +251,16 @@ def _worse_control(clip: Clip, config: ControlAugmentation, rng: np.random.Gener
     change = _colour_change(config.colours, rng)
     size = clip.start.shape[-1]
     blur, noise = rng.uniform(0, 1, 2) * (config.blur * size, config.noise)
-    grain = float(noise) * torch.from_numpy(rng.standard_normal(tuple(clip.start.shape), np.float32))
     corners = np.sort(rng.uniform(0, size, (2, 2)), axis=1).astype(int)
     hides, blanks, flattens = rng.random(3) < (config.hidden_validity, config.no_validity, config.no_normals)
-
-    def worse(rgb_unit: Float[Tensor, "f 3 s s"]) -> Float[Tensor, "f 3 s s"]:
-        soft = _blurred(change(rgb_unit), blur)
-        not_white = (8 * (1 - soft).amax(dim=1, keepdim=True)).clamp(0, 1)
-        return (soft + grain * not_white).clamp(0, 1)
-
-    start, control = worse(clip.start), clip.control
-    if clip.control_kind == "rays":
-        return replace(clip, start=start)
-    control = control.clone()
-    control[:, COLOUR] = 2 * worse((control[:, COLOUR] + 1) / 2) - 1
+    grains = float(noise) * torch.from_numpy(rng.standard_normal((3, size, size), np.float32)).to(clip.start)
+    places = rng.integers(0, size, (len(clip), 2)).tolist()
+    soft = _blurred(change(clip.start), float(blur))
+    not_white = (8 * (1 - soft.amin(dim=1, keepdim=True))).clamp_(0, 1)
+    grain = torch.stack([grains.roll(place, (1, 2)) for place in places])  # one field moved about: far faster than many
+    clip = _with_start(clip, torch.addcmul(soft, grain, not_white).clamp_(0, 1))
     if clip.control_kind == "prior":
+        control = clip.control.clone()
         (top, bottom), (left, right) = corners
         if hides:
             control[:, VALIDITY, top:bottom, left:right] = -1
@@ -266,7 +268,8 @@ def _worse_control(clip: Clip, config: ControlAugmentation, rng: np.random.Gener
             control[:, VALIDITY] = -1
         if flattens:
             control[:, NORMALS] = 0
-    return replace(clip, control=control, start=start)
+        clip = replace(clip, control=control)
+    return clip
 
 
 def _blurred(pictures: Float[Tensor, "n c h w"], sigma_px: float) -> Float[Tensor, "n c h w"]:
@@ -274,19 +277,23 @@ def _blurred(pictures: Float[Tensor, "n c h w"], sigma_px: float) -> Float[Tenso
     reach = math.ceil(3 * sigma_px)
     if reach < 1 or sigma_px < 0.1:
         return pictures
-    at = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (at / sigma_px) ** 2)
-    kernel = kernel / kernel.sum()
-    n, c, h, w = pictures.shape
-    flat = F.pad(pictures.reshape(n * c, 1, h, w), (reach,) * 4, mode="replicate")
-    flat = F.conv2d(F.conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-    return flat.reshape(n, c, h, w).clamp(0, 1)
+    at = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (at / sigma_px) ** 2)
+    weights = (kernel / kernel.sum()).tolist()
+    blurred = F.pad(pictures, (reach,) * 4, mode="replicate")
+    for axis in (2, 3):  # sums of shifted pictures: on a CPU faster than convolutions of one channel
+        length = pictures.shape[axis]
+        total = weights[0] * blurred.narrow(axis, 0, length)
+        for k, weight in enumerate(weights[1:], start=1):
+            total = total.add_(blurred.narrow(axis, k, length), alpha=weight)
+        blurred = total
+    return blurred.clamp_(0, 1)
 
 
 def _through_jpeg(rgb_unit: Float[Tensor, "3 s s"], quality: int) -> Float[Tensor, "3 s s"]:
     """What is left after a JPEG file."""
     file = io.BytesIO()
-    pixels = (255 * rgb_unit).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = (255 * rgb_unit).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     with Image.open(file) as picture:
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(rgb_unit) / 255

@@ -10,7 +10,7 @@ front and a back reference from wider cones, and a control picture for each view
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -155,6 +155,11 @@ class Clip:
 
     def __len__(self) -> int:
         return self.views.shape[0]
+
+    def to(self, device: torch.device | str) -> Clip:
+        """The same pictures on another device; cameras stay where they are."""
+        names = ("views", "alpha", "control", "start", "front", "back")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def sample_clip(source: HeadSource, index: int, config: ClipConfig, rng: np.random.Generator) -> Clip:

@@ -93,7 +93,7 @@ class CachedHead(ABC):
             self._kept[key] = (_CONTROL_STEPS * self._read_control(view, size_px)).round().to(torch.int8)
         kept = self._kept[key]
         assert kept is not None
-        return kept.float() / _CONTROL_STEPS
+        return kept / _CONTROL_STEPS
 
     def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
         """A picture of another head from that view's camera, or None."""
@@ -115,7 +115,7 @@ class CachedHead(ABC):
             picture = read()
             self._kept[key] = None if picture is None else _reduced(picture, size_px)
         kept = self._kept[key]
-        return None if kept is None else kept.float() / 255
+        return None if kept is None else kept / 255
 
 
 def read_picture(path: Path, mode: str, size_px: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w *c"]:
