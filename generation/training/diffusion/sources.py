@@ -81,7 +81,7 @@ def open_source(path: Path, kind: SourceKind = "auto", *, cache_heads: int = 16)
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder of heads")
     kinds: tuple[FolderKind, ...] = get_args(FolderKind) if kind == "auto" else (kind,)
-    found = {k: heads for k in kinds if (heads := find_heads(path, k))}
+    found: dict[FolderKind, list[Path]] = {k: heads for k in kinds if (heads := find_heads(path, k))}
     if not found:
         layouts = "transforms.json, PHsup_*/image, seed*, *.smc, 0*/image_seg or 0.png to 3.png"
         raise InputError(

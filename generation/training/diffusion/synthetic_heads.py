@@ -62,8 +62,9 @@ class SyntheticHeads:
                 f"{views} views"
             )
         self.name = f"composed heads {split} {first} to {first + count - 1}"
-        self._data, self._count, self._split, self._first = data, count, split, first
-        self._orbit, self._views, self._seed = orbit, views, seed
+        self._data, self._count, self._first, self._views, self._seed = data, count, first, views, seed
+        self._split: Split = split
+        self._orbit: Orbit = orbit
         self._heads = RecentHeads(self._made, cache_heads)
 
     def __len__(self) -> int:
