@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError
+from dp360.generation.diffusion.compact import load_compact, load_pipeline
+from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
+from dp360.generation.diffusion.control_pictures import PRIOR_CHANNELS
 from dp360.generation.diffusion.generator import DiffPortrait360Generator, weights_name_of
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.release.download import resolve_weights
@@ -17,12 +21,15 @@ from dp360.generation.progress import Track, silent
 from .commands import DiffusionOptions, ViewsCommand
 from .device import choose_device
 from .given_pictures import GivenPictures
+from .view_generators import refuse_pictures_for_compact
 
 
 def open_diffusion_generator(
     command: ViewsCommand, given: GivenPictures, cameras: Cameras, *, track: Track = silent
-) -> DiffPortrait360Generator:
-    """The view generator `diffportrait360`, ready for views from `cameras`.
+) -> DiffPortrait360Generator | CompactGenerator:
+    """The view generator `compact` or `diffportrait360`, ready for views from `cameras`.
+
+    Which of them the weights decide: those that the prior controls are compact ones.
 
     Args:
         command: weights and options.
@@ -33,29 +40,76 @@ def open_diffusion_generator(
     Raises:
         InputError: no weights, weights that cannot make these views, or no such device.
     """
-    assert command.weights is not None  # refuse_contradictions has seen to it
-    sampling = sampling_of(command.diffusion)
-    pipeline, name = open_weights(command.weights, command.diffusion, track=track)
-    generator = DiffPortrait360Generator(
-        pipeline,
-        name,
-        sampling,
-        back_image=given.back_image,
-        condition_views=given.condition_views,
-        start_views=given.start_views,
-        aligned=given.aligned,
-    )
+    sampling_of(command.diffusion)  # a number out of its range costs no time
+    if command.weights is None:
+        pipeline, name = open_shipped(command.diffusion)
+    else:
+        pipeline, name = open_weights(command.weights, command.diffusion, track=track)
+    generator: DiffPortrait360Generator | CompactGenerator
+    if command.generator == "compact" or is_compact(pipeline):
+        refuse_pictures_for_compact(command.diffusion)
+        generator = CompactGenerator(
+            pipeline,
+            name,
+            compact_sampling_of(command.diffusion),
+            back_image=given.back_image,
+            aligned=given.aligned,
+        )
+    else:
+        generator = DiffPortrait360Generator(
+            pipeline,
+            name,
+            sampling_of(command.diffusion),
+            back_image=given.back_image,
+            condition_views=given.condition_views,
+            start_views=given.start_views,
+            aligned=given.aligned,
+        )
     generator.check(cameras)
     return generator
 
 
+def is_compact(pipeline: DiffPortrait360Pipeline) -> bool:
+    """Whether a pipeline's control pictures have the prior's channels."""
+    control = pipeline.camera_control
+    return control is not None and control.config.control_channels == PRIOR_CHANNELS
+
+
 def sampling_of(options: DiffusionOptions) -> Sampling:
-    """The sampling part of the options.
+    """The sampling part of the options; what is not given is as `Sampling` has it.
 
     Raises:
         InputError: a number out of its range.
     """
-    return Sampling(**{field.name: getattr(options, field.name) for field in fields(Sampling)})
+    return Sampling(**_given_sampling(options))
+
+
+def compact_sampling_of(options: DiffusionOptions, config: CompactConfig | None = None) -> Sampling:
+    """The same for the compact model; steps and guidance that are not given are as `CompactConfig` has them.
+
+    Raises:
+        InputError: a number out of its range, or no such device.
+    """
+    return (config or CompactConfig()).sampling(choose_device(options.device), **_given_sampling(options))
+
+
+def _given_sampling(options: DiffusionOptions) -> dict[str, Any]:
+    values = {field.name: getattr(options, field.name) for field in fields(Sampling)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def open_shipped(options: DiffusionOptions) -> tuple[DiffPortrait360Pipeline, str]:
+    """The compact model that ships, where it shall run; and the weights' name with their hash.
+
+    Raises:
+        InputError: this installation lacks it, a file of it is damaged, or no such device.
+    """
+    device = choose_device(options.device)
+    loaded = load_compact("cpu", _dtype(options, device))
+    if loaded is None:
+        raise InputError("This installation has no compact weights; install dp360 again, or give --weights FOLDER")
+    pipeline, name = loaded
+    return _placed(pipeline, options, device), name
 
 
 def open_weights(
@@ -74,18 +128,19 @@ def open_weights(
     device = choose_device(options.device)
     dtype = _dtype(options, device)
     folder = resolve_weights(weights, dtype=dtype, track=track)
-    try:
-        pipeline = DiffPortrait360Pipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # loaders fail in their own ways
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"The weights in {folder} cannot be loaded ({reason}); convert them again") from error
+    pipeline = _placed(load_pipeline(folder, dtype), options, device)
+    return pipeline, weights_name_of(folder, weights, track=track)
+
+
+def _placed(pipeline: DiffPortrait360Pipeline, options: DiffusionOptions, device: str) -> DiffPortrait360Pipeline:
+    """The pipeline where it shall run, with what saves memory."""
     if options.offload and device != "cpu":
         pipeline.enable_model_cpu_offload()
     else:
         pipeline.to(device)
     if options.vae_tiling:
         pipeline.vae.enable_tiling()
-    return pipeline, weights_name_of(folder, weights, track=track)
+    return pipeline
 
 
 def _dtype(options: DiffusionOptions, device: str) -> torch.dtype:

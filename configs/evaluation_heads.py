@@ -44,7 +44,7 @@ from .commands import DataCommand
 from .data import make_heads
 from .evaluation_commands import EvalAblationCommand, EvalHeadsCommand
 from .processes import in_processes
-from .variants import VARIANTS, open_sources
+from .variants import VARIANTS, compact_weights_name, open_sources, source_name
 
 GRID_VIEWS, GRID_SIZE_PX = 72, 512
 """True views of the benchmark: 24 azimuths at three elevations."""
@@ -68,7 +68,7 @@ def evaluate_heads(command: EvalHeadsCommand, *, track: Track, notify: Callable[
     results = {
         name: [read_head_result(_results_folder(command, generator), folder.name) for folder in folders]
         for generator in command.generators
-        for name in (generator.partition("=")[0],)
+        for name in (source_name(generator),)
     }
     return _result(command, results)
 
@@ -92,7 +92,7 @@ def _heads(command: EvalHeadsCommand, track: Track, notify: Callable[[str], None
 
 
 def _results_folder(command: EvalHeadsCommand, generator: str) -> Path:
-    return command.output / "heads" / generator.partition("=")[0]
+    return command.output / "heads" / source_name(generator)
 
 
 def _measure(command: EvalHeadsCommand, item: tuple[str, str]) -> None:
@@ -104,12 +104,15 @@ def _measure(command: EvalHeadsCommand, item: tuple[str, str]) -> None:
 
 
 def _up_to_date(command: EvalHeadsCommand, generator: str, folder: str) -> bool:
-    """Whether a result is there that the same settings, data and version gave."""
+    """Whether a result is there that the same settings, data, version and compact weights gave."""
     path = _results_folder(command, generator) / f"{Path(folder).name}.json"
     if not path.is_file():
         return False
     found = read_head_result(path.parent, path.stem)
     expected = settings_of(dataset_sha256(Path(folder)), _config(command), _perceptual(command.perceptual))
+    weights = compact_weights_name(generator)
+    if weights is not None and not str(found.facts.get("weights")).startswith(weights):
+        return False
     return all(found.facts.get(name) == value for name, value in expected.items())
 
 

@@ -32,7 +32,7 @@ from .device import choose_device
 from .given_pictures import read_given
 from .presets import Preset
 from .run_lock import exclusive_run
-from .view_generators import open_generator, refuse_contradictions
+from .view_generators import open_generator, refuse_contradictions, settled
 
 DATASET_NAME, RECORD_NAME = "dataset", "dp360.json"
 _RECORDED_VERSIONS = ("dp360", "torch", "diffusers", "numpy", "numba", "mediapipe", "gsplat")
@@ -63,6 +63,7 @@ def run_pipeline(command: RunCommand, *, track: Track = silent, notify: Notify =
         InputError: the picture or a setting cannot be used, or the folder cannot be written.
     """
     preset, device = _checked(command), choose_device(command.device)
+    command = settled(command, notify)
     with exclusive_run(command.output):
         record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
         portrait, views, files = _portrait_to_views(command, preset, record, track, notify)
@@ -77,6 +78,7 @@ def run_pipeline(command: RunCommand, *, track: Track = silent, notify: Notify =
 def make_views(command: ViewsCommand, *, track: Track = silent, notify: Notify = ignore) -> tuple[Path, ...]:
     """The aligned portrait, the mesh and the data set; arguments and errors as `run_pipeline`."""
     preset = _checked(command)
+    command = settled(command, notify)
     with exclusive_run(command.output):
         record = _Record(command.output / RECORD_NAME, asdict(command), preset, command.seed)
         portrait, _, files = _portrait_to_views(command, preset, record, track, notify)

@@ -24,7 +24,7 @@ from dp360.reconstruction.prepare import fit_threads, prepare_kernels
 from .commands import DiffusionOptions, ExportCommand, Generator, Rings, ViewsCommand
 from .console import errors_for_people, progress_bars
 from .presets import PRESETS, Quality
-from .view_generators import refuse_contradictions
+from .view_generators import refuse_contradictions, settled
 
 _EXIT_NOT_FINITE = 1
 
@@ -47,10 +47,12 @@ class PortraitTrainerConfig(HeadTrainerConfig):
     """Align by the silhouette alone: for heads in which no face is found."""
     rings: Rings = "three"
     """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
-    generator: Generator = "prior"
-    """Who makes the views: the geometric prior, or the diffusion model, which needs --weights."""
+    generator: Generator = "auto"
+    """Who makes the views: the geometric prior, the compact diffusion model that ships, or diffportrait360, which needs
+    --weights; auto takes the compact model where it ships and was better than the prior on held-out heads."""
     weights: str | None = None
-    """Weights of the diffusion model: a folder, or a hub id such as gym890/diffportrait360."""
+    """Weights for diffportrait360: a folder, or a hub id such as gym890/diffportrait360; for compact, a folder of other
+    compact weights than those that ship."""
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
     """How the diffusion model draws."""
     data_from_image: Annotated[bool, tyro.conf.Suppress] = False
@@ -105,7 +107,8 @@ class PortraitTrainerConfig(HeadTrainerConfig):
             diffusion=self.diffusion,
         )
         refuse_contradictions(command)
-        folder = self.output_dir / image.stem / "dp360-data" / views_key(command)[:16]
+        key = views_key(settled(command))
+        folder = self.output_dir / image.stem / "dp360-data" / key[:16]
         if (folder / RECORD_NAME).is_file() and (folder / DATASET_NAME / TRANSFORMS).is_file():
             print(f"dp360: using the views made earlier in {folder}", file=sys.stderr)
         else:

@@ -1,9 +1,14 @@
-"""Named settings of the view generators, to be measured beside each other."""
+"""Named settings of the view generators, to be measured beside each other.
+
+A name may be followed by what is to be measured: `compact@FOLDER` are the settings of `compact` with weights in a
+folder of their own, trained alike; `NAME=FOLDER` are views that any system has made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +22,7 @@ from dp360.generation.progress import Track, silent
 from .commands import DiffusionOptions
 
 if TYPE_CHECKING:
+    from dp360.generation.diffusion.compact_generator import Control
     from dp360.reconstruction.evaluation.heads import ViewSource
 
 
@@ -30,6 +36,8 @@ class Variant:
     """The prior under it."""
     diffusion: DiffusionOptions | None = None
     """Options of the diffusion model; None renders the prior itself."""
+    compact: Control | None = None
+    """What controls the compact model; None for every other generator."""
 
 
 _RULES = HeadPriorConfig(
@@ -53,16 +61,62 @@ VARIANTS: dict[str, Variant] = {
     ),
     "diffportrait360-overlap": Variant("clips that overlap by half", diffusion=DiffusionOptions(window_stride=4)),
     "diffportrait360-no-guidance": Variant("guidance scale 1", diffusion=DiffusionOptions(guidance_scale=1.0)),
+    "compact": Variant("the compact model", diffusion=DiffusionOptions(), compact="prior"),
+    "compact-without-v": Variant(
+        "compact, views that do not see each other", diffusion=DiffusionOptions(view_consistency=False), compact="prior"
+    ),
+    "compact-without-back": Variant(
+        "compact, the portrait alone as reference", diffusion=DiffusionOptions(dual_appearance=False), compact="prior"
+    ),
+    "compact-overlap": Variant(
+        "compact, clips that overlap by half", diffusion=DiffusionOptions(window_stride=4), compact="prior"
+    ),
+    "compact-more-steps": Variant("compact, 32 steps", diffusion=DiffusionOptions(steps=32), compact="prior"),
+    "compact-rays": Variant(
+        "compact, camera rays in place of control pictures", diffusion=DiffusionOptions(), compact="rays"
+    ),
 }  # fmt: skip
-"""By name. Those of the diffusion model need its weights."""
+"""By name. Those of diffportrait360 need its weights, compact-rays those of a network trained so (compact-rays@FOLDER).
+"""
+
+
+def source_name(given: str) -> str:
+    """What tables and folders call a generator that was asked for.
+
+    Args:
+        given: NAME, NAME=FOLDER, or NAME@FOLDER, which is called by the folder's own name.
+    """
+    name, mark, folder = _parts(given)
+    return f"{name}@{Path(folder).name}" if mark == "@" else name
+
+
+@cache
+def compact_weights_name(given: str) -> str | None:
+    """Name and hash of the compact weights that a generator uses; None for every other generator.
+
+    Raises:
+        InputError: the weights that ship are damaged.
+    """
+    from dp360.generation.diffusion.compact import compact_folder, verified_name
+
+    name, mark, folder = _parts(given)
+    if mark == "=" or name not in VARIANTS or VARIANTS[name].compact is None:
+        return None
+    if mark == "@":
+        from dp360.generation.diffusion.generator import weights_name_of
+
+        return weights_name_of(Path(folder), folder)
+    shipped = compact_folder()
+    return None if shipped is None else verified_name(shipped)
 
 
 def open_sources(names: Sequence[str], weights: str | None, *, track: Track = silent) -> list[ViewSource]:
-    """Sources of views by name, or NAME=FOLDER for views that any system has made.
+    """Sources of views by name.
 
     Args:
-        names: keys of `VARIANTS`, or a name and a folder with one data set per head.
-        weights: folder or hub id of the diffusion model's weights; only for its variants.
+        names: keys of `VARIANTS`; NAME@FOLDER, one of the compact model's with other weights; or NAME=FOLDER, any name
+            with one data set per head.
+        weights: folder or hub id of diffportrait360's weights; only for its variants.
         track: progress.
 
     Raises:
@@ -70,34 +124,44 @@ def open_sources(names: Sequence[str], weights: str | None, *, track: Track = si
     """
     from dp360.reconstruction.evaluation.heads import FolderViews, open_generated
 
-    if len({name.partition("=")[0] for name in names}) < len(names):
+    if len({source_name(given) for given in names}) < len(names):
         raise InputError(f"Expected different names of generators, got {', '.join(names)}")
-    pipeline: list = []  # opened once for all variants
+    pipelines: dict[str, tuple] = {}  # each opened once for all variants
     sources: list[ViewSource] = []
     for given in names:
-        name, equals, folder = given.partition("=")
-        if equals:
+        name, mark, folder = _parts(given)
+        if mark == "=":
             if not Path(folder).is_dir():
                 raise InputError(f"No folder of views at {folder}; expected one with a data set for every head in it")
             sources.append(FolderViews(name, Path(folder)))
             continue
-        if name not in VARIANTS:
+        if name not in VARIANTS or (mark == "@" and VARIANTS[name].compact is None):
+            compact = [known for known, variant in VARIANTS.items() if variant.compact is not None]
             raise InputError(
-                f"Unknown generator {name}; expected one of {', '.join(VARIANTS)}, or NAME=FOLDER for views of another "
-                "system"
+                f"Unknown generator {given}; expected one of {', '.join(VARIANTS)}, NAME=FOLDER for views of another "
+                f"system, or @FOLDER behind {', '.join(compact)} for other compact weights"
             )
         variant = VARIANTS[name]
         generator: ViewGenerator = PriorGenerator()
-        if variant.diffusion is not None:
-            generator = _diffusion(name, variant.diffusion, weights, pipeline, track)
-        sources.append(open_generated(name, generator, variant.prior))
+        if variant.compact is not None:
+            generator = _compact(source_name(given), variant.diffusion, variant.compact, folder, pipelines, track)
+        elif variant.diffusion is not None:
+            generator = _diffusion(name, variant.diffusion, weights, pipelines, track)
+        sources.append(open_generated(source_name(given), generator, variant.prior))
     return sources
 
 
+def _parts(given: str) -> tuple[str, str, str]:
+    """Name, mark (=, @ or nothing) and folder; the first mark counts, folders may contain the other."""
+    mark = min((m for m in "=@" if m in given), key=given.index, default="")
+    name, _, folder = given.partition(mark) if mark else (given, "", "")
+    return name, mark, folder
+
+
 def _diffusion(
-    name: str, options: DiffusionOptions, weights: str | None, pipeline: list, track: Track
+    name: str, options: DiffusionOptions, weights: str | None, pipelines: dict[str, tuple], track: Track
 ) -> ViewGenerator:
-    """The diffusion generator with some options; `pipeline` keeps the networks from the first call on."""
+    """The diffusion generator with some options; `pipelines` keeps the networks from the first call on."""
     if weights is None:
         raise InputError(
             f"{name} needs --weights: a folder made by dp360 convert, or the hub id gym890/diffportrait360"
@@ -106,6 +170,22 @@ def _diffusion(
 
     from .diffusion import open_weights, sampling_of
 
-    if not pipeline:
-        pipeline.extend(open_weights(weights, options, track=track))
-    return replace(DiffPortrait360Generator(*pipeline), sampling=sampling_of(options), name=name)
+    if weights not in pipelines:
+        pipelines[weights] = open_weights(weights, options, track=track)
+    return replace(DiffPortrait360Generator(*pipelines[weights]), sampling=sampling_of(options), name=name)
+
+
+def _compact(
+    name: str, options: DiffusionOptions | None, control: Control, folder: str, pipelines: dict[str, tuple],
+    track: Track,
+) -> ViewGenerator:  # fmt: skip
+    """The compact generator with some options and the weights in `folder`, or those that ship."""
+    from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
+
+    from .diffusion import compact_sampling_of, open_shipped, open_weights
+
+    assert options is not None  # every compact variant has some
+    if folder not in pipelines:
+        pipelines[folder] = open_weights(folder, options, track=track) if folder else open_shipped(options)
+    config = CompactConfig(control=control)
+    return CompactGenerator(*pipelines[folder], compact_sampling_of(options), config, name=name)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
 from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError, ViewGenerator
+from dp360.generation.diffusion.compact import compact_folder, held_out
 from dp360.generation.prior import PriorGenerator
 from dp360.generation.progress import Track, silent
 
 from .commands import DiffusionOptions, ViewsCommand
 from .given_pictures import GivenPictures
 
+Views = TypeVar("Views", bound=ViewsCommand)
+_NO_COMPACT_WEIGHTS = "this installation has no compact weights"
+
 
 def refuse_contradictions(command: ViewsCommand) -> None:
     """See that generator, weights and options belong together.
 
     Raises:
-        InputError: the diffusion model without weights, or weights or its options for the prior.
+        InputError: a diffusion model without weights, or weights, options or pictures for a generator that does not
+            take them.
     """
     match command.generator:
         case "diffportrait360":
@@ -25,14 +34,63 @@ def refuse_contradictions(command: ViewsCommand) -> None:
                     "Cannot start: --generator diffportrait360 needs --weights: a folder made by dp360 convert, or the "
                     "hub id gym890/diffportrait360"
                 )
-        case "prior":
+        case "compact":
+            if command.weights is None and compact_folder() is None:
+                raise InputError(
+                    f"Cannot start: {_NO_COMPACT_WEIGHTS}; install dp360 again, give a folder of your own with "
+                    "--weights, or take --generator prior"
+                )
+            refuse_pictures_for_compact(command.diffusion)
+        case "auto" | "prior":
             if command.weights is not None or command.diffusion != DiffusionOptions():
                 raise InputError(
-                    "Cannot start: --weights and --diffusion options are for the diffusion model; add "
-                    "--generator diffportrait360"
+                    "Cannot start: --weights and --diffusion options are for the diffusion model; add --generator "
+                    "diffportrait360, or --generator compact for the model that ships"
                 )
         case _:
             assert_never(command.generator)
+
+
+def refuse_pictures_for_compact(options: DiffusionOptions) -> None:
+    """See that no pictures are handed in that the compact model has no use for.
+
+    Raises:
+        InputError: control pictures or start views.
+    """
+    for name, path in (("--condition-views", options.condition_views), ("--start-views", options.start_views)):
+        if path is not None:
+            raise InputError(
+                f"Cannot start: {name} {path} is of no use to the compact model, whose control pictures and start "
+                "views are the prior of the portrait itself; leave it out, or take official weights with --generator "
+                "diffportrait360"
+            )
+
+
+def settled(command: Views, notify: Callable[[str], None] | None = None) -> Views:
+    """The same command with the name of a generator in place of `auto`.
+
+    Args:
+        command: what was asked for.
+        notify: is told in one sentence what `auto` takes and why.
+
+    Raises:
+        InputError: the figures that decide are damaged.
+    """
+    if command.generator != "auto":
+        return command
+    measured = held_out()
+    if measured is None:
+        winner, reason = "prior", _NO_COMPACT_WEIGHTS if compact_folder() is None else "the compact model is unmeasured"
+    else:
+        winner = measured.winner
+        reason = f"PSNR of the head on {measured.heads} held-out heads: " + ", ".join(
+            f"{name} {figures['psnr_head']:.2f} dB"
+            for name, figures in (("compact", measured.compact), ("prior", measured.prior))
+            if "psnr_head" in figures
+        )
+    if notify is not None:
+        notify(f"--generator auto takes {winner} ({reason})")
+    return replace(command, generator=winner)
 
 
 def open_generator(
@@ -43,12 +101,15 @@ def open_generator(
     Raises:
         InputError: weights that are not there or cannot make these views, or no such device.
     """
+    command = settled(command)
     match command.generator:
         case "prior":
             return PriorGenerator()
-        case "diffportrait360":
+        case "compact" | "diffportrait360":
             from .diffusion import open_diffusion_generator  # seconds of imports
 
             return open_diffusion_generator(command, given, cameras, track=track)
+        case "auto":
+            raise AssertionError("settled above")
         case _:
             assert_never(command.generator)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,7 +225,7 @@ def shipped(pipeline, tmp_path, monkeypatch) -> Iterator[Path]:
     hashes = {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     (folder / "checksums.json").write_text(json.dumps(hashes))
     write_held_out(folder, prior=BETTER, compact={"psnr_head": 22.5, "perceptual": 0.30})
-    monkeypatch.setattr(compact.resources, "files", lambda package: tmp_path / "weights")
+    monkeypatch.setattr(compact, "resources", SimpleNamespace(files=lambda package: tmp_path / "weights"))
     yield folder
 
 
@@ -262,7 +263,7 @@ def test_damaged_weights_are_refused(shipped):
 
 
 def test_an_installation_without_weights_takes_the_prior(tmp_path, monkeypatch):
-    monkeypatch.setattr(compact.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(compact, "resources", SimpleNamespace(files=lambda package: tmp_path))
     assert load_compact("cpu", torch.float32) is None and held_out() is None and held_out_winner() == "prior"
 
 
