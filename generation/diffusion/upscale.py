@@ -30,6 +30,9 @@ class UpscaleConfig:
 
     kept_validity: tuple[float, float] = (0.6, 0.9)
     """Validity below the first is drawn, above the second the portrait's own pixels stay; 0.5 is a mirror image."""
+    kept_feather: float = 0.008
+    """Width (sigma, share of the views' side) over which validity is averaged on the surface first, so that the
+    portrait's pixels and drawn ones meet without a seam; 0 leaves the prior's own borders."""
     detail_sigma_px: float = 1.0
     """Finer than a Gaussian of this width, in pixels of the drawing, is detail; 0 leaves the drawing what it has."""
     detail_share: float = 1.0
@@ -41,6 +44,7 @@ class UpscaleConfig:
     def __post_init__(self) -> None:
         rules = (
             ("kept_validity", self.kept_validity[0] < self.kept_validity[1], "a lower and a higher value"),
+            ("kept_feather", 0 <= self.kept_feather < 0.1, "from 0 to 0.1"),
             ("detail_sigma_px", self.detail_sigma_px >= 0, "0 or more"),
             ("detail_share", 0 <= self.detail_share <= 1, "from 0 to 1"),
             ("detail_disagreement", 0 <= self.detail_disagreement[0] < self.detail_disagreement[1], "0 <= low < high"),
@@ -97,8 +101,11 @@ def kept_pixels(
     config: UpscaleConfig,
 ) -> Float[Tensor, "n 3 t t"]:
     """Pictures with the portrait's own pixels, by way of the prior, where the portrait shows the surface."""
-    weight = (smoothstep(validity_unit, *config.kept_validity) * alpha_unit)[:, None]
-    return torch.lerp(pictures, prior_pictures, weight)
+    validity, alpha = validity_unit[:, None], alpha_unit[:, None]
+    sigma_px = config.kept_feather * pictures.shape[-1]
+    shown = blurred(validity * alpha, sigma_px) / blurred(alpha, sigma_px).clamp_min(1e-6) if sigma_px else validity
+    weight = torch.minimum(smoothstep(shown, *config.kept_validity), smoothstep(validity, *config.kept_validity))
+    return torch.lerp(pictures, prior_pictures, weight * alpha)
 
 
 def enlarged(pictures: Float[Tensor, "n c s s"], size_px: int, *, clamp: bool = True) -> Float[Tensor, "n c t t"]:

@@ -73,13 +73,24 @@ def test_where_prior_and_drawing_disagree_the_drawing_is_left_alone(unseen):
 
 
 def test_the_portraits_own_pixels_stay_and_nothing_else(prior):
-    config = UpscaleConfig(kept_validity=(0.6, 0.9))
+    config = UpscaleConfig(kept_validity=(0.6, 0.9), kept_feather=0.0)
     pictures, alpha = torch.zeros_like(prior), torch.ones(2, LARGE, LARGE)
     validity = torch.full((2, LARGE, LARGE), 0.5)
     validity[:, : LARGE // 2] = 0.95
     kept = kept_pixels(pictures, prior, alpha, validity, config)
     assert torch.equal(kept[:, :, : LARGE // 2], prior[:, :, : LARGE // 2]) and not kept[:, :, LARGE // 2 :].any()
     assert torch.allclose(kept_pixels(pictures, prior, alpha * 0.25, validity, config), kept * 0.25)
+
+
+def test_kept_pixels_fade_in_inside_what_the_portrait_shows_but_not_at_the_outline():
+    white, black = torch.ones(1, 3, LARGE, LARGE), torch.zeros(1, 3, LARGE, LARGE)
+    alpha, validity = torch.zeros(1, LARGE, LARGE), torch.zeros(1, LARGE, LARGE)
+    alpha[..., 8:] = 1.0
+    validity[..., 8:40] = 1.0  # from the outline to the border of what is shown
+    row = kept_pixels(black, white, alpha, validity, UpscaleConfig(kept_feather=0.04))[0, 0, 20]
+    assert not row[:8].any() and not row[40:].any()
+    assert torch.allclose(row[8:30], torch.tensor(1.0), atol=1e-3)
+    assert bool((row[30:40].diff() <= 0).all()) and float(row[39]) < 0.5
 
 
 def test_blur_keeps_means_and_enlarging_keeps_colours(prior):
