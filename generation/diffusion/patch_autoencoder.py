@@ -25,7 +25,7 @@ Latents = Float[Tensor, "b c h w"]
 class PatchAutoencoderConfig:
     """Sizes of a `PatchAutoencoder`."""
 
-    latent_channels: int = 32
+    latent_channels: int = 16
     """Channels of the latents."""
     patch_px: int = 8
     """Side of a patch: how many times smaller latents are than pictures."""
@@ -61,7 +61,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        latent_channels: int = 32,
+        latent_channels: int = 16,
         patch_px: int = 8,
         width: int = 160,
         blocks: int = 3,

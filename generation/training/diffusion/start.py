@@ -42,7 +42,7 @@ def official_pipeline(folder: Path, *, seed: int = 0) -> DiffPortrait360Pipeline
         source = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", local_files_only=True)
         context = _empty_prompt(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{folder} is no complete Stable Diffusion 1.5 ({reason}); expected unet, vae, text_encoder and tokenizer "

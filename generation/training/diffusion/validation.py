@@ -121,6 +121,11 @@ def draw_clip(
     return output.images
 
 
+def _decibels(squared: Float[Tensor, "*_"]) -> float:
+    """Peak signal-to-noise ratio of colours in [0, 1]."""
+    return -10 * float(squared.mean().clamp(min=1e-10).log10())
+
+
 def write_sheet(validation: Validation, path: Path) -> None:
     """The sheet as a JPEG."""
     data = io.BytesIO()
