@@ -3,7 +3,8 @@
 AdamW, warm-up and decay, accumulated and averaged weights, checkpoints. A micro-batch depends on its number alone, and
 torch is seeded anew for every one; a run that was stopped, killed or handed to another process therefore ends with the
 same weights as one that ran through (on the CPU: the same bytes), and n processes learn from the same micro-batches as
-one process that accumulates n times as many.
+one process that accumulates n times as many. A checkpoint without "optimizer" (see `slices`) goes on at its step with a
+fresh optimizer, and the learning rate of the schedule is reached over another warm-up.
 
     weights = train(model, batch_of, loss_of, LoopConfig(steps=2000), folder)
 """
@@ -69,21 +70,25 @@ class LoopConfig:
     minutes: float | None = None
     """Stop after this time with a checkpoint; the same call goes on from there. None runs to the end."""
 
-    def learning_rate_at(self, step: int) -> float:
+    def learning_rate_at(self, step: int, optimizer_since: int = 0) -> float:
         """Learning rate of a step: linear warm-up, then half a cosine to zero, or no change.
+
+        Args:
+            step: from 0.
+            optimizer_since: step at which the optimizer was fresh; the warm-up begins there.
 
         Source: Loshchilov and Hutter, "SGDR", 2017, Eq. 5 (one period).
         """
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
         match self.schedule:
             case "constant":
-                return self.learning_rate
+                rate = self.learning_rate
             case "cosine":
                 done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-                return 0.5 * self.learning_rate * (1 + math.cos(math.pi * min(1.0, done)))
+                rate = 0.5 * self.learning_rate * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
             case _:
                 assert_never(self.schedule)
+        warm = step - optimizer_since + 1
+        return rate if warm > self.warmup_steps else rate * warm / self.warmup_steps
 
 
 def train(
@@ -129,7 +134,7 @@ def train(
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(learning.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     averages = _Averages(learning)
-    first = _resume(folder, learning, averages, optimizer)
+    first, optimizer_since = _resume(folder, learning, averages, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     started, losses, since = time.monotonic(), 0.0, first
     steps = range(first, config.steps)
@@ -138,7 +143,7 @@ def train(
     for step in track(steps, total=len(steps), description="Training") if first_process else steps:
         began = time.monotonic()
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate_at(step)
+            group["lr"] = rate = config.learning_rate_at(step, optimizer_since)
         loss = torch.zeros((), device=accelerator.device)
         for micro in range(config.accumulation):
             number, batch = next(made)
@@ -158,14 +163,14 @@ def train(
             raise InputError(f"The loss of step {step} is not a number; lower the learning rate and train again")
         done = step + 1
         if on_step is not None and first_process:
-            figures = {"loss": mean_loss, "learning_rate": config.learning_rate_at(step), "gradient_norm": float(norm)}
+            figures = {"loss": mean_loss, "learning_rate": rate, "gradient_norm": float(norm)}
             on_step(done, {**figures, "seconds": time.monotonic() - began})
         out_of_time = config.minutes is not None and time.monotonic() - started > 60 * config.minutes
         if accelerator.num_processes > 1:  # all stop together
             out_of_time = bool(accelerator.reduce(torch.tensor(float(out_of_time), device=accelerator.device)) > 0)
         if done % config.save_every == 0 or done == config.steps or out_of_time:
             if first_process:
-                _save(folder, done, learning, averages, optimizer)
+                _save(folder, done, learning, averages, optimizer, optimizer_since)
                 if on_evaluation is not None:
                     with averages.in_place_of(learning, model):
                         on_evaluation(done, model, losses / (done - since))
@@ -231,10 +236,16 @@ class _Averages:
 
 
 def _save(
-    folder: Path, step: int, learning: Mapping[str, Tensor], averages: _Averages, optimizer: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    learning: Mapping[str, Tensor],
+    averages: _Averages,
+    optimizer: torch.optim.Optimizer,
+    optimizer_since: int,
 ) -> None:
     state = {
         "step": step,
+        "optimizer_since": optimizer_since,
         "model": {name: tensor.detach() for name, tensor in learning.items()},
         "averaged": averages.tensors,
         "optimizer": optimizer.state_dict(),
@@ -250,19 +261,20 @@ def _save(
 
 def _resume(
     folder: Path, learning: Mapping[str, nn.Parameter], averages: _Averages, optimizer: torch.optim.Optimizer
-) -> int:
-    """Load the newest checkpoint that can be read; steps done so far, 0 without one."""
+) -> tuple[int, int]:
+    """Load the newest checkpoint that can be read; steps done so far, and at which of them the optimizer was fresh."""
     found = [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).is_file()]
     if not found:
-        return 0
+        return 0, 0
     for path in found:
-        state = _read(path)
+        state = read_checkpoint(path)
         if state is None:
             continue
         try:
             for saved, here in ((state["model"], learning), (state["averaged"], averages.tensors)):
                 _copy_into(saved, here)
-            optimizer.load_state_dict(state["optimizer"])
+            if "optimizer" in state:
+                optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} was written by another model than the one to be trained; choose another folder"
@@ -270,7 +282,8 @@ def _resume(
         if path.name == PREVIOUS:
             with write_errors_for_people(path):
                 os.replace(path, folder / NEWEST)  # the damaged one must not push the good one out
-        return int(state["step"])
+        step = int(state["step"])
+        return step, int(state.get("optimizer_since", 0)) if "optimizer" in state else step
     raise InputError(f"The checkpoints in {folder} are damaged; remove them to train from the start")
 
 
@@ -284,8 +297,8 @@ def _copy_into(saved: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
         tensor.copy_(saved[name])
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """A checkpoint's content, or None if the file is damaged."""
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """A checkpoint's content on the CPU, or None if there is no such file or it is damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds of errors on damaged files

@@ -106,7 +106,8 @@ class ClipConfig:
     """continuous: in the order of azimuth with one random stride, round closed rings without an end; random: views from
     anywhere (the ablation)."""
     target: Literal["views", "back"] = "views"
-    """views: as `order` says; back: one view within 20 degrees of straight behind, whatever `clip_length` says."""
+    """views: as `order` says; back: one view within 20 degrees of straight behind (of its azimuth, where a head has no such view), whatever
+    `clip_length` says."""
     control: Control = "prior"
     """prior: the head's own prior, 7 channels; other: a random other head from the same or the nearest cameras, 3
     channels, as the release; rays: camera parameters, 7 channels."""
@@ -212,7 +213,7 @@ def _chosen_views(head: HeadPictures, config: ClipConfig, rng: np.random.Generat
     """Numbers of the views to draw."""
     cameras = head.cameras
     if config.target == "back":
-        return [int(rng.choice(_views_near(head, BACK_WORLD, _BACK_TARGET_DEG, "a view from behind to draw")))]
+        return [int(rng.choice(_views_from_behind(head)))]
     if not 1 <= config.clip_length <= len(cameras):
         raise InputError(f"{head.name} has {len(cameras)} views; expected at least {config.clip_length} for a clip")
     if config.clip_length == 1:
@@ -292,6 +293,16 @@ def _back_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Gener
     near = _views_near(head, BACK_WORLD, config.back_azimuth_deg, "" if straight is not None else "a back reference")
     pick = int(choice * (len(near) + (straight is not None)))
     return straight if pick == len(near) and straight is not None else head.rgba(near[pick], config.size_px)
+
+
+def _views_from_behind(head: HeadPictures) -> list[int]:
+    """Views near to straight behind, or, of heads that are seen from behind only from above or below, those."""
+    near = _views_near(head, BACK_WORLD, _BACK_TARGET_DEG, "")
+    if near:
+        return near
+    off_rad = math.pi - torch.remainder(head.cameras.azimuth_rad, 2 * math.pi)
+    by_azimuth = torch.nonzero(off_rad.abs() <= math.radians(_BACK_TARGET_DEG) + 1e-6).flatten().tolist()
+    return by_azimuth or _views_near(head, BACK_WORLD, _BACK_TARGET_DEG, "a view from behind to draw")
 
 
 def _views_near(
