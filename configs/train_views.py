@@ -47,9 +47,7 @@ def train_view_stage(command: TrainStageCommand, track: Track, notify: Callable[
     config = stage_config(command)
     pipeline = _start(command)
     source, validation = _sources(command)
-    return train_stage(
-        pipeline, source, config, command.output, validation=validation, track=track, notify=notify
-    )
+    return train_stage(pipeline, source, config, command.output, validation=validation, track=track, notify=notify)
 
 
 def stage_config(command: TrainStageCommand) -> StageConfig:

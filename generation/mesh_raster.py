@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Shaped
 
-from . import numba_pool as numba_pool  # it decides how numba's threads wait, before any kernel runs
+from . import numba_pool  # noqa: F401 - it decides how numba's threads wait, before any kernel runs
 from .cameras import Cameras
 
 NEAR_DEPTH = 1e-3

@@ -5,8 +5,8 @@ normals, labels and control are there unless views alone were asked for.
 FOLDER/transforms.json, images/, masks/, sparse_pc.ply   as `dataset.write_dataset`
 FOLDER/normals/NAME.png      true normals of the fitted frame, 127.5 * (n + 1); 0 where nothing is
 FOLDER/labels/NAME.png       numbers of the labels that head.json names
-FOLDER/control/NAME.png      what the prior shows from the same camera, RGBA; control_validity and control_normals beside
-                             it, as `synthetic.head_data` says
+FOLDER/control/NAME.png      what the prior shows from the same camera, RGBA; beside it control_validity and
+                             control_normals, as `synthetic.head_data` says
 FOLDER/portrait.png          the aligned portrait; portrait_alpha.png is its matte as it was estimated
 FOLDER/portrait.npz          the same with its fitted head (`generation.portrait.portrait_file`)
 FOLDER/back.png              the true view from straight behind, RGBA

@@ -39,14 +39,15 @@ from .upscale import UpscaleConfig, full_size_views
 from .view_pictures import ViewPictures, resized_pictures
 
 Control = Literal["prior", "rays"]
+_DRAWN_PX = 256
 
 
 @dataclass(frozen=True)
 class CompactConfig:
     """How the compact model is used."""
 
-    size_px: int = 256
-    """Side of the drawings, pixels: what the weights were trained at."""
+    size_px: int | None = None
+    """Side of the drawings, pixels; None takes what the weights were trained with, 256 where they do not say."""
     control: Control = "prior"
     """What the weights were trained with: renders of the prior, or camera rays (for ablations)."""
     cpu_steps: int = 8
@@ -116,7 +117,7 @@ class CompactGenerator:
             InputError: as `check`.
         """
         self.check(cameras)
-        seed, size_px = generator.initial_seed(), self.config.size_px
+        seed, size_px = generator.initial_seed(), self.size_px
         side = max(cameras.width, size_px)
         shown = self._shown(prior, cameras.resized(side, side), track)
         behind = self._shown(prior, camera_behind_the_head(cameras.resized(side, side)), silent)
@@ -142,11 +143,16 @@ class CompactGenerator:
         )
 
     @property
+    def size_px(self) -> int:
+        """Side of the drawings, pixels."""
+        return self.config.size_px or self.pipeline.config.picture_px or _DRAWN_PX
+
+    @property
     def settings(self) -> dict[str, object]:
         """What the views depend on beside the weights, as plain JSON data."""
         settings = {
             "sampling": asdict(self._sampling),
-            "compact": asdict(self.config),
+            "compact": {**asdict(self.config), "size_px": self.size_px},
             "cutout": asdict(self.cutout),
             "surface_points": self.surface_points,
             "aligned": None if self.aligned is None else self.aligned.camera_label.tolist(),
@@ -169,9 +175,9 @@ class CompactGenerator:
                 f"These weights want control pictures of {channels} channels; expected {PRIOR_CHANNELS} as compact "
                 "weights have; views of the official weights are drawn with --generator diffportrait360"
             )
-        if self.config.size_px % multiple:
+        if self.size_px % multiple:
             raise InputError(
-                f"Cannot draw at {self.config.size_px} pixels with these weights: expected a multiple of {multiple}"
+                f"Cannot draw at {self.size_px} pixels with these weights: expected a multiple of {multiple}"
             )
         if cameras.width != cameras.height:
             raise InputError(f"Cannot draw views of {cameras.width}x{cameras.height} pixels: expected a square")
@@ -199,7 +205,7 @@ class CompactGenerator:
     def _given_back(self) -> Float[Tensor, "3 h w"] | None:
         if self.back_image is None:
             return None
-        return resized_pictures(self.back_image.rgb, self.config.size_px, self.config.size_px)[0]
+        return resized_pictures(self.back_image.rgb, self.size_px, self.size_px)[0]
 
     def _shown(self, prior: HeadPrior, cameras: Cameras, track: Track) -> _Shown:
         """The prior from all cameras, rendered chunk by chunk; of the maps only what is needed later stays."""
@@ -216,7 +222,7 @@ class CompactGenerator:
                 validity[:, None],
                 torch.from_numpy(rendered.normals_world).permute(0, 3, 1, 2),
                 here,
-                size_px=self.config.size_px,
+                size_px=self.size_px,
             )
             kept = (pictures.half(), alpha.half(), validity.half())
             control = self._control(renders, here)
@@ -228,7 +234,7 @@ class CompactGenerator:
             case "prior":
                 return renders
             case "rays":
-                return ray_control(cameras.resized(self.config.size_px, self.config.size_px))
+                return ray_control(cameras.resized(self.size_px, self.size_px))
             case _:
                 assert_never(self.config.control)
 

@@ -123,6 +123,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         context: NullContext | None = None,
         reference_timestep: int | None = None,
         start_shortcut: bool = False,
+        picture_px: int | None = None,
         latents_mean: Sequence[float] | None = None,
         latents_std: Sequence[float] | None = None,
     ) -> None:
@@ -141,6 +142,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             context: constant context tokens.
             reference_timestep: the timestep R always sees, so that it runs once; None: the current one (release).
             start_shortcut: the networks predict the difference to the start view's latent; start views are then needed.
+            picture_px: side of the pictures that the weights were trained with; None does not say.
             latents_mean: per channel, taken off the autoencoder's latents; None uses its `scaling_factor` alone.
             latents_std: per channel, divides them.
         """
@@ -160,6 +162,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         self.register_to_config(
             reference_timestep=reference_timestep,
             start_shortcut=start_shortcut,
+            picture_px=picture_px,
             latents_mean=None if latents_mean is None else [float(x) for x in latents_mean],
             latents_std=None if latents_std is None else [float(x) for x in latents_std],
         )

@@ -106,8 +106,8 @@ class ClipConfig:
     """continuous: in the order of azimuth with one random stride, round closed rings without an end; random: views from
     anywhere (the ablation)."""
     target: Literal["views", "back"] = "views"
-    """views: as `order` says; back: one view within 20 degrees of straight behind (of its azimuth, where a head has no such view), whatever
-    `clip_length` says."""
+    """views: as `order` says; back: one view within 20 degrees of straight behind, or of its azimuth where a head has
+    none, whatever `clip_length` says."""
     control: Control = "prior"
     """prior: the head's own prior, 7 channels; other: a random other head from the same or the nearest cameras, 3
     channels, as the release; rays: camera parameters, 7 channels."""

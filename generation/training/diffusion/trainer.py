@@ -136,6 +136,7 @@ def train_stage(
     )
     journal.close()
     objective.to("cpu").load_state_dict(weights)
+    pipeline.register_to_config(picture_px=config.clips.size_px)
     return save_pipeline(pipeline, folder / PIPELINE)
 
 

@@ -12,16 +12,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dp360.generation import orbit
-from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
+from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from dp360.generation.diffusion.release.convert import convert_release
 from dp360.generation.diffusion.release.keys import ReleaseArchitecture
 from dp360.generation.diffusion.release.schedule import ReleaseDDIMScheduler
 from dp360.generation.diffusion.sampling import Sampling, guided
 from dp360.generation.diffusion.unet import ControlResiduals, DenoisingUNet
 from dp360.generation.diffusion.view_consistency import ViewConsistency
+from dp360.generation.training.diffusion.objective import ObjectiveConfig, ViewObjective
 
 TOLERANCE, SAMPLE_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 3e-4, 1e-3
 SETS = ("back", "video")
+
+
+class GivenContext(torch.nn.Module):
+    """Another context for every row, as the fixtures have it."""
+
+    def __init__(self, context: Tensor) -> None:
+        super().__init__()
+        self.given = context
+
+    def forward(self) -> Tensor:
+        return self.given
 
 
 class Model:
@@ -262,6 +274,30 @@ def test_training_loss_and_gradients(model: Model) -> None:
     assert without <= {f"up_blocks.{len(model.appearance.up_blocks) - 1}.attentions.{i}.{name}"
                        for i in range(len(model.appearance.up_blocks[-1].attentions))
                        for name, _ in last.named_parameters()}  # fmt: skip
+
+
+def test_the_training_objective_is_the_release_s(model: Model) -> None:
+    """Loss of the stages' own code, with the release's tables and a noise level for each view."""
+    inputs = model.inputs
+    rows = len(inputs["train_x0"])
+    clips = 1 if model.is_video else rows
+    objective = ViewObjective(
+        model.pipeline,
+        ObjectiveConfig(shared_timestep=False, release_tables=True),
+        mode=Mode.VIEWS if model.is_video else Mode.BACK,
+        with_consistency=model.is_video,
+    )
+    objective.context = GivenContext(inputs["context"])
+    sides = ("front", "back" if model.is_video else "front")
+    references = torch.stack([inputs[f"ref_{side}"][:clips] for side in sides], dim=1)
+    noise, timesteps = inputs["train_noise"], inputs["train_t"]
+    prediction = objective.predict(
+        objective.schedule.noisy(inputs["train_x0"], noise, timesteps), timesteps, references, inputs["hint"], None,
+        noise=noise, mode=objective.mode, dual=torch.full((clips,), model.is_video),
+        keeps=torch.ones(clips, dtype=torch.bool),
+    )  # fmt: skip
+    target = objective.schedule.target(inputs["train_x0"], noise, timesteps)
+    close(F.mse_loss(prediction, target).detach().reshape(1), model.outputs["train_loss"])
 
 
 @torch.no_grad()

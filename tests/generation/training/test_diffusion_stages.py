@@ -30,7 +30,6 @@ from dp360.generation.training.diffusion.autoencoder import (
     evaluate_autoencoder,
     train_autoencoder,
 )
-from dp360.generation.training.diffusion.clips import ClipConfig
 from dp360.generation.training.diffusion.objective import Noised, NoiseSchedule, ObjectiveConfig, ViewObjective
 from dp360.generation.training.diffusion.stages import Stage, StageConfig, recipe, stage_objective
 from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion
@@ -200,7 +199,8 @@ def test_an_untrained_compact_model_draws_the_start_view() -> None:
     assert torch.allclose(draw_clip(pipeline, clip, config), again, atol=1e-4)
     drawn = validate(pipeline, Balls(), clips, config)
     assert drawn.sheet.size == (SIZE * 5, SIZE * 6)
-    errors = [((c.start - c.views) ** 2).mean((1, 2, 3)) for c in (spread_clip(Balls(), i, clips, config) for i in (0, 1))]
+    spread = [spread_clip(Balls(), index, clips, config) for index in (0, 1)]
+    errors = [((clip.start - clip.views) ** 2).mean((1, 2, 3)) for clip in spread]
     mean_db = float((-10 * torch.cat(errors).clamp(min=1e-10).log10()).mean())
     assert drawn.figures["start_psnr"] == pytest.approx(mean_db, abs=1e-3)
 
@@ -401,8 +401,8 @@ def test_the_official_size_starts_as_stable_diffusion(tmp_path: Path) -> None:
     options = {**OFFICIAL.autoencoder_options, "block_out_channels": (32,) * 4, "layers_per_block": 1}
     AutoencoderKL(**options).save_pretrained(tmp_path / "vae")
     sizes = CLIPTextConfig(
-        projection_dim=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, max_position_embeddings=7,
-        vocab_size=5, bos_token_id=3, eos_token_id=4, pad_token_id=4,
+        projection_dim=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        max_position_embeddings=7, vocab_size=5, bos_token_id=3, eos_token_id=4, pad_token_id=4,
     )  # fmt: skip
     CLIPTextModel(sizes).save_pretrained(tmp_path / "text_encoder")
     (tmp_path / "tokenizer").mkdir()
