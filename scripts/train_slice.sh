@@ -15,13 +15,13 @@
 #              are then made here first
 #   START      where a stage begins: the pipeline folder of the stage before, or the OUT of its last slice
 #   VALIDATION folder of heads to draw and measure at checkpoints; with head assets some are made
-#   MINUTES    of training, 8 unless told; packing takes some seconds more
+#   MINUTES    of the whole call, 9 unless told; the last of them is for figures, the sheet and packing
 #   HEADS, HEADS_MINUTES, JOBS   heads to make from assets (400), for how long at most (3), processes (all cores)
 #   WORK       folder for what need not come back, such as made heads; a temporary one unless told
 #   WHEELS     folder of wheels to install for this run: diffusers, tyro and what they need
 #   TOTAL_BYTES, PIECE_BYTES     other limits than 60000000 and 15000000
 #   PYTHON     the interpreter, python3 unless told; it has to have torch, accelerate, numpy, safetensors, jaxtyping,
-#              pillow, scipy, opencv and rich
+#              pillow and rich
 set -euo pipefail
 
 complain() {
@@ -30,7 +30,7 @@ complain() {
 }
 
 case "${1:-}" in -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//p}' "$0"; exit 0 ;; esac
-stage="${STAGE:-}" data="${DATA:-}" out="${OUT:-}" minutes="${MINUTES:-8}" python="${PYTHON:-python3}"
+stage="${STAGE:-}" data="${DATA:-}" out="${OUT:-}" minutes="${MINUTES:-9}" python="${PYTHON:-python3}"
 case "$stage" in
   autoencoder | appearance | camera | consistency | back-view) ;;
   "") complain "STAGE is not set; expected autoencoder, appearance, camera, consistency or back-view" ;;
@@ -61,7 +61,10 @@ export PYTHONPATH="$repository/typings:$site${PYTHONPATH:+:$PYTHONPATH}" PYTHONU
 missing_modules() { # those of the arguments that cannot be imported
   "$python" -c 'import importlib.util as u, sys; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))' "$@"
 }
-lacking="$(missing_modules torch accelerate numpy safetensors jaxtyping PIL scipy cv2 rich diffusers tyro)"
+needed="torch accelerate numpy safetensors jaxtyping PIL rich typing_extensions tyro docstring_parser typeguard diffusers \
+huggingface_hub filelock importlib_metadata regex requests"
+# shellcheck disable=SC2086
+lacking="$(missing_modules $needed)"
 [ -z "$lacking" ] || complain "$python lacks $lacking; install them, or name a folder of wheels in WHEELS"
 
 slices() { # a call of the module slices, with its errors in one line
@@ -81,14 +84,16 @@ try:
         files = pack_slice(Path(first), Path(second), piece_bytes, total_bytes, pipeline=pipeline)
         print(f"{len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
 except InputError as error:
-    sys.exit(f"train_slice: {error}")
+    print(f"train_slice: {error}", file=sys.stderr)
+    sys.exit(2)
 PYTHON
 }
 
 # ---- where it goes on, or begins ----------------------------------------------------------------------------------
 start=""
 if [ -n "${IN:-}" ]; then
-  echo "going on behind step $(slices unpack "$IN" "$folder")"
+  step="$(slices unpack "$IN" "$folder")"
+  echo "going on behind step $step"
   if [ -d "$folder/pipeline" ]; then
     rm -rf "$work/start"
     mv "$folder/pipeline" "$work/start"
@@ -130,12 +135,16 @@ folder of ready heads in DATA, made with dp360 data heads elsewhere"
 fi
 
 # ---- training -----------------------------------------------------------------------------------------------------
-options=(--data "$data" --output "$folder" --minutes "$minutes")
+left() { # seconds of the call that are left, less the first argument
+  "$python" -c 'import sys; print(round(60 * float(sys.argv[1]) - float(sys.argv[2]) - float(sys.argv[3])))' \
+    "$minutes" "$SECONDS" "$1"
+}
+[ "$(left 75)" -gt 0 ] || complain "no time is left for training; give more MINUTES than $minutes, or make fewer heads"
+options=(--data "$data" --output "$folder" --minutes "$("$python" -c "print($(left 60) / 60)")")
 [ -z "$validation" ] || options+=(--validation "$validation")
 [ "$stage" = autoencoder ] || options+=(--start "$start")
-limit="$("$python" -c 'import sys; print(round(60 * float(sys.argv[1]) + 90))' "$minutes")"
 status=0
-timeout --kill-after=30 "$limit" "$python" -m dp360.configs.cli train "$stage" "${options[@]}" "$@" 2>&1 |
+timeout --kill-after=5 "$(left 20)" "$python" -m dp360.configs.cli train "$stage" "${options[@]}" "$@" 2>&1 |
   tee -a "$log" || status=$?
 
 # ---- what comes back ----------------------------------------------------------------------------------------------

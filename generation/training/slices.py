@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def pack_slice(
     state = next((s for name in (NEWEST, PREVIOUS) if (s := read_checkpoint(folder / name)) is not None), None)
     if state is None:
         raise InputError(f"{folder} has no checkpoint that can be read; train there first, then pack the slice")
-    plain = _plain_files(folder)
+    plain = _plain_files(folder, state["step"])
     pipeline = pipeline or folder / _PIPELINE
     surroundings = _read_pipeline(pipeline, state["averaged"]) if pipeline.is_dir() else None
     room = total_bytes - sum(map(len, plain.values())) - _ROOM_FOR_MANIFEST
@@ -143,13 +144,16 @@ def unpack_slice(pieces_folder: Path, folder: Path) -> int:
 
 
 def newest_figures(journal: bytes) -> dict[str, float]:
-    """The last value of every figure of a journal, and the newest step; empty without lines."""
+    """The last value of every figure of a journal, the newest step, and as validation/step that of the validation."""
     newest: dict[str, float] = {}
     for line in journal.splitlines():
         try:
-            newest.update({name: float(value) for name, value in json.loads(line).items()})
+            figures = {name: float(value) for name, value in json.loads(line).items()}
         except ValueError:  # a line that a kill has cut
             continue
+        newest.update(figures)
+        if any(name.startswith("validation/") for name in figures):
+            newest["validation/step"] = figures["step"]
     return newest
 
 
@@ -237,11 +241,12 @@ def _within(folder: Path, name: str) -> Path:
     return path
 
 
-def _plain_files(folder: Path) -> dict[str, bytes]:
-    """The journal's figures of validations and its last lines, and the newest sheet."""
+def _plain_files(folder: Path, step: int) -> dict[str, bytes]:
+    """The journal's figures of validations and its last lines, up to the checkpoint's step, and the newest sheet."""
     files: dict[str, bytes] = {}
     if (folder / _JOURNAL).is_file():
         lines = (folder / _JOURNAL).read_bytes().splitlines(keepends=True)
+        lines = [line for line in lines if newest_figures(line).get("step", math.inf) <= step]
         early = [line for line in lines[:-_JOURNAL_LINES] if b'"validation/' in line]
         files[_JOURNAL] = b"".join(early + lines[-_JOURNAL_LINES:])
     for sheet in sorted(folder.glob("sheet_*.jpg"))[-1:]:

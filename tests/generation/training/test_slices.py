@@ -151,15 +151,16 @@ def test_a_back_view_with_networks_of_its_own_keeps_both(tmp_path: Path) -> None
 
 
 def test_journal_and_sheet_come_along_and_the_figures_are_named(tmp_path: Path) -> None:
-    checkpoint_of(tmp_path / "a", 500)
+    checkpoint_of(tmp_path / "a", 500, step=3000)
     lines = [json.dumps({"step": 1, "validation/psnr": 20.5})]
-    lines += [json.dumps({"step": n, "train/loss": 1 / n}) for n in range(1, 3001)]
-    (tmp_path / "a" / "journal.jsonl").write_text("\n".join(lines) + '\n{"step": 30')  # cut by a kill
+    lines += [json.dumps({"step": n, "train/loss": 1 / n}) for n in range(1, 3010)]
+    (tmp_path / "a" / "journal.jsonl").write_text("\n".join(lines) + '\n{"step": 30')  # a kill behind the checkpoint
     for step in (100, 200):
         (tmp_path / "a" / f"sheet_{step:07d}.jpg").write_bytes(b"jpeg %d" % step)
     pack_slice(tmp_path / "a", tmp_path / "slice")
     manifest = json.loads((tmp_path / "slice" / MANIFEST).read_text())
-    assert manifest["figures"] == {"step": 3000, "validation/psnr": 20.5, "train/loss": 1 / 3000}
+    figures = {"step": 3000, "validation/psnr": 20.5, "validation/step": 1, "train/loss": 1 / 3000}
+    assert manifest["figures"] == figures
     unpack_slice(tmp_path / "slice", tmp_path / "b")
     assert (tmp_path / "b" / "sheet_0000200.jpg").read_bytes() == b"jpeg 200"
     assert not (tmp_path / "b" / "sheet_0000100.jpg").exists()
