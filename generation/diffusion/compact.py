@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from ..errors import InputError
+from ..files import directory_written_atomically
 
 if TYPE_CHECKING:
     from .pipeline import DiffPortrait360Pipeline
@@ -107,6 +108,31 @@ def load_compact(device: str, dtype: torch.dtype) -> tuple[DiffPortrait360Pipeli
         return None
     name = verified_name(folder)
     return load_pipeline(folder, dtype).to(device), name
+
+
+def write_compact(pipeline: DiffPortrait360Pipeline, measured: HeldOut | None, folder: Path) -> None:
+    """Write weights as they ship: half precision, checksums, figures; whole or not at all. Model cards stay.
+
+    Args:
+        pipeline: trained; its networks are left in half precision.
+        measured: figures on held-out heads; None leaves the earlier ones out, so that `auto` takes the prior.
+        folder: for example generation/weights/compact.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    cards = {card.name: card.read_bytes() for card in folder.glob("*.md")} if folder.is_dir() else {}
+    with directory_written_atomically(folder) as temporary:
+        pipeline.to(dtype=torch.float16).save_pretrained(temporary)
+        if measured is not None:
+            figures = {"prior": dict(measured.prior), "compact": dict(measured.compact)}
+            text = json.dumps({"heads": measured.heads, "views": measured.views, "figures": figures}, indent=1)
+            (temporary / HELD_OUT_NAME).write_text(text + "\n")
+        files = sorted(p for p in temporary.rglob("*") if p.suffix in (".json", ".safetensors"))
+        sums = {p.relative_to(temporary).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        (temporary / CHECKSUMS_NAME).write_text(json.dumps(sums, indent=1) + "\n")
+        for name, content in cards.items():
+            (temporary / name).write_bytes(content)
 
 
 def verified_name(folder: Path) -> str:

@@ -30,6 +30,9 @@ class ObjectiveConfig:
 
     shared_timestep: bool = True
     """One noise level for a clip, as it is drawn; the release draws one for each view."""
+    terminal_share: float = 0.0
+    """Share of clips at the last timestep, where networks with zero terminal SNR see nothing but noise: what they
+    predict there is the mean of all answers, which drawing in one or two steps returns. The others are uniform."""
     noised_references: bool = False
     """Whether references get the noise of their view, as the release's script for the back view does."""
     release_tables: bool = False
@@ -108,7 +111,11 @@ class Noised:
     def draw(latents: Latents, frames: int, schedule: NoiseSchedule, config: ObjectiveConfig) -> Noised:
         """From torch's generator, which the loop has seeded; `frames` rows are a clip."""
         count = len(latents) // frames if config.shared_timestep else len(latents)
-        timesteps = torch.randint(len(schedule.signal), (count,), device=latents.device)
+        last = len(schedule.signal) - 1
+        timesteps = torch.randint(last + 1, (count,), device=latents.device)
+        if config.terminal_share:
+            terminal = torch.rand(count, device=latents.device) < config.terminal_share
+            timesteps = torch.where(terminal, last, timesteps)
         if config.shared_timestep:
             timesteps = timesteps.repeat_interleave(frames)
         return Noised(torch.randn_like(latents), timesteps)

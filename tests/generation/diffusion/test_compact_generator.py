@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -16,7 +17,7 @@ import torch
 from dp360.generation import Cameras, InputError, OrbitConfig, ViewSet, look_at_origin, orbit
 from dp360.generation.diffusion import compact
 from dp360.generation.diffusion.architectures import COMPACT
-from dp360.generation.diffusion.compact import HeldOut, held_out, held_out_winner, load_compact
+from dp360.generation.diffusion.compact import HeldOut, held_out, held_out_winner, load_compact, write_compact
 from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
 from dp360.generation.diffusion.control_pictures import ray_control
 from dp360.generation.diffusion.generator import DiffPortrait360Generator
@@ -242,6 +243,21 @@ def test_weights_that_ship_are_loaded_under_their_name(shipped, pipeline, portra
     cameras = orbit(2, size_px=64)
     views, same = (make(networks, portrait, prior, cameras) for networks in (found, pipeline))
     assert int((views.rgba.int() - same.rgba.int()).abs().max()) <= 1
+
+
+def test_what_is_shipped_is_whole_small_and_the_same_model(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(compact, "resources", SimpleNamespace(files=lambda package: tmp_path))
+    folder = tmp_path / "compact"
+    folder.mkdir()
+    (folder / "MODEL_CARD.md").write_text("card")
+    write_compact(copy.deepcopy(pipeline), HeldOut(3, 4, BETTER, {"psnr_head": 1.0}), folder)
+    loaded, figures = load_compact("cpu", torch.float32), held_out()
+    assert loaded is not None and figures is not None and (figures.heads, figures.winner) == (3, "prior")
+    assert (folder / "MODEL_CARD.md").read_text() == "card"
+    half, whole = (networks.unet.state_dict() for networks in (loaded[0], pipeline))
+    assert all(torch.equal(half[name], tensor.half().float()) for name, tensor in whole.items())
+    bytes_each = 2 * sum(p.numel() for p in pipeline.unet.parameters())
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size < bytes_each + 100_000
 
 
 def test_damaged_weights_are_refused(shipped):
