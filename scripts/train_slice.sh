@@ -16,7 +16,8 @@
 #   START      where a stage begins: the pipeline folder of the stage before, or the OUT of its last slice
 #   VALIDATION folder of heads to draw and measure at checkpoints; with head assets some are made
 #   MINUTES    of the whole call, 9 unless told; the last of them is for figures, the sheet and packing
-#   HEADS, HEADS_MINUTES, JOBS   heads to make from assets (400), for how long at most (3), processes (all cores)
+#   HEADS, FIRST, HEADS_MINUTES, JOBS   heads to make from assets (400), number of the first (0), for how long at most
+#              (3; some more for those to validate with), processes (all cores)
 #   WORK       folder for what need not come back, such as made heads; a temporary one unless told
 #   WHEELS     folder of wheels to install for this run: diffusers, tyro and what they need
 #   TOTAL_BYTES, PIECE_BYTES     other limits than 60000000 and 15000000
@@ -116,18 +117,18 @@ if [ -d "$data/makehuman" ]; then
   lacking="$(missing_modules mediapipe pymatting trimesh numba scipy cv2)"
   [ -z "$lacking" ] || complain "making heads from the assets in $data needs $lacking, which $python lacks; name a \
 folder of ready heads in DATA, made with dp360 data heads elsewhere"
-  make_heads() { # split, count, seconds; heads that are complete in time are kept
+  make_heads() { # split, count, seconds, number of the first; heads that are complete in time are kept
     timeout --kill-after=60 "$3" "$python" -m dp360.configs.cli data heads --data "$data" --output "$work/heads_$1" \
-      --split "$1" --count "$2" --jobs "${JOBS:-$(nproc)}" --size 256 >/dev/null 2>>"$log" || true
+      --split "$1" --count "$2" --first "$4" --jobs "${JOBS:-$(nproc)}" --size 256 >/dev/null 2>>"$log" || true
     find "$work/heads_$1" -mindepth 1 -maxdepth 1 -name '.*' -exec rm -rf {} + 2>/dev/null || true
   }
   seconds="$("$python" -c 'import sys; print(round(60 * float(sys.argv[1])))' "${HEADS_MINUTES:-3}")"
   if [ -z "$validation" ]; then
-    make_heads validation 4 "$((seconds / 4 + 1))"
+    make_heads validation 4 "$((seconds / 4 + 30))" 0
     validation="$work/heads_validation"
     [ -n "$(find "$validation" -maxdepth 2 -name transforms.json 2>/dev/null)" ] || validation=""
   fi
-  make_heads train "${HEADS:-400}" "$seconds"
+  make_heads train "${HEADS:-400}" "$seconds" "${FIRST:-0}"
   data="$work/heads_train"
   count="$(find "$data" -maxdepth 2 -name transforms.json 2>/dev/null | wc -l)"
   [ "$count" -gt 0 ] || complain "no head was complete within HEADS_MINUTES; give more, or ready heads (see $log)"
