@@ -51,7 +51,7 @@ def open_diffusion_generator(
         generator = CompactGenerator(
             pipeline,
             name,
-            compact_sampling_of(command.diffusion),
+            compact_sampling_of(command.diffusion, pipeline),
             back_image=given.back_image,
             aligned=given.aligned,
         )
@@ -84,13 +84,15 @@ def sampling_of(options: DiffusionOptions) -> Sampling:
     return Sampling(**_given_sampling(options))
 
 
-def compact_sampling_of(options: DiffusionOptions, config: CompactConfig | None = None) -> Sampling:
-    """The same for the compact model; steps and guidance that are not given are as `CompactConfig` has them.
+def compact_sampling_of(
+    options: DiffusionOptions, pipeline: DiffPortrait360Pipeline, config: CompactConfig | None = None
+) -> Sampling:
+    """The same for the compact model; steps and guidance that are not given are as weights and `CompactConfig` say.
 
     Raises:
-        InputError: a number out of its range, or no such device.
+        InputError: a number out of its range.
     """
-    return (config or CompactConfig()).sampling(choose_device(options.device), **_given_sampling(options))
+    return (config or CompactConfig()).sampling(pipeline, **_given_sampling(options))
 
 
 def _given_sampling(options: DiffusionOptions) -> dict[str, Any]:

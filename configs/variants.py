@@ -188,4 +188,5 @@ def _compact(
     if folder not in pipelines:
         pipelines[folder] = open_weights(folder, options, track=track) if folder else open_shipped(options)
     config = CompactConfig(control=control)
-    return CompactGenerator(*pipelines[folder], compact_sampling_of(options), config, name=name)
+    pipeline, weights_name = pipelines[folder]
+    return CompactGenerator(pipeline, weights_name, compact_sampling_of(options, pipeline, config), config, name=name)

@@ -51,7 +51,7 @@ class CompactConfig:
     control: Control = "prior"
     """What the weights were trained with: renders of the prior, or camera rays (for ablations)."""
     cpu_steps: int = 8
-    """Denoising steps on a CPU where none are asked for."""
+    """Denoising steps on a CPU where neither the caller nor the weights say."""
     gpu_steps: int = 16
     """The same on a GPU."""
     guidance_scale: float = 1.0
@@ -61,9 +61,11 @@ class CompactConfig:
     views_per_chunk: int = 8
     """Full-size views worked on at once: more needs more memory."""
 
-    def sampling(self, device: str, **options: object) -> Sampling:
-        """The settings of a generation on a device ("cpu", "cuda:0", ...) where `options` do not say otherwise."""
-        steps = self.cpu_steps if device.startswith("cpu") else self.gpu_steps
+    def sampling(self, pipeline: DiffPortrait360Pipeline, **options: object) -> Sampling:
+        """The settings of a generation where `options` do not say otherwise: the steps the weights draw best in, or
+        by the kind of device that they are on."""
+        by_device = self.cpu_steps if pipeline.device.type == "cpu" else self.gpu_steps
+        steps = pipeline.config.drawing_steps or by_device
         asked = {name: value for name, value in options.items() if value is not None}
         return Sampling(**{"steps": steps, "guidance_scale": self.guidance_scale, **asked})  # type: ignore[arg-type]
 
@@ -200,7 +202,7 @@ class CompactGenerator:
 
     @property
     def _sampling(self) -> Sampling:
-        return self.config.sampling(str(self.pipeline.device)) if self.sampling is None else self.sampling
+        return self.config.sampling(self.pipeline) if self.sampling is None else self.sampling
 
     def _given_back(self) -> Float[Tensor, "3 h w"] | None:
         if self.back_image is None:

@@ -124,6 +124,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         reference_timestep: int | None = None,
         start_shortcut: bool = False,
         picture_px: int | None = None,
+        drawing_steps: int | None = None,
         latents_mean: Sequence[float] | None = None,
         latents_std: Sequence[float] | None = None,
     ) -> None:
@@ -143,6 +144,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             reference_timestep: the timestep R always sees, so that it runs once; None: the current one (release).
             start_shortcut: the networks predict the difference to the start view's latent; start views are then needed.
             picture_px: side of the pictures that the weights were trained with; None does not say.
+            drawing_steps: denoising steps in which the weights draw best; None leaves it to the caller.
             latents_mean: per channel, taken off the autoencoder's latents; None uses its `scaling_factor` alone.
             latents_std: per channel, divides them.
         """
@@ -163,6 +165,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             reference_timestep=reference_timestep,
             start_shortcut=start_shortcut,
             picture_px=picture_px,
+            drawing_steps=drawing_steps,
             latents_mean=None if latents_mean is None else [float(x) for x in latents_mean],
             latents_std=None if latents_std is None else [float(x) for x in latents_std],
         )

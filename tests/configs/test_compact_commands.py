@@ -25,6 +25,7 @@ from dp360.configs.view_generators import open_generator, settled
 from dp360.generation import InputError, orbit
 from dp360.generation.diffusion import compact
 from dp360.generation.diffusion.architectures import COMPACT
+from dp360.generation.diffusion.compact import load_pipeline
 from dp360.generation.diffusion.compact_generator import CompactGenerator
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.sampling import Sampling
@@ -151,12 +152,13 @@ def test_weights_decide_which_generator_draws(shipped, toy_weights):
         )
 
 
-def test_options_reach_the_compact_sampler():
+def test_options_reach_the_compact_sampler(toy_weights):
     options = DiffusionOptions(device="cpu", steps=5, guidance_scale=1.5, window_stride=4)
-    assert compact_sampling_of(options) == Sampling(steps=5, guidance_scale=1.5, window_stride=4)
-    assert compact_sampling_of(ON_CPU) == Sampling(steps=8, guidance_scale=1.0)
+    pipeline = load_pipeline(toy_weights, torch.float32)
+    assert compact_sampling_of(options, pipeline) == Sampling(steps=5, guidance_scale=1.5, window_stride=4)
+    assert compact_sampling_of(ON_CPU, pipeline) == Sampling(steps=8, guidance_scale=1.0)
     with pytest.raises(InputError, match="expected steps at least 1, got 0"):
-        compact_sampling_of(dataclasses.replace(ON_CPU, steps=0))
+        compact_sampling_of(dataclasses.replace(ON_CPU, steps=0), pipeline)
 
 
 def test_portrait_to_views_by_the_model_that_ships(shipped, tmp_path, capsys):

@@ -189,11 +189,14 @@ def test_a_picture_of_the_back_and_rays_in_place_of_the_prior(recording, portrai
     assert views.provenance.settings["compact"]["control"] == "rays"
 
 
-def test_steps_follow_the_device_and_what_is_asked():
+def test_steps_follow_what_is_asked_then_the_weights_then_the_device():
     config = CompactConfig()
-    assert config.sampling("cpu") == Sampling(steps=8, guidance_scale=1.0)
-    assert config.sampling("cuda:0") == Sampling(steps=16, guidance_scale=1.0)
-    assert config.sampling("cpu", steps=3, guidance_scale=2.0, eta=None) == Sampling(steps=3, guidance_scale=2.0)
+    weights, settled = pipeline_of(), pipeline_of()
+    settled.register_to_config(drawing_steps=2)
+    assert config.sampling(weights) == Sampling(steps=8, guidance_scale=1.0)
+    assert config.sampling(weights.to("meta")) == Sampling(steps=16, guidance_scale=1.0)
+    assert config.sampling(settled) == Sampling(steps=2, guidance_scale=1.0)
+    assert config.sampling(settled, steps=3, guidance_scale=2.0, eta=None) == Sampling(steps=3, guidance_scale=2.0)
 
 
 def test_what_cannot_be_drawn_is_one_sentence(pipeline, portrait, prior, monkeypatch):
