@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dp360.generation import InputError
+from dp360.generation.diffusion.patch_autoencoder import PatchAutoencoder
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.progress import Track
 from dp360.generation.training.diffusion.autoencoder import (
@@ -18,7 +19,7 @@ from dp360.generation.training.diffusion.clips import HeadSource
 from dp360.generation.training.diffusion.sources import MixedSource, open_source
 from dp360.generation.training.diffusion.stages import StageConfig, recipe
 from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion
-from dp360.generation.training.diffusion.trainer import PIPELINE, compact_pipeline, save_pipeline, train_stage
+from dp360.generation.training.diffusion.trainer import PIPELINE, Journal, compact_pipeline, save_pipeline, train_stage
 from dp360.generation.training.loop import LoopConfig
 
 from .device import choose_device
@@ -31,14 +32,21 @@ def train_autoencoder_stage(command: TrainAutoencoderCommand, track: Track, noti
     config = AutoencoderTrainConfig(picture_px=command.size_px)
     config = replace(config, loop=_loop(config.loop, command))
 
-    def told(step: int, network, loss: float) -> None:
+    journal = Journal(command.output)
+
+    def told(step: int, network: PatchAutoencoder, loss: float) -> None:
         line = f"step {step}: loss {loss:.5f}"
         if validation is not None:
             figures = evaluate_autoencoder(network, validation, command.size_px)
+            journal.write(step, {"validation/psnr": figures.psnr_db, "validation/psnr_head": figures.psnr_head_db})
             line += f"; PSNR {figures.psnr_db:.2f} dB, within heads {figures.psnr_head_db:.2f} dB"
         notify(line)
 
-    trained = train_autoencoder(source, config, command.output, track=track, on_evaluation=told)
+    trained = train_autoencoder(
+        source, config, command.output, track=track, on_evaluation=told,
+        on_step=lambda step, values: journal.write(step, {f"train/{name}": value for name, value in values.items()}),
+    )  # fmt: skip
+    journal.close()
     return save_pipeline(compact_pipeline(trained, seed=command.seed), command.output / PIPELINE)
 
 

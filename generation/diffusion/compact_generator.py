@@ -35,10 +35,11 @@ from .generator import (
 from .pipeline import DiffPortrait360Pipeline
 from .release.aligned import AlignedPicture
 from .sampling import Sampling
-from .upscale import UpscaleConfig, full_size_views
+from .upscale import UpscaleConfig, full_size_views, inside_outline
 from .view_pictures import ViewPictures, resized_pictures
 
 Control = Literal["prior", "rays"]
+Outline = Literal["prior", "drawn"]
 _DRAWN_PX = 256
 
 
@@ -58,6 +59,8 @@ class CompactConfig:
     """Guidance where none is asked for; 1 needs one prediction per step instead of two."""
     upscale: UpscaleConfig = field(default_factory=UpscaleConfig)
     """What full-size views take from the drawings and what from the prior."""
+    outline: Outline = "prior"
+    """prior: views end where the prior does; drawn: they are cut out of the drawings, for weights that know better."""
     views_per_chunk: int = 8
     """Full-size views worked on at once: more needs more memory."""
 
@@ -251,9 +254,20 @@ class CompactGenerator:
             views = full_size_views(
                 drawings[rows], pictures, alpha, shown.validity_unit[rows].float(), self.config.upscale
             )
-            cut_out = cut_out_views(views, alpha, pictures, config=self.cutout)
+            cut_out = self._cut_out(views, pictures, alpha)
             finished[rows] = cut_out if size_px == cut_out.shape[1] else smaller_cut_outs(cut_out, size_px)
         return finished
+
+    def _cut_out(
+        self, views: Float[Tensor, "n 3 t t"], prior_pictures: Float[Tensor, "n 3 t t"], alpha: Float[Tensor, "n t t"]
+    ) -> UInt8[Tensor, "n t t 4"]:
+        match self.config.outline:
+            case "prior":
+                return inside_outline(views, prior_pictures, alpha, self.config.upscale)
+            case "drawn":
+                return cut_out_views(views, alpha, prior_pictures, config=self.cutout)
+            case _:
+                assert_never(self.config.outline)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ..errors import InputError
@@ -41,8 +41,13 @@ class UpscaleConfig:
     """Colours of drawing and prior (largest channel, [0, 1]) that differ by less than the first have the same detail,
     by more than the second none in common."""
 
+    outline_margin: float = 0.012
+    """Width (sigma, share of the views' side) of the band inside the prior's outline that keeps the prior's colours,
+    where views keep that outline."""
+
     def __post_init__(self) -> None:
         rules = (
+            ("outline_margin", 0 <= self.outline_margin < 0.1, "from 0 to 0.1"),
             ("kept_validity", self.kept_validity[0] < self.kept_validity[1], "a lower and a higher value"),
             ("kept_feather", 0 <= self.kept_feather < 0.1, "from 0 to 0.1"),
             ("detail_sigma_px", self.detail_sigma_px >= 0, "0 or more"),
@@ -106,6 +111,29 @@ def kept_pixels(
     shown = blurred(validity * alpha, sigma_px) / blurred(alpha, sigma_px).clamp_min(1e-6) if sigma_px else validity
     weight = torch.minimum(smoothstep(shown, *config.kept_validity), smoothstep(validity, *config.kept_validity))
     return torch.lerp(pictures, prior_pictures, weight * alpha)
+
+
+def inside_outline(
+    pictures: Float[Tensor, "n 3 t t"],
+    prior_pictures: Float[Tensor, "n 3 t t"],
+    alpha_unit: Float[Tensor, "n t t"],
+    config: UpscaleConfig,
+) -> UInt8[Tensor, "n t t 4"]:
+    """Views cut out along the prior's outline, straight colour and alpha.
+
+    Networks that are not sure where a head ends draw a blur there: along the outline colours are the prior's.
+
+    Args:
+        pictures: over white, [0, 1].
+        prior_pictures: the prior over white.
+        alpha_unit: coverage of the prior, [0, 1]; it becomes the views' alpha.
+        config: how wide the band is.
+    """
+    alpha = alpha_unit[:, None]
+    weight = smoothstep(blurred(alpha, config.outline_margin * pictures.shape[-1]), 0.75, 0.98)
+    mixed = torch.lerp(prior_pictures, pictures, weight)
+    straight = torch.where(alpha > 0, 1 - (1 - mixed) / alpha.clamp_min(1e-3), mixed).clamp(0, 1)
+    return (torch.cat([straight, alpha], dim=1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def enlarged(pictures: Float[Tensor, "n c s s"], size_px: int, *, clamp: bool = True) -> Float[Tensor, "n c t t"]:

@@ -13,6 +13,7 @@ from dp360.generation.diffusion.upscale import (
     blurred,
     enlarged,
     full_size_views,
+    inside_outline,
     kept_pixels,
     smoothstep,
 )
@@ -123,3 +124,19 @@ def test_smoothstep():
 def test_numbers_out_of_range(changes, message):
     with pytest.raises(InputError, match=message):
         UpscaleConfig(**changes)
+
+
+def test_along_the_outline_views_are_the_prior_and_inside_the_drawing():
+    y, x = torch.meshgrid(torch.arange(LARGE), torch.arange(LARGE), indexing="ij")
+    radius = ((x - 31.5) ** 2 + (y - 31.5) ** 2).sqrt()
+    alpha = (24.5 - radius).clamp(0, 1)[None]
+    colours = torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]).view(2, 1, 3, 1, 1)
+    red, blue = colours.expand(2, 1, 3, LARGE, LARGE)
+    over_white = red * alpha[:, None] + 1 - alpha[:, None]
+    views = inside_outline(blue, over_white, alpha, UpscaleConfig(outline_margin=0.03))[0]
+    assert (views[..., 3] == (alpha[0] * 255 + 0.5).byte()).all()
+    edge, middle = (alpha[0] > 0.2) & (radius > 23), radius < 15
+    assert (views[edge][:, :3].int() - torch.tensor([255, 0, 0])).abs().max() <= 4
+    assert (views[middle][:, :3].int() - torch.tensor([0, 0, 255])).abs().max() <= 1
+    untouched = inside_outline(over_white, over_white, alpha, UpscaleConfig())[0]
+    assert (untouched[alpha[0] > 0.2][:, :3].int() - torch.tensor([255, 0, 0])).abs().max() <= 4
