@@ -163,6 +163,7 @@ def _weights() -> list[Finding]:
             findings.append(Finding(section, entry.name, f"{len(data) / 1e6:.1f} MB, sha256 {digest[:16]}"))
     if not any(f.name == "head_model.npz" for f in findings):
         findings.append(Finding(section, "head_model.npz", "not found", "missing", "every head", True))
+    findings.append(_compact_weights())
     try:
         models = [e for e in resources.files("mediapipe").joinpath("modules").rglob("*.tflite")]  # type: ignore[attr-defined]
     except (ModuleNotFoundError, AttributeError):
@@ -173,6 +174,20 @@ def _weights() -> list[Finding]:
         else Finding(section, "mediapipe face models", "not found", "missing", "finding the face", True)
     )
     return findings
+
+
+def _compact_weights() -> Finding:
+    from dp360.generation import InputError
+    from dp360.generation.diffusion.compact import compact_folder, verified_name
+
+    folder = compact_folder()
+    if folder is None:
+        return Finding("Weights", "compact", "not installed", "note", "--generator compact; auto takes the prior")
+    size_mb = sum(file.stat().st_size for file in folder.rglob("*")) / 1e6
+    try:
+        return Finding("Weights", "compact", f"{size_mb:.1f} MB, {verified_name(folder)}")
+    except InputError as error:
+        return Finding("Weights", "compact", str(error), "missing", "--generator compact")
 
 
 def _room(output_folder: Path) -> list[Finding]:

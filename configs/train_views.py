@@ -29,7 +29,8 @@ from .training_commands import TrainAutoencoderCommand, TrainStageCommand, Train
 def train_autoencoder_stage(command: TrainAutoencoderCommand, track: Track, notify: Callable[[str], None]) -> Path:
     """Train the autoencoder; the pipeline folder with it and fresh networks."""
     source, validation = _sources(command)
-    config = AutoencoderTrainConfig(picture_px=command.size_px)
+    crop_px = min(AutoencoderTrainConfig.crop_px, command.size_px)
+    config = AutoencoderTrainConfig(picture_px=command.size_px, crop_px=crop_px)
     config = replace(config, loop=_loop(config.loop, command))
 
     journal = Journal(command.output)

@@ -124,6 +124,10 @@ def write_compact(pipeline: DiffPortrait360Pipeline, measured: HeldOut | None, f
     cards = {card.name: card.read_bytes() for card in folder.glob("*.md")} if folder.is_dir() else {}
     with directory_written_atomically(folder) as temporary:
         pipeline.to(dtype=torch.float16).save_pretrained(temporary)
+        for file in temporary.rglob("*.json"):  # where the weights lay is nobody's business
+            content = json.loads(file.read_text())
+            content.pop("_name_or_path", None)
+            file.write_text(json.dumps(content, indent=1) + "\n")
         if measured is not None:
             figures = {"prior": dict(measured.prior), "compact": dict(measured.compact)}
             text = json.dumps({"heads": measured.heads, "views": measured.views, "figures": figures}, indent=1)

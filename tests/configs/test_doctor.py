@@ -12,6 +12,7 @@ def test_examines_this_machine(tmp_path):
     assert found["dp360"].state == "ok" and found["torch"].value
     weights = resources.files("dp360.generation.weights").joinpath("head_model.npz").read_bytes()
     assert hashlib.sha256(weights).hexdigest()[:16] in found["head_model.npz"].value
+    assert "compact-1 (sha256 " in found["compact"].value
     assert str(tmp_path) in found["disk for results"].value
     assert diagnosis.main_job_possible
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...diffusion.control_pictures import start_of_control
 from ...diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
+from ...errors import InputError
 from ...progress import Track, silent
 from ..loop import Batch, LoopConfig, train
 from .clips import HeadSource
@@ -51,10 +52,11 @@ class AutoencoderTrainConfig:
     """Channels of the latents that vary less than this are not blown up further when they are normalised."""
 
     def __post_init__(self) -> None:
-        if self.crop_px % self.network.patch_px or self.crop_px > self.picture_px:
-            raise ValueError(
-                f"AutoencoderTrainConfig: expected crop_px a multiple of {self.network.patch_px} and at most "
-                f"picture_px {self.picture_px}, got {self.crop_px}"
+        patch = self.network.patch_px
+        if self.picture_px % patch or self.crop_px % patch or self.crop_px > self.picture_px:
+            raise InputError(
+                f"Cannot train the autoencoder: expected sizes that are multiples of {patch} and crops no larger than "
+                f"pictures, got pictures of {self.picture_px} and crops of {self.crop_px} pixels"
             )
 
 

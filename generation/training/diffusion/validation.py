@@ -95,7 +95,7 @@ def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: Valid
     even = ClipConfig(
         size_px=clips.size_px,
         clip_length=count,
-        stride_deg=(0.7 * 360 / count, 360 / count),  # whole steps of a ring, not over its end
+        stride_deg=(180 / count, 360 / count),  # holds a whole step of every ring that is long enough
         control=clips.control,
         portrait_share=1.0,
         background_rgb_unit=clips.background_rgb_unit,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -253,12 +252,15 @@ def test_what_is_shipped_is_whole_small_and_the_same_model(pipeline, tmp_path, m
     folder = tmp_path / "compact"
     folder.mkdir()
     (folder / "MODEL_CARD.md").write_text("card")
-    write_compact(copy.deepcopy(pipeline), HeldOut(3, 4, BETTER, {"psnr_head": 1.0}), folder)
+    pipeline.save_pretrained(tmp_path / "trained")
+    trained = DiffPortrait360Pipeline.from_pretrained(tmp_path / "trained", local_files_only=True)
+    write_compact(trained, HeldOut(3, 4, BETTER, {"psnr_head": 1.0}), folder)
     loaded, figures = load_compact("cpu", torch.float32), held_out()
     assert loaded is not None and figures is not None and (figures.heads, figures.winner) == (3, "prior")
     assert (folder / "MODEL_CARD.md").read_text() == "card"
     half, whole = (networks.unet.state_dict() for networks in (loaded[0], pipeline))
     assert all(torch.equal(half[name], tensor.half().float()) for name, tensor in whole.items())
+    assert not any("_name_or_path" in file.read_text() for file in folder.rglob("*.json"))
     bytes_each = 2 * sum(p.numel() for p in pipeline.unet.parameters())
     assert (folder / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size < bytes_each + 100_000
 
