@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float, Int
@@ -38,7 +39,8 @@ class ObjectiveConfig:
     release_tables: bool = False
     """Noise from the release's float16 tables instead of exact ones."""
     background_weight: float = 1.0
-    """Weight of latents that only background lies under."""
+    """Weight of latents that only background lies under; 0 leaves out those as well that it lies partly under, for
+    views that take their outline from elsewhere: white must not creep in from where a head might end."""
     channel_power: float = 0.0
     """Errors of a channel of normalised latents weigh as its standard deviation to this power: 0 all alike, 2 as the
     pixels do where the autoencoder is orthonormal."""
@@ -294,8 +296,13 @@ class ViewObjective(nn.Module):
     def _weights(self, alpha: Float[Tensor, "n 1 H W"], like: Latents) -> Float[Tensor, "_ _ _ _"]:
         """Weights of errors, mean about 1."""
         config = self.config
-        covered = torch.nn.functional.adaptive_max_pool2d(alpha.float(), like.shape[-2:])
-        weights = config.background_weight + (1 - config.background_weight) * covered
+        size = (like.shape[-2], like.shape[-1])
+        if config.background_weight:
+            covered = F.adaptive_max_pool2d(alpha.float(), size)
+            weights = config.background_weight + (1 - config.background_weight) * covered
+        else:
+            covered = -F.adaptive_max_pool2d(-alpha.float(), size)
+            weights = covered / covered.mean().clamp_min(1e-3)
         if config.channel_power:
             spread = self.latents_std.to(like) ** config.channel_power
             weights = weights * (spread / spread.mean())

@@ -210,7 +210,9 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: Stage, steps: int) 
     source, pipeline = Balls(1), toy_compact()
     config = toy_config(stage, steps=steps, learning_rate=4e-3, save_every=steps, ema_decay=0.9, warmup_steps=10)
     config = dataclasses.replace(
-        config, back_share=0.0, objective=dataclasses.replace(config.objective, channel_power=0.0)
+        config,
+        back_share=0.0,
+        objective=dataclasses.replace(config.objective, channel_power=0.0, background_weight=1.0),
     )
     fixed = clips_of(source, config, 0)
     objective = stage_objective(pipeline, config)
@@ -327,6 +329,22 @@ def test_timesteps_are_shared_by_a_clip_or_not() -> None:
     shared = Noised.draw(latents, 4, schedule, ObjectiveConfig()).timesteps.view(2, 4)
     single = Noised.draw(latents, 4, schedule, ObjectiveConfig(shared_timestep=False)).timesteps
     assert (shared == shared[:, :1]).all() and shared[0, 0] != shared[1, 0] and len(single.unique()) > 4
+
+
+def test_errors_outside_the_head_do_not_count_where_the_outline_is_given() -> None:
+    pipeline, batch = toy_compact(), clips_of(Balls(), toy_config("appearance"), 0)
+    white = batch["views"] * batch["alpha"] + 1 - batch["alpha"]
+    grey = batch["views"] * batch["alpha"] + 0.5 * (1 - batch["alpha"])
+
+    def error(views: Tensor, background_weight: float) -> float:
+        objective = ViewObjective(pipeline, ObjectiveConfig(background_weight=background_weight))
+        torch.nn.init.zeros_(pipeline.vae.encoder[-1].weight)  # patches on their own: no neighbour is looked at
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return float(objective({**batch, "views": views, "start": torch.zeros_like(views)}))
+
+    assert error(white, 0.0) == pytest.approx(error(grey, 0.0), rel=1e-5)
+    assert abs(error(white, 0.5) - error(grey, 0.5)) > 1e-3
 
 
 def test_clips_without_conditions_do_not_depend_on_them() -> None:
