@@ -21,8 +21,8 @@ from ..portrait import Portrait
 from ..prior import HeadPrior
 from ..progress import Track, silent
 from ..views import ViewSet
-from .conditions import camera_behind_the_head, prior_over_background
-from .control_pictures import PRIOR_CHANNELS, prior_control, ray_control, resized_by_area, start_of_control
+from .conditions import camera_behind_the_head, control_from_prior, prior_over_background
+from .control_pictures import PRIOR_CHANNELS, ray_control, resized_by_area, start_of_control
 from .cutout import CutoutConfig, cut_out_views
 from .generator import (
     drawn_confidence,
@@ -221,14 +221,7 @@ class CompactGenerator:
             rendered = prior.render(here)
             pictures = prior_over_background(rendered)
             alpha, validity = torch.from_numpy(rendered.alpha), torch.from_numpy(rendered.validity)
-            renders = prior_control(
-                torch.from_numpy(rendered.rgb).permute(0, 3, 1, 2),
-                alpha[:, None],
-                validity[:, None],
-                torch.from_numpy(rendered.normals_world).permute(0, 3, 1, 2),
-                here,
-                size_px=self.size_px,
-            )
+            renders = control_from_prior(rendered, here, size_px=self.size_px)
             kept = (pictures.half(), alpha.half(), validity.half())
             control = self._control(renders, here)
             parts.append((*kept, control, start_of_control(renders), drawn_confidence(alpha, validity)))
