@@ -19,11 +19,15 @@ from dp360.generation.training.diffusion.clips import HeadSource
 from dp360.generation.training.diffusion.sources import MixedSource, open_source
 from dp360.generation.training.diffusion.stages import StageConfig, recipe
 from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion
+from dp360.generation.training.diffusion.synthetic_heads import SyntheticHeads
 from dp360.generation.training.diffusion.trainer import PIPELINE, Journal, compact_pipeline, save_pipeline, train_stage
 from dp360.generation.training.loop import LoopConfig
 
 from .device import choose_device
 from .training_commands import TrainAutoencoderCommand, TrainStageCommand, TrainViewsCommand
+
+_COMPOSED_HEADS = 100_000
+"""More composed heads than any run asks for; each is made when it is asked for."""
 
 
 def train_autoencoder_stage(command: TrainAutoencoderCommand, track: Track, notify: Callable[[str], None]) -> Path:
@@ -98,11 +102,18 @@ def _loop(loop: LoopConfig, command: TrainViewsCommand) -> LoopConfig:
 
 
 def _sources(command: TrainViewsCommand) -> tuple[HeadSource, HeadSource | None]:
-    opened = [open_source(folder, cache_heads=command.cache_heads) for folder in command.data]
+    opened = [_open(folder, command) for folder in command.data]
     if not opened:
         raise InputError("Nothing to train on: --data expects at least one folder of heads")
     source = opened[0] if len(opened) == 1 else MixedSource(opened)
     return source, None if command.validation is None else open_source(command.validation)
+
+
+def _open(folder: Path, command: TrainViewsCommand) -> HeadSource:
+    """Heads in a folder, or composed on the fly where it holds the head assets."""
+    if (folder / "makehuman").is_dir():
+        return SyntheticHeads(folder, _COMPOSED_HEADS, seed=command.seed, cache_heads=command.cache_heads)
+    return open_source(folder, cache_heads=command.cache_heads)
 
 
 def _start(command: TrainStageCommand) -> DiffPortrait360Pipeline:

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from dp360.configs import cli
-from dp360.configs.train_views import stage_config
+from dp360.configs.train_views import _sources, stage_config
 from dp360.configs.training_commands import TrainAppearanceCommand, TrainConsistencyCommand
 from dp360.generation import PointCloud, Provenance, ViewSet, look_at_origin
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
+from dp360.generation.training.diffusion.synthetic_heads import SyntheticHeads
 from dp360.reconstruction.dataset import write_dataset
 
 SIZE, VIEWS = 64, 12
@@ -95,6 +96,15 @@ def test_options_change_the_recipe(tmp_path):
     assert (config.objective.dual_share, config.back_share) == (0.5, 0.0)
     other = stage_config(TrainConsistencyCommand(data=(tmp_path,), output=tmp_path, order="random", device="cpu"))
     assert (other.clips.order, other.stage, other.loop.steps) == ("random", "consistency", 10_000)
+
+
+def test_head_assets_are_composed_on_the_fly(heads, tmp_path):
+    (tmp_path / "makehuman").mkdir()
+    command = TrainAppearanceCommand(data=(tmp_path,), output=tmp_path, device="cpu", cache_heads=2)
+    source, validation = _sources(command)
+    assert isinstance(source, SyntheticHeads) and len(source) > 10_000 and validation is None
+    mixed, _ = _sources(TrainAppearanceCommand(data=(tmp_path, heads), output=tmp_path, device="cpu"))
+    assert len(mixed) == len(source) + 2
 
 
 @pytest.mark.parametrize(
