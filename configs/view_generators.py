@@ -83,10 +83,10 @@ def settled(command: Views, notify: Callable[[str], None] | None = None) -> View
         winner, reason = "prior", _NO_COMPACT_WEIGHTS if compact_folder() is None else "the compact model is unmeasured"
     else:
         winner = measured.winner
-        reason = f"PSNR of the head on {measured.heads} held-out heads: " + ", ".join(
-            f"{name} {figures['psnr_head']:.2f} dB"
-            for name, figures in (("compact", measured.compact), ("prior", measured.prior))
-            if "psnr_head" in figures
+        reason = f"on {measured.heads} held-out heads: " + ", ".join(
+            f"{label} compact {format(measured.compact[key], digits)}, prior {format(measured.prior[key], digits)}"
+            for label, key, digits in (("PSNR in dB", "psnr_head", ".2f"), ("perceptual distance", "perceptual", ".3f"))
+            if key in measured.compact and key in measured.prior
         )
     if notify is not None:
         notify(f"--generator auto takes {winner} ({reason})")

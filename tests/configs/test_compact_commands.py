@@ -86,7 +86,8 @@ def test_auto_is_the_default_and_says_what_it_takes(shipped):
     chosen = settled(views_of(), said.append)
     assert views_of().generator == "auto" and chosen.generator == "compact"
     assert said == [
-        "--generator auto takes compact (PSNR of the head on 48 held-out heads: compact 22.25 dB, prior 20.00 dB)"
+        "--generator auto takes compact (on 48 held-out heads: PSNR in dB compact 22.25, prior 20.00, perceptual "
+        "distance compact 0.280, prior 0.300)"
     ]
     worse = {**FIGURES, "compact": {**FIGURES["compact"], "perceptual": 0.31}}
     (shipped / "held_out.json").write_text(json.dumps({"heads": 48, "views": 72, "figures": worse}))
