@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +15,8 @@ from .commands import DataCommand
 from .processes import in_processes
 
 if TYPE_CHECKING:
-    from dp360.generation.head_model import HeadModel
-    from dp360.generation.portrait.face_detection import FaceNetworks
-    from dp360.generation.portrait.matte import PersonNetworks
     from dp360.generation.synthetic.assets import Split
-    from dp360.generation.synthetic.backgrounds import Backgrounds
+    from dp360.generation.synthetic.numbered_heads import NumberedHeads
 
 SKIPPED = "skipped.json"
 
@@ -35,9 +31,9 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
         InputError: the head assets are not there, a number makes no sense, or the folder cannot be written.
     """
     _refuse_nonsense(command)
-    split = "held_out" if command.split == "held-out" else command.split
+    heads = _heads(command.data, _split(command), command.seed)
     numbers = range(command.first, command.first + command.count)
-    folders = {number: command.output / f"{split}_{number:06d}" for number in numbers}
+    folders = {number: command.output / heads.name(number) for number in numbers}
     from dp360.generation.files import write_bytes_atomically
     from dp360.reconstruction.head_dataset import FACTS
 
@@ -59,47 +55,31 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
 
 def _make_head(command: DataCommand, number: int) -> bool:
     """Compose, photograph, fit and write one head; whether its face was found."""
-    from dp360.generation.synthetic.assets import asset_index, sub_seed
-    from dp360.generation.synthetic.compose import compose
-    from dp360.generation.synthetic.fitted import fitted_head
     from dp360.generation.synthetic.head_data import head_data
-    from dp360.generation.synthetic.recipe import sample_recipe
     from dp360.reconstruction.head_dataset import write_head_dataset
 
-    split = "held_out" if command.split == "held-out" else command.split
-    tools = _tools(command.data, split)
-    recipe = sample_recipe(number, asset_index(), split)
-    seed = sub_seed(command.seed, f"{split}/{number}")
-    head = compose(recipe, command.data)
-    fitted = fitted_head(head, tools.backgrounds, seed, tools.faces, tools.people, model=tools.model)
-    if fitted is None:
+    heads = _heads(command.data, _split(command), command.seed)
+    made = heads.make(number)
+    if made is None:
         return False
     data = head_data(
-        fitted, recipe, command.orbit, command.views, command.size, seed % 2**31, model=tools.model,
+        made.fitted, made.recipe, command.orbit, command.views, command.size, made.seed, model=heads.model,
         with_maps=command.maps,
     )  # fmt: skip
-    write_head_dataset(data, command.output / f"{split}_{number:06d}")
+    write_head_dataset(data, command.output / made.name)
     return True
 
 
-@dataclass(frozen=True)
-class _Tools:
-    """What all heads of a process share."""
-
-    model: HeadModel
-    backgrounds: Backgrounds
-    faces: FaceNetworks
-    people: PersonNetworks
-
-
 @cache
-def _tools(data: Path, split: Split) -> _Tools:
-    from dp360.generation.head_model import load_head_model
-    from dp360.generation.portrait.face_detection import FaceNetworks
-    from dp360.generation.portrait.matte import PersonNetworks
-    from dp360.generation.synthetic.backgrounds import Backgrounds
+def _heads(data: Path, split: Split, seed: int) -> NumberedHeads:
+    """One for all heads of a process."""
+    from dp360.generation.synthetic.numbered_heads import NumberedHeads
 
-    return _Tools(load_head_model(), Backgrounds.of_split(data, split), FaceNetworks(), PersonNetworks())
+    return NumberedHeads(data, split, seed)
+
+
+def _split(command: DataCommand) -> Split:
+    return "held_out" if command.split == "held-out" else command.split
 
 
 def _refuse_nonsense(command: DataCommand) -> None:

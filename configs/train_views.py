@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from dp360.generation import InputError
+from dp360.generation.diffusion.compact import load_pipeline
 from dp360.generation.diffusion.patch_autoencoder import PatchAutoencoder
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.progress import Track
@@ -125,10 +128,4 @@ def _start(command: TrainStageCommand) -> DiffPortrait360Pipeline:
         )
     if command.size == "official" and reads_as_stable_diffusion(folder):
         return official_pipeline(folder)
-    try:
-        return DiffPortrait360Pipeline.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # loaders fail in their own ways
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"The pipeline in {folder} cannot be loaded ({reason}); train the stage before again"
-        ) from error
+    return load_pipeline(folder, torch.float32)

@@ -177,4 +177,4 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> DiffPortrait360Pipeline:
         return DiffPortrait360Pipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # loaders fail in their own ways
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"The weights in {folder} cannot be loaded ({reason}); convert them again") from error
+        raise InputError(f"The pipeline in {folder} cannot be loaded ({reason}); convert or train it again") from error

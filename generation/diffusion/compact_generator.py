@@ -22,7 +22,7 @@ from ..prior import HeadPrior
 from ..progress import Track, silent
 from ..views import ViewSet
 from .conditions import camera_behind_the_head, control_from_prior, prior_over_background
-from .control_pictures import PRIOR_CHANNELS, ray_control, resized_by_area, start_of_control
+from .control_pictures import PRIOR_CHANNELS, ray_control, resized_cut_outs, start_of_control
 from .cutout import CutoutConfig, cut_out_views
 from .generator import (
     drawn_confidence,
@@ -247,8 +247,7 @@ class CompactGenerator:
             views = full_size_views(
                 drawings[rows], pictures, alpha, shown.validity_unit[rows].float(), self.config.upscale
             )
-            cut_out = self._cut_out(views, pictures, alpha)
-            finished[rows] = cut_out if size_px == cut_out.shape[1] else smaller_cut_outs(cut_out, size_px)
+            finished[rows] = resized_cut_outs(self._cut_out(views, pictures, alpha), size_px)
         return finished
 
     def _cut_out(
@@ -279,12 +278,3 @@ class _Shown:
     """Over white, [0, 1]."""
     confidence: Float[Tensor, " n"]
     """`drawn_confidence`."""
-
-
-def smaller_cut_outs(rgba: UInt8[Tensor, "n t t 4"], size_px: int) -> UInt8[Tensor, "n s s 4"]:
-    """Straight colour and alpha averaged over the area of larger pixels; transparent ones do not tint the others."""
-    pictures = rgba.permute(0, 3, 1, 2).float() / 255
-    alpha = pictures[:, 3:]
-    small = resized_by_area(torch.cat([pictures[:, :3] * alpha, alpha], dim=1), size_px)
-    small[:, :3] /= small[:, 3:].clamp_min(1e-6)
-    return (small.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)

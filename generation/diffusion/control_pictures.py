@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -96,3 +96,15 @@ def resized_by_area(pictures: Float[Tensor, "n c h w"], size_px: int) -> Float[T
     if size_px <= min(height, width):
         return F.interpolate(pictures, size=(size_px, size_px), mode="area")
     return F.interpolate(pictures, size=(size_px, size_px), mode="bilinear", align_corners=False)
+
+
+def resized_cut_outs(rgba: UInt8[Tensor, "n h w 4"], size_px: int) -> UInt8[Tensor, "n s s 4"]:
+    """`resized_by_area` of straight colour and alpha: colours are averaged by their opacity, so that transparent pixels
+    do not tint the others."""
+    if rgba.shape[1:3] == (size_px, size_px):
+        return rgba
+    pictures = rgba.permute(0, 3, 1, 2).float() / 255
+    alpha = pictures[:, 3:]
+    resized = resized_by_area(torch.cat([pictures[:, :3] * alpha, alpha], dim=1), size_px)
+    resized[:, :3] /= resized[:, 3:].clamp(min=1 / 510)
+    return (255 * resized.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ...cameras import Cameras
 from ...diffusion.control_pictures import COLOUR, NORMALS, VALIDITY, ray_control
+from ...diffusion.upscale import blurred
 from .clips import Clip
 
 
@@ -238,7 +239,7 @@ def _worse_portrait(
         affine = torch.tensor([[[cos, -sin, shift_x], [sin, cos, shift_y]]], dtype=torch.float32).to(front)
         grid = F.affine_grid(affine, [1, 3, size, size], align_corners=False)
         picture = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)  # shoulders go on
-    picture = _blurred(change(picture), float(blur))
+    picture = blurred(change(picture), float(blur))
     grain = torch.from_numpy(rng.standard_normal((1, 3, size, size), np.float32)).to(front)
     not_background = (8 * (picture - background).abs().amax(dim=1, keepdim=True)).clamp(0, 1)
     picture = (picture + float(noise) * grain * not_background).clamp(0, 1)
@@ -255,7 +256,7 @@ def _worse_control(clip: Clip, config: ControlAugmentation, rng: np.random.Gener
     hides, blanks, flattens = rng.random(3) < (config.hidden_validity, config.no_validity, config.no_normals)
     grains = float(noise) * torch.from_numpy(rng.standard_normal((3, size, size), np.float32)).to(clip.start)
     places = rng.integers(0, size, (len(clip), 2)).tolist()
-    soft = _blurred(change(clip.start), float(blur))
+    soft = blurred(change(clip.start), float(blur))
     not_white = (8 * (1 - soft.amin(dim=1, keepdim=True))).clamp_(0, 1)
     grain = torch.stack([grains.roll(place, (1, 2)) for place in places])  # one field moved about: far faster than many
     clip = _with_start(clip, torch.addcmul(soft, grain, not_white).clamp_(0, 1))
@@ -270,24 +271,6 @@ def _worse_control(clip: Clip, config: ControlAugmentation, rng: np.random.Gener
             control[:, NORMALS] = 0
         clip = replace(clip, control=control)
     return clip
-
-
-def _blurred(pictures: Float[Tensor, "n c h w"], sigma_px: float) -> Float[Tensor, "n c h w"]:
-    """Gaussian blur with repeated borders."""
-    reach = math.ceil(3 * sigma_px)
-    if reach < 1 or sigma_px < 0.1:
-        return pictures
-    at = np.arange(-reach, reach + 1)
-    kernel = np.exp(-0.5 * (at / sigma_px) ** 2)
-    weights = (kernel / kernel.sum()).tolist()
-    blurred = F.pad(pictures, (reach,) * 4, mode="replicate")
-    for axis in (2, 3):  # sums of shifted pictures: on a CPU faster than convolutions of one channel
-        length = pictures.shape[axis]
-        total = weights[0] * blurred.narrow(axis, 0, length)
-        for k, weight in enumerate(weights[1:], start=1):
-            total = total.add_(blurred.narrow(axis, k, length), alpha=weight)
-        blurred = total
-    return blurred.clamp_(0, 1)
 
 
 def _through_jpeg(rgb_unit: Float[Tensor, "3 s s"], quality: int) -> Float[Tensor, "3 s s"]:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...cameras import Cameras
-from ...diffusion.control_pictures import resized_by_area
+from ...diffusion.control_pictures import resized_cut_outs
 from ...errors import InputError
 from ...posed_frames import picture_size
 
@@ -23,21 +23,30 @@ _CONTROL_STEPS = 127
 
 
 class RecentHeads(Generic[Head]):
-    """The heads that were asked for last; others are made anew."""
+    """A `HeadSource` that keeps the heads that were asked for last; others are made anew."""
 
-    def __init__(self, make: Callable[[int], Head], keep: int) -> None:
-        """Keep nothing yet.
+    def __init__(self, name: str, make: Callable[[int], Head], count: int, keep: int) -> None:
+        """Make nothing yet.
 
         Args:
-            make: makes the head of a number.
+            name: for messages.
+            make: makes the head of a number from 0 to `count` - 1.
+            count: heads of the source.
             keep: heads to keep, at least 1.
         """
         if keep < 1:
             raise InputError(f"Expected at least one head to be kept in memory, got {keep}")
-        self._make, self._keep = make, keep
+        self.name = name
+        self._make, self._count, self._keep = make, count, keep
         self._heads: dict[int, Head] = {}
 
-    def __getitem__(self, index: int) -> Head:
+    def __len__(self) -> int:
+        return self._count
+
+    def head(self, index: int) -> Head:
+        """The head with this number."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} heads, asked for number {index}")
         head = self._heads.pop(index) if index in self._heads else self._make(index)
         self._heads[index] = head
         while len(self._heads) > self._keep:
@@ -113,7 +122,7 @@ class CachedHead(ABC):
         key = (kind, view, size_px)
         if key not in self._kept:
             picture = read()
-            self._kept[key] = None if picture is None else _reduced(picture, size_px)
+            self._kept[key] = None if picture is None else resized_cut_outs(picture[None], size_px)[0].permute(2, 0, 1)
         kept = self._kept[key]
         return None if kept is None else kept / 255
 
@@ -138,16 +147,3 @@ def read_picture(path: Path, mode: str, size_px: tuple[int, int] | None = None) 
             return np.array(picture.convert(mode))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"Cannot read the picture {path}: {error}") from error
-
-
-def _reduced(rgba: UInt8[Tensor, "h w 4"], size_px: int) -> UInt8[Tensor, "4 s s"]:
-    """Square and smaller; colours are averaged by their opacity."""
-    height, width = rgba.shape[:2]
-    pixels = rgba.permute(2, 0, 1)
-    if height == width == size_px:
-        return pixels.contiguous()
-    straight = pixels[None].float() / 255
-    alpha = straight[:, 3:]
-    resized = resized_by_area(torch.cat([straight[:, :3] * alpha, alpha], dim=1), size_px)
-    colour = resized[:, :3] / resized[:, 3:].clamp(min=1 / 510)
-    return (255 * torch.cat([colour, resized[:, 3:]], dim=1)[0].clamp(0, 1)).round().to(torch.uint8)

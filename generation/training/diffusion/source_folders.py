@@ -47,7 +47,7 @@ _FOUR_AZIMUTHS = (0.0, 0.5 * math.pi, math.pi, -0.5 * math.pi)
 _CAPTURE_PX = 512
 
 
-class FolderSource:
+class FolderSource(RecentHeads[CachedHead]):
     """A `HeadSource` over heads in folders or files of one layout; nothing is opened before it is asked for."""
 
     def __init__(self, name: str, paths: Sequence[Path], make: Callable[[Path], CachedHead], cache_heads: int) -> None:
@@ -59,17 +59,8 @@ class FolderSource:
             make: the head at a path.
             cache_heads: heads whose decoded pictures stay in memory.
         """
-        self.name, self.paths = name, tuple(paths)
-        self._heads = RecentHeads(lambda index: make(self.paths[index]), cache_heads)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def head(self, index: int) -> CachedHead:
-        """The head with this number."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} heads, asked for number {index}")
-        return self._heads[index]
+        self.paths = tuple(paths)
+        super().__init__(name, lambda index: make(self.paths[index]), len(self.paths), cache_heads)
 
 
 class PosedHead(CachedHead):

@@ -21,18 +21,15 @@ from .head_cache import CachedHead, RecentHeads
 
 if TYPE_CHECKING:
     from ...head_model import HeadModel
-    from ...portrait.face_detection import FaceNetworks
-    from ...portrait.matte import PersonNetworks
     from ...prior import HeadPrior
     from ...synthetic.assets import Split
-    from ...synthetic.backgrounds import Backgrounds
     from ...synthetic.fitted import FittedHead
     from ...synthetic.head_data import Orbit
 
 _TRIES = 20
 
 
-class SyntheticHeads:
+class SyntheticHeads(RecentHeads["ComposedHead"]):
     """A `HeadSource` of composed heads. Needs the head assets and everything that the prior needs."""
 
     def __init__(
@@ -61,55 +58,26 @@ class SyntheticHeads:
                 f"Expected at least one head and one view and no negative number, got {count} heads from {first} with "
                 f"{views} views"
             )
-        self.name = f"composed heads {split} {first} to {first + count - 1}"
-        self._data, self._count, self._first, self._views, self._seed = data, count, first, views, seed
-        self._split: Split = split
+        # imported when needed: training on folders gets along without the packages of the prior
+        from ...synthetic.numbered_heads import NumberedHeads
+
+        self._numbered = NumberedHeads(data, split, seed)
+        self._first, self._views = first, views
         self._orbit: Orbit = orbit
-        self._heads = RecentHeads(self._made, cache_heads)
+        super().__init__(f"composed heads {split} {first} to {first + count - 1}", self._composed, count, cache_heads)
 
-    def __len__(self) -> int:
-        return self._count
-
-    def head(self, index: int) -> ComposedHead:
-        """The head with this number; where no face is found in its portrait, one with a number behind the last.
-
-        Raises:
-            InputError: the assets are damaged, or too many portraits in a row show no face.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.name}: there are {len(self)} heads, asked for number {index}")
-        return self._heads[index]
-
-    def _made(self, index: int) -> ComposedHead:
-        from ...synthetic.assets import asset_index, sub_seed
-        from ...synthetic.compose import compose
-        from ...synthetic.fitted import fitted_head
+    def _composed(self, index: int) -> ComposedHead:
+        """The head with this number; where no face is found in its portrait, one with a number behind the last."""
         from ...synthetic.head_data import orbit_cameras
-        from ...synthetic.recipe import sample_recipe
 
-        backgrounds, faces, people, model = self._tools
         for attempt in range(_TRIES):
-            number = self._first + index + attempt * self._count
-            seed = sub_seed(self._seed, f"{self._split}/{number}")
-            head = compose(sample_recipe(number, asset_index(), self._split), self._data)
-            fitted = fitted_head(head, backgrounds, seed, faces, people, model=model)
-            if fitted is not None:
-                own = fitted.portrait.head.camera
-                around = orbit_cameras(self._orbit, self._views, own.width, seed % 2**31)
+            made = self._numbered.make(self._first + index + attempt * len(self))
+            if made is not None:
+                own = made.fitted.portrait.head.camera
+                around = orbit_cameras(self._orbit, self._views, own.width, made.seed)
                 cameras = concatenate_cameras([own, around])
-                return ComposedHead(f"{self._split}_{number:06d}", fitted, cameras, model, seed % 2**31)
+                return ComposedHead(made.name, made.fitted, cameras, self._numbered.model, made.seed)
         raise InputError(f"{self.name}: no face was found in the portraits of {_TRIES} heads in a row")
-
-    @cached_property
-    def _tools(self) -> tuple[Backgrounds, FaceNetworks, PersonNetworks, HeadModel]:
-        """What all heads share."""
-        from ...head_model import load_head_model
-        from ...portrait.face_detection import FaceNetworks
-        from ...portrait.matte import PersonNetworks
-        from ...synthetic.backgrounds import Backgrounds
-
-        backgrounds = Backgrounds.of_split(self._data, self._split)
-        return backgrounds, FaceNetworks(), PersonNetworks(), load_head_model()
 
 
 class ComposedHead(CachedHead):

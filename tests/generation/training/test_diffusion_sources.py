@@ -644,12 +644,16 @@ def test_mixtures_keep_their_shares_and_miss_no_head():
 
 def test_recent_heads_are_kept_and_read_once():
     made = []
-    recent = RecentHeads(lambda index: made.append(index) or DotsHead(orbit(4, size_px=SIZE), str(index)), keep=2)
+    make = lambda index: made.append(index) or DotsHead(orbit(4, size_px=SIZE), str(index))  # noqa: E731
+    recent = RecentHeads("dots", make, count=3, keep=2)
     for index in (0, 1, 0, 2, 0, 1):
-        recent[index].rgba(0, SIZE)
+        recent.head(index).rgba(0, SIZE)
     assert made == [0, 1, 2, 1]
-    assert recent[0].reads == 1
-    assert torch.equal(recent[0].control(1, SIZE), recent[0].control(1, SIZE))
+    assert recent.head(0).reads == 1
+    assert torch.equal(recent.head(0).control(1, SIZE), recent.head(0).control(1, SIZE))
+    for index in (-1, 3):
+        with pytest.raises(IndexError, match="dots has 3 heads"):
+            recent.head(index)
 
 
 ASSETS = Path(__file__).parents[3] / "../shared/data/heads"
