@@ -1,4 +1,4 @@
-"""The golden fixtures of the official classes: where they are, and one set of them in memory."""
+"""What tests of the diffusion model share: the golden fixtures of the official classes, and a ball for a head."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
+
+from dp360.generation import look_at_origin
+from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED
+from dp360.generation.head_model import HeadFit
+from dp360.generation.portrait import Portrait
+from dp360.generation.prior import HeadPrior
+from dp360.generation.prior.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
+from dp360.generation.prior.hair_shell import HairShell
+from dp360.generation.prior.labels import PortraitLabels
+from dp360.generation.prior.texture import PriorTexture
 
 _DEFAULT = Path(__file__).parents[4] / "shared" / "reference" / "parity"
 
@@ -67,3 +79,58 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def ball_prior() -> Callable[..., HeadPrior]:
+    """A ball of 0.22 world units: light and seen in front, dark and made up behind, with fine meridians if wanted."""
+    rows, columns = 48, 96
+    theta, phi = np.meshgrid(np.linspace(0, np.pi, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij")
+    normals = np.stack([np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)], -1).reshape(-1, 3)
+    uv = np.stack([phi / (2 * np.pi) * (ATLAS_WIDTH - 1) + 0.5, theta / np.pi * (ATLAS_HEIGHT - 1) + 0.5], -1)
+    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    right, below = corner + 1, corner + columns
+    faces = np.concatenate([np.stack([corner, below, right], 1), np.stack([right, below, below + 1], 1)])
+    material, parts = np.full(len(faces), MATERIAL_SKIN, np.uint8), np.full(len(normals), -1)
+    mesh = AtlasMesh(0.22 * normals, normals, uv.reshape(-1, 2), faces, material, parts)
+    angle = (np.arange(ATLAS_WIDTH) + 0.5) / ATLAS_WIDTH * 2 * np.pi
+    lit = 0.5 + 0.5 * np.cos(angle)
+    empty, nothing = np.zeros((2, 2)), np.zeros((4, 4), bool)
+
+    def ball(span_rgb: tuple[int, int, int], meridians: float = 0.0) -> HeadPrior:
+        colour: Float[np.ndarray, "w 3"]
+        colour = np.array([60, 40, 30]) + (lit + meridians * np.cos(90 * angle))[:, None] * np.array(span_rgb)
+        rgb = np.broadcast_to(colour.clip(0, 255).astype(np.uint8), (ATLAS_HEIGHT, ATLAS_WIDTH, 3)).copy()
+        confidence = np.broadcast_to((lit > 0.5).astype(np.float32), (ATLAS_HEIGHT, ATLAS_WIDTH)).copy()
+        return HeadPrior(
+            mesh,
+            PriorTexture(rgb, confidence),
+            HairShell(empty, empty, empty, 0.0, 1.0),
+            PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, True),
+            "ball-1 (sha256 00)",
+        )
+
+    return ball
+
+
+@pytest.fixture(scope="session")
+def portrait_of() -> Callable[..., Portrait]:
+    """A prior's head from a camera nearly in front, as a prepared portrait."""
+
+    def portrait(prior: HeadPrior, size: int = 96, *, focal_factor: float = 1.0) -> Portrait:
+        camera = look_at_origin([0.05], [0.02], size_px=size, focal_normalised=PANOHEAD_FOCAL_NORMALISED / focal_factor)
+        seen = prior.render(camera)
+        return Portrait(
+            rgb=(seen.rgb[0] * 255).astype(np.uint8),
+            alpha_unit=seen.alpha[0],
+            foreground_unit=seen.rgb[0].clip(0, 1),
+            inside=np.ones((size, size), bool),
+            landmarks_px=None,
+            head=HeadFit(np.zeros(1), np.zeros(1), prior.mesh.vertices_world, camera, np.zeros(1)),
+            crop="wide" if focal_factor > 1 else "standard",
+            source_name="ball.png",
+            source_sha256="ab" * 32,
+            notices=(),
+        )
+
+    return portrait

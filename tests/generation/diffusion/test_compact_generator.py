@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
-from dp360.generation import Cameras, InputError, OrbitConfig, ViewSet, look_at_origin, orbit
+from dp360.generation import Cameras, InputError, OrbitConfig, ViewSet, orbit
 from dp360.generation.diffusion import compact
 from dp360.generation.diffusion.architectures import COMPACT
 from dp360.generation.diffusion.compact import HeldOut, held_out, held_out_winner, load_compact, write_compact
@@ -23,18 +22,12 @@ from dp360.generation.diffusion.generator import DiffPortrait360Generator
 from dp360.generation.diffusion.pipeline import DiffPortrait360Output, DiffPortrait360Pipeline
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.diffusion.view_pictures import ViewPictures
-from dp360.generation.head_model import HeadFit
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
 from dp360.generation.prior.generator import portrait_rgba
-from dp360.generation.prior.hair_shell import HairShell
-from dp360.generation.prior.labels import PortraitLabels
-from dp360.generation.prior.texture import PriorTexture
 
 DRAWN = CompactConfig(size_px=64, views_per_chunk=3)
 QUICK = Sampling(steps=1, guidance_scale=1.0)
-RADIUS = 0.22
 BETTER = {"psnr_head": 20.0, "perceptual": 0.30}
 
 
@@ -72,50 +65,14 @@ def recording() -> Recording:
 
 
 @pytest.fixture(scope="module")
-def prior() -> HeadPrior:
+def prior(ball_prior) -> HeadPrior:
     """A ball with fine meridians, light and seen in front, dark and made up behind."""
-    rows, columns = 48, 96
-    theta, phi = np.meshgrid(np.linspace(0, np.pi, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij")
-    normals = np.stack([np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)], -1).reshape(-1, 3)
-    uv = np.stack([phi / (2 * np.pi) * (ATLAS_WIDTH - 1) + 0.5, theta / np.pi * (ATLAS_HEIGHT - 1) + 0.5], -1)
-    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-    right, below = corner + 1, corner + columns
-    faces = np.concatenate([np.stack([corner, below, right], 1), np.stack([right, below, below + 1], 1)])
-    material, parts = np.full(len(faces), MATERIAL_SKIN, np.uint8), np.full(len(normals), -1)
-    mesh = AtlasMesh(RADIUS * normals, normals, uv.reshape(-1, 2), faces, material, parts)
-    angle = (np.arange(ATLAS_WIDTH) + 0.5) / ATLAS_WIDTH * 2 * np.pi
-    lit = 0.5 + 0.5 * np.cos(angle)
-    colour = np.array([60, 40, 30]) + (lit + 0.15 * np.cos(90 * angle))[:, None] * np.array([120, 110, 100])
-    rgb = np.broadcast_to(colour.clip(0, 255).astype(np.uint8), (ATLAS_HEIGHT, ATLAS_WIDTH, 3)).copy()
-    confidence = np.broadcast_to((lit > 0.5).astype(np.float32), (ATLAS_HEIGHT, ATLAS_WIDTH)).copy()
-    empty, nothing = np.zeros((2, 2)), np.zeros((4, 4), bool)
-    return HeadPrior(
-        mesh,
-        PriorTexture(rgb, confidence),
-        HairShell(empty, empty, empty, 0.0, 1.0),
-        PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, True),
-        "ball-1 (sha256 00)",
-    )
+    return ball_prior((120, 110, 100), meridians=0.15)
 
 
 @pytest.fixture(scope="module")
-def portrait(prior: HeadPrior) -> Portrait:
-    """The ball from its own camera."""
-    size = 96
-    camera = look_at_origin([0.05], [0.02], size_px=size)
-    seen = prior.render(camera)
-    return Portrait(
-        rgb=(seen.rgb[0] * 255).astype(np.uint8),
-        alpha_unit=seen.alpha[0],
-        foreground_unit=seen.rgb[0].clip(0, 1),
-        inside=np.ones((size, size), bool),
-        landmarks_px=None,
-        head=HeadFit(np.zeros(1), np.zeros(1), prior.mesh.vertices_world, camera, np.zeros(1)),
-        crop="standard",
-        source_name="ball.png",
-        source_sha256="ab" * 32,
-        notices=(),
-    )
+def portrait(portrait_of, prior: HeadPrior) -> Portrait:
+    return portrait_of(prior)
 
 
 def make(pipeline, portrait, prior, cameras: Cameras, *, seed: int = 0, **fields: object) -> ViewSet:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -24,14 +23,9 @@ from dp360.generation.diffusion.pipeline import DiffPortrait360Output, DiffPortr
 from dp360.generation.diffusion.release.aligned import AlignedPicture
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.diffusion.view_pictures import ViewPictures
-from dp360.generation.head_model import HeadFit
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
 from dp360.generation.prior.generator import portrait_rgba
-from dp360.generation.prior.hair_shell import HairShell
-from dp360.generation.prior.labels import PortraitLabels
-from dp360.generation.prior.texture import PriorTexture
 
 SIZE = 64
 QUICK = Sampling(steps=2)
@@ -87,59 +81,13 @@ def _head(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="module")
-def prior() -> HeadPrior:
+def prior(ball_prior) -> HeadPrior:
     """A ball whose face side is light and whose back is dark brown."""
-    rows, columns = 48, 96
-    theta, phi = np.meshgrid(np.linspace(0, np.pi, rows), np.linspace(0, 2 * np.pi, columns), indexing="ij")
-    normals = np.stack([np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)], -1).reshape(-1, 3)
-    uv = np.stack([phi / (2 * np.pi) * (ATLAS_WIDTH - 1) + 0.5, theta / np.pi * (ATLAS_HEIGHT - 1) + 0.5], -1)
-    corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
-    right, below = corner + 1, corner + columns
-    faces = np.concatenate([np.stack([corner, below, right], 1), np.stack([right, below, below + 1], 1)])
-    mesh = AtlasMesh(
-        RADIUS * normals,
-        normals,
-        uv.reshape(-1, 2),
-        faces,
-        np.full(len(faces), MATERIAL_SKIN, np.uint8),
-        np.full(len(normals), -1),
-    )
-    lit = 0.5 + 0.5 * np.cos((np.arange(ATLAS_WIDTH) + 0.5) / ATLAS_WIDTH * 2 * np.pi)
-    colour = np.array([60, 40, 30]) + lit[:, None] * np.array([150, 130, 110])
-    rgb = np.broadcast_to(colour.astype(np.uint8), (ATLAS_HEIGHT, ATLAS_WIDTH, 3)).copy()
-    confidence = np.broadcast_to(lit.astype(np.float32) > 0.5, (ATLAS_HEIGHT, ATLAS_WIDTH)).astype(np.float32)
-    empty = np.zeros((2, 2))
-    nothing = np.zeros((4, 4), bool)
-    return HeadPrior(
-        mesh,
-        PriorTexture(rgb, confidence),
-        HairShell(empty, empty, empty, 0.0, 1.0),
-        PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, True),
-        "ball-1 (sha256 00)",
-    )
-
-
-def portrait_of(prior: HeadPrior, size: int = 96, *, focal_factor: float = 1.0) -> Portrait:
-    """The ball from its own camera."""
-    camera = look_at_origin([0.05], [0.02], size_px=size, focal_normalised=PANOHEAD_FOCAL_NORMALISED / focal_factor)
-    seen = prior.render(camera)
-    fit = HeadFit(np.zeros(1), np.zeros(1), prior.mesh.vertices_world, camera, np.zeros(1))
-    return Portrait(
-        rgb=(seen.rgb[0] * 255).astype(np.uint8),
-        alpha_unit=seen.alpha[0],
-        foreground_unit=seen.rgb[0].clip(0, 1),
-        inside=np.ones((size, size), bool),
-        landmarks_px=None,
-        head=fit,
-        crop="wide" if focal_factor > 1 else "standard",
-        source_name="ball.png",
-        source_sha256="ab" * 32,
-        notices=(),
-    )
+    return ball_prior((150, 130, 110))
 
 
 @pytest.fixture(scope="module")
-def portrait(prior: HeadPrior) -> Portrait:
+def portrait(portrait_of, prior: HeadPrior) -> Portrait:
     return portrait_of(prior)
 
 
@@ -187,7 +135,7 @@ def test_same_seed_same_bytes_from_several_elevations(pipeline, portrait, prior)
 
 
 @pytest.mark.parametrize("size", [48, 64, 200])
-def test_a_portrait_of_another_size(recording, prior, size):
+def test_a_portrait_of_another_size(recording, portrait_of, prior, size):
     portrait = portrait_of(prior, size)
     views = make(recording, portrait, prior, orbit(2, size_px=SIZE))
     assert recording.asked["portrait"].shape == (3, SIZE, SIZE) and views.rgba.shape == (3, SIZE, SIZE, 4)
@@ -195,7 +143,7 @@ def test_a_portrait_of_another_size(recording, prior, size):
     assert float((recording.asked["portrait"] - expected).abs().mean()) < 0.02
 
 
-def test_networks_see_a_wide_portrait_in_the_standard_frame(prior):
+def test_networks_see_a_wide_portrait_in_the_standard_frame(portrait_of, prior):
     standard, wide = portrait_of(prior, 256), portrait_of(prior, 256, focal_factor=1.35)
     assert float((reference_picture(wide, SIZE) - reference_picture(standard, SIZE)).abs().mean()) < 0.01
     assert float(
