@@ -20,8 +20,7 @@ from dp360.generation.progress import Track, silent
 
 from .commands import DiffusionOptions, ViewsCommand
 from .device import choose_device
-from .given_pictures import GivenPictures
-from .view_generators import refuse_pictures_for_compact
+from .given_pictures import GivenPictures, refuse_pictures_for_compact
 
 
 def open_diffusion_generator(

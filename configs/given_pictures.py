@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dp360.generation import Cameras
+from dp360.generation import Cameras, InputError
 from dp360.generation.diffusion.release.aligned import AlignedPicture, read_aligned_picture
 from dp360.generation.diffusion.release.folder import label_of
 from dp360.generation.diffusion.view_pictures import ViewPictures, read_picture, read_view_pictures
 
-from .commands import ViewsCommand
+from .commands import DiffusionOptions, ViewsCommand
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +52,18 @@ def read_given(command: ViewsCommand, cameras: Cameras) -> GivenPictures:
     if options.camera_labels is not None:
         aligned = read_aligned_picture(command.image, label_of(options.camera_labels, command.image.name))
     return GivenPictures(condition, start, back, aligned)
+
+
+def refuse_pictures_for_compact(options: DiffusionOptions) -> None:
+    """See that no pictures are handed in that the compact model has no use for.
+
+    Raises:
+        InputError: control pictures or start views.
+    """
+    for name, path in (("--condition-views", options.condition_views), ("--start-views", options.start_views)):
+        if path is not None:
+            raise InputError(
+                f"Cannot start: {name} {path} is of no use to the compact model, whose control pictures and start "
+                "views are the prior of the portrait itself; leave it out, or take official weights with --generator "
+                "diffportrait360"
+            )

@@ -14,7 +14,7 @@ from dp360.generation.prior import PriorGenerator
 from dp360.generation.progress import Track, silent
 
 from .commands import DiffusionOptions, ViewsCommand
-from .given_pictures import GivenPictures
+from .given_pictures import GivenPictures, refuse_pictures_for_compact
 
 Views = TypeVar("Views", bound=ViewsCommand)
 _NO_COMPACT_WEIGHTS = "this installation has no compact weights"
@@ -49,21 +49,6 @@ def refuse_contradictions(command: ViewsCommand) -> None:
                 )
         case _:
             assert_never(command.generator)
-
-
-def refuse_pictures_for_compact(options: DiffusionOptions) -> None:
-    """See that no pictures are handed in that the compact model has no use for.
-
-    Raises:
-        InputError: control pictures or start views.
-    """
-    for name, path in (("--condition-views", options.condition_views), ("--start-views", options.start_views)):
-        if path is not None:
-            raise InputError(
-                f"Cannot start: {name} {path} is of no use to the compact model, whose control pictures and start "
-                "views are the prior of the portrait itself; leave it out, or take official weights with --generator "
-                "diffportrait360"
-            )
 
 
 def settled(command: Views, notify: Callable[[str], None] | None = None) -> Views:
