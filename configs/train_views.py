@@ -21,13 +21,17 @@ from dp360.generation.training.diffusion.autoencoder import (
 from dp360.generation.training.diffusion.clips import HeadSource
 from dp360.generation.training.diffusion.sources import MixedSource, open_source
 from dp360.generation.training.diffusion.stages import StageConfig, recipe
-from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion
+from dp360.generation.training.diffusion.start import (
+    official_pipeline,
+    reads_as_stable_diffusion,
+    take_motion_adapter,
+)
 from dp360.generation.training.diffusion.synthetic_heads import SyntheticHeads
 from dp360.generation.training.diffusion.trainer import PIPELINE, Journal, compact_pipeline, save_pipeline, train_stage
 from dp360.generation.training.loop import LoopConfig
 
 from .device import choose_device
-from .training_commands import TrainAutoencoderCommand, TrainStageCommand, TrainViewsCommand
+from .training_commands import TrainAutoencoderCommand, TrainConsistencyCommand, TrainStageCommand, TrainViewsCommand
 
 _COMPOSED_HEADS = 100_000
 """More composed heads than any run asks for; each is made when it is asked for."""
@@ -62,6 +66,10 @@ def train_view_stage(command: TrainStageCommand, track: Track, notify: Callable[
     """Train a stage on views; its pipeline folder."""
     config = stage_config(command)
     pipeline = _start(command)
+    if isinstance(command, TrainConsistencyCommand) and command.motion is not None:
+        if pipeline.view_consistency is None:
+            raise InputError(f"Cannot start from --motion {command.motion}: the pipeline in {command.start} has no V")
+        take_motion_adapter(pipeline.view_consistency, command.motion)
     source, validation = _sources(command)
     return train_stage(pipeline, source, config, command.output, validation=validation, track=track, notify=notify)
 

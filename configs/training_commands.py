@@ -147,6 +147,10 @@ class TrainConsistencyCommand(TrainStageCommand):
 
     stage: ClassVar[Literal["consistency"]] = "consistency"
 
+    motion: Path | None = None
+    """Folder of an AnimateDiff motion adapter of Stable Diffusion 1.5 (diffusers' layout) for V of the official size to
+    start from; None starts from fresh weights, or from those in --start."""
+
 
 @dataclass(frozen=True)
 class TrainBackViewCommand(TrainStageCommand):

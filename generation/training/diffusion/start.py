@@ -1,4 +1,4 @@
-"""Where training of the official size starts: Stable Diffusion 1.5 in diffusers' folder layout."""
+"""Where training of the official size starts: Stable Diffusion 1.5 and, for V, AnimateDiff, in diffusers' layouts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...diffusion.architectures import OFFICIAL, Architecture
 from ...diffusion.pipeline import DiffPortrait360Pipeline
+from ...diffusion.view_consistency import ViewConsistency
 from ...errors import InputError
 
 _FRESH_CONTROL = ("controlnet_cond_embedding.", "controlnet_down_blocks.", "controlnet_mid_block.")
@@ -59,6 +60,54 @@ def official_pipeline(folder: Path, *, seed: int = 0) -> DiffPortrait360Pipeline
         elif isinstance(network, nn.Module) and name not in ("vae", "view_consistency"):
             _take(network, weights, name, folder)
     return DiffPortrait360Pipeline(**components)
+
+
+def take_motion_adapter(network: ViewConsistency, folder: Path) -> None:
+    """Let V start as AnimateDiff's motion modules, which have its layers but for where they stand in the UNet.
+
+    A middle module, as later versions have, is left out, and so are rows of the position table that V does not have.
+
+    Args:
+        network: V of the official size; changed in place.
+        folder: a `MotionAdapter` of Stable Diffusion 1.x, for example guoyww/animatediff-motion-adapter-v1-5.
+
+    Raises:
+        InputError: the folder holds none, or one of another shape.
+    """
+    try:
+        adapter = MotionAdapter.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder} is no motion adapter ({reason}); expected config.json and weights") from error
+    rows, taken = network.config.max_clip_length, {}
+    for blocks, ours in ((adapter.down_blocks, "down_modules"), (adapter.up_blocks, "up_modules")):
+        for site, module in enumerate(module for block in blocks for module in block.motion_modules):
+            for key, value in module.state_dict().items():
+                layer, _, leaf = key.rpartition(".")
+                if leaf == "pe":
+                    for i in (0, 1):
+                        taken[f"{ours}.{site}.attentions.{i}.position_table"] = value[0, :rows]
+                else:
+                    taken[f"{ours}.{site}.{_MOTION_NAMES.get(layer, layer)}.{leaf}"] = value
+    try:
+        network.load_state_dict(taken)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder} does not have the shapes of this V ({reason})") from error
+
+
+_BLOCK = "transformer_blocks.0"
+_MOTION_NAMES = {
+    **{
+        f"{_BLOCK}.attn{i + 1}.{name}": f"attentions.{i}.{name}"
+        for i in (0, 1)
+        for name in ("to_q", "to_k", "to_v", "to_out.0")
+    },
+    **{f"{_BLOCK}.norm{i + 1}": f"attention_norms.{i}" for i in (0, 1)},
+    **{f"{_BLOCK}.ff.{name}": f"feed_forward.{name}" for name in ("net.0.proj", "net.2")},
+    f"{_BLOCK}.norm3": "feed_forward_norm",
+}
+"""Layers of diffusers' motion modules and what ours call them; the others are called alike."""
 
 
 def _architecture(config: Mapping, context: Float[Tensor, "1 n d"]) -> Architecture:

@@ -23,6 +23,7 @@ from dp360.generation.cameras import look_at_origin
 from dp360.generation.diffusion.architectures import COMPACT, OFFICIAL, Architecture
 from dp360.generation.diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline, Mode
+from dp360.generation.diffusion.view_consistency import ViewConsistency
 from dp360.generation.training.diffusion.augment import AugmentConfig
 from dp360.generation.training.diffusion.autoencoder import (
     AutoencoderTrainConfig,
@@ -32,7 +33,7 @@ from dp360.generation.training.diffusion.autoencoder import (
 )
 from dp360.generation.training.diffusion.objective import Noised, NoiseSchedule, ObjectiveConfig, ViewObjective
 from dp360.generation.training.diffusion.stages import Stage, StageConfig, recipe, stage_objective
-from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion
+from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion, take_motion_adapter
 from dp360.generation.training.diffusion.trainer import JOURNAL, clips_of, compact_pipeline, train_stage
 from dp360.generation.training.diffusion.validation import ValidationConfig, draw_clip, spread_clip, validate
 from dp360.generation.training.loop import LoopConfig, train
@@ -442,3 +443,36 @@ def test_the_official_size_starts_as_stable_diffusion(tmp_path: Path) -> None:
     (tmp_path / "text_encoder" / "config.json").unlink()
     with pytest.raises(InputError, match="no complete Stable Diffusion"):
         official_pipeline(tmp_path)
+
+
+@pytest.mark.parametrize("middle", [False, True])
+def test_view_consistency_starts_as_animatediff(tmp_path: Path, middle: bool) -> None:
+    """diffusers normalises a clip jointly, ours each view: the same where the views of a clip are one view's pixels in
+    another order."""
+    from diffusers import MotionAdapter
+
+    torch.manual_seed(0)
+    adapter = MotionAdapter(
+        block_out_channels=(16, 32), motion_layers_per_block=1, motion_num_attention_heads=4, motion_norm_num_groups=4,
+        use_motion_mid_block=middle,
+    )  # fmt: skip
+    for parameter in adapter.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    adapter.save_pretrained(tmp_path)
+    network = ViewConsistency((16, 32), 1, (4, 4), max_clip_length=24, norm_num_groups=4)
+    take_motion_adapter(network, tmp_path)
+    first = [
+        module for blocks in (adapter.down_blocks, adapter.up_blocks) for b in blocks for module in b.motion_modules
+    ]
+    ours = [*network.down_modules, *network.up_modules]
+    assert len(ours) == len(first) == 6
+    for one, other in zip(ours, first):
+        view = torch.randn(1, one.norm.num_channels, 6, 6)
+        clip = torch.cat([view.flatten(2)[..., torch.randperm(36)].view_as(view) for _ in range(5)])
+        with torch.no_grad():
+            theirs, got = other(clip, num_frames=5), one(clip, 5)
+        assert (got - clip).abs().max() > 0.1 and torch.allclose(got, theirs, atol=1e-4)
+    with pytest.raises(InputError, match="does not have the shapes"):
+        take_motion_adapter(ViewConsistency((16, 64), 1, (4, 4), norm_num_groups=4), tmp_path)
+    with pytest.raises(InputError, match="is no motion adapter"):
+        take_motion_adapter(network, tmp_path / "nothing")
