@@ -28,8 +28,9 @@ from .control_pictures import resized_by_area
 class UpscaleConfig:
     """What full-size views take from the drawing and what from the prior."""
 
-    kept_validity: tuple[float, float] = (0.6, 0.9)
-    """Validity below the first is drawn, above the second the portrait's own pixels stay; 0.5 is a mirror image."""
+    kept_validity: tuple[float, float] = (0.3, 0.5)
+    """Validity below the first is drawn, above the second the portrait's own pixels stay; 0.5 is a mirror image: the
+    other half of a face is the same person, drawn cheeks are not quite."""
     kept_feather: float = 0.008
     """Width (sigma, share of the views' side) over which validity is averaged on the surface first, so that the
     portrait's pixels and drawn ones meet without a seam; 0 leaves the prior's own borders."""
@@ -108,8 +109,10 @@ def kept_pixels(
     """Pictures with the portrait's own pixels, by way of the prior, where the portrait shows the surface."""
     validity, alpha = validity_unit[:, None], alpha_unit[:, None]
     sigma_px = config.kept_feather * pictures.shape[-1]
+    low, high = config.kept_validity
+    validity = validity.clamp(max=high) / high  # so that a border towards nothing fades on the kept side alone
     shown = blurred(validity * alpha, sigma_px) / blurred(alpha, sigma_px).clamp_min(1e-6) if sigma_px else validity
-    weight = torch.minimum(smoothstep(shown, *config.kept_validity), smoothstep(validity, *config.kept_validity))
+    weight = smoothstep(torch.minimum(shown, validity), low / high, 1.0)
     return torch.lerp(pictures, prior_pictures, weight * alpha)
 
 
