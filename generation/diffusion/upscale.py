@@ -1,10 +1,11 @@
 """From small drawings to full-size views: the portrait's own pixels kept, the prior's fine detail given back.
 
 The compact networks draw at 256 px. What they cannot hold at that size is known in two places. Where the portrait shows
-the surface, the prior's render is made of the portrait's own pixels, and they stay. Elsewhere the band of detail above
-`detail_sigma_px` is the prior's instead of the drawing's, unless the two disagree about what is there: an outline or a
-lock of hair that the networks moved would otherwise leave a ghost where the prior had it. All of it is arithmetic on
-pictures over the plain background; a drawing that equals the reduced prior gives the full-size prior back.
+the surface or its mirror image, the prior's render is made of the portrait's own pixels, and they stay. Elsewhere the
+band of detail above `detail_sigma_px` is the prior's instead of the drawing's, unless the two disagree about what is
+there: an outline or a lock of hair that the networks moved would otherwise leave a ghost where the prior had it. All of
+it is arithmetic on pictures over the plain background; a drawing that equals the reduced prior gives the prior back, at
+full size.
 
 Source: detail as the residual of a pyramid, Burt and Adelson, "The Laplacian Pyramid as a Compact Image Code", IEEE
 Trans. Communications 1983.
@@ -49,7 +50,11 @@ class UpscaleConfig:
     def __post_init__(self) -> None:
         rules = (
             ("outline_margin", 0 <= self.outline_margin < 0.1, "from 0 to 0.1"),
-            ("kept_validity", self.kept_validity[0] < self.kept_validity[1], "a lower and a higher value"),
+            (
+                "kept_validity",
+                0 <= self.kept_validity[0] < self.kept_validity[1],
+                "a lower and a higher value, 0 or more",
+            ),
             ("kept_feather", 0 <= self.kept_feather < 0.1, "from 0 to 0.1"),
             ("detail_sigma_px", self.detail_sigma_px >= 0, "0 or more"),
             ("detail_share", 0 <= self.detail_share <= 1, "from 0 to 1"),

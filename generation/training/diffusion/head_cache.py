@@ -122,7 +122,9 @@ class CachedHead(ABC):
         key = (kind, view, size_px)
         if key not in self._kept:
             picture = read()
-            self._kept[key] = None if picture is None else resized_cut_outs(picture[None], size_px)[0].permute(2, 0, 1)
+            if picture is not None:
+                picture = resized_cut_outs(picture[None], size_px)[0].permute(2, 0, 1).contiguous()
+            self._kept[key] = picture
         kept = self._kept[key]
         return None if kept is None else kept / 255
 
