@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing_extensions import assert_never
 
+from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.diffusion.cost import cost_report
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.bench import bench_splats
-from dp360.reconstruction.dataset import read_dataset
+from dp360.reconstruction.splat_benchmark import bench_splats
 
 from .commands import BenchCommand
 from .pipeline import dataset_folder

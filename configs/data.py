@@ -35,7 +35,7 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
     numbers = range(command.first, command.first + command.count)
     folders = {number: command.output / heads.name(number) for number in numbers}
     from dp360.generation.files import write_bytes_atomically
-    from dp360.reconstruction.head_dataset import FACTS
+    from dp360.generation.synthetic.head_dataset import FACTS
 
     skipped = _read_skipped(command.output / SKIPPED)
     missing = [n for n, f in folders.items() if not (f / FACTS).is_file() and f.name not in skipped]
@@ -56,7 +56,7 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
 def _make_head(command: DataCommand, number: int) -> bool:
     """Compose, photograph, fit and write one head; whether its face was found."""
     from dp360.generation.synthetic.head_data import head_data
-    from dp360.reconstruction.head_dataset import write_head_dataset
+    from dp360.generation.synthetic.head_dataset import write_head_dataset
 
     heads = _heads(command.data, _split(command), command.seed)
     made = heads.make(number)

@@ -12,7 +12,7 @@ from dp360.generation import Cameras, InputError
 from dp360.generation.diffusion.compact import load_compact, load_pipeline
 from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
 from dp360.generation.diffusion.control_pictures import PRIOR_CHANNELS
-from dp360.generation.diffusion.generator import DiffPortrait360Generator, weights_name_of
+from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator, weights_name_of
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.release.download import resolve_weights
 from dp360.generation.diffusion.sampling import Sampling

@@ -17,17 +17,17 @@ from typing_extensions import assert_never
 
 from dp360.exporters.head_files import PORTRAIT_NAME
 from dp360.generation import InputError, ViewSet, look_at_origin
+from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.portrait import prepare_portrait
 from dp360.generation.prior import PriorGenerator, build_head_prior
 from dp360.generation.progress import Track
-from dp360.reconstruction.dataset import read_dataset
 from dp360.reconstruction.evaluation.compare import METRICS, Comparison, NamedViews, compare_views, summarise
 from dp360.reconstruction.evaluation.consistency import ConsistencyConfig, ConsistencyReport, measure_consistency
 from dp360.reconstruction.evaluation.features import open_perceptual
 from dp360.reconstruction.evaluation.heads import dataset_sha256
 from dp360.reconstruction.evaluation.identity import FaceEmbedder, IdentityAt, measure_identity
 from dp360.reconstruction.evaluation.pose import FaceRotationFit, PoseReport, measure_pose
-from dp360.reconstruction.evaluation.report import (
+from dp360.reconstruction.evaluation.results import (
     Curve,
     Panel,
     Result,

@@ -30,7 +30,7 @@ from dp360.reconstruction.evaluation.heads import (
     settings_of,
     write_head_result,
 )
-from dp360.reconstruction.evaluation.report import (
+from dp360.reconstruction.evaluation.results import (
     Result,
     Table,
     bin_title,

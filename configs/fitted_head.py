@@ -16,7 +16,7 @@ from torch import Tensor
 from dp360.exporters.formats import decode_splats
 from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SPLATS_NAME
 from dp360.generation import Cameras, InputError, Provenance, ViewSet
-from dp360.reconstruction.dataset import TRANSFORMS, read_dataset
+from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
 from dp360.reconstruction.splat_pictures import splat_pictures
 from dp360.reconstruction.splats import Splats
 

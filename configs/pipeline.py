@@ -18,11 +18,11 @@ import torch
 from dp360.exporters import mesh_glb, portrait_png, splat_ply, write_head
 from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SPLATS_NAME
 from dp360.generation import InputError, OrbitConfig, ViewSet
+from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset, write_dataset
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
 from dp360.generation.prior import build_head_prior
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.dataset import TRANSFORMS, read_dataset, write_dataset
 from dp360.reconstruction.fit import SplatFitConfig, fit_splats, splats_from_parameters
 from dp360.reconstruction.prepare import fit_threads
 from dp360.reconstruction.splats import Splats

@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 import tyro
 
 from dp360.generation import InputError
+from dp360.generation.dataset.view_dataset import TRANSFORMS, read_confidence
 from dp360.generation.files import write_errors_for_people
-from dp360.reconstruction.dataset import TRANSFORMS, read_confidence
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModelConfig, with_iterations
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels

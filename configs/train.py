@@ -60,9 +60,9 @@ def _schedule(loop: LoopConfig, command: TrainPartCommand) -> LoopConfig:
 
 
 def _train_labels(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.learned.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
-    from dp360.generation.synthetic.backgrounds import Backgrounds
-    from dp360.generation.training.labels import (
+    from dp360.generation.prior.labels.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
+    from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+    from dp360.generation.training.segmenter_training import (
         PHOTOGRAPHS,
         LabelTrainingConfig,
         evaluate_segmenter,
@@ -90,9 +90,9 @@ def _train_labels(command: TrainPartCommand, track: Track, notify: Callable[[str
 
 
 def _train_hair(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.learned.hair_thickness import WEIGHTS_NAME, read_hair_thickness, save_hair_thickness
-    from dp360.generation.training.hair_samples import HairSamplesConfig, make_hair_samples
-    from dp360.generation.training.hair_thickness import (
+    from dp360.generation.prior.hair.thickness_network import WEIGHTS_NAME, read_hair_thickness, save_hair_thickness
+    from dp360.generation.training.thickness_samples import HairSamplesConfig, make_hair_samples
+    from dp360.generation.training.thickness_training import (
         HairTrainConfig,
         evaluate_hair_thickness,
         train_hair_thickness,
@@ -118,13 +118,13 @@ def _train_hair(command: TrainPartCommand, track: Track, notify: Callable[[str],
 
 
 def _train_completion(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.learned.completion import WEIGHTS_NAME, read_completion, save_completion
-    from dp360.generation.training.completion import (
+    from dp360.generation.prior.texture.completion_network import WEIGHTS_NAME, read_completion, save_completion
+    from dp360.generation.training.completion_samples import CompletionSamplesConfig, make_completion_samples
+    from dp360.generation.training.completion_training import (
         CompletionTrainConfig,
         evaluate_completion,
         train_completion,
     )
-    from dp360.generation.training.completion_samples import CompletionSamplesConfig, make_completion_samples
 
     config = CompletionTrainConfig()
     loop = replace(_schedule(config.loop, command), minutes=command.minutes, device=choose_device(command.device))
@@ -155,11 +155,11 @@ def _train_landmarks(command: TrainPartCommand, track: Track, notify: Callable[[
         read_landmark_networks,
         save_landmark_networks,
     )
-    from dp360.generation.synthetic.backgrounds import Backgrounds
+    from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
     from dp360.generation.training.landmark_figures import landmark_figures
     from dp360.generation.training.landmark_scenes import PHOTOGRAPHS, labelled_shots
     from dp360.generation.training.landmark_shots import LandmarkShotsConfig, make_landmark_shots
-    from dp360.generation.training.landmarks import LandmarkTrainConfig, train_landmark_networks
+    from dp360.generation.training.landmark_training import LandmarkTrainConfig, train_landmark_networks
 
     config = LandmarkTrainConfig()
     loops = {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from dp360.generation import InputError, ViewGenerator
 from dp360.generation.prior import HeadPriorConfig, PriorGenerator
-from dp360.generation.prior.hair_shell import HairShellConfig
-from dp360.generation.prior.labels import LabelConfig
-from dp360.generation.prior.texture import TextureConfig
+from dp360.generation.prior.hair.hair_shell import HairShellConfig
+from dp360.generation.prior.labels.portrait_labels import LabelConfig
+from dp360.generation.prior.texture.prior_texture import TextureConfig
 from dp360.generation.progress import Track, silent
 
 from .commands import DiffusionOptions
@@ -103,7 +103,7 @@ def compact_weights_name(given: str) -> str | None:
     if mark == "=" or name not in VARIANTS or VARIANTS[name].compact is None:
         return None
     if mark == "@":
-        from dp360.generation.diffusion.generator import weights_name_of
+        from dp360.generation.diffusion.diffportrait360_generator import weights_name_of
 
         return weights_name_of(Path(folder), folder)
     shipped = compact_folder()
@@ -166,7 +166,7 @@ def _diffusion(
         raise InputError(
             f"{name} needs --weights: a folder made by dp360 convert, or the hub id gym890/diffportrait360"
         )
-    from dp360.generation.diffusion.generator import DiffPortrait360Generator
+    from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator
 
     from .diffusion import open_weights, sampling_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from dp360.generation import InputError
+from dp360.generation.diffusion.release.conversion_report import ROLE_NAMES, Role
 from dp360.generation.diffusion.release.convert import convert_release, release_role
-from dp360.generation.diffusion.release.report import ROLE_NAMES, Role
 from dp360.generation.progress import Track, silent
 
 from .commands import ConvertCommand

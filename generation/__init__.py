@@ -5,7 +5,7 @@ from .cameras import OrbitConfig as OrbitConfig
 from .cameras import look_at_origin as look_at_origin
 from .cameras import orbit as orbit
 from .errors import InputError as InputError
-from .generator import ViewGenerator as ViewGenerator
+from .view_generator import ViewGenerator as ViewGenerator
 from .views import PointCloud as PointCloud
 from .views import Provenance as Provenance
 from .views import ViewSet as ViewSet

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from .gaussian_shape_kernels import limit_shapes_cpu
 from .rasterize.reference import rotation_from_quaternion
-from .shapes_cpu import limit_shapes_cpu
 
 Parameters = MutableMapping[str, Parameter]
 """Named fit variables: log scales under `scales`, logits under `opacities`."""

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .gaussian_shape_kernels import needle_loss_cpu
 from .perceptual import MIN_SIZE_PX, Lpips
 from .photometric_cpu import photometric_loss_cpu, picture_loss_cpu
-from .shapes_cpu import needle_loss_cpu
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window, pixels."""

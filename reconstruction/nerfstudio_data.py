@@ -15,7 +15,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from torch import Tensor
 
-from .dataset import read_confidence, read_dataset, read_surface
+from dp360.generation.dataset.view_dataset import read_confidence, read_dataset, read_surface
 
 CONFIDENCE, SURFACE = "dp360_confidence", "dp360_surface"
 """Keys in a training data set's metadata, which nerfstudio hands to the model: `[n]` floats and a `PointCloud`."""

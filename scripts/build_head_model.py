@@ -29,8 +29,8 @@ from dp360.generation.head_model import FACE_OVAL_LANDMARKS, HeadModel, fit_land
 from dp360.generation.mesh_raster import box_downsample, interpolate, rasterize_mesh
 from dp360.generation.portrait.face_detection import FaceNetworks, find_faces
 from dp360.generation.prior.capsule import grid_rays, opened_skull_radius, outermost_radius
+from dp360.generation.synthetic.bodies.makehuman import MakeHumanRecipe, compose_makehuman
 from dp360.generation.synthetic.compose import Part, render
-from dp360.generation.synthetic.makehuman import MakeHumanRecipe, compose_makehuman
 
 VERSION = "1"
 UNITS_PER_CM = 0.0165

@@ -20,7 +20,7 @@ from dp360.generation.mesh_raster import Fragments, interpolate, rasterize_mesh
 from dp360.generation.numba_pool import numba_pool
 from dp360.generation.progress import Track
 
-from .pictures import Pictures
+from .compact_renders import Pictures
 from .unwrap import Unwrapped
 
 _MIN_COSINES = (0.5, 0.12)

@@ -23,8 +23,8 @@ from jaxtyping import Bool, Float32, Float64
 from dp360.generation import InputError
 from dp360.generation.numba_pool import numba_pool
 
+from .compact_renders import Pictures
 from .config import MeshConfig
-from .pictures import Pictures
 
 COARSE_FACTOR = 4
 _BLOCK = 8  # coarse voxels per side of a unit of work in the coarse pass

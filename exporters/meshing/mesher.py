@@ -10,12 +10,12 @@ from dp360.generation.progress import Track, silent
 from dp360.reconstruction.renders import Renderable
 
 from .baking import bake
+from .closed_surface import smooth_taubin, vertex_normals
+from .compact_renders import take_pictures
 from .config import MeshConfig
 from .decimate import decimate
 from .fusion import fuse
-from .pictures import take_pictures
 from .solid import clean_solid, extract_surface
-from .surface import smooth_taubin, vertex_normals
 from .unwrap import unwrap
 
 _HEAD_Y = (-0.26, -0.16)

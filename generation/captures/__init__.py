@@ -5,6 +5,6 @@ its owner gave you (RenderMe-360: research agreement; NeRSemble: terms of use on
 """
 
 from .ava256 import read_ava256 as read_ava256
+from .capture_placement import HeadPlacement as HeadPlacement
 from .nersemble import read_nersemble as read_nersemble
-from .placement import HeadPlacement as HeadPlacement
 from .renderme360 import read_renderme360 as read_renderme360

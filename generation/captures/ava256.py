@@ -53,7 +53,7 @@ from .capture import (
     rgb_of,
     shortened,
 )
-from .placement import HeadPlacement
+from .capture_placement import HeadPlacement
 
 SENSOR_SIZE_PX = (2668, 4096)
 """Width and height of the pictures that the calibration refers to."""

@@ -26,7 +26,7 @@ from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
 from ..errors import InputError
 from ..progress import Track
 from ..views import PointCloud, Provenance, ViewSet
-from .placement import HeadPlacement
+from .capture_placement import HeadPlacement
 
 Framing = Literal["head", "full"]
 """`head`: each picture is cut to the square that our generated views show; `full`: all of it fits the square."""

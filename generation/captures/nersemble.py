@@ -56,8 +56,8 @@ from .capture import (
     rgb_of,
     shortened,
 )
+from .capture_placement import mean_camera_axes, optical_axes_meet, placement_from_axes
 from .color_correction import affine_corrected, polynomial_corrected
-from .placement import mean_camera_axes, optical_axes_meet, placement_from_axes
 
 SENSOR_SIZE_PX = (2200, 3208)
 """Width and height of the pictures that a shared intrinsic matrix refers to."""

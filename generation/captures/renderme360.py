@@ -47,7 +47,7 @@ from .capture import (
     mask_of,
     rgb_of,
 )
-from .placement import HeadPlacement, optical_axes_meet, placement_from_axes, placement_from_keypoints
+from .capture_placement import HeadPlacement, optical_axes_meet, placement_from_axes, placement_from_keypoints
 
 Placement = Literal["auto", "keypoints", "rig"]
 """By the key points of the face, by the rig alone, or by the first that the frame has."""

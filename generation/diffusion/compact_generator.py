@@ -24,7 +24,7 @@ from ..views import ViewSet
 from .conditions import camera_behind_the_head, control_from_prior, prior_over_background
 from .control_pictures import PRIOR_CHANNELS, ray_control, resized_cut_outs, start_of_control
 from .cutout import CutoutConfig, cut_out_views
-from .generator import (
+from .diffportrait360_generator import (
     drawn_confidence,
     drawn_provenance,
     portrait_view,

@@ -22,9 +22,9 @@ from ..errors import InputError
 from ..progress import Track, silent
 from .architectures import OFFICIAL, Architecture
 from .flops import FlopCount, Way, count_flops
+from .meta_run import META, CallBook, ShapesOnly, encode_one, run_loop, shapes_pipeline
 from .pipeline import DiffPortrait360Pipeline
 from .sampling import DEFAULT_STEPS, OFFICIAL_STEPS, Sampling
-from .shapes import META, CallBook, ShapesOnly, encode_one, run_loop, shapes_pipeline
 
 Device = Literal["auto", "cpu", "cuda", "meta"]
 

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import assert_never
 
 from .architectures import Architecture
+from .meta_run import APPEARANCE, META, CallBook, ShapesOnly, ShapesPipeline, encode_one, run_loop, shapes_pipeline
 from .pipeline import Networks
 from .sampling import OFFICIAL_STEPS, Sampling
-from .shapes import APPEARANCE, META, CallBook, ShapesOnly, ShapesPipeline, encode_one, run_loop, shapes_pipeline
 from .unet import DenoisingUNet
 from .windows import release_clips
 

@@ -26,6 +26,7 @@ from .face_detection import (
     steady_landmarks,
     upright_quarter_turns,
 )
+from .faceless_placement import place_head_by_matte
 from .image_io import ImageLimits, LoadedImage, load_image
 from .landmark_network import NetworkFaceConfig, find_face, load_landmark_networks
 from .matte import (
@@ -40,7 +41,6 @@ from .matte import (
     person_maps,
     seen_by_networks,
 )
-from .placement import place_head_by_matte
 from .resample import inside_mask, square_crop
 
 WIDE_FACTOR = 1.35

@@ -21,14 +21,14 @@ from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh
 from ..portrait import Portrait
 from ..progress import Track, silent
 from ..views import PointCloud
-from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, AtlasMesh, build_atlas_mesh
-from .hair_shell import HairShell, HairShellConfig, fit_hair_shell
-from .labels import LabelConfig, PortraitLabels, label_portrait
-from .learned.completion import load_completion
-from .learned.hair_thickness import load_hair_thickness
-from .learned.segmenter import load_segmenter
-from .texture import PriorTexture, TextureConfig, paint_prior
-from .torso import fit_torso
+from .bust.torso import fit_torso
+from .hair.hair_shell import HairShell, HairShellConfig, fit_hair_shell
+from .hair.thickness_network import load_hair_thickness
+from .labels.portrait_labels import LabelConfig, PortraitLabels, label_portrait
+from .labels.segmenter import load_segmenter
+from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, AtlasMesh, build_atlas_mesh
+from .texture.completion_network import load_completion
+from .texture.prior_texture import PriorTexture, TextureConfig, paint_prior
 
 _HAIR_BORDER = 0.003
 """Over this length hair thins out against the background on average, world units (about 2 mm)."""

@@ -14,7 +14,7 @@ from .parts import (
     world_from_asset,
 )
 from .recipe import HeadRecipe
-from .simple_render import Lights, render, studio_lights
+from .rendering.simple_render import Lights, render, studio_lights
 
 __all__ = [
     "CROWN_TO_CHIN",
@@ -41,10 +41,10 @@ def compose(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     Returns:
         Parts in world units; the same recipe gives the same bytes.
     """
-    from .compose_bust import compose_bust
-    from .compose_shape import compose_shape
-    from .compose_toon import compose_toon
-    from .stylise import stylised_head
+    from .bodies.compose_bust import compose_bust
+    from .bodies.compose_shape import compose_shape
+    from .bodies.compose_toon import compose_toon
+    from .portraits.stylise import stylised_head
 
     builders = {"shape": compose_shape, "bust": compose_bust, "toon": compose_toon}
     return stylised_head(builders[recipe.base](recipe, data), recipe)

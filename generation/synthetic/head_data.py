@@ -16,10 +16,10 @@ from ..head_model import HeadModel
 from ..portrait import Portrait
 from ..views import PointCloud, Provenance, ViewSet
 from .assets import field_rng
-from .fitted import FittedHead
+from .fitted_composed_head import FittedHead
 from .parts import Label
 from .recipe import HeadRecipe
-from .renderer import HeadViews
+from .rendering.renderer import HeadViews
 
 Orbit = Literal["level", "swinging", "random", "grid"]
 _SURFACE_POINTS = 40_000

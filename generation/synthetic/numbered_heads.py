@@ -10,9 +10,9 @@ from ..head_model import HeadModel, load_head_model
 from ..portrait.face_detection import FaceNetworks
 from ..portrait.matte import PersonNetworks
 from .assets import Split, asset_index, sub_seed
-from .backgrounds import Backgrounds
 from .compose import compose
-from .fitted import FittedHead, fitted_head
+from .fitted_composed_head import FittedHead, fitted_head
+from .portraits.backgrounds import Backgrounds
 from .recipe import HeadRecipe, sample_recipe
 
 

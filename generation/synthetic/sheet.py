@@ -13,11 +13,11 @@ from ..cameras import look_at_origin
 from ..progress import Track, silent
 from .assets import Split, asset_index, field_rng
 from .compose import compose
-from .lighting import Lighting, random_lighting, read_hdri
 from .parts import LABEL_RGB, Label
+from .portraits.stylise import draw_views
 from .recipe import HeadRecipe, sample_recipe
-from .renderer import HeadScene
-from .stylise import draw_views
+from .rendering.lighting import Lighting, random_lighting, read_hdri
+from .rendering.renderer import HeadScene
 
 
 def recipe_lighting(recipe: HeadRecipe, data: Path) -> Lighting:

@@ -23,7 +23,10 @@ from ..head_model import HeadModel, load_head_model
 from ..portrait import Portrait
 from ..portrait.face_detection import FaceNetworks
 from ..portrait.matte import PersonNetworks
-from ..prior.atlas import (
+from ..prior.bust.torso import fit_torso
+from ..prior.hair.hair_shell import fit_hair_shell
+from ..prior.labels.portrait_labels import PortraitLabels, label_portrait
+from ..prior.texture.atlas import (
     MATERIAL_CLOTH,
     MATERIAL_HAIR,
     MATERIAL_SKIN,
@@ -32,18 +35,15 @@ from ..prior.atlas import (
     atlas_texels,
     build_atlas_mesh,
 )
-from ..prior.hair_shell import fit_hair_shell
-from ..prior.labels import PortraitLabels, label_portrait
-from ..prior.learned.completion import COLUMNS, GRID_CHANNELS, ROWS, mean_in_cells
-from ..prior.texture_lookup import PictureOfMesh, picture_of_portrait
-from ..prior.torso import fit_torso
-from ..prior.unseen import LookedUp, chart_of_portrait, chart_places, chart_subset
+from ..prior.texture.completion_chart import LookedUp, chart_of_portrait, chart_places, chart_subset
+from ..prior.texture.completion_network import COLUMNS, GRID_CHANNELS, ROWS, mean_in_cells
+from ..prior.texture.portrait_lookup import PictureOfMesh, picture_of_portrait
 from ..progress import Track, silent
 from ..synthetic.assets import Split, asset_index
-from ..synthetic.backgrounds import Backgrounds
 from ..synthetic.compose import compose
-from ..synthetic.fitted import FittedConfig, FittedHead, fitted_head, photograph_look
+from ..synthetic.fitted_composed_head import FittedConfig, FittedHead, fitted_head, photograph_look
 from ..synthetic.parts import Label
+from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.recipe import sample_recipe
 
 TRUTH_AZIMUTHS_DEG = (0, 40, 80, 115, 150, 180, 210, 245, 280, 320, 90, 180, 270)

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 
 from ..head_model.sparse_points import FACE_POINTS, FaceBox, face_box
 from ..progress import Track, silent
-from ..synthetic.backgrounds import Backgrounds
+from ..synthetic.portraits.backgrounds import Backgrounds
 from .landmark_scenes import LabelledShots, Scene, SceneLook, empty_scene, make_scene
 
 YAW_EDGES_DEG = (0, 30, 60, 90)

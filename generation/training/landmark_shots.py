@@ -15,12 +15,12 @@ from ..errors import InputError
 from ..files import write_bytes_atomically
 from ..progress import Track, silent
 from ..synthetic.assets import Split, asset_index, field_rng
-from ..synthetic.backgrounds import Backgrounds
 from ..synthetic.compose import compose
-from ..synthetic.lighting import random_lighting
+from ..synthetic.portraits.backgrounds import Backgrounds
+from ..synthetic.portraits.stylise import draw_views
 from ..synthetic.recipe import sample_recipe
-from ..synthetic.renderer import HeadScene
-from ..synthetic.stylise import draw_views
+from ..synthetic.rendering.lighting import random_lighting
+from ..synthetic.rendering.renderer import HeadScene
 from .shots import Shots, load_shots
 
 _FRAME_FACTOR = 1.15

@@ -15,11 +15,11 @@ from ..errors import InputError
 from ..files import write_bytes_atomically
 from ..progress import Track, silent
 from ..synthetic.assets import Split, asset_index, field_rng
-from ..synthetic.backgrounds import Backgrounds
 from ..synthetic.compose import compose
-from ..synthetic.portraits import PortraitShot, take_shot
+from ..synthetic.portraits.backgrounds import Backgrounds
+from ..synthetic.portraits.portrait_shots import PortraitShot, take_shot
 from ..synthetic.recipe import sample_recipe
-from ..synthetic.renderer import HeadScene
+from ..synthetic.rendering.renderer import HeadScene
 
 
 @dataclass(frozen=True)

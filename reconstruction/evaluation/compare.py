@@ -15,7 +15,7 @@ from dp360.generation import Cameras, InputError, ViewSet
 from dp360.generation.progress import Track, silent
 
 from .features import Perceptual, square_around
-from .pictures import psnr, silhouette_iou, ssim
+from .picture_figures import psnr, silhouette_iou, ssim
 
 METRICS = (
     "psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head", "psnr_full", "ssim_full", "perceptual_full",

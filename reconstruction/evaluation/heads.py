@@ -23,15 +23,15 @@ from jaxtyping import Float, UInt8
 from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError, OrbitConfig, ViewGenerator, ViewSet
+from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import Portrait, read_portrait
 from dp360.generation.prior import HeadPriorConfig, build_head_prior
 from dp360.generation.progress import Track, silent
+from dp360.generation.synthetic.head_dataset import PORTRAIT
 
-from ..dataset import TRANSFORMS, read_dataset
 from ..fit import SplatFitConfig, fit_splats
-from ..head_dataset import PORTRAIT
 from ..splat_pictures import splat_pictures
 from .compare import ALL, BINS, MatchConfig, NamedViews, ViewFigures, compare_views, match_views
 from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance

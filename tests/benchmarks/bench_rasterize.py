@@ -12,8 +12,8 @@ import os
 import numba
 import torch
 
-from dp360.reconstruction.bench import time_step
 from dp360.reconstruction.prepare import prepare_kernels
+from dp360.reconstruction.splat_benchmark import time_step
 
 
 def main() -> None:

@@ -30,16 +30,16 @@ from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.atlas import build_atlas_mesh
-from dp360.generation.prior.hair_shell import fit_hair_shell
-from dp360.generation.prior.labels import label_portrait
-from dp360.generation.prior.learned.completion import LoadedCompletion, load_completion, read_completion
-from dp360.generation.prior.texture import TextureConfig, paint_prior
-from dp360.generation.prior.torso import fit_torso
+from dp360.generation.prior.bust.torso import fit_torso
+from dp360.generation.prior.hair.hair_shell import fit_hair_shell
+from dp360.generation.prior.labels.portrait_labels import label_portrait
+from dp360.generation.prior.texture.atlas import build_atlas_mesh
+from dp360.generation.prior.texture.completion_network import LoadedCompletion, load_completion, read_completion
+from dp360.generation.prior.texture.prior_texture import TextureConfig, paint_prior
 from dp360.generation.synthetic.assets import Split, asset_index
-from dp360.generation.synthetic.backgrounds import Backgrounds
 from dp360.generation.synthetic.compose import compose
-from dp360.generation.synthetic.fitted import FittedConfig, FittedHead, fitted_head, photograph_look
+from dp360.generation.synthetic.fitted_composed_head import FittedConfig, FittedHead, fitted_head, photograph_look
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import sample_recipe
 
 Method = Literal["learned", "rules"]

@@ -27,22 +27,22 @@ from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.mesh_raster import rasterize_mesh
 from dp360.generation.portrait import FaceNetworks, Portrait, find_faces, prepare_portrait
-from dp360.generation.prior import hair_shell
-from dp360.generation.prior.atlas import MATERIAL_CLOTH, build_atlas_mesh
-from dp360.generation.prior.hair_shell import HairShell, HairShellConfig, fit_hair_shell
-from dp360.generation.prior.labels import LabelConfig, PortraitLabels, label_portrait
-from dp360.generation.prior.learned.hair_thickness import read_hair_thickness
-from dp360.generation.prior.torso import Torso, fit_torso
+from dp360.generation.prior.bust.torso import Torso, fit_torso
+from dp360.generation.prior.hair import hair_shell
+from dp360.generation.prior.hair.hair_shell import HairShell, HairShellConfig, fit_hair_shell
+from dp360.generation.prior.hair.thickness_network import read_hair_thickness
+from dp360.generation.prior.labels.portrait_labels import LabelConfig, PortraitLabels, label_portrait
+from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, build_atlas_mesh
 from dp360.generation.synthetic.assets import Split, asset_index, field_rng
-from dp360.generation.synthetic.backgrounds import Backgrounds
 from dp360.generation.synthetic.compose import SyntheticHead, compose
-from dp360.generation.synthetic.hair_truth import HairTruth, Similarity, hair_truth, map_to_fit
+from dp360.generation.synthetic.hair.hair_truth import HairTruth, Similarity, hair_truth, map_to_fit
 from dp360.generation.synthetic.parts import UNITS_PER_CM, Label
-from dp360.generation.synthetic.portraits import PortraitLook, finish_shot, take_shot
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+from dp360.generation.synthetic.portraits.portrait_shots import PortraitLook, finish_shot, take_shot
 from dp360.generation.synthetic.recipe import sample_recipe
-from dp360.generation.synthetic.renderer import HeadScene
-from dp360.generation.training.hair_samples import UnshadowedScene
-from dp360.generation.training.hair_thickness import region_masks
+from dp360.generation.synthetic.rendering.renderer import HeadScene
+from dp360.generation.training.thickness_samples import UnshadowedScene
+from dp360.generation.training.thickness_training import region_masks
 
 AZIMUTHS_DEG = (0, 90, 180, -90)
 HEAD_ROWS = slice(0, 190)

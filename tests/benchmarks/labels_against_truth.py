@@ -22,14 +22,14 @@ from pymatting import estimate_foreground_ml
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, fit_landmarks, load_head_model
 from dp360.generation.portrait import DetectionConfig, FaceNetworks, Portrait, find_faces
-from dp360.generation.prior.labels import LabelConfig, PortraitLabels, label_portrait
-from dp360.generation.prior.learned.segmenter import CLASS_NAMES, LoadedSegmenter, load_segmenter, read_segmenter
+from dp360.generation.prior.labels.portrait_labels import LabelConfig, PortraitLabels, label_portrait
+from dp360.generation.prior.labels.segmenter import CLASS_NAMES, LoadedSegmenter, load_segmenter, read_segmenter
 from dp360.generation.progress import Track, silent
 from dp360.generation.synthetic.assets import Split
-from dp360.generation.synthetic.backgrounds import Backgrounds
 from dp360.generation.synthetic.parts import Label
-from dp360.generation.synthetic.portraits import PortraitLook, PortraitSample, finish_shot
-from dp360.generation.training.labels import PHOTOGRAPHS, ClassCounts, count_classes, evaluate_segmenter
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+from dp360.generation.synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
+from dp360.generation.training.segmenter_training import PHOTOGRAPHS, ClassCounts, count_classes, evaluate_segmenter
 from dp360.generation.training.shots import Shots, ShotsConfig, make_shots
 
 MATERIALS = ("skin", "hair and hats", "cloth")

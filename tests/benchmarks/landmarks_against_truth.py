@@ -27,7 +27,7 @@ from dp360.generation.head_model import HeadFit, fit_landmarks, fit_sparse_point
 from dp360.generation.head_model.sparse_points import FACE_POINTS, POINT_COUNT, mediapipe_indices
 from dp360.generation.portrait import FaceNetworks, find_faces
 from dp360.generation.portrait.landmark_network import find_face, load_landmark_networks, read_landmark_networks
-from dp360.generation.synthetic.backgrounds import Backgrounds
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.training.landmark_figures import YAW_EDGES_DEG, face_error, measured_scene
 from dp360.generation.training.landmark_scenes import (
     CARTOONS,

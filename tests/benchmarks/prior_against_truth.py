@@ -38,9 +38,9 @@ from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
 from dp360.generation.prior import HeadPrior, build_head_prior
+from dp360.generation.synthetic.bodies.makehuman import MakeHumanRecipe, compose_makehuman
+from dp360.generation.synthetic.bodies.valid_busts import compose_valid
 from dp360.generation.synthetic.compose import SyntheticHead, render
-from dp360.generation.synthetic.makehuman import MakeHumanRecipe, compose_makehuman
-from dp360.generation.synthetic.valid_busts import compose_valid
 
 AZIMUTHS_DEG = (0, 30, -30, 60, -60, 90, -90, 180)
 GROUPS = {"0": (0,), "30": (30, -30), "60": (60, -60), "90": (90, -90), "180": (180,)}

@@ -18,7 +18,7 @@ from dp360.configs import cli, pipeline
 from dp360.configs.example import write_example_portrait
 from dp360.exporters import splat_ply
 from dp360.generation import InputError, ViewSet
-from dp360.reconstruction.dataset import write_dataset
+from dp360.generation.dataset.view_dataset import write_dataset
 
 SMALL = ("--views", "4", "--size-px", "48", "--iterations", "2", "--device", "cpu")
 

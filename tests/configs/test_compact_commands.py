@@ -23,6 +23,7 @@ from dp360.configs.portrait_trainer import views_key
 from dp360.configs.variants import VARIANTS, compact_weights_name, open_sources, source_name
 from dp360.configs.view_generators import open_generator, settled
 from dp360.generation import InputError, orbit
+from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.diffusion import compact
 from dp360.generation.diffusion.architectures import COMPACT
 from dp360.generation.diffusion.compact import load_pipeline
@@ -30,7 +31,6 @@ from dp360.generation.diffusion.compact_generator import CompactGenerator
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.prior import PriorGenerator
-from dp360.reconstruction.dataset import read_dataset
 from dp360.reconstruction.evaluation.heads import FolderViews, GeneratedViews
 
 FIGURES = {"prior": {"psnr_head": 20.0, "perceptual": 0.3}, "compact": {"psnr_head": 22.25, "perceptual": 0.28}}

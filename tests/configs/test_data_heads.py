@@ -15,8 +15,8 @@ from dp360.configs.cli import main
 from dp360.configs.commands import DataCommand
 from dp360.configs.data import SKIPPED, make_heads
 from dp360.generation import InputError
+from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.progress import silent
-from dp360.reconstruction.dataset import read_dataset
 
 HEADS = Path(__file__).parents[3] / "shared" / "data" / "heads"
 needs_heads = pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")

@@ -22,11 +22,11 @@ from dp360.configs.example import write_example_portrait
 from dp360.configs.portrait_trainer import views_key
 from dp360.generation import InputError, look_at_origin
 from dp360.generation.cameras import panohead_label_from_cameras
+from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.diffusion.architectures import OFFICIAL, Architecture
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.release.folder import release_ring, write_labels
 from dp360.generation.diffusion.sampling import Sampling
-from dp360.reconstruction.dataset import read_dataset
 
 QUICK = ("--views", "4", "--rings", "level", "--size-px", "64", "--diffusion.steps", "1", "--diffusion.device", "cpu")
 MODEL = ("--generator", "diffportrait360", "--weights")

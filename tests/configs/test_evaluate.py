@@ -16,9 +16,9 @@ from dp360.configs.cli import main
 from dp360.configs.variants import VARIANTS, open_sources
 from dp360.generation import InputError, PointCloud, Provenance, ViewSet, look_at_origin, orbit
 from dp360.generation.cameras import Cameras
+from dp360.generation.dataset.view_dataset import write_dataset
 from dp360.generation.head_model import HeadFit
 from dp360.generation.portrait import Portrait, encode_portrait
-from dp360.reconstruction.dataset import write_dataset
 from dp360.reconstruction.evaluation.heads import FolderViews, GeneratedViews
 from dp360.reconstruction.evaluation.identity import IdentityAt
 

@@ -17,9 +17,9 @@ from dp360.configs import cli, export
 from dp360.configs.commands import ExportCommand
 from dp360.exporters import formats, splat_ply
 from dp360.generation import InputError, ViewSet
+from dp360.generation.dataset.view_dataset import write_dataset
 from dp360.generation.mesh import TexturedMesh
 from dp360.generation.progress import Track
-from dp360.reconstruction.dataset import write_dataset
 
 READABLE = sorted({f.extension for f in formats.FORMATS if f.decode is not None})
 TURN = ("--frames", "3", "--frame-px", "32")

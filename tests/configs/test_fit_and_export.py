@@ -15,7 +15,7 @@ from dp360.configs.commands import ExportCommand
 from dp360.exporters import splat_ply
 from dp360.generation import InputError, ViewSet
 from dp360.generation.cameras import METRES_PER_UNIT
-from dp360.reconstruction.dataset import write_dataset
+from dp360.generation.dataset.view_dataset import write_dataset
 
 
 @pytest.fixture

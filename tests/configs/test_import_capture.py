@@ -12,7 +12,7 @@ from dp360.configs import import_capture as module
 from dp360.configs.cli import main
 from dp360.configs.import_capture import capture_kind
 from dp360.generation import InputError, PointCloud, Provenance, ViewSet, orbit
-from dp360.reconstruction.dataset import read_dataset
+from dp360.generation.dataset.view_dataset import read_dataset
 
 
 def views() -> ViewSet:

@@ -20,7 +20,7 @@ from dp360.configs import methods, pipeline
 from dp360.configs.commands import ViewsCommand
 from dp360.configs.portrait_trainer import SplatTrainer, views_key
 from dp360.configs.presets import PRESETS
-from dp360.reconstruction.dataset import read_dataset, write_dataset
+from dp360.generation.dataset.view_dataset import read_dataset, write_dataset
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from dp360.configs.example import write_example_portrait
 from dp360.configs.pipeline import run_pipeline
 from dp360.exporters import splat_ply
 from dp360.generation import InputError
-from dp360.reconstruction.dataset import read_dataset
+from dp360.generation.dataset.view_dataset import read_dataset
 
 
 def make_head(folder: Path, **settings) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 
 from dp360.configs.methods import dp360_nerf
 from dp360.generation.cameras import look_at_origin
-from dp360.reconstruction.dataset import write_dataset
+from dp360.generation.dataset.view_dataset import write_dataset
 from dp360.reconstruction.nerfstudio_nerf import BoxCollider, NerfScene
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from dp360.generation.progress import silent
-from dp360.reconstruction import bench, prepare
+from dp360.reconstruction import prepare
+from dp360.reconstruction import splat_benchmark as bench
 from dp360.reconstruction.rasterize import simd
 from dp360.reconstruction.rasterize.kernels import forget_stale
 from dp360.reconstruction.rasterize.workspace import Workspace, empty

@@ -15,8 +15,8 @@ from typing_extensions import assert_never
 from ...errors import InputError
 from ...progress import Track
 from .checkpoint import CheckpointFile, Read
+from .conversion_report import ROLE_NAMES, Role, StockComparison
 from .keys import IGNORED_KEYS, Home, Layout, Part, ReleaseArchitecture
-from .report import ROLE_NAMES, Role, StockComparison
 
 _FIRST_FEW = 3
 _STOCK_FOLDERS: dict[Part, str] = {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}

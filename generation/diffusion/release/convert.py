@@ -35,6 +35,7 @@ from ..unet import DenoisingUNet
 from ..view_consistency import ViewConsistency
 from .checkpoint import CheckpointFile, sha256_of_file, write_safetensors
 from .checks import compare_with_stock, in_our_shape, official_shape, require_all_keys, same_bits, schedule_notes
+from .conversion_report import ROLE_NAMES, ConversionReport, Role, SourceFile, WrittenComponent
 from .keys import (
     IGNORED_KEYS,
     SCHEDULE_TABLES,
@@ -46,7 +47,6 @@ from .keys import (
     ReleaseArchitecture,
     official_keys,
 )
-from .report import ROLE_NAMES, ConversionReport, Role, SourceFile, WrittenComponent
 
 CONVERSION_RECORD = "dp360_conversion.json"
 """File in the pipeline folder that says what it was made from."""

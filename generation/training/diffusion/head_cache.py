@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...cameras import Cameras
+from ...dataset.posed_frames import picture_size
 from ...diffusion.control_pictures import resized_cut_outs
 from ...errors import InputError
-from ...posed_frames import picture_size
 
 Head = TypeVar("Head")
 _CONTROL_STEPS = 127

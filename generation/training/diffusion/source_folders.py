@@ -30,9 +30,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ...cameras import Cameras, look_at_origin, orbit
+from ...dataset.posed_frames import TRANSFORMS, PosedFrames, picture_size, read_posed_frames
 from ...diffusion.control_pictures import prior_control
 from ...errors import InputError
-from ...posed_frames import TRANSFORMS, PosedFrames, picture_size, read_posed_frames
 from ...views import ViewSet
 from .head_cache import CachedHead, RecentHeads, read_picture
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...head_model import HeadModel
     from ...prior import HeadPrior
     from ...synthetic.assets import Split
-    from ...synthetic.fitted import FittedHead
+    from ...synthetic.fitted_composed_head import FittedHead
     from ...synthetic.head_data import Orbit
 
 _TRIES = 20
@@ -108,7 +108,7 @@ class ComposedHead(CachedHead):
         return control_from_prior(self._prior.render(camera), camera)[0]
 
     def _read_portrait(self) -> UInt8[Tensor, "h w 4"]:
-        from ...prior.generator import portrait_rgba
+        from ...prior.prior_generator import portrait_rgba
 
         portrait = self._fitted.portrait
         return portrait_rgba(portrait, portrait.rgb.shape[0])

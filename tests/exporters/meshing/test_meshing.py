@@ -11,10 +11,10 @@ import trimesh
 
 from dp360.exporters.mesh_arrays import arrays_for_mesh_file
 from dp360.exporters.meshing import MeshConfig, Ring, mesh_from_renders, mesh_report
+from dp360.exporters.meshing.closed_surface import smooth_taubin, vertex_normals
 from dp360.exporters.meshing.decimate import decimate
 from dp360.exporters.meshing.fusion import DistanceField
 from dp360.exporters.meshing.solid import clean_solid, euler_number, extract_surface
-from dp360.exporters.meshing.surface import smooth_taubin, vertex_normals
 from dp360.exporters.meshing.unwrap import unwrap
 from dp360.generation import Cameras, InputError
 from dp360.reconstruction.renders import Renders

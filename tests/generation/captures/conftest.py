@@ -15,7 +15,7 @@ from PIL import Image
 
 from dp360.generation import ViewSet, look_at_origin
 from dp360.generation.captures import HeadPlacement
-from dp360.generation.captures.placement import KEYPOINT_ORDERS
+from dp360.generation.captures.capture_placement import KEYPOINT_ORDERS
 from dp360.generation.head_model import load_head_model
 
 DOTS_WORLD = np.array(

@@ -18,13 +18,13 @@ from dp360.generation.captures.capture import (
     capture_views,
     keypoint_surface,
 )
-from dp360.generation.captures.color_correction import affine_corrected, polynomial_corrected
-from dp360.generation.captures.placement import (
+from dp360.generation.captures.capture_placement import (
     KEYPOINT_ORDERS,
     best_similarity,
     optical_axes_meet,
     placement_from_keypoints,
 )
+from dp360.generation.captures.color_correction import affine_corrected, polynomial_corrected
 from dp360.generation.progress import silent
 
 

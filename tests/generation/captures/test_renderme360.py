@@ -215,7 +215,7 @@ def test_the_hash_is_of_calibration_and_frame(make_renderme: Callable[..., Rende
 
 
 def test_a_capture_is_a_view_set_like_any_other(make_renderme: Callable[..., RenderMe], tmp_path: Path) -> None:
-    from dp360.reconstruction.dataset import read_dataset, write_dataset
+    from dp360.generation.dataset.view_dataset import read_dataset, write_dataset
 
     views = read_renderme360(make_renderme(keypoints=False).raw, size_px=32)
     assert isinstance(views.cameras, Cameras) and bool((views.confidence == 1).all())

@@ -20,10 +20,10 @@ from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED
 from dp360.generation.head_model import HeadFit
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
-from dp360.generation.prior.hair_shell import HairShell
-from dp360.generation.prior.labels import PortraitLabels
-from dp360.generation.prior.texture import PriorTexture
+from dp360.generation.prior.hair.hair_shell import HairShell
+from dp360.generation.prior.labels.portrait_labels import PortraitLabels
+from dp360.generation.prior.texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
+from dp360.generation.prior.texture.prior_texture import PriorTexture
 
 _DEFAULT = Path(__file__).parents[4] / "shared" / "reference" / "parity"
 

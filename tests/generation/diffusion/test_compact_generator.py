@@ -18,13 +18,13 @@ from dp360.generation.diffusion.architectures import COMPACT
 from dp360.generation.diffusion.compact import HeldOut, held_out, held_out_winner, load_compact, write_compact
 from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
 from dp360.generation.diffusion.control_pictures import ray_control
-from dp360.generation.diffusion.generator import DiffPortrait360Generator
+from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator
 from dp360.generation.diffusion.pipeline import DiffPortrait360Output, DiffPortrait360Pipeline
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.diffusion.view_pictures import ViewPictures
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.generator import portrait_rgba
+from dp360.generation.prior.prior_generator import portrait_rgba
 
 DRAWN = CompactConfig(size_px=64, views_per_chunk=3)
 QUICK = Sampling(steps=1, guidance_scale=1.0)

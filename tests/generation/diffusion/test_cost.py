@@ -25,9 +25,9 @@ from dp360.generation.diffusion.cost import (
     measure,
 )
 from dp360.generation.diffusion.flops import FlopCount
+from dp360.generation.diffusion.meta_run import META, CallBook, ShapesOnly, ShapesPipeline, shapes_pipeline
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.sampling import Sampling
-from dp360.generation.diffusion.shapes import META, CallBook, ShapesOnly, ShapesPipeline, shapes_pipeline
 from dp360.generation.diffusion.unet import UNetConfig
 from dp360.generation.diffusion.view_consistency import ViewConsistencyConfig
 from dp360.generation.errors import InputError

@@ -11,10 +11,10 @@ from dp360.generation.cameras import look_at_origin
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.parts import Label, SyntheticHead
+from dp360.generation.synthetic.portraits.stylise import STYLES, draw_views
 from dp360.generation.synthetic.recipe import BeardRecipe, HairRecipe, HeadRecipe, WearRecipe, sample_recipe
-from dp360.generation.synthetic.renderer import HeadScene
+from dp360.generation.synthetic.rendering.renderer import HeadScene
 from dp360.generation.synthetic.sheet import head_sheet
-from dp360.generation.synthetic.stylise import STYLES, draw_views
 
 HEADS = Path(__file__).resolve().parents[4] / "shared" / "data" / "heads"
 pytestmark = pytest.mark.skipif(not (HEADS / "makehuman").is_dir(), reason="needs the head assets beside the checkout")
@@ -95,7 +95,7 @@ def test_same_seed_same_pixels_and_sound_parts(seed: int) -> None:
     ("cut", "longest", "shortest"), [("buzz", 0.03, -0.3), ("long_straight", 0.7, 0.2), ("bob", 0.5, 0.1)]
 )
 def test_hair_grows_to_its_length_and_stays_out_of_the_head(cut: str, longest: float, shortest: float) -> None:
-    from dp360.generation.synthetic.compose_shape import compose_shape
+    from dp360.generation.synthetic.bodies.compose_shape import compose_shape
 
     head = compose_shape(shape_recipe(hair=HairRecipe("cut", cut, messy=0.1)), HEADS)
     hair, skin = head.part("hair"), head.part("skin")

@@ -11,19 +11,25 @@ import pytest
 import torch
 
 from dp360.generation import InputError, look_at_origin
+from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import FaceNetworks, read_portrait
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.synthetic.assets import asset_index
-from dp360.generation.synthetic.backgrounds import Backgrounds
 from dp360.generation.synthetic.compose import compose
-from dp360.generation.synthetic.fitted import FittedConfig, FittedHead, fitted_head, moved_cameras, photograph_look
-from dp360.generation.synthetic.hair_truth import Similarity
+from dp360.generation.synthetic.fitted_composed_head import (
+    FittedConfig,
+    FittedHead,
+    fitted_head,
+    moved_cameras,
+    photograph_look,
+)
+from dp360.generation.synthetic.hair.hair_truth import Similarity
 from dp360.generation.synthetic.head_data import HeadData, head_data, orbit_cameras
+from dp360.generation.synthetic.head_dataset import FACTS, PORTRAIT, write_head_dataset
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
 from dp360.generation.training.completion_samples import CompletionSamplesConfig, sample_of
-from dp360.reconstruction.dataset import read_dataset
-from dp360.reconstruction.head_dataset import FACTS, PORTRAIT, write_head_dataset
 
 HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
 pytestmark = pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from dp360.generation.synthetic.assets import SPLITS, AssetIndex, asset_index, choose
+from dp360.generation.synthetic.hair.strands import CUTS
 from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
-from dp360.generation.synthetic.strands import CUTS
 
 SHARED = ("iris",)
 """Kinds whose assets all splits may draw: an iris is neither a person nor hair."""

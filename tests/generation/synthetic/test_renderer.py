@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dp360.generation.cameras import look_at_origin
-from dp360.generation.synthetic.lighting import DIRECTION_COUNT, Lighting, irradiance, sky_directions
 from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform_labels, vertex_normals
-from dp360.generation.synthetic.renderer import HeadScene, Shading, linear_from_srgb, render_views
-from dp360.generation.synthetic.solids import ball, plain_texture, sheet
+from dp360.generation.synthetic.rendering.lighting import DIRECTION_COUNT, Lighting, irradiance, sky_directions
+from dp360.generation.synthetic.rendering.renderer import HeadScene, Shading, linear_from_srgb, render_views
+from dp360.generation.synthetic.worn.solids import ball, plain_texture, sheet
 
 EVEN = Lighting(np.ones((DIRECTION_COUNT, 3)))
 FLAT = Shading(flatness=1.0, specular=0.0)

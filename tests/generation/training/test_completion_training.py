@@ -15,7 +15,7 @@ from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior import HeadPriorConfig, build_head_prior
-from dp360.generation.prior.learned.completion import (
+from dp360.generation.prior.texture.completion_network import (
     COLUMNS,
     GRID_CHANNELS,
     ROWS,
@@ -23,24 +23,24 @@ from dp360.generation.prior.learned.completion import (
     LoadedCompletion,
     typical_in_chart,
 )
-from dp360.generation.prior.texture import TextureConfig
+from dp360.generation.prior.texture.prior_texture import TextureConfig
 from dp360.generation.synthetic.assets import asset_index
-from dp360.generation.synthetic.backgrounds import Backgrounds
 from dp360.generation.synthetic.compose import compose
-from dp360.generation.synthetic.fitted import FittedConfig, fitted_head, photograph_look
+from dp360.generation.synthetic.fitted_composed_head import FittedConfig, fitted_head, photograph_look
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import sample_recipe
-from dp360.generation.training.completion import (
-    CompletionLook,
-    CompletionTrainConfig,
-    evaluate_completion,
-    train_on_samples,
-    varied,
-)
 from dp360.generation.training.completion_samples import (
     CompletionSamples,
     CompletionSamplesConfig,
     load_completion_samples,
     make_completion_samples,
+)
+from dp360.generation.training.completion_training import (
+    CompletionLook,
+    CompletionTrainConfig,
+    evaluate_completion,
+    train_on_samples,
+    varied,
 )
 from dp360.generation.training.loop import LoopConfig
 

@@ -1,0 +1,1 @@
+"""The data set on disk: a `ViewSet` as a folder that every nerfstudio method reads, and back."""

@@ -1,0 +1,1 @@
+"""What the head stands on: neck and shoulders."""

@@ -1,0 +1,1 @@
+"""What each pixel of the portrait is: skin, hair, headgear, cloth, background."""

@@ -1,1 +1,0 @@
-"""Learned steps of the prior, one network per module; weights ship in `generation/weights`."""

@@ -1,0 +1,195 @@
+"""From texels to the chart of the completion network: what is believed of the portrait, and what is typical."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from ...portrait import Portrait
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels
+from .atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_SKIN, TORSO_TILE, AtlasTexels
+from .completion_network import (
+    COVER,
+    NOWHERE,
+    SKIN_BELOW,
+    ChartPlace,
+    chart_of,
+    place_on_head,
+    place_on_torso,
+)
+from .portrait_lookup import MIRROR, PictureOfMesh, SeenPoints
+
+COSINES = (0.12, 0.5)
+"""Between normal and view: below the first a texel does not count as seen, above the second fully."""
+DEPTH_TOLERANCE = 0.006
+"""Slack of the visibility test, world units (about 4 mm)."""
+MIRROR_DEPTH_TOLERANCE = 0.015
+"""The same for reflected points, because heads are not quite symmetric."""
+_CHART_STRIDE = 4
+_LEAST_PIXELS = 50
+
+
+@dataclass(frozen=True)
+class SkinTone:
+    """Which colours are this portrait's skin: others that were labelled so are collars and ornaments."""
+
+    chroma: Float[np.ndarray, " 3"]
+    """Typical `chroma_of`."""
+    spread: float
+    """Distance from it at which belief has fallen to 1/e."""
+
+    @staticmethod
+    def of(colours: Float[np.ndarray, "n 3"], fallback: Float[np.ndarray, " 3"]) -> SkinTone:
+        """The tone of plainly seen skin, or of a single colour where there is none."""
+        if len(colours) < _LEAST_PIXELS:
+            return SkinTone(chroma_of(np.asarray(fallback)[None])[0], 0.07)
+        chroma = chroma_of(colours)
+        middle = np.median(chroma, axis=0)
+        return SkinTone(middle, max(0.07, 1.8 * float(np.median(np.linalg.norm(chroma - middle, axis=1)))))
+
+    def belief(self, colours: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+        """1 for colours of the skin, falling to 0 for others."""
+        return np.exp(-((np.linalg.norm(chroma_of(colours) - self.chroma, axis=1) / self.spread) ** 4))
+
+
+def chroma_of(colour: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Colour relative to brightness, with brightness itself at a fifth of its weight."""
+    brightness = colour.mean(1, keepdims=True)
+    return np.concatenate([colour[:, :2] / np.maximum(brightness, 0.05) - 1, 0.2 * brightness], axis=1)
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Typical colours of the portrait's hair, skin and clothes."""
+
+    rgb_unit: Float[np.ndarray, "3 3"]
+    """In the order of `learned.completion.HAIR_MATERIAL`, `SKIN_MATERIAL`, `CLOTH_MATERIAL`."""
+    has_hair: bool
+    """Enough hair is seen; otherwise its colour is the skin's."""
+
+    @staticmethod
+    def of(portrait: Portrait, labels: PortraitLabels) -> Typical:
+        """Medians of the solid pixels of each class; without clothes, of the lowest pixels that are not skin."""
+        skin = _median_colour(portrait, labels.skin)
+        has_hair = int(labels.hair.sum()) > _LEAST_PIXELS
+        hair = _median_colour(portrait, labels.hair) if has_hair else skin
+        if labels.cloth.sum() > 2 * _LEAST_PIXELS:
+            cloth = _median_colour(portrait, labels.cloth)
+        else:
+            rows = np.nonzero((portrait.alpha_unit > 0.9).any(1))[0]
+            last = rows[-1] if len(rows) else portrait.size_px - 1
+            lowest = np.arange(portrait.size_px)[:, None] > last - portrait.size_px // 12
+            cloth = _median_colour(portrait, lowest & ~labels.skin)
+        return Typical(np.stack([hair, skin, cloth]), has_hair)
+
+
+def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"]:
+    solid = portrait.alpha_unit > 0.9
+    width = portrait.size_px // 128 + 1
+    for chosen in (
+        cv2.erode((mask & solid).astype(np.uint8), np.ones((width, width), np.uint8)) > 0,
+        mask & solid,
+        portrait.alpha_unit > 0.5,
+    ):
+        if chosen.sum() >= 20:
+            return np.median(portrait.foreground_unit[chosen], axis=0)
+    return np.median(portrait.foreground_unit.reshape(-1, 3), axis=0)
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """Texels and what the portrait says about them."""
+
+    own: SeenPoints
+    """Where they are."""
+    mirrored: SeenPoints
+    """Where their mirror images are."""
+    tone: SkinTone
+    """The portrait's skin."""
+    typical: Typical
+    """Typical colours."""
+
+    @staticmethod
+    def of(
+        portrait: Portrait,
+        labels: PortraitLabels,
+        picture: PictureOfMesh,
+        texels: AtlasTexels,
+        chosen: np.ndarray | slice = slice(None),
+    ) -> LookedUp:
+        """Look texels up in the portrait; `chosen` numbers some of them."""
+        points, normals = texels.points_world[chosen], texels.normals_world[chosen]
+        own = picture.look_up(points, normals, DEPTH_TOLERANCE, COSINES)
+        mirrored = picture.look_up(points * MIRROR, normals * MIRROR, MIRROR_DEPTH_TOLERANCE, COSINES)
+        typical = Typical.of(portrait, labels)
+        plain = (texels.material[chosen] == MATERIAL_SKIN) & (own.trust > 0.7) & (own.classes[:, SKIN] > 0.5)
+        return LookedUp(own, mirrored, SkinTone.of(own.colour[plain], typical.rgb_unit[1]), typical)
+
+    def __getitem__(self, chosen: np.ndarray) -> LookedUp:
+        return LookedUp(self.own[chosen], self.mirrored[chosen], self.tone, self.typical)
+
+
+def belief(seen: SeenPoints, material: UInt8[np.ndarray, " n"], tone: SkinTone) -> Float32[np.ndarray, " n"]:
+    """How far what is seen belongs to the texel's material: no hair on the cheek, no collar on the neck."""
+    fits = np.zeros(len(material), np.float32)
+    on = material == MATERIAL_HAIR
+    fits[on] = seen.classes[on, HAIR]
+    on = material == MATERIAL_CLOTH
+    fits[on] = np.maximum(seen.classes[on, CLOTH], seen.classes[on, SKIN])
+    on = material == MATERIAL_SKIN
+    fits[on] = seen.classes[on, SKIN] * tone.belief(seen.colour[on])
+    return (seen.trust * fits).astype(np.float32)
+
+
+def chart_subset(texels: AtlasTexels) -> np.ndarray:
+    """Numbers of the texels that the chart is made of: every fourth of every fourth row."""
+    step, middle = _CHART_STRIDE, _CHART_STRIDE // 2
+    chosen = (texels.rows % step == middle) & (texels.columns % step == middle)
+    return np.nonzero(chosen & np.isin(texels.material, (MATERIAL_HAIR, MATERIAL_SKIN, MATERIAL_CLOTH)))[0]
+
+
+def chart_places(texels: AtlasTexels, chosen: np.ndarray, camera_azimuth_rad: float) -> ChartPlace:
+    """Where texels lie in the chart.
+
+    Args:
+        texels: of the atlas.
+        chosen: their numbers.
+        camera_azimuth_rad: of the portrait's camera: the torso's columns start there.
+    """
+    material, points = texels.material[chosen], texels.points_world[chosen]
+    row, column = np.zeros(len(chosen), np.float32), np.zeros(len(chosen), np.float32)
+    layer = np.full(len(chosen), NOWHERE, np.uint8)
+    for which, target in ((MATERIAL_HAIR, COVER), (MATERIAL_SKIN, SKIN_BELOW)):
+        on = material == which
+        place = place_on_head(points[on], target)
+        row[on], column[on], layer[on] = place.row, place.column, place.layer
+    on = material == MATERIAL_CLOTH
+    x, y, width, height = TORSO_TILE
+    down = (texels.rows[chosen][on] - y + 0.5) / height
+    azimuth = (texels.columns[chosen][on] - x) * (2 * np.pi / (width - 1)) + camera_azimuth_rad
+    place = place_on_torso(down, azimuth)
+    row[on], column[on], layer[on] = place.row, place.column, place.layer
+    return ChartPlace(row, column, layer)
+
+
+def chart_of_portrait(
+    texels: AtlasTexels, chosen: np.ndarray, looked_up: LookedUp, place: ChartPlace
+) -> Float32[np.ndarray, "2 c rows columns"]:
+    """What the completion network is told.
+
+    Args:
+        texels: of the atlas.
+        chosen: numbers of the texels to use, from `chart_subset`.
+        looked_up: what the portrait says about the chosen ones.
+        place: where these lie in the chart.
+    """
+    material = texels.material[chosen]
+    own, mirrored = looked_up.own, looked_up.mirrored
+    return chart_of(
+        place, texels.points_world[chosen], texels.normals_world[chosen],
+        (own.colour, belief(own, material, looked_up.tone)),
+        (mirrored.colour, belief(mirrored, material, looked_up.tone)),
+    )  # fmt: skip

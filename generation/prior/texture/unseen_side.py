@@ -1,0 +1,304 @@
+"""The unseen side by the completion network: its smooth colours, held to what is seen at the border, and detail.
+
+What the portrait plainly shows stays as it is. Everything else is the network's smooth colour plus the difference
+between it and what is seen nearby, which fades with the distance, so that there is no border; hair gets the strands
+or brush strokes of the hair that is seen. Colours count as seen only where the matte is solid and the class fits.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from scipy import ndimage
+
+from ...head_model import HeadModel
+from ...mesh_raster import interpolate
+from .. import capsule
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, centimetres, scalp_prior
+from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
+from .combed import combed_detail
+from .completion_chart import COSINES, DEPTH_TOLERANCE, MIRROR_DEPTH_TOLERANCE, LookedUp
+from .completion_network import (
+    COLUMNS,
+    COVER,
+    LOWER_ROWS,
+    SKIN_BELOW,
+    UPPER_ROWS,
+    place_on_head,
+    sample_chart,
+)
+from .fills import diffuse_over_mesh, push_pull, wrapped_blur
+from .portrait_lookup import MIRROR, PictureOfMesh
+from .quilting import quilt
+from .skin_mesh import SkinMesh
+from .texture_rules import strands
+from .tiles import Painted, SeenTile, soft_border
+
+_REDUCE = 4
+_DETAIL_SIGMA_PX = 18.0
+"""Texels; what is finer is detail, what is coarser the network's."""
+_MOST_DETAIL = 0.9
+_HAIR_FADE_PX, _CLOTH_FADE_PX = 90.0, 30.0
+"""Texels over which what is seen moves the colours beside it."""
+_FLOOR = 0.03
+_MOST_CARRIED = 0.12
+_CHIN_LANDMARK = 152
+
+Chart = Float32[np.ndarray, "2 rows columns 3"]
+
+
+def paint_skin(
+    labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, texels: AtlasTexels,
+    looked_up: LookedUp, smooth: Chart, detail: Float32[np.ndarray, "h w 3"] | None,
+) -> Painted:  # fmt: skip
+    """Skin of face, ears, scalp and neck.
+
+    Args:
+        labels: the portrait's classes.
+        model: the head model.
+        mesh: the fitted mesh.
+        picture: the portrait over it.
+        texels: of the atlas.
+        looked_up: what the portrait says about them.
+        smooth: the network's colours.
+        detail: of the hair on the shell's tile, for the scalp where the shell ends; None without a shell.
+    """
+    skin, tone = SkinMesh.of(model, mesh), looked_up.tone
+    points = skin.points_world.astype(np.float32)
+    v_own = picture.look_up(points, skin.normals_world, DEPTH_TOLERANCE, COSINES)
+    v_mirror = picture.look_up(points * MIRROR, skin.normals_world * MIRROR, MIRROR_DEPTH_TOLERANCE, COSINES)
+    base = {
+        SKIN: sample_chart(smooth, place_on_head(points, SKIN_BELOW)).astype(np.float64),
+        HAIR: sample_chart(smooth, place_on_head(points, COVER)).astype(np.float64),
+    }
+    own_skin = v_own.trust * v_own.classes[:, SKIN] * tone.belief(v_own.colour)
+    mirror_skin = v_mirror.trust * v_mirror.classes[:, SKIN] * tone.belief(v_mirror.colour)
+    # Light from one side: how the two sides differ where both are seen, carried on over the skin.
+    difference = (v_own.colour - v_mirror.colour).astype(np.float64)
+    both = (own_skin * mirror_skin).astype(np.float64)
+    correction = diffuse_over_mesh(difference, both, skin.faces, np.zeros(3), stiffness=0.3, pull=0.006)
+
+    def filled(which: int, w_own: np.ndarray, w_mirror: np.ndarray) -> Float[np.ndarray, "v 3"]:
+        """The network's colour, moved to what is seen nearby."""
+        w_mirror = w_mirror * (1 - w_own)
+        weight = (w_own + w_mirror).astype(np.float64)
+        colour = v_own.colour * w_own[:, None] + (v_mirror.colour + correction) * w_mirror[:, None]
+        error = colour / np.maximum(weight, 1e-6)[:, None] - base[which]
+        return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
+
+    scalp = _scalp(model)[skin.vertices][:, None] * (0.0 if labels.bald else 1.0)
+    fill = filled(SKIN, own_skin, mirror_skin) * (1 - scalp) + scalp * filled(
+        HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR]
+    )
+    chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
+    at_vertex = skin.for_mesh(np.concatenate([fill, correction, scalp], axis=1), model, mesh)
+    at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
+    below, shift, on_scalp = at_texel[:, :3], at_texel[:, 3:6], at_texel[:, 6]
+    own, mirrored = looked_up.own[chosen], looked_up.mirrored[chosen]
+    if detail is not None:
+        below = below * np.exp(_at_places(detail, texels.points_world[chosen]) * on_scalp[:, None])
+    # Collars and matte colours on the neck are not kept where they are seen from the side.
+    on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[_CHIN_LANDMARK, 1]
+    foreign = np.maximum(own.classes[:, CLOTH], on_neck) * (1 - tone.belief(own.colour))
+    trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
+    trust = trust * soft_border(trust, texels, chosen)
+    fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
+    fits = fits + mirrored.classes[:, HAIR] * on_scalp
+    m_trust = mirrored.trust * np.clip(fits, 0, 1)
+    m_trust = m_trust * soft_border(m_trust, texels, chosen)
+    hidden = below + (mirrored.colour + shift - below) * m_trust[:, None]
+    return Painted(chosen, hidden + (own.colour - hidden) * trust[:, None], np.maximum(trust, 0.5 * m_trust))
+
+
+def paint_shell(
+    seen: SeenTile, reflected: SeenTile, smooth: Chart, seed: int
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
+    """Hair: own pixels, mirrored ones, then the network's colour with detail by example.
+
+    Args:
+        seen: what the portrait shows.
+        reflected: what it shows of the mirror images.
+        smooth: the network's colours.
+        seed: of the detail.
+
+    Returns:
+        Colour, confidence, and the detail alone as logarithms of factors.
+    """
+    height, width = seen.trust.shape
+    own = _inner(seen.trust * seen.classes[..., HAIR])
+    mirror = _inner(reflected.trust * reflected.classes[..., HAIR])
+    difference = _reduced_push_pull(seen.colour - reflected.colour, own * mirror)
+    m_colour = np.clip(reflected.colour + 0.7 * difference, 0, 1)
+    w_mirror = mirror * (1 - own)
+    weight = own + w_mirror
+    colour = (seen.colour * own[..., None] + m_colour * w_mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
+
+    base = _shell_picture(smooth, height, width)
+    mean, mass = _local_mean(colour, weight)
+    fill = np.clip(base + _carried_on(mean - base, mass, _HAIR_FADE_PX), 0.01, 1)
+    detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL)
+    rng = np.random.default_rng(seed)
+    solid = (weight > 0.5) & (mass > 0.3)
+    example = detail.astype(np.float32), _without_outliers(detail, solid)
+    made = combed_detail(*example, rng)
+    if made is None:
+        made = quilt(*example, _texel_width(height), rng)
+    if made is None:
+        made = np.repeat(0.5 * strands(colour, weight, seed)[..., None], 3, axis=2)
+    fill = (fill + _FLOOR) * np.exp(made) - _FLOOR
+
+    # What is plainly seen is kept whatever its class: an ear or a temple that the shell happens to cover.
+    keep = np.maximum(own, seen.trust * np.clip(2 * seen.trust - 1, 0, 1))
+    mirror_keep = np.clip(1.5 * mirror - 0.25, 0, 1)
+    result = fill + (m_colour - fill) * mirror_keep[..., None]
+    result = result + (seen.colour - result) * keep[..., None]
+    confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
+    return np.clip(result, 0, 1).astype(np.float32), confidence, made.astype(np.float32)
+
+
+def paint_torso(
+    seen: SeenTile, smooth: Chart, camera_azimuth_rad: float
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Clothes: own pixels, then the network's colour moved to what is seen nearby; colour and confidence.
+
+    Args:
+        seen: what the portrait shows.
+        smooth: the network's colours.
+        camera_azimuth_rad: of the portrait's camera, where the torso's columns start.
+    """
+    height, width = seen.trust.shape
+    fits = np.maximum(seen.classes[..., CLOTH], seen.classes[..., SKIN])
+    own = _inner(seen.trust * fits)
+    base = _torso_picture(smooth, height, width, camera_azimuth_rad)
+    mean, mass = _local_mean(seen.colour, own)
+    fill = np.clip(base + _carried_on(_limited(mean - base), mass, _CLOTH_FADE_PX), 0, 1)
+    result = fill + (seen.colour - fill) * own[..., None]
+    return np.clip(result, 0, 1).astype(np.float32), own
+
+
+def _inner(weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Weights that end gently: full a little inside of where they would be cut off, none outside."""
+    around = wrapped_blur(weight.astype(np.float32), 5.0, 5.0)
+    return (weight * np.clip(2 * around - 0.6, 0, 1)).astype(np.float32)
+
+
+def _local_mean(
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Mean of the known colours about each texel, and how much is known there."""
+    height, width = weight.shape
+    small = (width // 2, height // 2)
+    sure = np.where(weight > 0.35, weight, np.float32(0))
+    total = cv2.resize((colour * sure[..., None]).astype(np.float32), small, interpolation=cv2.INTER_AREA)
+    mass = cv2.resize(sure, small, interpolation=cv2.INTER_AREA)
+    total, mass = (wrapped_blur(a, _DETAIL_SIGMA_PX / 2, _DETAIL_SIGMA_PX / 2) for a in (total, mass))
+    mean = total / np.maximum(mass, 1e-4)[..., None]
+    return _enlarged(mean, height, width), _enlarged(mass, height, width)
+
+
+def _limited(error: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
+    """Small differences are light and dye, large ones another garment, which ends where it is seen to end."""
+    return np.clip(error, -_MOST_CARRIED, _MOST_CARRIED)
+
+
+def _carried_on(
+    error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float
+) -> Float32[np.ndarray, "h w 3"]:
+    """Differences from the network where they are known, fading to nothing away from there."""
+    height, width = mass.shape
+    small = (width // _REDUCE, height // _REDUCE)
+    weight = np.clip(cv2.resize(mass, small, interpolation=cv2.INTER_AREA) * 2 - 0.3, 0, 1)
+    values = cv2.resize(error, small, interpolation=cv2.INTER_AREA)
+    if weight.max() <= 0:
+        return np.zeros_like(error)
+    near = push_pull(values, weight, wrap=True)
+    near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
+    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1)))
+    away = away[:, small[0] : 2 * small[0]]
+    fade = np.exp(-away * (_REDUCE / fade_px)).astype(np.float32)
+    return _enlarged(near * fade[..., None], height, width)
+
+
+def _reduced_push_pull(
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w 3"]:
+    height, width = weight.shape
+    small = (width // _REDUCE, height // _REDUCE)
+    mass = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
+    total = cv2.resize((colour * weight[..., None]).astype(np.float32), small, interpolation=cv2.INTER_AREA)
+    mean = total / np.maximum(mass, 1e-5)[..., None]
+    return _enlarged(push_pull(mean, mass + np.float32(1e-6), wrap=True), height, width)
+
+
+def _enlarged(image: Float32[np.ndarray, "a b *c"], height: int, width: int) -> Float32[np.ndarray, "h w *c"]:
+    """A tile at a higher resolution, closed over its columns."""
+    wide = np.concatenate([image[:, -2:], image, image[:, :2]], axis=1).astype(np.float32)
+    factor = width // image.shape[1]
+    large = cv2.resize(wide, (width + 4 * factor, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(large[:, 2 * factor : -2 * factor])
+
+
+def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Where detail may be learned from: not from glints, ornaments, folds and specks of the background."""
+    if not solid.any():
+        return solid
+    grey = detail.mean(-1)
+    coloured = np.abs(detail - grey[..., None]).max(-1)
+    # ornaments and folds are broad, strands and strokes are thin: what is left after a light blur counts
+    broad = np.abs(wrapped_blur(np.where(solid, grey, 0).astype(np.float32), 5.0, 5.0))
+    odd = np.zeros(solid.shape, bool)
+    for strength, least, factor in ((coloured, 0.1, 2.5), (broad, 0.1, 2.5), (np.abs(grey), 0.15, 2.8)):
+        odd |= strength > max(least, factor * float(np.quantile(strength[solid][::7], 0.7)))
+    odd = cv2.morphologyEx((odd & solid).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    return solid & (cv2.dilate(odd, np.ones((9, 9), np.uint8)) == 0)
+
+
+def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
+    """Where the skin carries hair; not in the hollow of the ear, which is as far in as the scalp."""
+    x, y, z = centimetres(model).T
+    hollow = (np.abs(x) > 6.2) & (y > -3.0) & (y < 3.0) & (z > -2.0) & (z < 2.5)
+    return np.where(hollow, 0.0, scalp_prior(model))
+
+
+def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
+    """What the shell's tile has at the places of points, nearest texel."""
+    row, column, _ = capsule.cell_coordinates(points_world)
+    y = np.clip(row * ((tile.shape[0] - 1) / (capsule.ROWS - 1)), 0, tile.shape[0] - 1).astype(np.int64)
+    x = (column * ((tile.shape[1] - 1) / capsule.COLUMNS)).astype(np.int64) % tile.shape[1]
+    return tile[y, x]
+
+
+def _texel_width(height: int) -> Float32[np.ndarray, " h"]:
+    """Relative true width of the shell tile's texels in each row: narrow about the crown."""
+    row = np.arange(height) * ((capsule.ROWS - 1) / (height - 1))
+    elevation = np.clip(1 - row / capsule.SPHERE_ROWS, 0, 1) * (np.pi / 2)
+    return np.maximum(np.cos(elevation), 0.12).astype(np.float32)
+
+
+def _shell_picture(smooth: Chart, height: int, width: int) -> Float32[np.ndarray, "h w 3"]:
+    """The network's hair on the shell's tile."""
+    row = np.arange(height, dtype=np.float32) * ((capsule.ROWS - 1) / (height - 1))
+    row = (row + 0.5) * (UPPER_ROWS / capsule.ROWS) - 0.5
+    column = np.arange(width, dtype=np.float32) * (COLUMNS / (width - 1))
+    return _remapped(smooth[COVER, :UPPER_ROWS], row, column)
+
+
+def _torso_picture(smooth: Chart, height: int, width: int, camera_azimuth_rad: float) -> Float32[np.ndarray, "h w 3"]:
+    """The network's clothes on the torso's tile."""
+    row = (np.arange(height, dtype=np.float32) + 0.5) * (LOWER_ROWS / height) - 0.5
+    turn = np.arange(width, dtype=np.float32) / (width - 1) + camera_azimuth_rad / (2 * np.pi)
+    return _remapped(smooth[COVER, UPPER_ROWS:], row, (turn % 1.0 * COLUMNS).astype(np.float32))
+
+
+def _remapped(
+    chart: Float32[np.ndarray, "r c 3"], row: Float32[np.ndarray, " h"], column: Float32[np.ndarray, " w"]
+) -> Float32[np.ndarray, "h w 3"]:
+    """A part of the chart sampled at the product of rows and columns; cubic, so that its cells do not show."""
+    pad = 4
+    wide = np.concatenate([chart[:, -pad:], chart, chart[:, :pad]], axis=1)
+    map_x, map_y = np.meshgrid(column + np.float32(pad), row)
+    return cv2.remap(
+        np.ascontiguousarray(wide), map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Bodies and heads to compose from: parametric shapes, scanned busts, toon characters."""

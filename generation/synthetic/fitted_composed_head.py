@@ -1,0 +1,268 @@
+"""Composed heads through the real pipeline: a portrait, the prior fitted to it, the true views in the prior's frame.
+
+The synthetic portrait is found, fitted, cropped, cut out, labelled and painted by the very code that a user's picture
+goes through, so that all its errors are the true ones. The fitted camera and the true one look at the same picture;
+the true head is carried into the fitted frame by the rotation between them, and by the scale and shift under which
+the inner face's landmarks agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from ..cameras import PANOHEAD_FOCAL_NORMALISED, Cameras
+from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel, fit_landmarks, load_head_model
+from ..portrait import Portrait
+from ..portrait.face_detection import FaceNetworks, find_faces, steady_landmarks
+from ..portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_zones, person_maps
+from ..portrait.portrait import WIDE_FACTOR
+from ..portrait.resample import inside_mask, square_crop
+from ..prior import HeadPrior, build_head_prior
+from .assets import field_rng
+from .hair.hair_truth import Similarity
+from .parts import Label, SyntheticHead
+from .portraits.backgrounds import Backgrounds
+from .portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot, shoot, shot_camera_and_light
+from .portraits.stylise import draw_views
+from .rendering.lighting import Lighting
+from .rendering.renderer import HeadScene, HeadViews
+
+_LEAST_LANDMARKS = 100
+_MOST_CUT_SHARE = 0.06
+
+
+def photograph_look() -> PortraitLook:
+    """Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
+    return PortraitLook(
+        other_frame=1.0,
+        mirrored=0.0,
+        recoloured=0.0,
+        painted=0.0,
+        drawn=0.0,
+        random_convolution=0.0,
+        cut=0.1,
+        colour_faults=0.3,
+    )
+
+
+@dataclass(frozen=True)
+class FittedConfig:
+    """How portraits of composed heads are made and prepared."""
+
+    size_px: int = 512
+    """Side of the aligned crop."""
+    look: PortraitLook = field(default_factory=photograph_look)
+    """How pictures look; mirrored or recoloured ones would contradict the true views."""
+    matte: Literal["estimated", "true"] = "estimated"
+    """Cut out as a user's picture is, or by the true coverage, which saves some seconds."""
+    most_misfit: float = 0.015
+    """Fits whose landmarks are off by more than this share of the picture (median) are left out."""
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A composed head, its portrait, and where it lies in the frame of the fit."""
+
+    head: SyntheticHead
+    """The head."""
+    scene: HeadScene
+    """It ready to be drawn."""
+    lighting: Lighting
+    """The light of the portrait, which stays with the head."""
+    portrait: Portrait
+    """The portrait, prepared."""
+    fit_from_true: Similarity
+    """Carries the composed head into the fitted frame."""
+
+    def prior(self, model: HeadModel | None = None, *, seed: int = 0) -> HeadPrior:
+        """The prior of the portrait."""
+        return build_head_prior(self.portrait, model=model, seed=seed)
+
+    def true_views(self, cameras: Cameras, *, supersample: int = 2) -> HeadViews:
+        """What cameras of the fitted frame truly see, in the portrait's light; lengths are those of the fit.
+
+        Args:
+            cameras: n cameras about the fitted head.
+            supersample: samples per pixel along each axis: 1, 2, 4 or 8.
+        """
+        views = draw_views(
+            self.scene, self.head.style, moved_cameras(cameras, self.fit_from_true.inverse()), self.lighting,
+            supersample=supersample,
+        )  # fmt: skip
+        normals = (views.normals_world @ self.fit_from_true.R.T.astype(np.float32)).astype(np.float32)
+        depth = (views.depth * np.float32(self.fit_from_true.scale)).astype(np.float32)
+        return HeadViews(views.rgb_linear, views.alpha_unit, depth, normals, views.labels)
+
+
+def moved_cameras(cameras: Cameras, move: Similarity) -> Cameras:
+    """Cameras that see a world moved by `move` as `cameras` see the world before; depths grow by its scale."""
+    R = torch.from_numpy(np.ascontiguousarray(move.R))
+    T = cameras.T_world_camera.clone()
+    T[:, :3, :3] = R @ cameras.T_world_camera[:, :3, :3]
+    T[:, :3, 3] = torch.from_numpy(move(cameras.position_world.numpy()))
+    return Cameras(T, cameras.focal_px, cameras.principal_px, cameras.width, cameras.height)
+
+
+def fitted_head(
+    head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
+    config: FittedConfig | None = None, *, model: HeadModel | None = None,
+) -> FittedHead | None:  # fmt: skip
+    """A synthetic portrait of a composed head, prepared as a user's picture is.
+
+    Args:
+        head: any composed head.
+        backgrounds: light and backgrounds.
+        seed: seed of camera, light, background and look; the same seed gives the same bytes.
+        faces: face detectors.
+        people: person segmentation; not asked with the true matte.
+        config: how.
+        model: the head model; default is the one that ships.
+
+    Returns:
+        None where no face is found, or where the fit does not agree with it.
+    """
+    config = config or FittedConfig()
+    model = model or load_head_model()
+    scene = HeadScene(head)
+    side = round(1.375 * config.size_px)
+    camera, lighting = shot_camera_and_light(backgrounds, field_rng(seed, "shot"), side)
+    shot = shoot(scene, head.style, camera, lighting)
+    picture_px = round(1.125 * config.size_px)
+    sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), picture_px, config.look)
+    found = _aligned(sample, config, model, faces)
+    if found is None:
+        return None
+    crop, fit, landmarks_px, true_camera = found
+    to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit, model)
+    if to_fit is None:
+        return None
+    portrait = _portrait(sample, crop, fit, landmarks_px, config, model, people, head.name)
+    return FittedHead(head, scene, lighting, portrait, to_fit)
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """A square of the picture."""
+
+    center_px: tuple[float, float]
+    side_px: float
+    wide: bool
+
+    def to_crop(self, size_px: int) -> tuple[float, tuple[float, float]]:
+        """Scale and offset to pixels of the crop."""
+        scale = size_px / self.side_px
+        return scale, (size_px / 2 - self.center_px[0] * scale, size_px / 2 - self.center_px[1] * scale)
+
+
+def _frame(fit: HeadFit, wide: bool) -> _Crop:
+    x, y = fit.camera.principal_px[0].tolist()
+    side = (WIDE_FACTOR if wide else 1.0) * float(fit.camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
+    return _Crop((x, y), side, wide)
+
+
+def _aligned(
+    sample: PortraitSample, config: FittedConfig, model: HeadModel, networks: FaceNetworks
+) -> tuple[_Crop, HeadFit, Float[np.ndarray, "478 3"], Cameras] | None:
+    """The crop, the head fitted in it, the landmarks in it and its true camera."""
+    found = find_faces(sample.rgb, networks)
+    if not found:
+        return None
+    picture_px, size = len(sample.rgb), config.size_px
+    face = found[0]
+    fit = fit_landmarks(model, face.landmarks_px, picture_px, picture_px)
+    crop = _frame(fit, _reaches_over(sample, _frame(fit, False)))
+    scale, offset = crop.to_crop(size)
+    x, y = (float(face.center_px[k]) * scale + offset[k] for k in (0, 1))
+    again = steady_landmarks(
+        square_crop(sample.rgb, crop.center_px, crop.side_px, size, sharp=True), (x, y), face.size_px * scale, networks
+    )
+    mean = face.landmarks_px
+    if again is not None:
+        again[:, :2] -= offset
+        mean = (face.landmarks_px + again / scale) / 2
+        fit = fit_landmarks(model, mean, picture_px, picture_px)
+        crop = _frame(fit, crop.wide)
+    if np.median(fit.residual_px) > config.most_misfit * picture_px:
+        return None
+    scale, offset = crop.to_crop(size)
+    landmarks = mean * scale
+    landmarks[:, :2] += offset
+    true = sample.camera
+    camera = Cameras(
+        true.T_world_camera, true.focal_px * scale,
+        true.principal_px * scale + torch.tensor([offset], dtype=torch.float64), size, size,
+    )  # fmt: skip
+    return crop, fit.in_picture(scale, offset, size, size), landmarks, camera
+
+
+def _reaches_over(sample: PortraitSample, frame: _Crop) -> bool:
+    """Whether the standard frame cuts hair or hat: then the wide one is taken."""
+    (x, y), half, size = frame.center_px, frame.side_px / 2, len(sample.labels)
+    tall = np.isin(sample.labels, (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR))
+    rows, columns = np.mgrid[:size, :size] + 0.5
+    edge = (np.abs(rows - (y - half)) < 1) & (np.abs(columns - x) < half)
+    edge |= (np.abs(np.abs(columns - x) - half) < 1) & (rows > y - half) & (rows < y + 0.44 * half)
+    return float((tall & edge).sum()) / 2 > _MOST_CUT_SHARE * frame.side_px
+
+
+def _portrait(
+    sample: PortraitSample, crop: _Crop, fit: HeadFit, landmarks_px: Float[np.ndarray, "478 3"], config: FittedConfig,
+    model: HeadModel, people: PersonNetworks, name: str,
+) -> Portrait:  # fmt: skip
+    """What `prepare_portrait` would hand on."""
+    size, matte_config = config.size_px, MatteConfig()
+    frame = (crop.center_px, crop.side_px, size)
+    rgb = square_crop(sample.rgb, *frame, sharp=True)
+    within = square_crop((255 * sample.inside).astype(np.uint8), *frame) > 254
+    inside = inside_mask(len(sample.rgb), sample.rgb.shape[1], *frame) & within
+    maps: list = []
+    alpha: UInt8[np.ndarray, "s s"] | None = None
+    if config.matte == "true":
+        alpha = square_crop(np.round(255 * sample.alpha_unit).astype(np.uint8), *frame, sharp=True)
+    else:
+        sides = tuple(w * crop.side_px / (WIDE_FACTOR if crop.wide else 1.0) for w in matte_config.window_sizes)
+        maps = person_maps(sample.rgb, crop.center_px, crop.side_px, size, sides, people)
+    matte = estimate_matte(rgb, inside, head_zones(fit, model, matte_config), maps, matte_config, file_alpha=alpha)
+    digest = hashlib.sha256(sample.rgb.tobytes()).hexdigest()
+    return Portrait(
+        rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if crop.wide else "standard",
+        name, digest, matte.notices,
+    )  # fmt: skip
+
+
+def _fit_from_true(
+    scene: HeadScene, style: str, camera: Cameras, landmarks_px: Float[np.ndarray, "478 3"], fit: HeadFit,
+    model: HeadModel,
+) -> Similarity | None:  # fmt: skip
+    """The map under which the fitted camera sees the composed head as the true camera does; None without a face."""
+    small = camera.resized(256, 256)
+    views = draw_views(scene, style, small, supersample=1)
+    uv = landmarks_px[:, :2] * (256 / camera.width)
+    column, row = np.clip(uv.T.astype(np.int64), 0, 255)
+    depth = views.depth[0, row, column].astype(np.float64)
+    used = (views.labels[0, row, column] == Label.FACE) & np.isfinite(depth) & (np.arange(len(uv)) < 468)
+    used[FACE_OVAL_LANDMARKS] = False
+    if used.sum() < _LEAST_LANDMARKS:
+        return None
+    rays = (uv - small.principal_px[0].numpy()) / small.focal_px[0].numpy()
+    a = np.concatenate([rays, np.ones((len(uv), 1))], axis=1)[used] * depth[used, None]
+    T_camera_fit = fit.camera.T_camera_world[0].numpy()
+    b = (fit.detected_landmarks_world(model) @ T_camera_fit[:3, :3].T + T_camera_fit[:3, 3])[used]
+    keep = np.ones(len(a), bool)
+    scale, shift = 1.0, np.zeros(3)
+    for _ in range(3):
+        flat_a, flat_b = (p[keep, :2] - p[keep, :2].mean(0) for p in (a, b))
+        scale = float((flat_a * flat_b).sum() / (flat_a**2).sum())
+        shift = (b[keep] - scale * a[keep]).mean(0)
+        error = np.linalg.norm(scale * a + shift - b, axis=1)
+        keep = error < max(0.008, 2.5 * float(np.median(error[keep])))
+    R_fit_camera = T_camera_fit[:3, :3].T
+    T_camera_true = camera.T_camera_world[0].numpy()
+    R = R_fit_camera @ T_camera_true[:3, :3]
+    return Similarity(scale, R, R_fit_camera @ (scale * T_camera_true[:3, 3] + shift - T_camera_fit[:3, 3]))

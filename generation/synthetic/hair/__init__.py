@@ -1,0 +1,1 @@
+"""Hair and beards of composed heads: strands, ribbons, and where the hair truly ends."""

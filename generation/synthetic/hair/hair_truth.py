@@ -1,0 +1,257 @@
+"""Where the hair of a composed head truly ends: radius and presence on the prior's capsule grid, all round.
+
+Every cell sends four rays from the axis outwards. All surfaces they meet are kept with their opacity and composited
+from outside inwards, so that clear fringes of cards and single stray hairs do not count; hair is where half of the
+light has stopped before it meets skin or cloth. What is worn on the head counts as hair, as in the prior's labels;
+beards count as skin.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numba
+import numpy as np
+from jaxtyping import Float, Float32
+
+from ...cameras import Cameras
+from ...head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel
+from ...mesh_raster import rasterize_mesh
+from ...prior import capsule
+from ..parts import Label, SyntheticHead
+
+_SUB = 2
+"""Rays per cell along each axis."""
+_LAYERS = 16
+_IGNORED, _HAIR, _SKIN, _CLOTH = range(4)
+_CLASS_OF_LABEL = {
+    Label.BACKGROUND: _IGNORED, Label.FACE: _SKIN, Label.NECK: _SKIN, Label.HAIR: _HAIR, Label.BEARD: _IGNORED,
+    Label.CLOTH: _CLOTH, Label.HEADGEAR: _HAIR, Label.ACCESSORY: _IGNORED,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HairTruth:
+    """The outermost hair of a head on the capsule grid."""
+
+    radius: Float32[np.ndarray, "rows columns"]
+    """Of the hair's surface, world units; 0 where there is none."""
+    presence: Float32[np.ndarray, "rows columns"]
+    """Share of the cell whose outermost surface is hair or headgear, [0, 1]."""
+    cloth: Float32[np.ndarray, "rows columns"]
+    """Share whose outermost surface is cloth."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """`scale * R @ p + shift`."""
+
+    scale: float
+    """Factor on lengths."""
+    R: Float[np.ndarray, "3 3"]
+    """Rotation."""
+    shift: Float[np.ndarray, " 3"]
+    """World units."""
+
+    def __call__(self, points: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
+        return self.scale * points @ self.R.T + self.shift
+
+    def inverse(self) -> Similarity:
+        """The map back."""
+        return Similarity(1 / self.scale, self.R.T, -self.R.T @ self.shift / self.scale)
+
+
+def similarity(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]) -> Similarity:
+    """The least-squares map of paired points.
+
+    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991,
+        eq. 40-42.
+    """
+    a, b = source - source.mean(0), target - target.mean(0)
+    U, D, Vt = np.linalg.svd(b.T @ a)
+    S = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
+    R = U @ np.diag(S) @ Vt
+    scale = float((D * S).sum() / (a**2).sum())
+    return Similarity(scale, R, target.mean(0) - scale * R @ source.mean(0))
+
+
+def map_to_fit(
+    head: SyntheticHead, camera: Cameras, landmarks_px: Float[np.ndarray, "478 3"], fit: HeadFit, model: HeadModel
+) -> Similarity | None:
+    """The similarity that lays a composed head over the head fitted to its portrait, by the inner face's landmarks.
+
+    Args:
+        head: the composed head.
+        camera: the portrait's true camera.
+        landmarks_px: detected landmarks in that picture.
+        fit: the fit to them.
+        model: the head model of the fit.
+
+    Returns:
+        None where fewer than 100 landmarks lie on the true skin (characters without one).
+    """
+    skins = [part for part in head.parts if part.name == "skin"]
+    if not skins:
+        return None
+    skin = skins[0]
+    fragments = rasterize_mesh(skin.vertices_world, skin.faces, camera, supersample=3)
+    column, row = np.clip((landmarks_px[:, :2].T * 3).astype(np.int64), 0, 3 * camera.width - 1)
+    face, weights = fragments.triangle_index[row, column], fragments.barycentric[row, column]
+    used = (face >= 0) & (np.arange(len(landmarks_px)) < 468)
+    used[FACE_OVAL_LANDMARKS] = False
+    if used.sum() < 100:
+        return None
+    on_skin = (skin.vertices_world[skin.faces[face]] * weights[..., None]).sum(1)
+    on_model = fit.detected_landmarks_world(model)
+    for _ in range(3):
+        found = similarity(on_skin[used], on_model[used])
+        error = np.linalg.norm(found(on_skin) - on_model, axis=1)
+        used &= error < max(0.008, 2.5 * float(np.median(error[used])))
+    return found
+
+
+def hair_truth(head: SyntheticHead, to_grid: Similarity | None = None) -> HairTruth:
+    """Hair of a composed head.
+
+    Args:
+        head: any composed head.
+        to_grid: brings the head into the grid's frame; None leaves it where it is.
+    """
+    rows, columns = ((np.arange(n * _SUB) + 0.5) / _SUB - 0.5 for n in (capsule.ROWS, capsule.COLUMNS))
+    origins, directions = capsule.cell_rays(*np.meshgrid(rows, columns, indexing="ij"))
+    shape = (capsule.ROWS * _SUB, capsule.COLUMNS * _SUB)
+    depths = np.full((*shape, _LAYERS), -1.0, np.float32)
+    opacities, classes = np.zeros((*shape, _LAYERS), np.float32), np.zeros((*shape, _LAYERS), np.uint8)
+    table = np.array([_CLASS_OF_LABEL[label] for label in Label], np.uint8)
+    for part in head.parts:
+        if not table[np.unique(part.label_map)].any():
+            continue
+        vertices = part.vertices_world if to_grid is None else to_grid(part.vertices_world)
+        vertices = np.ascontiguousarray(vertices, np.float64)
+        row, column, _ = capsule.cell_coordinates(vertices)
+        _collect_hits(
+            vertices, np.ascontiguousarray(part.faces, np.int64), (row + 0.5) * _SUB - 0.5,
+            (column + 0.5) * _SUB - 0.5, np.ascontiguousarray(part.uv_unit, np.float64),
+            np.ascontiguousarray(part.faces_uv, np.int64), np.ascontiguousarray(part.texture[..., 3]),
+            part.alpha_tested, table[part.label_map], origins, directions, depths, opacities, classes,
+        )  # fmt: skip
+    radius, kind = _composite(depths, opacities, classes)
+    blocks = (capsule.ROWS, _SUB, capsule.COLUMNS, _SUB)
+    radius, kind = radius.reshape(blocks), kind.reshape(blocks)
+    hair = kind == _HAIR
+    with np.errstate(all="ignore"):
+        middle = _median_over_blocks(np.where(hair, radius, np.nan))
+    return HairTruth(
+        np.nan_to_num(middle).astype(np.float32),
+        hair.mean((1, 3)).astype(np.float32),
+        (kind == _CLOTH).mean((1, 3)).astype(np.float32),
+    )
+
+
+def _median_over_blocks(values: Float[np.ndarray, "r a c b"]) -> Float[np.ndarray, "r c"]:
+    flat = np.sort(values.transpose(0, 2, 1, 3).reshape(values.shape[0], values.shape[2], -1), axis=-1)
+    count = np.isfinite(flat).sum(-1)
+    return np.take_along_axis(flat, np.maximum((count - 1) // 2, 0)[..., None], axis=-1)[..., 0]
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _collect_hits(
+    vertices, faces, rows, columns, uv, faces_uv, alpha, alpha_tested, labels, origins, directions, depths, opacities,
+    classes,
+):  # fmt: skip
+    """Insert every hit of a part's triangles into the sorted lists (outermost first) of the rays they span."""
+    n_rows, n_columns, n_layers = depths.shape
+    height, width = alpha.shape
+    label_height, label_width = labels.shape
+    for f in range(faces.shape[0]):
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        r0 = min(rows[i], rows[j], rows[k])
+        r1 = max(rows[i], rows[j], rows[k])
+        if r0 > n_rows:
+            continue
+        first_row = max(0, math.floor(r0) - 1)
+        last_row = min(n_rows - 1, math.ceil(r1) + 1)
+        low = 0.0
+        high = 0.0
+        for other in (j, k):
+            d = columns[other] - columns[i]
+            if d > n_columns / 2:
+                d -= n_columns
+            if d < -n_columns / 2:
+                d += n_columns
+            low = min(low, d)
+            high = max(high, d)
+        first_column = math.floor(columns[i] + low) - 1
+        last_column = math.ceil(columns[i] + high) + 1
+        if high - low > n_columns / 3 or r0 < 3.0:  # about the pole a triangle may span any column
+            first_column = 0
+            last_column = n_columns - 1
+        ax, ay, az = vertices[i, 0], vertices[i, 1], vertices[i, 2]
+        e1x, e1y, e1z = vertices[j, 0] - ax, vertices[j, 1] - ay, vertices[j, 2] - az
+        e2x, e2y, e2z = vertices[k, 0] - ax, vertices[k, 1] - ay, vertices[k, 2] - az
+        for row in range(first_row, last_row + 1):
+            for wrapped in range(first_column, last_column + 1):
+                column = wrapped % n_columns
+                dx, dy, dz = directions[row, column, 0], directions[row, column, 1], directions[row, column, 2]
+                px, py, pz = dy * e2z - dz * e2y, dz * e2x - dx * e2z, dx * e2y - dy * e2x
+                det = e1x * px + e1y * py + e1z * pz
+                if abs(det) < 1e-14:
+                    continue
+                sx, sy, sz = origins[row, column, 0] - ax, origins[row, column, 1] - ay, origins[row, column, 2] - az
+                u = (sx * px + sy * py + sz * pz) / det
+                if u < 0 or u > 1:
+                    continue
+                qx, qy, qz = sy * e1z - sz * e1y, sz * e1x - sx * e1z, sx * e1y - sy * e1x
+                v = (dx * qx + dy * qy + dz * qz) / det
+                if v < 0 or u + v > 1:
+                    continue
+                t = (e2x * qx + e2y * qy + e2z * qz) / det
+                if t <= depths[row, column, n_layers - 1] or t <= 0:
+                    continue
+                w = 1 - u - v
+                a, b, c = faces_uv[f, 0], faces_uv[f, 1], faces_uv[f, 2]
+                x = w * uv[a, 0] + u * uv[b, 0] + v * uv[c, 0]
+                y = w * uv[a, 1] + u * uv[b, 1] + v * uv[c, 1]
+                x -= math.floor(x)
+                y -= math.floor(y)
+                kind = labels[min(int(y * label_height), label_height - 1), min(int(x * label_width), label_width - 1)]
+                if kind == 0:
+                    continue
+                opacity = 1.0
+                if alpha_tested:
+                    opacity = alpha[min(int(y * height), height - 1), min(int(x * width), width - 1)]
+                    if opacity < 0.02:
+                        continue
+                place = n_layers - 1
+                while place > 0 and depths[row, column, place - 1] < t:
+                    depths[row, column, place] = depths[row, column, place - 1]
+                    opacities[row, column, place] = opacities[row, column, place - 1]
+                    classes[row, column, place] = classes[row, column, place - 1]
+                    place -= 1
+                depths[row, column, place] = t
+                opacities[row, column, place] = opacity
+                classes[row, column, place] = kind
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _composite(depths, opacities, classes):
+    """Radius at which half the light has stopped, and the class that stopped it (0 where nothing did)."""
+    n_rows, n_columns, n_layers = depths.shape
+    radius = np.zeros((n_rows, n_columns), np.float32)
+    kind = np.zeros((n_rows, n_columns), np.uint8)
+    for row in range(n_rows):
+        for column in range(n_columns):
+            clear = 1.0
+            for layer in range(n_layers):
+                if depths[row, column, layer] < 0:
+                    break
+                clear *= 1 - opacities[row, column, layer]
+                if clear < 0.5:
+                    radius[row, column] = depths[row, column, layer]
+                    kind[row, column] = classes[row, column, layer]
+                    break
+    return radius, kind

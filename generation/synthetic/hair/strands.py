@@ -1,0 +1,405 @@
+"""Hair as strands: grown over the scalp by cut, or taken from an asset and put on another head.
+
+A strand is a row of points from root to tip. Growth follows a direction that mixes the comb's direction on this part of
+the head with gravity, and slides along skin and cloth at a distance that grows from the root: that distance is the
+hair's volume.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from ...prior import capsule
+from ..bodies.head_surface import HeadSurface, centimetres, ramp, world
+from ..parts import UNITS_PER_CM, world_from_asset
+from ..recipe import HairRecipe
+
+CM = UNITS_PER_CM
+POINTS = 14
+"""Points per strand."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a haircut grows. Lengths in centimetres; the three lengths are those on top, at the sides, at the back."""
+
+    lengths: tuple[float, float, float]
+    """Of the hairs on top, at the sides, at the back."""
+    end_y: float | None = None
+    """Hairs end at this height at the latest."""
+    lift: float = 0.35
+    """How steeply hairs leave the skin, in [0, 1]."""
+    volume: float = 1.2
+    """Distance from the skin that hairs tend to, half-way along them."""
+    comb: str = "down"
+    """Where the comb leads: `down`, `back`, `side`, `forward`, `up`, `radial`, `tie`."""
+    gravity: float = 0.5
+    """Weight of gravity beside the comb."""
+    curl: tuple[float, float] = (0.0, 2.0)
+    """Radius of curls and turns per 10 cm."""
+    clump: float = 0.4
+    """How much neighbouring hairs join at their tips, in [0, 1]."""
+    tie: tuple[float, float, float] | None = None
+    """Where a tail or bun is tied, centimetres."""
+    tail: float = 0.0
+    """Length of the tail; 0 with a tie makes a bun."""
+    bare: str = ""
+    """What carries no hair: `crown` (receding), `mohawk` (all but the middle)."""
+    count: int = 4200
+    """Strands."""
+    width: float = 0.55
+    """Width of the ribbon that stands for one strand, centimetres."""
+
+
+CUTS: Mapping[str, Cut] = {
+    "buzz": Cut((0.5, 0.4, 0.4), lift=0.9, volume=0.3, comb="forward", gravity=0.0, count=2600, width=0.4),
+    "crop": Cut((3.2, 1.3, 1.5), lift=0.6, volume=0.9, comb="forward", gravity=0.15, count=4600),
+    "side_part": Cut((8.0, 2.0, 2.2), lift=0.5, volume=1.3, comb="side", gravity=0.15),
+    "quiff": Cut((6.5, 1.2, 1.5), lift=0.9, volume=2.6, comb="up", gravity=0.05),
+    "slicked_back": Cut((11.0, 6.0, 6.0), lift=0.15, volume=0.6, comb="back", gravity=0.1, clump=0.7),
+    "receding": Cut((2.5, 2.0, 2.2), lift=0.5, volume=0.6, comb="forward", gravity=0.2, bare="crown"),
+    "undercut": Cut((9.0, 0.5, 0.5), lift=0.6, volume=1.8, comb="back", gravity=0.1),
+    "pixie": Cut((7.0, 3.5, 4.0), lift=0.45, volume=1.3, comb="side", gravity=0.3),
+    "bowl": Cut((16.0, 9.0, 9.0), end_y=1.5, lift=0.3, volume=1.6, comb="down", gravity=0.6),
+    "bob": Cut((28.0, 20.0, 18.0), end_y=-7.5, lift=0.3, volume=1.8, comb="side", gravity=0.6,
+                    count=3000),
+    "shag": Cut((18.0, 14.0, 15.0), end_y=-10.0, lift=0.5, volume=2.2, comb="side", gravity=0.5, curl=(0.5, 1.6),
+                    count=3200),
+    "curtains": Cut((15.0, 6.0, 5.0), end_y=-1.0, lift=0.5, volume=1.6, comb="side", gravity=0.45),
+    "mullet": Cut((7.0, 3.0, 22.0), lift=0.5, volume=1.4, comb="down", gravity=0.4, curl=(0.3, 1.5),
+                    count=3400),
+    "long_straight": Cut((44.0, 38.0, 36.0), end_y=-24.0, lift=0.25, volume=1.4, comb="side", gravity=0.65,
+                    count=2500),
+    "long_wavy": Cut((44.0, 38.0, 36.0), end_y=-22.0, lift=0.35, volume=2.2, comb="side", gravity=0.6, curl=(1.0, 1.3),
+                    count=2700),
+    "long_curly": Cut((36.0, 32.0, 30.0), end_y=-17.0, lift=0.5, volume=1.8, comb="side", gravity=0.55,
+                      curl=(0.8, 3.2), clump=0.75, count=3300),
+    "curly": Cut((11.0, 8.0, 8.0), lift=0.85, volume=2.6, comb="radial", gravity=0.2, curl=(0.9, 5.0), clump=0.7,
+                 count=5200, width=0.5),
+    "afro": Cut((8.0, 7.0, 6.5), lift=1.0, volume=6.0, comb="radial", gravity=0.0, curl=(0.35, 9.0), clump=0.2,
+                count=6500, width=0.5),
+    "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65,
+                    count=2900),
+    "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8),
+                    count=3000),
+    "spiky": Cut((3.4, 1.6, 2.0), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
+    "mohawk": Cut((9.0, 0.5, 0.5), lift=1.0, volume=4.0, comb="up", gravity=0.0, clump=0.6, bare="mohawk"),
+    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.12, volume=0.8, comb="back", gravity=0.6,
+                    count=2700),
+    "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0),
+                    count=4600),
+    "ponytail": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 7.5, -9.5),
+                    tail=30.0, count=4600),
+    "bun": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 10.5, -8.0), count=4600),
+}  # fmt: skip
+"""Our own cuts by name."""
+
+
+@dataclass(frozen=True)
+class Strands:
+    """Hairs as rows of points."""
+
+    points: Float[np.ndarray, "s p 3"]
+    """World units, root first."""
+    widths: Float[np.ndarray, " s"]
+    """Of the ribbons, world units."""
+
+
+def grow_cut(
+    surface: HeadSurface, hair: HairRecipe, rng: np.random.Generator, *, flat_above_y: float | None = None
+) -> Strands:
+    """Strands of one of `CUTS` on a head.
+
+    Args:
+        surface: the head.
+        hair: cut, length, volume, curl, parting, fringe, wetness, mess.
+        rng: random numbers.
+        flat_above_y: above this height, centimetres, hair lies close to the skin (under a hat).
+    """
+    cut = CUTS[hair.name]
+    weight = surface.scalp
+    x, y, z = surface.rest_cm.T
+    if cut.bare == "crown":
+        bald = ramp(y, 8.0, 10.0) * ramp(z, -7.5, -5.0)
+        weight = weight * (1 - bald)
+    if cut.bare == "mohawk":
+        weight = weight * ramp(-np.abs(x), -2.6, -2.0)
+    roots, normals, rest = draw_roots(surface, weight, cut.count, rng)
+    n = len(roots)
+    top = ramp(rest[:, 1], 6.5, 9.5)
+    back = ramp(-rest[:, 2], 1.0, 4.5) * (1 - top)
+    side = 1 - top - back
+    length = (top * cut.lengths[0] + side * cut.lengths[1] + back * cut.lengths[2]) * hair.length
+    length *= np.exp(rng.normal(0, 0.06 + 0.12 * hair.messy, n))
+    forelock = (rest[:, 2] > 3.0) & (rest[:, 1] > 8.0) & (np.abs(rest[:, 0]) < 4.5)
+    fringed = forelock & (rng.random(n) < hair.fringe) & (cut.comb not in ("radial", "tie", "up"))
+    length = np.where(fringed, np.minimum(length, 6.5 + rng.normal(0, 0.4, n)), length)
+    volume = cut.volume * hair.volume * (1 - 0.5 * hair.wet)
+    layer = rng.random(n) ** 0.7
+    margin_tip = (0.15 + volume * layer) * CM
+    if flat_above_y is not None:
+        pressed = 1 - 0.9 * ramp(rest[:, 1], flat_above_y - 1.5, flat_above_y)
+        margin_tip, length = margin_tip * pressed, length * np.where(pressed < 0.5, 0.6, 1.0)
+    parting = hair.parting_x + np.zeros(n)
+    chaos = rng.normal(0, (0.05 + 0.13 * hair.messy) * (0.4 if cut.comb == "tie" else 1.0), (n, 3))
+    lift = cut.lift * (1 - 0.5 * hair.wet)
+    points = np.empty((n, POINTS, 3))
+    points[:, 0] = roots - 0.15 * CM * normals
+    direction = _unit(lift * normals + (1 - lift) * _comb(cut, roots, normals, parting, fringed, surface) + chaos)
+    alive = np.ones(n, bool)
+    step = length / (POINTS - 1) * CM
+    for k in range(1, POINTS):
+        t = k / (POINTS - 1)
+        here = points[:, k - 1]
+        distance, outward = surface.field(here)
+        target = _comb(cut, here, outward, parting, fringed, surface) + cut.gravity * np.array([0, -1.0, 0])
+        target = target + 0.6 * chaos * (1.2 - t)
+        away = _away_from_face(here, fringed)
+        direction = _unit(direction * (0.72 if cut.comb != "tie" else 0.3) + 0.45 * _unit(target) + 0.6 * away)
+        moved = here + direction * step[:, None]
+        grown = margin_tip * np.minimum(1.0, 0.25 + 1.6 * t)
+        distance, outward = surface.field(moved)
+        moved = moved + outward * np.maximum(0, grown - distance)[:, None]
+        if cut.comb == "radial":
+            moved = here + _unit(normals + 0.5 * chaos - cut.gravity * t * np.array([0, 1.0, 0])) * step[:, None]
+        if cut.end_y is not None:
+            jitter = cut.end_y + (hair.length - 1) * 6 + 0.8 * hair.messy * chaos[:, 0] * 10
+            alive &= centimetres(moved)[:, 1] > np.where(fringed, -50, jitter)
+        if cut.comb == "tie":
+            alive &= np.linalg.norm(here - _tie_point(surface, cut), axis=1) > 2.0 * CM
+        points[:, k] = np.where(alive[:, None], moved, here)
+    points = _resampled(points)
+    points = _curled(points, cut, hair, rng)
+    points = surface.field.pushed_out(points, 0.12 * CM * np.linspace(0, 1, POINTS)[None] - 0.1 * CM)
+    widths = np.full(n, cut.width * CM * (1 - 0.45 * hair.wet))
+    strands = Strands(points, widths)
+    if cut.tie is not None:
+        strands = _joined(strands, _tail(surface, cut, hair, rng))
+    return strands
+
+
+def draw_roots(
+    surface: HeadSurface, weight: Float[np.ndarray, " v"], count: int, rng: np.random.Generator
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Random points on the skin where `weight` allows, their normals, and their places on the average head (cm)."""
+    faces = surface.faces[(weight[surface.faces] > 0).any(1)]
+    corners = surface.vertices[faces]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    face = rng.choice(len(faces), size=count, p=area / area.sum())
+    u, v = rng.random((2, count))
+    u, v = np.where(u + v > 1, 1 - u, u), np.where(u + v > 1, 1 - v, v)
+    bary = np.stack([1 - u - v, u, v], axis=1)
+
+    def at(values: np.ndarray) -> np.ndarray:
+        return np.einsum("nk,nk...->n...", bary, values[faces[face]])
+
+    kept = at(weight) > 0.15 + 0.7 * rng.random(count)
+    return at(surface.vertices)[kept], _unit(at(surface.normals))[kept], at(surface.rest_cm)[kept]
+
+
+def _unit(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+
+
+def _comb(
+    cut: Cut, points: Float[np.ndarray, "n 3"], outward: Float[np.ndarray, "n 3"], parting: Float[np.ndarray, " n"],
+    fringed: np.ndarray, surface: HeadSurface,
+) -> Float[np.ndarray, "n 3"]:  # fmt: skip
+    """Unit direction of the comb at each point, along the surface."""
+    cm = centimetres(points)
+    up = ramp(cm[:, 1], 6.0, 11.0)[:, None]
+    sign = np.where(points[:, 0] > parting, 1.0, -1.0)[:, None]
+    down = np.array([[0, -1.0, 0]])
+    sideways, backward = np.array([[1.0, 0, 0]]) * sign, np.array([[0, 0, -1.0]])
+    whorl = cm - np.array([0.0, 12.0, -5.0])
+    from_whorl = _unit(np.stack([whorl[:, 0], 0.3 * whorl[:, 1], whorl[:, 2]], axis=1))
+    match cut.comb:
+        case "down":
+            field = up * from_whorl + (1 - up) * down
+        case "side":
+            field = up * (sideways + 0.5 * backward * ramp(cm[:, 2], -4.0, 3.0)[:, None]) + (1 - up) * (
+                down + 0.25 * backward
+            )
+        case "forward":
+            field = up * (0.6 * from_whorl + np.array([[0, 0, 1.0]])) + (1 - up) * (down + 0.3 * backward)
+        case "back":
+            over_head = (ramp(cm[:, 2], -8.5, -4.0) * ramp(cm[:, 1], -1.0, 4.0))[:, None]
+            field = over_head * (backward + 0.4 * (1 - up) * down) + (1 - over_head) * down
+        case "up":
+            front = ramp(cm[:, 2], -2.0, 5.0)[:, None]
+            field = up * (front * np.array([[0, 1.2, -0.3]]) + (1 - front) * backward) + (1 - up) * down
+        case "radial":
+            field = outward
+        case "tie":
+            field = _unit(_tie_point(surface, cut) - points)
+        case _:
+            raise AssertionError(f"unknown comb {cut.comb!r}")
+    field = np.where(
+        fringed[:, None], np.array([[0, -0.25, 1.0]]) + 0.2 * sideways + np.where(cm[:, 2:] > 7, down, 0), field
+    )
+    if cut.comb not in ("up", "radial"):
+        field = field - outward * (field * outward).sum(1, keepdims=True)
+    return _unit(field)
+
+
+def _away_from_face(points: Float[np.ndarray, "n 3"], fringed: np.ndarray) -> Float[np.ndarray, "n 3"]:
+    """Sideways and backwards in front of the face, nothing elsewhere."""
+    x, y, z = centimetres(points).T
+    strength = ramp(z, 1.5, 4.0) * ramp(-y, -8.5, -6.5) * ramp(6.8 - np.abs(x), 0, 1.5)
+    strength = np.where(fringed, 0, strength)
+    side = np.where(x >= 0, 1.0, -1.0)
+    return strength[:, None] * np.stack([1.4 * side, 0 * side, -0.9 + 0 * side], axis=1)
+
+
+def _resampled(points: Float[np.ndarray, "s p 3"]) -> Float[np.ndarray, "s p 3"]:
+    """Points at equal arc lengths; strands that ended early keep all their points."""
+    seg = np.linalg.norm(np.diff(points, axis=1), axis=2)
+    arc = np.concatenate([np.zeros((len(points), 1)), np.cumsum(seg, axis=1)], axis=1)
+    wanted = arc[:, -1:] * np.linspace(0, 1, points.shape[1])[None]
+    index = np.clip((arc[:, None, :] <= wanted[:, :, None]).sum(2) - 1, 0, points.shape[1] - 2)
+    low, high = np.take_along_axis(arc, index, 1), np.take_along_axis(arc, index + 1, 1)
+    t = np.clip((wanted - low) / np.maximum(high - low, 1e-9), 0, 1)[..., None]
+    return (
+        np.take_along_axis(points, index[..., None], 1) * (1 - t)
+        + np.take_along_axis(points, index[..., None] + 1, 1) * t
+    )
+
+
+def _curled(
+    points: Float[np.ndarray, "s p 3"], cut: Cut, hair: HairRecipe, rng: np.random.Generator
+) -> Float[np.ndarray, "s p 3"]:
+    """Strands joined to locks and wound to curls; both are nothing at the root."""
+    n, p, _ = points.shape
+    guides = rng.choice(n, size=max(8, n // 22), replace=False)
+    nearest = np.argmin(((points[:, None, p // 2] - points[None, guides, p // 2]) ** 2).sum(2), axis=1)
+    t = np.linspace(0, 1, p)
+    clump = np.clip(cut.clump + 0.35 * hair.wet - 0.2 * hair.messy, 0, 0.9)
+    pull = (clump * ramp(t, 0.25, 1.0))[None, :, None] * rng.uniform(0.4, 1.0, n)[:, None, None]
+    close = np.exp(-np.linalg.norm(points[:, -1] - points[guides[nearest], -1], axis=1) / (3 * CM))[:, None, None]
+    points = points * (1 - pull * close) + points[guides[nearest]] * pull * close
+    radius = cut.curl[0] + (0.8 * hair.curl if cut.curl[0] or hair.curl > 0.25 else 0.0)
+    if radius <= 0:
+        return points
+    length = np.linalg.norm(np.diff(points, axis=1), axis=2).sum(1) / CM
+    turns = np.minimum(cut.curl[1] * length / 10, (p - 1) / 2.6)  # no more than the points can carry
+    phase = rng.uniform(0, 2 * np.pi, len(guides))[nearest] + rng.normal(0, 0.3 + 0.8 * hair.messy, n)
+    angle = phase[:, None] + 2 * np.pi * turns[:, None] * t[None]
+    tangent = _unit(np.gradient(points, axis=1))
+    first = _unit(np.cross(tangent, np.array([0.3, 0.2, 1.0])))
+    second = np.cross(tangent, first)
+    size = (
+        radius * CM * rng.uniform(0.6, 1.2, n)[:, None] * ramp(t, 0.03, 0.4)[None] * np.minimum(1, length / 6)[:, None]
+    )
+    return points + size[..., None] * (np.cos(angle)[..., None] * first + np.sin(angle)[..., None] * second)
+
+
+def _tie_point(surface: HeadSurface, cut: Cut) -> Float[np.ndarray, " 3"]:
+    """Where a tail is tied: a little above this head's skin."""
+    tie = world(np.array(cut.tie))
+    for _ in range(3):
+        distance, outward = surface.field(tie[None])
+        tie = tie + outward[0] * (0.6 * CM - float(distance[0]))
+    return tie
+
+
+def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Generator) -> Strands:
+    """What hangs from the tie, or the bun that is wound there."""
+    n = 700
+    tie = _tie_point(surface, cut)
+    _, outward = surface.field(tie[None])
+    t = np.linspace(0, 1, POINTS)
+    if cut.tail == 0:
+        radius = 2.6 * CM * hair.volume**0.5
+        centre = tie + outward[0] * radius * 0.75
+        axis = _unit(outward[0])
+        first = _unit(np.cross(axis, [1.0, 0.2, 0.1]))
+        second = np.cross(axis, first)
+        start, tilt = rng.uniform(0, 2 * np.pi, n), rng.normal(0, 0.35, n)
+        angle = start[:, None] + 2.2 * t[None]
+        height = np.clip(rng.uniform(-1, 1, n)[:, None] + tilt[:, None] * (t - 0.5)[None], -0.95, 0.95)
+        ring = np.sqrt(1 - height**2)[..., None]
+        ball = ring * (np.cos(angle)[..., None] * first + np.sin(angle)[..., None] * second)
+        size = radius * rng.uniform(0.9, 1.04, n)[:, None, None]
+        return Strands(centre + size * (ball + 0.8 * height[..., None] * axis), np.full(n, 0.7 * CM))
+    length = cut.tail * hair.length * CM * rng.uniform(0.75, 1.0, n)
+    spread = rng.normal(0, 1, (n, 3)) * 0.9 * CM
+    points = np.empty((n, POINTS, 3))
+    points[:, 0] = tie + 0.5 * spread
+    direction = _unit(outward[0] + 0.1 * rng.normal(size=(n, 3)))
+    margin = (0.4 + 1.6 * rng.random(n)) * CM
+    for k in range(1, POINTS):
+        direction = _unit(direction + np.array([0, -0.55, 0]) + 0.03 * rng.normal(size=(n, 3)))
+        moved = points[:, k - 1] + direction * (length / (POINTS - 1))[:, None] + spread * (0.12 if k < 5 else -0.02)
+        distance, out = surface.field(moved)
+        points[:, k] = moved + out * np.maximum(0, margin - distance)[:, None]
+    tail_cut = Cut((0.0, 0.0, 0.0), curl=(0.35 + 0.8 * hair.curl, 1.5), clump=0.5)
+    return Strands(_curled(points, tail_cut, hair, rng), np.full(n, 0.7 * CM))
+
+
+def _joined(a: Strands, b: Strands) -> Strands:
+    return Strands(np.concatenate([a.points, b.points]), np.concatenate([a.widths, b.widths]))
+
+
+@functools.lru_cache(maxsize=8)
+def _asset_strands(data: Path, name: str) -> tuple[Float[np.ndarray, "s p 3"], Float[np.ndarray, "rows columns"]]:
+    """Strands of an asset in the world frame, `POINTS` points each, and the radius of the head they were made on."""
+    base = np.load(data / "vitruvian" / "base.npz")
+    turn = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # z up and face to -y, to y up and face to +z
+    vertices = base["verts"].astype(np.float64) @ turn.T
+    quads = base["faces"].astype(np.int64)
+    faces = np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]])
+    high = vertices[:, 1] > 1.35
+    scale, shift = world_from_asset(vertices[high], np.array([0.0, _EYES_Y, _EYES_Z]), 1.0)
+    faces = faces[high[faces].all(1)]
+    skull = capsule.opened_skull_radius(vertices * scale + shift, faces)
+    with np.load(data / "vitruvian" / "hairstyles" / f"{name}.npz") as file:
+        counts, flat = file["cnt"].astype(np.int64), file["data"].astype(np.float64) @ turn.T
+    flat = flat * scale + shift
+    ends = np.cumsum(counts)
+    keep = np.arange(len(counts))
+    if len(keep) > 3600:
+        keep = np.random.default_rng(0).choice(keep, 3600, replace=False)
+    position = np.linspace(0, 1, POINTS)
+    strands = []
+    for k in keep:
+        row = flat[ends[k] - counts[k] : ends[k]]
+        at = position * (len(row) - 1)
+        low = np.minimum(at.astype(int), len(row) - 2)
+        strands.append(row[low] + (row[low + 1] - row[low]) * (at - low)[:, None])
+    return np.stack(strands), skull
+
+
+_EYES_Y, _EYES_Z = 1.6345, 0.048
+
+
+def strands_from_asset(surface: HeadSurface, data: Path, hair: HairRecipe, rng: np.random.Generator) -> Strands:
+    """An asset's strands on another head: thickness over the skull is kept, hairs of few strands get children."""
+    points, skull = _asset_strands(data, hair.name)
+    target = capsule.opened_skull_radius(surface.vertices, surface.faces)
+    row, column, radius = capsule.cell_coordinates(points)
+    row = np.clip(row, 0, capsule.ROWS - 1)
+    at = np.floor(row).astype(int), column.astype(int) % capsule.COLUMNS
+    shift = (target - skull)[at] * ramp(-row, -78.0, -66.0)  # the body's own shape below the jaw is left alone
+    shift = np.clip(shift, -0.05, 0.05)
+    directions = capsule.grid_rays()[1][at]
+    points = points + directions * shift[..., None]
+    children = max(1, round(2800 / len(points)))
+    spread = 0.012 if len(points) < 500 else 0.006
+    offset = rng.normal(0, spread, (len(points), children, 1, 3)) * np.linspace(0.6, 1.3, POINTS)[None, None, :, None]
+    offset[:, 0] = 0
+    points = (points[:, None] + offset).reshape(-1, POINTS, 3)
+    root = points[:, :1]
+    length = np.clip(hair.length, 0.75, 1.25)
+    points = root + (points - root) * np.linspace(1, length, POINTS)[None, :, None]
+    n = len(points)
+    points = points + rng.normal(0, 0.05 + 0.35 * hair.messy, (n, 1, 3)) * CM * np.linspace(0, 1, POINTS)[None, :, None]
+    if hair.curl > 0.25:
+        points = _curled(points, Cut((0.0, 0.0, 0.0), curl=(0.01, 2.0), clump=0.3), hair, rng)
+    margin = (0.1 + 0.5 * rng.random(n))[:, None] * CM * np.linspace(0, 1, POINTS)[None]
+    return Strands(surface.field.pushed_out(points, margin), np.full(n, 0.55 * CM * (1 - 0.4 * hair.wet)))

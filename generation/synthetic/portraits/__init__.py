@@ -1,0 +1,1 @@
+"""Portraits of composed heads: cameras, backgrounds, photographic and painted looks, cartoons."""

@@ -1,0 +1,256 @@
+"""Pictures of composed heads with their truth: colour, soft alpha, depth, normals and labels from exact cameras.
+
+Half-clear surfaces (hair above all) are kept in sorted lists of the nearest `LAYERS` per sample in front of the
+nearest solid surface and composited front to back; that is depth peeling in one pass (Everitt 2001, "Interactive
+Order-Independent Transparency"; k-buffers by Bavoil et al. 2007). Compiled loops do it on the CPU; `device` asks the
+plain torch twin in `renderer_torch` instead, which runs on GPUs too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int, UInt8
+
+from ...cameras import Cameras
+from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
+from ..parts import Part, SyntheticHead
+from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
+from .renderer_kernels import draw_bands
+from .renderer_torch import LightTensors, SceneTensors, draw_picture
+
+BACKGROUND_DEPTH = np.inf
+"""Depth where less than half of a pixel is covered."""
+
+
+@dataclass(frozen=True)
+class Shading:
+    """How surfaces answer to light."""
+
+    steps: int = 0
+    """Steps of brightness for toon shading; 0 is continuous."""
+    flatness: float = 0.0
+    """Share of the light that is replaced by even light, in [0, 1]."""
+    specular: float = 1.0
+    """Factor on all highlights."""
+
+
+@dataclass(frozen=True)
+class HeadViews:
+    """What n cameras see of a head. Colours are straight: not mixed with any background."""
+
+    rgb_linear: Float32[np.ndarray, "n h w 3"]
+    """Linear light, at least 0, mostly below 1; 0 where nothing was hit."""
+    alpha_unit: Float32[np.ndarray, "n h w"]
+    """Coverage in [0, 1]."""
+    depth: Float32[np.ndarray, "n h w"]
+    """Camera z of the surface that the label names, world units; infinite on background."""
+    normals_world: Float32[np.ndarray, "n h w 3"]
+    """Unit normals of the surface that the label names, turned to the camera; 0 on background."""
+    labels: UInt8[np.ndarray, "n h w"]
+    """`parts.Label` with the largest share of each pixel; background where alpha is below a half."""
+
+    @property
+    def rgb_unit(self) -> Float32[np.ndarray, "n h w 3"]:
+        """Straight sRGB in [0, 1]."""
+        return srgb_from_linear(self.rgb_linear)
+
+    def over(self, background_unit: Float[np.ndarray, ...] | float = 1.0) -> Float32[np.ndarray, "n h w 3"]:
+        """sRGB pictures in front of a background (sRGB, broadcast to n h w 3), mixed in sRGB as mattes are."""
+        alpha = self.alpha_unit[..., None]
+        return (self.rgb_unit * alpha + np.asarray(background_unit, np.float32) * (1 - alpha)).astype(np.float32)
+
+
+def srgb_from_linear(linear: Float[np.ndarray, ...]) -> Float32[np.ndarray, ...]:
+    """sRGB in [0, 1] of linear light, highlights rolled off softly above 0.8.
+
+    Source: IEC 61966-2-1 (transfer function).
+    """
+    x = np.maximum(linear, 0).astype(np.float32)
+    x = np.where(x > 0.8, 0.8 + 0.2 * (1 - np.exp(-(x - 0.8) / 0.2)), x)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-6) ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+def linear_from_srgb(srgb: Float[np.ndarray, ...]) -> Float32[np.ndarray, ...]:
+    """Linear light of sRGB in [0, 1], from a table of 1024 steps."""
+    grid = np.arange(1024, dtype=np.float32) / 1023
+    table = np.where(grid <= 0.04045, grid / 12.92, ((grid + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    return table[np.clip(srgb * 1023 + 0.5, 0, 1023).astype(np.int32)]
+
+
+class HeadScene:
+    """A head ready to be drawn: one list of triangles, linear textures, shadows from all sides."""
+
+    def __init__(self, head: SyntheticHead) -> None:
+        """Collects the parts; solid ones first, so that half-clear ones meet a finished depth map."""
+        parts = sorted((_compact(p) for p in head.parts), key=lambda p: p.alpha_tested)
+        vertex_start = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
+        uv_start = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
+        textures = {id(p.texture): p.texture for p in parts}  # parts may share one
+        starts = np.cumsum([0, *(t[..., 0].size for t in textures.values())])
+        start_of = dict(zip(textures, starts))
+        texel_start = [start_of[id(p.texture)] for p in parts]
+        label_start = np.cumsum([0, *(p.label_map.size for p in parts)])
+        self.vertices = np.concatenate([p.vertices_world for p in parts]).astype(np.float64)
+        self.normals = np.concatenate([p.normals_world for p in parts]).astype(np.float32)
+        self.tangents = np.concatenate([_tangents(p) for p in parts])
+        self.uv = np.concatenate([p.uv_unit for p in parts]).astype(np.float32)
+        self.faces = np.concatenate([p.faces + s for p, s in zip(parts, vertex_start)]).astype(np.int32)
+        self.faces_uv = np.concatenate([p.faces_uv + s for p, s in zip(parts, uv_start)]).astype(np.int32)
+        self.face_part = np.repeat(np.arange(len(parts)), [len(p.faces) for p in parts]).astype(np.int32)
+        self.texels = np.concatenate([_premultiplied(t) for t in textures.values()])
+        self.label_texels = np.concatenate([p.label_map.ravel() for p in parts])
+        # per part: first texel, height, width, half-clear, first label, its height and width, fibres
+        self.layout = np.array(
+            [
+                [t, *p.texture.shape[:2], p.alpha_tested, s, *p.label_map.shape, p.tangents_world is not None]
+                for p, t, s in zip(parts, texel_start, label_start)
+            ],
+            dtype=np.int64,
+        )
+        self.specular = np.array([p.specular for p in parts], dtype=np.float32)
+        mean_alpha = np.array([float(p.texture[..., 3].mean()) if p.alpha_tested else 1.0 for p in parts], np.float32)
+        self.face_alpha = np.minimum(1.0, 1.2 * mean_alpha)[self.face_part]
+        self.face_alpha[(mean_alpha < 0.25)[self.face_part]] = 0  # lenses, corneas, lashes cast no shadow
+        self._transfer: Float32[np.ndarray, "v d"] | None = None
+
+    @property
+    def transfer(self) -> Float32[np.ndarray, "v d"]:
+        """Cosine times visibility of every sky direction at every vertex."""
+        if self._transfer is None:
+            shadow_faces = self.faces[self.face_alpha > 0]
+            shadow_alpha = self.face_alpha[self.face_alpha > 0]
+            columns = []
+            fibre = np.linalg.norm(self.tangents, axis=1) > 0.5
+            for direction in sky_directions():
+                cosine = (self.normals @ direction.astype(np.float32)).clip(0)
+                cosine = np.where(fibre, 0.55 * cosine + 0.18, cosine)  # hairs scatter light round their bundle
+                seen = visibility(self.vertices, self.normals, shadow_faces, shadow_alpha, direction, resolution=96)
+                columns.append(cosine * (0.04 + 0.96 * seen))
+            self._transfer = np.stack(columns, axis=1).astype(np.float32)
+        return self._transfer
+
+    def render(
+        self, cameras: Cameras, lighting: Lighting | None = None, *, shading: Shading | None = None,
+        supersample: int = 2, device: str | torch.device | None = None,
+    ) -> HeadViews:  # fmt: skip
+        """Views of the head.
+
+        Args:
+            cameras: any cameras of one picture size.
+            lighting: `studio_lighting` if not given; it stays with the head.
+            shading: how surfaces answer to light.
+            supersample: samples per pixel along each axis: 1, 2, 4 or 8.
+            device: None draws with the compiled loops on the CPU, a torch device with plain torch on that device.
+
+        Raises:
+            ValueError: another `supersample`.
+        """
+        if supersample < 1 or BAND_ROWS % supersample:
+            raise ValueError(f"HeadScene.render: expected supersample to be 1, 2, 4 or 8, got {supersample}")
+        lighting, shading = lighting or studio_lighting(), shading or Shading()
+        sky = (self.transfer @ (lighting.sky_rgb * (4 / DIRECTION_COUNT)).astype(np.float32)).astype(np.float32)
+        solid = self.face_alpha > 0
+        sun_seen = visibility(
+            self.vertices, self.normals, self.faces[solid], self.face_alpha[solid], lighting.sun_direction_world,
+            resolution=256,
+        )  # fmt: skip
+        if device is None:
+            pictures = [self._picture(camera, lighting, sky, sun_seen, shading, supersample) for camera in cameras]
+        else:
+            scene, light = self._tensors(device), _light_tensors(lighting, sky, sun_seen, shading, device)
+            drawn = (draw_picture(scene, camera, light, supersample) for camera in cameras)
+            pictures = [tuple(channel.cpu().numpy() for channel in picture) for picture in drawn]
+            pictures = [(*(c.astype(np.float32) for c in p[:4]), p[4].astype(np.uint8)) for p in pictures]
+        return HeadViews(*(np.stack(channel) for channel in zip(*pictures)))
+
+    def _tensors(self, device: str | torch.device) -> SceneTensors:
+        def on(array: np.ndarray) -> torch.Tensor:
+            kind = torch.float64 if array.dtype.kind == "f" else torch.int64
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device, kind)
+
+        return SceneTensors(
+            on(self.vertices), on(self.normals), on(self.tangents), on(self.uv), on(self.faces), on(self.faces_uv),
+            on(self.face_part), on(self.layout), on(self.specular), on(self.texels), on(self.label_texels),
+        )  # fmt: skip
+
+    def _nearest_first(self, screen: Float[np.ndarray, "v 3"]) -> Int[np.ndarray, " f"]:
+        """Order of the faces: solid ones, then half-clear ones from near to far, so that hidden layers are skipped."""
+        first = int(np.searchsorted(self.layout[:, 3][self.face_part], 1))
+        depth = -screen[self.faces[first:, 0], 2]
+        return np.concatenate([np.arange(first), first + np.argsort(depth, kind="stable")])
+
+    def _picture(
+        self, camera: Cameras, lighting: Lighting, sky: Float32[np.ndarray, "v 3"],
+        sun_seen: Float32[np.ndarray, " v"], shading: Shading, supersample: int,
+    ) -> tuple[np.ndarray, ...]:  # fmt: skip
+        width, height = camera.width * supersample, camera.height * supersample
+        sized = camera.resized(width, height)
+        screen = project_to_screen(
+            self.vertices, sized.T_camera_world[0].numpy(), sized.focal_px[0].numpy(), sized.principal_px[0].numpy()
+        )
+        order = self._nearest_first(screen)
+        faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
+        start, members = bin_by_band(screen, faces, width, height, False)
+        rgb, alpha, depth, normals, labels = draw_bands(
+            screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part,
+            self.layout, self.specular, self.texels, self.label_texels, sky, sun_seen, start, members,
+            camera.position_world[0].numpy(), lighting.sun_direction_world.astype(np.float64),
+            lighting.sun_rgb.astype(np.float64), np.array([shading.steps, shading.flatness, shading.specular]),
+            width, height, supersample,
+        )  # fmt: skip
+        return rgb, alpha, depth, normals, labels
+
+
+def _light_tensors(
+    lighting: Lighting, sky: Float32[np.ndarray, "v 3"], sun_seen: Float32[np.ndarray, " v"], shading: Shading,
+    device: str | torch.device,
+) -> LightTensors:  # fmt: skip
+    sky_rgb, seen, direction, rgb = (
+        torch.from_numpy(np.ascontiguousarray(a)).to(device, torch.float64)
+        for a in (sky, sun_seen, lighting.sun_direction_world, lighting.sun_rgb)
+    )
+    return LightTensors(sky_rgb, seen, direction, rgb, (float(shading.steps), shading.flatness, shading.specular))
+
+
+def render_views(
+    head: SyntheticHead, cameras: Cameras, lighting: Lighting | None = None, *, shading: Shading | None = None,
+    supersample: int = 2,
+) -> HeadViews:  # fmt: skip
+    """`HeadScene(head).render(...)`, for one set of cameras and one light."""
+    return HeadScene(head).render(cameras, lighting, shading=shading, supersample=supersample)
+
+
+def _compact(part: Part) -> Part:
+    """The part without vertices that no face uses; they would only blur the shadow maps."""
+    used = np.zeros(len(part.vertices_world), bool)
+    used[part.faces] = True
+    if used.all():
+        return part
+    number = np.cumsum(used) - 1
+    return replace(
+        part,
+        vertices_world=part.vertices_world[used],
+        normals_world=part.normals_world[used],
+        faces=number[part.faces],
+        tangents_world=None if part.tangents_world is None else part.tangents_world[used],
+    )
+
+
+def _tangents(part: Part) -> Float32[np.ndarray, "v 3"]:
+    if part.tangents_world is None:
+        return np.zeros((len(part.vertices_world), 3), np.float32)
+    return part.tangents_world.astype(np.float32)
+
+
+def _premultiplied(texture: Float32[np.ndarray, "h w 4"]) -> Float32[np.ndarray, "t 4"]:
+    """Texels as linear RGB times opacity, and opacity."""
+    flat = texture.reshape(-1, 4)
+    out = np.empty(flat.shape, np.float32)
+    out[:, 3] = flat[:, 3]
+    out[:, :3] = linear_from_srgb(flat[:, :3])
+    if flat[:, 3].min() < 1:
+        out[:, :3] *= flat[:, 3:]
+    return out

@@ -1,0 +1,1 @@
+"""What composed heads wear: hats, glasses, jewellery, collars."""

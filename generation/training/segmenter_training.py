@@ -1,0 +1,234 @@
+"""Training of the segmenter on composed heads: small pictures first, then larger ones, each time with fresh looks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..prior.labels import segmenter as learned
+from ..prior.labels.segmenter import CLASS_NAMES, Segmenter, SegmenterConfig
+from ..progress import Track, silent
+from ..synthetic.parts import Label
+from ..synthetic.portraits.backgrounds import Backgrounds
+from ..synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
+from .loop import Batch, LoopConfig, train
+from .shots import Shots, ShotsConfig, make_shots
+
+IGNORED = 255
+"""Class of pixels that teach nothing: those outside the source picture."""
+_CLASS_OF_LABEL = {
+    Label.BACKGROUND: learned.BACKGROUND,
+    Label.FACE: learned.SKIN,
+    Label.NECK: learned.SKIN,
+    Label.HAIR: learned.HAIR,
+    Label.BEARD: learned.BEARD,
+    Label.CLOTH: learned.CLOTH,
+    Label.HEADGEAR: learned.HEADGEAR,
+    Label.ACCESSORY: learned.ACCESSORY,
+}
+_CLASS_WEIGHTS = (0.8, 1.0, 1.3, 1.8, 1.1, 1.8, 2.2)
+"""Weights of `CLASS_NAMES` in the cross-entropy: rare classes count more, not in full proportion."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of the training."""
+
+    size_px: int
+    """Side of the pictures, a multiple of 32."""
+    loop: LoopConfig
+    """Its schedule."""
+
+
+def _default_stages() -> tuple[Stage, ...]:
+    return (
+        Stage(128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
+        Stage(192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
+        Stage(256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
+    )
+
+
+@dataclass(frozen=True)
+class LabelTrainingConfig:
+    """How the segmenter is trained."""
+
+    shots: ShotsConfig = field(default_factory=ShotsConfig)
+    """The training set."""
+    network: SegmenterConfig = field(default_factory=SegmenterConfig)
+    """The network."""
+    look: PortraitLook = field(default_factory=PortraitLook)
+    """How pictures are made of shots."""
+    stages: tuple[Stage, ...] = field(default_factory=_default_stages)
+    """From small to large."""
+    dice_weight: float = 0.6
+    """Weight of the soft Dice loss beside the cross-entropy."""
+
+
+def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
+    """The segmenter's classes of `parts.Label`."""
+    table = np.zeros(max(Label) + 1, np.uint8)
+    for label, number in _CLASS_OF_LABEL.items():
+        table[label] = number
+    return table[labels]
+
+
+def train_segmenter(
+    data: Path, folder: Path, config: LabelTrainingConfig, *, minutes: float | None = None, device: str = "cpu",
+    track: Track = silent, on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+) -> Segmenter:  # fmt: skip
+    """Render the training set if need be, and train through all stages.
+
+    Args:
+        data: folder of the head assets.
+        folder: for shots and checkpoints; the same call goes on where the last one stopped.
+        config: how.
+        minutes: time for the training, after which the same call goes on; None runs to the end.
+        device: name of the torch device.
+        track: progress display.
+        on_evaluation: as in `loop.train`.
+
+    Returns:
+        The network with averaged weights, on the CPU.
+    """
+    shots = make_shots(data, "train", folder / "shots", config.shots, track=track)
+    return train_on_shots(
+        shots, Backgrounds.of_split(data, "train"), folder, config, minutes=minutes, device=device, track=track,
+        on_evaluation=on_evaluation,
+    )  # fmt: skip
+
+
+def train_on_shots(
+    shots: Shots, backgrounds: Backgrounds, folder: Path, config: LabelTrainingConfig, *, minutes: float | None = None,
+    device: str = "cpu", track: Track = silent, on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+) -> Segmenter:  # fmt: skip
+    """As `train_segmenter`, with shots that are there already."""
+    torch.manual_seed(config.stages[0].loop.seed)
+    network = Segmenter(config.network).to(memory_format=torch.channels_last)
+    started = time.monotonic()
+    for number, stage in enumerate(config.stages):
+        left = None if minutes is None else minutes - (time.monotonic() - started) / 60
+        if number > 0 and left is not None and left <= 0:
+            break  # a later stage starts from a finished one
+        loop = replace(stage.loop, minutes=left, device=device)
+        weights = train(
+            network,
+            batches(shots, backgrounds, stage, config.look, seed=loop.seed + 1000 * number),
+            lambda model, batch: segmentation_loss(model(batch["rgb"]), batch["classes"], config.dice_weight),
+            loop,
+            folder / f"stage_{number}_{stage.size_px}px",
+            track=track,
+            on_evaluation=on_evaluation,
+        )
+        network.load_state_dict(weights)
+    return network.to("cpu").eval()
+
+
+def batches(
+    shots: Shots, backgrounds: Backgrounds, stage: Stage, look: PortraitLook, *, seed: int
+) -> Callable[[int], Batch]:
+    """A function: the batch of a step. Shots come in a new order in every pass."""
+
+    def batch_of(step: int) -> Batch:
+        count = stage.loop.batch_size
+        samples = []
+        for position in range(step * count, (step + 1) * count):
+            turn, place = divmod(position, len(shots))
+            index = int(np.random.default_rng((seed, 1, turn)).permutation(len(shots))[place])
+            rng = np.random.default_rng((seed, 2, position))
+            samples.append(finish_shot(*shots[index], backgrounds, rng, stage.size_px, look))
+        return collate(samples)
+
+    return batch_of
+
+
+def collate(samples: Sequence[PortraitSample]) -> Batch:
+    """Pictures and classes as tensors."""
+    rgb = np.stack([s.rgb for s in samples]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    classes = np.stack([np.where(s.inside, classes_of(s.labels), np.uint8(IGNORED)) for s in samples])
+    return {
+        "rgb": torch.from_numpy(rgb).contiguous(memory_format=torch.channels_last),
+        "classes": torch.from_numpy(classes.astype(np.int64)),
+    }
+
+
+def segmentation_loss(
+    logits: Float[Tensor, "n c h w"], classes: Int[Tensor, "n h w"], dice_weight: float
+) -> Float[Tensor, ""]:
+    """Weighted cross-entropy plus soft Dice over the batch.
+
+    Source: Milletari, Navab, Ahmadi, "V-Net", 2016, Sec. 3 (Dice with squared denominators).
+    """
+    weights = torch.tensor(_CLASS_WEIGHTS, device=logits.device)
+    entropy = F.cross_entropy(logits, classes, weights, ignore_index=IGNORED)
+    known = (classes != IGNORED)[:, None]
+    probability = logits.softmax(1) * known
+    truth = F.one_hot(classes.clamp(max=len(CLASS_NAMES) - 1), len(CLASS_NAMES)).permute(0, 3, 1, 2) * known
+    shared = (probability * truth).sum((0, 2, 3))
+    sizes = (probability**2).sum((0, 2, 3)) + truth.sum((0, 2, 3))
+    dice = (2 * shared + 50) / (sizes + 50)
+    return entropy + dice_weight * (1 - dice).mean()
+
+
+PHOTOGRAPHS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0)
+"""Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Pixels per class, to be added up over pictures."""
+
+    shared: Int[np.ndarray, " c"]
+    """Pixels that have a class in prediction and truth."""
+    either: Int[np.ndarray, " c"]
+    """Pixels that have it in one of them at least."""
+
+    def __add__(self, other: ClassCounts) -> ClassCounts:
+        return ClassCounts(self.shared + other.shared, self.either + other.either)
+
+    @property
+    def iou(self) -> Float[np.ndarray, " c"]:
+        """Intersection over union; not a number where a class never came up."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.shared / self.either
+
+
+def count_classes(
+    predicted: UInt8[np.ndarray, "*s"], truth: UInt8[np.ndarray, "*s"], classes: int = len(CLASS_NAMES)
+) -> ClassCounts:
+    """Counts of predicted and true classes; where the truth is `IGNORED` nothing counts."""
+    known = truth != IGNORED
+    predicted, truth = predicted[known], truth[known]
+    each = np.arange(classes)[:, None]
+    has, should = predicted[None] == each, truth[None] == each
+    return ClassCounts((has & should).sum(1), (has | should).sum(1))
+
+
+def evaluate_segmenter(
+    segmenter: learned.LoadedSegmenter, shots: Shots, backgrounds: Backgrounds, look: PortraitLook, *,
+    size_px: int = 512, seed: int = 0, track: Track = silent,
+) -> ClassCounts:  # fmt: skip
+    """Predictions against truth, one portrait per shot, counted at the portrait's size.
+
+    Args:
+        segmenter: the network.
+        shots: of heads that it has not seen.
+        backgrounds: of the same split.
+        look: how the portraits look.
+        size_px: side of the portraits.
+        seed: seed of the looks.
+        track: progress display.
+    """
+    total = ClassCounts(np.zeros(len(CLASS_NAMES), np.int64), np.zeros(len(CLASS_NAMES), np.int64))
+    for index in track(range(len(shots)), total=len(shots), description="Measuring"):
+        sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((seed, index)), size_px, look)
+        found = learned.segment(sample.rgb, sample.inside, segmenter).argmax(-1).astype(np.uint8)
+        total += count_classes(found, np.where(sample.inside, classes_of(sample.labels), np.uint8(IGNORED)))
+    return total

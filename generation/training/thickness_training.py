@@ -1,0 +1,419 @@
+"""Training of the hair thickness network on composed heads, and its figures on others."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
+from ..mesh_raster import rasterize_mesh
+from ..prior import capsule
+from ..prior.hair.hair_shell import grid_mesh
+from ..prior.hair.thickness_network import (
+    THICKNESS_RANGE,
+    HairThicknessConfig,
+    HairThicknessNet,
+    LoadedHairThickness,
+    estimate_hair,
+    mirrored,
+    shell_features,
+)
+from ..progress import Track, silent
+from .loop import Batch, LoopConfig, train
+from .thickness_samples import HairSamples, HairSamplesConfig, make_hair_samples
+
+_HAIR, _SKIN, _CLOTH = 1, 2, 3
+_CLASS_OF_LABEL = np.array([0, _SKIN, _SKIN, _HAIR, _SKIN, _CLOTH, _HAIR, _SKIN], np.uint8)
+"""By `parts.Label`: background, skin (with beards and glasses), hair (with hats), cloth, as the prior's labels."""
+_WIDE_FACTOR = 1.35
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """Errors of fit and labels, and other hair, that training adds; shares are probabilities."""
+
+    reshaped: float = 0.4
+    """Share of heads whose hair is made thicker, thinner, shorter or longer, with the label map to match."""
+    turn_deg: float = 1.2
+    """Standard deviation of added turns of the camera about the head's axes."""
+    shift: float = 0.005
+    """Standard deviation of shifts, in units of the standard frame."""
+    scale: float = 0.012
+    """Standard deviation of the logarithm of scale."""
+    warp_px: float = 2.5
+    """Largest smooth displacement of class borders, pixels at 352."""
+    swapped: float = 0.4
+    """Share of portraits in which blobs of hair below the chin are called cloth, or the other way round."""
+    bare: float = 0.06
+    """Share in which a blob of hair is called skin."""
+    grown_px: int = 2
+    """Largest growth or shrinkage of the hair, pixels at 352."""
+    other_frame: float = 0.25
+    """Share of frames of any size between standard and wide."""
+    cut: float = 0.2
+    """Share of pictures that end inside the frame."""
+
+
+@dataclass(frozen=True)
+class HairTrainConfig:
+    """Data, schedule and errors."""
+
+    samples: HairSamplesConfig = field(default_factory=HairSamplesConfig)
+    """Training portraits."""
+    network: HairThicknessConfig = field(default_factory=HairThicknessConfig)
+    """Size of the network."""
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=2000, batch_size=8, learning_rate=2e-3, save_every=50)
+    )
+    """Schedule."""
+    look: LookConfig = field(default_factory=LookConfig)
+    """Augmentation."""
+
+
+@dataclass(frozen=True)
+class ThicknessFigures:
+    """Errors on the capsule grid, by region."""
+
+    thickness_mae: dict[str, float]
+    """Mean absolute error of the thickness where truth and estimate have hair, world units."""
+    presence_accuracy: dict[str, float]
+    """Share of cells whose presence is right."""
+    count: int
+    """Portraits."""
+
+
+def region_masks() -> dict[str, Bool[np.ndarray, "rows columns"]]:
+    """Crown, sides, back and nape on the grid; azimuth 0 is the face."""
+    azimuth = np.degrees(np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS))[None]
+    off_front = np.minimum(azimuth, 360 - azimuth)
+    rows = np.arange(capsule.ROWS)[:, None]
+    middle = capsule.SPHERE_ROWS
+    return {
+        "crown": (rows >= 2) & (rows < middle // 2) & (off_front >= 0),
+        "sides": (rows >= middle // 2) & (rows < middle + 12) & (off_front > 60) & (off_front < 120),
+        "back": (rows >= middle // 2) & (rows < middle) & (off_front >= 120),
+        "nape": (rows >= middle) & (rows < middle + 24) & (off_front >= 135),
+        "below": (rows >= middle + 24) & (off_front >= 100),
+    }
+
+
+def cell_weights() -> Float32[np.ndarray, "rows columns"]:
+    """What each cell counts in the loss: its area, more along the profile that is seen from the side."""
+    rows = np.arange(capsule.ROWS)[:, None]
+    elevation = np.where(rows < capsule.SPHERE_ROWS, np.pi / 2 * (1 - rows / capsule.SPHERE_ROWS), 0.0)
+    azimuth = np.arange(capsule.COLUMNS)[None] * (2 * np.pi / capsule.COLUMNS)
+    profile = np.exp(-((np.degrees(np.arcsin(np.abs(np.sin(azimuth)).clip(0, 1))) / 25) ** 2))
+    area = np.maximum(np.cos(elevation), 0.1) * np.where(rows > 90, 0.5, 1.0)
+    return (area * (1 + 1.5 * profile)).astype(np.float32)
+
+
+def train_hair_thickness(
+    data: Path,
+    folder: Path,
+    config: HairTrainConfig | None = None,
+    *,
+    track: Track = silent,
+    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+) -> HairThicknessNet:
+    """Make the training portraits and train, or go on where `folder` has both already.
+
+    Args:
+        data: folder of the head assets.
+        folder: for samples and checkpoints.
+        config: how.
+        track: progress display.
+        on_evaluation: called at every checkpoint as by `loop.train`.
+
+    Returns:
+        The network with averaged weights.
+    """
+    config = config or HairTrainConfig()
+    samples = make_hair_samples(data, "train", folder / "samples", config.samples, track=track)
+    return train_on_samples(samples, folder, config, track=track, on_evaluation=on_evaluation)
+
+
+def train_on_samples(
+    samples: HairSamples,
+    folder: Path,
+    config: HairTrainConfig,
+    *,
+    track: Track = silent,
+    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+) -> HairThicknessNet:
+    """Train on samples that are at hand."""
+    torch.manual_seed(config.loop.seed)
+    network = HairThicknessNet(config.network)
+    weights = train(
+        network,
+        lambda step: hair_batch(samples, step, config),
+        hair_loss,
+        config.loop,
+        folder,
+        track=track,
+        on_evaluation=on_evaluation,
+    )
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def hair_batch(samples: HairSamples, step: int, config: HairTrainConfig) -> Batch:
+    """The portraits of one step: every portrait once per epoch, each time with other errors, half of them mirrored."""
+    per_epoch = max(1, len(samples) // config.loop.batch_size)
+    epoch, place = divmod(step, per_epoch)
+    order = np.random.default_rng([config.loop.seed, epoch]).permutation(len(samples))
+    chosen = order[place * config.loop.batch_size : (place + 1) * config.loop.batch_size]
+    rng = np.random.default_rng([config.loop.seed, step, 1])
+    features, targets = [], []
+    for index in chosen:
+        x, y = _augmented(samples, int(index), rng, config.look)
+        x, y = torch.from_numpy(x), torch.from_numpy(y)
+        if rng.random() < 0.5:
+            columns = (-torch.arange(capsule.COLUMNS)) % capsule.COLUMNS
+            x, y = mirrored(x), y[..., columns]
+        features.append(x)
+        targets.append(y)
+    return {"features": torch.stack(features), "target": torch.stack(targets)}
+
+
+def truth_of(samples: HairSamples, index: int) -> Float32[np.ndarray, "3 rows columns"]:
+    """Presence, thickness over the fitted skull and trust of each cell."""
+    presence = samples.presence[index].astype(np.float32) / 255
+    thickness = samples.hair_radius[index].astype(np.float32) - samples.skull_radius[index].astype(np.float32)
+    trust = 1 - 0.95 * samples.cloth[index].astype(np.float32) / 255
+    return np.stack([presence, np.clip(thickness, *THICKNESS_RANGE), trust])
+
+
+def hair_loss(network: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy of presence, and the negative log-likelihood of the thickness where there is hair."""
+    logit, mean, log_scale = network(batch["features"]).unbind(1)
+    presence, thickness, trust = batch["target"].unbind(1)
+    weight = trust * torch.from_numpy(cell_weights()).to(trust)
+    found = F.binary_cross_entropy_with_logits(logit, presence, reduction="none")
+    likelihood = (mean - thickness).abs() * torch.exp(-log_scale) + log_scale + 4.5
+    return (weight * (2 * found + presence * likelihood)).sum() / weight.sum()
+
+
+def _augmented(
+    samples: HairSamples, index: int, rng: np.random.Generator, look: LookConfig
+) -> tuple[Float32[np.ndarray, "c rows columns"], Float32[np.ndarray, "3 rows columns"]]:
+    camera, truth = samples.camera(index), truth_of(samples, index)
+    classes, skull = _CLASS_OF_LABEL[samples.labels[index]], samples.skull_radius[index].astype(np.float32)
+    if rng.random() < look.reshaped:
+        presence, thickness = other_hair(truth[0], truth[1], skull, rng)
+        classes = _redrawn(classes, camera, skull, presence, thickness)
+        truth = np.stack([presence, thickness, truth[2]])
+    camera = _disturbed(camera, rng, look)
+    inside = _frame(classes, camera, rng, look)
+    classes = _misread(classes, camera, rng, look)
+    hair, skin, cloth = ((classes == k).astype(np.float32) for k in (_HAIR, _SKIN, _CLOTH))
+    return shell_features(hair, skin, cloth, inside, camera, skull), truth.astype(np.float32)
+
+
+def other_hair(
+    presence: Float32[np.ndarray, "rows columns"],
+    thickness: Float32[np.ndarray, "rows columns"],
+    skull: Float32[np.ndarray, "rows columns"],
+    rng: np.random.Generator,
+) -> tuple[Float32[np.ndarray, "rows columns"], Float32[np.ndarray, "rows columns"]]:
+    """Similar hair: its volume changed smoothly, sometimes cut at another height or hanging further down.
+
+    Args:
+        presence, thickness: of the true hair.
+        skull: opened skull, world units.
+        rng: randomness.
+    """
+    noise = _closed_noise(rng)
+    factor = np.exp(np.clip(rng.normal(0, 0.22) + 0.2 * noise, -0.7, 0.6))
+    thickness = np.where(thickness > 0, np.minimum(thickness * factor, THICKNESS_RANGE[1]), thickness)
+    height = capsule.surface_points(skull)[..., 1]
+    draw = rng.random()
+    if draw < 0.3:
+        end = rng.uniform(-0.3, 0.0) + 0.01 * noise
+        presence = presence * np.clip((height - end) / 0.008 + 0.5, 0, 1)
+    elif draw < 0.5:
+        presence, thickness = presence.copy(), thickness.copy()
+        end = rng.uniform(capsule.BOTTOM_Y - 0.1, -0.05)
+        azimuth = np.degrees(np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS))
+        hangs = np.minimum(azimuth, 360 - azimuth) > rng.uniform(50, 110)
+        radius = skull + thickness
+        for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
+            grown = hangs & (presence[row] < 0.5) & (presence[row - 1] > 0.5) & (height[row] > end)
+            radius[row] = np.where(grown, np.maximum(radius[row - 1], skull[row] + 0.004), radius[row])
+            presence[row] = np.where(grown, presence[row - 1], presence[row])
+        thickness = radius - skull
+    return presence.astype(np.float32), np.clip(thickness, *THICKNESS_RANGE).astype(np.float32)
+
+
+def _closed_noise(rng: np.random.Generator) -> Float32[np.ndarray, "rows columns"]:
+    """Smooth noise on the grid that closes round the axis and is even at the crown."""
+    coarse = rng.normal(0, 1, (6, 6)).astype(np.float32)
+    coarse[0] = coarse[0].mean()
+    wide = np.concatenate([coarse] * 3, axis=1)
+    return cv2.resize(wide, (3 * capsule.COLUMNS, capsule.ROWS), interpolation=cv2.INTER_CUBIC)[
+        :, capsule.COLUMNS : 2 * capsule.COLUMNS
+    ]
+
+
+def _redrawn(
+    classes: UInt8[np.ndarray, "s s"],
+    camera: Cameras,
+    skull: Float32[np.ndarray, "rows columns"],
+    presence: Float32[np.ndarray, "rows columns"],
+    thickness: Float32[np.ndarray, "rows columns"],
+) -> UInt8[np.ndarray, "s s"]:
+    """The label map with the hair of a shell in place of its own; what the old hair covered shows what lies nearest."""
+    shell, faces = grid_mesh(np.maximum(skull + thickness, 0.01).astype(np.float64))
+    there = np.concatenate([presence, presence[:, :1]], axis=1).ravel() > 0.5
+    head, head_faces = grid_mesh(np.maximum(skull, 0.01).astype(np.float64))
+    shell_faces = faces[there[faces].all(1)]
+    fragments = rasterize_mesh(
+        np.concatenate([shell, head]), np.concatenate([shell_faces, head_faces + len(shell)]), camera
+    )
+    hair = (fragments.triangle_index >= 0) & (fragments.triangle_index < len(shell_faces))
+    bare = (classes == _HAIR) & ~hair
+    skull_seen = fragments.triangle_index >= len(shell_faces)
+    behind = np.isin(classes, (0, _CLOTH))
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~behind).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    kind = np.zeros(int(nearest.max()) + 1, np.uint8)
+    kind[nearest[behind]] = classes[behind]
+    high = (
+        np.arange(len(classes))[:, None] < float(camera.principal_px[0, 1]) + 0.3 * float(camera.focal_px[0, 0]) / 2.7
+    )
+    filled = np.where(skull_seen & high, np.uint8(_SKIN), kind[nearest])
+    return np.where(hair, np.uint8(_HAIR), np.where(bare, filled, classes)).astype(np.uint8)
+
+
+def plain_features(samples: HairSamples, index: int) -> Float32[np.ndarray, "c rows columns"]:
+    """Features of a sample without added errors, in the frame that the alignment would choose."""
+    camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
+    look = LookConfig(other_frame=0.0, cut=0.0)
+    inside = _frame(classes, camera, np.random.default_rng(0), look)
+    hair, skin, cloth = ((classes == k).astype(np.float32) for k in (_HAIR, _SKIN, _CLOTH))
+    return shell_features(hair, skin, cloth, inside, camera, samples.skull_radius[index].astype(np.float32))
+
+
+def _disturbed(camera: Cameras, rng: np.random.Generator, look: LookConfig) -> Cameras:
+    """A camera that is a little wrong."""
+    turn = torch.from_numpy(cv2.Rodrigues(np.radians(rng.normal(0, look.turn_deg, 3)))[0])
+    T = camera.T_world_camera.clone()
+    T[0, :3] = turn @ T[0, :3]
+    side = float(camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
+    shift = torch.from_numpy(rng.normal(0, look.shift * side, 2))[None]
+    factor = float(np.exp(rng.normal(0, look.scale)))
+    return Cameras(T, camera.focal_px * factor, camera.principal_px + shift, camera.width, camera.height)
+
+
+def _frame(
+    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: LookConfig
+) -> Bool[np.ndarray, "s s"]:
+    """Pixels inside the frame that the alignment would crop, or one like it."""
+    side = float(camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
+    x, y = camera.principal_px[0].tolist()
+    rows, columns = np.ogrid[: len(classes), : len(classes)]
+
+    def square(factor: float) -> Bool[np.ndarray, "s s"]:
+        return (np.abs(columns + 0.5 - x) < factor * side / 2) & (np.abs(rows + 0.5 - y) < factor * side / 2)
+
+    standard, wide = square(1.0), square(_WIDE_FACTOR)
+    beyond = wide & ~standard & (rows < y + 0.2 * side)
+    is_wide = ((classes == _HAIR) | (classes == _SKIN))[beyond].sum() > 0.004 * side**2
+    inside = wide if is_wide else standard
+    if rng.random() < look.other_frame:
+        inside = square(rng.uniform(1, _WIDE_FACTOR))
+    if rng.random() < look.cut:
+        left, top, right, bottom = (rng.uniform(0, 0.2) if rng.random() < 0.4 else 0 for _ in range(4))
+        half = (_WIDE_FACTOR if is_wide else 1.0) * side / 2
+        inside = inside & (columns > x - half * (1 - 2 * left)) & (columns < x + half * (1 - 2 * right))
+        inside = inside & (rows > y - half * (1 - 2 * top)) & (rows < y + half * (1 - 2 * bottom))
+    return inside
+
+
+def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Float32[np.ndarray, "s s"]:
+    """Noise in about [-2, 2] with `cells` bumps across."""
+    coarse = rng.normal(0, 1, (cells, cells)).astype(np.float32)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _misread(
+    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: LookConfig
+) -> UInt8[np.ndarray, "s s"]:
+    """Labels as a segmenter might give them: borders off, hair taken for cloth below the chin and the reverse."""
+    size = len(classes)
+    amplitude = rng.uniform(0, look.warp_px)
+    grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32)
+    warp = np.stack([_smooth_noise(rng, size, 14), _smooth_noise(rng, size, 14)], axis=-1) * (0.6 * amplitude)
+    classes = cv2.remap(classes, grid + warp.astype(np.float32), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+    grow = int(rng.integers(-look.grown_px, look.grown_px + 1))
+    if grow:
+        hair = (classes == _HAIR).astype(np.uint8)
+        kernel = np.ones((2 * abs(grow) + 1,) * 2, np.uint8)
+        changed = cv2.dilate(hair, kernel) if grow > 0 else cv2.erode(hair, kernel)
+        classes = np.where((changed > 0) & (classes == 0), _HAIR, classes)
+        classes = np.where(
+            (hair > 0) & (changed == 0) & (cv2.erode((classes > 0).astype(np.uint8), kernel) == 0), 0, classes
+        )
+        classes = classes.astype(np.uint8)
+    units_per_px = PANOHEAD_RADIUS / float(camera.focal_px[0, 0])
+    chin_row = float(camera.principal_px[0, 1]) + 0.15 / units_per_px
+    below = np.arange(size)[:, None] > chin_row
+    if rng.random() < look.swapped:
+        source, target = (_HAIR, _CLOTH) if rng.random() < 0.5 else (_CLOTH, _HAIR)
+        if target == _CLOTH:
+            blob = _smooth_noise(rng, size, 5) > rng.uniform(-1.5, 0.8)
+        else:  # dark collars and shadows beside neck and hair
+            body = (classes == _HAIR) | (classes == _SKIN)
+            reach = 2 * int(rng.integers(4, 24)) + 1
+            near = cv2.dilate(body.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+            blob = near & (_smooth_noise(rng, size, int(rng.integers(5, 14))) > rng.uniform(-0.5, 1.0))
+        classes = np.where(blob & below & (classes == source), np.uint8(target), classes)
+    if rng.random() < look.bare:
+        blob = _smooth_noise(rng, size, 6) > rng.uniform(0.5, 1.5)
+        classes = np.where(blob & (classes == _HAIR), np.uint8(_SKIN), classes)
+    return classes
+
+
+def evaluate_hair_thickness(
+    loaded: LoadedHairThickness, samples: HairSamples, *, most: int | None = None
+) -> ThicknessFigures:
+    """Errors on samples without added errors.
+
+    Args:
+        loaded: the network.
+        samples: portraits with truth.
+        most: look at this many only.
+    """
+    masks = region_masks()
+    errors: dict[str, list[float]] = {name: [] for name in masks}
+    right: dict[str, list[float]] = {name: [] for name in masks}
+    count = min(len(samples), most or len(samples))
+    for index in range(count):
+        estimate = estimate_hair(plain_features(samples, index), loaded)
+        presence, thickness, trust = truth_of(samples, index)
+        for name, mask in masks.items():
+            counted = mask & (trust > 0.5)
+            both = counted & (presence > 0.5) & (estimate.presence > 0.5)
+            if both.sum() > 20:
+                errors[name].append(float(np.abs(estimate.thickness - thickness)[both].mean()))
+            if counted.any():
+                right[name].append(float(((presence > 0.5) == (estimate.presence > 0.5))[counted].mean()))
+    return ThicknessFigures(
+        {name: float(np.mean(values)) for name, values in errors.items() if values},
+        {name: float(np.mean(values)) for name, values in right.items() if values},
+        count,
+    )
+
+
+def with_loop(config: HairTrainConfig, **changes: float | int | str | None) -> HairTrainConfig:
+    """The configuration with other settings of the loop."""
+    return dataclasses.replace(config, loop=dataclasses.replace(config.loop, **changes))

@@ -1,0 +1,311 @@
+"""The completion of the texture: laws of the chart and its network, of fills and quilting, and of the painted prior."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from dp360.generation.head_model import load_head_model
+from dp360.generation.portrait import Portrait, prepare_portrait
+from dp360.generation.prior import HeadPrior, build_head_prior, capsule
+from dp360.generation.prior.texture import prior_texture as texture_module
+from dp360.generation.prior.texture.atlas import SHELL_TILE, TORSO_TILE
+from dp360.generation.prior.texture.combed import combed_detail
+from dp360.generation.prior.texture.completion_chart import SkinTone
+from dp360.generation.prior.texture.completion_network import (
+    COLUMNS,
+    COVER,
+    FEATURE_CHANNELS,
+    GRID_CHANNELS,
+    NOWHERE,
+    ROWS,
+    SKIN_BELOW,
+    UPPER_ROWS,
+    ChartPlace,
+    CompletionConfig,
+    CompletionNet,
+    LoadedCompletion,
+    complete,
+    from_log_ratio,
+    load_completion,
+    log_ratio,
+    mean_in_cells,
+    mirrored_chart,
+    place_on_head,
+    place_on_torso,
+    read_completion,
+    sample_chart,
+    save_completion,
+)
+from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, wrapped_blur
+from dp360.generation.prior.texture.prior_texture import PriorTexture, TextureConfig, paint_prior
+from dp360.generation.prior.texture.quilting import quilt
+
+HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
+SMALL = CompletionConfig(channels=(8, 8, 16, 16))
+BACKWARDS = (-np.arange(COLUMNS)) % COLUMNS
+
+
+@pytest.fixture
+def network() -> CompletionNet:
+    torch.manual_seed(3)
+    made = CompletionNet(SMALL).eval()
+    torch.nn.init.normal_(made.head.weight, std=0.3)
+    return made
+
+
+@pytest.fixture
+def chart() -> np.ndarray:
+    rng = np.random.default_rng(2)
+    made = rng.random((2, GRID_CHANNELS, ROWS, COLUMNS)).astype(np.float32)
+    made[:, 9:12] = 2 * made[:, 9:12] - 1
+    return made
+
+
+TYPICAL = np.array([[0.2, 0.15, 0.1], [0.8, 0.6, 0.5], [0.1, 0.2, 0.4]])
+
+
+def test_turning_the_features_turns_the_answer(network: CompletionNet) -> None:
+    x = torch.randn(1, FEATURE_CHANNELS, ROWS, COLUMNS, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        after, before = torch.roll(network(x), 16, -1), network(torch.roll(x, 16, -1))
+    torch.testing.assert_close(before, after, rtol=1e-4, atol=1e-5)
+    assert (after - network(x)).abs().max() > 1e-3
+
+
+def test_the_mirrored_portrait_gets_the_mirrored_completion(network: CompletionNet, chart: np.ndarray) -> None:
+    loaded = LoadedCompletion(network, "")
+    straight = complete(chart, TYPICAL, loaded)
+    turned = complete(mirrored_chart(torch.from_numpy(chart)[None])[0].numpy(), TYPICAL, loaded)
+    np.testing.assert_allclose(turned, straight[:, :, BACKWARDS], atol=1e-5)
+    assert np.abs(turned - straight).max() > 1e-3
+
+
+def test_an_untrained_network_says_the_typical_colours(chart: np.ndarray) -> None:
+    said = complete(chart, TYPICAL, LoadedCompletion(CompletionNet(SMALL).eval(), ""))
+    expected = np.empty_like(said)
+    expected[COVER, :UPPER_ROWS], expected[COVER, UPPER_ROWS:], expected[SKIN_BELOW] = TYPICAL[[0, 2, 1]]
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+
+
+def test_log_ratios_have_an_inverse() -> None:
+    rgb, typical = torch.rand(50, 3), torch.rand(50, 3)
+    torch.testing.assert_close(from_log_ratio(log_ratio(rgb, typical), typical), rgb, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_read_back_with_their_size(network: CompletionNet, chart: np.ndarray, tmp_path: Path) -> None:
+    save_completion(tmp_path / "c.safetensors", network, {"seed": "3"})
+    loaded = read_completion(tmp_path / "c.safetensors")
+    assert loaded.network.config == SMALL
+    np.testing.assert_allclose(
+        complete(chart, TYPICAL, loaded), complete(chart, TYPICAL, LoadedCompletion(network, "")), atol=5e-3
+    )
+
+
+def test_what_is_laid_into_cells_is_found_there_again() -> None:
+    rows, columns = np.meshgrid(np.arange(4.0, 100), np.arange(0.0, capsule.COLUMNS), indexing="ij")
+    origins, directions = capsule.cell_rays(rows.ravel(), columns.ravel())
+    place = place_on_head((origins + 0.15 * directions).astype(np.float32), COVER)
+    azimuth = columns.ravel() * (2 * np.pi / capsule.COLUMNS)
+    values = np.stack([np.sin(azimuth), np.cos(azimuth), rows.ravel() / 100], axis=1)
+    mean, mass = mean_in_cells(place, values, np.ones(len(values)))
+    assert mass[SKIN_BELOW].max() == 0 and mass[COVER, UPPER_ROWS:].max() == 0
+    found = sample_chart(mean.transpose(0, 2, 3, 1).copy(), place)
+    inner = (rows.ravel() > 8) & (rows.ravel() < 96)
+    np.testing.assert_allclose(found[inner], values[inner], atol=0.06)
+
+
+def test_the_chart_is_closed_round_the_head() -> None:
+    values = np.random.default_rng(0).random((2, ROWS, COLUMNS, 3)).astype(np.float32)
+
+    def at(column: float, layer: int = COVER) -> np.ndarray:
+        place = ChartPlace(np.array([7.3], np.float32), np.array([column], np.float32), np.array([layer], np.uint8))
+        return sample_chart(values, place)[0]
+
+    np.testing.assert_allclose(at(COLUMNS - 1e-3), at(0.0), atol=2e-3)
+    np.testing.assert_allclose(at(COLUMNS - 0.5), (values[0, 7, -1] * 0.7 + values[0, 8, -1] * 0.3
+        + values[0, 7, 0] * 0.7 + values[0, 8, 0] * 0.3) / 2, atol=0.02)  # fmt: skip
+    assert not at(5.0, NOWHERE).any()
+
+
+def test_the_torsos_front_lies_under_the_heads() -> None:
+    front = place_on_head(np.array([[0.0, -0.1, 0.15]], np.float32), SKIN_BELOW)
+    torso = place_on_torso(np.array([0.0, 1.0]), np.array([0.0, np.pi]))
+    assert front.column[0] == torso.column[0] == 0 and torso.column[1] == COLUMNS / 2
+    assert front.row[0] < UPPER_ROWS - 0.5 < torso.row[0] < torso.row[1] < ROWS
+
+
+def test_collars_are_not_skin() -> None:
+    rng = np.random.default_rng(0)
+    face = np.array([0.8, 0.6, 0.5]) * rng.uniform(0.5, 1.1, (500, 1)) + rng.normal(0, 0.01, (500, 3))
+    tone = SkinTone.of(face, np.array([0.8, 0.6, 0.5]))
+    assert np.median(tone.belief(face)) > 0.8
+    assert tone.belief(np.array([[0.15, 0.2, 0.45], [0.1, 0.5, 0.2]])).max() < 0.05
+
+
+def test_push_pull_keeps_what_is_known_and_closes_the_seam() -> None:
+    rng = np.random.default_rng(0)
+    colour = rng.random((64, 128, 3)).astype(np.float32)
+    weight = (rng.random((64, 128)) < 0.02).astype(np.float32)
+    filled = push_pull(colour, weight, wrap=True)
+    np.testing.assert_allclose(filled[weight > 0], colour[weight > 0], atol=1e-5)
+    turned = push_pull(np.roll(colour, 32, 1), np.roll(weight, 32, 1), wrap=True)
+    seam = np.abs(filled[:, 0] - filled[:, -1])[(weight[:, 0] + weight[:, -1]) == 0]
+    assert seam.max() < 0.5 and np.abs(turned[:, 32] - filled[:, 0]).mean() < 0.1
+
+
+def test_a_wrapped_blur_commutes_with_turning() -> None:
+    image = np.random.default_rng(0).random((20, 64, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        np.roll(wrapped_blur(image, 2.0, 5.0), 17, 1), wrapped_blur(np.roll(image, 17, 1), 2.0, 5.0), atol=1e-5
+    )
+
+
+def test_fills_over_a_mesh_stay_between_what_is_held() -> None:
+    faces = np.array([[i, i + 1, i + 2] for i in range(48)])
+    weight = np.zeros(50)
+    weight[[0, 49]] = 1.0
+    values = np.linspace(0, 1, 50)[:, None] * weight[:, None]
+    filled = diffuse_over_mesh(values, weight, faces, np.array([0.5]), pull=1e-9)[:, 0]
+    assert (np.diff(filled) > 0).all() and 0 <= filled[0] < 0.2 and 0.8 < filled[-1] <= 1
+
+
+@pytest.fixture(scope="module")
+def strands() -> tuple[np.ndarray, np.ndarray]:
+    """Vertical strands known in a third of a tile."""
+    rng = np.random.default_rng(0)
+    lines = rng.normal(0, 0.2, 256)
+    detail = np.repeat(np.repeat(lines[None, :, None], 192, 0), 3, 2) + rng.normal(0, 0.02, (192, 256, 3))
+    known = np.zeros((192, 256), bool)
+    known[20:170, :60], known[20:170, -60:] = True, True
+    return (detail * known[..., None]).astype(np.float32), known
+
+
+def test_quilted_detail_has_contrast_and_direction_of_its_example(strands: tuple[np.ndarray, np.ndarray]) -> None:
+    detail, known = strands
+    made = quilt(detail, known, np.ones(192, np.float32), np.random.default_rng(0))
+    assert made is not None
+    assert 0.6 < made[:, 80:170].std() / detail[known].std() < 1.3
+    across, along = (np.abs(np.diff(made.mean(-1), axis=axis)).mean() for axis in (1, 0))
+    assert across > 2 * along
+    seam = np.abs(made[:, 0] - made[:, -1]).mean()
+    assert seam < 1.5 * across
+    again = quilt(detail, known, np.ones(192, np.float32), np.random.default_rng(0))
+    assert made.tobytes() == again.tobytes()
+
+
+def test_long_straight_strands_run_on_and_short_ones_are_left_to_patches(
+    strands: tuple[np.ndarray, np.ndarray],
+) -> None:
+    detail, known = strands
+    made = combed_detail(detail, known, np.random.default_rng(0))
+    assert made is not None and made.shape == detail.shape
+    for quantile in (0.02, 0.5, 0.98):  # as dark and as bright as the example
+        assert abs(np.quantile(made, quantile) - np.quantile(detail[known], quantile)) < 0.08
+    across, along = (np.abs(np.diff(made.mean(-1), axis=axis)).mean() for axis in (1, 0))
+    assert across > 4 * along
+    assert np.abs(made[:, 0] - made[:, -1]).mean() < 1.5 * across  # no seam where the columns close
+    again = combed_detail(detail, known, np.random.default_rng(0))
+    assert again is not None and made.tobytes() == again.tobytes()
+
+    blobs = wrapped_blur(np.random.default_rng(1).standard_normal(known.shape, dtype=np.float32), 3.0, 3.0)
+    curled = np.repeat(blobs[..., None], 3, axis=2) * known[..., None]
+    assert combed_detail(curled.astype(np.float32), known, np.random.default_rng(0)) is None
+    assert combed_detail(detail, np.zeros_like(known), np.random.default_rng(0)) is None
+
+
+def test_combed_hair_keeps_the_colours_of_its_streaks(strands: tuple[np.ndarray, np.ndarray]) -> None:
+    detail, known = strands
+    tinted = (detail * np.array([1.0, 0.3, -0.4])).astype(np.float32)  # reddish streaks in bluish hair
+    made = combed_detail(tinted, known, np.random.default_rng(0))
+    assert made is not None
+    red, green, blue = made.reshape(-1, 3).T
+    assert np.corrcoef(red, green)[0, 1] > 0.8 and np.corrcoef(red, blue)[0, 1] < -0.8
+
+
+def test_nothing_is_quilted_from_too_little(strands: tuple[np.ndarray, np.ndarray]) -> None:
+    detail, known = strands
+    few = np.zeros_like(known)
+    few[40:60, 3:20] = True
+    width = np.ones(192, np.float32)
+    assert quilt(detail, few, width, np.random.default_rng(0)) is None
+    assert quilt(detail, np.zeros_like(known), width, np.random.default_rng(0)) is None
+
+
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Portrait:
+    path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
+    Image.fromarray(skimage.data.astronaut()).save(path)
+    return prepare_portrait(path)
+
+
+@pytest.fixture(scope="module")
+def prior(portrait: Portrait) -> HeadPrior:
+    return build_head_prior(portrait)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedCompletion:
+    torch.manual_seed(3)
+    network = CompletionNet(SMALL).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.05)
+    return LoadedCompletion(network, "")
+
+
+def painted(portrait: Portrait, prior: HeadPrior, config: TextureConfig, loaded: LoadedCompletion | None, seed: int):
+    return paint_prior(
+        portrait, prior.portrait_labels, load_head_model(), prior.mesh, config, seed=seed, completion=loaded
+    )
+
+
+@pytest.fixture(scope="module")
+def by_network(portrait: Portrait, prior: HeadPrior, loaded: LoadedCompletion) -> PriorTexture:
+    return painted(portrait, prior, TextureConfig(), loaded, 0)
+
+
+@pytest.fixture(scope="module")
+def by_rules(portrait: Portrait, prior: HeadPrior) -> PriorTexture:
+    return painted(portrait, prior, TextureConfig("rules"), None, 0)
+
+
+def test_what_the_portrait_plainly_shows_stays(by_network: PriorTexture, by_rules: PriorTexture) -> None:
+    plain = (by_network.confidence > 0.999) & (by_rules.confidence > 0.999)
+    assert plain.mean() > 0.05
+    difference = np.abs(by_network.rgb[plain].astype(int) - by_rules.rgb[plain])
+    assert difference.max() <= 1
+
+
+def test_tiles_close_round_the_head(by_network: PriorTexture) -> None:
+    for x, y, width, height in (SHELL_TILE, TORSO_TILE):
+        tile = by_network.rgb[y : y + height, x : x + width].astype(float)
+        seam = np.abs(tile[:, 0] - tile[:, -1]).mean()
+        within = np.abs(np.diff(tile[:, width // 4 : 3 * width // 4], axis=1)).mean()
+        assert seam < 2 * within + 2
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    portrait: Portrait, prior: HeadPrior, loaded: LoadedCompletion, by_network: PriorTexture
+) -> None:
+    again = painted(portrait, prior, TextureConfig(), loaded, 0)
+    assert again.rgb.tobytes() == by_network.rgb.tobytes()
+    other = painted(portrait, prior, TextureConfig(), loaded, 1)
+    change = np.abs(other.rgb.astype(np.int16) - by_network.rgb).max(-1)
+    assert (change > 0).mean() > 0.02 and change[by_network.confidence > 0.999].max() <= 1  # of 255, by rounding
+
+
+def test_without_weights_the_rules_paint(
+    portrait: Portrait, prior: HeadPrior, by_rules: PriorTexture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texture_module, "load_completion", lambda: None)
+    assert painted(portrait, prior, TextureConfig(), None, 0).rgb.tobytes() == by_rules.rgb.tobytes()
+
+
+def test_the_shipped_weights_are_small() -> None:
+    shipped = load_completion()
+    assert shipped is not None
+    assert sum(p.numel() for p in shipped.network.parameters()) * 2 < 3e6

@@ -1,0 +1,230 @@
+"""The segmenter and the labels made with it: laws of the network, its training, its weights, and what it replaces."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from dp360.generation.head_model import load_head_model
+from dp360.generation.portrait import Portrait, prepare_portrait
+from dp360.generation.prior.labels import portrait_labels as prior_labels
+from dp360.generation.prior.labels.portrait_labels import LabelConfig, label_portrait
+from dp360.generation.prior.labels.segmenter import (
+    BACKGROUND,
+    CLASS_NAMES,
+    CLOTH,
+    HAIR,
+    SKIN,
+    LoadedSegmenter,
+    Segmenter,
+    SegmenterConfig,
+    load_segmenter,
+    read_segmenter,
+    save_segmenter,
+    segment,
+)
+from dp360.generation.synthetic.parts import Label
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+from dp360.generation.training.loop import LoopConfig
+from dp360.generation.training.segmenter_training import (
+    IGNORED,
+    PHOTOGRAPHS,
+    LabelTrainingConfig,
+    Stage,
+    batches,
+    classes_of,
+    count_classes,
+    evaluate_segmenter,
+    segmentation_loss,
+    train_on_shots,
+)
+from dp360.generation.training.shots import Shots, ShotsConfig, make_shots
+
+HEADS = Path(__file__).resolve().parents[4] / "shared" / "data" / "heads"
+SMALL = SegmenterConfig(channels=(8, 16, 16), size_px=32)
+NO_PANORAMAS = Backgrounds(())
+
+
+@pytest.fixture(scope="module")
+def small() -> LoadedSegmenter:
+    torch.manual_seed(0)
+    return LoadedSegmenter(Segmenter(SMALL).eval(), "")
+
+
+@pytest.fixture(scope="module")
+def shots() -> Shots:
+    """Drawn heads: a light disc for the face under a dark one for hair, and a green body."""
+    y, x = np.mgrid[0:64, 0:64]
+    labels = np.zeros((6, 64, 64), np.uint8)
+    rgb = np.zeros((6, 64, 64, 3), np.uint8)
+    for k in range(6):
+        cx = 26 + 2 * k
+        labels[k][(y > 48) & (abs(x - cx) < 24)] = Label.CLOTH
+        labels[k][(x - cx) ** 2 + (y - 26) ** 2 < 15**2] = Label.HAIR
+        labels[k][(x - cx) ** 2 + (y - 32) ** 2 < 11**2] = Label.FACE
+    for label, colour in ((Label.CLOTH, (30, 120, 40)), (Label.HAIR, (50, 30, 20)), (Label.FACE, (230, 180, 150))):
+        rgb[labels == label] = colour
+    alpha = np.where(labels > 0, np.uint8(255), np.uint8(0))
+    return Shots(rgb, alpha, labels, np.arange(6), np.tile(np.eye(4), (6, 1, 1)), np.full(6, 300.0))
+
+
+def tiny_training(steps: int) -> LabelTrainingConfig:
+    loop = LoopConfig(steps=steps, batch_size=4, learning_rate=5e-3, warmup_steps=5, save_every=7, ema_decay=0.9)
+    return LabelTrainingConfig(network=SMALL, look=PHOTOGRAPHS, stages=(Stage(32, loop),))
+
+
+def test_probabilities_sum_to_one_and_what_lies_outside_is_background(small: LoadedSegmenter) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    inside = np.ones((80, 80), bool)
+    inside[:, 70:] = False
+    probability = segment(rgb, inside, small)
+    np.testing.assert_allclose(probability.sum(-1), 1, atol=1e-5)
+    assert (probability[:, 70:, BACKGROUND] == 1).all()
+
+
+def test_the_mirror_image_has_the_mirrored_segmentation(small: LoadedSegmenter) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    inside = np.ones((64, 64), bool)
+    mirrored = segment(np.ascontiguousarray(rgb[:, ::-1]), inside, small)
+    np.testing.assert_allclose(mirrored[:, ::-1], segment(rgb, inside, small), atol=1e-5)
+
+
+def test_weights_survive_the_file_in_half_precision(small: LoadedSegmenter, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_segmenter(path, small.network, {"seed": "0"})
+    loaded = read_segmenter(path)
+    assert loaded.network.config == SMALL
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    for name, tensor in small.network.state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[name], tensor.half().float())
+
+
+def test_every_label_has_a_class() -> None:
+    labels = np.array([int(label) for label in Label], np.uint8)
+    names = [CLASS_NAMES[k] for k in classes_of(labels)]
+    assert names == ["background", "skin", "skin", "hair", "beard", "cloth", "headgear", "accessory"]
+
+
+def test_the_loss_is_small_only_for_the_truth_and_ignores_the_unknown() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 7, (2, 16, 16), generator=generator)
+    right = 20.0 * torch.nn.functional.one_hot(truth, 7).permute(0, 3, 1, 2).float()
+    wrong = right.roll(1, dims=1)
+    assert float(segmentation_loss(right, truth, 0.6)) < 1e-3 < 5 < float(segmentation_loss(wrong, truth, 0.6))
+    hidden = truth.clone()
+    hidden[:, :8] = IGNORED
+    half_wrong = torch.cat([wrong[:, :, :8], right[:, :, 8:]], dim=2)
+    assert float(segmentation_loss(half_wrong, hidden, 0.6)) < 1e-3
+
+
+def test_intersection_over_union_of_a_known_case() -> None:
+    truth = np.array([[0, 0, 1, 1], [2, 2, IGNORED, 1]], np.uint8)
+    found = np.array([[0, 1, 1, 1], [2, 0, 0, 1]], np.uint8)
+    iou = (count_classes(found[:1], truth[:1], 4) + count_classes(found[1:], truth[1:], 4)).iou
+    np.testing.assert_allclose(iou[:3], [1 / 3, 3 / 4, 1 / 2])
+    assert np.isnan(iou[3])
+
+
+def test_batches_depend_on_their_step_alone_and_every_pass_shows_every_shot(shots: Shots) -> None:
+    stage = tiny_training(10).stages[0]
+    batch_of = batches(shots, NO_PANORAMAS, stage, PHOTOGRAPHS, seed=5)
+    third = batch_of(3)
+    batch_of(0)
+    again = batch_of(3)
+    assert torch.equal(third["rgb"], again["rgb"]) and torch.equal(third["classes"], again["classes"])
+    assert not torch.equal(third["rgb"], batches(shots, NO_PANORAMAS, stage, PHOTOGRAPHS, seed=6)(3)["rgb"])
+
+
+def test_a_small_network_learns_drawn_heads(shots: Shots, tmp_path: Path) -> None:
+    losses: list[float] = []
+    network = train_on_shots(
+        shots, NO_PANORAMAS, tmp_path, tiny_training(140), on_evaluation=lambda step, model, loss: losses.append(loss)
+    )
+    assert losses[-1] < 0.5 * losses[0]
+    counts = evaluate_segmenter(LoadedSegmenter(network, ""), shots, NO_PANORAMAS, PHOTOGRAPHS, size_px=64, seed=9)
+    assert counts.iou[[BACKGROUND, SKIN, HAIR, CLOTH]].min() > 0.5
+
+
+def test_training_that_was_stopped_goes_on_to_the_same_weights(shots: Shots, tmp_path: Path) -> None:
+    whole = train_on_shots(shots, NO_PANORAMAS, tmp_path / "whole", tiny_training(9)).state_dict()
+    for _ in range(9):
+        broken = train_on_shots(shots, NO_PANORAMAS, tmp_path / "broken", tiny_training(9), minutes=1e-9).state_dict()
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+
+
+@pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
+def test_shots_are_rendered_once(tmp_path: Path) -> None:
+    config = ShotsConfig(heads=2, shots_per_head=1, size_px=64, heads_per_file=1)
+    first = make_shots(HEADS, "train", tmp_path, config)
+    assert len(first) == 2 and {Label.FACE, Label.CLOTH} <= set(np.unique(first.labels).tolist())
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = make_shots(HEADS / "missing", "train", tmp_path, config)
+    np.testing.assert_array_equal(first.rgb, again.rgb)
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Portrait:
+    path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
+    Image.fromarray(skimage.data.astronaut()).save(path)
+    return prepare_portrait(path)
+
+
+def test_shipped_weights_are_those_of_the_model_card() -> None:
+    segmenter = load_segmenter()
+    assert segmenter is not None
+    card = (resources.files("dp360.generation.weights") / "MODEL_CARD_SEGMENTER.md").read_text("utf-8")
+    assert segmenter.sha256 in card
+    size = len((resources.files("dp360.generation.weights") / "segmenter.safetensors").read_bytes())
+    assert size < 4_000_000 and re.search(r"\d\.\d\d", card)
+
+
+def test_a_photograph_is_told_apart(portrait: Portrait) -> None:
+    segmenter = load_segmenter()
+    assert segmenter is not None and portrait.landmarks_px is not None
+    found = segment(portrait.rgb, portrait.inside, segmenter).argmax(-1)
+    nose, forehead = (portrait.landmarks_px[k, :2].astype(int) for k in (1, 10))
+    assert found[nose[1], nose[0]] == SKIN and found[forehead[1] - 50, forehead[0]] == HAIR
+    assert (found[-10, 180:320] == CLOTH).mean() > 0.8 and (found[:20, :60] == BACKGROUND).mean() > 0.9
+    foreground = portrait.alpha_unit > 0.5
+    assert (foreground & (found != BACKGROUND)).sum() / (foreground | (found != BACKGROUND)).sum() > 0.9
+
+
+def test_labels_share_out_the_foreground_by_either_method(portrait: Portrait) -> None:
+    for method in ("learned", "rules"):
+        labels = label_portrait(portrait, load_head_model(), LabelConfig(method=method))
+        times = sum(mask.astype(int) for mask in (labels.skin, labels.hair, labels.cloth))
+        np.testing.assert_array_equal(times, portrait.alpha_unit > 0.5)
+        np.testing.assert_allclose(labels.probability.sum(-1)[portrait.alpha_unit > 0.9], 1, atol=1e-3)
+        assert not labels.bald
+
+
+def test_without_weights_the_rules_decide(portrait: Portrait, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_head_model()
+    rules = label_portrait(portrait, model, LabelConfig(method="rules"))
+    learned = label_portrait(portrait, model)
+    monkeypatch.setattr(prior_labels, "load_segmenter", lambda: None)
+    fallback = label_portrait(portrait, model)
+    for name in ("skin", "hair", "cloth"):
+        np.testing.assert_array_equal(getattr(fallback, name), getattr(rules, name))
+    assert (learned.hair != rules.hair).any()
+
+
+@pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
+def test_heads_never_seen_in_training_are_told_apart(tmp_path: Path) -> None:
+    segmenter = load_segmenter()
+    assert segmenter is not None
+    shots = make_shots(
+        HEADS, "held_out", tmp_path, ShotsConfig(heads=6, shots_per_head=1, size_px=256, heads_per_file=6)
+    )
+    counts = evaluate_segmenter(segmenter, shots, Backgrounds.of_split(HEADS, "held_out"), PHOTOGRAPHS, size_px=256)
+    background, skin, hair, _, cloth, _, _ = counts.iou  # hats are often called hair
+    assert min(background, skin, cloth) > 0.8 and hair > 0.6

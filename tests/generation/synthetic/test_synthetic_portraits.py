@@ -1,0 +1,157 @@
+"""Portraits of composed heads: their camera is the one that took them, their truth is true, their seed decides."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dp360.generation.cameras import Cameras
+from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, vertex_normals
+from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+from dp360.generation.synthetic.portraits.looks import painted, photographed, recoloured
+from dp360.generation.synthetic.portraits.portrait_shots import (
+    SHOT_FACTOR,
+    PortraitLook,
+    PortraitSample,
+    finish_shot,
+    portrait_camera,
+    synthetic_portrait,
+    take_shot,
+)
+from dp360.generation.synthetic.rendering.renderer import HeadScene
+
+NO_PANORAMAS = Backgrounds(())
+PLAIN = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, photographed=0.0, cut=0.0)
+
+
+def ball(name: str, centre: tuple[float, float, float], radius: float, rgb: tuple[float, float, float]) -> Part:
+    rows, columns = 24, 32
+    polar, around = np.meshgrid(np.linspace(0.05, np.pi - 0.05, rows), np.arange(columns) / columns * 2 * np.pi)
+    unit = np.stack([np.sin(polar) * np.sin(around), np.cos(polar), np.sin(polar) * np.cos(around)], -1).reshape(-1, 3)
+    k = np.arange(columns)[:, None] * rows + np.arange(rows - 1)
+    right = (k + rows) % (rows * columns)
+    faces = np.concatenate([np.stack([k, k + 1, right], -1), np.stack([right, k + 1, right + 1], -1)]).reshape(-1, 3)
+    vertices = unit * radius + centre
+    texture = np.array([[[*rgb, 1.0]]], np.float32)
+    uv = np.zeros((1, 2))
+    return Part(name, vertices, vertex_normals(vertices, faces), faces, uv, np.zeros_like(faces), texture)
+
+
+@pytest.fixture(scope="module")
+def head() -> SyntheticHead:
+    """A face with a nose to its left, a cap of hair above, and no torso."""
+    parts = (
+        ball("skin", (0, 0, 0), 0.15, (0.8, 0.6, 0.5)),
+        ball("skin", (0.06, -0.02, 0.14), 0.05, (0.8, 0.4, 0.4)),
+        ball("hair", (0, 0.07, -0.02), 0.14, (0.1, 0.1, 0.4)),
+    )
+    return SyntheticHead("balls", parts, ("made/up",))
+
+
+@pytest.fixture(scope="module")
+def sample(head: SyntheticHead) -> PortraitSample:
+    return synthetic_portrait(head, NO_PANORAMAS, 4, 128, PLAIN)
+
+
+def mirrored_head(head: SyntheticHead) -> SyntheticHead:
+    flip = np.array([-1.0, 1.0, 1.0])
+    parts = tuple(
+        Part(
+            p.name, p.vertices_world * flip, p.normals_world * flip, p.faces[:, ::-1], p.uv_unit, p.faces_uv, p.texture
+        )
+        for p in head.parts
+    )
+    return SyntheticHead(head.name, parts, head.assets)
+
+
+@pytest.mark.parametrize("mirrored", [0.0, 1.0], ids=["as it is", "mirrored"])
+def test_the_crops_camera_sees_what_the_crop_shows(head: SyntheticHead, mirrored: float) -> None:
+    look = PortraitLook(**{**PLAIN.__dict__, "mirrored": mirrored})
+    for seed in range(4):
+        sample = synthetic_portrait(head, NO_PANORAMAS, seed, 128, look)
+        assert sample.mirrored == bool(mirrored)
+        seen = HeadScene(mirrored_head(head) if sample.mirrored else head).render(sample.camera)
+        for label in (Label.FACE, Label.HAIR):
+            a, b = seen.labels[0] == label, sample.labels == label
+            assert (a & b).sum() / (a | b).sum() > 0.95
+        nose = seen.rgb_unit[0][..., 0] - seen.rgb_unit[0][..., 1]
+        assert np.abs(seen.alpha_unit[0] - sample.alpha_unit).mean() < 0.01 and nose.max() > 0.1
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_picture(head: SyntheticHead) -> None:
+    first, again, other = (synthetic_portrait(head, NO_PANORAMAS, seed, 96) for seed in (7, 7, 8))
+    assert first.rgb.tobytes() == again.rgb.tobytes() and first.labels.tobytes() == again.labels.tobytes()
+    assert torch.equal(first.camera.T_world_camera, again.camera.T_world_camera)
+    assert first.rgb.tobytes() != other.rgb.tobytes()
+
+
+def test_labels_and_coverage_agree(sample: PortraitSample) -> None:
+    solid = (sample.alpha_unit > 0.9) | (sample.alpha_unit < 0.1)
+    np.testing.assert_array_equal((sample.labels > 0)[solid], (sample.alpha_unit > 0.5)[solid])
+    assert set(np.unique(sample.labels)) == {Label.BACKGROUND, Label.FACE, Label.HAIR}
+
+
+def test_beyond_the_pictures_edge_its_edge_is_repeated_and_nothing_is_labelled(head: SyntheticHead) -> None:
+    look = PortraitLook(cut=1.0)
+    for seed in range(6):
+        sample = synthetic_portrait(head, NO_PANORAMAS, seed, 96, look)
+        outside = ~sample.inside
+        assert (sample.labels[outside] == Label.BACKGROUND).all() and (sample.alpha_unit[outside] == 0).all()
+        rows, columns = np.nonzero(sample.inside)
+        inner = sample.rgb[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        padding = ((rows.min(), 95 - rows.max()), (columns.min(), 95 - columns.max()), (0, 0))
+        np.testing.assert_array_equal(sample.rgb, np.pad(inner, padding, mode="edge"))
+
+
+def test_cameras_keep_the_heads_size_at_any_distance() -> None:
+    rng = np.random.default_rng(0)
+    cameras = [portrait_camera(rng, 100) for _ in range(200)]
+    for camera in cameras:
+        distance = float(camera.position_world.norm())
+        assert np.isclose(float(camera.focal_px[0, 0]) / distance, 100 * 4.2647 / 2.7 / SHOT_FACTOR)
+        assert abs(float(camera.azimuth_rad)) < np.radians(42.1) and abs(float(camera.elevation_rad)) < np.radians(22.1)
+    rolls = np.array([roll_deg(c) for c in cameras])
+    assert np.abs(rolls).max() < 20.1 and rolls.std() > 3
+
+
+def roll_deg(camera: Cameras) -> float:
+    up_camera = camera.T_camera_world[0, :3, 1].numpy()
+    return float(np.degrees(np.arctan2(up_camera[0], -up_camera[1])))
+
+
+def test_a_shots_torso_reaches_the_frames_bottom(head: SyntheticHead) -> None:
+    torso = ball("clothes", (0, -0.25, 0), 0.16, (0.2, 0.5, 0.2))
+    scene = HeadScene(SyntheticHead("with torso", (*head.parts, torso), ()))
+    shot, _ = take_shot(scene, "photo", NO_PANORAMAS, np.random.default_rng(2), 128)
+    dressed = (shot.labels == Label.CLOTH).any(0)
+    assert dressed.mean() > 0.3
+    assert (shot.labels[-1] == Label.CLOTH)[dressed].mean() > 0.95 and (shot.alpha[-1] > 200)[dressed].mean() > 0.95
+
+
+@pytest.mark.parametrize("look", [painted, photographed], ids=["painted", "photographed"])
+def test_looks_stay_in_range_and_keep_shapes(sample: PortraitSample, look) -> None:
+    picture = sample.rgb.astype(np.float32) / 255
+    for seed in range(12):
+        out = look(picture.copy(), np.random.default_rng(seed))
+        assert out.shape == picture.shape and out.min() >= 0 and out.max() <= 1 and np.isfinite(out).all()
+
+
+def test_recolouring_changes_regions_apart_and_keeps_the_background(sample: PortraitSample) -> None:
+    picture = sample.rgb.astype(np.float32) / 255
+    changed = [
+        np.abs(recoloured(picture, sample.labels, np.array([0.5, 0.5, 0.5]), np.random.default_rng(s)) - picture).max(
+            -1
+        )
+        for s in range(20)
+    ]
+    assert all(c[sample.labels == Label.BACKGROUND].max() == 0 for c in changed)
+    assert sum(c[sample.labels == Label.HAIR].mean() > 0.02 for c in changed) in range(3, 16)
+
+
+def test_finishing_a_shot_leaves_it_as_it_was(head: SyntheticHead) -> None:
+    shot, camera = take_shot(HeadScene(head), "photo", NO_PANORAMAS, np.random.default_rng(1), 128)
+    before = cv2.hconcat([shot.rgb]).copy()
+    finish_shot(shot, camera, NO_PANORAMAS, np.random.default_rng(3), 96)
+    np.testing.assert_array_equal(before, shot.rgb)
