@@ -1,54 +1,51 @@
-"""The `dp360` command: reads what is asked, hands it to the stages, says which files were made.
+"""The `dp360` command: reads what is asked, hands it to the module of that name, says which files were made.
 
-Heavy libraries are imported when a subcommand needs them. Exit codes: 0 done, 1 something is missing (doctor),
-2 a file or setting cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Each subcommand is a module with a dataclass, whose docstrings are the help text, and a function `run`; heavy libraries
+are imported when `run` needs them. Exit codes: 0 done, 1 something is missing (doctor, data check), 2 a file or setting
+cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from typing_extensions import assert_never
 
-from .commands import (
-    BenchCommand,
-    Command,
-    ConvertCommand,
-    DataCommand,
-    DoctorCommand,
-    ExampleCommand,
-    ExportCommand,
-    FitCommand,
-    ImportCaptureCommand,
-    ImportReleaseCommand,
-    RunCommand,
-    ViewCommand,
-    ViewsCommand,
+from . import (
+    bench,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    example,
+    export,
+    fit,
+    import_capture,
+    import_release,
+    run,
+    train,
+    view,
 )
-from .console import errors_for_people, print_diagnosis, progress_bars
-from .evaluation_commands import EvalCommand
-from .training_commands import TrainCommand
+from .console import Outcome, errors_for_people, progress_bars
 
 _Subcommand = (
-    Annotated[RunCommand, tyro.conf.subcommand("run")]
-    | Annotated[ViewsCommand, tyro.conf.subcommand("views")]
-    | Annotated[FitCommand, tyro.conf.subcommand("fit")]
-    | Annotated[ExportCommand, tyro.conf.subcommand("export")]
-    | Annotated[ViewCommand, tyro.conf.subcommand("view")]
-    | Annotated[ConvertCommand, tyro.conf.subcommand("convert")]
-    | Annotated[ImportReleaseCommand, tyro.conf.subcommand("import-release")]
-    | Annotated[ImportCaptureCommand, tyro.conf.subcommand("import-capture")]
-    | Annotated[BenchCommand, tyro.conf.subcommand("bench")]
-    | Annotated[TrainCommand, tyro.conf.subcommand("train")]
-    | Annotated[DataCommand, tyro.conf.subcommand("data")]
-    | Annotated[EvalCommand, tyro.conf.subcommand("eval")]
-    | Annotated[ExampleCommand, tyro.conf.subcommand("example")]
-    | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
+    Annotated[run.RunCommand, tyro.conf.subcommand("run")]
+    | Annotated[run.ViewsCommand, tyro.conf.subcommand("views")]
+    | Annotated[fit.FitCommand, tyro.conf.subcommand("fit")]
+    | Annotated[export.ExportCommand, tyro.conf.subcommand("export")]
+    | Annotated[view.ViewCommand, tyro.conf.subcommand("view")]
+    | Annotated[convert.ConvertCommand, tyro.conf.subcommand("convert")]
+    | Annotated[import_release.ImportReleaseCommand, tyro.conf.subcommand("import-release")]
+    | Annotated[import_capture.ImportCaptureCommand, tyro.conf.subcommand("import-capture")]
+    | Annotated[bench.BenchCommand, tyro.conf.subcommand("bench")]
+    | Annotated[train.TrainCommand, tyro.conf.subcommand("train")]
+    | Annotated[data.DataCommand, tyro.conf.subcommand("data")]
+    | Annotated[evaluate.EvalCommand, tyro.conf.subcommand("eval")]
+    | Annotated[example.ExampleCommand, tyro.conf.subcommand("example")]
+    | Annotated[doctor.DoctorCommand, tyro.conf.subcommand("doctor")]
 )
 _Parsed = tyro.conf.FlagCreatePairsOff[_Subcommand]
 
@@ -62,116 +59,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; 2, 130 and 143 leave through SystemExit.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        from importlib import metadata
+
+        print(f"dp360 {metadata.version('dp360')}")
+        return 0
     command = tyro.cli(
         _Parsed,
         prog="dp360",
-        description="From one portrait to a complete 3D head: views from all sides, Gaussian splats, a mesh.",
-        args=arguments,
+        description="From one portrait to a complete 3D head: views from all sides, Gaussian splats, a mesh. "
+        "Start with: dp360 run face.png (dp360 example face.png writes a portrait to try).",
+        args=words,
     )
+    handler = sys.modules[type(command).__module__].run
     with errors_for_people():
-        return _dispatch(command)
-
-
-def _dispatch(command: Command | EvalCommand | TrainCommand) -> int:
-    match command:
-        case ExampleCommand():
-            from .example import write_example_portrait
-
-            write_example_portrait(command.path)
-            _name_files([command.path])
-        case DoctorCommand():
-            from .doctor import examine
-
-            diagnosis = examine(command.output)
-            print_diagnosis(diagnosis)
-            return 0 if diagnosis.main_job_possible else 1
-        case RunCommand():
-            from .pipeline import run_pipeline
-
-            with progress_bars() as display:
-                files = run_pipeline(command, track=display.track, notify=display.notify)
-            _name_files(files)
-            _name_next_commands(command.output)
-        case ViewsCommand():
-            from .pipeline import make_views
-
-            with progress_bars() as display:
-                files = make_views(command, track=display.track, notify=display.notify)
-            _name_files(files)
-        case FitCommand():
-            from .pipeline import fit_dataset
-
-            with progress_bars() as display:
-                files = fit_dataset(command, track=display.track)
-            _name_files(files)
-            _name_next_commands(command.output)
-        case ExportCommand():
-            from .export import export
-
-            with progress_bars() as display:
-                files = export(command, track=display.track, notify=display.notify)
-            _name_files(files)
-        case ViewCommand():
-            from .view import view
-
-            view(command)
-        case ConvertCommand():
-            from .weights import convert
-
-            with progress_bars() as display:
-                report = convert(command, track=display.track)
-            print(report)
-        case ImportReleaseCommand():
-            from .import_release import import_release
-
-            with progress_bars() as display:
-                files = import_release(command, track=display.track)
-            _name_files(files)
-        case ImportCaptureCommand():
-            from .import_capture import import_capture
-
-            with progress_bars() as display:
-                files = import_capture(command, track=display.track)
-            _name_files(files)
-        case BenchCommand():
-            from .bench import bench
-
-            with progress_bars() as display:
-                report = bench(command, track=display.track)
-            print(report)
-        case TrainCommand():
-            from .train import train
-
-            with progress_bars() as display:
-                files = train(command.what, track=display.track, notify=display.notify)
-            _name_files(files)
-        case DataCommand():
-            from .data import make_heads
-
-            with progress_bars() as display:
-                folders = make_heads(command, track=display.track, notify=display.notify)
-            _name_files(folders)
-        case EvalCommand():
-            from .evaluate import evaluate
-
-            with progress_bars() as display:
-                result, files = evaluate(command, track=display.track, notify=display.notify)
-            print(result.markdown())
-            _name_files(files)
-        case _:
-            assert_never(command)
+        with progress_bars() as display:
+            outcome: Outcome = handler(command, display)
+        if isinstance(outcome, int):
+            return outcome
+        for item in outcome:
+            print(f"wrote {item}" if isinstance(item, Path) else item)
     return 0
-
-
-def _name_files(files: Iterable[Path]) -> None:
-    for path in files:
-        print(f"wrote {path}")
-
-
-def _name_next_commands(folder: Path) -> None:
-    """What can be done with a folder that holds a fitted head."""
-    print(f"look at it:  dp360 view {shlex.quote(str(folder / 'head.ply'))}")
-    print(f"export more: dp360 export --input {shlex.quote(str(folder))} --output head.spz head.html turntable.mp4")
 
 
 def entrypoint() -> None:

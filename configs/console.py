@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from .doctor import Diagnosis
 
 EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
@@ -21,44 +24,71 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends like Ctrl-C, so that temporary files go away, with its own exit code."""
 
 
-@dataclass(frozen=True)
-class Display:
-    """What a running job may show."""
+Notify = Callable[[str], None]
+"""Shows one sentence to the person who started the run."""
+Outcome = Iterable["Path | str"] | int
+"""What a command's handler returns: files it wrote and lines to print, or an exit code."""
 
-    track: Callable[..., Iterable[Any]]
-    """A `Track`: one bar per stage with elapsed and remaining time."""
-    notify: Callable[[str], None]
-    """Shows a sentence above the bars."""
+
+def ignore(sentence: str) -> None:
+    """The `Notify` that shows nothing."""
+    del sentence
+
+
+class Display:
+    """What a running job may show: bars and notices on the error stream, so that standard output stays free for names
+    of files. Nothing is shown, and nothing imported, before the first of them."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+
+    def track(self, sequence: Iterable[Any], **arguments: Any) -> Iterable[Any]:
+        """A `Track`: one bar per stage with elapsed and remaining time."""
+        return self._progress().track(sequence, **arguments)
+
+    def notify(self, sentence: str) -> None:
+        """A sentence above the bars."""
+        self._progress().console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """End the bars."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def _progress(self) -> Progress:
+        if self._bars is None:
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
+            self._bars = Progress(
+                TextColumn("{task.description:<26}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("elapsed,"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=Console(stderr=True),
+            )
+            self._bars.start()
+        return self._bars
 
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Display]:
-    """Bars and notices on the terminal's error stream; standard output stays free for the names of files."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def notify(sentence: str) -> None:
-            progress.console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
-
-        yield Display(progress.track, notify)
+    """A `Display` that ends with the block."""
+    display = Display()
+    try:
+        yield display
+    finally:
+        display.close()
 
 
 @contextlib.contextmanager
@@ -88,6 +118,14 @@ def errors_for_people() -> Iterator[None]:
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
     raise _Terminated
+
+
+def next_commands(folder: Path) -> tuple[str, str]:
+    """What can be done with a folder that holds a fitted head."""
+    return (
+        f"look at it:  dp360 view {shlex.quote(str(folder / 'head.ply'))}",
+        f"export more: dp360 export --input {shlex.quote(str(folder))} --output head.spz head.html turntable.mp4",
+    )
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from dp360.generation import InputError
 
-from .commands import Device
+from .options import Device
 
 
 def choose_device(device: Device) -> str:

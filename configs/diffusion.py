@@ -18,13 +18,13 @@ from dp360.generation.diffusion.release.download import resolve_weights
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.progress import Track, silent
 
-from .commands import DiffusionOptions, ViewsCommand
 from .device import choose_device
 from .given_pictures import GivenPictures, refuse_pictures_for_compact
+from .options import DiffusionOptions, HeadOptions
 
 
 def open_diffusion_generator(
-    command: ViewsCommand, given: GivenPictures, cameras: Cameras, *, track: Track = silent
+    command: HeadOptions, given: GivenPictures, cameras: Cameras, *, track: Track = silent
 ) -> DiffPortrait360Generator | CompactGenerator:
     """The view generator `compact` or `diffportrait360`, ready for views from `cameras`.
 

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from dp360.generation import InputError
-from dp360.generation.files import write_bytes_atomically
+import tyro
+
+from .console import Display, Outcome
 
 _HEAD_AND_SHOULDERS = (60, 0, 390, 330)
 """Left, top, right, bottom in pixels of the 512 px original; the head's middle lies on the vertical mid-line."""
+
+
+@dataclass(frozen=True)
+class ExampleCommand:
+    """Write a real public-domain portrait to try things on; nothing is downloaded."""
+
+    path: tyro.conf.Positional[Path] = Path("face.png")
+    """Where to; a name that ends in .png."""
+
+
+def run(command: ExampleCommand, display: Display) -> Outcome:
+    """Write it."""
+    write_example_portrait(command.path)
+    return [command.path]
 
 
 def write_example_portrait(path: Path) -> None:
@@ -22,6 +38,9 @@ def write_example_portrait(path: Path) -> None:
         InputError: the name does not end in .png, the folder cannot be written, or scikit-image lacks the picture.
     """
     from PIL import Image
+
+    from dp360.generation import InputError
+    from dp360.generation.files import write_bytes_atomically
 
     if path.suffix.lower() != ".png":
         raise InputError(f"Cannot write {path}: the example is a PNG picture; give a name that ends in .png")

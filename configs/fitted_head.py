@@ -1,30 +1,34 @@
-"""What `dp360 export` starts from: a run of ns-train, the folder of `dp360 run`, or a file of splats."""
+"""What `dp360 export` starts from: a run of ns-train, the folder of `dp360 run`, or a file of splats.
+
+Folders may have been moved: what belongs to a run is looked for beside it first, and splats need nothing but their
+own file.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
+from dp360.exporters import splat_ply
 from dp360.exporters.formats import decode_splats
-from dp360.exporters.head_files import MESH_NAME, PORTRAIT_NAME, SPLATS_NAME
+from dp360.exporters.head_files import SPLATS_NAME
 from dp360.generation import Cameras, InputError, Provenance, ViewSet
 from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
 from dp360.reconstruction.splat_pictures import splat_pictures
 from dp360.reconstruction.splats import Splats
 
+from .run_folder import DATASET_NAME, aligned_portrait_rgb
+from .saved_run import SavedRun
+
 if TYPE_CHECKING:
     from dp360.exporters.meshing import Renderable
     from dp360.reconstruction.nerfstudio_nerf import HeadNerfModel
-
-_DATASET_NAME = "dataset"
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,8 @@ class FittedHead:
         """The aligned portrait that was written together with the views; the first view where it is gone."""
         if self.data is None or self.views is None:
             return None
-        path = self.data.parent / PORTRAIT_NAME
-        if path.is_file():
-            return torch.from_numpy(np.array(Image.open(path).convert("RGB")))
-        return (self.views.rgb_unit()[0] * 255).round().byte()
-
-    @property
-    def prior_mesh(self) -> Path | None:
-        """The prior's own mesh, a .glb that was written together with the views."""
-        path = None if self.data is None else self.data.parent / MESH_NAME
-        return path if path is not None and path.is_file() else None
+        aligned = aligned_portrait_rgb(self.data.parent)
+        return aligned if aligned is not None else (self.views.rgb_unit()[0] * 255).round().byte()
 
 
 def open_head(load_config: Path | None, given: Path | None) -> FittedHead:
@@ -129,7 +125,7 @@ def _open_file(path: Path, data: Path | None = None) -> FittedHead:
 
 def _open_folder(folder: Path) -> FittedHead:
     """What `dp360 run` or `dp360 fit` left in a folder."""
-    path, data = folder / SPLATS_NAME, folder / _DATASET_NAME
+    path, data = folder / SPLATS_NAME, folder / DATASET_NAME
     if not path.is_file():
         raise InputError(f"Cannot read {folder}: expected the folder of a dp360 run, with {SPLATS_NAME} in it")
     return _open_file(path, data if (data / TRANSFORMS).is_file() else None)
@@ -138,23 +134,34 @@ def _open_folder(folder: Path) -> FittedHead:
 def _open_run(config_path: Path) -> FittedHead:
     """The newest checkpoint of an ns-train run.
 
-    The configuration is read as all ns-* tools read it: it may name code to run, so open only your own.
+    Of a run of splats the configuration's text is read, and nothing that it names is executed. A radiance field is
+    loaded as all ns-* tools do it: its configuration may name code to run, so open only your own.
     """
     if not config_path.is_file():
         raise InputError(f"Cannot read {config_path}: no such file; ns-train prints the path of its config.yml")
+    saved = SavedRun.read(config_path)
+    if saved.method_name.startswith("dp360-splat"):
+        return FittedHead(str(config_path), saved.splats(), _provenance_beside(config_path), saved.data)
+    if not saved.method_name.startswith("dp360-nerf"):
+        raise InputError(
+            f"Cannot export {config_path}: expected a run of dp360-splat or dp360-nerf, got {saved.method_name}"
+        )
+    if saved.data is None:
+        raise InputError(
+            f"Cannot export {config_path}: a radiance field needs the data set that it was trained on, and "
+            f"{saved.named_data} is gone; put it back, or beside the run as it was"
+        )
     from nerfstudio.utils.eval_utils import eval_setup
 
-    from dp360.reconstruction.nerfstudio_nerf import HeadNerfModel
-    from dp360.reconstruction.nerfstudio_splat import HeadSplatModel
+    def at_its_place(config: Any) -> Any:
+        config.run_folder, config.data, config.pipeline.datamanager.data = config_path.parent, saved.data, saved.data
+        return config
 
-    config, pipeline, _, _ = eval_setup(config_path, test_mode="inference")
-    model, data = pipeline.model, config.pipeline.datamanager.data or config.data
-    if data is None:
-        raise InputError(f"Cannot export {config_path}: it names no data set")
-    if isinstance(model, HeadSplatModel):
-        return FittedHead(str(config_path), model.splats, None, Path(data))
-    if isinstance(model, HeadNerfModel):
-        return FittedHead(str(config_path), model, None, Path(data))
-    raise InputError(
-        f"Cannot export {config_path}: expected a run of dp360-splat or dp360-nerf, got {config.method_name}"
-    )
+    _, pipeline, _, _ = eval_setup(config_path, test_mode="inference", update_config_callback=at_its_place)
+    return FittedHead(str(config_path), cast("HeadNerfModel", pipeline.model), None, saved.data)
+
+
+def _provenance_beside(config_path: Path) -> Provenance | None:
+    """What the run's own head.ply says about its origin."""
+    path = config_path.parent / SPLATS_NAME
+    return splat_ply.decode_provenance(path.read_bytes()) if path.is_file() else None

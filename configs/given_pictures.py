@@ -9,7 +9,7 @@ from dp360.generation.diffusion.release.aligned import AlignedPicture, read_alig
 from dp360.generation.diffusion.release.folder import label_of
 from dp360.generation.diffusion.view_pictures import ViewPictures, read_picture, read_view_pictures
 
-from .commands import DiffusionOptions, ViewsCommand
+from .options import DiffusionOptions, HeadOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class GivenPictures:
     """The portrait with a camera of its own."""
 
 
-def read_given(command: ViewsCommand, cameras: Cameras) -> GivenPictures:
+def read_given(command: HeadOptions, cameras: Cameras) -> GivenPictures:
     """Read the pictures named on the command line and see that they belong to the cameras.
 
     Raises:
@@ -50,7 +50,7 @@ def read_given(command: ViewsCommand, cameras: Cameras) -> GivenPictures:
         back.require_shape_of(cameras)
     aligned = None
     if options.camera_labels is not None:
-        aligned = read_aligned_picture(command.image, label_of(options.camera_labels, command.image.name))
+        aligned = read_aligned_picture(command.portrait, label_of(options.camera_labels, command.portrait.name))
     return GivenPictures(condition, start, back, aligned)
 
 

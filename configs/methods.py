@@ -8,26 +8,28 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from dp360.reconstruction.densify import DensifyConfig
-from dp360.reconstruction.fit import SplatFitConfig
+from dp360.reconstruction.fit import VARIABLES, LearningRates
 from dp360.reconstruction.nerfstudio_data import (
     HeadImageDatamanagerConfig,
     HeadRayDatamanagerConfig,
     head_dataparser_config,
 )
 from dp360.reconstruction.nerfstudio_nerf import HeadNerfModelConfig
-from dp360.reconstruction.nerfstudio_splat import VARIABLES, FusedAdamConfig, HeadSplatModelConfig
+from dp360.reconstruction.nerfstudio_splat import FusedAdamConfig, HeadSplatModelConfig
 
+from .options import HeadOptions, Quality
 from .portrait_trainer import NerfTrainerConfig, SplatTrainerConfig
-from .presets import Quality
+
+_HOST = "127.0.0.1"
+"""The viewer is for this machine alone unless --viewer.websocket-host says otherwise, like dp360 view."""
 
 
-def _splat_method(name: str, description: str, quality: Quality, fit: SplatFitConfig) -> MethodSpecification:
-    """One size of the splat method; every value can still be overridden from the command line."""
+def _splat_method(name: str, description: str, quality: Quality) -> MethodSpecification:
+    """The splat method at one position of the dial."""
     return MethodSpecification(
         config=SplatTrainerConfig(
             method_name=name,
-            quality=quality,
+            head=HeadOptions(quality=quality),
             steps_per_save=500,
             pipeline=VanillaPipelineConfig(
                 datamanager=HeadImageDatamanagerConfig(
@@ -35,16 +37,16 @@ def _splat_method(name: str, description: str, quality: Quality, fit: SplatFitCo
                     cache_images="gpu",  # "the model's device": right on a CPU too
                     cache_images_type="uint8",
                 ),
-                model=HeadSplatModelConfig(fit=fit),
+                model=HeadSplatModelConfig(),
             ),
             # The model lowers these step sizes itself, as `fit_splats` does; hence no schedulers.
             optimizers={
-                name: {"optimizer": FusedAdamConfig(lr=getattr(fit.learning_rates, name)), "scheduler": None}
+                name: {"optimizer": FusedAdamConfig(lr=getattr(LearningRates(), name)), "scheduler": None}
                 for name in VARIABLES
             },
-            viewer=ViewerConfig(quit_on_train_completion=True),
-            machine=MachineConfig(seed=0),  # as the `dp360` command
+            viewer=ViewerConfig(websocket_host=_HOST, quit_on_train_completion=True),
             logging=LoggingConfig(profiler="none"),
+            machine=MachineConfig(seed=0),  # as the `dp360` command
             vis="viewer",
         ),
         description=description,
@@ -52,24 +54,17 @@ def _splat_method(name: str, description: str, quality: Quality, fit: SplatFitCo
 
 
 dp360_splat = _splat_method(
-    "dp360-splat",
-    "One portrait (--image) to Gaussian splats of the whole head; runs without a GPU.",
-    "standard",
-    SplatFitConfig(),
+    "dp360-splat", "One portrait (--image) to Gaussian splats of the whole head; runs without a GPU.", "standard"
 )
-
 dp360_splat_fast = _splat_method(
     "dp360-splat-fast",
-    "As dp360-splat in about a quarter of the time: fewer and smaller views, fewer Gaussians, plain colours.",
+    "dp360-splat --quality fast: about a quarter of the time; fewer and smaller views, fewer Gaussians, plain colours.",
     "fast",
-    SplatFitConfig(start_count=15_000, coarse_fraction=0.7, sh_degree=0, densify=DensifyConfig(max_count=25_000)),
 )
-
 dp360_splat_big = _splat_method(
     "dp360-splat-big",
-    "As dp360-splat with up to 150,000 Gaussians whose colours change with the view; for a GPU or patience.",
+    "dp360-splat --quality high: up to 150,000 Gaussians whose colours change with the view; for a GPU or patience.",
     "high",
-    SplatFitConfig(start_count=60_000, sh_degree=3, densify=DensifyConfig(max_count=150_000, grow_gradient=1e-4)),
 )
 
 dp360_nerf = MethodSpecification(
@@ -89,7 +84,7 @@ dp360_nerf = MethodSpecification(
             }
             for name in ("proposal_networks", "fields")
         },
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 13, quit_on_train_completion=True),
+        viewer=ViewerConfig(websocket_host=_HOST, num_rays_per_chunk=1 << 13, quit_on_train_completion=True),
         machine=MachineConfig(seed=0),  # as the `dp360` command
         logging=LoggingConfig(profiler="none"),
         vis="viewer",

@@ -5,25 +5,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field, replace
+import time
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from dp360.generation import InputError
-from dp360.generation.dataset.view_dataset import TRANSFORMS, read_confidence
+from dp360.generation.dataset.view_dataset import TRANSFORMS, read_confidence, read_dataset
 from dp360.generation.files import write_errors_for_people
-from dp360.reconstruction.nerfstudio_splat import HeadSplatModelConfig, with_iterations
+from dp360.reconstruction.fit import SplatFitConfig
+from dp360.reconstruction.nerfstudio_splat import HeadSplatModel, HeadSplatModelConfig
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels
 
-from .commands import DiffusionOptions, ExportCommand, Generator, Rings, ViewsCommand
 from .console import errors_for_people, progress_bars
-from .presets import PRESETS, Quality
+from .device import choose_device
+from .options import FitOptions, HeadOptions
+from .portrait_to_head import finish_head, portrait_to_dataset, settings_of
+from .recipe import HeadRecipe, head_recipe
+from .run_folder import DATASET_NAME, RECORD_NAME, RunRecord, aligned_portrait_rgb, exclusive_run
 from .view_generators import refuse_contradictions, settled
 
 _EXIT_NOT_FINITE = 1
@@ -35,53 +41,53 @@ class PortraitTrainerConfig(HeadTrainerConfig):
 
     _target: type = field(default_factory=lambda: PortraitTrainer)
     """Class to instantiate."""
-    image: Path | None = None
-    """The portrait: any picture file. Give either this or --data."""
-    quality: Quality = "standard"
-    """Dial that derives the number and size of the views and the length of the fit."""
-    face_index: int | None = None
-    """Which face of several, 0 being the largest; the largest one, with a notice, if not given."""
-    crop: Literal["auto", "standard", "wide"] = "auto"
-    """wide has room for long hair and hats; auto takes it where the standard frame would cut them off."""
-    no_face: bool = False
-    """Align by the silhouette alone: for heads in which no face is found."""
-    rings: Rings = "three"
-    """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
-    generator: Generator = "auto"
-    """Who makes the views: the geometric prior, the compact diffusion model that ships, or diffportrait360, which needs
-    --weights; auto takes the compact model where it ships and was better than the prior on held-out heads."""
-    weights: str | None = None
-    """Weights for diffportrait360: a folder, or a hub id such as gym890/diffportrait360; for compact, a folder of other
-    compact weights than those that ship."""
-    diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
-    """How the diffusion model draws."""
-    data_from_image: Annotated[bool, tyro.conf.Suppress] = False
-    """Whether `data` was made from `image`, so that a saved configuration can be loaded again."""
+    head: Annotated[HeadOptions, tyro.conf.arg(name="")] = field(default_factory=HeadOptions)
+    """The options of dp360 run, under the same names."""
+    data_from_run: Annotated[str | None, tyro.conf.Suppress] = None
+    """The way from the run's folder to its data set, so that both can be moved together."""
 
     def set_timestamp(self) -> None:
-        """Make or find the data set and settle the rest; ns-train calls this before it saves the configuration.
+        """Make or find the data set and settle the rest.
 
         Raises:
             SystemExit: the portrait or the data set cannot be used, or the run's folder cannot be made; the reason
                 stands on the error stream.
         """
         with errors_for_people():
+            self._settle_seed_and_device()
             super().set_timestamp()
-            self.data = self._find_data(self.data or self.pipeline.datamanager.data)
+            recipe = head_recipe(self.head)
+            self.follow(recipe)
+            self.data = self._find_data(recipe, self.data or self.pipeline.datamanager.data)
             self.pipeline.datamanager.data = self.data
-            with write_errors_for_people(self.get_base_dir()):
-                self.get_base_dir().mkdir(parents=True, exist_ok=True)
+            folder = self.get_base_dir()
+            self.data_from_run = os.path.relpath(self.data, folder)
+            with write_errors_for_people(folder):
+                folder.mkdir(parents=True, exist_ok=True)
 
-    def _find_data(self, data: Path | None) -> Path:
+    def follow(self, recipe: HeadRecipe) -> None:
+        """Take from the recipe what is not about views."""
+
+    def _settle_seed_and_device(self) -> None:
+        """One seed and one device: nerfstudio's names for them and ours say the same."""
+        machine = self.machine
+        if machine.seed and self.head.seed not in (0, machine.seed):
+            raise InputError(f"Give one seed: --seed {self.head.seed} and --machine.seed {machine.seed} differ")
+        machine.seed = self.head.seed or machine.seed
+        if self.head.device != "auto":
+            machine.device_type = choose_device(self.head.device)  # type: ignore[assignment]
+        self.head = replace(self.head, seed=machine.seed)
+
+    def _find_data(self, recipe: HeadRecipe, data: Path | None) -> Path:
         """The data set's folder, absolute: the one given, or made from the portrait under the output folder."""
-        if self.image is not None and (data is None or self.data_from_image):
-            self.data_from_image = True
-            self.image = self.image.expanduser().absolute()
-            self.experiment_name = self.experiment_name or self.image.stem
+        if self.head.image and (data is None or self.data_from_run is not None):
+            portrait = self.head.portrait.absolute()
+            self.head = replace(self.head, image=(portrait,))
+            self.experiment_name = self.experiment_name or portrait.stem
             if data is not None and (data / TRANSFORMS).is_file():
                 return data  # a saved run that is loaded again
-            return self._data_from_portrait(self.image)
-        if self.image is not None:
+            return self._data_from_portrait(recipe)
+        if self.head.image:
             raise InputError("Give either a portrait with --image FILE or a data set with --data DIR, not both")
         if data is None:
             raise InputError("Give a portrait with --image FILE, or a data set with --data DIR")
@@ -89,98 +95,123 @@ class PortraitTrainerConfig(HeadTrainerConfig):
         read_confidence(data)  # a damaged transforms.json is named here, not by a traceback later
         return data
 
-    def _data_from_portrait(self, image: Path) -> Path:
+    def _data_from_portrait(self, recipe: HeadRecipe) -> Path:
         """Views of the portrait, made once for each picture, settings, weights and version, and found again later."""
-        from .pipeline import DATASET_NAME, RECORD_NAME, make_views
-
-        command = ViewsCommand(
-            image=image,
-            output=Path(),
-            quality=self.quality,
-            seed=self.machine.seed,
-            face_index=self.face_index,
-            crop=self.crop,
-            no_face=self.no_face,
-            rings=self.rings,
-            generator=self.generator,
-            weights=self.weights,
-            diffusion=self.diffusion,
-        )
-        refuse_contradictions(command)
-        key = views_key(settled(command))
-        folder = self.output_dir / image.stem / "dp360-data" / key[:16]
-        if (folder / RECORD_NAME).is_file() and (folder / DATASET_NAME / TRANSFORMS).is_file():
-            print(f"dp360: using the views made earlier in {folder}", file=sys.stderr)
-        else:
-            with progress_bars() as display:
-                make_views(replace(command, output=folder), track=display.track, notify=display.notify)
-        return folder / DATASET_NAME
+        refuse_contradictions(self.head)
+        with progress_bars() as display:
+            options = settled(self.head, display.notify)
+            folder = self.output_dir / options.portrait.stem / "dp360-data" / views_key(options, recipe)[:16]
+            dataset = folder / DATASET_NAME
+            if (folder / RECORD_NAME).is_file() and (dataset / TRANSFORMS).is_file():
+                display.notify(f"using the views made earlier in {folder}")
+                return dataset
+            with exclusive_run(folder):
+                record = RunRecord(folder / RECORD_NAME, settings_of(options, recipe))
+                made = portrait_to_dataset(options, recipe, folder, record, track=display.track, notify=display.notify)
+                record.write(made.views.provenance.input_sha256, made.files)
+        return dataset
 
 
-def views_key(command: ViewsCommand) -> str:
+def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
     """SHA-256 over everything that the views depend on: the portrait's bytes, the settings, our weights and code,
     and the files that options name (by size and time of change).
+
+    Args:
+        options: the portrait and how it is treated; the generator's name is settled already.
+        recipe: cameras and size of the views.
 
     Raises:
         InputError: the portrait cannot be read.
     """
     try:
-        picture = command.image.read_bytes()
+        picture = options.portrait.read_bytes()
     except OSError as error:
-        raise InputError(f"Cannot read the portrait {command.image}: {error.strerror}; check the path") from error
-    settings = {name: value for name, value in asdict(command).items() if name not in ("image", "output", "quality")}
-    settings.update(asdict(command.preset), iterations=0, mediapipe=metadata.version("mediapipe"))
+        raise InputError(f"Cannot read the portrait {options.portrait}: {error.strerror}; check the path") from error
+    elsewhere = ("image", "quality", "views", "size_px", "rings", "fit", "device", "verbose")
+    settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
+    settings.update(orbit=asdict(recipe.orbit), size_px=recipe.size_px, mediapipe=metadata.version("mediapipe"))
     digest = hashlib.sha256(hashlib.sha256(picture).digest())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for path in _given_files(command):
+    for path in _given_files(options):
         status = path.stat()
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
     generation = Path(str(resources.files("dp360.generation")))
-    for file in sorted(p for p in generation.rglob("*") if p.suffix in (".py", ".npz", ".safetensors")):
+    for file in sorted(p for p in generation.rglob("*") if p.suffix in (".py", ".npz", ".safetensors", ".json")):
         digest.update(f"{file.relative_to(generation)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _given_files(command: ViewsCommand) -> list[Path]:
+def _given_files(options: HeadOptions) -> list[Path]:
     """Files that the options name, those of folders included, where they exist: weights, pictures, labels."""
-    options = command.diffusion
-    places = [options.condition_views, options.start_views, options.back_image, options.camera_labels]
-    if command.weights is not None:
-        places.append(Path(command.weights).expanduser())
+    diffusion = options.diffusion
+    places = [diffusion.condition_views, diffusion.start_views, diffusion.back_image, diffusion.camera_labels]
+    if options.weights is not None:
+        places.append(Path(options.weights).expanduser())
     files = [file for place in places if place is not None for file in (place, *place.rglob("*"))]
     return sorted(file for file in files if file.is_file())
 
 
 @dataclass
 class SplatTrainerConfig(PortraitTrainerConfig):
-    """As above, for splats: the dial sets the number of steps unless it is given."""
+    """As above, for splats: the dial sets the fit."""
 
     _target: type = field(default_factory=lambda: SplatTrainer)
     """Class to instantiate."""
     max_num_iterations: int = 0
-    """Steps of the fit; 0 takes what --quality stands for."""
+    """Steps of the fit, nerfstudio's name for --fit.iterations; 0 takes what --quality stands for."""
 
-    def set_timestamp(self) -> None:
-        """As above; the model learns how long the fit will be, since its schedules depend on it."""
-        if self.max_num_iterations == 0:
-            self.max_num_iterations = PRESETS[self.quality].iterations
+    def follow(self, recipe: HeadRecipe) -> None:
+        """Give the model the recipe's fit, where its settings are not somebody's own."""
         assert isinstance(self.pipeline.model, HeadSplatModelConfig)
-        self.pipeline.model = with_iterations(self.pipeline.model, self.max_num_iterations)
-        super().set_timestamp()
+        own = self.head.fit.iterations
+        if own is not None and self.max_num_iterations not in (0, own):
+            raise InputError(
+                f"Give one number of steps: --fit.iterations {own} and --max-num-iterations "
+                f"{self.max_num_iterations} differ"
+            )
+        iterations = self.max_num_iterations or recipe.fit.iterations
+        fit = _with_dial(self.pipeline.model.fit, replace(recipe.fit, iterations=iterations))
+        self.max_num_iterations = iterations
+        self.pipeline.model = replace(self.pipeline.model, fit=fit)
+
+
+def _with_dial(given: SplatFitConfig, dial: SplatFitConfig) -> SplatFitConfig:
+    """The model's fit with the dial's numbers in it.
+
+    Raises:
+        InputError: one of the dial's numbers was set inside the model, where it would be a second name for the same.
+    """
+    plain = SplatFitConfig()
+    names = {f.name for f in fields(FitOptions)}
+    for inside, ours, default, path in (
+        (given, dial, plain, "fit"),
+        (given.densify, dial.densify, plain.densify, "fit.densify"),
+    ):
+        for name in names & {f.name for f in fields(inside)} - {"iterations"}:
+            value = getattr(inside, name)
+            if value not in (getattr(default, name), getattr(ours, name)):
+                option = name.replace("_", "-")
+                raise InputError(f"Give --fit.{option} {value} in place of --pipeline.model.{path}.{option}")
+    numbers = {name: getattr(dial, name) for name in names & {f.name for f in fields(dial)}}
+    densify = {name: getattr(dial.densify, name) for name in names & {f.name for f in fields(dial.densify)}}
+    return replace(given, **numbers, densify=replace(given.densify, **densify))
 
 
 @dataclass
 class NerfTrainerConfig(PortraitTrainerConfig):
-    """As above, for radiance fields: the device sets the number of steps unless it is given."""
+    """As above, for radiance fields: dial and device set the number of steps unless it is given."""
 
     max_num_iterations: int = 0
-    """Steps of optimisation; 0 takes 10000 on a GPU, and 1000 on a CPU, which is minutes and a soft picture."""
+    """Steps of optimisation; 0 takes what --quality stands for: 500, 1000 or 3000 on a CPU, ten times as many on a
+    GPU. 1000 are minutes and a soft picture."""
 
-    def set_timestamp(self) -> None:
-        """As above; step sizes fall until the last step, whatever the number."""
-        super().set_timestamp()
+    def follow(self, recipe: HeadRecipe) -> None:
+        """Steps of the recipe; step sizes fall until the last one, whatever their number."""
+        if self.head.fit != FitOptions():
+            raise InputError("--fit options are for Gaussian splats; give --max-num-iterations, or train dp360-splat")
         if self.max_num_iterations == 0:
-            self.max_num_iterations = 1000 if self.machine.device_type == "cpu" else 10_000
+            on_cpu = self.machine.device_type == "cpu"
+            self.max_num_iterations = recipe.field_iterations * (1 if on_cpu else 10)
         for group in self.optimizers.values():
             group["scheduler"].max_steps = self.max_num_iterations
 
@@ -204,26 +235,25 @@ class PortraitTrainer(HeadTrainer):
         Raises:
             SystemExit: stopped by a signal (128 + its number), or a file cannot be written.
         """
-        config_path = self.base_dir / "config.yml"
         if self.stopped_by is not None:
             print(f"dp360: stopped at step {step}; the checkpoint is in {self.checkpoint_dir}", file=sys.stderr)
         else:
             with errors_for_people():
-                for path in self.export(config_path):
+                for path in self.export():
                     print(f"wrote {path}")
-        for line in self.next_commands(config_path):
+        config = shlex.quote(str(self.base_dir / "config.yml"))
+        for line in self.next_commands(config):
             print(line)
         sys.stdout.flush()
         if self.stopped_by is not None:
             raise SystemExit(128 + self.stopped_by)
 
-    def export(self, config_path: Path) -> tuple[Path, ...]:
+    def export(self) -> tuple[Path, ...]:
         """Files made of what was learned, none for a radiance field."""
         return ()
 
-    def next_commands(self, config_path: Path) -> tuple[str, ...]:
+    def next_commands(self, config: str) -> tuple[str, ...]:
         """What can be done with the run."""
-        config = shlex.quote(str(config_path))
         return (
             f"look at it:  ns-viewer --load-config {config}",
             f"evaluate it: ns-eval --load-config {config}",
@@ -232,10 +262,13 @@ class PortraitTrainer(HeadTrainer):
 
 
 class SplatTrainer(PortraitTrainer):
-    """Exports head.ply, head.glb (where the head came from a portrait) and contact_sheet.png into the run's folder."""
+    """Leaves the same files in the run's folder as `dp360 run`: head.ply, head.glb, contact_sheet.png, dp360.json."""
+
+    config: SplatTrainerConfig
 
     def train(self) -> None:
         """Train; on a CPU with as many threads as pay, after the kernels were compiled."""
+        self._started_s = time.perf_counter()
         if self.device != "cpu":
             super().train()
             return
@@ -244,15 +277,26 @@ class SplatTrainer(PortraitTrainer):
         with fit_threads():
             super().train()
 
-    def export(self, config_path: Path) -> tuple[Path, ...]:
-        """The same files as `dp360 export` makes, by the same way through the saved checkpoint."""
-        from .export import export
+    def export(self) -> tuple[Path, ...]:
+        """The splats as they were trained become files, by the same function as in `dp360 run`."""
+        model, data = self.pipeline.model, self.config.data
+        assert isinstance(model, HeadSplatModel) and data is not None
+        record = RunRecord(
+            self.base_dir / RECORD_NAME, {"command": asdict(self.config.head), "recipe": asdict(model.config.fit)}
+        )
+        record.timings_s["fit"] = round(time.perf_counter() - self._started_s, 3)
+        with progress_bars() as display:
+            return finish_head(
+                model.splats,
+                read_dataset(data),
+                aligned_portrait_rgb(data.parent),
+                self.base_dir,
+                record,
+                track=display.track,
+            )
 
-        return export(ExportCommand(output=((self.base_dir,),), load_config=config_path))
-
-    def next_commands(self, config_path: Path) -> tuple[str, ...]:
+    def next_commands(self, config: str) -> tuple[str, ...]:
         """Look at it, and export it in other forms."""
-        config = shlex.quote(str(config_path))
         return (
             f"look at it:  ns-viewer --load-config {config}",
             f"export more: dp360 export --load-config {config} --output head.spz head.html turntable.mp4",

@@ -10,6 +10,7 @@ from torch import Tensor
 from dp360.generation import ViewSet
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.mesh import TexturedMesh
+from dp360.generation.progress import Track, silent
 from dp360.reconstruction.splat_pictures import splat_pictures
 from dp360.reconstruction.splats import Splats
 
@@ -25,6 +26,7 @@ def write_head(
     *,
     portrait_rgb: UInt8[Tensor, "h w 3"] | None = None,
     mesh: TexturedMesh | None = None,
+    track: Track = silent,
 ) -> tuple[Path, ...]:
     """Write head.ply, head.glb (where a mesh is given) and contact_sheet.png, each whole or not at all.
 
@@ -42,6 +44,11 @@ def write_head(
         InputError: the folder cannot be written.
     """
     files = [(SPLATS_NAME, splat_ply.encode(splats, views.provenance))]
+    if mesh is None:
+        from .meshing import MeshConfig, mesh_from_renders
+        from dp360.reconstruction.splat_scene import SplatScene
+
+        mesh = mesh_from_renders(SplatScene(splats), MeshConfig(), track=track)
     if mesh is not None:
         files.append((MESH_NAME, mesh_glb.encode(mesh, views.provenance)))
     if portrait_rgb is None:

@@ -24,6 +24,9 @@ from .rasterize import Backend, RasterizeMode, rasterize_splats
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
 
+VARIABLES = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
+"""Fit variables under splatfacto's names, each a parameter group with an optimizer of its own."""
+
 
 @dataclass(frozen=True)
 class LearningRates:

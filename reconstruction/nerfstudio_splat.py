@@ -26,6 +26,7 @@ from dp360.generation.cameras import opencv_from_opengl
 
 from .densify import DensifyState, accumulate, densify, keep_only, limit_shapes
 from .fit import (
+    VARIABLES,
     SplatFitConfig,
     background_colour,
     initial_splats,
@@ -45,9 +46,6 @@ from .rasterize import rasterize
 from .robust import ViewAgreement
 from .spherical_harmonics import rgb_from_sh0
 from .splats import Splats
-
-VARIABLES = ("means", "scales", "quats", "features_dc", "features_rest", "opacities")
-"""Fit variables, each a parameter group with an optimizer of its own."""
 
 
 @dataclass
@@ -356,8 +354,3 @@ def _alphas(datamanager: Any) -> Float[Tensor, "n h w"]:
 def _psnr(picture: Tensor, truth: Tensor) -> Float[Tensor, ""]:
     """Peak signal-to-noise ratio of pictures in [0, 1], decibels."""
     return -10 * (picture - truth).square().mean().clamp_min(1e-10).log10()
-
-
-def with_iterations(config: HeadSplatModelConfig, iterations: int) -> HeadSplatModelConfig:
-    """The same model fitted in another number of steps."""
-    return replace(config, fit=replace(config.fit, iterations=iterations))

@@ -10,11 +10,13 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import tyro
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -29,15 +31,21 @@ class HeadTrainerConfig(TrainerConfig):
 
     _target: type = field(default_factory=lambda: HeadTrainer)
     """Class to instantiate."""
-    seed: int | None = None
-    """Seed of everything random; the same as --machine.seed."""
+    run_folder: Annotated[Path | None, tyro.conf.Suppress] = None
+    """Where the run lies today, for a run that was moved; a run that is being made lies where its settings say."""
+
+    def get_base_dir(self) -> Path:
+        """The run's folder."""
+        return super().get_base_dir() if self.run_folder is None else self.run_folder
 
     def set_timestamp(self) -> None:
-        """Settle what has to be known before the configuration is saved; called by ns-train for that purpose."""
+        """Settle what has to be known before the configuration is saved.
+
+        ns-train's main calls, once per job: set_timestamp, print_to_terminal, save_config, and then, in every process of
+        the job, setup. Only the first comes before the configuration is shown and saved, so this is where a portrait
+        has to become a data set; a data parser or `setup` would come too late for config.yml, and once per process.
+        """
         super().set_timestamp()
-        if self.seed is not None:
-            self.machine.seed = self.seed
-        self.seed = self.machine.seed
         if self.machine.device_type == "cuda" and not torch.cuda.is_available():
             self.machine.device_type = "cpu"
         # A relative folder would tie every later ns-* call to the working folder of this one.

@@ -1,0 +1,147 @@
+"""The one road, which `dp360` and ns-train both take: portrait -> data set, data set -> splats, splats -> files."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from dp360.exporters import mesh_glb, portrait_png, splat_ply, write_head
+from dp360.exporters.head_files import PORTRAIT_NAME, SPLATS_NAME
+from dp360.generation import InputError, ViewSet
+from dp360.generation.dataset.view_dataset import TRANSFORMS, write_dataset
+from dp360.generation.files import write_bytes_atomically
+from dp360.generation.portrait import PortraitConfig, prepare_portrait
+from dp360.generation.prior import build_head_prior
+from dp360.generation.progress import Track, silent
+from dp360.reconstruction.fit import SplatFitConfig, fit_splats, splats_from_parameters
+from dp360.reconstruction.prepare import fit_threads
+from dp360.reconstruction.splats import Splats
+
+from .console import Notify, ignore
+from .given_pictures import read_given
+from .options import HeadOptions
+from .recipe import HeadRecipe
+from .run_folder import DATASET_NAME, PRIOR_MESH_NAME, RunRecord
+from .view_generators import open_generator
+
+
+@dataclass(frozen=True)
+class PortraitViews:
+    """What stands in a folder once a portrait has become a data set."""
+
+    views: ViewSet
+    """The views; `dataset` holds the same on disk."""
+    portrait_rgb: UInt8[Tensor, "h w 3"]
+    """The aligned portrait."""
+    files: tuple[Path, ...]
+    """portrait.png, prior.glb (the prior's own mesh) and the folder dataset."""
+
+
+def portrait_to_dataset(
+    options: HeadOptions,
+    recipe: HeadRecipe,
+    folder: Path,
+    record: RunRecord,
+    *,
+    track: Track = silent,
+    notify: Notify = ignore,
+) -> PortraitViews:
+    """Align the portrait, build its prior, make the views and write them.
+
+    Args:
+        options: the portrait and how it is treated; the generator's name is settled already.
+        recipe: cameras and size of the views.
+        folder: where everything goes.
+        record: measures the stages.
+        track: shows progress.
+        notify: shows what people should know about their picture.
+
+    Raises:
+        InputError: the picture or a setting cannot be used, or the folder cannot be written.
+    """
+    portrait_path, mesh_path, dataset_path = (folder / n for n in (PORTRAIT_NAME, PRIOR_MESH_NAME, DATASET_NAME))
+    if dataset_path.exists() and not (dataset_path / TRANSFORMS).is_file():
+        raise InputError(f"{dataset_path} exists and is no data set; move it away or choose another --output")
+    cameras = recipe.orbit.cameras(recipe.size_px)
+    given = read_given(options, cameras)
+    with record.stage("portrait"):
+        config = PortraitConfig(crop=options.crop, face_index=options.face_index, no_face=options.no_face)
+        portrait = prepare_portrait(options.portrait, config, track=track)
+        for notice in portrait.notices:
+            notify(notice)
+    with record.stage("weights"):
+        view_generator = open_generator(options, given, cameras, track=track)
+    with record.stage("prior"):
+        prior = build_head_prior(portrait, seed=options.seed)
+    with record.stage("views"):
+        generator = torch.Generator().manual_seed(options.seed)
+        views = view_generator.generate(portrait, prior, cameras, generator, track=track)
+    with record.stage("dataset"):
+        write_bytes_atomically(portrait_path, portrait_png.encode(portrait, views.provenance))
+        write_bytes_atomically(mesh_path, mesh_glb.encode(prior.textured_mesh(), views.provenance))
+        write_dataset(views, dataset_path)
+    return PortraitViews(views, torch.from_numpy(portrait.rgb), (portrait_path, mesh_path, dataset_path))
+
+
+def fit_views(
+    views: ViewSet, config: SplatFitConfig, seed: int, device: str, folder: Path, *, track: Track = silent
+) -> Splats:
+    """`fit_splats`; when it is interrupted, the splats reached so far are written to `folder` as head.ply."""
+    reached: dict[str, Any] = {}
+
+    def remember(step: int, loss: float, params: Any) -> None:
+        reached.update(step=step, params=params)
+
+    generator = torch.Generator().manual_seed(seed)
+    size_px = round(config.coarse_scale * views.cameras.width)
+    threads = fit_threads(track, gaussians=config.start_count, size_px=size_px) if device == "cpu" else nullcontext()
+    try:
+        with threads:
+            return fit_splats(views, config, generator, track=track, on_iteration=remember, device=device)
+    except KeyboardInterrupt:
+        with suppress(ValueError, KeyError):  # stopped in the middle of a step that changes the number of Gaussians
+            splats = splats_from_parameters(reached["params"])
+            settings = {**views.provenance.settings, "stopped_at_iteration": reached["step"]}
+            provenance = replace(views.provenance, settings=settings)
+            write_bytes_atomically(folder / SPLATS_NAME, splat_ply.encode(splats, provenance))
+        raise
+
+
+def finish_head(
+    splats: Splats,
+    views: ViewSet,
+    portrait_rgb: UInt8[Tensor, "h w 3"] | None,
+    folder: Path,
+    record: RunRecord,
+    *,
+    earlier: tuple[Path, ...] = (),
+    track: Track = silent,
+) -> tuple[Path, ...]:
+    """Fitted splats become head.ply, head.glb, contact_sheet.png and, last, dp360.json.
+
+    Args:
+        splats: the fitted head.
+        views: what it was fitted to.
+        portrait_rgb: the aligned portrait for the sheet; the first view where there is none.
+        folder: where everything goes.
+        record: measures the stage, and becomes dp360.json.
+        earlier: files of the same run that stand there already.
+        track: shows progress.
+
+    Returns:
+        All files of the run.
+    """
+    with record.stage("export"):
+        files = (*earlier, *write_head(folder, splats, views, portrait_rgb=portrait_rgb, track=track))
+    return (*files, record.write(views.provenance.input_sha256, files))
+
+
+def settings_of(command: Any, recipe: HeadRecipe | SplatFitConfig) -> dict[str, Any]:
+    """What dp360.json says about a run beside its files: what was asked for, and the numbers in force."""
+    return {"command": asdict(command), "recipe": asdict(recipe)}

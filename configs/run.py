@@ -1,0 +1,102 @@
+"""`dp360 run` and `dp360 views`: from a portrait to a head, or to its views alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from .console import Display, Outcome
+from .options import HeadOptions
+
+HEADS_FOLDER = Path("heads")
+"""Where results go that nobody named a folder for."""
+
+
+@dataclass(frozen=True)
+class _PortraitCommand(HeadOptions):
+    """A portrait by its position, and a folder."""
+
+    given_portrait: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PORTRAIT")] = ()
+    """The portrait: any picture file; --image PORTRAIT does the same."""
+    output: Path | None = None
+    """Folder for the results; heads/NAME, after the portrait's name, if not given."""
+
+    @property
+    def options(self) -> HeadOptions:
+        """The portrait in its one place."""
+        return replace(self, image=(*self.given_portrait, *self.image), given_portrait=())
+
+    def folder(self) -> Path:
+        """Where the results go.
+
+        Raises:
+            InputError: no portrait or several, or the folder that its name stands for holds another portrait's head.
+        """
+        from .run_folder import refuse_folder_of_another_portrait
+
+        portrait = self.options.portrait
+        if self.output is not None:
+            return self.output.expanduser()
+        folder = HEADS_FOLDER / portrait.stem
+        refuse_folder_of_another_portrait(folder, portrait)
+        return folder
+
+
+@dataclass(frozen=True)
+class RunCommand(_PortraitCommand):
+    """Make a head: dp360 run face.png.
+
+    The folder gets head.ply (Gaussian splats), head.glb (the same head as a textured mesh), contact_sheet.png (what to
+    judge it by), portrait.png (the aligned portrait with its matte), dataset/ (the views, readable by every nerfstudio
+    method), prior.glb (the geometric prior's own mesh) and dp360.json (settings, hashes, seconds of each stage).
+    """
+
+
+@dataclass(frozen=True)
+class ViewsCommand(_PortraitCommand):
+    """Make the posed views of a head and stop: a data set that every nerfstudio method reads.
+
+    The folder gets dataset/, portrait.png (the aligned portrait with its matte), prior.glb (the geometric prior's own
+    mesh) and dp360.json (settings, hashes, seconds of each stage).
+    """
+
+
+def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
+    """Make what was asked for.
+
+    What is complete when a run is stopped stays, and so do the splats as far as they were fitted.
+
+    Returns:
+        The files and folders made, and what can be done with them.
+
+    Raises:
+        InputError: the picture or a setting cannot be used, or the folder cannot be written.
+    """
+    from .console import next_commands
+    from .device import choose_device
+    from .portrait_to_head import finish_head, fit_views, portrait_to_dataset, settings_of
+    from .recipe import head_recipe
+    from .run_folder import RECORD_NAME, RunRecord, exclusive_run
+    from .view_generators import refuse_contradictions, settled
+
+    options, folder = command.options, command.folder()
+    recipe, device = head_recipe(options), choose_device(options.device)
+    refuse_contradictions(options)
+    options = settled(options, display.notify)
+    with exclusive_run(folder):
+        record = RunRecord(folder / RECORD_NAME, settings_of(command, recipe))
+        made = portrait_to_dataset(options, recipe, folder, record, track=display.track, notify=display.notify)
+        if isinstance(command, ViewsCommand):
+            files = (*made.files, record.write(made.views.provenance.input_sha256, made.files))
+        else:
+            with record.stage("fit"):
+                splats = fit_views(made.views, recipe.fit, options.seed, device, folder, track=display.track)
+            files = finish_head(
+                splats, made.views, made.portrait_rgb, folder, record, earlier=made.files, track=display.track
+            )
+    if options.verbose:
+        display.notify(record.timings_for_people())
+    return files if isinstance(command, ViewsCommand) else (*files, *next_commands(folder))
