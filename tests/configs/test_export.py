@@ -13,13 +13,12 @@ import torch
 import trimesh
 from PIL import Image
 
-from dp360.configs import cli, export
-from dp360.configs.commands import ExportCommand
+from dp360.configs import cli, export_files
+from dp360.configs.export import ExportCommand
+from dp360.configs.export_files import export
 from dp360.exporters import formats, splat_ply
 from dp360.generation import InputError, ViewSet
 from dp360.generation.dataset.view_dataset import write_dataset
-from dp360.generation.mesh import TexturedMesh
-from dp360.generation.progress import Track
 
 READABLE = sorted({f.extension for f in formats.FORMATS if f.decode is not None})
 TURN = ("--frames", "3", "--frame-px", "32")
@@ -51,31 +50,7 @@ def folder(ball, views: ViewSet, provenance, tmp_path) -> Path:
     """As `dp360 run` leaves it."""
     write_dataset(views, tmp_path / "run" / "dataset")
     (tmp_path / "run" / "head.ply").write_bytes(splat_ply.encode(ball, provenance))
-    (tmp_path / "run" / "head.glb").write_bytes(b"the prior's mesh")
     return tmp_path / "run"
-
-
-@pytest.fixture
-def quick_mesh(monkeypatch) -> list:
-    """A ball in place of the mesh, which takes its time; the list gets the settings of each one made."""
-    from dp360.exporters import meshing
-
-    made: list[meshing.MeshConfig] = []
-    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.2)
-    count = len(ball.vertices)
-
-    def make(scene: meshing.Renderable, config: meshing.MeshConfig, *, track: Track) -> TexturedMesh:
-        made.extend(track([config], total=1, description="mesh"))
-        return TexturedMesh(
-            ball.vertices.astype(np.float32),
-            (ball.vertices / 0.2).astype(np.float32),
-            np.random.default_rng(0).random((count, 2), dtype=np.float32),
-            ball.faces.astype(np.int32),
-            np.full((64, 64, 3), 120, dtype=np.uint8),
-        )
-
-    monkeypatch.setattr(meshing, "mesh_from_renders", make)
-    return made
 
 
 def test_outputs_may_stand_together_or_repeat_the_option(file, tmp_path, capsys):
@@ -90,19 +65,19 @@ def test_outputs_may_stand_together_or_repeat_the_option(file, tmp_path, capsys)
         assert film.n_frames == 3 and film.size == (32, 32)
 
 
-def test_the_folder_of_a_run_gives_everything(folder, tmp_path, capsys):
+def test_the_folder_of_a_run_gives_everything(folder, tmp_path, quick_mesh):
     assert dp360_export("--input", folder, "--output", tmp_path / "copy", tmp_path / "sheet.png") == 0
     out = tmp_path / "copy"
     assert {p.name for p in out.iterdir()} == {"head.ply", "head.glb", "contact_sheet.png"}
     assert (out / "head.ply").read_bytes() == (folder / "head.ply").read_bytes()
-    assert (out / "head.glb").read_bytes() == b"the prior's mesh"
+    assert len(quick_mesh) == 1 and trimesh.load(out / "head.glb", force="mesh").is_watertight  # of the splats
     assert (out / "contact_sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
 
 
 def test_one_mesh_serves_all_mesh_files(file, tmp_path, quick_mesh):
     names = tuple(tmp_path / n for n in ("a.glb", "a.stl", "b.ply"))
     command = ExportCommand((names,), input=file, kind="mesh", face_budget=700, texture_px=128, metres_per_unit=1.0)
-    assert export.export(command) == names
+    assert export(command) == names
     (config,) = quick_mesh
     assert (config.face_budget, config.texture_px) == (700, 128)
     for name in names:
@@ -116,7 +91,7 @@ def test_the_mesh_is_that_of_the_splats(file, tmp_path, monkeypatch):
 
     monkeypatch.setattr(meshing, "MeshConfig", functools.partial(meshing.MeshConfig, voxel_size=0.03, render_px=64))
     command = ExportCommand(((tmp_path / "a.ply",),), input=file, kind="mesh", face_budget=600, texture_px=64)
-    export.export(dataclasses.replace(command, metres_per_unit=1.0))
+    export(dataclasses.replace(command, metres_per_unit=1.0))
     mesh = trimesh.load(tmp_path / "a.ply", force="mesh")
     np.testing.assert_allclose(mesh.bounds, [[-0.2] * 3, [0.2] * 3], atol=0.03)
     assert mesh.is_watertight and len(mesh.faces) <= 600
@@ -126,7 +101,7 @@ def test_the_mesh_is_that_of_the_splats(file, tmp_path, monkeypatch):
 
 def test_kind_chooses_what_a_glb_holds(file, tmp_path, quick_mesh):
     for kind, held in ((None, "mesh"), ("mesh", "mesh"), ("splats", "splats")):
-        export.export(ExportCommand(((tmp_path / "a.glb",),), input=file, kind=kind))
+        export(ExportCommand(((tmp_path / "a.glb",),), input=file, kind=kind))
         assert (b"KHR_gaussian_splatting" in (tmp_path / "a.glb").read_bytes()) == (held == "splats")
     assert len(quick_mesh) == 2
 
@@ -136,7 +111,7 @@ def test_kind_may_repeat_what_an_ending_says(file, tmp_path):
 
 
 def test_an_obj_brings_its_companions(file, tmp_path, quick_mesh):
-    paths = export.export(ExportCommand(((tmp_path / "ada.obj",),), input=file))
+    paths = export(ExportCommand(((tmp_path / "ada.obj",),), input=file))
     assert [p.suffix for p in paths] == [".obj", ".mtl", ".png"] and all(p.stem == "ada" for p in paths)
     assert trimesh.load(tmp_path / "ada.obj", force="mesh").visual.material.image.size == (64, 64)
 
@@ -154,7 +129,7 @@ def test_meshing_shows_how_far_it_is(file, tmp_path, quick_mesh):
         shown.append(description)
         return sequence
 
-    export.export(ExportCommand(((tmp_path / "a.stl", tmp_path / "a.mp4"),), input=file, frames=2), track=track)
+    export(ExportCommand(((tmp_path / "a.stl", tmp_path / "a.mp4"),), input=file, frames=2), track=track)
     assert shown == ["mesh", "turntable"]
 
 
@@ -193,10 +168,10 @@ def test_a_sheet_does_not_overwrite_the_texture_of_an_obj(folder, tmp_path, quic
 
 
 def test_a_radiance_field_has_no_splats(views, tmp_path, monkeypatch):
-    head = export.FittedHead("config.yml", torch.nn.Identity(), None, None)
-    monkeypatch.setattr(export, "open_head", lambda *given: head)
+    head = export_files.FittedHead("config.yml", torch.nn.Identity(), None, None)
+    monkeypatch.setattr(export_files, "open_head", lambda *given: head)
     with pytest.raises(InputError, match=r"config.yml is a radiance field and has no Gaussian splats; export a mesh"):
-        export.export(ExportCommand(((tmp_path / "a.stl", tmp_path / "a.spz"),), load_config=Path("config.yml")))
+        export(ExportCommand(((tmp_path / "a.stl", tmp_path / "a.spz"),), load_config=Path("config.yml")))
 
 
 def test_a_folder_without_a_head_is_refused(tmp_path, capsys):

@@ -16,10 +16,14 @@ import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from PIL import Image
 
-from dp360.configs import methods, pipeline
-from dp360.configs.commands import ViewsCommand
+from dp360.configs import methods, portrait_trainer
+from dp360.configs.fitted_head import open_head
+from dp360.configs.options import FitOptions, HeadOptions
+from dp360.configs.portrait_to_head import PortraitViews
 from dp360.configs.portrait_trainer import SplatTrainer, views_key
-from dp360.configs.presets import PRESETS
+from dp360.configs.recipe import RECIPES, head_recipe
+from dp360.configs.run_folder import DATASET_NAME, PRIOR_MESH_NAME, RECORD_NAME
+from dp360.exporters import splat_ply
 from dp360.generation.dataset.view_dataset import read_dataset, write_dataset
 
 
@@ -31,18 +35,18 @@ def portrait(tmp_path) -> Path:
 
 
 @pytest.fixture
-def views_made(monkeypatch, sphere_views) -> list[ViewsCommand]:
+def views_made(monkeypatch, sphere_views) -> list[HeadOptions]:
     """In place of the minutes-long stages: a sphere, and a list of what was asked for."""
     asked = []
 
-    def make_views(command, *, track, notify):
-        asked.append(command)
-        write_dataset(sphere_views, command.output / pipeline.DATASET_NAME)
-        (command.output / pipeline.MESH_NAME).write_bytes(b"glTF")
-        (command.output / pipeline.RECORD_NAME).write_text("{}")
-        return ()
+    def portrait_to_dataset(options, recipe, folder, record, *, track, notify):
+        asked.append(options)
+        write_dataset(sphere_views, folder / DATASET_NAME)
+        (folder / PRIOR_MESH_NAME).write_bytes(b"glTF")
+        files = (folder / PRIOR_MESH_NAME, folder / DATASET_NAME)
+        return PortraitViews(sphere_views, torch.zeros(512, 512, 3, dtype=torch.uint8), files)
 
-    monkeypatch.setattr(pipeline, "make_views", make_views)
+    monkeypatch.setattr(portrait_trainer, "portrait_to_dataset", portrait_to_dataset)
     return asked
 
 
@@ -81,9 +85,11 @@ def test_options_are_in_the_help(method, capsys):
     with pytest.raises(SystemExit):
         parse(method, "--help")
     text = capsys.readouterr().out
-    for option in ("--image", "--quality", "--seed", "--face-index", "--crop", "--no-face", "--max-num-iterations"):
-        assert option in text
-    assert "data-from-image" not in text
+    for option in ("image", "quality", "views", "size-px", "fit.max-count", "seed", "device", "face-index", "crop"):
+        assert f"--{option} " in text
+    for option in ("no-face", "rings", "generator", "weights", "diffusion.steps", "verbose", "max-num-iterations"):
+        assert f"--{option} " in text
+    assert "data-from-run" not in text and "run-folder" not in text
 
 
 def test_methods_are_found_under_their_names():
@@ -92,21 +98,43 @@ def test_methods_are_found_under_their_names():
     assert methods.dp360_splat.description and methods.dp360_nerf.description
 
 
-def test_sizes_of_the_splat_method_are_nested():
-    """Fast, default and big differ in numbers only, each larger than the one before, and share nothing mutable."""
-    sizes = (methods.dp360_splat_fast, methods.dp360_splat, methods.dp360_splat_big)
-    configs = [method.config for method in sizes]
-    assert [c.method_name for c in configs] == ["dp360-splat-fast", "dp360-splat", "dp360-splat-big"]
-    fits = [c.pipeline.model.fit for c in configs]
-    for number in (
-        [PRESETS[c.quality].iterations for c in configs],
-        [f.start_count for f in fits],
-        [f.densify.max_count for f in fits],
-        [f.sh_degree for f in fits],
+def test_sizes_of_the_splat_method_are_the_dial(tmp_path, views_made, portrait):
+    """A method of another size is the same method with the dial elsewhere, and they share nothing mutable."""
+    sizes = {"dp360-splat-fast": "fast", "dp360-splat": "standard", "dp360-splat-big": "high"}
+    for method, quality in sizes.items():
+        by_name = prepare(parse(method, "--image", portrait, "--output-dir", tmp_path / "a"))
+        by_dial = prepare(
+            parse("dp360-splat", "--image", portrait, "--quality", quality, "--output-dir", tmp_path / "b")
+        )
+        assert by_name.pipeline.model.fit == by_dial.pipeline.model.fit == RECIPES[quality].fit
+        assert by_name.max_num_iterations == RECIPES[quality].fit.iterations
+    made = (methods.dp360_splat_fast, methods.dp360_splat, methods.dp360_splat_big)
+    assert len({id(m.config.pipeline.datamanager) for m in made}) == len({m.description for m in made}) == 3
+
+
+def test_numbers_of_the_dial_have_one_name(tmp_path, views_made, portrait):
+    words = ("dp360-splat", "--image", portrait, "--output-dir", tmp_path)
+    config = prepare(parse(*words, "--fit.max-count", "20000", "--views", "8", "--max-num-iterations", "7"))
+    fit = config.pipeline.model.fit
+    assert (fit.densify.max_count, fit.start_count, fit.iterations) == (20_000, 20_000, 7)
+    assert views_made[0].views == 8
+    fit = prepare(parse(*words, "--pipeline.model.fit.losses.ssim-weight", "0.3")).pipeline.model.fit
+    assert fit.losses.ssim_weight == 0.3  # what is no number of the dial stays settable
+    for wrong in (
+        ("--pipeline.model.fit.densify.max-count", "7000"),
+        ("--fit.iterations", "5", "--max-num-iterations", "6"),
+        ("--seed", "1", "--machine.seed", "2"),
+        ("--image", portrait),
     ):
-        assert number == sorted(set(number))
-    assert all(fit.robust == fits[0].robust and fit.losses == fits[0].losses for fit in fits)
-    assert len({id(c.pipeline.datamanager) for c in configs}) == len({m.description for m in sizes}) == 3
+        with pytest.raises(SystemExit):
+            prepare(parse(*words, *wrong))
+    with pytest.raises(SystemExit):
+        prepare(parse("dp360-nerf", "--image", portrait, "--output-dir", tmp_path, "--fit.max-count", "9"))
+
+
+def test_the_viewer_is_for_this_machine_alone():
+    for method in (methods.dp360_splat, methods.dp360_splat_fast, methods.dp360_splat_big, methods.dp360_nerf):
+        assert method.config.viewer.websocket_host == "127.0.0.1"
 
 
 def test_image_becomes_a_data_set_once(portrait, views_made, tmp_path, monkeypatch):
@@ -118,14 +146,14 @@ def test_image_becomes_a_data_set_once(portrait, views_made, tmp_path, monkeypat
     assert config.get_base_dir().is_relative_to(tmp_path / "outputs" / "ada" / "dp360-splat")
     assert (config.max_num_iterations, config.pipeline.model.fit.iterations) == (400, 400)
     assert config.machine.device_type == ("cuda" if torch.cuda.is_available() else "cpu")
-    (command,) = views_made
-    assert (command.seed, command.crop, command.quality) == (5, "wide", "fast")
+    (options,) = views_made
+    assert (options.seed, options.crop, options.quality) == (5, "wide", "fast")
     assert len(read_dataset(config.data)) == 4
 
     assert prepare(parse(*words)).data == config.data
     assert len(views_made) == 1  # found again
     assert prepare(parse(*words[:-2])).data != config.data
-    (config.data.parent / pipeline.RECORD_NAME).unlink()  # a run that was killed on the way
+    (config.data.parent / RECORD_NAME).unlink()  # a run that was killed on the way
     assert prepare(parse(*words)).data == config.data
     assert len(views_made) == 3
 
@@ -140,15 +168,31 @@ def test_a_saved_configuration_prepares_again(portrait, views_made, tmp_path):
 
 
 def test_the_key_depends_on_what_the_views_depend_on(portrait, tmp_path):
-    def key(**changes):
-        return views_key(ViewsCommand(**{"image": portrait, "output": tmp_path, **changes}))
+    def key(image=portrait, **changes):
+        options = HeadOptions(image=(image,), **{"generator": "prior", **changes})
+        return views_key(options, head_recipe(options))
 
     copied = tmp_path / "other name.png"
     copied.write_bytes(portrait.read_bytes())
-    assert key() == key(image=copied) == key(output=tmp_path / "x") == key(views=32, size_px=512)
-    different = [key(seed=1), key(face_index=0), key(crop="wide"), key(no_face=True), key(quality="fast")]
+    same = [key(image=copied), key(views=32, size_px=512), key(fit=FitOptions(iterations=3)), key(verbose=True)]
+    assert {key(), *same} == {key()}
+    different = [key(seed=1), key(face_index=0), key(crop="wide"), key(no_face=True), key(quality="fast"), key(views=9)]
     copied.write_bytes(portrait.read_bytes() + b"\0")
-    assert len({key(), key(image=copied), *different}) == 7
+    assert len({key(), key(image=copied), *different}) == 8
+
+
+def test_the_key_covers_every_file_of_our_weights(portrait, tmp_path, monkeypatch):
+    """Also configurations: a scheduler's .json decides as much about a picture as the numbers beside it."""
+    from importlib import resources
+
+    options = HeadOptions(image=(portrait,), generator="compact")
+    (tmp_path / "weights").mkdir()
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path / "weights")
+    seen = set()
+    for name in ("unet.safetensors", "scheduler_config.json", "head.npz", "code.py"):
+        (tmp_path / "weights" / name).write_bytes(b"1")
+        seen.add(views_key(options, head_recipe(options)))
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize(
@@ -171,20 +215,45 @@ def test_bad_input_is_one_line_and_an_exit_code(words, message, portrait, tmp_pa
     assert not (tmp_path / "outputs").exists()
 
 
-def test_the_end_of_a_fit_leaves_files_and_says_so(portrait, views_made, tmp_path, capsys):
+def test_the_end_of_a_fit_leaves_files_and_says_so(portrait, views_made, tmp_path, capsys, quick_mesh):
     trimmed = ("--max-num-iterations", "4", "--vis", "tensorboard", "--output-dir", tmp_path / "out")
-    config = prepare(parse("dp360-splat", "--image", portrait, *trimmed))
+    trainer = train(prepare(parse("dp360-splat", "--image", portrait, *trimmed)))
+    names = ["head.ply", "head.glb", "contact_sheet.png", "dp360.json"]
+    for name in names:
+        assert (trainer.base_dir / name).stat().st_size > 0
+    lines = capsys.readouterr().out.splitlines()[-6:]
+    assert [line.split("/")[-1] for line in lines[:4]] == names
+    config = trainer.base_dir / "config.yml"
+    assert lines[4] == f"look at it:  ns-viewer --load-config {config}"
+    assert lines[5] == f"export more: dp360 export --load-config {config} --output head.spz head.html turntable.mp4"
+    written = splat_ply.decode((trainer.base_dir / "head.ply").read_bytes())  # as trained, not read from a checkpoint
+    assert torch.equal(written.means_world, trainer.pipeline.model.splats.means_world)
+
+
+def train(config) -> SplatTrainer:
     trainer = config.setup()
     assert isinstance(trainer, SplatTrainer)
     trainer.setup()
     trainer.train()
-    for name in ("head.ply", "head.glb", "contact_sheet.png"):
-        assert (trainer.base_dir / name).stat().st_size > 0
-    lines = capsys.readouterr().out.splitlines()[-5:]
-    assert [line.split("/")[-1] for line in lines[:3]] == ["head.ply", "head.glb", "contact_sheet.png"]
-    config = trainer.base_dir / "config.yml"
-    assert lines[3] == f"look at it:  ns-viewer --load-config {config}"
-    assert lines[4] == f"export more: dp360 export --load-config {config} --output head.spz head.html turntable.mp4"
+    return trainer
+
+
+def test_a_moved_run_is_found_again(sphere_views, views_made, portrait, tmp_path, quick_mesh):
+    """With its data set beside it as it was; and the splats alone, wherever the run folder has gone."""
+    words = ("--max-num-iterations", "3", "--vis", "tensorboard", "--output-dir", tmp_path / "out")
+    trainer = train(prepare(parse("dp360-splat", "--image", portrait, *words)))
+    means = trainer.pipeline.model.splats.means_world
+    relative = (trainer.base_dir / "config.yml").relative_to(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    head = open_head(tmp_path / "moved" / relative, None)
+    assert head.splats is not None and torch.equal(head.splats.means_world, means)
+    assert head.views is not None and torch.equal(head.views.rgba, sphere_views.rgba)
+    assert head.provenance == sphere_views.provenance
+
+    (tmp_path / "moved" / relative).parent.rename(tmp_path / "alone")
+    head = open_head(tmp_path / "alone" / "config.yml", None)
+    assert head.splats is not None and torch.equal(head.splats.means_world, means)
+    assert head.data is None and head.provenance == sphere_views.provenance  # its head.ply says so
 
 
 def _ns_train(*words: str | Path) -> list[str]:

@@ -10,23 +10,46 @@ import pytest
 import trimesh
 from PIL import Image
 
-from dp360.configs.commands import RunCommand
+from dp360.configs.console import progress_bars
 from dp360.configs.example import write_example_portrait
-from dp360.configs.pipeline import run_pipeline
+from dp360.configs.options import FitOptions
+from dp360.configs.run import RunCommand, run
 from dp360.exporters import splat_ply
 from dp360.generation import InputError
 from dp360.generation.dataset.view_dataset import read_dataset
 
 
-def make_head(folder: Path, **settings) -> tuple[Path, ...]:
+def make_head(folder: Path, *, seed: int = 0) -> dict[str, Path]:
     write_example_portrait(folder / "face.png")
-    numbers = {"views": 8, "size_px": 64, "iterations": 10, "device": "cpu", **settings}
-    return run_pipeline(RunCommand(folder / "face.png", folder / "out", **numbers))
+    command = RunCommand(
+        image=(folder / "face.png",),
+        output=folder / "out",
+        views=8,
+        size_px=64,
+        fit=FitOptions(iterations=10, start_count=4000),
+        device="cpu",
+        seed=seed,
+    )
+    with progress_bars() as display:
+        outcome = run(command, display)
+    assert not isinstance(outcome, int)
+    return {item.name: item for item in outcome if isinstance(item, Path)}
 
 
 def test_portrait_to_files(tmp_path):
-    files = {path.name: path for path in make_head(tmp_path)}
-    assert list(files) == ["portrait.png", "head.glb", "dataset", "head.ply", "contact_sheet.png", "dp360.json"]
+    files = make_head(tmp_path)
+    assert list(files) == [
+        "portrait.png",
+        "prior.glb",
+        "dataset",
+        "head.ply",
+        "head.glb",
+        "contact_sheet.png",
+        "dp360.json",
+    ]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(files)
+    for name in files:
+        assert name.removesuffix("dataset") in str(RunCommand.__doc__)  # what --help says
     record = json.loads(files["dp360.json"].read_text())
     portrait_hash = hashlib.sha256((tmp_path / "face.png").read_bytes()).hexdigest()
     assert record["input_sha256"] == portrait_hash and record["timings_s"].keys() >= {"portrait", "prior", "fit"}
@@ -37,7 +60,10 @@ def test_portrait_to_files(tmp_path):
 
     head = files["head.ply"].read_bytes()
     assert splat_ply.decode_provenance(head) == views.provenance
-    mesh_m = trimesh.load(io.BytesIO(files["head.glb"].read_bytes()), file_type="glb").bounds
+    mesh_m = trimesh.load_scene(io.BytesIO(files["head.glb"].read_bytes()), file_type="glb").bounds
+    assert mesh_m is not None
+    prior_m = trimesh.load_scene(io.BytesIO(files["prior.glb"].read_bytes()), file_type="glb").bounds
+    assert prior_m == pytest.approx(mesh_m, abs=0.03)  # the prior's own, of the same head
     splats_m = splat_ply.decode(head).means_world.numpy() * 0.01 / 0.0165
     for axis in range(3):  # mesh and splats stand on the same place
         assert np.quantile(splats_m[:, axis], [0.001, 0.999]) == pytest.approx(mesh_m[:, axis], abs=0.03)
