@@ -6,12 +6,13 @@ import time
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import pytest
 import torch
 import trimesh
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from dp360.configs import cli, export_files
 from dp360.configs.export import ExportCommand
@@ -19,6 +20,9 @@ from dp360.configs.export_files import export
 from dp360.exporters import formats, splat_ply
 from dp360.generation import InputError, ViewSet
 from dp360.generation.dataset.view_dataset import write_dataset
+
+if TYPE_CHECKING:
+    from dp360.reconstruction.nerfstudio_nerf import HeadNerfModel
 
 READABLE = sorted({f.extension for f in formats.FORMATS if f.decode is not None})
 TURN = ("--frames", "3", "--frame-px", "32")
@@ -62,7 +66,7 @@ def test_outputs_may_stand_together_or_repeat_the_option(file, tmp_path, capsys)
         splats, origin = formats.decode_splats(name, name.read_bytes())
         assert len(splats) == count and origin is not None and origin.generator == "prior"
     with Image.open(names[4]) as film:
-        assert film.n_frames == 3 and film.size == (32, 32)
+        assert len(list(ImageSequence.Iterator(film))) == 3 and film.size == (32, 32)
 
 
 def test_the_folder_of_a_run_gives_everything(folder, tmp_path, quick_mesh):
@@ -70,7 +74,7 @@ def test_the_folder_of_a_run_gives_everything(folder, tmp_path, quick_mesh):
     out = tmp_path / "copy"
     assert {p.name for p in out.iterdir()} == {"head.ply", "head.glb", "contact_sheet.png"}
     assert (out / "head.ply").read_bytes() == (folder / "head.ply").read_bytes()
-    assert len(quick_mesh) == 1 and trimesh.load(out / "head.glb", force="mesh").is_watertight  # of the splats
+    assert len(quick_mesh) == 1 and trimesh.load_mesh(out / "head.glb").is_watertight  # of the splats
     assert (out / "contact_sheet.png").read_bytes() == (tmp_path / "sheet.png").read_bytes()
 
 
@@ -81,7 +85,7 @@ def test_one_mesh_serves_all_mesh_files(file, tmp_path, quick_mesh):
     (config,) = quick_mesh
     assert (config.face_budget, config.texture_px) == (700, 128)
     for name in names:
-        mesh = trimesh.load(name, force="mesh")
+        mesh = trimesh.load_mesh(name)
         np.testing.assert_allclose(mesh.bounds, [[-0.2] * 3, [0.2] * 3], atol=0.01)
 
 
@@ -92,7 +96,7 @@ def test_the_mesh_is_that_of_the_splats(file, tmp_path, monkeypatch):
     monkeypatch.setattr(meshing, "MeshConfig", functools.partial(meshing.MeshConfig, voxel_size=0.03, render_px=64))
     command = ExportCommand(((tmp_path / "a.ply",),), input=file, kind="mesh", face_budget=600, texture_px=64)
     export(dataclasses.replace(command, metres_per_unit=1.0))
-    mesh = trimesh.load(tmp_path / "a.ply", force="mesh")
+    mesh = trimesh.load_mesh(tmp_path / "a.ply")
     np.testing.assert_allclose(mesh.bounds, [[-0.2] * 3, [0.2] * 3], atol=0.03)
     assert mesh.is_watertight and len(mesh.faces) <= 600
     rgb = mesh.visual.vertex_colors[:, :3].astype(int)
@@ -100,7 +104,9 @@ def test_the_mesh_is_that_of_the_splats(file, tmp_path, monkeypatch):
 
 
 def test_kind_chooses_what_a_glb_holds(file, tmp_path, quick_mesh):
-    for kind, held in ((None, "mesh"), ("mesh", "mesh"), ("splats", "splats")):
+    kinds: tuple[tuple[Literal["splats", "mesh"] | None, str], ...]
+    kinds = ((None, "mesh"), ("mesh", "mesh"), ("splats", "splats"))
+    for kind, held in kinds:
         export(ExportCommand(((tmp_path / "a.glb",),), input=file, kind=kind))
         assert (b"KHR_gaussian_splatting" in (tmp_path / "a.glb").read_bytes()) == (held == "splats")
     assert len(quick_mesh) == 2
@@ -113,7 +119,7 @@ def test_kind_may_repeat_what_an_ending_says(file, tmp_path):
 def test_an_obj_brings_its_companions(file, tmp_path, quick_mesh):
     paths = export(ExportCommand(((tmp_path / "ada.obj",),), input=file))
     assert [p.suffix for p in paths] == [".obj", ".mtl", ".png"] and all(p.stem == "ada" for p in paths)
-    assert trimesh.load(tmp_path / "ada.obj", force="mesh").visual.material.image.size == (64, 64)
+    assert trimesh.load_mesh(tmp_path / "ada.obj").visual.material.image.size == (64, 64)
 
 
 def test_splat_says_that_it_forgets_the_origin(file, tmp_path, capsys):
@@ -168,7 +174,7 @@ def test_a_sheet_does_not_overwrite_the_texture_of_an_obj(folder, tmp_path, quic
 
 
 def test_a_radiance_field_has_no_splats(views, tmp_path, monkeypatch):
-    head = export_files.FittedHead("config.yml", torch.nn.Identity(), None, None)
+    head = export_files.FittedHead("config.yml", cast("HeadNerfModel", torch.nn.Identity()), None, None)
     monkeypatch.setattr(export_files, "open_head", lambda *given: head)
     with pytest.raises(InputError, match=r"config.yml is a radiance field and has no Gaussian splats; export a mesh"):
         export(ExportCommand(((tmp_path / "a.stl", tmp_path / "a.spz"),), load_config=Path("config.yml")))

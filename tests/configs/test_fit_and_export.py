@@ -48,7 +48,7 @@ def test_fit_writes_the_head_and_seals_the_folder(data, views, tmp_path, capsys,
     assert set(record["timings_s"]) == {"read", "fit", "export"}
     assert splat_ply.decode_provenance((tmp_path / "out" / "head.ply").read_bytes()) == views.provenance
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
-        assert sheet.size[0] > 8 * 224 and "dp360.provenance" in sheet.text
+        assert sheet.size[0] > 8 * 224 and "dp360.provenance" in sheet.info
     assert capsys.readouterr().out.splitlines() == [
         *(f"wrote {tmp_path / 'out' / name}" for name in (*names, "dp360.json")),
         f"look at it:  dp360 view {tmp_path / 'out' / 'head.ply'}",
@@ -77,7 +77,8 @@ def test_a_stopped_fit_leaves_splats_and_no_seal(data, tmp_path, quick_mesh):
         run(command, Impatient())
     head = (tmp_path / "out" / "head.ply").read_bytes()
     assert len(splat_ply.decode(head)) > 100
-    assert splat_ply.decode_provenance(head).settings["stopped_at_iteration"] == 4
+    origin = splat_ply.decode_provenance(head)
+    assert origin is not None and origin.settings["stopped_at_iteration"] == 4
     assert not (tmp_path / "out" / "dp360.json").exists()
     assert "head.ply" in fit(data, tmp_path / "out")  # a later run finishes
 
@@ -103,5 +104,6 @@ def test_export_of_a_strangers_ply_says_that_its_origin_is_unknown(ball, provena
     (tmp_path / "in.ply").write_bytes(re.sub(rb"comment [^\n]*\n", b"", ours))
     export(ExportCommand(((tmp_path / "out.ply",),), input=tmp_path / "in.ply"))
     exported = (tmp_path / "out.ply").read_bytes()
-    assert splat_ply.decode_provenance(exported).generator == "unknown"
+    origin = splat_ply.decode_provenance(exported)
+    assert origin is not None and origin.generator == "unknown"
     torch.testing.assert_close(splat_ply.decode(exported).means_world, ball.means_world)
