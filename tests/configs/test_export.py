@@ -13,6 +13,8 @@ import pytest
 import torch
 import trimesh
 from PIL import Image, ImageSequence
+from trimesh.visual import ColorVisuals, TextureVisuals
+from trimesh.visual.material import SimpleMaterial
 
 from dp360.configs import cli, export_files
 from dp360.configs.export import ExportCommand
@@ -99,7 +101,7 @@ def test_the_mesh_is_that_of_the_splats(file, tmp_path, monkeypatch):
     mesh = trimesh.load_mesh(tmp_path / "a.ply")
     np.testing.assert_allclose(mesh.bounds, [[-0.2] * 3, [0.2] * 3], atol=0.03)
     assert mesh.is_watertight and len(mesh.faces) <= 600
-    assert isinstance(mesh.visual, trimesh.visual.ColorVisuals)
+    assert isinstance(mesh.visual, ColorVisuals)
     rgb = mesh.visual.vertex_colors[:, :3].astype(int)
     assert mesh.vertices[rgb[:, 0] - rgb[:, 2] > 100].mean(axis=0)[0] > 0.1
 
@@ -121,8 +123,8 @@ def test_an_obj_brings_its_companions(file, tmp_path, quick_mesh):
     paths = export(ExportCommand(((tmp_path / "ada.obj",),), input=file))
     assert [p.suffix for p in paths] == [".obj", ".mtl", ".png"] and all(p.stem == "ada" for p in paths)
     visual = trimesh.load_mesh(tmp_path / "ada.obj").visual
-    assert isinstance(visual, trimesh.visual.TextureVisuals)
-    assert isinstance(visual.material, trimesh.visual.material.SimpleMaterial)
+    assert isinstance(visual, TextureVisuals)
+    assert isinstance(visual.material, SimpleMaterial)
     assert visual.material.image is not None and visual.material.image.size == (64, 64)
 
 
