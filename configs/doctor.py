@@ -120,25 +120,13 @@ def examine(output_folder: Path) -> Diagnosis:
 
 def _versions() -> list[Finding]:
     section = "Versions"
-    python = platform.python_version()
     supported = sys.version_info[:2] in ((3, 10), (3, 11))
-    findings = [
-        Finding(section, "python", python)
-        if supported
-        else Finding(section, "python", f"{python}, expected 3.10 or 3.11", "missing", "everything", True)
-    ]
-    for name in _DISTRIBUTIONS:
-        version = _version(name)
-        findings.append(
-            Finding(section, name, version)
-            if version
-            else Finding(section, name, "not installed", "missing", "everything", True)
-        )
-    for name, needed_for in _OPTIONAL_DISTRIBUTIONS:
-        version = _version(name)
-        findings.append(
-            Finding(section, name, version) if version else Finding(section, name, "not installed", "note", needed_for)
-        )
+    python = platform.python_version() + ("" if supported else ", expected 3.10 or 3.11")
+    findings = [Finding(section, "python", python, "ok" if supported else "missing", "everything", True)]
+    for name, needed_for in (*((name, "") for name in _DISTRIBUTIONS), *_OPTIONAL_DISTRIBUTIONS):
+        version, blocks = _version(name), not needed_for
+        state: State = "ok" if version else "missing" if blocks else "note"
+        findings.append(Finding(section, name, version or "not installed", state, needed_for or "everything", blocks))
     lacking = [name for name in _DEVELOPMENT_DISTRIBUTIONS if not _version(name)]
     if shutil.which(_BROWSER) is None:
         lacking.append(_BROWSER)
@@ -209,7 +197,7 @@ def _compact_weights() -> Finding:
     try:
         from dp360.generation import InputError
         from dp360.generation.diffusion.compact import compact_folder, verified_name
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         return Finding(section, name, f"not looked at: {error}", "note", "--generator compact")
     folder = compact_folder()
     if folder is None:
@@ -227,15 +215,13 @@ def _choice_of_generator() -> list[Finding]:
     try:
         from dp360.generation import InputError
         from dp360.generation.diffusion.compact import held_out
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         return [Finding(section, "choice", f"not looked at: {error}", "note", "the choice itself")]
     try:
         measured = held_out()
     except InputError as error:
         return [Finding(section, "choice", str(error), "missing", "--generator auto")]
-    rule = (
-        "compact is taken once its views are sharper than the prior's (PSNR) and look no less like the truth (distance)"
-    )
+    rule = "compact is taken once its PSNR is higher and its perceptual distance not larger than the prior's"
     if measured is None:
         return [Finding(section, "choice", f"prior: nothing was measured here; {rule}")]
     findings = [
@@ -304,27 +290,20 @@ def _numba_cache() -> Finding:
 def _system() -> tuple[list[Finding], list[str]]:
     """Findings on libraries and programs, and the Debian packages that are missing."""
     section = "System"
-    findings, packages = [], []
-    for file, package, needed_for in _LIBRARIES:
-        if _loads(file):
-            findings.append(Finding(section, package, file))
-        else:
-            blocks = package == "libgl1"
-            findings.append(Finding(section, package, f"{file} not found", "missing", needed_for, blocks))
-            packages.append(package)
-    for command, package, needed_for in _PROGRAMS:
-        path = shutil.which(command)
-        if path:
-            findings.append(Finding(section, command, path))
-        else:
-            findings.append(Finding(section, command, "not found", "missing", needed_for))
-            packages.append(package)
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if header.is_file():
-        findings.append(Finding(section, "Python.h", str(header)))
-    else:
-        findings.append(Finding(section, "Python.h", "not found", "missing", "installing the viewer, stock splatfacto"))
-        packages.append("python3-dev")
+    looked_for = [  # name, what was found, what was not found, Debian package, what needs it
+        *((package, file if _loads(file) else None, file, package, use) for file, package, use in _LIBRARIES),
+        *((command, shutil.which(command), "", package, use) for command, package, use in _PROGRAMS),
+        ("Python.h", str(header) if header.is_file() else None, "", "python3-dev", "installing the viewer, splatfacto"),
+    ]
+    findings, packages = [], []
+    for name, found, lacking, package, needed_for in looked_for:
+        if found:
+            findings.append(Finding(section, name, found))
+        else:
+            sentence = f"{lacking} not found".strip()
+            findings.append(Finding(section, name, sentence, "missing", needed_for, package == "libgl1"))
+            packages.append(package)
     return findings, packages
 
 
