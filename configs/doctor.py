@@ -1,9 +1,14 @@
-"""What this machine has, what it lacks, and what each missing thing would be needed for."""
+"""What this machine has, what it lacks, and what each missing thing would be needed for; and the figures by which
+`--generator auto` decides.
+
+Nothing that may be missing is imported before it was looked for: the doctor itself needs the standard library alone.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -11,7 +16,7 @@ import sys
 import sysconfig
 import tempfile
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -32,10 +37,23 @@ _DISTRIBUTIONS = (
     "opencv-contrib-python",
     "pymatting",
     "pillow",
+    "safetensors",
     "trimesh",
     "tyro",
 )
-_DEVELOPMENT_DISTRIBUTIONS = ("pytest", "hypothesis", "beartype", "ruff", "pyright", "plyfile", "build")
+_OPTIONAL_DISTRIBUTIONS = (  # distribution, what needs it
+    ("open3d", "ns-export, point clouds"),
+    ("diffusers", "--generator compact and diffportrait360, dp360 train"),
+    ("accelerate", "dp360 train"),
+    ("usd-core", "files of OpenUSD: pip install 'dp360[usd]'"),
+    ("dlib-bin", "dp360 eval identity and pose: pip install 'dp360[eval]'"),
+)
+_DEVELOPMENT_DISTRIBUTIONS = (
+    "pytest", "hypothesis", "beartype", "ruff", "pyright", "pre-commit", "playwright", "plyfile", "build",
+)  # fmt: skip
+_BROWSER = "chromium"
+_PACKAGE = Path(__file__).resolve().parents[1]
+"""Folder of `dp360.configs` and its neighbours, found without importing any of them."""
 _LIBRARIES = (  # file that the loader looks for, Debian package, what needs it
     ("libGL.so.1", "libgl1", "reading portraits (opencv-contrib, mediapipe)"),
     ("libEGL.so.1", "libegl1", "ns-export"),
@@ -85,38 +103,37 @@ class Diagnosis:
 
 
 def examine(output_folder: Path) -> Diagnosis:
-    """Look at versions, devices, weights, memory, disk, caches, system libraries and programs; changes nothing.
+    """Look at versions, devices, weights and their figures, memory, disk, caches, system libraries and programs.
+
+    Changes nothing, and finds what is missing instead of stumbling over it.
 
     Args:
         output_folder: where results would be written; its disk is measured.
     """
     system, packages = _system()
-    findings = (*_versions(), *_devices(), *_weights(), *_room(output_folder), _numba_cache(), *system)
+    findings = (
+        *_versions(), *_devices(), *_weights(), *_choice_of_generator(), *_room(output_folder), _numba_cache(), *system,
+    )  # fmt: skip
     apt_line = f"sudo apt-get update && sudo apt-get install -y {' '.join(packages)}" if packages else ""
     return Diagnosis(findings, apt_line)
 
 
 def _versions() -> list[Finding]:
     section = "Versions"
-    python = platform.python_version()
     supported = sys.version_info[:2] in ((3, 10), (3, 11))
-    findings = [
-        Finding(section, "python", python)
-        if supported
-        else Finding(section, "python", f"{python}, expected 3.10 or 3.11", "missing", "everything", True)
-    ]
-    for name in _DISTRIBUTIONS:
-        version = _version(name)
-        findings.append(
-            Finding(section, name, version)
-            if version
-            else Finding(section, name, "not installed", "missing", "everything", True)
-        )
-    open3d = _version("open3d")
-    findings.append(Finding(section, "open3d", open3d or "not installed", "ok" if open3d else "missing", "ns-export"))
+    python = platform.python_version() + ("" if supported else ", expected 3.10 or 3.11")
+    findings = [Finding(section, "python", python, "ok" if supported else "missing", "everything", True)]
+    for name, needed_for in (*((name, "") for name in _DISTRIBUTIONS), *_OPTIONAL_DISTRIBUTIONS):
+        version, blocks = _version(name), not needed_for
+        state: State = "ok" if version else "missing" if blocks else "note"
+        findings.append(Finding(section, name, version or "not installed", state, needed_for or "everything", blocks))
     lacking = [name for name in _DEVELOPMENT_DISTRIBUTIONS if not _version(name)]
+    if shutil.which(_BROWSER) is None:
+        lacking.append(_BROWSER)
     findings.append(
-        Finding(section, "development tools", f"without {', '.join(lacking)}", "note", "the tests: install .[dev]")
+        Finding(
+            section, "development tools", f"without {', '.join(lacking)}", "note", "the tests: scripts/setup.sh --dev"
+        )
         if lacking
         else Finding(section, "development tools", "all installed")
     )
@@ -156,18 +173,17 @@ def _devices() -> list[Finding]:
 def _weights() -> list[Finding]:
     section = "Weights"
     findings = []
-    for entry in sorted(resources.files("dp360.generation.weights").iterdir(), key=lambda e: e.name):
-        if entry.name.endswith((".npz", ".safetensors")):
-            data = entry.read_bytes()
+    for file in sorted((_PACKAGE / "generation" / "weights").iterdir()):
+        if file.suffix in (".npz", ".safetensors"):
+            data = file.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
-            findings.append(Finding(section, entry.name, f"{len(data) / 1e6:.1f} MB, sha256 {digest[:16]}"))
+            findings.append(Finding(section, file.name, f"{len(data) / 1e6:.1f} MB, sha256 {digest[:16]}"))
     if not any(f.name == "head_model.npz" for f in findings):
         findings.append(Finding(section, "head_model.npz", "not found", "missing", "every head", True))
     findings.append(_compact_weights())
-    try:
-        models = [e for e in resources.files("mediapipe").joinpath("modules").rglob("*.tflite")]  # type: ignore[attr-defined]
-    except (ModuleNotFoundError, AttributeError):
-        models = []
+    mediapipe = importlib.util.find_spec("mediapipe")
+    folders = [] if mediapipe is None else mediapipe.submodule_search_locations or []
+    models = [file for folder in folders for file in (Path(folder) / "modules").rglob("*.tflite")]
     findings.append(
         Finding(section, "mediapipe face models", f"{len(models)} files")
         if models
@@ -177,17 +193,53 @@ def _weights() -> list[Finding]:
 
 
 def _compact_weights() -> Finding:
-    from dp360.generation import InputError
-    from dp360.generation.diffusion.compact import compact_folder, verified_name
-
+    section, name = "Weights", "compact"
+    try:
+        from dp360.generation import InputError
+        from dp360.generation.diffusion.compact import compact_folder, verified_name
+    except (ImportError, OSError) as error:
+        return Finding(section, name, f"not looked at: {error}", "note", "--generator compact")
     folder = compact_folder()
     if folder is None:
-        return Finding("Weights", "compact", "not installed", "note", "--generator compact; auto takes the prior")
+        return Finding(section, name, "not installed", "note", "--generator compact; auto takes the prior")
     size_mb = sum(file.stat().st_size for file in folder.rglob("*")) / 1e6
     try:
-        return Finding("Weights", "compact", f"{size_mb:.1f} MB, {verified_name(folder)}")
+        return Finding(section, name, f"{size_mb:.1f} MB, {verified_name(folder)}")
     except InputError as error:
-        return Finding("Weights", "compact", str(error), "missing", "--generator compact")
+        return Finding(section, name, str(error), "missing", "--generator compact")
+
+
+def _choice_of_generator() -> list[Finding]:
+    """What `--generator auto` takes, and the figures that say so."""
+    section = "What --generator auto takes"
+    try:
+        from dp360.generation import InputError
+        from dp360.generation.diffusion.compact import held_out
+    except (ImportError, OSError) as error:
+        return [Finding(section, "choice", f"not looked at: {error}", "note", "the choice itself")]
+    try:
+        measured = held_out()
+    except InputError as error:
+        return [Finding(section, "choice", str(error), "missing", "--generator auto")]
+    rule = "compact is taken once its PSNR is higher and its perceptual distance not larger than the prior's"
+    if measured is None:
+        return [Finding(section, "choice", f"prior: nothing was measured here; {rule}")]
+    findings = [
+        Finding(section, "choice", f"{measured.winner}; {rule}"),
+        Finding(
+            section, "measured on", f"{measured.heads} composed heads that no training saw, {measured.views} views each"
+        ),
+    ]
+    for key, meaning, digits, unit in (
+        ("psnr_head", "PSNR above the chin, more is better", ".2f", " dB"),
+        ("perceptual", "perceptual distance, less is better", ".3f", ""),
+    ):
+        values = [
+            f"{name} {format(figures[key], digits)}{unit}" if key in figures else f"{name} not measured"
+            for name, figures in (("prior", measured.prior), ("compact", measured.compact))
+        ]
+        findings.append(Finding(section, meaning, ", ".join(values)))
+    return findings
 
 
 def _room(output_folder: Path) -> list[Finding]:
@@ -228,8 +280,7 @@ def _numba_cache() -> Finding:
     """Compiled kernels are kept beside the package, or in the user's cache where that cannot be written."""
     section, name = "Caches", "numba kernels"
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    package = Path(str(resources.files("dp360.generation")))
-    for folder in (Path(chosen),) if chosen else (package, Path.home()):
+    for folder in (Path(chosen),) if chosen else (_PACKAGE / "generation", Path.home()):
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
         if os.access(existing, os.W_OK):
             return Finding(section, name, f"kept under {folder}")
@@ -239,27 +290,20 @@ def _numba_cache() -> Finding:
 def _system() -> tuple[list[Finding], list[str]]:
     """Findings on libraries and programs, and the Debian packages that are missing."""
     section = "System"
-    findings, packages = [], []
-    for file, package, needed_for in _LIBRARIES:
-        if _loads(file):
-            findings.append(Finding(section, package, file))
-        else:
-            blocks = package == "libgl1"
-            findings.append(Finding(section, package, f"{file} not found", "missing", needed_for, blocks))
-            packages.append(package)
-    for command, package, needed_for in _PROGRAMS:
-        path = shutil.which(command)
-        if path:
-            findings.append(Finding(section, command, path))
-        else:
-            findings.append(Finding(section, command, "not found", "missing", needed_for))
-            packages.append(package)
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if header.is_file():
-        findings.append(Finding(section, "Python.h", str(header)))
-    else:
-        findings.append(Finding(section, "Python.h", "not found", "missing", "installing the viewer, stock splatfacto"))
-        packages.append("python3-dev")
+    looked_for = [  # name, what was found, what was not found, Debian package, what needs it
+        *((package, file if _loads(file) else None, file, package, use) for file, package, use in _LIBRARIES),
+        *((command, shutil.which(command), "", package, use) for command, package, use in _PROGRAMS),
+        ("Python.h", str(header) if header.is_file() else None, "", "python3-dev", "installing the viewer, splatfacto"),
+    ]
+    findings, packages = [], []
+    for name, found, lacking, package, needed_for in looked_for:
+        if found:
+            findings.append(Finding(section, name, found))
+        else:
+            sentence = f"{lacking} not found".strip()
+            findings.append(Finding(section, name, sentence, "missing", needed_for, package == "libgl1"))
+            packages.append(package)
     return findings, packages
 
 

@@ -2,16 +2,17 @@
 # Sets dp360 up on Debian or Ubuntu: system libraries, a fresh virtual environment, the pinned Python packages.
 #
 #   bash scripts/setup.sh [--dev] [FOLDER]      FOLDER of the virtual environment, .venv by default
+#                                               --dev: also what tests and checks need, a browser (chromium) included
 #   PYTHON=/path/to/python3.11 bash scripts/setup.sh    another interpreter than the one found
 #
 # Missing system libraries are installed when run as root; otherwise they are named with the apt line.
 set -euo pipefail
 
-extras="" folder=""
+extras="" folder="" browser=""
 for argument in "$@"; do
   case "$argument" in
-    --dev) extras="[dev]" ;;
-    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --dev) extras="[dev]" browser="chromium" ;;
+    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
     -*) echo "setup.sh: unknown option $argument (known: --dev, --help)" >&2; exit 2 ;;
     *) folder="$argument" ;;
   esac
@@ -57,6 +58,10 @@ missing_packages() { # names of Debian packages, one per line; needs $python for
   command -v ffmpeg >/dev/null || echo "ffmpeg"
 }
 
+browser_is_missing() { # for tests of what browsers show; without one these are skipped
+  [ -n "$browser" ] && ! command -v chromium >/dev/null
+}
+
 required() { # without these the installation itself fails; the others are for single tools
   case " $1 " in *" python3"* | *" gcc "* | *" g++ "* | *" libgl1 "*) return 0 ;; *) return 1 ;; esac
 }
@@ -72,6 +77,12 @@ if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; the
   python="$(find_python)"
   missing="$(missing_packages | xargs)"
 fi
+if browser_is_missing && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then # apart: not every system has it
+  echo "setup.sh: installing $browser"
+  export DEBIAN_FRONTEND=noninteractive
+  { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$browser" >/dev/null; } ||
+    echo "setup.sh: apt-get could not install $browser" >&2
+fi
 if [ -z "$python" ]; then
   echo "setup.sh: no Python 3.10 or 3.11 found; install one and name it: PYTHON=/path/to/python3.11 bash $0" >&2
   exit 1
@@ -84,6 +95,9 @@ if [ -n "$missing" ]; then
     exit 1
   fi
   echo "setup.sh: going on without; 'dp360 doctor' says what each is for" >&2
+fi
+if browser_is_missing; then
+  echo "setup.sh: no $browser: browser tests will be skipped; install it with: sudo apt-get install -y $browser" >&2
 fi
 
 # ---- virtual environment ----------------------------------------------------------------------------------------
