@@ -20,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from .console import Display, Outcome, print_diagnosis
+
 State = Literal["ok", "note", "missing"]
 
 _DISTRIBUTIONS = (
@@ -68,6 +70,21 @@ _PROGRAMS = (  # command, Debian package, what needs it
 )
 _MEMORY_NEEDED_GB = 6.0
 _DISK_NEEDED_GB = 2.0
+
+
+@dataclass(frozen=True)
+class DoctorCommand:
+    """Say what this machine has, what it lacks, and what for."""
+
+    output: Path = Path()
+    """Where results would go: its disk is looked at."""
+
+
+def run(command: DoctorCommand, display: Display) -> Outcome:
+    """Show the findings; exit code 1 where the main job cannot run."""
+    diagnosis = examine(command.output)
+    print_diagnosis(diagnosis)
+    return 0 if diagnosis.main_job_possible else 1
 
 
 @dataclass(frozen=True)
