@@ -1,6 +1,6 @@
 """Posed pictures in nerfstudio's layout: reading and checking a transforms.json that may come from anybody.
 
-What is built on it: `reconstruction.dataset`, which reads a whole data set as a `ViewSet`, and the sources of
+What is built on it: `view_dataset`, which reads a whole data set as a `ViewSet`, and the sources of
 `generation.training.diffusion`, which read the pictures they need.
 """
 

@@ -25,11 +25,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 
 from dp360.generation import Cameras, ViewSet
+from dp360.generation.dataset.visual_hull import OUTSIDE_SHARE, focus_point
 from dp360.generation.head_model import fit_landmarks, load_head_model
 from dp360.generation.mesh_raster import rasterize_mesh
 from dp360.generation.portrait import DetectionConfig, FaceNetworks, find_faces
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.hull import OUTSIDE_SHARE, focus_point
 
 from .identity import picture_over_white
 
