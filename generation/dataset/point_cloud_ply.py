@@ -57,7 +57,7 @@ def decode_point_cloud(data: bytes, *, name: str = "the point cloud") -> PointCl
     try:
         vertex: dict[str, Any] = load_ply(io.BytesIO(data), skip_materials=True)["metadata"]["_ply_raw"]["vertex"]
         count, kinds, table = vertex["length"], vertex["properties"], vertex["data"]
-        columns = {key: np.asarray(table[key], np.float32) for key in kinds}
+        columns = {key: np.asarray(table[key], np.float32).reshape(-1) for key in kinds}
     except Exception as error:  # trimesh names damage in many ways
         raise InputError(
             f"{name} is not a readable PLY file of points ({error}); write it again or remove it from transforms.json"
