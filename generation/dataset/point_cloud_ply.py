@@ -60,7 +60,7 @@ def decode_point_cloud(data: bytes, *, name: str = "the point cloud") -> PointCl
         columns = {key: np.asarray(table[key], np.float32).reshape(-1) for key in kinds}
     except Exception as error:  # trimesh names damage in many ways
         raise InputError(
-            f"{name} is not a readable PLY file of points ({error}); write it again or remove it from transforms.json"
+            f"{name} is not a readable PLY file of points ({' '.join(str(error).split())}); write it again or remove it from transforms.json"
         ) from error
     if not {"x", "y", "z"} <= set(columns):
         raise InputError(f"{name}: the PLY file has no x, y, z properties")

@@ -101,9 +101,8 @@ def far_from_thresholds(scene: Scene) -> bool:
     """Whether rounding cannot move a pair over a threshold at which the picture jumps."""
     means, quats, scales, opacities, _ = scene.variables
     W, K = scene.cameras.T_camera_world[0].double(), scene.cameras.K_px[0].double()
-    radii, means2d, depths, conics, factor = project_one_camera(
-        means, quats, scales, W, K, *SIZE, near_plane=NEAR, eps2d=0.3, radius_clip=0.0
-    )
+    settings = cpu.ProjectionSettings(*SIZE, -1, NEAR, 0.3, 0.0, antialiased=False, raw=False)
+    radii, means2d, depths, conics, factor = project_one_camera(means, quats, scales, W, K, settings)
     opacity = opacities * factor if scene.mode == "antialiased" else opacities
     ys, xs = torch.meshgrid(torch.arange(SIZE[1]) + 0.5, torch.arange(SIZE[0]) + 0.5, indexing="ij")
     delta = torch.stack([xs, ys], dim=-1).reshape(-1, 2).double() - means2d[:, None]
