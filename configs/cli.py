@@ -31,7 +31,7 @@ from .commands import (
     ViewsCommand,
 )
 from .console import errors_for_people, print_diagnosis, progress_bars
-from .evaluation_commands import EvalCommand
+from .evaluate import EvalCommand
 from .training_commands import TrainCommand
 
 _Subcommand = (
@@ -152,11 +152,11 @@ def _dispatch(command: Command | EvalCommand | TrainCommand) -> int:
                 folders = make_heads(command, track=display.track, notify=display.notify)
             _name_files(folders)
         case EvalCommand():
-            from .evaluate import evaluate
+            from .evaluate import run
 
             with progress_bars() as display:
-                result, files = evaluate(command, track=display.track, notify=display.notify)
-            print(result.markdown())
+                tables, files = run(command, display)
+            print(tables)
             _name_files(files)
         case _:
             assert_never(command)

@@ -59,11 +59,10 @@ def decode_point_cloud(data: bytes, *, name: str = "the point cloud") -> PointCl
         count, kinds, table = vertex["length"], vertex["properties"], vertex["data"]
         columns = {key: np.asarray(table[key], np.float32).reshape(-1) for key in kinds}
     except Exception as error:  # trimesh names damage in many ways
+        why = " ".join(str(error).split())
         raise InputError(
-            f"{name} is not a readable PLY file of points ({' '.join(str(error).split())}); write it again or remove it from transforms.json"
+            f"{name} is not a readable PLY file of points ({why}); write it again or remove it from transforms.json"
         ) from error
-    if not {"x", "y", "z"} <= set(columns):
-        raise InputError(f"{name}: the PLY file has no x, y, z properties")
     if any(column.shape != (count,) for column in columns.values()):
         raise InputError(f"{name}: the header promises {count} points, the file is shorter; write it again")
 

@@ -27,8 +27,8 @@ from dp360.generation.progress import Track, silent
 from ..fit import SplatFitConfig, fit_splats
 from ..renders import Renderable
 from ..splat_scene import SplatScene
-from ..splats import render_splats
-from .compare import Comparison, ViewFigures, compare_pictures, head_rows
+from ..splats import Splats, render_splats
+from .compare import Comparison, ViewFigures, over_white, view_figures
 from .features import Perceptual
 
 LEAST_VIEWS = 8
@@ -86,11 +86,6 @@ class ConsistencyReport:
         """Mean of the pairs' errors, NaN without any."""
         errors = [p.error for p in self.pairs if not math.isnan(p.error)]
         return float(np.mean(errors)) if errors else math.nan
-
-    @property
-    def seams(self) -> tuple[PairFigures, ...]:
-        """The pairs that stand out."""
-        return tuple(p for p in self.pairs if p.seam)
 
 
 def measure_consistency(
@@ -170,22 +165,12 @@ def rings(cameras: Cameras) -> list[list[int]]:
     return [sorted(group, key=lambda i: (round(float(azimuth[i]), 6), i)) for group in groups]
 
 
-def _held_out_rows(splats, views: ViewSet, held: list[int], perceptual: Perceptual | None) -> list[ViewFigures]:
+def _held_out_rows(splats: Splats, views: ViewSet, held: list[int], perceptual: Perceptual | None) -> list[ViewFigures]:
     pictures, alphas = render_splats(splats, views.cameras[held])
-    true_rgb, true_alpha = views.rgb_unit(), views.alpha_unit
-    rows = []
-    for picture, alpha, index in zip(pictures, alphas, held):
-        camera = views.cameras[index]
-        values = compare_pictures(
-            picture.float().numpy(),
-            alpha.float().numpy(),
-            true_rgb[index].numpy(),
-            true_alpha[index].numpy(),
-            perceptual,
-            head_rows=head_rows(camera),
-        )
-        azimuth, elevation = (math.degrees(float(a[0])) for a in (camera.azimuth_rad, camera.elevation_rad))
-        rows.append(ViewFigures(views.names[index], azimuth, elevation, values))
+    rows = [
+        view_figures(views, index, rgb.float().numpy(), alpha.float().numpy(), *over_white(views, index), perceptual)
+        for rgb, alpha, index in zip(pictures, alphas, held)
+    ]
     return sorted(rows, key=lambda row: (row.azimuth_deg, row.elevation_deg, row.name))
 
 
@@ -209,7 +194,7 @@ def _carried(
     u, v = (np.full(solid.shape, -1, np.float32) for _ in range(2))
     u[solid], v[solid] = uvz[:, 0] - 0.5, uvz[:, 1] - 0.5
 
-    def at(picture: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, p * c]:
+    def at(picture: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, "p ..."]:
         return cv2.remap(picture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[solid]
 
     other = at(rgba_j)

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError, OrbitConfig, ViewGenerator, ViewSet
-from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
+from dp360.generation.dataset.view_dataset import TRANSFORMS, png_bytes, read_dataset
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import Portrait, read_portrait
@@ -36,9 +36,10 @@ from ..splat_pictures import splat_pictures
 from .compare import ALL, BINS, MatchConfig, NamedViews, ViewFigures, compare_views, match_views
 from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance
 from .features import EfficientNetLite0, Perceptual
-from .sheet import column_titles, strip
+from .reports import view_row
+from .results import json_ready
+from .sheet import column_titles, comparison_strip
 
-Stage = Literal["views", "splats"]
 PORTRAIT_VIEW = "portrait"
 _FEATURES_PER_BATCH = 8
 
@@ -81,7 +82,7 @@ class GeneratedViews:
     """Draws the views."""
     prior: HeadPriorConfig
     """The prior that it starts from."""
-    model: HeadModel
+    model: HeadModel = field(default_factory=load_head_model)
     """The head model."""
 
     def views(self, case: HeadCase, cameras: Cameras, seed: int) -> ViewSet:
@@ -113,7 +114,7 @@ class FolderViews:
 class HeadsConfig:
     """What is measured on each head."""
 
-    stage: Stage = "views"
+    stage: Literal["views", "splats"] = "views"
     """`views`: the source draws the true cameras; `splats`: splats fitted to its orbit are seen from them."""
     orbit: OrbitConfig = field(default_factory=OrbitConfig)
     """The views that splats are fitted to."""
@@ -217,15 +218,15 @@ def evaluate_head(
     if isinstance(perceptual, EfficientNetLite0):
         features = _features(views, truth, compared.rows, perceptual)
     facts = {
-        **settings_of(case.data_sha256, config, perceptual),
+        **deciding_facts(case.data_sha256, config, perceptual),
         "generator": views.provenance.generator,
         "weights": views.provenance.weights,
         "strip_columns": list(column_titles(truth)),
     }
-    return HeadResult(case.name, compared.rows, facts, strip(views, truth), features)
+    return HeadResult(case.name, compared.rows, facts, comparison_strip(views, truth), features)
 
 
-def settings_of(data_sha256: str, config: HeadsConfig, perceptual: Perceptual | None) -> dict[str, Any]:
+def deciding_facts(data_sha256: str, config: HeadsConfig, perceptual: Perceptual | None) -> dict[str, Any]:
     """What decides a head's figures beside the source: a result that says the same need not be measured again."""
     return {
         "version": importlib.metadata.version("dp360"),
@@ -239,19 +240,15 @@ def settings_of(data_sha256: str, config: HeadsConfig, perceptual: Perceptual | 
 
 def write_head_result(folder: Path, result: HeadResult) -> None:
     """HEAD.json, HEAD.png and HEAD.npz in `folder`; the first is written last and means that all are there."""
-    write_bytes_atomically(folder / f"{result.head}.png", cv2.imencode(".png", result.strip[..., ::-1])[1].tobytes())
+    write_bytes_atomically(folder / f"{result.head}.png", png_bytes(result.strip))
     if result.features is not None:
         file = io.BytesIO()
         np.savez_compressed(
             file, ours=result.features[0].astype(np.float32), true=result.features[1].astype(np.float32)
         )
         write_bytes_atomically(folder / f"{result.head}.npz", file.getvalue())
-    rows = [
-        {"name": r.name, "azimuth_deg": r.azimuth_deg, "elevation_deg": r.elevation_deg, **_finite(r.values)}
-        for r in result.rows
-    ]
-    text = json.dumps({"facts": dict(result.facts), "rows": rows}, indent=1, allow_nan=False)
-    write_bytes_atomically(folder / f"{result.head}.json", text.encode())
+    content = json_ready({"facts": result.facts, "rows": [view_row(row) for row in result.rows]})
+    write_bytes_atomically(folder / f"{result.head}.json", json.dumps(content, indent=1, allow_nan=False).encode())
 
 
 def read_head_result(folder: Path, head: str) -> HeadResult:
@@ -267,7 +264,8 @@ def read_head_result(folder: Path, head: str) -> HeadResult:
         for row in found["rows"]:
             place = (row.pop("name"), row.pop("azimuth_deg"), row.pop("elevation_deg"))
             rows.append(ViewFigures(*place, {k: math.nan if v is None else v for k, v in row.items()}))
-        picture = cv2.imread(str(folder / f"{head}.png"))[..., ::-1]
+        with Image.open(folder / f"{head}.png") as opened:
+            picture = np.array(opened.convert("RGB"))
         features = None
         if (folder / f"{head}.npz").is_file():
             with np.load(folder / f"{head}.npz") as file:
@@ -301,11 +299,6 @@ def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str,
     return found
 
 
-def open_generated(name: str, generator: ViewGenerator, prior: HeadPriorConfig) -> GeneratedViews:
-    """A source of generated views with the head model that ships."""
-    return GeneratedViews(name, generator, prior, load_head_model())
-
-
 def _fitted(views: ViewSet, cameras: Cameras, names: tuple[str, ...], config: HeadsConfig, track: Track) -> ViewSet:
     """Splats fitted to views, from other cameras."""
     splats = fit_splats(views, config.fit, torch.Generator().manual_seed(config.seed), track=track)
@@ -325,7 +318,3 @@ def _features(
         batches = [chosen[k : k + _FEATURES_PER_BATCH] for k in range(0, len(chosen), _FEATURES_PER_BATCH)]
         sides.append(np.concatenate([network.pooled(source.select(batch).rgb_unit().numpy()) for batch in batches]))
     return sides[0], sides[1]
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

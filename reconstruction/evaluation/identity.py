@@ -38,6 +38,8 @@ from dp360.generation.head_model.sparse_points import POINT_NAMES
 from dp360.generation.portrait import DetectionConfig, FaceNetworks, find_faces
 from dp360.generation.portrait.landmark_network import find_face, load_landmark_networks
 
+from .compare import picture_over_white
+
 FaceDetector = Literal["dlib", "mediapipe", "landmark network"]
 """Who placed the face: dlib's own detector, else mediapipe, else the package's network for drawings and profiles."""
 
@@ -231,15 +233,10 @@ def measure_identity(
         raise ValueError(f"measure_identity: expected finite azimuths in degrees, got {tuple(azimuths_deg)}")
     portrait = embedder.embed(portrait_rgb)
     chosen = [_nearest_view(views, azimuth, tolerance_deg, most_elevation_deg, left_out) for azimuth in azimuths_deg]
-    embedded = {k: embedder.embed(picture_over_white(views, k)) for k in dict.fromkeys(chosen) if k is not None}
+    embedded: dict[int | None, FaceEmbedding | None] = {
+        k: embedder.embed(picture_over_white(views, k)) for k in dict.fromkeys(chosen) if k is not None
+    }
     return tuple(_compared(portrait, views, a, k, embedded.get(k)) for a, k in zip(azimuths_deg, chosen))
-
-
-def picture_over_white(views: ViewSet, index: int) -> UInt8[np.ndarray, "h w 3"]:
-    """One view over white, 8 bits."""
-    rgba = views.rgba[index].cpu().numpy().astype(np.float32)
-    alpha = rgba[..., 3:] / 255
-    return np.round(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
 def _nearest_view(
