@@ -225,7 +225,7 @@ class Silhouettes:
 def _solid(picture: Tensor, size_px: int) -> Bool[Tensor, "h w"]:
     """Where a picture's alpha, averaged down to `size_px`, is at least a half."""
     step = max(1, round(max(picture.shape[:2]) / size_px))
-    size = [max(1, length // step) for length in picture.shape[:2]]
+    size = (max(1, picture.shape[0] // step), max(1, picture.shape[1] // step))
     if picture.shape[-1] < 4:
         return torch.ones(size, dtype=torch.bool)
     alpha = picture[..., 3].cpu().float() / (255 if picture.dtype == torch.uint8 else 1)

@@ -156,7 +156,8 @@ class HeadSplatModel(SplatfactoModel):
         """What `fit_splats` does around each gradient step; views are drawn in proportion to their confidence."""
         pipeline, optimizers = training_callback_attributes.pipeline, training_callback_attributes.optimizers
         assert pipeline is not None and optimizers is not None
-        fit, datamanager = self.config.fit, pipeline.datamanager
+        fit = self.config.fit
+        datamanager: Any = pipeline.datamanager
         datamanager.view_schedule = self.schedule
         state = self.densify_state
         self.densify_state = DensifyState(state.gradient_sum.to(self.device), state.seen_count.to(self.device))

@@ -123,13 +123,13 @@ def quats_turning_z_to(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
 
 def neighbour_distances(points: Float[Tensor, "n 3"], *, neighbours: int = 3) -> Float[Tensor, " n"]:
     """Mean distance of each point to its nearest others."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     count = min(neighbours, points.shape[0] - 1)
     if count < 1:
         return torch.full((points.shape[0],), MAX_START_SCALE)
     coordinates = points.detach().cpu().numpy().astype(np.float64)
-    distances, _ = cKDTree(coordinates).query(coordinates, k=count + 1)
+    distances, _ = KDTree(coordinates).query(coordinates, k=count + 1)
     return torch.from_numpy(distances[:, 1:].mean(axis=1)).float()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -123,7 +125,7 @@ def _largest_piece(solid: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
     """The largest connected set of cells: what floats apart are corners that happen to be hidden in every view."""
     from scipy.ndimage import label
 
-    pieces, count = label(solid.numpy() > 0)
+    pieces, count = cast(tuple[np.ndarray, int], label(solid.numpy() > 0))
     if count < 2:
         return solid
     sizes = torch.bincount(torch.from_numpy(pieces).flatten())

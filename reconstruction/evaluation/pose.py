@@ -477,8 +477,8 @@ class OutlineHull:
         u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
         shown = np.isfinite(z) & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
         row = len(self._grid)
-        at = [(c - 0.5).reshape(-1, row).astype(np.float32) for c in (u, v)]
-        said = cv2.remap(outside_px, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1)
+        at_u, at_v = ((c - 0.5).reshape(-1, row).astype(np.float32) for c in (u, v))
+        said = cv2.remap(outside_px, at_u, at_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1)
         return np.where(shown, said * np.where(shown, z, 1) / K[0, 0], -np.inf).astype(np.float32), shown
 
 

@@ -93,9 +93,10 @@ def rasterize(
         from .cuda import why_not
 
         if why_not() is not None:
-            tensors = [t.cpu() for t in (means, quats, scales, opacities, colors, viewmats, Ks)]
             options.update(backend="cpu", backgrounds=None if backgrounds is None else backgrounds.cpu())
-            renders, alphas, info = rasterize(*tensors, width, height, sh_degree=sh_degree, **options)
+            gaussians = (means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu(), colors.cpu())
+            cameras = (viewmats.cpu(), Ks.cpu(), width, height)
+            renders, alphas, info = rasterize(*gaussians, *cameras, sh_degree=sh_degree, **options)
             return renders.to(means.device), alphas.to(means.device), info
         backend = "cuda"
     if backend == "cuda":
@@ -111,12 +112,12 @@ def rasterize(
     if backend == "reference":
         from .reference import rasterize_reference
 
-        rgb, depth, alpha, *projected = rasterize_reference(
+        rgb, depth, alpha, radii, means2d = rasterize_reference(
             means, quats, scales, opacities, colors, viewmats, Ks, settings
         )
         if backgrounds is not None:
             rgb = rgb + (1 - alpha[..., None]) * backgrounds[:, None, None].to(rgb)
-        return _finish(rgb, depth, alpha, *projected, options)
+        return _finish(rgb, depth, alpha, radii, means2d, options)
     assert_never(backend)
 
 
@@ -240,7 +241,8 @@ def _check(
 ) -> None:
     """Refuse shapes that kernels would read past."""
     n, c = means.shape[0], viewmats.shape[0]
-    expected = [("means", means, (n, 3)), ("quats", quats, (n, 4)), ("scales", scales, (n, 3))]
+    expected: list[tuple[str, Tensor, tuple[int, ...]]] = [("means", means, (n, 3)), ("quats", quats, (n, 4))]
+    expected += [("scales", scales, (n, 3))]
     expected += [("opacities", opacities, (n,)), ("viewmats", viewmats, (c, 4, 4)), ("Ks", Ks, (c, 3, 3))]
     if backgrounds is not None:
         expected.append(("backgrounds", backgrounds, (c, 3)))

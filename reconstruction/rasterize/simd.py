@@ -179,7 +179,7 @@ def _operator(function: Callable, left: types.Type, result: types.Type, emit: Ca
     class Template(ConcreteTemplate):
         cases = [signature(result, left, left)]  # noqa: RUF012
 
-    infer_global(function)(Template)
+    infer_global(function)(Template)  # pyright: ignore[reportOptionalCall] - without types it is a decorator
     lower_builtin(function, left, left)(lambda context, builder, signature, args: emit(builder, *args))
 
 

@@ -12,6 +12,7 @@ from nerfstudio.utils.eval_utils import eval_setup
 from dp360.configs.methods import dp360_nerf
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.dataset.view_dataset import write_dataset
+from dp360.reconstruction.nerfstudio_data import HeadRayDatamanagerConfig
 from dp360.reconstruction.nerfstudio_nerf import BoxCollider, NerfScene
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer
 
@@ -36,6 +37,7 @@ def trained(make_sphere_views, tmp_path_factory):
     config._target = HeadTrainer
     config.max_num_iterations, config.vis, config.logging.local_writer.enable = 150, "tensorboard", False
     config.data, config.output_dir = folder / "data", folder / "out"
+    assert isinstance(config.pipeline.datamanager, HeadRayDatamanagerConfig)
     config.pipeline.datamanager.train_num_rays_per_batch = 256
     config.set_timestamp()
     config.save_config()

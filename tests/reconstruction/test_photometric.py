@@ -46,8 +46,8 @@ def both(rgb: Tensor, alpha: Tensor, target: Tensor, silhouette: Tensor, weights
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("ssim_weight", [0.0, 0.3])
 def test_all_picture_terms_agree_with_plain_tensors(size: tuple[int, int], weighted: bool, ssim_weight: float) -> None:
-    *shown, weights = pictures(*size)
-    fast, slow = both(*shown, weights if weighted else None, ssim_weight)
+    rgb, alpha, target, silhouette, weights = pictures(*size)
+    fast, slow = both(rgb, alpha, target, silhouette, weights if weighted else None, ssim_weight)
     assert float(fast[0]) == pytest.approx(float(slow[0]), rel=1e-5)
     for ours, right in zip(fast[1:], slow[1:]):
         assert float((ours - right).norm() / right.norm()) < 1e-4
