@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -224,11 +225,11 @@ def masked_ssim(
     """
     from skimage.metrics import structural_similarity
 
-    _, maps = structural_similarity(
+    found = structural_similarity(
         rgb_unit.astype(np.float64), true_unit.astype(np.float64), channel_axis=-1, data_range=1.0, full=True,
         gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
     )  # fmt: skip
-    similarity = maps.mean(-1)
+    similarity = cast(tuple[float, np.ndarray], found)[1].mean(-1)
     edge = slice(_SSIM_RADIUS_PX, -_SSIM_RADIUS_PX)
     chosen = similarity[edge, edge] if mask is None else similarity[mask]
     return float(chosen.mean()) if chosen.size else math.nan
