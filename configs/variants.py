@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dp360.generation import InputError, ViewGenerator
-from dp360.generation.prior import HeadPriorConfig, PriorGenerator
-from dp360.generation.progress import Track, silent
+from dp360.generation.prior import PriorGenerator
 
 from .commands import DiffusionOptions
 
@@ -98,14 +97,13 @@ def compact_weights_name(given: str) -> str | None:
     return None if shipped is None else verified_name(shipped)
 
 
-def open_sources(names: Sequence[str], weights: str | None, *, track: Track = silent) -> list[ViewSource]:
+def open_sources(names: Sequence[str], weights: str | None) -> list[ViewSource]:
     """Sources of views by name.
 
     Args:
         names: keys of `GENERATOR_VARIANTS`; NAME@FOLDER, one of the compact model's with other weights; or
             NAME=FOLDER, any name with one data set per head.
         weights: folder or hub id of diffportrait360's weights; only for its variants.
-        track: progress.
 
     Raises:
         InputError: an unknown name, a name that comes twice, a folder that is not there, or missing weights.
@@ -132,10 +130,10 @@ def open_sources(names: Sequence[str], weights: str | None, *, track: Track = si
         variant = GENERATOR_VARIANTS[name]
         generator: ViewGenerator = PriorGenerator()
         if variant.compact is not None:
-            generator = _compact(source_name(given), variant.diffusion, variant.compact, folder, pipelines, track)
+            generator = _compact(source_name(given), variant.diffusion, variant.compact, folder, pipelines)
         elif variant.diffusion is not None:
-            generator = _diffusion(name, variant.diffusion, weights, pipelines, track)
-        sources.append(GeneratedViews(source_name(given), generator, HeadPriorConfig()))
+            generator = _diffusion(name, variant.diffusion, weights, pipelines)
+        sources.append(GeneratedViews(source_name(given), generator))
     return sources
 
 
@@ -146,9 +144,7 @@ def _parts(given: str) -> tuple[str, str, str]:
     return name, mark, folder
 
 
-def _diffusion(
-    name: str, options: DiffusionOptions, weights: str | None, pipelines: dict[str, tuple], track: Track
-) -> ViewGenerator:
+def _diffusion(name: str, options: DiffusionOptions, weights: str | None, pipelines: dict[str, tuple]) -> ViewGenerator:
     """The diffusion generator with some options; `pipelines` keeps the networks from the first call on."""
     if weights is None:
         raise InputError(
@@ -159,14 +155,13 @@ def _diffusion(
     from .diffusion import open_weights, sampling_of
 
     if weights not in pipelines:
-        pipelines[weights] = open_weights(weights, options, track=track)
+        pipelines[weights] = open_weights(weights, options)
     return replace(DiffPortrait360Generator(*pipelines[weights]), sampling=sampling_of(options), name=name)
 
 
 def _compact(
-    name: str, options: DiffusionOptions | None, control: Control, folder: str, pipelines: dict[str, tuple],
-    track: Track,
-) -> ViewGenerator:  # fmt: skip
+    name: str, options: DiffusionOptions | None, control: Control, folder: str, pipelines: dict[str, tuple]
+) -> ViewGenerator:
     """The compact generator with some options and the weights in `folder`, or those that ship."""
     from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
 
@@ -174,7 +169,7 @@ def _compact(
 
     assert options is not None  # every compact variant has some
     if folder not in pipelines:
-        pipelines[folder] = open_weights(folder, options, track=track) if folder else open_shipped(options)
+        pipelines[folder] = open_weights(folder, options) if folder else open_shipped(options)
     config = CompactConfig(control=control)
     pipeline, weights_name = pipelines[folder]
     return CompactGenerator(pipeline, weights_name, compact_sampling_of(options, pipeline, config), config, name=name)

@@ -41,7 +41,7 @@ def prepare_kernels(track: Track = silent) -> bool:
     return True
 
 
-def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int = 3) -> int:
+def best_thread_count(*, gaussians: int = 6000, size_px: int = 192) -> int:
     """How many of numba's threads make a training step fastest right now: a trial of a fraction of a second.
 
     On an idle machine that is all of them, beside other programs it may be one. It never changes a result. Hand it to
@@ -57,7 +57,7 @@ def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int
             numba.set_num_threads(count)
             _toy_step(gaussians, size_px)
             times = []
-            for _ in range(repeats):
+            for _ in range(3):
                 start = time.perf_counter()
                 _toy_step(gaussians, size_px)
                 times.append(time.perf_counter() - start)

@@ -15,6 +15,8 @@ from ..views import PointCloud
 
 OUTSIDE_SHARE = 0.03
 """Share of the views that may disagree before a place counts as outside."""
+_RESOLUTION = 128
+"""Cells along each side of the cube, a multiple of four."""
 LEAST_SEEN_SHARE, LEAST_SEEN = 0.15, 10
 """Share and number of the views that must have a place in their frame before anything is said to stand there: cells
 that few views see are carved by few."""
@@ -69,8 +71,6 @@ def hull_points(
     rgba: UInt8[Tensor, "n h w 4"],
     cameras: Cameras,
     *,
-    resolution: int = 128,
-    outside_share: float = OUTSIDE_SHARE,
     reach: float = 1.5,
 ) -> PointCloud:
     """Carve a cube around the focus point with the alphas and keep the boundary cells.
@@ -81,8 +81,6 @@ def hull_points(
     Args:
         rgba: pictures with straight alpha (opaque pictures carve nothing).
         cameras: their cameras.
-        resolution: cells along each side of the cube, a multiple of four.
-        outside_share: share of the views that may disagree before a cell is carved away.
         reach: side of the cube divided by the width of the pictures at the focus point.
 
     Returns:
@@ -94,18 +92,18 @@ def hull_points(
     half_side = reach * float(0.5 * distance * cameras.width / cameras.focal_px[:, 0].mean())
     shown = rgba[..., 3] >= 128
     least_seen = max(LEAST_SEEN_SHARE * len(cameras), min(LEAST_SEEN, len(cameras)))
-    side = resolution // 4
+    side = _RESOLUTION // 4
     solid = torch.zeros(side, side, side)
     todo = torch.ones_like(solid, dtype=torch.bool)
     while True:
         # Coarse cells are tested by their middles: silhouettes are taken as much wider as a cell may be off.
         cell_px = 2 * half_side / side * float((cameras.focal_px[:, 0] / distance).mean())
-        margin_px = 0 if side == resolution else int(0.5 * 3**0.5 * cell_px) + 1
+        margin_px = 0 if side == _RESOLUTION else int(0.5 * 3**0.5 * cell_px) + 1
         index = todo.nonzero()
         points = _cell_middles(index, side, half_side, centre)
         outside, seen = outside_votes(points, shown, cameras, margin_px=margin_px)
-        solid[todo] = ((outside <= outside_share * seen) & (seen >= least_seen)).float()
-        if side == resolution:
+        solid[todo] = ((outside <= OUTSIDE_SHARE * seen) & (seen >= least_seen)).float()
+        if side == _RESOLUTION:
             break
         solid, side = solid.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2), 2 * side
         # Deep cells stay inside whatever finer ones would say; those near empty ones are looked at again.

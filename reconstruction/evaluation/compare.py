@@ -28,6 +28,9 @@ LOWER_IS_BETTER = frozenset({"perceptual", "perceptual_full"})
 BINS = ("front", "30", "60", "90", "120", "150", "back")
 """Names of the bins of |azimuth|, 30 degrees wide about the angle; front and back are half as wide."""
 ALL = "all"
+_SAME_ANGLE_DEG, _SAME_SHIFT, _SAME_FOCAL = 0.5, 0.01, 0.005
+"""Two cameras are the same up to this angle between their rotations, this distance of their centres as a share of the
+distance from the world's origin, and this relative difference of their focal lengths over the picture's width."""
 HIGHEST_PSNR_DB = 100.0
 """PSNR of equal pictures, where the formula gives infinity."""
 _SSIM_RADIUS_PX = 5
@@ -45,18 +48,6 @@ class NamedViews:
     def picture(self, index: int) -> str:
         """The file of a view, as messages name it."""
         return f"{self.name}/images/{self.views.names[index]}.png"
-
-
-@dataclass(frozen=True)
-class MatchConfig:
-    """When two cameras are the same."""
-
-    most_degrees: float = 0.5
-    """Largest angle between their rotations, degrees."""
-    most_shift: float = 0.01
-    """Largest distance of their centres, as a share of the distance from the world's origin."""
-    most_focal: float = 0.005
-    """Largest relative difference of their focal lengths over the picture's width."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +104,8 @@ def azimuth_bin(azimuth_deg: float) -> str:
 
 
 def compare_views(
-    prediction: NamedViews, truth: NamedViews, perceptual: Perceptual | None = None, config: MatchConfig | None = None,
-    *, skip_missing: bool = False, track: Track = silent,
+    prediction: NamedViews, truth: NamedViews, perceptual: Perceptual | None = None, *,
+    skip_missing: bool = False, track: Track = silent,
 ) -> Comparison:  # fmt: skip
     """Figures of every true view.
 
@@ -122,7 +113,6 @@ def compare_views(
         prediction: the views to judge; those without a true counterpart do not count.
         truth: the true views, of the same picture size.
         perceptual: the perceptual distance; None leaves it out.
-        config: when cameras are the same.
         skip_missing: leave true views without a counterpart out (with a notice) instead of refusing.
         track: progress.
 
@@ -130,7 +120,7 @@ def compare_views(
         InputError: pictures of different sizes, a true view that nobody predicted, cameras that differ although the
             names agree, or a true view whose mask is empty.
     """
-    pairs, notices = match_views(prediction, truth, config or MatchConfig(), skip_missing=skip_missing)
+    pairs, notices = match_views(prediction, truth, skip_missing=skip_missing)
     for _, index in pairs:
         if not bool((truth.views.rgba[index, ..., 3] >= 128).any()):
             raise InputError(f"The mask of {truth.picture(index)} is empty; expected the head to be opaque")
@@ -273,7 +263,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def match_views(
-    prediction: NamedViews, truth: NamedViews, config: MatchConfig, *, skip_missing: bool = False
+    prediction: NamedViews, truth: NamedViews, *, skip_missing: bool = False
 ) -> tuple[list[tuple[int, int]], list[str]]:
     """Pairs (index in prediction, index in truth) of views from the same camera, and notices.
 
@@ -287,7 +277,7 @@ def match_views(
             f"{true.width}x{true.height}; expected one size: make the views at the size of the truth"
         )
     angle_deg, shift, focal = camera_differences(true, ours)
-    same = (angle_deg <= config.most_degrees) & (shift <= config.most_shift) & (focal <= config.most_focal)
+    same = (angle_deg <= _SAME_ANGLE_DEG) & (shift <= _SAME_SHIFT) & (focal <= _SAME_FOCAL)
     cost = angle_deg + torch.rad2deg(shift) + torch.rad2deg(focal)
     pairs, missing = [], []
     for index in range(len(true)):

@@ -25,15 +25,13 @@ from typing_extensions import assert_never
 from dp360.generation import Cameras, InputError, OrbitConfig, ViewGenerator, ViewSet
 from dp360.generation.dataset.view_dataset import TRANSFORMS, png_bytes, read_dataset
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import Portrait, read_portrait
-from dp360.generation.prior import HeadPriorConfig, build_head_prior
-from dp360.generation.progress import Track, silent
+from dp360.generation.prior import build_head_prior
 from dp360.generation.synthetic.head_dataset import PORTRAIT
 
 from ..fit import SplatFitConfig, fit_splats
 from ..splat_pictures import splat_pictures
-from .compare import ALL, BINS, MatchConfig, NamedViews, ViewFigures, compare_views, match_views
+from .compare import ALL, BINS, NamedViews, ViewFigures, compare_views, match_views
 from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance
 from .features import EfficientNetLite0, Perceptual
 from .reports import view_row
@@ -80,14 +78,10 @@ class GeneratedViews:
     """What tables call it."""
     generator: ViewGenerator
     """Draws the views."""
-    prior: HeadPriorConfig
-    """The prior that it starts from."""
-    model: HeadModel = field(default_factory=load_head_model)
-    """The head model."""
 
     def views(self, case: HeadCase, cameras: Cameras, seed: int) -> ViewSet:
         """As `ViewSource.views`."""
-        prior = build_head_prior(case.portrait, self.prior, model=self.model, seed=seed)
+        prior = build_head_prior(case.portrait, seed=seed)
         return self.generator.generate(case.portrait, prior, cameras, torch.Generator().manual_seed(seed))
 
 
@@ -116,8 +110,6 @@ class HeadsConfig:
 
     stage: Literal["views", "splats"] = "views"
     """`views`: the source draws the true cameras; `splats`: splats fitted to its orbit are seen from them."""
-    orbit: OrbitConfig = field(default_factory=OrbitConfig)
-    """The views that splats are fitted to."""
     fit: SplatFitConfig = field(default_factory=SplatFitConfig)
     """The fit."""
     most_views: int | None = None
@@ -191,9 +183,8 @@ def dataset_sha256(folder: Path) -> str:
 
 
 def evaluate_head(
-    case: HeadCase, source: ViewSource, config: HeadsConfig, perceptual: Perceptual | None = None, *,
-    track: Track = silent,
-) -> HeadResult:  # fmt: skip
+    case: HeadCase, source: ViewSource, config: HeadsConfig, perceptual: Perceptual | None = None
+) -> HeadResult:
     """Figures of one head.
 
     Args:
@@ -201,19 +192,18 @@ def evaluate_head(
         source: what draws it.
         config: what is measured.
         perceptual: the perceptual distance.
-        track: progress of fits and comparisons.
     """
     truth = case.truth.views
     match config.stage:
         case "views":
             views = source.views(case, truth.cameras, config.seed)
         case "splats":
-            made = source.views(case, config.orbit.cameras(truth.cameras.width), config.seed)
-            views = _fitted(made, truth.cameras, truth.names, config, track)
+            made = source.views(case, OrbitConfig().cameras(truth.cameras.width), config.seed)
+            views = _fitted(made, truth.cameras, truth.names, config)
         case _:
             assert_never(config.stage)
     prediction = NamedViews(views, f"{source.name} of {case.name}")
-    compared = compare_views(prediction, case.truth, perceptual, track=track)
+    compared = compare_views(prediction, case.truth, perceptual)
     features = None
     if isinstance(perceptual, EfficientNetLite0):
         features = _features(views, truth, compared.rows, perceptual)
@@ -299,9 +289,9 @@ def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str,
     return found
 
 
-def _fitted(views: ViewSet, cameras: Cameras, names: tuple[str, ...], config: HeadsConfig, track: Track) -> ViewSet:
+def _fitted(views: ViewSet, cameras: Cameras, names: tuple[str, ...], config: HeadsConfig) -> ViewSet:
     """Splats fitted to views, from other cameras."""
-    splats = fit_splats(views, config.fit, torch.Generator().manual_seed(config.seed), track=track)
+    splats = fit_splats(views, config.fit, torch.Generator().manual_seed(config.seed))
     rgba = splat_pictures(splats, cameras)
     return replace(views, rgba=rgba, cameras=cameras, names=names, confidence=torch.ones(len(cameras)))
 
@@ -310,7 +300,7 @@ def _features(
     views: ViewSet, truth: ViewSet, rows: Sequence[ViewFigures], network: EfficientNetLite0
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
     """Pooled features of both sides' pictures over white, in the order of `rows`."""
-    pairs, _ = match_views(NamedViews(views, ""), NamedViews(truth, ""), MatchConfig())
+    pairs, _ = match_views(NamedViews(views, ""), NamedViews(truth, "")())
     partner = {truth.names[index]: (ours, index) for ours, index in pairs}
     sides = []
     for side, source in enumerate((views, truth)):

@@ -22,13 +22,13 @@ _ERROR_GAIN = 2.5
 _LABEL_PX, _TITLE_PX = 22, 34
 
 
-def comparison_strip(prediction: ViewSet, truth: ViewSet, tile_px: int = TILE_PX) -> UInt8[np.ndarray, "h w 3"]:
+def comparison_strip(prediction: ViewSet, truth: ViewSet) -> UInt8[np.ndarray, "h w 3"]:
     """Three rows of the `strip_views`: the truth, the prediction nearest to it, and their difference."""
     columns = []
     for index in strip_views(truth):
-        true = _tile(truth, index, tile_px)
+        true = _tile(truth, index)
         distance = (prediction.cameras.position_world - truth.cameras.position_world[index]).norm(dim=-1)
-        ours = _tile(prediction, int(distance.argmin()), tile_px)
+        ours = _tile(prediction, int(distance.argmin()))
         columns.append(np.concatenate([true, ours, _error_picture(ours, true)]))
     return np.concatenate(columns, axis=1)
 
@@ -84,6 +84,6 @@ def labelled_sheet(
     return np.asarray(sheet)
 
 
-def _tile(views: ViewSet, index: int, side_px: int) -> UInt8[np.ndarray, "s s 3"]:
+def _tile(views: ViewSet, index: int) -> UInt8[np.ndarray, "s s 3"]:
     """A view over white, resized to a square."""
-    return cv2.resize(picture_over_white(views, index), (side_px, side_px), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture_over_white(views, index), (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)

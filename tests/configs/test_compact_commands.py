@@ -16,7 +16,7 @@ from dp360.configs import cli
 from dp360.configs.commands import DiffusionOptions, ViewsCommand
 from dp360.configs.diffusion import compact_sampling_of, open_diffusion_generator
 from dp360.configs.evaluate import EvalHeadsCommand
-from dp360.configs.evaluation_heads import _results_folder
+from dp360.configs.evaluation_jobs import _results_folder
 from dp360.configs.example import write_example_portrait
 from dp360.configs.given_pictures import GivenPictures
 from dp360.configs.portrait_trainer import views_key

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dp360.configs import evaluate, evaluation_heads
+from dp360.configs import evaluation_jobs
 from dp360.configs.cli import main
 from dp360.configs.variants import open_sources
 from dp360.generation import InputError, PointCloud, Provenance, ViewSet, look_at_origin, orbit
@@ -101,14 +101,14 @@ def test_heads_are_measured_once_and_again_when_their_data_change(
     benchmark: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured: list[str] = []
-    plain = evaluation_heads.evaluate_head
+    plain = evaluation_jobs.evaluate_head
 
     def counted(case: Any, source: Any, *arguments: Any) -> Any:
         measured.append(f"{source.name} {case.name[-1]}")
         return plain(case, source, *arguments)
 
-    monkeypatch.setattr(evaluation_heads, "evaluate_head", counted)
-    evaluation_heads._case.cache_clear()
+    monkeypatch.setattr(evaluation_jobs, "evaluate_head", counted)
+    evaluation_jobs._case.cache_clear()
     assert main(words(benchmark)) == 0 and len(measured) == 6
     found = json.loads((benchmark / "out" / "results.json").read_text())
     assert found["heads"] == 3 and found["summary"]["good"]["all"]["iou"]["count"] == 3
@@ -124,12 +124,12 @@ def test_heads_are_measured_once_and_again_when_their_data_change(
     write_dataset(ball(orbit(8, size_px=SIZE), 0.31), benchmark / "more")
     for path in (benchmark / "more" / "images").iterdir():
         (benchmark / "heads" / "held_out_000001" / "images" / path.name).write_bytes(path.read_bytes())
-    evaluation_heads._case.cache_clear()
+    evaluation_jobs._case.cache_clear()
     assert main(words(benchmark)) == 0 and measured[6:] == ["good 1", "small 1"]
 
 
 def test_ablation_has_a_picture_of_all_settings(benchmark: Path) -> None:
-    evaluation_heads._case.cache_clear()
+    evaluation_jobs._case.cache_clear()
     assert main(words(benchmark, "--views", "6", what="ablation")) == 0
     found = json.loads((benchmark / "out" / "results.json").read_text())
     assert set(found["difference_to_first"]) == {"small"}
@@ -196,8 +196,6 @@ def test_pose_of_views_without_a_face_says_so_under_names_of_their_own(tmp_path:
 def test_portraits_of_one_name_keep_rows_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dp360.reconstruction.evaluation import identity
-
     class Nobody:
         def __enter__(self) -> Nobody:
             return self
@@ -212,9 +210,9 @@ def test_portraits_of_one_name_keep_rows_of_their_own(
         distance = 0.3 if portrait.suffix == ".png" else 0.4
         return [IdentityAt(a, "v", a, distance, 0.9, 0.5, "dlib", "dlib") for a in azimuths]
 
-    monkeypatch.setattr(identity, "FaceEmbedder", Nobody)
-    monkeypatch.setattr(identity, "measure_identity", measured)
-    monkeypatch.setattr(evaluate, "_prior_views", prior_views)
+    monkeypatch.setattr(evaluation_jobs, "FaceEmbedder", Nobody)
+    monkeypatch.setattr(evaluation_jobs, "measure_identity", measured)
+    monkeypatch.setattr(evaluation_jobs, "_prior_views", prior_views)
     images = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.jpg"]
     for path in images:
         path.parent.mkdir()

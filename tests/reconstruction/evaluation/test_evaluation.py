@@ -29,7 +29,7 @@ from dp360.reconstruction.evaluation.compare import (
     silhouette_iou,
     summarise,
 )
-from dp360.reconstruction.evaluation.consistency import ConsistencyConfig, reprojection, rings
+from dp360.reconstruction.evaluation.consistency import reprojection, rings
 from dp360.reconstruction.evaluation.distributions import frechet_distance, kernel_distance
 from dp360.reconstruction.evaluation.features import (
     EfficientNetLite0,
@@ -318,7 +318,7 @@ def test_strips_show_level_views_round_the_head_under_their_true_azimuths(truth:
     assert column_titles(truth) == ("0°", "45°", "90°", "135°", "180°", "-135°", "-90°", "-45°")
     some = truth.select([9, 11, 2, 5])
     assert column_titles(some) == ("90°", "-135°")  # of what is level
-    assert comparison_strip(some, some, 16).shape == (48, 32, 3) and column_titles(truth.select([9])) == ("60°",)
+    assert comparison_strip(some, some).shape == (3 * 144, 2 * 144, 3) and column_titles(truth.select([9])) == ("60°",)
 
 
 def test_pictures_compared_by_hand() -> None:
@@ -355,22 +355,21 @@ class KnownDepth:
 def test_reprojection_sees_no_error_in_one_sphere_and_finds_the_view_that_is_another(truth: ViewSet) -> None:
     cameras = orbit(24, size_px=96)
     views = sphere_views(cameras)[0]
-    config = ConsistencyConfig(depth_tolerance=0.02)
-    pairs = reprojection(views, KnownDepth(), config)
+    pairs = reprojection(views, KnownDepth())
     assert len(pairs) == 24 and sum(p.closes_ring for p in pairs) == 1
     assert all(p.error < 0.01 and p.shared > 0.75 and not p.seam for p in pairs)
     closing = next(p for p in pairs if p.closes_ring)
     assert abs(abs(closing.azimuth_deg) - 172.5) < 1e-6  # between the last and the first camera behind the head
     rgba = views.rgba.clone()
     rgba[5] = sphere_views(cameras[[5]], turn_rad=0.5)[0].rgba[0]  # one view shows it turned
-    found = reprojection(dataclasses.replace(views, rgba=rgba), KnownDepth(), config)
+    found = reprojection(dataclasses.replace(views, rgba=rgba), KnownDepth())
     assert {(p.first, p.second) for p in found if p.seam} == {("view_004", "view_005"), ("view_005", "view_006")}
-    assert len(reprojection(truth, KnownDepth(), config)) == 14  # both rings close
+    assert len(reprojection(truth, KnownDepth())) == 14  # both rings close
 
 
 def test_large_pictures_are_carried_too() -> None:
     views = sphere_views(orbit(24, size_px=256)[[0, 1]])[0]  # more pixels on the head than OpenCV takes in one row
-    (pair,) = reprojection(views, KnownDepth(), ConsistencyConfig())
+    (pair,) = reprojection(views, KnownDepth())
     assert pair.error < 0.005 and pair.shared > 0.8 and not pair.closes_ring
 
 
