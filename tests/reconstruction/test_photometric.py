@@ -44,7 +44,7 @@ def both(rgb: Tensor, alpha: Tensor, target: Tensor, silhouette: Tensor, weights
 
 @pytest.mark.parametrize("size", [(11, 11), (13, 90), (97, 41), (150, 200)])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("ssim_weight", [0.0, 0.3])
+@pytest.mark.parametrize("ssim_weight", [0.0, 0.3, 1.0])
 def test_all_picture_terms_agree_with_plain_tensors(size: tuple[int, int], weighted: bool, ssim_weight: float) -> None:
     rgb, alpha, target, silhouette, weights = pictures(*size)
     fast, slow = both(rgb, alpha, target, silhouette, weights if weighted else None, ssim_weight)
