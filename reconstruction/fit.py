@@ -28,7 +28,7 @@ from .densify import (
 )
 from .losses import LossConfig, training_loss
 from .perceptual import lpips_for_fits
-from .photometric_cpu import over_background
+from .photometric_cpu import target_over_background
 from .rasterize import Backend, RasterizeMode, rasterize_splats
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
@@ -337,7 +337,7 @@ def fit_splats(
         loss = training_loss(
             rgb,
             alpha,
-            *over_background(target, background),
+            *target_over_background(target, background),
             params["scales"],
             params["opacities"],
             config.losses,

@@ -124,7 +124,7 @@ def picture_loss_cpu(
     return _Picture.apply(*arguments)  # type: ignore[return-value]
 
 
-def over_background(
+def target_over_background(
     premultiplied_rgba: Float[Tensor, "h w 4"], background_rgb_unit: Float[Tensor, " 3"]
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
     """A picture of premultiplied colour and alpha over a plain background, and its alpha; for targets, no gradient."""
@@ -134,5 +134,5 @@ def over_background(
     picture = np.ascontiguousarray(premultiplied_rgba.detach().numpy())
     rgb, alpha = empty((*picture.shape[:2], 3)), empty(picture.shape[:2])
     with numba_pool(alpha.size):
-        kernels.over_background(picture, background_rgb_unit.detach().float().numpy(), rgb, alpha)
+        kernels.compose_over_background(picture, background_rgb_unit.detach().float().numpy(), rgb, alpha)
     return torch.from_numpy(rgb), torch.from_numpy(alpha)

@@ -89,7 +89,7 @@ def _over_background_everyone(threads, *args):
         _over_background_work(*args)
 
 
-over_background = Kernel(_over_background_work, _over_background_everyone)
+compose_over_background = Kernel(_over_background_work, _over_background_everyone)
 
 
 @numba.njit(cache=True)

@@ -14,7 +14,7 @@ from dp360.generation import numba_pool
 from dp360.generation.progress import Track, silent
 
 from .losses import LossConfig, training_loss
-from .photometric_cpu import over_background
+from .photometric_cpu import target_over_background
 from .rasterize import rasterize_splats
 from .rasterize.kernels import KERNELS
 
@@ -108,5 +108,5 @@ def _toy_step(gaussians: int, size_px: int) -> None:
     rgb, alpha, _ = rasterize_splats(
         means, quats, log_scales, logits, sh0, sh_rest, viewmat, K, size_px, size_px, sh_degree=1
     )
-    target = over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
+    target = target_over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
     training_loss(rgb[0], alpha[0, ..., 0], *target, log_scales, logits, LossConfig()).backward()

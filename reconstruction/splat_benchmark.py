@@ -28,7 +28,7 @@ from .fit import (
     render_parameters,
 )
 from .losses import LossConfig, training_loss
-from .photometric_cpu import over_background
+from .photometric_cpu import target_over_background
 from .prepare import best_thread_count, prepare_kernels
 from .rasterize import Backend
 from .splats import Splats, render_splats, splats_from_point_cloud
@@ -266,7 +266,7 @@ def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
 
     def iteration() -> None:
         rgb, alpha = render()
-        target = over_background(view, background)
+        target = target_over_background(view, background)
         loss = training_loss(rgb, alpha, *target, params["scales"], params["opacities"], losses)
         forget()
         loss.backward()

@@ -15,7 +15,7 @@ from dp360.generation import numba_pool
 from dp360.reconstruction import photometric_cpu
 from dp360.reconstruction.densify import DensifyConfig, limit_shapes
 from dp360.reconstruction.losses import LossConfig, alpha_loss, needle_loss, photometric_loss, training_loss
-from dp360.reconstruction.photometric_cpu import over_background, picture_loss_cpu
+from dp360.reconstruction.photometric_cpu import picture_loss_cpu, target_over_background
 from dp360.reconstruction.rasterize import workspace
 
 
@@ -114,7 +114,7 @@ def test_a_view_over_its_background_and_the_background_alone(dtype: torch.dtype)
     alpha = torch.tensor([[0.0, 0.25, 1.0]], dtype=dtype)
     colour = torch.tensor([0.5, 0.25, 1.0], dtype=dtype)
     background = torch.tensor([1.0, 0.5, 0.0])
-    rgb, opacity = over_background(torch.cat([alpha[..., None] * colour, alpha[..., None]], dim=-1), background)
+    rgb, opacity = target_over_background(torch.cat([alpha[..., None] * colour, alpha[..., None]], dim=-1), background)
     torch.testing.assert_close(rgb, alpha[..., None] * colour + (1 - alpha[..., None]) * background.to(dtype))
     assert torch.equal(opacity, alpha)
 

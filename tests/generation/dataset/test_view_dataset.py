@@ -16,7 +16,7 @@ from PIL import Image
 from dp360.generation import InputError, PointCloud
 from dp360.generation.dataset import view_dataset
 from dp360.generation.dataset.point_cloud_ply import decode_point_cloud, encode_point_cloud
-from dp360.generation.dataset.posed_frames import MAX_FRAMES
+from dp360.generation.dataset.posed_frames import MAX_PICTURES
 from dp360.generation.dataset.view_dataset import read_confidence, read_dataset, write_dataset
 
 
@@ -137,7 +137,7 @@ def _set(key, value, *, frame=True):
 
 
 def _million_frames(meta):
-    meta["frames"] = [{}] * (MAX_FRAMES + 1)
+    meta["frames"] = [{}] * (MAX_PICTURES + 1)
 
 
 BAD = {
