@@ -108,7 +108,7 @@ class EvalHeadsCommand:
 class EvalAblationCommand(EvalHeadsCommand):
     """Settings of the generators beside each other: as heads, with the differences to the first one and a picture."""
 
-    generators: tuple[str, ...] = ("compact", "compact-without-v", "compact-without-back", "compact-overlap")
+    generators: tuple[str, ...] = ("prior", "compact", "compact-without-v", "compact-without-back")
     """Named settings; the others are compared with the first."""
     output: Path = Path("outputs/eval_ablation")
     """Folder for the results."""

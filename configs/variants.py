@@ -35,7 +35,7 @@ class Variant:
 
 
 GENERATOR_VARIANTS: dict[str, Variant] = {
-    "prior": Variant("the prior itself"),
+    "prior": Variant("the geometric prior"),
     "diffportrait360": Variant("the diffusion model", diffusion=DiffusionOptions()),
     "diffportrait360-official": Variant(
         "the release's sampler", diffusion=DiffusionOptions(schedule="official")

@@ -32,6 +32,9 @@ Optimizers = MutableMapping[str, Optimizer]
 """One optimizer per entry of `Parameters`."""
 
 
+_SILHOUETTE_PX = 256
+
+
 @dataclass(frozen=True)
 class DensifyConfig:
     """When and how the set of Gaussians changes."""
@@ -197,15 +200,14 @@ def limit_shapes(params: Parameters, config: DensifyConfig) -> None:
 class Silhouettes:
     """Where the views show the head, in small, as a bound on where Gaussians may stand: inside the visual hull."""
 
-    def __init__(self, pictures: Iterable[Tensor], cameras: Cameras, *, size_px: int = 256) -> None:
-        """Keep silhouettes of at most `size_px` on a side.
+    def __init__(self, pictures: Iterable[Tensor], cameras: Cameras) -> None:
+        """Keep silhouettes of about `_SILHOUETTE_PX` on the longer side.
 
         Args:
             pictures: each `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
             cameras: their cameras.
-            size_px: longest side, pixels.
         """
-        self._solid, self._cameras = torch.stack([_solid(picture, size_px) for picture in pictures]), cameras
+        self._solid, self._cameras = torch.stack([_solid(picture) for picture in pictures]), cameras
 
     @torch.no_grad()
     def outside(
@@ -222,9 +224,9 @@ class Silhouettes:
         return (outside > config.hull_outside_share * seen).to(means_world.device)
 
 
-def _solid(picture: Tensor, size_px: int) -> Bool[Tensor, "h w"]:
-    """Where a picture's alpha, averaged down to `size_px`, is at least a half."""
-    step = max(1, round(max(picture.shape[:2]) / size_px))
+def _solid(picture: Tensor) -> Bool[Tensor, "h w"]:
+    """Where a picture's alpha, averaged down, is at least a half."""
+    step = max(1, round(max(picture.shape[:2]) / _SILHOUETTE_PX))
     size = (max(1, picture.shape[0] // step), max(1, picture.shape[1] // step))
     if picture.shape[-1] < 4:
         return torch.ones(size, dtype=torch.bool)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Parameter
-from typing_extensions import assert_never
+from typing_extensions import Unpack, assert_never
 
 from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
@@ -29,7 +29,7 @@ from .densify import (
 from .losses import LossConfig, training_loss
 from .perceptual import lpips_for_fits
 from .photometric_cpu import target_over_background
-from .rasterize import Backend, RasterizeMode, rasterize_splats
+from .rasterize import RasterizeMode, RasterOptions, Rendered, rasterize_splats
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
 
@@ -170,30 +170,12 @@ def render_parameters(
     height: int,
     *,
     sh_degree: int,
-    background_rgb_unit: Float[Tensor, " 3"],
-    rasterize_mode: RasterizeMode = "classic",
-    eps2d: float = 0.3,
-    backend: Backend = "auto",
-) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h w"], dict]:
-    """Pictures, alphas and `info` of fit variables; differentiable."""
-    pictures, alphas, info = rasterize_splats(
-        params["means"],
-        params["quats"],
-        params["scales"],
-        params["opacities"].flatten(),
-        params["features_dc"],
-        params["features_rest"],
-        viewmats,
-        Ks,
-        width,
-        height,
-        sh_degree=sh_degree,
-        eps2d=eps2d,
-        rasterize_mode=rasterize_mode,
-        backgrounds=background_rgb_unit.expand(viewmats.shape[0], 3),
-        backend=backend,
-    )
-    return pictures, alphas.squeeze(-1), info
+    **options: Unpack[RasterOptions],
+) -> Rendered:
+    """`rasterize_splats` of fit variables under their names."""
+    gaussians = (params["means"], params["quats"], params["scales"], params["opacities"].flatten())
+    colours = (params["features_dc"], params["features_rest"])
+    return rasterize_splats(*gaussians, *colours, viewmats, Ks, width, height, sh_degree=sh_degree, **options)
 
 
 def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: torch.Generator) -> Int[Tensor, " i"]:
@@ -324,12 +306,12 @@ def fit_splats(
             camera.width,
             camera.height,
             sh_degree=config.active_sh_degree(step),
-            background_rgb_unit=background,
+            backgrounds=background[None],
             rasterize_mode=config.rasterize_mode,
             eps2d=config.eps2d(step),
         )
         info["means2d"].retain_grad()
-        rgb, alpha, weights = rendered.squeeze(0), alpha.squeeze(0), None
+        rgb, alpha, weights = rendered[0], alpha[0, ..., 0], None
         if config.robust.starts(step, config.iterations):
             weigh = config.robust.weighs_pixels(step, config.iterations)
             seen = (rgb.detach(), alpha.detach(), background, target)

@@ -42,7 +42,6 @@ from .losses import ssim, training_loss
 from .nerfstudio_data import CONFIDENCE, SURFACE
 from .nerfstudio_viewer import FrontView
 from .perceptual import Lpips, lpips_for_fits
-from .rasterize import rasterize
 from .robust import ViewAgreement
 from .spherical_harmonics import rgb_from_sh0
 from .splats import Splats
@@ -213,13 +212,13 @@ class HeadSplatModel(SplatfactoModel):
             cameras.width,
             cameras.height,
             sh_degree=fit.active_sh_degree(self.step),
-            background_rgb_unit=background,
+            backgrounds=background[None],
             rasterize_mode=fit.rasterize_mode,
             eps2d=fit.eps2d(self.step),
         )
         if self.info["means2d"].requires_grad:
             self.info["means2d"].retain_grad()
-        return {"rgb": rgb.squeeze(0), "accumulation": alpha.squeeze(0)[..., None], "background": background}
+        return {"rgb": rgb[0], "accumulation": alpha[0], "background": background}
 
     def _outputs_for_people(self, cameras: Cameras) -> dict[str, Any]:
         """Colour over the chosen background, accumulation and depth, of what lies inside the crop box."""
@@ -231,19 +230,13 @@ class HeadSplatModel(SplatfactoModel):
         size = (cameras.height, cameras.width)
         if len(params["means"]) == 0:
             return self.get_empty_outputs(size[1], size[0], background)
-        degree = self.config.fit.active_sh_degree(self.step)
-        coefficients = torch.cat([params["features_dc"][:, None], params["features_rest"]], dim=1)
-        renders, alphas, _ = rasterize(
-            params["means"],
-            params["quats"],
-            params["scales"].exp(),
-            params["opacities"].flatten().sigmoid(),
-            coefficients[:, : (degree + 1) ** 2].contiguous(),
+        renders, alphas, _ = render_parameters(
+            params,
             cameras.T_camera_world.to(self.device),
             cameras.K_px.to(self.device),
             cameras.width,
             cameras.height,
-            sh_degree=degree,
+            sh_degree=self.config.fit.active_sh_degree(self.step),
             rasterize_mode=self.config.fit.rasterize_mode,
             render_mode="RGB+ED",
         )

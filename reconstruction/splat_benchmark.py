@@ -251,10 +251,10 @@ def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
             size_px,
             size_px,
             sh_degree=1,
-            background_rgb_unit=background,
+            backgrounds=background[None],
         )
         info["means2d"].retain_grad()
-        return pictures.squeeze(0), alphas.squeeze(0)
+        return pictures[0], alphas[0, ..., 0]
 
     def forget() -> None:
         for optimizer in optimizers.values():
@@ -298,7 +298,7 @@ def _time_twin(repeats: int) -> TwinTiming:
                 TWIN_SIZE_PX,
                 TWIN_SIZE_PX,
                 sh_degree=1,
-                background_rgb_unit=torch.ones(3),
+                backgrounds=torch.ones(1, 3),
                 backend=backend,
             )
             torch.autograd.grad(pictures.sum() + alphas.sum(), list(params.values()))
