@@ -34,7 +34,10 @@ class LossConfig:
     """Weight of LPIPS on full-size pictures, where a GPU computes and its weights lie on this machine; it is never
     downloaded."""
     opacity_weight: float = 0.0
-    """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned."""
+    """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned.
+
+    Source: Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024, Eq. 10.
+    """
 
 
 def l1_loss(
@@ -106,14 +109,6 @@ def photometric_loss(
     return loss + ssim_weight * (1 - ssim(rgb, target, weights=weights)) if ssim_weight > 0 else loss
 
 
-def alpha_loss(
-    alpha: Float[Tensor, "h w"], target: Float[Tensor, "h w"], *, weights: Float[Tensor, "h w"] | None = None
-) -> Float[Tensor, ""]:
-    """Mean absolute difference of opacities, times the trust in every pixel."""
-    difference = (alpha - target).abs()
-    return difference.mean() if weights is None else (weights * difference).mean()
-
-
 def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> Float[Tensor, ""]:
     """Mean excess of the logarithm of longest over middle axis. Flat Gaussians cost nothing, needles do.
 
@@ -123,14 +118,6 @@ def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> 
         return needle_loss_cpu(log_scales, max_ratio)
     ordered = log_scales.sort(dim=-1).values
     return (ordered[:, 2] - ordered[:, 1] - math.log(max_ratio)).clamp_min(0).mean()
-
-
-def opacity_loss(opacity_logits: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """Mean opacity.
-
-    Source: Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024, Eq. 10.
-    """
-    return opacity_logits.sigmoid().mean()
 
 
 def training_loss(
@@ -168,12 +155,12 @@ def training_loss(
     else:
         loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight, weights=weights)
         if config.alpha_weight > 0:
-            loss = loss + config.alpha_weight * alpha_loss(alpha, target_alpha, weights=weights)
+            loss = loss + config.alpha_weight * l1_loss(alpha[..., None], target_alpha[..., None], weights=weights)
     if lpips is not None and config.lpips_weight > 0 and min(rgb.shape[:2]) >= MIN_SIZE_PX:
         trust = 1.0 if weights is None else weights.mean()
         loss = loss + config.lpips_weight * trust * lpips(rgb, target_rgb)
     if config.needle_weight > 0:
         loss = loss + config.needle_weight * needle_loss(log_scales, max_ratio=config.max_needle_ratio)
     if config.opacity_weight > 0:
-        loss = loss + config.opacity_weight * opacity_loss(opacity_logits)
+        loss = loss + config.opacity_weight * opacity_logits.sigmoid().mean()
     return loss

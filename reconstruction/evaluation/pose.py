@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -36,6 +36,8 @@ from .compare import picture_over_white
 
 Rotation = Float[np.ndarray, "3 3"]
 Residual = Callable[[Rotation], Float[np.ndarray, " n"]]
+FaceRotation = Callable[[np.ndarray], Rotation | None]
+"""R_world_camera (OpenCV camera, the face looks to the world's +z) of an 8-bit picture; None without a face."""
 
 
 def rotation_angle_deg(R_a: Rotation, R_b: Rotation) -> float:
@@ -147,15 +149,6 @@ class PoseReport:
     """Views without an estimate."""
 
 
-@runtime_checkable
-class FaceRotation(Protocol):
-    """Anything that sees from a face how the camera is turned."""
-
-    def __call__(self, rgb: np.ndarray) -> Rotation | None:
-        """R_world_camera (OpenCV camera, the face looks to the world's +z) of an 8-bit picture; None without a face."""
-        ...
-
-
 class FaceRotationFit:
     """The parametric head fitted to mediapipe's landmarks, loaded once; `with FaceRotationFit() as face: ...`.
 
@@ -196,7 +189,7 @@ class OutlineRotation:
 def measure_pose(
     views: ViewSet,
     *,
-    face_rotation: FaceRotation | None = None,
+    face_rotation: FaceRotation,
     reference: ViewSet | None = None,
     config: PoseConfig | None = None,
     track: Track = silent,
@@ -205,7 +198,7 @@ def measure_pose(
 
     Args:
         views: the views with the cameras that they were meant to be seen from.
-        face_rotation: who estimates rotations from faces; None opens a `FaceRotationFit` for this call.
+        face_rotation: who estimates rotations from faces, for example `FaceRotationFit`.
         reference: true views of the same head in the same frame, whose hull outlines are compared with; None takes the
             other views of `views` for each view.
         config: who is asked where.
@@ -215,9 +208,6 @@ def measure_pose(
         A row per view and means. The rows do not depend on the order of the views.
     """
     config = config or PoseConfig()
-    if face_rotation is None:
-        with FaceRotationFit() as opened:
-            return measure_pose(views, face_rotation=opened, reference=reference, config=config, track=track)
     intended = views.cameras.T_world_camera[:, :3, :3].numpy()
     faces: dict[int, Rotation] = {}
     for k in track(range(len(views)), total=len(views), description="Faces of the views"):

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from dp360.reconstruction.losses import (
     LossConfig,
-    alpha_loss,
+    l1_loss,
     needle_loss,
-    opacity_loss,
     photometric_loss,
     ssim,
     training_loss,
@@ -48,7 +47,7 @@ def test_ssim_equals_scikit_image(size: tuple[int, int]) -> None:
 def test_equal_pictures_cost_nothing_and_differences_something() -> None:
     picture, noisy = two_pictures(32, 32)
     assert photometric_loss(picture, picture).item() == pytest.approx(0, abs=1e-6)
-    assert alpha_loss(torch.ones(4, 4), torch.full((4, 4), 0.25)).item() == 0.75
+    assert l1_loss(torch.ones(4, 4, 1), torch.full((4, 4, 1), 0.25)).item() == 0.75
 
 
 def test_pictures_smaller_than_the_window_are_refused() -> None:
@@ -61,10 +60,6 @@ def test_flat_gaussians_cost_nothing_and_needles_do() -> None:
     needle = torch.tensor([[math.log(8.0), 0.0, 0.0]])
     assert needle_loss(flat).item() == 0
     assert needle_loss(needle, max_ratio=4.0).item() == pytest.approx(math.log(2.0))
-
-
-def test_opacity_loss_is_the_mean_opacity() -> None:
-    assert opacity_loss(torch.tensor([0.0, 0.0, 40.0, -40.0])).item() == pytest.approx(0.5)
 
 
 def test_the_loss_of_a_fit_is_the_sum_of_its_terms() -> None:

@@ -55,10 +55,9 @@ def test_shape_and_colour_are_learned(trained):
     camera, batch = next(iter(pipeline.datamanager.fixed_indices_eval_dataloader))
     outputs = pipeline.model.get_outputs_for_camera(camera)
     alpha = batch["image"][..., 3:]
-    assert (outputs["accumulation"] - alpha).abs().mean() < 0.25
+    assert (outputs["accumulation"] - alpha).abs().mean() < 0.1
     metrics, pictures = pipeline.model.get_image_metrics_and_images(outputs, batch)
-    print("VALUES", metrics, (outputs["accumulation"] - alpha).abs().mean())
-    assert metrics["psnr"] > 10
+    assert metrics["psnr"] > 14
     assert pictures["img"].shape == (32, 64, 3)
 
 

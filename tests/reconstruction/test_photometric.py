@@ -14,7 +14,7 @@ from torch import Tensor
 from dp360.generation import numba_pool
 from dp360.reconstruction import photometric_cpu
 from dp360.reconstruction.densify import DensifyConfig, limit_shapes
-from dp360.reconstruction.losses import LossConfig, alpha_loss, needle_loss, photometric_loss, training_loss
+from dp360.reconstruction.losses import LossConfig, l1_loss, needle_loss, photometric_loss, training_loss
 from dp360.reconstruction.photometric_cpu import picture_loss_cpu, target_over_background
 from dp360.reconstruction.rasterize import workspace
 
@@ -37,7 +37,9 @@ def both(rgb: Tensor, alpha: Tensor, target: Tensor, silhouette: Tensor, weights
         if dtype == torch.float32:
             loss = picture_loss_cpu(x, a, y, s, ssim_weight=ssim_weight, alpha_weight=0.5, weights=w)
         else:
-            loss = photometric_loss(x, y, ssim_weight=ssim_weight, weights=w) + 0.5 * alpha_loss(a, s, weights=w)
+            loss = photometric_loss(x, y, ssim_weight=ssim_weight, weights=w) + 0.5 * l1_loss(
+                a[..., None], s[..., None], weights=w
+            )
         results.append((loss.detach(), *torch.autograd.grad(2 * loss, (x, a))))
     return results
 
