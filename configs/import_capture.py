@@ -10,8 +10,8 @@ from typing_extensions import assert_never
 from dp360.generation import InputError, ViewSet
 from dp360.generation.captures import read_ava256, read_nersemble, read_renderme360
 from dp360.generation.dataset.view_dataset import TRANSFORMS, write_dataset
+from dp360.generation.dataset.visual_hull import hull_points
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.hull import hull_points
 
 from .commands import CaptureKind, ImportCaptureCommand
 

@@ -11,10 +11,10 @@ import torch
 from dp360.generation import InputError, Provenance, ViewSet
 from dp360.generation.cameras import concatenate_cameras
 from dp360.generation.dataset.view_dataset import TRANSFORMS, write_dataset
+from dp360.generation.dataset.visual_hull import hull_points
 from dp360.generation.diffusion.release.aligned import read_aligned_picture
 from dp360.generation.diffusion.release.folder import ReleaseFolder, read_result
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.hull import hull_points
 
 from .commands import ImportReleaseCommand
 

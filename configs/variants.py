@@ -13,11 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dp360.generation import InputError, ViewGenerator
-from dp360.generation.prior import HeadPriorConfig, PriorGenerator
-from dp360.generation.prior.hair.hair_shell import HairShellConfig
-from dp360.generation.prior.labels.portrait_labels import LabelConfig
-from dp360.generation.prior.texture.prior_texture import TextureConfig
-from dp360.generation.progress import Track, silent
+from dp360.generation.prior import PriorGenerator
 
 from .commands import DiffusionOptions
 
@@ -32,23 +28,14 @@ class Variant:
 
     about: str
     """What it is, for tables."""
-    prior: HeadPriorConfig = HeadPriorConfig()  # noqa: RUF009 - frozen
-    """The prior under it."""
     diffusion: DiffusionOptions | None = None
     """Options of the diffusion model; None renders the prior itself."""
     compact: Control | None = None
     """What controls the compact model; None for every other generator."""
 
 
-_RULES = HeadPriorConfig(
-    labels=LabelConfig(method="rules"), shell=HairShellConfig(method="rules"), texture=TextureConfig(method="rules")
-)
-VARIANTS: dict[str, Variant] = {
-    "prior": Variant("prior with everything learned"),
-    "prior-rules": Variant("prior by rules alone", _RULES),
-    "prior-rules-labels": Variant("labels by rules", HeadPriorConfig(labels=_RULES.labels)),
-    "prior-rules-hair": Variant("hair thickness by rules", HeadPriorConfig(shell=_RULES.shell)),
-    "prior-rules-texture": Variant("unseen colours by rules", HeadPriorConfig(texture=_RULES.texture)),
+GENERATOR_VARIANTS: dict[str, Variant] = {
+    "prior": Variant("the geometric prior"),
     "diffportrait360": Variant("the diffusion model", diffusion=DiffusionOptions()),
     "diffportrait360-official": Variant(
         "the release's sampler", diffusion=DiffusionOptions(schedule="official")
@@ -100,7 +87,7 @@ def compact_weights_name(given: str) -> str | None:
     from dp360.generation.diffusion.compact import compact_folder, verified_name
 
     name, mark, folder = _parts(given)
-    if mark == "=" or name not in VARIANTS or VARIANTS[name].compact is None:
+    if mark == "=" or name not in GENERATOR_VARIANTS or GENERATOR_VARIANTS[name].compact is None:
         return None
     if mark == "@":
         from dp360.generation.diffusion.diffportrait360_generator import weights_name_of
@@ -110,19 +97,18 @@ def compact_weights_name(given: str) -> str | None:
     return None if shipped is None else verified_name(shipped)
 
 
-def open_sources(names: Sequence[str], weights: str | None, *, track: Track = silent) -> list[ViewSource]:
+def open_sources(names: Sequence[str], weights: str | None) -> list[ViewSource]:
     """Sources of views by name.
 
     Args:
-        names: keys of `VARIANTS`; NAME@FOLDER, one of the compact model's with other weights; or NAME=FOLDER, any name
-            with one data set per head.
+        names: keys of `GENERATOR_VARIANTS`; NAME@FOLDER, one of the compact model's with other weights; or
+            NAME=FOLDER, any name with one data set per head.
         weights: folder or hub id of diffportrait360's weights; only for its variants.
-        track: progress.
 
     Raises:
         InputError: an unknown name, a name that comes twice, a folder that is not there, or missing weights.
     """
-    from dp360.reconstruction.evaluation.heads import FolderViews, open_generated
+    from dp360.reconstruction.evaluation.heads import FolderViews, GeneratedViews
 
     if len({source_name(given) for given in names}) < len(names):
         raise InputError(f"Expected different names of generators, got {', '.join(names)}")
@@ -135,19 +121,19 @@ def open_sources(names: Sequence[str], weights: str | None, *, track: Track = si
                 raise InputError(f"No folder of views at {folder}; expected one with a data set for every head in it")
             sources.append(FolderViews(name, Path(folder)))
             continue
-        if name not in VARIANTS or (mark == "@" and VARIANTS[name].compact is None):
-            compact = [known for known, variant in VARIANTS.items() if variant.compact is not None]
+        if name not in GENERATOR_VARIANTS or (mark == "@" and GENERATOR_VARIANTS[name].compact is None):
+            compact = [known for known, variant in GENERATOR_VARIANTS.items() if variant.compact is not None]
             raise InputError(
-                f"Unknown generator {given}; expected one of {', '.join(VARIANTS)}, NAME=FOLDER for views of another "
-                f"system, or @FOLDER behind {', '.join(compact)} for other compact weights"
+                f"Unknown generator {given}; expected one of {', '.join(GENERATOR_VARIANTS)}, NAME=FOLDER for views of "
+                f"another system, or @FOLDER behind {', '.join(compact)} for other compact weights"
             )
-        variant = VARIANTS[name]
+        variant = GENERATOR_VARIANTS[name]
         generator: ViewGenerator = PriorGenerator()
         if variant.compact is not None:
-            generator = _compact(source_name(given), variant.diffusion, variant.compact, folder, pipelines, track)
+            generator = _compact(source_name(given), variant.diffusion, variant.compact, folder, pipelines)
         elif variant.diffusion is not None:
-            generator = _diffusion(name, variant.diffusion, weights, pipelines, track)
-        sources.append(open_generated(source_name(given), generator, variant.prior))
+            generator = _diffusion(name, variant.diffusion, weights, pipelines)
+        sources.append(GeneratedViews(source_name(given), generator))
     return sources
 
 
@@ -158,9 +144,7 @@ def _parts(given: str) -> tuple[str, str, str]:
     return name, mark, folder
 
 
-def _diffusion(
-    name: str, options: DiffusionOptions, weights: str | None, pipelines: dict[str, tuple], track: Track
-) -> ViewGenerator:
+def _diffusion(name: str, options: DiffusionOptions, weights: str | None, pipelines: dict[str, tuple]) -> ViewGenerator:
     """The diffusion generator with some options; `pipelines` keeps the networks from the first call on."""
     if weights is None:
         raise InputError(
@@ -171,14 +155,13 @@ def _diffusion(
     from .diffusion import open_weights, sampling_of
 
     if weights not in pipelines:
-        pipelines[weights] = open_weights(weights, options, track=track)
+        pipelines[weights] = open_weights(weights, options)
     return replace(DiffPortrait360Generator(*pipelines[weights]), sampling=sampling_of(options), name=name)
 
 
 def _compact(
-    name: str, options: DiffusionOptions | None, control: Control, folder: str, pipelines: dict[str, tuple],
-    track: Track,
-) -> ViewGenerator:  # fmt: skip
+    name: str, options: DiffusionOptions | None, control: Control, folder: str, pipelines: dict[str, tuple]
+) -> ViewGenerator:
     """The compact generator with some options and the weights in `folder`, or those that ship."""
     from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
 
@@ -186,7 +169,7 @@ def _compact(
 
     assert options is not None  # every compact variant has some
     if folder not in pipelines:
-        pipelines[folder] = open_weights(folder, options, track=track) if folder else open_shipped(options)
+        pipelines[folder] = open_weights(folder, options) if folder else open_shipped(options)
     config = CompactConfig(control=control)
     pipeline, weights_name = pipelines[folder]
     return CompactGenerator(pipeline, weights_name, compact_sampling_of(options, pipeline, config), config, name=name)

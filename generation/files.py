@@ -6,12 +6,15 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
 
+_UMASK_LOCK = threading.Lock()
 _FILE_IN_THE_WAY = (
     "Cannot write {}: a file stands where a folder is needed; move it away or choose another output folder"
 )
@@ -49,6 +52,8 @@ def write_errors_for_people(path: Path) -> Iterator[None]:
 def write_bytes_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all; an earlier file of that name stays until the new one is complete.
 
+    While it is written nobody else can read it; then it has the mode of the earlier file, or what the umask leaves.
+
     Raises:
         InputError: no permission, read-only file system, full disk, or a file where a folder is needed.
     """
@@ -60,7 +65,7 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
+            os.chmod(temporary, _mode_of(path, 0o666))
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -73,6 +78,7 @@ def directory_written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its place when the block ends without an error.
 
     A folder already at `path` is replaced only then; after an error it is untouched and the temporary one is gone.
+    Its mode is kept; a new folder has what the umask leaves.
 
     Raises:
         InputError: as `write_bytes_atomically`.
@@ -80,10 +86,10 @@ def directory_written_atomically(path: Path) -> Iterator[Path]:
     with write_errors_for_people(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
-        os.chmod(temporary, 0o755)
     try:
         with write_errors_for_people(path):
             yield temporary
+            os.chmod(temporary, _mode_of(path, 0o777))
             if path.is_dir():
                 old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old.tmp"))
                 try:
@@ -102,3 +108,13 @@ def directory_written_atomically(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _mode_of(path: Path, most: int) -> int:
+    """Permissions for what takes the place of `path`: those it has, or `most` less the process's umask."""
+    with contextlib.suppress(OSError):
+        return stat.S_IMODE(path.stat().st_mode)
+    with _UMASK_LOCK:
+        umask = os.umask(0o077)  # the only way to read it; what another thread makes meanwhile is private
+        os.umask(umask)
+    return most & ~umask

@@ -9,15 +9,19 @@ Source: Kerbl et al., "3D Gaussian Splatting", 2023, Sec. 5.1, with a cap on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
+
+from dp360.generation import Cameras
+from dp360.generation.dataset.visual_hull import outside_votes
 
 from .gaussian_shape_kernels import limit_shapes_cpu
 from .rasterize.reference import rotation_from_quaternion
@@ -26,6 +30,9 @@ Parameters = MutableMapping[str, Parameter]
 """Named fit variables: log scales under `scales`, logits under `opacities`."""
 Optimizers = MutableMapping[str, Optimizer]
 """One optimizer per entry of `Parameters`."""
+
+
+_SILHOUETTE_PX = 256
 
 
 @dataclass(frozen=True)
@@ -188,3 +195,40 @@ def limit_shapes(params: Parameters, config: DensifyConfig) -> None:
     needle_limit = ordered[:, 1:2] + torch.log(torch.tensor(config.max_needle_ratio)).to(log_scales)
     scale_limit = torch.log(torch.tensor(config.max_scale)).to(log_scales)
     log_scales.copy_(torch.minimum(log_scales, needle_limit).clamp_max(scale_limit))
+
+
+class Silhouettes:
+    """Where the views show the head, in small, as a bound on where Gaussians may stand: inside the visual hull."""
+
+    def __init__(self, pictures: Iterable[Tensor], cameras: Cameras) -> None:
+        """Keep silhouettes of about `_SILHOUETTE_PX` on the longer side.
+
+        Args:
+            pictures: each `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
+            cameras: their cameras.
+        """
+        self._solid, self._cameras = torch.stack([_solid(picture) for picture in pictures]), cameras
+
+    @torch.no_grad()
+    def outside(
+        self, means_world: Float[Tensor, "n 3"], config: DensifyConfig, trust: Float[Tensor, " v"]
+    ) -> Bool[Tensor, " n"]:
+        """Which centres stand where more trusted views than `config.hull_outside_share` allows show nothing.
+
+        Centres in nobody's frame are not outside: nothing is known about them.
+        """
+        if not config.hull_margin >= 0:
+            return torch.zeros(len(means_world), dtype=torch.bool, device=means_world.device)
+        margin_px = round(config.hull_margin * self._solid.shape[2])
+        outside, seen = outside_votes(means_world, self._solid, self._cameras, margin_px=margin_px, trust=trust.cpu())
+        return (outside > config.hull_outside_share * seen).to(means_world.device)
+
+
+def _solid(picture: Tensor) -> Bool[Tensor, "h w"]:
+    """Where a picture's alpha, averaged down, is at least a half."""
+    step = max(1, round(max(picture.shape[:2]) / _SILHOUETTE_PX))
+    size = (max(1, picture.shape[0] // step), max(1, picture.shape[1] // step))
+    if picture.shape[-1] < 4:
+        return torch.ones(size, dtype=torch.bool)
+    alpha = picture[..., 3].cpu().float() / (255 if picture.dtype == torch.uint8 else 1)
+    return F.adaptive_avg_pool2d(alpha[None], size)[0] >= 0.5

@@ -10,17 +10,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Parameter
-from typing_extensions import assert_never
+from typing_extensions import Unpack, assert_never
 
 from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
 
-from .densify import DensifyConfig, DensifyState, Optimizers, Parameters, accumulate, densify, keep_only, limit_shapes
-from .hull import Silhouettes
+from .densify import (
+    DensifyConfig,
+    DensifyState,
+    Optimizers,
+    Parameters,
+    Silhouettes,
+    accumulate,
+    densify,
+    keep_only,
+    limit_shapes,
+)
 from .losses import LossConfig, training_loss
 from .perceptual import lpips_for_fits
-from .photometric_cpu import over_background
-from .rasterize import Backend, RasterizeMode, rasterize_splats
+from .photometric_cpu import target_over_background
+from .rasterize import RasterizeMode, RasterOptions, Rendered, rasterize_splats
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
 
@@ -164,30 +173,12 @@ def render_parameters(
     height: int,
     *,
     sh_degree: int,
-    background_rgb_unit: Float[Tensor, " 3"],
-    rasterize_mode: RasterizeMode = "classic",
-    eps2d: float = 0.3,
-    backend: Backend = "auto",
-) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h w"], dict]:
-    """Pictures, alphas and `info` of fit variables; differentiable."""
-    pictures, alphas, info = rasterize_splats(
-        params["means"],
-        params["quats"],
-        params["scales"],
-        params["opacities"].flatten(),
-        params["features_dc"],
-        params["features_rest"],
-        viewmats,
-        Ks,
-        width,
-        height,
-        sh_degree=sh_degree,
-        eps2d=eps2d,
-        rasterize_mode=rasterize_mode,
-        backgrounds=background_rgb_unit.expand(viewmats.shape[0], 3),
-        backend=backend,
-    )
-    return pictures, alphas.squeeze(-1), info
+    **options: Unpack[RasterOptions],
+) -> Rendered:
+    """`rasterize_splats` of fit variables under their names."""
+    gaussians = (params["means"], params["quats"], params["scales"], params["opacities"].flatten())
+    colours = (params["features_dc"], params["features_rest"])
+    return rasterize_splats(*gaussians, *colours, viewmats, Ks, width, height, sh_degree=sh_degree, **options)
 
 
 def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: torch.Generator) -> Int[Tensor, " i"]:
@@ -204,19 +195,49 @@ def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: t
     return views[torch.randperm(iterations, generator=generator)]
 
 
-def premultiplied_pictures(views: ViewSet, scale: float) -> Float[Tensor, "n h w 4"]:
-    """Colour times alpha, and alpha, in [0, 1], averaged over areas to `scale` times the size."""
-    height, width = max(1, round(views.rgba.shape[1] * scale)), max(1, round(views.rgba.shape[2] * scale))
-    pictures = torch.empty(len(views), height, width, 4)
-    for i, rgba in enumerate(views.rgba):
-        picture = rgba.float() / 255
-        picture[..., :3] *= picture[..., 3:]
-        if scale != 1:
-            channels_first = picture.permute(2, 0, 1)[None]
-            resized = torch.nn.functional.interpolate(channels_first, size=(height, width), mode="area")
-            picture = resized[0].permute(1, 2, 0)
-        pictures[i] = picture
-    return pictures
+class PremultipliedPictures:
+    """Views as floats, colour times alpha, and alpha: made from their bytes when a step asks for them.
+
+    What fits into `most_bytes` is kept until another size is asked for; a data set of any size takes no more.
+    """
+
+    def __init__(self, most_bytes: int = 1 << 30) -> None:
+        self._most_bytes, self._kept, self._size = most_bytes, dict[int, Tensor](), (0, 0)
+
+    def get(self, view: int, picture: Tensor, scale: float) -> Float[Tensor, "h2 w2 4"]:
+        """One view, averaged over areas to `scale` times its size, on the device of `picture`.
+
+        Args:
+            view: its number.
+            picture: `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
+            scale: of the sides.
+        """
+        size = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
+        if size != self._size:
+            self._kept.clear()
+            self._size = size
+        if view in self._kept:
+            return self._kept[view]
+        made = premultiplied_picture(picture, size)
+        if (len(self._kept) + 1) * made.nbytes <= self._most_bytes:
+            self._kept[view] = made
+        return made
+
+
+def premultiplied_picture(picture: Tensor, size: tuple[int, int]) -> Float[Tensor, "h2 w2 4"]:
+    """Colour times alpha, and alpha, in [0, 1], averaged over areas to `size` (height, width).
+
+    Args:
+        picture: `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
+        size: wanted height and width, pixels.
+    """
+    unit = picture.float() / 255 if picture.dtype == torch.uint8 else picture
+    alpha = unit[..., 3:] if unit.shape[-1] == 4 else torch.ones_like(unit[..., :1])
+    made = torch.cat([unit[..., :3] * alpha, alpha], dim=-1)
+    if tuple(made.shape[:2]) == size:
+        return made
+    smaller = torch.nn.functional.interpolate(made.permute(2, 0, 1)[None], size=size, mode="area")
+    return smaller[0].permute(1, 2, 0).contiguous()
 
 
 def background_colour(kind: Literal["random", "white"], generator: torch.Generator) -> Float[Tensor, " 3"]:
@@ -268,34 +289,32 @@ def fit_splats(
     schedule = view_schedule(views.confidence, config.iterations, generator)
     agreement = ViewAgreement(views.confidence, config.robust).to(device)
     agreement.set_cameras(views.cameras)
-    silhouettes = Silhouettes(views.alpha_unit, views.cameras)
+    silhouettes = Silhouettes(views.rgba, views.cameras)
     lpips = lpips_for_fits(device) if config.losses.lpips_weight > 0 else None
-    scale, pictures, cameras = 0.0, torch.empty(0), views.cameras
+    pictures = PremultipliedPictures()
 
     for step in track(range(config.iterations), total=float(config.iterations), description="Fitting splats"):
-        if scale != config.picture_scale(step):
-            scale = config.picture_scale(step)
-            pictures = premultiplied_pictures(views, scale)
-            cameras = views.cameras.resized(pictures.shape[2], pictures.shape[1])
         set_learning_rates(optimizers, config.learning_rates, step / config.iterations)
         view = int(schedule[step])
         background = background_colour(config.background, generator).to(device)
-        target = agreement.corrected(pictures[view].to(device), view)
-        K_px = shifted_principal(cameras[view].K_px, agreement.shift_px(view, cameras.width))
+        picture = pictures.get(view, views.rgba[view], config.picture_scale(step)).to(device)
+        target = agreement.corrected(picture, view)
+        camera = views.cameras[view].resized(picture.shape[1], picture.shape[0])
+        K_px = shifted_principal(camera.K_px, agreement.shift_px(view, camera.width))
 
         rendered, alpha, info = render_parameters(
             params,
-            cameras[view].T_camera_world.to(device),
+            camera.T_camera_world.to(device),
             K_px.to(device),
-            cameras.width,
-            cameras.height,
+            camera.width,
+            camera.height,
             sh_degree=config.active_sh_degree(step),
-            background_rgb_unit=background,
+            backgrounds=background[None],
             rasterize_mode=config.rasterize_mode,
             eps2d=config.eps2d(step),
         )
         info["means2d"].retain_grad()
-        rgb, alpha, weights = rendered.squeeze(0), alpha.squeeze(0), None
+        rgb, alpha, weights = rendered[0], alpha[0, ..., 0], None
         if config.robust.starts(step, config.iterations):
             weigh = config.robust.weighs_pixels(step, config.iterations)
             seen = (rgb.detach(), alpha.detach(), background, target)
@@ -303,12 +322,12 @@ def fit_splats(
         loss = training_loss(
             rgb,
             alpha,
-            *over_background(target, background),
+            *target_over_background(target, background),
             params["scales"],
             params["opacities"],
             config.losses,
             weights=weights,
-            lpips=lpips if scale == 1 else None,
+            lpips=lpips if config.picture_scale(step) == 1 else None,
         )
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)

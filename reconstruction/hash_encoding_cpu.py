@@ -20,8 +20,22 @@ from dp360.generation.numba_pool import numba_pool
 
 @numba.njit(cache=True, inline="always")
 @no_type_check
-def _slot(x, y, z, mask):
-    return ((x * np.int64(1)) ^ (y * np.int64(2654435761)) ^ (z * np.int64(805459861))) & mask
+def _cell(points, n, scaling):
+    """The lower corner of the cell that point `n` lies in, and how far it is from there, in cells."""
+    x, y, z = points[n, 0] * scaling, points[n, 1] * scaling, points[n, 2] * scaling
+    x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
+    return x0, y0, z0, x - x0, y - y0, z - z0
+
+
+@numba.njit(cache=True, inline="always")
+@no_type_check
+def _corner(cell, corner, mask):
+    """Slot of one of the eight corners of a cell in the table of its level, and its weight."""
+    x0, y0, z0, dx, dy, dz = cell
+    i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
+    weight = (dx if i else 1 - dx) * (dy if j else 1 - dy) * (dz if k else 1 - dz)
+    x, y, z = np.int64(x0) + i, np.int64(y0) + j, np.int64(z0) + k
+    return ((x * np.int64(1)) ^ (y * np.int64(2654435761)) ^ (z * np.int64(805459861))) & mask, weight
 
 
 @numba.njit(cache=True, parallel=True)
@@ -32,15 +46,12 @@ def _encode(points, scalings, table, slots, encoded):
     for level in numba.prange(len(scalings)):
         start = level * slots
         for n in range(points.shape[0]):
-            x, y, z = points[n, 0] * scalings[level], points[n, 1] * scalings[level], points[n, 2] * scalings[level]
-            x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
-            dx, dy, dz = x - x0, y - y0, z - z0
+            cell = _cell(points, n, scalings[level])
             for f in range(features):
                 encoded[n, level * features + f] = 0.0
             for corner in range(8):
-                i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
-                weight = (dx if i else 1 - dx) * (dy if j else 1 - dy) * (dz if k else 1 - dz)
-                at = start + _slot(np.int64(x0) + i, np.int64(y0) + j, np.int64(z0) + k, mask)
+                slot, weight = _corner(cell, corner, mask)
+                at = start + slot
                 for f in range(features):
                     encoded[n, level * features + f] += weight * table[at, f]
 
@@ -53,13 +64,10 @@ def _encode_backward(points, scalings, g_encoded, slots, g_table):
     for level in numba.prange(len(scalings)):
         start = level * slots
         for n in range(points.shape[0]):
-            x, y, z = points[n, 0] * scalings[level], points[n, 1] * scalings[level], points[n, 2] * scalings[level]
-            x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
-            dx, dy, dz = x - x0, y - y0, z - z0
+            cell = _cell(points, n, scalings[level])
             for corner in range(8):
-                i, j, k = corner & 1, (corner >> 1) & 1, corner >> 2
-                weight = (dx if i else 1 - dx) * (dy if j else 1 - dy) * (dz if k else 1 - dz)
-                at = start + _slot(np.int64(x0) + i, np.int64(y0) + j, np.int64(z0) + k, mask)
+                slot, weight = _corner(cell, corner, mask)
+                at = start + slot
                 for f in range(features):
                     g_table[at, f] += weight * g_encoded[n, level * features + f]
 

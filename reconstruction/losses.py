@@ -14,13 +14,8 @@ from torch import Tensor
 
 from .gaussian_shape_kernels import needle_loss_cpu
 from .perceptual import MIN_SIZE_PX, Lpips
-from .photometric_cpu import photometric_loss_cpu, picture_loss_cpu
-
-SSIM_WINDOW = 11
-"""Side of the Gaussian window, pixels."""
-SSIM_SIGMA = 1.5
-"""Standard deviation of the window, pixels."""
-SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+from .photometric_cpu import picture_loss_cpu
+from .photometric_kernels import SSIM_C1, SSIM_C2, SSIM_SIGMA, SSIM_WINDOW
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,10 @@ class LossConfig:
     """Weight of LPIPS on full-size pictures, where a GPU computes and its weights lie on this machine; it is never
     downloaded."""
     opacity_weight: float = 0.0
-    """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned."""
+    """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned.
+
+    Source: Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024, Eq. 10.
+    """
 
 
 def l1_loss(
@@ -100,26 +98,15 @@ def photometric_loss(
     ssim_weight: float = 0.2,
     weights: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, ""]:
-    """(1 - w) L1 + w (1 - SSIM). On the CPU in float32 by a fused kernel, which has no gradient for `target`.
+    """(1 - w) L1 + w (1 - SSIM), in plain tensors.
 
     Raises:
         ValueError: a picture smaller than the window of SSIM, unless its weight is zero.
 
     Source: Kerbl et al., "3D Gaussian Splatting", 2023, Eq. 7.
     """
-    large_enough = min(rgb.shape[:2]) >= SSIM_WINDOW or ssim_weight == 0
-    if large_enough and not target.requires_grad and rgb.device.type == "cpu" and rgb.dtype == torch.float32:
-        return photometric_loss_cpu(rgb, target, ssim_weight, weights)
     loss = (1 - ssim_weight) * l1_loss(rgb, target, weights=weights)
     return loss + ssim_weight * (1 - ssim(rgb, target, weights=weights)) if ssim_weight > 0 else loss
-
-
-def alpha_loss(
-    alpha: Float[Tensor, "h w"], target: Float[Tensor, "h w"], *, weights: Float[Tensor, "h w"] | None = None
-) -> Float[Tensor, ""]:
-    """Mean absolute difference of opacities, times the trust in every pixel."""
-    difference = (alpha - target).abs()
-    return difference.mean() if weights is None else (weights * difference).mean()
 
 
 def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> Float[Tensor, ""]:
@@ -133,14 +120,6 @@ def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> 
     return (ordered[:, 2] - ordered[:, 1] - math.log(max_ratio)).clamp_min(0).mean()
 
 
-def opacity_loss(opacity_logits: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """Mean opacity.
-
-    Source: Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024, Eq. 10.
-    """
-    return opacity_logits.sigmoid().mean()
-
-
 def training_loss(
     rgb: Float[Tensor, "h w 3"],
     alpha: Float[Tensor, "h w"],
@@ -150,7 +129,6 @@ def training_loss(
     opacity_logits: Float[Tensor, "*n"],
     config: LossConfig,
     *,
-    confidence: float = 1.0,
     weights: Float[Tensor, "h w"] | None = None,
     lpips: Lpips | None = None,
 ) -> Float[Tensor, ""]:
@@ -164,8 +142,6 @@ def training_loss(
         log_scales: The Gaussians' log standard deviations.
         opacity_logits: The Gaussians' opacity logits.
         config: Weights.
-        confidence: Trust in the view, [0, 1]; scales what depends on the view. Leave at 1 where views are *drawn* in
-            proportion to their confidence.
         weights: Trust in every pixel, [0, 1], which scales what depends on the view; SSIM by the window's centre.
         lpips: The perceptual distance, where it is to count; by the mean trust.
     """
@@ -179,13 +155,12 @@ def training_loss(
     else:
         loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight, weights=weights)
         if config.alpha_weight > 0:
-            loss = loss + config.alpha_weight * alpha_loss(alpha, target_alpha, weights=weights)
+            loss = loss + config.alpha_weight * l1_loss(alpha[..., None], target_alpha[..., None], weights=weights)
     if lpips is not None and config.lpips_weight > 0 and min(rgb.shape[:2]) >= MIN_SIZE_PX:
         trust = 1.0 if weights is None else weights.mean()
         loss = loss + config.lpips_weight * trust * lpips(rgb, target_rgb)
-    loss = confidence * loss
     if config.needle_weight > 0:
         loss = loss + config.needle_weight * needle_loss(log_scales, max_ratio=config.max_needle_ratio)
     if config.opacity_weight > 0:
-        loss = loss + config.opacity_weight * opacity_loss(opacity_logits)
+        loss = loss + config.opacity_weight * opacity_logits.sigmoid().mean()
     return loss

@@ -18,7 +18,7 @@ from nerfstudio.fields.nerfacto_field import NerfactoField
 from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, NormalsRenderer, RGBRenderer
-from nerfstudio.model_components.scene_colliders import SceneCollider
+from nerfstudio.model_components.scene_colliders import AABBBoxCollider
 from nerfstudio.model_components.shaders import NormalsShader
 from nerfstudio.models.base_model import Model
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
@@ -79,26 +79,6 @@ class HeadNerfModelConfig(NerfactoModelConfig):
     """Weight of the squared error between accumulation and alpha."""
 
 
-class BoxCollider(SceneCollider):
-    """Rays live where they cross an axis-aligned box; rays that miss it get an empty interval in front of them."""
-
-    aabb: Float[Tensor, "2 3"]
-
-    def __init__(self, aabb: Float[Tensor, "2 3"]) -> None:
-        super().__init__()
-        self.register_buffer("aabb", aabb.clone(), persistent=False)
-
-    def set_nears_and_fars(self, ray_bundle: RayBundle) -> RayBundle:
-        """Slab method (Kay and Kajiya 1986, Sec. 2)."""
-        directions = ray_bundle.directions
-        safe = torch.where(directions.abs() < 1e-9, torch.full_like(directions, 1e-9), directions)
-        first, second = ((bound - ray_bundle.origins) / safe for bound in self.aabb)
-        near = torch.minimum(first, second).amax(dim=-1, keepdim=True).clamp(min=0.0)
-        far = torch.maximum(first, second).amin(dim=-1, keepdim=True)
-        ray_bundle.nears, ray_bundle.fars = near, torch.maximum(far, near + 1e-6)
-        return ray_bundle
-
-
 class HeadNerfModel(NerfactoModel):
     """A radiance field of one head."""
 
@@ -145,7 +125,7 @@ class HeadNerfModel(NerfactoModel):
             ),
             initial_sampler=UniformSampler(single_jitter=config.use_single_jitter),
         )
-        self.collider = BoxCollider(aabb)
+        self.collider = AABBBoxCollider(self.scene_box)
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
         self.renderer_rgb = RGBRenderer(background_color=config.background_color)
         self.renderer_accumulation = AccumulationRenderer()

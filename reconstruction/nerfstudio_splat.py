@@ -24,25 +24,25 @@ from torch.nn import Parameter, ParameterDict
 from dp360.generation import Cameras
 from dp360.generation.cameras import opencv_from_opengl
 
-from .densify import DensifyState, accumulate, densify, keep_only, limit_shapes
+from .densify import DensifyState, Silhouettes, accumulate, densify, keep_only, limit_shapes
 from .fit import (
     VARIABLES,
+    PremultipliedPictures,
     SplatFitConfig,
     background_colour,
     initial_splats,
     parameters_from_splats,
+    premultiplied_picture,
     render_parameters,
     set_learning_rates,
     shifted_principal,
     splats_from_parameters,
     view_schedule,
 )
-from .hull import Silhouettes
 from .losses import ssim, training_loss
 from .nerfstudio_data import CONFIDENCE, SURFACE
 from .nerfstudio_viewer import FrontView
 from .perceptual import Lpips, lpips_for_fits
-from .rasterize import rasterize
 from .robust import ViewAgreement
 from .spherical_harmonics import rgb_from_sh0
 from .splats import Splats
@@ -95,7 +95,7 @@ class HeadSplatModel(SplatfactoModel):
         self.crop_box: OrientedBox | None = None
         self.front_view = FrontView()
         self.info: dict[str, Any] = {}
-        self.pictures: dict[tuple[int, int, int], Tensor] = {}
+        self.pictures = PremultipliedPictures()
         self._lpips_by_device: dict[torch.device, Lpips | None] = {}
         self.step = 0
 
@@ -153,13 +153,14 @@ class HeadSplatModel(SplatfactoModel):
         """What `fit_splats` does around each gradient step; views are drawn in proportion to their confidence."""
         pipeline, optimizers = training_callback_attributes.pipeline, training_callback_attributes.optimizers
         assert pipeline is not None and optimizers is not None
-        fit, datamanager = self.config.fit, pipeline.datamanager
+        fit = self.config.fit
+        datamanager: Any = pipeline.datamanager
         datamanager.view_schedule = self.schedule
         state = self.densify_state
         self.densify_state = DensifyState(state.gradient_sum.to(self.device), state.seen_count.to(self.device))
         cameras = cameras_from_nerfstudio(datamanager.train_dataset.cameras)
         self.agreement.set_cameras(cameras)
-        silhouettes = Silhouettes(_alphas(datamanager), cameras)
+        silhouettes = Silhouettes((data["image"] for data in datamanager.cached_train), cameras)
 
         def outside() -> Bool[Tensor, " n"]:
             return silhouettes.outside(self.means, fit.densify, self.agreement.trust)
@@ -209,13 +210,13 @@ class HeadSplatModel(SplatfactoModel):
             cameras.width,
             cameras.height,
             sh_degree=fit.active_sh_degree(self.step),
-            background_rgb_unit=background,
+            backgrounds=background[None],
             rasterize_mode=fit.rasterize_mode,
             eps2d=fit.eps2d(self.step),
         )
         if self.info["means2d"].requires_grad:
             self.info["means2d"].retain_grad()
-        return {"rgb": rgb.squeeze(0), "accumulation": alpha.squeeze(0)[..., None], "background": background}
+        return {"rgb": rgb[0], "accumulation": alpha[0], "background": background}
 
     def _outputs_for_people(self, cameras: Cameras) -> dict[str, Any]:
         """Colour over the chosen background, accumulation and depth, of what lies inside the crop box."""
@@ -227,19 +228,13 @@ class HeadSplatModel(SplatfactoModel):
         size = (cameras.height, cameras.width)
         if len(params["means"]) == 0:
             return self.get_empty_outputs(size[1], size[0], background)
-        degree = self.config.fit.active_sh_degree(self.step)
-        coefficients = torch.cat([params["features_dc"][:, None], params["features_rest"]], dim=1)
-        renders, alphas, _ = rasterize(
-            params["means"],
-            params["quats"],
-            params["scales"].exp(),
-            params["opacities"].flatten().sigmoid(),
-            coefficients[:, : (degree + 1) ** 2].contiguous(),
+        renders, alphas, _ = render_parameters(
+            params,
             cameras.T_camera_world.to(self.device),
             cameras.K_px.to(self.device),
             cameras.width,
             cameras.height,
-            sh_degree=degree,
+            sh_degree=self.config.fit.active_sh_degree(self.step),
             rasterize_mode=self.config.fit.rasterize_mode,
             render_mode="RGB+ED",
         )
@@ -260,30 +255,15 @@ class HeadSplatModel(SplatfactoModel):
     def _target(self, outputs: dict[str, Any], batch: dict[str, Any]) -> Float[Tensor, "h w 4"]:
         """The view's picture over the background of the render, and its alpha, at the size of the render."""
         if "target" not in outputs:
-            picture = self._premultiplied(batch, tuple(outputs["rgb"].shape[:2]))
+            view, image = int(batch["image_idx"]), batch["image"].to(self.device)
             if self.training:
-                picture = outputs["picture"] = self.agreement.corrected(picture, int(batch["image_idx"]))
+                picture = self.pictures.get(view, image, self.config.fit.picture_scale(self.step))
+                picture = outputs["picture"] = self.agreement.corrected(picture, view)
+            else:
+                picture = premultiplied_picture(image, tuple(outputs["rgb"].shape[:2]))
             over = picture[..., :3] + (1 - picture[..., 3:]) * outputs["background"]
             outputs["target"] = torch.cat([over, picture[..., 3:]], dim=-1)
         return outputs["target"]
-
-    def _premultiplied(self, batch: dict[str, Any], size: tuple[int, int]) -> Float[Tensor, "h w 4"]:
-        """Colour times alpha, and alpha, averaged over areas; training pictures are kept until the size changes."""
-        key = (int(batch["image_idx"]), *size)
-        if self.training and key in self.pictures:
-            return self.pictures[key]
-        image = batch["image"].to(self.device)
-        image = image.float() / 255 if image.dtype == torch.uint8 else image
-        alpha = image[..., 3:] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
-        picture = torch.cat([image[..., :3] * alpha, alpha], dim=-1)
-        if tuple(picture.shape[:2]) != size:
-            smaller = torch.nn.functional.interpolate(picture.permute(2, 0, 1)[None], size=size, mode="area")
-            picture = smaller[0].permute(1, 2, 0).contiguous()
-        if self.training:
-            if self.pictures and next(iter(self.pictures))[1:] != size:
-                self.pictures.clear()
-            self.pictures[key] = picture
-        return picture
 
     @torch.no_grad()
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
@@ -342,13 +322,6 @@ def cameras_from_nerfstudio(camera: ns.Cameras) -> Cameras:
         int(flat.width[0]),
         int(flat.height[0]),
     )
-
-
-def _alphas(datamanager: Any) -> Float[Tensor, "n h w"]:
-    """Opacities of the training pictures, in the order of the data set."""
-    pictures = [data["image"] for data in datamanager.cached_train]
-    alphas = [p[..., 3] if p.shape[-1] == 4 else torch.ones_like(p[..., 0]) for p in pictures]
-    return torch.stack([a.float() / 255 if a.dtype == torch.uint8 else a for a in alphas])
 
 
 def _psnr(picture: Tensor, truth: Tensor) -> Float[Tensor, ""]:

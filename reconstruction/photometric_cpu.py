@@ -16,6 +16,7 @@ from . import photometric_kernels as kernels
 from .rasterize.workspace import Workspace, empty
 
 _NO_WEIGHTS = np.zeros((0, 0), np.float32)
+"""An array of no size says to numba that there are none."""
 
 
 def _compare_pictures(
@@ -73,26 +74,6 @@ def _compare_pictures(
     return loss, gradient
 
 
-def _trust(weights: Tensor | None) -> np.ndarray:
-    """Weights for numba; an array of no size says that there are none."""
-    return _NO_WEIGHTS if weights is None else np.ascontiguousarray(weights.detach().numpy(), dtype=np.float32)
-
-
-class _Photometric(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, rgb, target, ssim_weight, weights):  # type: ignore[override]
-        height, width, channels = rgb.shape
-        x, y = (np.ascontiguousarray(t.detach().numpy()).reshape(height, width * channels) for t in (rgb, target))
-        with numba_pool(height * width):
-            loss, gradient = _compare_pictures(Workspace(), x, y, channels, _trust(weights), ssim_weight)
-        ctx.gradient = torch.from_numpy(gradient.reshape(rgb.shape))
-        return torch.tensor(loss, dtype=rgb.dtype)
-
-    @staticmethod
-    def backward(ctx, g):  # type: ignore[override]
-        return ctx.gradient * g, None, None, None
-
-
 class _Picture(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rgb, alpha, target_rgb, target_alpha, ssim_weight, alpha_weight, weights):  # type: ignore[override]
@@ -100,7 +81,7 @@ class _Picture(torch.autograd.Function):
         x, opacity, y, wanted = (
             np.ascontiguousarray(t.detach().numpy(), dtype=np.float32) for t in (rgb, alpha, target_rgb, target_alpha)
         )
-        trust = _trust(weights)
+        trust = _NO_WEIGHTS if weights is None else np.ascontiguousarray(weights.detach().numpy(), dtype=np.float32)
         flat = (x.reshape(height, width * channels), y.reshape(height, width * channels))
         space, g_alpha = Workspace(), empty(opacity.shape)
         row_sums = space.array("alpha_sums", (height,), np.float64)
@@ -116,16 +97,6 @@ class _Picture(torch.autograd.Function):
     def backward(ctx, g):  # type: ignore[override]
         g_rgb, g_alpha = ctx.gradients
         return (g_rgb, g_alpha, *[None] * 5) if float(g) == 1 else (g_rgb * g, g_alpha * g, *[None] * 5)
-
-
-def photometric_loss_cpu(
-    rgb: Float[Tensor, "h w c"],
-    target: Float[Tensor, "h w c"],
-    ssim_weight: float,
-    weights: Float[Tensor, "h w"] | None = None,
-) -> Float[Tensor, ""]:
-    """(1 - w) L1 + w (1 - SSIM) for float32 pictures on the CPU, of at least 11 px; no gradient but for `rgb`."""
-    return _Photometric.apply(rgb, target, ssim_weight, weights)  # type: ignore[return-value]
 
 
 def picture_loss_cpu(
@@ -153,7 +124,7 @@ def picture_loss_cpu(
     return _Picture.apply(*arguments)  # type: ignore[return-value]
 
 
-def over_background(
+def target_over_background(
     premultiplied_rgba: Float[Tensor, "h w 4"], background_rgb_unit: Float[Tensor, " 3"]
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
     """A picture of premultiplied colour and alpha over a plain background, and its alpha; for targets, no gradient."""
@@ -163,5 +134,5 @@ def over_background(
     picture = np.ascontiguousarray(premultiplied_rgba.detach().numpy())
     rgb, alpha = empty((*picture.shape[:2], 3)), empty(picture.shape[:2])
     with numba_pool(alpha.size):
-        kernels.over_background(picture, background_rgb_unit.detach().float().numpy(), rgb, alpha)
+        kernels.compose_over_background(picture, background_rgb_unit.detach().float().numpy(), rgb, alpha)
     return torch.from_numpy(rgb), torch.from_numpy(alpha)

@@ -35,20 +35,24 @@ from .rasterize.simd import (
     sum8,
 )
 
-WINDOW = 11
-REACH = WINDOW - 1
-SIGMA = 1.5
-C1, C2 = np.float32(0.01**2), np.float32(0.03**2)
+SSIM_WINDOW = 11
+"""Side of the Gaussian window, pixels."""
+SSIM_SIGMA = 1.5
+"""Standard deviation of the window, pixels."""
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+"""The constants that keep the quotients of pictures in [0, 1] finite."""
+REACH = SSIM_WINDOW - 1
 ROWS, COLUMNS = 64, 96
 """Size of a patch; columns are floats."""
-_TAPS = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+_TAPS = np.exp(-((np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2) ** 2) / (2 * SSIM_SIGMA**2))
 _T0, _T1, _T2, _T3, _T4, _T5 = (np.float32(t) for t in (_TAPS / _TAPS.sum())[:6])
+_C1, _C2 = np.float32(SSIM_C1), np.float32(SSIM_C2)
 _ONE, _TWO, _ZERO = np.float32(1.0), np.float32(2.0), np.float32(0.0)
 
 
 def stride_of(columns: int) -> int:
     """Floats from one padded row to the next."""
-    return -(-columns // 8) * 8 + 8 * WINDOW
+    return -(-columns // 8) * 8 + 8 * SSIM_WINDOW
 
 
 @numba.njit(cache=True)
@@ -85,7 +89,7 @@ def _over_background_everyone(threads, *args):
         _over_background_work(*args)
 
 
-over_background = Kernel(_over_background_work, _over_background_everyone)
+compose_over_background = Kernel(_over_background_work, _over_background_everyone)
 
 
 @numba.njit(cache=True)
@@ -224,7 +228,7 @@ def _ssim_forward_work(
     across = np.empty((5, (ROWS + REACH) * COLUMNS), np.float32)
     products = np.empty((3, COLUMNS + REACH * 8 + 8), np.float32)
     margin = derivatives.shape[2]
-    one, two, c1, c2, zero = all8(_ONE), all8(_TWO), all8(C1), all8(C2), all8(_ZERO)
+    one, two, c1, c2, zero = all8(_ONE), all8(_TWO), all8(_C1), all8(_C2), all8(_ZERO)
     while True:
         patch = next_index(counter)
         if patch >= patch_sums.shape[0]:

@@ -14,7 +14,7 @@ from dp360.generation import numba_pool
 from dp360.generation.progress import Track, silent
 
 from .losses import LossConfig, training_loss
-from .photometric_cpu import over_background
+from .photometric_cpu import target_over_background
 from .rasterize import rasterize_splats
 from .rasterize.kernels import KERNELS
 
@@ -41,7 +41,7 @@ def prepare_kernels(track: Track = silent) -> bool:
     return True
 
 
-def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int = 3) -> int:
+def best_thread_count(*, gaussians: int = 6000, size_px: int = 192) -> int:
     """How many of numba's threads make a training step fastest right now: a trial of a fraction of a second.
 
     On an idle machine that is all of them, beside other programs it may be one. It never changes a result. Hand it to
@@ -57,7 +57,7 @@ def best_thread_count(*, gaussians: int = 6000, size_px: int = 192, repeats: int
             numba.set_num_threads(count)
             _toy_step(gaussians, size_px)
             times = []
-            for _ in range(repeats):
+            for _ in range(3):
                 start = time.perf_counter()
                 _toy_step(gaussians, size_px)
                 times.append(time.perf_counter() - start)
@@ -98,12 +98,15 @@ def _toy_step(gaussians: int, size_px: int) -> None:
     generator = torch.Generator().manual_seed(0)
     means = 0.3 * torch.randn(gaussians, 3, generator=generator)
     log_scales = torch.full((gaussians, 3), -4.5) + 0.3 * torch.randn(gaussians, 3, generator=generator)
-    variables = [means, torch.randn(gaussians, 4, generator=generator), log_scales, torch.zeros(gaussians)]
-    variables += [torch.zeros(gaussians, 3), torch.zeros(gaussians, 3, 3)]
-    variables = [variable.requires_grad_() for variable in variables]
+    quats, logits = torch.randn(gaussians, 4, generator=generator), torch.zeros(gaussians)
+    sh0, sh_rest = torch.zeros(gaussians, 3), torch.zeros(gaussians, 3, 3)
+    for variable in (means, quats, log_scales, logits, sh0, sh_rest):
+        variable.requires_grad_()
     viewmat, focal = torch.eye(4)[None], 1.2 * size_px
     viewmat[0, 2, 3] = 1.5
     K = torch.tensor([[[focal, 0.0, size_px / 2], [0.0, focal, size_px / 2], [0.0, 0.0, 1.0]]])
-    rgb, alpha, _ = rasterize_splats(*variables, viewmat, K, size_px, size_px, sh_degree=1)
-    target = over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
-    training_loss(rgb[0], alpha[0, ..., 0], *target, variables[2], variables[3], LossConfig()).backward()
+    rgb, alpha, _ = rasterize_splats(
+        means, quats, log_scales, logits, sh0, sh_rest, viewmat, K, size_px, size_px, sh_degree=1
+    )
+    target = target_over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
+    training_loss(rgb[0], alpha[0, ..., 0], *target, log_scales, logits, LossConfig()).backward()

@@ -17,6 +17,9 @@ from .spherical_harmonics import sh0_from_rgb, sh_basis_count, sh_degree_from_ba
 
 MAX_START_SCALE = 0.05
 """Largest standard deviation a Gaussian starts with, world units (about 3 cm): lone points do not become blobs."""
+START_SCALE, START_THICKNESS = 0.9, 0.2
+"""Standard deviation along the surface that a Gaussian starts with, in distances to its neighbours; along the normal,
+as a share of that."""
 MIN_START_SCALE = 1e-4
 """Smallest standard deviation along the surface that a Gaussian starts with: doubled points stay points."""
 
@@ -121,15 +124,15 @@ def quats_turning_z_to(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
     return torch.nn.functional.normalize(quats, dim=-1)
 
 
-def neighbour_distances(points: Float[Tensor, "n 3"], *, neighbours: int = 3) -> Float[Tensor, " n"]:
-    """Mean distance of each point to its nearest others."""
-    from scipy.spatial import cKDTree
+def neighbour_distances(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    """Mean distance of each point to its three nearest others."""
+    from scipy.spatial import KDTree
 
-    count = min(neighbours, points.shape[0] - 1)
+    count = min(3, points.shape[0] - 1)
     if count < 1:
         return torch.full((points.shape[0],), MAX_START_SCALE)
     coordinates = points.detach().cpu().numpy().astype(np.float64)
-    distances, _ = cKDTree(coordinates).query(coordinates, k=count + 1)
+    distances, _ = KDTree(coordinates).query(coordinates, k=count + 1)
     return torch.from_numpy(distances[:, 1:].mean(axis=1)).float()
 
 
@@ -138,8 +141,6 @@ def splats_from_point_cloud(
     *,
     sh_degree: int = 0,
     initial_opacity: float = 0.8,
-    relative_scale: float = 0.9,
-    relative_thickness: float = 0.2,
 ) -> Splats:
     """Flat Gaussians that lie on the surface like scales: one per point, thin along the normal. Deterministic.
 
@@ -147,8 +148,6 @@ def splats_from_point_cloud(
         surface: Points with unit normals and colours.
         sh_degree: Degree for which coefficients are made (zero above the constant).
         initial_opacity: Opacity of every Gaussian, in (0, 1).
-        relative_scale: Standard deviation along the surface, in mean distances to the three nearest neighbours.
-        relative_thickness: Standard deviation along the normal divided by the one along the surface.
 
     Raises:
         ValueError: an opacity outside (0, 1).
@@ -160,10 +159,10 @@ def splats_from_point_cloud(
         raise ValueError(f"splats_from_point_cloud: expected an initial opacity in (0, 1), got {initial_opacity}")
     points = surface.points_world.float()
     n = points.shape[0]
-    along = (relative_scale * neighbour_distances(points)).clamp(MIN_START_SCALE, MAX_START_SCALE)
+    along = (START_SCALE * neighbour_distances(points)).clamp(MIN_START_SCALE, MAX_START_SCALE)
     return Splats(
         means_world=points.contiguous(),
-        log_scales=torch.stack([along, along, relative_thickness * along], dim=-1).log(),
+        log_scales=torch.stack([along, along, START_THICKNESS * along], dim=-1).log(),
         quats_wxyz=quats_turning_z_to(torch.nn.functional.normalize(surface.normals_world.float(), dim=-1)),
         opacity_logits=torch.logit(torch.full((n,), initial_opacity)),
         sh0=sh0_from_rgb(surface.rgb_unit.float()),

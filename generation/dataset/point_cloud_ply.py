@@ -1,27 +1,24 @@
-"""Coloured, oriented points as a `.ply`: the `sparse_pc.ply` beside a nerfstudio data set."""
+"""Coloured, oriented points as a `.ply`: the `sparse_pc.ply` beside a nerfstudio data set. trimesh reads what we write.
+
+Writing is our own: trimesh's writer stores float64 positions and has no normals for points without faces.
+"""
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from dp360.generation import InputError, PointCloud
+from ..errors import InputError
+from ..views import PointCloud
 
-_DTYPE = np.dtype(
-    [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")] + [(name, "u1") for name in ("red", "green", "blue")]
-)
-_PLY_TYPES = {
-    **{name: "f4" for name in ("float", "float32")},
-    **{name: "f8" for name in ("double", "float64")},
-    **{name: "u1" for name in ("uchar", "uint8")},
-    **{name: "i1" for name in ("char", "int8")},
-    **{name: "u2" for name in ("ushort", "uint16")},
-    **{name: "i2" for name in ("short", "int16")},
-    **{name: "u4" for name in ("uint", "uint32")},
-    **{name: "i4" for name in ("int", "int32")},
-}
-_MAX_HEADER_BYTES = 1 << 16
-_HEADER_END = b"end_header\n"
+_PROPERTIES = [*((name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz"))]
+_PROPERTIES += [(name, "u1") for name in ("red", "green", "blue")]
+_PLY_NAMES = {"<f4": "float", "u1": "uchar"}
 
 
 def encode_point_cloud(cloud: PointCloud) -> bytes:
@@ -35,75 +32,49 @@ def encode_point_cloud(cloud: PointCloud) -> bytes:
 
     Source: https://paulbourke.net/dataformats/ply/
     """
-    vertices = np.empty(len(cloud.points_world), _DTYPE)
-    for names, values in (("xyz", cloud.points_world), (("nx", "ny", "nz"), cloud.normals_world)):
-        for axis, name in enumerate(names):
-            vertices[name] = values[:, axis].cpu().numpy()
-    rgb = (cloud.rgb_unit.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    for axis, name in enumerate(("red", "green", "blue")):
-        vertices[name] = rgb[:, axis]
-    properties = "".join(
-        f"property {'uchar' if _DTYPE[name] == np.uint8 else 'float'} {name}\n" for name in _DTYPE.names or ()
-    )
+    rgb = (cloud.rgb_unit.clamp(0, 1) * 255).round().to(torch.uint8)
+    columns = torch.cat([cloud.points_world, cloud.normals_world], dim=-1).T, rgb.T
+    vertices = np.empty(len(cloud.points_world), _PROPERTIES)
+    for (name, _), column in zip(_PROPERTIES, (column for table in columns for column in table.cpu().numpy())):
+        vertices[name] = column
+    properties = "".join(f"property {_PLY_NAMES[kind]} {name}\n" for name, kind in _PROPERTIES)
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n{properties}end_header\n"
     return header.encode("ascii") + vertices.tobytes()
 
 
 def decode_point_cloud(data: bytes, *, name: str = "the point cloud") -> PointCloud:
-    """Points of a PLY file, binary little-endian or ASCII; missing normals become zero, missing colours grey.
+    """Points of a PLY file; missing normals become zero, missing colours grey.
 
     Args:
         data: the file's bytes.
         name: what to call the file in messages.
 
     Raises:
-        InputError: not a PLY, an unsupported layout, fewer bytes than the header promises, or numbers that are
-            not finite.
+        InputError: not a PLY, damaged or cut off, without x, y and z, or with numbers that are not finite.
     """
-    end = data.find(_HEADER_END, 0, _MAX_HEADER_BYTES)
-    if not data.startswith(b"ply") or end < 0:
-        raise InputError(f"{name} is not a PLY file (no header); write it again or remove it from transforms.json")
-    header = [line.split() for line in data[:end].decode("ascii", "replace").splitlines()]
-    body = data[end + len(_HEADER_END) :]
-    layout = next((words[1] for words in header if words[:1] == ["format"] and len(words) > 1), "")
-    elements = [i for i, words in enumerate(header) if words[:1] == ["element"]]
-    if not elements or len(header[elements[0]]) != 3 or header[elements[0]][1] != "vertex":
-        raise InputError(f"{name}: expected the vertices as the first element of the PLY file")
-    count_text = header[elements[0]][2]
-    stop = elements[1] if len(elements) > 1 else len(header)
-    properties = [words for words in header[elements[0] + 1 : stop] if words[:1] == ["property"]]
-    if not count_text.isdigit() or any(len(words) != 3 or words[1] not in _PLY_TYPES for words in properties):
-        raise InputError(f"{name}: expected a vertex count and plain number properties in the PLY header")
-    dtype = np.dtype([(words[2], "<" + _PLY_TYPES[words[1]]) for words in properties])
-    names = set(dtype.names or ())
-    if not {"x", "y", "z"} <= names:
-        raise InputError(f"{name}: the PLY file has no x, y, z properties")
-    count = int(count_text)
-    # A count is bounded by the bytes that are there, before anything of that size is allocated.
-    if layout == "binary_little_endian":
-        if count * dtype.itemsize > len(body):
-            raise InputError(f"{name}: the header promises {count} points, the file is shorter; write it again")
-        vertices = np.frombuffer(body, dtype, count)
-    elif layout == "ascii":
-        rows = [row for row in body.decode("ascii", "replace").splitlines() if row.strip()][:count]
-        try:
-            vertices = np.array([tuple(map(float, row.split())) for row in rows], dtype)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name}: a line of the PLY file does not hold {len(names)} numbers") from error
-        if len(vertices) != count:
-            raise InputError(f"{name}: the header promises {count} points, the file is shorter; write it again")
-    else:
-        raise InputError(f"{name}: expected an ASCII or binary little-endian PLY file, got {layout or 'no format'}")
+    from trimesh.exchange.ply import load_ply
 
-    def columns(wanted: tuple[str, str, str], default: float) -> torch.Tensor:
-        if not set(wanted) <= names:
+    try:
+        vertex: dict[str, Any] = load_ply(io.BytesIO(data), skip_materials=True)["metadata"]["_ply_raw"]["vertex"]
+        count, kinds, table = vertex["length"], vertex["properties"], vertex["data"]
+        columns = {key: np.asarray(table[key], np.float32).reshape(-1) for key in kinds}
+    except Exception as error:  # trimesh names damage in many ways
+        why = " ".join(str(error).split())
+        raise InputError(
+            f"{name} is not a readable PLY file of points ({why}); write it again or remove it from transforms.json"
+        ) from error
+    if any(column.shape != (count,) for column in columns.values()):
+        raise InputError(f"{name}: the header promises {count} points, the file is shorter; write it again")
+
+    def triples(wanted: tuple[str, str, str], default: float) -> Float[Tensor, "p 3"]:
+        if not set(wanted) <= set(columns):
             return torch.full((count, 3), default)
-        return torch.from_numpy(np.stack([vertices[column].astype(np.float32) for column in wanted], axis=-1))
+        return torch.from_numpy(np.stack([columns[key] for key in wanted], axis=-1))
 
-    rgb = columns(("red", "green", "blue"), 127.5)
-    if {"red"} <= names and dtype["red"].kind == "f":
-        rgb = rgb * 255
-    cloud = PointCloud(columns(("x", "y", "z"), 0.0), columns(("nx", "ny", "nz"), 0.0), (rgb / 255).clamp(0, 1))
+    rgb_unit = triples(("red", "green", "blue"), 0.5)
+    if "u1" in kinds.get("red", ""):
+        rgb_unit = rgb_unit / 255
+    cloud = PointCloud(triples(("x", "y", "z"), 0.0), triples(("nx", "ny", "nz"), 0.0), rgb_unit.clamp(0, 1))
     if not bool(torch.isfinite(cloud.points_world).all() and torch.isfinite(cloud.normals_world).all()):
         raise InputError(f"{name} holds NaN or infinite coordinates; remove them or make it again")
     return cloud

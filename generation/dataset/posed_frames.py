@@ -1,6 +1,6 @@
 """Posed pictures in nerfstudio's layout: reading and checking a transforms.json that may come from anybody.
 
-What is built on it: `reconstruction.dataset`, which reads a whole data set as a `ViewSet`, and the sources of
+What is built on it: `view_dataset`, which reads a whole data set as a `ViewSet`, and the sources of
 `generation.training.diffusion`, which read the pictures they need.
 """
 
@@ -22,7 +22,7 @@ from ..cameras import Cameras, opencv_from_opengl
 from ..errors import InputError
 
 TRANSFORMS = "transforms.json"
-MAX_FRAMES = 5000
+MAX_PICTURES = 5000
 """More pictures than any head needs; a file that claims more is damaged or hostile."""
 MAX_JSON_BYTES = 32 << 20
 """The largest transforms.json that is read, bytes."""
@@ -110,8 +110,8 @@ def read_transforms(folder: Path) -> tuple[dict[str, Any], Path]:
     frames = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise InputError(f"{path} has no `frames`; expected a nerfstudio data set with at least one picture")
-    if len(frames) > MAX_FRAMES:
-        raise InputError(f"{path} names {len(frames)} pictures; at most {MAX_FRAMES} are read")
+    if len(frames) > MAX_PICTURES:
+        raise InputError(f"{path} names {len(frames)} pictures; at most {MAX_PICTURES} are read")
     return meta, path.parent
 
 

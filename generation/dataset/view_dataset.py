@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,23 +28,26 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from dp360.generation import InputError, PointCloud, Provenance, ViewSet
-from dp360.generation.cameras import opengl_from_opencv
-from dp360.generation.dataset.posed_frames import (
+from ..cameras import opengl_from_opencv
+from ..errors import InputError
+from ..files import directory_written_atomically
+from ..views import PointCloud, Provenance, ViewSet
+from .point_cloud_ply import decode_point_cloud, encode_point_cloud
+from .posed_frames import (
     TRANSFORMS,
+    PosedFrames,
     finite_number,
     frame_paths,
     inside_folder,
     read_posed_frames,
     read_transforms,
 )
-from dp360.generation.files import directory_written_atomically
-from dp360.reconstruction.hull import hull_points
-
-from .point_cloud_ply import decode_point_cloud, encode_point_cloud
+from .visual_hull import hull_points
 
 MAX_PICTURE_BYTES = 6 << 30
-"""The most decoded picture data that is read, bytes: what a machine of 8 GB can hold."""
+"""The most decoded picture data that is read, bytes; a fit keeps pictures as bytes and adds 2 GB at most."""
+_MEMORY_SHARE = 0.75
+"""Share of the machine's memory that pictures may take."""
 _EVAL_EVERY = 8
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -73,8 +78,8 @@ def write_dataset(views: ViewSet, folder: Path) -> None:
         def write_picture(index: int) -> None:
             rgba = views.rgba[index].cpu().numpy()
             name = f"{views.names[index]}.png"
-            (temporary / "images" / name).write_bytes(_png_bytes(rgba))
-            (temporary / "masks" / name).write_bytes(_png_bytes(rgba[..., 3]))
+            (temporary / "images" / name).write_bytes(png_bytes(rgba))
+            (temporary / "masks" / name).write_bytes(png_bytes(rgba[..., 3]))
 
         with ThreadPoolExecutor(max_workers=2) as pool:  # zlib works outside the interpreter's lock
             list(pool.map(write_picture, range(len(views))))
@@ -99,33 +104,49 @@ def read_dataset(folder: Path) -> ViewSet:
             a path that leaves the folder, or more data than is plausible.
     """
     posed = read_posed_frames(folder)
-    folder, meta, cameras = posed.folder, posed.meta, posed.cameras
-    if 4 * cameras.width * cameras.height * len(posed) > MAX_PICTURE_BYTES:
+    rgba = _read_pictures(posed)
+    names, confidence, provenance = _dp360_block(posed.meta, posed.paths)
+    surface = read_surface(posed.folder) or hull_points(rgba, posed.cameras)
+    return ViewSet(rgba, posed.cameras, confidence, names, surface, provenance)
+
+
+def _read_pictures(posed: PosedFrames) -> UInt8[Tensor, "n h w 4"]:
+    """All pictures, refused before anything is decoded where they do not fit into memory."""
+    shape = (len(posed), posed.cameras.height, posed.cameras.width, 4)
+    most = min(MAX_PICTURE_BYTES, int(_MEMORY_SHARE * _machine_memory_bytes()))
+    if math.prod(shape) > most:
         raise InputError(
-            f"{folder}: {len(posed)} pictures of {cameras.width}x{cameras.height} need more than "
-            f"{MAX_PICTURE_BYTES >> 30} GB of memory; use fewer or smaller ones"
+            f"{posed.folder}: {shape[0]} pictures of {shape[2]}x{shape[1]} need {math.prod(shape) / 2**30:.1f} GB of "
+            f"memory, at most {most / 2**30:.1f} GB are used on this machine; use fewer or smaller ones"
         )
+    rgba = torch.empty(shape, dtype=torch.uint8)
+
+    def read(index: int) -> None:
+        rgba[index] = posed.rgba(index)
+
     with ThreadPoolExecutor(max_workers=2) as pool:
-        rgba = torch.stack(list(pool.map(posed.rgba, range(len(posed)))))
-    names, confidence, provenance = _dp360_block(meta, posed.paths)
-    surface = read_surface(folder, meta)
-    if surface is None:
-        surface = hull_points(rgba, cameras)
-    return ViewSet(rgba, cameras, confidence, names, surface, provenance)
+        list(pool.map(read, range(len(posed))))
+    return rgba
 
 
-def read_surface(folder: Path, meta: dict[str, Any] | None = None) -> PointCloud | None:
+def _machine_memory_bytes() -> int:
+    """Memory of this machine; where the system does not tell, enough for `MAX_PICTURE_BYTES`."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 2 * MAX_PICTURE_BYTES
+
+
+def read_surface(folder: Path) -> PointCloud | None:
     """The data set's point cloud alone, or None where it names none.
 
     Args:
         folder: the data set's folder, or its transforms.json.
-        meta: the parsed transforms.json where the caller has it.
 
     Raises:
         InputError: as `read_dataset`.
     """
-    if meta is None:
-        meta, folder = read_transforms(folder)
+    meta, folder = read_transforms(folder)
     if not meta.get("ply_file_path"):
         return None
     path = inside_folder(folder, meta["ply_file_path"], "ply_file_path")
@@ -181,7 +202,8 @@ def _transforms(views: ViewSet) -> dict[str, Any]:
     }
 
 
-def _png_bytes(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
+def png_bytes(pixels: UInt8[np.ndarray, "h w *channels"]) -> bytes:
+    """A picture of a data set as PNG: grey, RGB or RGBA; the same pixels give the same bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

@@ -15,19 +15,17 @@ FOLDER/head.json             recipe, alignment, labels
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dp360.generation.files import directory_written_atomically
 from dp360.generation.portrait import encode_portrait
 from dp360.generation.synthetic.head_data import HeadData
 
-from ..dataset.view_dataset import write_dataset
+from ..dataset.view_dataset import png_bytes, write_dataset
 
 FACTS, PORTRAIT = "head.json", "portrait.npz"
 
@@ -51,15 +49,9 @@ def write_head_dataset(data: HeadData, folder: Path) -> None:
         for name, pictures in data.maps.items():
             (temporary / name).mkdir()
             for view, picture in zip(data.views.names, pictures):
-                (temporary / name / f"{view}.png").write_bytes(_png_bytes(picture))
+                (temporary / name / f"{view}.png").write_bytes(png_bytes(picture))
         matte = np.round(255 * data.portrait.alpha_unit).astype(np.uint8)
         for name, picture in (("portrait", data.portrait.rgb), ("portrait_alpha", matte), ("back", data.back)):
-            (temporary / f"{name}.png").write_bytes(_png_bytes(picture))
+            (temporary / f"{name}.png").write_bytes(png_bytes(picture))
         (temporary / PORTRAIT).write_bytes(encode_portrait(data.portrait))
         (temporary / FACTS).write_text(text + "\n", encoding="utf-8")
-
-
-def _png_bytes(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()

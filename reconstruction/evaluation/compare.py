@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64, UInt8
 from torch import Tensor
 
 from dp360.generation import Cameras, InputError, ViewSet
 from dp360.generation.progress import Track, silent
 
 from .features import Perceptual, square_around
-from .picture_figures import psnr, silhouette_iou, ssim
 
 METRICS = (
     "psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head", "psnr_full", "ssim_full", "perceptual_full",
@@ -28,6 +28,12 @@ LOWER_IS_BETTER = frozenset({"perceptual", "perceptual_full"})
 BINS = ("front", "30", "60", "90", "120", "150", "back")
 """Names of the bins of |azimuth|, 30 degrees wide about the angle; front and back are half as wide."""
 ALL = "all"
+_SAME_ANGLE_DEG, _SAME_SHIFT, _SAME_FOCAL = 0.5, 0.01, 0.005
+"""Two cameras are the same up to this angle between their rotations, this distance of their centres as a share of the
+distance from the world's origin, and this relative difference of their focal lengths over the picture's width."""
+HIGHEST_PSNR_DB = 100.0
+"""PSNR of equal pictures, where the formula gives infinity."""
+_SSIM_RADIUS_PX = 5
 
 
 @dataclass(frozen=True)
@@ -42,18 +48,6 @@ class NamedViews:
     def picture(self, index: int) -> str:
         """The file of a view, as messages name it."""
         return f"{self.name}/images/{self.views.names[index]}.png"
-
-
-@dataclass(frozen=True)
-class MatchConfig:
-    """When two cameras are the same."""
-
-    most_degrees: float = 0.5
-    """Largest angle between their rotations, degrees."""
-    most_shift: float = 0.01
-    """Largest distance of their centres, as a share of the distance from the world's origin."""
-    most_focal: float = 0.005
-    """Largest relative difference of their focal lengths over the picture's width."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +104,8 @@ def azimuth_bin(azimuth_deg: float) -> str:
 
 
 def compare_views(
-    prediction: NamedViews, truth: NamedViews, perceptual: Perceptual | None = None, config: MatchConfig | None = None,
-    *, skip_missing: bool = False, track: Track = silent,
+    prediction: NamedViews, truth: NamedViews, perceptual: Perceptual | None = None, *,
+    skip_missing: bool = False, track: Track = silent,
 ) -> Comparison:  # fmt: skip
     """Figures of every true view.
 
@@ -119,7 +113,6 @@ def compare_views(
         prediction: the views to judge; those without a true counterpart do not count.
         truth: the true views, of the same picture size.
         perceptual: the perceptual distance; None leaves it out.
-        config: when cameras are the same.
         skip_missing: leave true views without a counterpart out (with a notice) instead of refusing.
         track: progress.
 
@@ -127,10 +120,9 @@ def compare_views(
         InputError: pictures of different sizes, a true view that nobody predicted, cameras that differ although the
             names agree, or a true view whose mask is empty.
     """
-    pairs, notices = match_views(prediction, truth, config or MatchConfig(), skip_missing=skip_missing)
-    true_alpha = truth.views.alpha_unit
+    pairs, notices = match_views(prediction, truth, skip_missing=skip_missing)
     for _, index in pairs:
-        if not bool((true_alpha[index] > 0.5).any()):
+        if not bool((truth.views.rgba[index, ..., 3] >= 128).any()):
             raise InputError(f"The mask of {truth.picture(index)} is empty; expected the head to be opaque")
     opaque = bool((prediction.views.rgba[..., 3] == 255).all())
     if opaque and not bool((truth.views.rgba[..., 3] == 255).all()):
@@ -141,20 +133,24 @@ def compare_views(
     rows = []
     order = sorted(pairs, key=lambda pair: _order(truth.views, pair[1]))
     for ours, index in track(order, total=len(order), description="Comparing views"):
-        camera = truth.views.cameras[index]
-        rows.append(
-            ViewFigures(
-                truth.views.names[index],
-                math.degrees(float(camera.azimuth_rad[0])),
-                math.degrees(float(camera.elevation_rad[0])),
-                compare_pictures(
-                    _over_white(prediction.views, ours), None if opaque else _alpha(prediction.views, ours),
-                    _over_white(truth.views, index), _alpha(truth.views, index), perceptual,
-                    head_rows=head_rows(camera),
-                ),
-            )
-        )  # fmt: skip
+        rgb, alpha = over_white(prediction.views, ours)
+        pictures = (rgb, None if opaque else alpha, *over_white(truth.views, index))
+        rows.append(view_figures(truth.views, index, *pictures, perceptual))
     return Comparison(tuple(rows), None if perceptual is None else perceptual.name, tuple(notices))
+
+
+def view_figures(
+    views: ViewSet, index: int, rgb_unit: Float32[np.ndarray, "h w 3"], alpha_unit: Float32[np.ndarray, "h w"] | None,
+    true_rgb_unit: Float32[np.ndarray, "h w 3"], true_alpha_unit: Float32[np.ndarray, "h w"],
+    perceptual: Perceptual | None = None,
+) -> ViewFigures:  # fmt: skip
+    """`compare_pictures` from the camera of one of the views, under its name."""
+    camera = views.cameras[index]
+    values = compare_pictures(
+        rgb_unit, alpha_unit, true_rgb_unit, true_alpha_unit, perceptual, head_rows=head_rows(camera)
+    )
+    azimuth, elevation = (math.degrees(float(angle[0])) for angle in (camera.azimuth_rad, camera.elevation_rad))
+    return ViewFigures(views.names[index], azimuth, elevation, values)
 
 
 def compare_pictures(
@@ -177,14 +173,14 @@ def compare_pictures(
         mask = mask | (alpha_unit > 0.5)
     head = slice(0, head_rows)
     values = {
-        "psnr": psnr(rgb_unit, true_rgb_unit, mask),
-        "ssim": ssim(rgb_unit, true_rgb_unit, mask),
+        "psnr": masked_psnr(rgb_unit, true_rgb_unit, mask),
+        "ssim": masked_ssim(rgb_unit, true_rgb_unit, mask),
         "perceptual": math.nan,
         "iou": math.nan if alpha_unit is None else silhouette_iou(alpha_unit, true_alpha_unit),
-        "psnr_head": psnr(rgb_unit[head], true_rgb_unit[head], mask[head]),
+        "psnr_head": masked_psnr(rgb_unit[head], true_rgb_unit[head], mask[head]),
         "iou_head": math.nan if alpha_unit is None else silhouette_iou(alpha_unit[head], true_alpha_unit[head]),
-        "psnr_full": psnr(rgb_unit, true_rgb_unit),
-        "ssim_full": ssim(rgb_unit, true_rgb_unit),
+        "psnr_full": masked_psnr(rgb_unit, true_rgb_unit),
+        "ssim_full": masked_ssim(rgb_unit, true_rgb_unit),
         "perceptual_full": math.nan,
     }
     if perceptual is not None:
@@ -192,6 +188,48 @@ def compare_pictures(
         values["perceptual"] = float(perceptual.distances(ours[None], true[None])[0])
         values["perceptual_full"] = float(perceptual.distances(rgb_unit[None], true_rgb_unit[None])[0])
     return values
+
+
+def masked_psnr(
+    rgb_unit: Float[np.ndarray, "h w 3"],
+    true_unit: Float[np.ndarray, "h w 3"],
+    mask: Bool[np.ndarray, "h w"] | None = None,
+) -> float:
+    """Peak signal-to-noise ratio in dB of colours in [0, 1]; `HIGHEST_PSNR_DB` at most, NaN for an empty mask."""
+    squares = (rgb_unit.astype(np.float64) - true_unit) ** 2
+    chosen = squares if mask is None else squares[mask]
+    if chosen.size == 0:
+        return math.nan
+    return min(HIGHEST_PSNR_DB, -10 * math.log10(max(float(chosen.mean()), 1e-12)))
+
+
+def masked_ssim(
+    rgb_unit: Float[np.ndarray, "h w 3"],
+    true_unit: Float[np.ndarray, "h w 3"],
+    mask: Bool[np.ndarray, "h w"] | None = None,
+) -> float:
+    """Mean structural similarity, [-1, 1], where the window lies inside the picture, or in a mask; NaN if it is empty.
+
+    Source: Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to Structural
+    Similarity", 2004, Eq. 13: Gaussian window of 11 pixels with a deviation of 1.5, K1 = 0.01, K2 = 0.03.
+    """
+    from skimage.metrics import structural_similarity
+
+    found = structural_similarity(
+        rgb_unit.astype(np.float64), true_unit.astype(np.float64), channel_axis=-1, data_range=1.0, full=True,
+        gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    similarity = cast(tuple[float, np.ndarray], found)[1].mean(-1)
+    edge = slice(_SSIM_RADIUS_PX, -_SSIM_RADIUS_PX)
+    chosen = similarity[edge, edge] if mask is None else similarity[mask]
+    return float(chosen.mean()) if chosen.size else math.nan
+
+
+def silhouette_iou(alpha_unit: Float[np.ndarray, "h w"], true_alpha_unit: Float[np.ndarray, "h w"]) -> float:
+    """Intersection over union of what is more than half covered; 1 where both are empty."""
+    ours, true = alpha_unit > 0.5, true_alpha_unit > 0.5
+    either = int((ours | true).sum())
+    return float((ours & true).sum()) / either if either else 1.0
 
 
 def head_rows(camera: Cameras) -> int:
@@ -225,7 +263,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def match_views(
-    prediction: NamedViews, truth: NamedViews, config: MatchConfig, *, skip_missing: bool = False
+    prediction: NamedViews, truth: NamedViews, *, skip_missing: bool = False
 ) -> tuple[list[tuple[int, int]], list[str]]:
     """Pairs (index in prediction, index in truth) of views from the same camera, and notices.
 
@@ -239,7 +277,7 @@ def match_views(
             f"{true.width}x{true.height}; expected one size: make the views at the size of the truth"
         )
     angle_deg, shift, focal = camera_differences(true, ours)
-    same = (angle_deg <= config.most_degrees) & (shift <= config.most_shift) & (focal <= config.most_focal)
+    same = (angle_deg <= _SAME_ANGLE_DEG) & (shift <= _SAME_SHIFT) & (focal <= _SAME_FOCAL)
     cost = angle_deg + torch.rad2deg(shift) + torch.rad2deg(focal)
     pairs, missing = [], []
     for index in range(len(true)):
@@ -282,10 +320,12 @@ def _order(views: ViewSet, index: int) -> tuple[float, float, str]:
     return (180.0 if azimuth == -180 else azimuth, round(float(camera.elevation_rad[0]), 5), views.names[index])
 
 
-def _over_white(views: ViewSet, index: int) -> Float32[np.ndarray, "h w 3"]:
-    rgba: Float[np.ndarray, "h w 4"] = views.rgba[index].numpy().astype(np.float32) / 255
-    return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+def over_white(views: ViewSet, index: int) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """One view over white, and its opacity, both in [0, 1]."""
+    rgba: Float[np.ndarray, "h w 4"] = views.rgba[index].cpu().numpy().astype(np.float32) / 255
+    return rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:], rgba[..., 3]
 
 
-def _alpha(views: ViewSet, index: int) -> Float32[np.ndarray, "h w"]:
-    return views.rgba[index, ..., 3].numpy().astype(np.float32) / 255
+def picture_over_white(views: ViewSet, index: int) -> UInt8[np.ndarray, "h w 3"]:
+    """One view over white, 8 bits."""
+    return np.round(255 * over_white(views, index)[0]).astype(np.uint8)

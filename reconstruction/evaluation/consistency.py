@@ -13,7 +13,7 @@ occlusion from depth and cameras instead of estimated ones.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -27,26 +27,18 @@ from dp360.generation.progress import Track, silent
 from ..fit import SplatFitConfig, fit_splats
 from ..renders import Renderable
 from ..splat_scene import SplatScene
-from ..splats import render_splats
-from .compare import Comparison, ViewFigures, compare_pictures, head_rows
+from ..splats import Splats, render_splats
+from .compare import Comparison, ViewFigures, over_white, view_figures
 from .features import Perceptual
 
 LEAST_VIEWS = 8
 """Fewer views cannot be halved."""
+_SAME_SURFACE = 0.02
+"""Surfaces nearer to each other than this are the same, world units (about 12 mm)."""
+_SEAM_FACTOR = 2.0
+"""A pair whose error is this many times the median of its ring is a seam."""
 _RING_STEP_DEG = 8.0
 """Elevations that are nearer than this belong to one ring."""
-
-
-@dataclass(frozen=True)
-class ConsistencyConfig:
-    """How consistency is measured."""
-
-    fit: SplatFitConfig = field(default_factory=SplatFitConfig)
-    """The fits to half of the views and to all of them."""
-    depth_tolerance: float = 0.02
-    """Surfaces nearer to each other than this are the same, world units (about 12 mm)."""
-    seam_factor: float = 2.0
-    """A pair whose error is this many times the median of its ring is a seam."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +79,16 @@ class ConsistencyReport:
         errors = [p.error for p in self.pairs if not math.isnan(p.error)]
         return float(np.mean(errors)) if errors else math.nan
 
-    @property
-    def seams(self) -> tuple[PairFigures, ...]:
-        """The pairs that stand out."""
-        return tuple(p for p in self.pairs if p.seam)
-
 
 def measure_consistency(
-    views: ViewSet, config: ConsistencyConfig | None = None, perceptual: Perceptual | None = None, *, seed: int = 0,
+    views: ViewSet, fit: SplatFitConfig, perceptual: Perceptual | None = None, *, seed: int = 0,
     device: str = "cpu", track: Track = silent,
 ) -> ConsistencyReport:  # fmt: skip
     """Both measures of a set of views. The portrait's own view, if it is one, takes part in the fits only.
 
     Args:
         views: at least `LEAST_VIEWS` views.
-        config: how.
+        fit: the fits to half of the views and to all of them.
         perceptual: the perceptual distance of the first measure.
         seed: seed of the fits.
         device: where to fit.
@@ -110,29 +97,25 @@ def measure_consistency(
     Raises:
         InputError: too few views.
     """
-    config = config or ConsistencyConfig()
     if len(views) < LEAST_VIEWS:
         raise InputError(f"Consistency needs at least {LEAST_VIEWS} views, got {len(views)}")
     order = [i for ring in rings(views.cameras) for i in ring if views.names[i] != "portrait"]
     held = sorted(order[1::2])
     kept = [i for i in range(len(views)) if i not in set(held)]
     generator = torch.Generator().manual_seed(seed)
-    half = fit_splats(views.select(kept), config.fit, generator, track=track, device=device)
+    half = fit_splats(views.select(kept), fit, generator, track=track, device=device)
     rows = tuple(_held_out_rows(half, views, held, perceptual))
     held_out = Comparison(rows, None if perceptual is None else perceptual.name, ())
-    whole = fit_splats(views, config.fit, generator.manual_seed(seed), track=track, device=device)
-    return ConsistencyReport(held_out, reprojection(views, SplatScene(whole), config, track=track))
+    whole = fit_splats(views, fit, generator.manual_seed(seed), track=track, device=device)
+    return ConsistencyReport(held_out, reprojection(views, SplatScene(whole), track=track))
 
 
-def reprojection(
-    views: ViewSet, scene: Renderable, config: ConsistencyConfig, *, track: Track = silent
-) -> tuple[PairFigures, ...]:
+def reprojection(views: ViewSet, scene: Renderable, *, track: Track = silent) -> tuple[PairFigures, ...]:
     """Errors of all neighbours on each ring.
 
     Args:
         views: the views; one named `portrait` belongs to no ring.
         scene: what gives their depth, of the same head.
-        config: tolerance and seams.
         track: progress.
     """
     found: list[PairFigures] = []
@@ -144,7 +127,7 @@ def reprojection(
         pairs = list(zip(ring, ring[1:] + ring[:1])) if len(ring) > 2 else [(ring[0], ring[1])]
         figures = []
         for number, (i, j) in enumerate(track(pairs, total=len(pairs), description="Neighbours")):
-            forth, back = (_carried(views, a, b, depth[a], depth[b], config) for a, b in ((i, j), (j, i)))
+            forth, back = (_carried(views, a, b, depth[a], depth[b]) for a, b in ((i, j), (j, i)))
             squares = np.concatenate([forth[0], back[0]])
             error = math.sqrt(float(squares.mean())) if squares.size else math.nan
             figures.append((i, j, error, forth[1], number == len(pairs) - 1 and len(ring) > 2))
@@ -152,7 +135,7 @@ def reprojection(
         elevation = math.degrees(float(views.cameras.elevation_rad[ring].mean()))
         for i, j, error, shared, closes in figures:
             middle = _azimuth_between(views.cameras, i, j)
-            seam = typical > 0 and error > config.seam_factor * typical
+            seam = typical > 0 and error > _SEAM_FACTOR * typical
             found.append(PairFigures(views.names[i], views.names[j], middle, elevation, error, shared, closes, seam))
     return tuple(found)
 
@@ -170,28 +153,17 @@ def rings(cameras: Cameras) -> list[list[int]]:
     return [sorted(group, key=lambda i: (round(float(azimuth[i]), 6), i)) for group in groups]
 
 
-def _held_out_rows(splats, views: ViewSet, held: list[int], perceptual: Perceptual | None) -> list[ViewFigures]:
+def _held_out_rows(splats: Splats, views: ViewSet, held: list[int], perceptual: Perceptual | None) -> list[ViewFigures]:
     pictures, alphas = render_splats(splats, views.cameras[held])
-    true_rgb, true_alpha = views.rgb_unit(), views.alpha_unit
-    rows = []
-    for picture, alpha, index in zip(pictures, alphas, held):
-        camera = views.cameras[index]
-        values = compare_pictures(
-            picture.float().numpy(),
-            alpha.float().numpy(),
-            true_rgb[index].numpy(),
-            true_alpha[index].numpy(),
-            perceptual,
-            head_rows=head_rows(camera),
-        )
-        azimuth, elevation = (math.degrees(float(a[0])) for a in (camera.azimuth_rad, camera.elevation_rad))
-        rows.append(ViewFigures(views.names[index], azimuth, elevation, values))
+    rows = [
+        view_figures(views, index, rgb.float().numpy(), alpha.float().numpy(), *over_white(views, index), perceptual)
+        for rgb, alpha, index in zip(pictures, alphas, held)
+    ]
     return sorted(rows, key=lambda row: (row.azimuth_deg, row.elevation_deg, row.name))
 
 
 def _carried(
-    views: ViewSet, i: int, j: int, depth_i: Float[Tensor, "h w"], depth_j: Float[Tensor, "h w"],
-    config: ConsistencyConfig,
+    views: ViewSet, i: int, j: int, depth_i: Float[Tensor, "h w"], depth_j: Float[Tensor, "h w"]
 ) -> tuple[Float[np.ndarray, " p"], float]:  # fmt: skip
     """Squared differences of colour of view i and of what view j shows of the same surface, and the shared part."""
     rgba_i, rgba_j = (views.rgba[k].numpy().astype(np.float32) / 255 for k in (i, j))
@@ -209,11 +181,11 @@ def _carried(
     u, v = (np.full(solid.shape, -1, np.float32) for _ in range(2))
     u[solid], v[solid] = uvz[:, 0] - 0.5, uvz[:, 1] - 0.5
 
-    def at(picture: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, p * c]:
+    def at(picture: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, "p ..."]:
         return cv2.remap(picture, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)[solid]
 
     other = at(rgba_j)
-    seen = (np.abs(at(depth_j.numpy()) - uvz[:, 2]) < config.depth_tolerance) & (other[:, 3] > 0.9)
+    seen = (np.abs(at(depth_j.numpy()) - uvz[:, 2]) < _SAME_SURFACE) & (other[:, 3] > 0.9)
     difference = (rgba_i[solid][seen, :3] - other[seen, :3]) ** 2
     return difference.mean(-1), float(seen.mean())
 

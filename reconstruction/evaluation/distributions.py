@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
-from scipy import linalg
 
 LEAST_FOR_KID = 100
 """Fewer pictures give a figure that says little."""
@@ -22,7 +21,7 @@ def frechet_distance(ours: Float[np.ndarray, "n d"], true: Float[np.ndarray, "m 
     difference = ours.mean(0) - true.mean(0)
     a, b = np.cov(ours, rowvar=False), np.cov(true, rowvar=False)
     # the trace of the root of the product, from eigenvalues, which are those of a symmetric positive matrix
-    eigenvalues = linalg.eigvals(a @ b)
+    eigenvalues = np.linalg.eigvals(a @ b)
     return float(difference @ difference + np.trace(a) + np.trace(b) - 2 * np.sqrt(eigenvalues.real.clip(min=0)).sum())
 
 

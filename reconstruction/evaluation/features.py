@@ -23,7 +23,7 @@ from dp360.generation import InputError
 
 from ..perceptual import BACKBONES, MIN_SIZE_PX, Lpips, weights_file
 
-PerceptualName = Literal["auto", "lpips", "efficientnet-lite0"]
+PerceptualName = Literal["auto", "lpips", "efficientnet-lite0", "none"]
 SIZE_PX = 224
 """Side to which pictures are brought for EfficientNet-Lite0: what it was trained at."""
 _MARGIN = 0.06
@@ -146,12 +146,14 @@ def open_perceptual(name: PerceptualName) -> Perceptual | None:
 
     Args:
         name: `auto` takes LPIPS where its weights lie on this machine, else EfficientNet-Lite0 where the extra `eval`
-            is installed, else nothing; `lpips` may download torchvision's AlexNet (233 MB).
+            is installed, else nothing; `none` is nothing; `lpips` may download torchvision's AlexNet (233 MB).
 
     Raises:
         InputError: it was asked for by name and is not to be had.
     """
     match name:
+        case "none":
+            return None
         case "auto":
             present = [network for network in BACKBONES if weights_file(network).is_file()]
             if present:
@@ -176,9 +178,9 @@ def efficientnet_weights() -> Path | None:
 
 
 def square_around(
-    rgb_unit: Sequence[Float[np.ndarray, "h w 3"]], mask: Bool[np.ndarray, "h w"], background: float = 1.0
+    rgb_unit: Sequence[Float[np.ndarray, "h w 3"]], mask: Bool[np.ndarray, "h w"]
 ) -> list[Float[np.ndarray, "s s 3"]]:
-    """The smallest square about a mask, with a small margin, cut from pictures; what lies outside them is background.
+    """The smallest square about a mask, with a small margin, cut from pictures; what lies outside them is white.
 
     An empty mask gives the whole picture.
     """
@@ -191,7 +193,7 @@ def square_around(
     top, left = top + (height - side) // 2, left + (width - side) // 2
     cut = []
     for picture in rgb_unit:
-        square = np.full((side, side, 3), background, np.float32)
+        square = np.ones((side, side, 3), np.float32)
         y0, x0 = max(0, top), max(0, left)
         y1, x1 = min(picture.shape[0], top + side), min(picture.shape[1], left + side)
         square[y0 - top : y1 - top, x0 - left : x1 - left] = picture[y0:y1, x0:x1]

@@ -16,29 +16,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError, OrbitConfig, ViewGenerator, ViewSet
-from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
+from dp360.generation.dataset.view_dataset import TRANSFORMS, png_bytes, read_dataset
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import Portrait, read_portrait
-from dp360.generation.prior import HeadPriorConfig, build_head_prior
-from dp360.generation.progress import Track, silent
+from dp360.generation.prior import build_head_prior
 from dp360.generation.synthetic.head_dataset import PORTRAIT
 
 from ..fit import SplatFitConfig, fit_splats
 from ..splat_pictures import splat_pictures
-from .compare import ALL, BINS, MatchConfig, NamedViews, ViewFigures, compare_views, match_views
+from .compare import ALL, BINS, NamedViews, ViewFigures, compare_views, match_views
 from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance
 from .features import EfficientNetLite0, Perceptual
-from .sheet import column_titles, strip
+from .reports import view_row
+from .results import json_ready
+from .sheet import column_titles, comparison_strip
 
-Stage = Literal["views", "splats"]
 PORTRAIT_VIEW = "portrait"
 _FEATURES_PER_BATCH = 8
 
@@ -79,14 +78,10 @@ class GeneratedViews:
     """What tables call it."""
     generator: ViewGenerator
     """Draws the views."""
-    prior: HeadPriorConfig
-    """The prior that it starts from."""
-    model: HeadModel
-    """The head model."""
 
     def views(self, case: HeadCase, cameras: Cameras, seed: int) -> ViewSet:
         """As `ViewSource.views`."""
-        prior = build_head_prior(case.portrait, self.prior, model=self.model, seed=seed)
+        prior = build_head_prior(case.portrait, seed=seed)
         return self.generator.generate(case.portrait, prior, cameras, torch.Generator().manual_seed(seed))
 
 
@@ -113,10 +108,8 @@ class FolderViews:
 class HeadsConfig:
     """What is measured on each head."""
 
-    stage: Stage = "views"
+    stage: Literal["views", "splats"] = "views"
     """`views`: the source draws the true cameras; `splats`: splats fitted to its orbit are seen from them."""
-    orbit: OrbitConfig = field(default_factory=OrbitConfig)
-    """The views that splats are fitted to."""
     fit: SplatFitConfig = field(default_factory=SplatFitConfig)
     """The fit."""
     most_views: int | None = None
@@ -190,9 +183,8 @@ def dataset_sha256(folder: Path) -> str:
 
 
 def evaluate_head(
-    case: HeadCase, source: ViewSource, config: HeadsConfig, perceptual: Perceptual | None = None, *,
-    track: Track = silent,
-) -> HeadResult:  # fmt: skip
+    case: HeadCase, source: ViewSource, config: HeadsConfig, perceptual: Perceptual | None = None
+) -> HeadResult:
     """Figures of one head.
 
     Args:
@@ -200,32 +192,31 @@ def evaluate_head(
         source: what draws it.
         config: what is measured.
         perceptual: the perceptual distance.
-        track: progress of fits and comparisons.
     """
     truth = case.truth.views
     match config.stage:
         case "views":
             views = source.views(case, truth.cameras, config.seed)
         case "splats":
-            made = source.views(case, config.orbit.cameras(truth.cameras.width), config.seed)
-            views = _fitted(made, truth.cameras, truth.names, config, track)
+            made = source.views(case, OrbitConfig().cameras(truth.cameras.width), config.seed)
+            views = _fitted(made, truth.cameras, truth.names, config)
         case _:
             assert_never(config.stage)
     prediction = NamedViews(views, f"{source.name} of {case.name}")
-    compared = compare_views(prediction, case.truth, perceptual, track=track)
+    compared = compare_views(prediction, case.truth, perceptual)
     features = None
     if isinstance(perceptual, EfficientNetLite0):
         features = _features(views, truth, compared.rows, perceptual)
     facts = {
-        **settings_of(case.data_sha256, config, perceptual),
+        **deciding_facts(case.data_sha256, config, perceptual),
         "generator": views.provenance.generator,
         "weights": views.provenance.weights,
         "strip_columns": list(column_titles(truth)),
     }
-    return HeadResult(case.name, compared.rows, facts, strip(views, truth), features)
+    return HeadResult(case.name, compared.rows, facts, comparison_strip(views, truth), features)
 
 
-def settings_of(data_sha256: str, config: HeadsConfig, perceptual: Perceptual | None) -> dict[str, Any]:
+def deciding_facts(data_sha256: str, config: HeadsConfig, perceptual: Perceptual | None) -> dict[str, Any]:
     """What decides a head's figures beside the source: a result that says the same need not be measured again."""
     return {
         "version": importlib.metadata.version("dp360"),
@@ -239,19 +230,15 @@ def settings_of(data_sha256: str, config: HeadsConfig, perceptual: Perceptual | 
 
 def write_head_result(folder: Path, result: HeadResult) -> None:
     """HEAD.json, HEAD.png and HEAD.npz in `folder`; the first is written last and means that all are there."""
-    write_bytes_atomically(folder / f"{result.head}.png", cv2.imencode(".png", result.strip[..., ::-1])[1].tobytes())
+    write_bytes_atomically(folder / f"{result.head}.png", png_bytes(result.strip))
     if result.features is not None:
         file = io.BytesIO()
         np.savez_compressed(
             file, ours=result.features[0].astype(np.float32), true=result.features[1].astype(np.float32)
         )
         write_bytes_atomically(folder / f"{result.head}.npz", file.getvalue())
-    rows = [
-        {"name": r.name, "azimuth_deg": r.azimuth_deg, "elevation_deg": r.elevation_deg, **_finite(r.values)}
-        for r in result.rows
-    ]
-    text = json.dumps({"facts": dict(result.facts), "rows": rows}, indent=1, allow_nan=False)
-    write_bytes_atomically(folder / f"{result.head}.json", text.encode())
+    content = json_ready({"facts": result.facts, "rows": [view_row(row) for row in result.rows]})
+    write_bytes_atomically(folder / f"{result.head}.json", json.dumps(content, indent=1, allow_nan=False).encode())
 
 
 def read_head_result(folder: Path, head: str) -> HeadResult:
@@ -267,7 +254,8 @@ def read_head_result(folder: Path, head: str) -> HeadResult:
         for row in found["rows"]:
             place = (row.pop("name"), row.pop("azimuth_deg"), row.pop("elevation_deg"))
             rows.append(ViewFigures(*place, {k: math.nan if v is None else v for k, v in row.items()}))
-        picture = cv2.imread(str(folder / f"{head}.png"))[..., ::-1]
+        with Image.open(folder / f"{head}.png") as opened:
+            picture = np.array(opened.convert("RGB"))
         features = None
         if (folder / f"{head}.npz").is_file():
             with np.load(folder / f"{head}.npz") as file:
@@ -301,14 +289,9 @@ def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str,
     return found
 
 
-def open_generated(name: str, generator: ViewGenerator, prior: HeadPriorConfig) -> GeneratedViews:
-    """A source of generated views with the head model that ships."""
-    return GeneratedViews(name, generator, prior, load_head_model())
-
-
-def _fitted(views: ViewSet, cameras: Cameras, names: tuple[str, ...], config: HeadsConfig, track: Track) -> ViewSet:
+def _fitted(views: ViewSet, cameras: Cameras, names: tuple[str, ...], config: HeadsConfig) -> ViewSet:
     """Splats fitted to views, from other cameras."""
-    splats = fit_splats(views, config.fit, torch.Generator().manual_seed(config.seed), track=track)
+    splats = fit_splats(views, config.fit, torch.Generator().manual_seed(config.seed))
     rgba = splat_pictures(splats, cameras)
     return replace(views, rgba=rgba, cameras=cameras, names=names, confidence=torch.ones(len(cameras)))
 
@@ -317,7 +300,7 @@ def _features(
     views: ViewSet, truth: ViewSet, rows: Sequence[ViewFigures], network: EfficientNetLite0
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
     """Pooled features of both sides' pictures over white, in the order of `rows`."""
-    pairs, _ = match_views(NamedViews(views, ""), NamedViews(truth, ""), MatchConfig())
+    pairs, _ = match_views(NamedViews(views, ""), NamedViews(truth, "")())
     partner = {truth.names[index]: (ours, index) for ours, index in pairs}
     sides = []
     for side, source in enumerate((views, truth)):
@@ -325,7 +308,3 @@ def _features(
         batches = [chosen[k : k + _FEATURES_PER_BATCH] for k in range(0, len(chosen), _FEATURES_PER_BATCH)]
         sides.append(np.concatenate([network.pooled(source.select(batch).rgb_unit().numpy()) for batch in batches]))
     return sides[0], sides[1]
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

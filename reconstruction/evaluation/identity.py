@@ -38,6 +38,8 @@ from dp360.generation.head_model.sparse_points import POINT_NAMES
 from dp360.generation.portrait import DetectionConfig, FaceNetworks, find_faces
 from dp360.generation.portrait.landmark_network import find_face, load_landmark_networks
 
+from .compare import picture_over_white
+
 FaceDetector = Literal["dlib", "mediapipe", "landmark network"]
 """Who placed the face: dlib's own detector, else mediapipe, else the package's network for drawings and profiles."""
 
@@ -56,6 +58,10 @@ _NETWORK_POINTS = tuple(
 _MOST_UPSAMPLED_PX = 1600
 """Pictures with a longer side than this are not enlarged for dlib's detector: their faces are large enough."""
 _LEAST_SCORE_SHARE = 0.5
+_NEAR_DEG, _LEVEL_DEG = 8.0, 6.0
+"""A view stands for an azimuth at most this far from it, and at most this far above or below the level, degrees."""
+_PORTRAIT_VIEW = "portrait"
+"""The portrait itself says nothing about the generator."""
 
 
 @dataclass(frozen=True)
@@ -202,10 +208,6 @@ def measure_identity(
     views: ViewSet,
     embedder: FaceEmbedder,
     azimuths_deg: Sequence[float] = (0.0, -30.0, 30.0, -60.0, 60.0),
-    *,
-    tolerance_deg: float = 8.0,
-    most_elevation_deg: float = 6.0,
-    left_out: Sequence[str] = ("portrait",),
 ) -> tuple[IdentityAt, ...]:
     """How much the head looks like the portrait's person, seen from several sides.
 
@@ -217,9 +219,6 @@ def measure_identity(
         views: the head's views, shown over white.
         embedder: opened networks.
         azimuths_deg: where to look from, degrees, 0 in front of the face, positive towards the head's left.
-        tolerance_deg: a view stands for an azimuth if it is at most this far from it, degrees.
-        most_elevation_deg: views above or below this elevation do not count, degrees.
-        left_out: names of views that are not asked; the portrait itself says nothing about the generator.
 
     Returns:
         One row per azimuth, in their order; none is dropped.
@@ -230,27 +229,20 @@ def measure_identity(
     if not all(math.isfinite(azimuth) for azimuth in azimuths_deg):
         raise ValueError(f"measure_identity: expected finite azimuths in degrees, got {tuple(azimuths_deg)}")
     portrait = embedder.embed(portrait_rgb)
-    chosen = [_nearest_view(views, azimuth, tolerance_deg, most_elevation_deg, left_out) for azimuth in azimuths_deg]
-    embedded = {k: embedder.embed(picture_over_white(views, k)) for k in dict.fromkeys(chosen) if k is not None}
+    chosen = [_nearest_view(views, azimuth) for azimuth in azimuths_deg]
+    embedded: dict[int | None, FaceEmbedding | None] = {
+        k: embedder.embed(picture_over_white(views, k)) for k in dict.fromkeys(chosen) if k is not None
+    }
     return tuple(_compared(portrait, views, a, k, embedded.get(k)) for a, k in zip(azimuths_deg, chosen))
 
 
-def picture_over_white(views: ViewSet, index: int) -> UInt8[np.ndarray, "h w 3"]:
-    """One view over white, 8 bits."""
-    rgba = views.rgba[index].cpu().numpy().astype(np.float32)
-    alpha = rgba[..., 3:] / 255
-    return np.round(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-
-
-def _nearest_view(
-    views: ViewSet, azimuth_deg: float, tolerance_deg: float, most_elevation_deg: float, left_out: Sequence[str]
-) -> int | None:
+def _nearest_view(views: ViewSet, azimuth_deg: float) -> int | None:
     """The level view nearest to an azimuth; among equally near ones the first by name, whatever the order of views."""
     azimuth = np.degrees(views.cameras.azimuth_rad.numpy())
     elevation = np.degrees(views.cameras.elevation_rad.numpy())
     away = np.abs((azimuth - azimuth_deg + 180.0) % 360.0 - 180.0)
-    fit = (away <= tolerance_deg) & (np.abs(elevation) <= most_elevation_deg)
-    candidates = [k for k in range(len(views)) if fit[k] and views.names[k] not in left_out]
+    fit = (away <= _NEAR_DEG) & (np.abs(elevation) <= _LEVEL_DEG)
+    candidates = [k for k in range(len(views)) if fit[k] and views.names[k] != _PORTRAIT_VIEW]
     return min(candidates, key=lambda k: (round(float(away[k]), 6), views.names[k]), default=None)
 
 

@@ -17,35 +17,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
+from scipy.spatial.transform import Rotation as ScipyRotation
 
 from dp360.generation import Cameras, ViewSet
+from dp360.generation.dataset.visual_hull import OUTSIDE_SHARE, focus_point
 from dp360.generation.head_model import fit_landmarks, load_head_model
 from dp360.generation.mesh_raster import rasterize_mesh
 from dp360.generation.portrait import DetectionConfig, FaceNetworks, find_faces
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.hull import OUTSIDE_SHARE, focus_point
 
-from .identity import picture_over_white
+from .compare import picture_over_white
 
 Rotation = Float[np.ndarray, "3 3"]
 Residual = Callable[[Rotation], Float[np.ndarray, " n"]]
+FaceRotation = Callable[[np.ndarray], Rotation | None]
+"""R_world_camera (OpenCV camera, the face looks to the world's +z) of an 8-bit picture; None without a face."""
 
 
 def rotation_angle_deg(R_a: Rotation, R_b: Rotation) -> float:
-    """Geodesic angle between two rotations, degrees in [0, 180].
-
-    From sine and cosine, so that small angles keep their digits: with D = R_a^T R_b, |D - D^T|_F = 2 sqrt(2) sin and
-    trace D = 1 + 2 cos.
-    """
-    D = R_a.T @ R_b
-    sine, cosine = np.linalg.norm(D - D.T) / math.sqrt(8.0), (np.trace(D) - 1.0) / 2.0
-    return math.degrees(math.atan2(sine, cosine))
+    """Geodesic angle between two rotations, degrees in [0, 180]."""
+    return math.degrees(ScipyRotation.from_matrix(R_a.T @ R_b).magnitude())
 
 
 def rotation_mse(R_a: Rotation, R_b: Rotation) -> float:
@@ -62,15 +59,6 @@ def rotation_mse(R_a: Rotation, R_b: Rotation) -> float:
     were summed, 1.7 and 3.6 degrees. Figures of this module must not be put beside theirs without saying so.
     """
     return float(np.mean((R_a - R_b) ** 2))
-
-
-def mean_rotation(rotations: Sequence[Rotation]) -> Rotation:
-    """The rotation nearest to all given ones in the sum of squared entries.
-
-    Source: Hartley et al., "Rotation Averaging", IJCV 2013, Sec. 5.3 (chordal L2 mean by singular value decomposition).
-    """
-    U, _, Vt = np.linalg.svd(np.sum(np.stack(rotations), axis=0))
-    return U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt
 
 
 @dataclass(frozen=True)
@@ -161,15 +149,6 @@ class PoseReport:
     """Views without an estimate."""
 
 
-@runtime_checkable
-class FaceRotation(Protocol):
-    """Anything that sees from a face how the camera is turned."""
-
-    def __call__(self, rgb: np.ndarray) -> Rotation | None:
-        """R_world_camera (OpenCV camera, the face looks to the world's +z) of an 8-bit picture; None without a face."""
-        ...
-
-
 class FaceRotationFit:
     """The parametric head fitted to mediapipe's landmarks, loaded once; `with FaceRotationFit() as face: ...`.
 
@@ -210,7 +189,7 @@ class OutlineRotation:
 def measure_pose(
     views: ViewSet,
     *,
-    face_rotation: FaceRotation | None = None,
+    face_rotation: FaceRotation,
     reference: ViewSet | None = None,
     config: PoseConfig | None = None,
     track: Track = silent,
@@ -219,7 +198,7 @@ def measure_pose(
 
     Args:
         views: the views with the cameras that they were meant to be seen from.
-        face_rotation: who estimates rotations from faces; None opens a `FaceRotationFit` for this call.
+        face_rotation: who estimates rotations from faces, for example `FaceRotationFit`.
         reference: true views of the same head in the same frame, whose hull outlines are compared with; None takes the
             other views of `views` for each view.
         config: who is asked where.
@@ -229,9 +208,6 @@ def measure_pose(
         A row per view and means. The rows do not depend on the order of the views.
     """
     config = config or PoseConfig()
-    if face_rotation is None:
-        with FaceRotationFit() as opened:
-            return measure_pose(views, face_rotation=opened, reference=reference, config=config, track=track)
     intended = views.cameras.T_world_camera[:, :3, :3].numpy()
     faces: dict[int, Rotation] = {}
     for k in track(range(len(views)), total=len(views), description="Faces of the views"):
@@ -242,7 +218,8 @@ def measure_pose(
     answers = _asked_outlines(views, reference, config, track)
     common = None
     if len(faces) >= 3:
-        common = mean_rotation([faces[k] @ intended[k].T for k in sorted(faces, key=lambda k: views.names[k])])
+        turns = [faces[k] @ intended[k].T for k in sorted(faces, key=lambda k: views.names[k])]
+        common = ScipyRotation.from_matrix(np.stack(turns)).mean().as_matrix()  # nearest in the sum of squared entries
     rows = []
     for k, name in enumerate(views.names):
         answer = answers[k]
@@ -277,8 +254,8 @@ def _asked_outlines(
     A camera that is wrong makes the hull wrong for all others. Those that are wrong stand out by their error over its
     uncertainty, and those that only suffer from them do not.
     """
-    outlines = Outlines(views, config)
-    hull = outlines if reference is None else Outlines(reference, config)
+    outlines = OutlineHull(views, config)
+    hull = outlines if reference is None else OutlineHull(reference, config)
 
     def asked() -> list[OutlineRotation | str]:
         indices = track(range(len(views)), total=len(views), description="Outlines of the views")
@@ -295,7 +272,7 @@ def _asked_outlines(
         worst = sorted((k for k in doubt if doubt[k] > _SURELY_WRONG), key=lambda k: (-doubt[k], views.names[k]))
         worst = worst[: len(views) // 3]
         if worst:
-            hull = Outlines(views, config, left_out=frozenset(worst))
+            hull = OutlineHull(views, config, left_out=frozenset(worst))
             answers = asked()
     return answers
 
@@ -371,8 +348,8 @@ _EMPTY_SHARE, _FULL_SHARE = 0.01, 0.98
 
 
 @dataclass(frozen=True)
-class Surface:
-    """A triangle mesh."""
+class HullMesh:
+    """A triangle mesh of the visual hull."""
 
     vertices_world: Float[np.ndarray, "v 3"]
     """World units."""
@@ -380,7 +357,7 @@ class Surface:
     """Vertex indices."""
 
 
-class Outlines:
+class OutlineHull:
     """The alphas of a data set: outlines to be explained, and the visual hull that explains those of others.
 
     The hull is an implicit function on a grid: each view says how far a place lies outside its outline (world units),
@@ -402,7 +379,7 @@ class Outlines:
         self._usable = [k for k in range(len(views)) if self.has_outline[k] and k not in left_out]
         self._ranked: Float32[np.ndarray, "r p"] | None = None
 
-    def rotation_of(self, outlines: Outlines, index: int, *, without: int | None) -> OutlineRotation | str:
+    def rotation_of(self, outlines: OutlineHull, index: int, *, without: int | None) -> OutlineRotation | str:
         """The turn of this hull that explains one outline best, or why there is no answer.
 
         Args:
@@ -421,7 +398,7 @@ class Outlines:
         alpha = views.rgba[index, ..., 3].numpy()
         return _fitted_turn(*surfaces, alpha, views.cameras[index], self._focus, self._seen_radius, self._config)
 
-    def _surfaces(self, without: int | None) -> tuple[Surface, Surface] | None:
+    def _surfaces(self, without: int | None) -> tuple[HullMesh, HullMesh] | None:
         """Two meshes of the hull, one view left out: what surely is there, and what may be.
 
         They differ where too few views look (`_WELL_SEEN_SHARE`): shoulders that leave the frames, corners of the cube.
@@ -437,7 +414,7 @@ class Outlines:
         surely = self._mesh(np.where(seen >= _WELL_SEEN_SHARE * others, outside, cell))
         return None if surely is None else (surely, self._mesh(outside) or surely)
 
-    def _mesh(self, outside: Float[np.ndarray, " p"]) -> Surface | None:
+    def _mesh(self, outside: Float[np.ndarray, " p"]) -> HullMesh | None:
         """Where a function of the cells changes its sign; None where it does not."""
         from skimage.measure import marching_cubes
 
@@ -446,7 +423,7 @@ class Outlines:
         if not field.min() < 0 < field.max():
             return None
         vertices, faces, _, _ = marching_cubes(field, 0.0)
-        return Surface((vertices * cell + self._grid[0]).astype(np.float64) + self._focus, faces.astype(np.int32))
+        return HullMesh((vertices * cell + self._grid[0]).astype(np.float64) + self._focus, faces.astype(np.int32))
 
     def _carve(self) -> None:
         """Rank what all views say about every cell."""
@@ -490,14 +467,14 @@ class Outlines:
         u, v = K[0, 0] * x / z + K[0, 2], K[1, 1] * y / z + K[1, 2]
         shown = np.isfinite(z) & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
         row = len(self._grid)
-        at = [(c - 0.5).reshape(-1, row).astype(np.float32) for c in (u, v)]
-        said = cv2.remap(outside_px, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1)
+        at_u, at_v = ((c - 0.5).reshape(-1, row).astype(np.float32) for c in (u, v))
+        said = cv2.remap(outside_px, at_u, at_v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1)
         return np.where(shown, said * np.where(shown, z, 1) / K[0, 0], -np.inf).astype(np.float32), shown
 
 
 def _fitted_turn(
-    surely: Surface,
-    maybe: Surface,
+    surely: HullMesh,
+    maybe: HullMesh,
     alpha: np.ndarray,
     camera: Cameras,
     focus_world: Float[np.ndarray, " 3"],
@@ -524,7 +501,7 @@ def _fitted_turn(
     rows, columns = np.mgrid[: small.height, : small.width] + 0.5
     near = np.hypot(columns - u, rows - v) < seen_radius * float(small.focal_px[0].min()) / z
 
-    def drawn(surface: Surface, turn: Rotation) -> np.ndarray:
+    def drawn(surface: HullMesh, turn: Rotation) -> np.ndarray:
         T = small.T_world_camera.clone()
         turned = R @ turn
         T[0, :3, :3], T[0, :3, 3] = torch.from_numpy(turned), torch.from_numpy(focus_world + turned @ arm)

@@ -9,14 +9,14 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
+from dp360.generation.dataset.view_dataset import png_bytes
 from dp360.generation.files import write_bytes_atomically
 
 from .compare import ALL, LOWER_IS_BETTER, Estimate, Summary
@@ -33,7 +33,7 @@ _MIDDLE_DEG = {"front": 0, "30": 30, "60": 60, "90": 90, "120": 120, "150": 150,
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """Rows of text under a heading."""
 
     title: str
@@ -76,14 +76,14 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """What an evaluation gives, ready to be written."""
 
     facts: Mapping[str, Any]
     """Origin of the figures, plain JSON data."""
     data: Mapping[str, Any]
-    """All figures, plain JSON data without NaN (`plain` helps)."""
-    tables: tuple[Table, ...]
+    """All figures, plain JSON data; NaN becomes null."""
+    tables: tuple[ResultTable, ...]
     """For people."""
     panels: tuple[Panel, ...] = ()
     """Diagrams."""
@@ -100,16 +100,16 @@ class Result:
         return "\n".join(parts)
 
 
-def write_result(folder: Path, result: Result) -> list[Path]:
+def write_result(folder: Path, result: EvaluationResult) -> list[Path]:
     """Write results.json, table.md, and plot.png and sheet.png where there is something to show.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    text = json.dumps({"facts": result.facts, **result.data}, indent=1, allow_nan=False)
+    text = json.dumps(json_ready({"facts": result.facts, **result.data}), indent=1, allow_nan=False)
     files = {RESULTS: (text + "\n").encode(), TABLE: result.markdown().encode()}
     if result.panels:
-        files[PLOT] = plot_png(result.panels)
+        files[PLOT] = _plot_png(result.panels)
     if result.sheet is not None:
         files[SHEET] = png_bytes(result.sheet)
     for name, data in files.items():
@@ -117,13 +117,13 @@ def write_result(folder: Path, result: Result) -> list[Path]:
     return [folder / name for name in files]
 
 
-def summary_table(title: str, summaries: Mapping[str, Summary], metrics: Sequence[str]) -> Table:
+def summary_table(title: str, summaries: Mapping[str, Summary], metrics: Sequence[str]) -> ResultTable:
     """One row per source and bin: means, with their intervals where several heads went in."""
     rows = []
     for source, summary in summaries.items():
         for name, estimates in summary.items():
-            rows.append((source, bin_title(name), *(cell(estimates[metric], metric) for metric in metrics)))
-    return Table(title, ("", "azimuth", *(TITLES[metric] for metric in metrics)), tuple(rows))
+            rows.append((source, bin_title(name), *(_estimate_cell(estimates[metric], metric) for metric in metrics)))
+    return ResultTable(title, ("", "azimuth", *(TITLES[metric] for metric in metrics)), tuple(rows))
 
 
 def summary_panels(summaries: Mapping[str, Summary], metrics: Sequence[str]) -> tuple[Panel, ...]:
@@ -146,17 +146,11 @@ def summary_panels(summaries: Mapping[str, Summary], metrics: Sequence[str]) -> 
 
 
 def summary_data(summary: Summary) -> dict[str, Any]:
-    """A summary as plain JSON data."""
-    return {
-        name: {
-            metric: {"mean": plain(e.mean), "interval": plain(e.interval), "count": e.count}
-            for metric, e in estimates.items()
-        }
-        for name, estimates in summary.items()
-    }
+    """A summary as plain data."""
+    return {name: {metric: asdict(e) for metric, e in estimates.items()} for name, estimates in summary.items()}
 
 
-def cell(estimate: Estimate, metric: str) -> str:
+def _estimate_cell(estimate: Estimate, metric: str) -> str:
     """A mean with its interval as people read it."""
     if math.isnan(estimate.mean):
         return "-"
@@ -170,12 +164,42 @@ def bin_title(name: str) -> str:
     return f"±{name}°" if name.isdigit() else name
 
 
-def plain(value: float | None) -> float | None:
-    """A number for JSON, which knows no NaN."""
-    return None if value is None or math.isnan(value) else value
+def json_ready(value: Any) -> Any:
+    """Nested data for JSON, which knows no NaN: null in its place."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, Mapping):
+        return {name: json_ready(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(entry) for entry in value]
+    return value
 
 
-def plot_png(panels: Sequence[Panel]) -> bytes:
+def number_cell(value: float, digits: int) -> str:
+    """A number as tables show it, a dash for NaN."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """What results call files and folders: as little of the end of each path as tells all of them apart.
+
+    One of `a/face.png b/other.jpg` is called `face`; `a/dataset b/dataset` keep their parents, `x.png x.jpg` their
+    endings. Only paths to the same place share a name.
+    """
+    places = [path.resolve() for path in paths]
+    longest = max((len(place.parts) for place in places), default=0)
+    for depth in range(longest + 1):
+        names = ["/".join(place.parts[-depth:]) if depth else _short_name(place) for place in places]
+        if len(set(names)) == len(set(places)):
+            return names
+    return [str(place) for place in places]
+
+
+def _short_name(place: Path) -> str:
+    return place.stem if place.is_file() else place.name
+
+
+def _plot_png(panels: Sequence[Panel]) -> bytes:
     """Diagrams in rows of three."""
     import matplotlib
 
@@ -203,13 +227,6 @@ def plot_png(panels: Sequence[Panel]) -> bytes:
         axes.legend(fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": "dp360"})
-    return buffer.getvalue()
-
-
-def png_bytes(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A picture as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

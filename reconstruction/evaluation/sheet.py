@@ -13,6 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dp360.generation import ViewSet
 
+from .compare import picture_over_white
+
 _STRIP_COLUMNS = 8
 _LEVEL_DEG = 12.0
 TILE_PX = 144
@@ -20,14 +22,14 @@ _ERROR_GAIN = 2.5
 _LABEL_PX, _TITLE_PX = 22, 34
 
 
-def strip(prediction: ViewSet, truth: ViewSet, tile_px: int = TILE_PX) -> UInt8[np.ndarray, "h w 3"]:
+def comparison_strip(prediction: ViewSet, truth: ViewSet) -> UInt8[np.ndarray, "h w 3"]:
     """Three rows of the `strip_views`: the truth, the prediction nearest to it, and their difference."""
     columns = []
     for index in strip_views(truth):
-        true = picture(truth, index, tile_px)
+        true = _tile(truth, index)
         distance = (prediction.cameras.position_world - truth.cameras.position_world[index]).norm(dim=-1)
-        ours = picture(prediction, int(distance.argmin()), tile_px)
-        columns.append(np.concatenate([true, ours, error_picture(ours, true)]))
+        ours = _tile(prediction, int(distance.argmin()))
+        columns.append(np.concatenate([true, ours, _error_picture(ours, true)]))
     return np.concatenate(columns, axis=1)
 
 
@@ -47,14 +49,7 @@ def column_titles(truth: ViewSet) -> tuple[str, ...]:
     return tuple(f"{180 if round(a) == -180 else round(a)}°" for a in degrees)
 
 
-def picture(views: ViewSet, index: int, side_px: int) -> UInt8[np.ndarray, "s s 3"]:
-    """A view over white, resized to a square."""
-    rgba = views.rgba[index].numpy().astype(np.float32)
-    rgb = rgba[..., :3] * rgba[..., 3:] / 255 + 255 - rgba[..., 3:]
-    return np.round(cv2.resize(rgb, (side_px, side_px), interpolation=cv2.INTER_AREA)).clip(0, 255).astype(np.uint8)
-
-
-def error_picture(ours: UInt8[np.ndarray, "h w 3"], true: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+def _error_picture(ours: UInt8[np.ndarray, "h w 3"], true: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """Where two pictures differ: white is equal, dark red a difference of 0.4 in colour and more."""
     difference: Float32[np.ndarray, "h w"] = np.abs(ours.astype(np.float32) - true).mean(-1) / 255
     strength = np.clip(_ERROR_GAIN * difference, 0, 1)
@@ -87,3 +82,8 @@ def labelled_sheet(
         x = (number + 0.5) * width / len(columns)
         draw.text((x, top + _LABEL_PX / 2), name, (90, 94, 100), small, anchor="mm")
     return np.asarray(sheet)
+
+
+def _tile(views: ViewSet, index: int) -> UInt8[np.ndarray, "s s 3"]:
+    """A view over white, resized to a square."""
+    return cv2.resize(picture_over_white(views, index), (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)

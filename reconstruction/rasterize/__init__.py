@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from typing_extensions import assert_never
+from typing_extensions import TypedDict, Unpack, assert_never
 
 from ..spherical_harmonics import MAX_SH_DEGREE, sh_basis_count
 from .cpu import ProjectionSettings, blend, project
@@ -20,6 +20,28 @@ from .cpu import ProjectionSettings, blend, project
 Backend = Literal["auto", "cpu", "cuda", "cuda-or-cpu", "reference"]
 RasterizeMode = Literal["classic", "antialiased"]
 RenderMode = Literal["RGB", "RGB+D", "RGB+ED"]
+Rendered = tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]
+"""What `rasterize` returns: pictures, alphas, `info`."""
+
+
+class RasterOptions(TypedDict, total=False):
+    """What may be said beside the Gaussians and the cameras; the defaults are gsplat's."""
+
+    near_plane: float
+    """Gaussians nearer than this are not shown, world units; 0.01 by default."""
+    eps2d: float
+    """Low-pass filter added to the projected covariance, px^2; 0.3 by default."""
+    radius_clip: float
+    """Gaussians with at most this radius are not shown, pixels; 0 by default."""
+    rasterize_mode: RasterizeMode
+    """`classic` by default; `antialiased` lowers the opacity of Gaussians smaller than the low-pass filter."""
+    render_mode: RenderMode
+    """`RGB` by default; `RGB+D` appends accumulated depth; `RGB+ED` appends depth divided by alpha."""
+    backgrounds: Float[Tensor, "c 3"] | None
+    """Colour behind everything, per camera; black by default."""
+    backend: Backend
+    """`auto`, the default, follows the device of the means; `cuda-or-cpu` computes on the CPU where gsplat's kernels
+    cannot be built, and brings pictures back to the device."""
 
 
 def rasterize(
@@ -34,14 +56,8 @@ def rasterize(
     height: int,
     *,
     sh_degree: int | None = None,
-    near_plane: float = 0.01,
-    eps2d: float = 0.3,
-    radius_clip: float = 0.0,
-    rasterize_mode: RasterizeMode = "classic",
-    render_mode: RenderMode = "RGB",
-    backgrounds: Float[Tensor, "c 3"] | None = None,
-    backend: Backend = "auto",
-) -> tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]:
+    **options: Unpack[RasterOptions],
+) -> Rendered:
     """Render Gaussians into `c` cameras; differentiable in means, quats, scales, opacities and colors.
 
     Args:
@@ -55,14 +71,7 @@ def rasterize(
         width: Picture width, pixels.
         height: Picture height, pixels.
         sh_degree: Degree of spherical harmonics to evaluate, at most what `colors` holds; None for plain colours.
-        near_plane: Gaussians nearer than this are not shown, world units.
-        eps2d: Low-pass filter added to the projected covariance, px^2.
-        radius_clip: Gaussians with at most this radius are not shown, pixels.
-        rasterize_mode: `antialiased` lowers the opacity of Gaussians smaller than the low-pass filter.
-        render_mode: `RGB`; `RGB+D` appends accumulated depth; `RGB+ED` appends depth divided by alpha.
-        backgrounds: Colour behind everything, per camera; black without.
-        backend: `auto` follows the device of `means`; `cuda-or-cpu` computes on the CPU where gsplat's kernels cannot
-            be built, and brings pictures back to the device.
+        options: See `RasterOptions`.
 
     Returns:
         Pictures with 3 or 4 channels, alphas, and `info`: `radii` [c n] (0 where not shown), `means2d` [c n 2] (part
@@ -75,88 +84,40 @@ def rasterize(
 
     Source: https://github.com/nerfstudio-project/gsplat, 1.4.0, `gsplat.rasterization(packed=False)`.
     """
+    backgrounds = options.get("backgrounds")
     _check(means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, sh_degree)
+    backend = options.pop("backend", "auto")
     if backend == "auto":
         backend = "cuda" if means.is_cuda else "cpu"
     if backend == "cuda-or-cpu":
         from .cuda import why_not
 
         if why_not() is not None:
-            tensors = [t.cpu() for t in (means, quats, scales, opacities, colors, viewmats, Ks)]
-            renders, alphas, info = rasterize(
-                *tensors,
-                width,
-                height,
-                sh_degree=sh_degree,
-                near_plane=near_plane,
-                eps2d=eps2d,
-                radius_clip=radius_clip,
-                rasterize_mode=rasterize_mode,
-                render_mode=render_mode,
-                backgrounds=None if backgrounds is None else backgrounds.cpu(),
-                backend="cpu",
-            )
+            options.update(backend="cpu", backgrounds=None if backgrounds is None else backgrounds.cpu())
+            gaussians = (means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu(), colors.cpu())
+            cameras = (viewmats.cpu(), Ks.cpu(), width, height)
+            renders, alphas, info = rasterize(*gaussians, *cameras, sh_degree=sh_degree, **options)
             return renders.to(means.device), alphas.to(means.device), info
         backend = "cuda"
     if backend == "cuda":
         from .cuda import rasterize_cuda
 
+        cameras = viewmats.to(means), Ks.to(means), width, height
         return rasterize_cuda(
-            means,
-            quats,
-            scales,
-            opacities,
-            colors,
-            viewmats.to(means),
-            Ks.to(means),
-            width,
-            height,
-            near_plane=near_plane,
-            radius_clip=radius_clip,
-            eps2d=eps2d,
-            sh_degree=sh_degree,
-            packed=False,
-            backgrounds=backgrounds,
-            render_mode=render_mode,
-            rasterize_mode=rasterize_mode,
+            means, quats, scales, opacities, colors, *cameras, sh_degree=sh_degree, packed=False, **options
         )
-    if backgrounds is None:
-        backgrounds = means.new_zeros(viewmats.shape[0], 3)
+    settings = _settings(width, height, sh_degree, options)
+    if backend == "cpu":
+        return _rasterize_cpu((means, quats, scales, opacities, colors, None), viewmats, Ks, settings, options)
     if backend == "reference":
         from .reference import rasterize_reference
 
         rgb, depth, alpha, radii, means2d = rasterize_reference(
-            means,
-            quats,
-            scales,
-            opacities,
-            colors,
-            viewmats,
-            Ks,
-            width,
-            height,
-            sh_degree=sh_degree,
-            near_plane=near_plane,
-            eps2d=eps2d,
-            radius_clip=radius_clip,
-            antialiased=rasterize_mode == "antialiased",
+            means, quats, scales, opacities, colors, viewmats, Ks, settings
         )
-        rgb = rgb + (1 - alpha[..., None]) * backgrounds[:, None, None].to(rgb)
-        return _finish(rgb, depth, alpha, radii, means2d, render_mode)
-    if backend == "cpu":
-        settings = ProjectionSettings(
-            width=width,
-            height=height,
-            sh_degree=-1 if sh_degree is None else sh_degree,
-            near_plane=near_plane,
-            eps2d=eps2d,
-            radius_clip=radius_clip,
-            antialiased=rasterize_mode == "antialiased",
-            raw=False,
-        )
-        radii, means2d, records = project(means, quats, scales, opacities, colors, None, viewmats, Ks, settings)
-        blended = blend(means2d, records, radii, backgrounds, width, height, with_depth=render_mode != "RGB")
-        return _finish(*blended, radii, means2d, render_mode)
+        if backgrounds is not None:
+            rgb = rgb + (1 - alpha[..., None]) * backgrounds[:, None, None].to(rgb)
+        return _finish(rgb, depth, alpha, radii, means2d, options)
     assert_never(backend)
 
 
@@ -173,29 +134,23 @@ def rasterize_splats(
     height: int,
     *,
     sh_degree: int,
-    near_plane: float = 0.01,
-    eps2d: float = 0.3,
-    radius_clip: float = 0.0,
-    rasterize_mode: RasterizeMode = "classic",
-    render_mode: RenderMode = "RGB",
-    backgrounds: Float[Tensor, "c 3"] | None = None,
-    backend: Backend = "auto",
-) -> tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]:
+    **options: Unpack[RasterOptions],
+) -> Rendered:
     """`rasterize` for the variables of a fit; on the CPU the kernels apply exponential and sigmoid themselves.
 
     Args:
-        means: Centres, world units.
-        quats: Rotations, wxyz, of any length but zero.
+        means: As in `rasterize`, like all that is not named here.
+        quats: Likewise.
         log_scales: Natural logarithms of the standard deviations, world units.
         opacity_logits: Logits of opacities.
         sh0: Constant harmonic coefficients.
         sh_rest: Coefficients of the degrees above; those above `sh_degree` are not used and have zero gradients.
-        viewmats: To camera from world.
-        Ks: Intrinsics, pixels.
-        width: Picture width, pixels.
-        height: Picture height, pixels.
+        viewmats: Likewise.
+        Ks: Likewise.
+        width: Likewise.
+        height: Likewise.
         sh_degree: Degree of spherical harmonics to evaluate.
-        near_plane: As in `rasterize`, like all that follow.
+        options: Likewise.
 
     Returns:
         As `rasterize`.
@@ -204,45 +159,46 @@ def rasterize_splats(
         ValueError: as `rasterize`.
         InputError: as `rasterize`.
     """
+    backend = options.get("backend", "auto")
     if backend == "cpu" or (backend == "auto" and not means.is_cuda):
-        _check(means, quats, log_scales, opacity_logits, sh0, viewmats, Ks, backgrounds, None)
+        _check(means, quats, log_scales, opacity_logits, sh0, viewmats, Ks, options.get("backgrounds"), None)
         _check_degree(sh_degree, sh_rest, means.shape[0], held=1)
-        settings = ProjectionSettings(
-            width=width,
-            height=height,
-            sh_degree=sh_degree,
-            near_plane=near_plane,
-            eps2d=eps2d,
-            radius_clip=radius_clip,
-            antialiased=rasterize_mode == "antialiased",
-            raw=True,
-        )
-        radii, means2d, records = project(
-            means, quats, log_scales, opacity_logits, sh0, sh_rest, viewmats, Ks, settings
-        )
-        backgrounds = means.new_zeros(viewmats.shape[0], 3) if backgrounds is None else backgrounds
-        blended = blend(means2d, records, radii, backgrounds, width, height, with_depth=render_mode != "RGB")
-        return _finish(*blended, radii, means2d, render_mode)
+        gaussians = (means, quats, log_scales, opacity_logits, sh0, sh_rest)
+        return _rasterize_cpu(gaussians, viewmats, Ks, _settings(width, height, sh_degree, options, raw=True), options)
     coefficients = torch.cat([sh0[:, None], sh_rest[:, : sh_basis_count(sh_degree) - 1]], dim=1)
-    return rasterize(
-        means,
-        quats,
-        log_scales.exp(),
-        opacity_logits.sigmoid(),
-        coefficients,
-        viewmats,
-        Ks,
-        width,
-        height,
-        sh_degree=sh_degree,
-        near_plane=near_plane,
-        eps2d=eps2d,
-        radius_clip=radius_clip,
-        rasterize_mode=rasterize_mode,
-        render_mode=render_mode,
-        backgrounds=backgrounds,
-        backend=backend,
+    activated = (means, quats, log_scales.exp(), opacity_logits.sigmoid(), coefficients)
+    return rasterize(*activated, viewmats, Ks, width, height, sh_degree=sh_degree, **options)
+
+
+def _settings(
+    width: int, height: int, sh_degree: int | None, options: RasterOptions, *, raw: bool = False
+) -> ProjectionSettings:
+    return ProjectionSettings(
+        width=width,
+        height=height,
+        sh_degree=-1 if sh_degree is None else sh_degree,
+        near_plane=options.get("near_plane", 0.01),
+        eps2d=options.get("eps2d", 0.3),
+        radius_clip=options.get("radius_clip", 0.0),
+        antialiased=options.get("rasterize_mode", "classic") == "antialiased",
+        raw=raw,
     )
+
+
+def _rasterize_cpu(
+    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
+    viewmats: Float[Tensor, "c 4 4"],
+    Ks: Float[Tensor, "c 3 3"],
+    settings: ProjectionSettings,
+    options: RasterOptions,
+) -> Rendered:
+    """Project and blend with the kernels."""
+    radii, means2d, records = project(*gaussians, viewmats, Ks, settings)
+    behind = options.get("backgrounds")
+    behind = means2d.new_zeros(viewmats.shape[0], 3) if behind is None else behind
+    with_depth = options.get("render_mode", "RGB") != "RGB"
+    blended = blend(means2d, records, radii, behind, settings.width, settings.height, with_depth=with_depth)
+    return _finish(*blended, radii, means2d, options)
 
 
 def _finish(
@@ -251,10 +207,10 @@ def _finish(
     alpha: Float[Tensor, "c h w"],
     radii: Int[Tensor, "c n"],
     means2d: Float[Tensor, "c n 2"],
-    render_mode: RenderMode,
-) -> tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]:
+    options: RasterOptions,
+) -> Rendered:
     """What `rasterize` returns, from blended pictures."""
-    renders, alphas = rgb, alpha[..., None]
+    renders, alphas, render_mode = rgb, alpha[..., None], options.get("render_mode", "RGB")
     if render_mode == "RGB+D":
         renders = torch.cat([rgb, depth[..., None]], dim=-1)
     elif render_mode == "RGB+ED":
@@ -285,7 +241,8 @@ def _check(
 ) -> None:
     """Refuse shapes that kernels would read past."""
     n, c = means.shape[0], viewmats.shape[0]
-    expected = [("means", means, (n, 3)), ("quats", quats, (n, 4)), ("scales", scales, (n, 3))]
+    expected: list[tuple[str, Tensor, tuple[int, ...]]] = [("means", means, (n, 3)), ("quats", quats, (n, 4))]
+    expected += [("scales", scales, (n, 3))]
     expected += [("opacities", opacities, (n,)), ("viewmats", viewmats, (c, 4, 4)), ("Ks", Ks, (c, 3, 3))]
     if backgrounds is not None:
         expected.append(("backgrounds", backgrounds, (c, 3)))

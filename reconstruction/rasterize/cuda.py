@@ -40,7 +40,7 @@ def why_not() -> str | None:
     if not torch.cuda.is_available():
         return f"No CUDA device was found for gsplat's kernels. {_CURE}"
     try:
-        from gsplat.cuda._backend import _C
+        from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue] - set at run time
     except (ImportError, OSError, RuntimeError, IndexError, subprocess.CalledProcessError) as error:
         return f"gsplat's CUDA kernels could not be compiled ({_first_line(error)}). {_CURE}"
     return f"gsplat found no CUDA compiler (nvcc) for its kernels. {_CURE}" if _C is None else None

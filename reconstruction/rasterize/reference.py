@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..spherical_harmonics import sh_basis
-
-TILE = 16
+from .cpu import ProjectionSettings
+from .tiles import TILE
 
 
 def rotation_from_quaternion(quats_wxyz: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
@@ -31,21 +31,17 @@ def project_one_camera(
     scales: Float[Tensor, "n 3"],
     viewmat: Float[Tensor, "4 4"],
     K: Float[Tensor, "3 3"],
-    width: int,
-    height: int,
-    *,
-    near_plane: float,
-    eps2d: float,
-    radius_clip: float,
+    settings: ProjectionSettings,
 ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n 2"], Float[Tensor, " n"], Float[Tensor, "n 2 2"], Float[Tensor, " n"]]:
     """Radii (0: not shown), means2d, depths, inverse covariances and anti-aliasing factors.
 
     Source: Zwicker et al., "EWA Splatting", 2002; radius and culling rules of gsplat 1.4.0.
     """
     W, fx, fy, cx, cy = viewmat[:3, :3], K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    width, height = settings.width, settings.height
     p_camera = means @ W.T + viewmat[:3, 3]
     depths = p_camera[:, 2]
-    in_front = depths >= near_plane
+    in_front = depths >= settings.near_plane
     p_camera = torch.where(in_front[:, None], p_camera, torch.ones_like(p_camera))
     x, y, z = p_camera.unbind(-1)
 
@@ -62,7 +58,7 @@ def project_one_camera(
     )
     axes = J @ W @ (rotation_from_quaternion(quats) * scales[:, None, :])
     sharp = axes @ axes.mT
-    blurred = sharp + eps2d * torch.eye(2, dtype=means.dtype, device=means.device)
+    blurred = sharp + settings.eps2d * torch.eye(2, dtype=means.dtype, device=means.device)
     det = torch.linalg.det(blurred)
     ratio = torch.linalg.det(sharp).clamp_min(0) / det
     compensations = torch.where(ratio > 0, ratio, torch.ones_like(ratio)).sqrt() * (ratio > 0)
@@ -73,7 +69,7 @@ def project_one_camera(
         radii = (3 * (half_trace + (half_trace**2 - det).clamp_min(0.01).sqrt()).sqrt()).ceil()
         u, v = means2d.unbind(-1)
         inside = (u + radii > 0) & (u - radii < width) & (v + radii > 0) & (v - radii < height)
-        radii = torch.where(in_front & (det > 0) & (radii > radius_clip) & inside, radii, 0).int()
+        radii = torch.where(in_front & (det > 0) & (radii > settings.radius_clip) & inside, radii, 0).int()
     return radii, means2d, depths, torch.linalg.inv(blurred), compensations
 
 
@@ -85,19 +81,12 @@ def rasterize_reference(
     colors: Float[Tensor, "n 3"] | Float[Tensor, "n k 3"],
     viewmats: Float[Tensor, "c 4 4"],
     Ks: Float[Tensor, "c 3 3"],
-    width: int,
-    height: int,
-    *,
-    sh_degree: int | None,
-    near_plane: float,
-    eps2d: float,
-    radius_clip: float,
-    antialiased: bool,
+    settings: ProjectionSettings,
 ) -> tuple[
     Float[Tensor, "c h w 3"], Float[Tensor, "c h w"], Float[Tensor, "c h w"], Int[Tensor, "c n"], Float[Tensor, "c n 2"]
 ]:
     """Colour over black, accumulated depth, alpha; radii and means2d. Arguments as `rasterize`."""
-    dtype, device = means.dtype, means.device
+    dtype, device, width, height = means.dtype, means.device, settings.width, settings.height
     ys, xs = torch.meshgrid(
         torch.arange(height, dtype=dtype, device=device) + 0.5,
         torch.arange(width, dtype=dtype, device=device) + 0.5,
@@ -106,31 +95,17 @@ def rasterize_reference(
     pixels = torch.stack([xs, ys], dim=-1).reshape(-1, 2)
     tile_of_pixel = (pixels / TILE).floor()
     cameras = list(zip(viewmats.to(dtype), Ks.to(dtype)))
-    projected = [
-        project_one_camera(
-            means,
-            quats,
-            scales,
-            viewmat,
-            K,
-            width,
-            height,
-            near_plane=near_plane,
-            eps2d=eps2d,
-            radius_clip=radius_clip,
-        )
-        for viewmat, K in cameras
-    ]
+    projected = [project_one_camera(means, quats, scales, viewmat, K, settings) for viewmat, K in cameras]
     radii, means2d = torch.stack([p[0] for p in projected]), torch.stack([p[1] for p in projected])
     pictures = []
     for c, (viewmat, _) in enumerate(cameras):
         _, _, depths, conics, compensations = projected[c]
-        opacity = opacities * compensations if antialiased else opacities
-        if sh_degree is None:
+        opacity = opacities * compensations if settings.antialiased else opacities
+        if settings.sh_degree < 0:
             rgb = colors
         else:
             directions = torch.nn.functional.normalize(means - torch.linalg.inv(viewmat)[:3, 3], dim=-1)
-            basis = sh_basis(sh_degree, directions)
+            basis = sh_basis(settings.sh_degree, directions)
             rgb = ((basis[..., None] * colors[:, : basis.shape[-1]]).sum(dim=1) + 0.5).clamp_min(0)
 
         shown = (radii[c] > 0).nonzero()[:, 0]

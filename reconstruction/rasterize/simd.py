@@ -70,10 +70,11 @@ def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
 
 
-def _address(context: Any, builder: Any, array_type: types.Array, array: Any, index: Any) -> Any:
-    """Address of element `index` of a contiguous float32 array, whatever its number of axes."""
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
+def _address(context: Any, builder: Any, signature: Any, args: Any, kind: ir.Type) -> Any:
+    """Where numbers of a kind lie from element `args[1]` on of the contiguous float32 array `args[0]`."""
+    index = context.cast(builder, args[1], signature.args[1], types.intp)
+    data = context.make_array(signature.args[0])(context, builder, args[0]).data
+    return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
 
 
 def _call(builder: Any, name: str, *arguments: Any) -> Any:
@@ -93,9 +94,7 @@ def load8(typingctx, array, index):
         return None
 
     def codegen(context, builder, signature, args):
-        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
-        place = _address(context, builder, signature.args[0], args[0], index64)
-        return builder.load(builder.bitcast(place, _FLOATS.as_pointer()), align=4)
+        return builder.load(_address(context, builder, signature, args, _FLOATS), align=4)
 
     return f32x8(array, index), codegen
 
@@ -107,9 +106,7 @@ def store8(typingctx, array, index, value):
         return None
 
     def codegen(context, builder, signature, args):
-        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
-        place = _address(context, builder, signature.args[0], args[0], index64)
-        builder.store(args[2], builder.bitcast(place, _FLOATS.as_pointer()), align=4)
+        builder.store(args[2], _address(context, builder, signature, args, _FLOATS), align=4)
         return context.get_dummy_value()
 
     return types.none(array, index, value), codegen
@@ -122,9 +119,7 @@ def load_rgb8(typingctx, array, index):
         return None
 
     def codegen(context, builder, signature, args):
-        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
-        place = _address(context, builder, signature.args[0], args[0], index64)
-        wide = builder.load(builder.bitcast(place, _PIXELS.as_pointer()), align=4)
+        wide = builder.load(_address(context, builder, signature, args, _PIXELS), align=4)
         colours = [_shuffle(builder, wide, wide, list(range(c, 3 * LANES, 3))) for c in range(3)]
         return context.make_tuple(builder, signature.return_type, colours)
 
@@ -138,12 +133,11 @@ def store_rgb8(typingctx, array, index, red, green, blue):
         return None
 
     def codegen(context, builder, signature, args):
-        index64 = context.cast(builder, args[1], signature.args[1], types.intp)
-        place = _address(context, builder, signature.args[0], args[0], index64)
+        place = _address(context, builder, signature, args, _PIXELS)
         two = _shuffle(builder, args[2], args[3], list(range(2 * LANES)))
         third = _shuffle(builder, args[4], args[4], [*range(LANES), *range(LANES)])
         order = [channel * LANES + pixel for pixel in range(LANES) for channel in range(3)]
-        builder.store(_shuffle(builder, two, third, order), builder.bitcast(place, _PIXELS.as_pointer()), align=4)
+        builder.store(_shuffle(builder, two, third, order), place, align=4)
         return context.get_dummy_value()
 
     return types.none(array, index, red, green, blue), codegen
@@ -179,7 +173,7 @@ def _operator(function: Callable, left: types.Type, result: types.Type, emit: Ca
     class Template(ConcreteTemplate):
         cases = [signature(result, left, left)]  # noqa: RUF012
 
-    infer_global(function)(Template)
+    infer_global(function)(Template)  # pyright: ignore[reportOptionalCall] - without types it is a decorator
     lower_builtin(function, left, left)(lambda context, builder, signature, args: emit(builder, *args))
 
 

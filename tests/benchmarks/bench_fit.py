@@ -27,10 +27,10 @@ from prior_against_truth import benchmark_head
 from torch import Tensor
 
 from dp360.generation import Cameras, OrbitConfig, PointCloud, Provenance, ViewSet, look_at_origin
+from dp360.generation.dataset.visual_hull import hull_points
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.synthetic.compose import SyntheticHead, render
 from dp360.reconstruction.fit import SplatFitConfig, fit_splats
-from dp360.reconstruction.hull import hull_points, share_outside_hull
 from dp360.reconstruction.losses import ssim
 from dp360.reconstruction.splats import Splats, render_splats
 
@@ -180,13 +180,11 @@ def measure(config: BenchmarkConfig, variant: Variant, rgba: np.ndarray, truth: 
     splats = fit_splats(views, fit, torch.Generator().manual_seed(config.seed))
     wall, process = time.perf_counter() - wall, time.process_time() - process
     pictures = None if config.pictures is None else config.pictures / variant
-    clean = torch.from_numpy(rgba)
     return {
         **held_out_figures(splats, truth, pictures),
         "wall_s": wall,
         "process_s": process,
         "gaussians": len(splats),
-        "outside_hull": share_outside_hull(splats, clean, views.cameras),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

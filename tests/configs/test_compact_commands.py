@@ -15,12 +15,12 @@ import torch
 from dp360.configs import cli
 from dp360.configs.commands import DiffusionOptions, ViewsCommand
 from dp360.configs.diffusion import compact_sampling_of, open_diffusion_generator
-from dp360.configs.evaluation_commands import EvalHeadsCommand
-from dp360.configs.evaluation_heads import _results_folder
+from dp360.configs.evaluate import EvalHeadsCommand
+from dp360.configs.evaluation_jobs import _results_folder
 from dp360.configs.example import write_example_portrait
 from dp360.configs.given_pictures import GivenPictures
 from dp360.configs.portrait_trainer import views_key
-from dp360.configs.variants import VARIANTS, compact_weights_name, open_sources, source_name
+from dp360.configs.variants import GENERATOR_VARIANTS, compact_weights_name, open_sources, source_name
 from dp360.configs.view_generators import open_generator, settled
 from dp360.generation import InputError, orbit
 from dp360.generation.dataset.view_dataset import read_dataset
@@ -180,7 +180,7 @@ def test_names_of_settings(tmp_path):
     assert source_name("compact@runs/rays/") == "compact@rays" == source_name("compact@/x=y/rays")
     command = EvalHeadsCommand(output=Path("out"))
     assert _results_folder(command, "compact-rays@a/b/c") == Path("out/heads/compact-rays@c")
-    compact_ones = {name: variant for name, variant in VARIANTS.items() if name.startswith("compact")}
+    compact_ones = {name: variant for name, variant in GENERATOR_VARIANTS.items() if name.startswith("compact")}
     assert len(compact_ones) == 6 and all(v.compact and v.diffusion for v in compact_ones.values())
     for wrong in ("prior@somewhere", "nobody@somewhere", "diffportrait360@somewhere"):
         with pytest.raises(InputError, match=f"Unknown generator {wrong}; expected one of prior, .* @FOLDER behind"):

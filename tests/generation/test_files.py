@@ -17,13 +17,43 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def test_bytes_arrive_readable_for_everybody_and_alone(tmp_path: Path) -> None:
+def test_bytes_arrive_whole_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "head.ply"
     write_bytes_atomically(path, b"\x00ply")
-    assert path.read_bytes() == b"\x00ply" and path.stat().st_mode & 0o777 == 0o644
+    assert path.read_bytes() == b"\x00ply"
     write_bytes_atomically(path, b"second")
     assert path.read_bytes() == b"second"
     assert names(tmp_path) == ["new", "new/folder", "new/folder/head.ply"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o027])
+def test_faces_are_as_private_as_the_umask_asks(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes_atomically(tmp_path / "head.ply", b"1")
+        with directory_written_atomically(tmp_path / "dataset") as folder:
+            assert mode(folder) == 0o700
+        (tmp_path / "plain").touch()
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "head.ply") == mode(tmp_path / "plain") == 0o666 & ~umask
+    assert mode(tmp_path / "dataset") == 0o777 & ~umask
+
+
+def test_a_new_version_keeps_the_mode_of_the_earlier_one(tmp_path: Path) -> None:
+    write_bytes_atomically(tmp_path / "head.ply", b"1")
+    write_folder(tmp_path / "dataset")
+    (tmp_path / "head.ply").chmod(0o640)
+    (tmp_path / "dataset").chmod(0o500)
+    write_bytes_atomically(tmp_path / "head.ply", b"2")
+    write_folder(tmp_path / "dataset")
+    assert mode(tmp_path / "head.ply") == 0o640 and mode(tmp_path / "dataset") == 0o500
+
+
+def mode(path: Path) -> int:
+    """The permissions of a file or folder."""
+    return path.stat().st_mode & 0o777
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
@@ -128,7 +158,6 @@ def test_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
         (folder / "images" / "a.png").write_bytes(b"1")
         assert not (tmp_path / "new" / "dataset").exists()
     assert names(tmp_path / "new") == ["dataset", "dataset/images", "dataset/images/a.png"]
-    assert (tmp_path / "new" / "dataset").stat().st_mode & 0o777 == 0o755
 
 
 def test_a_folder_takes_the_place_of_the_earlier_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,14 +13,15 @@ from torch.nn import Parameter
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.views import PointCloud, Provenance, ViewSet
-from dp360.reconstruction.densify import DensifyConfig, DensifyState, densify, limit_shapes
+from dp360.reconstruction.densify import DensifyConfig, DensifyState, Silhouettes, densify, keep_only, limit_shapes
 from dp360.reconstruction.fit import (
     LearningRates,
+    PremultipliedPictures,
     SplatFitConfig,
     fit_splats,
     make_optimizers,
     parameters_from_splats,
-    premultiplied_pictures,
+    premultiplied_picture,
     set_learning_rates,
     splats_from_parameters,
     view_schedule,
@@ -125,14 +127,55 @@ def test_a_fit_without_surface_points_is_refused(views: ViewSet) -> None:
         fit_splats(replace(views, surface=empty), TOY, torch.Generator())
 
 
-def test_smaller_pictures_keep_the_mean_and_the_parameters_come_back(views: ViewSet) -> None:
-    full, half = premultiplied_pictures(views, 1.0), premultiplied_pictures(views, 0.5)
-    assert half.shape == (8, SIZE // 2, SIZE // 2, 4)
-    torch.testing.assert_close(full.mean(dim=(1, 2)), half.mean(dim=(1, 2)))
+def test_smaller_pictures_keep_the_mean(views: ViewSet) -> None:
+    for rgba in views.rgba:
+        full, half = (premultiplied_picture(rgba, (side, side)) for side in (SIZE, SIZE // 2))
+        assert half.shape == (SIZE // 2, SIZE // 2, 4)
+        torch.testing.assert_close(full.mean(dim=(0, 1)), half.mean(dim=(0, 1)))
+    opaque = premultiplied_picture(views.rgba[0, ..., :3], (SIZE, SIZE))
+    assert torch.equal(opaque[..., :3], views.rgba[0, ..., :3].float() / 255) and bool((opaque[..., 3] == 1).all())
+
+
+@pytest.mark.parametrize("kept", [0, 3, 8])
+def test_pictures_become_floats_one_at_a_time(views: ViewSet, kept: int) -> None:
+    """Whatever memory is given, the same pictures; never more floats are kept than that."""
+    full = 4 * 4 * SIZE * SIZE
+    pictures = PremultipliedPictures(most_bytes=kept * full)
+    for scale in (0.5, 1.0):
+        side = round(scale * SIZE)
+        for _ in range(2):
+            got = [pictures.get(k, rgba, scale) for k, rgba in enumerate(views.rgba)]
+            assert all(torch.equal(g, premultiplied_picture(r, (side, side))) for g, r in zip(got, views.rgba))
+    again = [pictures.get(k, rgba, 1.0).data_ptr() for k, rgba in enumerate(views.rgba)]
+    assert [a == g.data_ptr() for a, g in zip(again, got)].count(True) == kept
+
+
+def test_parameters_come_back(views: ViewSet) -> None:
     splats = splats_from_point_cloud(views.surface, sh_degree=1)
     back = splats_from_parameters(parameters_from_splats(splats))
     for name, tensor in vars(splats).items():
         torch.testing.assert_close(getattr(back, name), tensor, msg=name)
+
+
+def test_floaters_outside_the_silhouettes_are_dropped(make_sphere_views: Callable[..., ViewSet]) -> None:
+    views = make_sphere_views(ring_count=8, size_px=96, points=600)
+    means = 0.8 * views.surface.points_world
+    means[:60] = torch.tensor([0.28, 0.28, 0.0])
+    params = parameters_from_splats(splats_from_point_cloud(replace(views.surface, points_world=means)))
+    optimizers = make_optimizers(params, LearningRates())
+    for name, param in params.items():
+        param.grad = torch.ones_like(param)
+        optimizers[name].step()
+    silhouettes, trust = Silhouettes(views.rgba, views.cameras), torch.ones(len(views))
+    outside = silhouettes.outside(means, DensifyConfig(), trust)
+    keep_only(params, optimizers, ~outside)
+    assert outside[:60].all() and not outside[60:].any() and len(params["means"]) == 540
+    assert optimizers["means"].state[params["means"]]["exp_avg"].shape == (540, 3)
+    floats = Silhouettes(views.rgba.float() / 255, views.cameras)
+    assert torch.equal(floats.outside(means, DensifyConfig(), trust), outside)
+    for never in (silhouettes.outside(means, DensifyConfig(hull_margin=-1.0), trust),
+                  Silhouettes(views.rgba[..., :3], views.cameras).outside(means, DensifyConfig(), trust)):  # fmt: skip
+        assert not never.any()
 
 
 def test_schedules_start_and_end_where_they_say() -> None:

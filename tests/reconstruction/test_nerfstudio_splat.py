@@ -128,7 +128,9 @@ def test_outputs_for_people(trained):
     rgba = model.get_rgba_image(outputs)
     assert rgba.shape == (64, 64, 4)
     assert rgba[0, 0, 3] == 0
-    torch.testing.assert_close(rgba[32, 32, :3], outputs["rgb"][32, 32], atol=0.1, rtol=0)
+    straight, alpha = rgba[32, 32, :3], rgba[32, 32, 3:]
+    over = straight * alpha + (1 - alpha) * torch.tensor([0.0, 0.0, 1.0])
+    torch.testing.assert_close(over, outputs["rgb"][32, 32], atol=1e-5, rtol=0)
 
 
 def test_any_reader_loads_the_checkpoint(trained):

@@ -14,8 +14,8 @@ from torch import Tensor
 from dp360.generation import numba_pool
 from dp360.reconstruction import photometric_cpu
 from dp360.reconstruction.densify import DensifyConfig, limit_shapes
-from dp360.reconstruction.losses import LossConfig, alpha_loss, needle_loss, photometric_loss, training_loss
-from dp360.reconstruction.photometric_cpu import over_background, picture_loss_cpu
+from dp360.reconstruction.losses import LossConfig, l1_loss, needle_loss, photometric_loss, training_loss
+from dp360.reconstruction.photometric_cpu import picture_loss_cpu, target_over_background
 from dp360.reconstruction.rasterize import workspace
 
 
@@ -37,17 +37,19 @@ def both(rgb: Tensor, alpha: Tensor, target: Tensor, silhouette: Tensor, weights
         if dtype == torch.float32:
             loss = picture_loss_cpu(x, a, y, s, ssim_weight=ssim_weight, alpha_weight=0.5, weights=w)
         else:
-            loss = photometric_loss(x, y, ssim_weight=ssim_weight, weights=w) + 0.5 * alpha_loss(a, s, weights=w)
+            loss = photometric_loss(x, y, ssim_weight=ssim_weight, weights=w) + 0.5 * l1_loss(
+                a[..., None], s[..., None], weights=w
+            )
         results.append((loss.detach(), *torch.autograd.grad(2 * loss, (x, a))))
     return results
 
 
 @pytest.mark.parametrize("size", [(11, 11), (13, 90), (97, 41), (150, 200)])
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("ssim_weight", [0.0, 0.3])
+@pytest.mark.parametrize("ssim_weight", [0.0, 0.3, 1.0])
 def test_all_picture_terms_agree_with_plain_tensors(size: tuple[int, int], weighted: bool, ssim_weight: float) -> None:
-    *shown, weights = pictures(*size)
-    fast, slow = both(*shown, weights if weighted else None, ssim_weight)
+    rgb, alpha, target, silhouette, weights = pictures(*size)
+    fast, slow = both(rgb, alpha, target, silhouette, weights if weighted else None, ssim_weight)
     assert float(fast[0]) == pytest.approx(float(slow[0]), rel=1e-5)
     for ours, right in zip(fast[1:], slow[1:]):
         assert float((ours - right).norm() / right.norm()) < 1e-4
@@ -114,7 +116,7 @@ def test_a_view_over_its_background_and_the_background_alone(dtype: torch.dtype)
     alpha = torch.tensor([[0.0, 0.25, 1.0]], dtype=dtype)
     colour = torch.tensor([0.5, 0.25, 1.0], dtype=dtype)
     background = torch.tensor([1.0, 0.5, 0.0])
-    rgb, opacity = over_background(torch.cat([alpha[..., None] * colour, alpha[..., None]], dim=-1), background)
+    rgb, opacity = target_over_background(torch.cat([alpha[..., None] * colour, alpha[..., None]], dim=-1), background)
     torch.testing.assert_close(rgb, alpha[..., None] * colour + (1 - alpha[..., None]) * background.to(dtype))
     assert torch.equal(opacity, alpha)
 

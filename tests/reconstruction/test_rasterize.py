@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from dp360.generation import numba_pool
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.errors import InputError
-from dp360.reconstruction.rasterize import cuda, rasterize, rasterize_splats
+from dp360.reconstruction.rasterize import Backend, Rendered, cuda, rasterize, rasterize_splats
 
 SIZE = (52, 44)  # width, height: neither a multiple of the tile
 
@@ -32,6 +33,22 @@ class Scene:
         """Leaf tensors of the asked type."""
         fields = (self.means, self.quats, self.scales, self.opacities, self.colors)
         return [f.to(dtype).detach().clone().requires_grad_() for f in fields]
+
+
+def render(*arguments: Any, **settings: Any) -> Rendered:
+    """`rasterize`, called with lists of variables."""
+    return rasterize(*arguments, **settings)
+
+
+def render_fit(*arguments: Any, **settings: Any) -> Rendered:
+    """`rasterize_splats`, likewise."""
+    return rasterize_splats(*arguments, **settings)
+
+
+def gradient_of(variable: Tensor) -> Tensor:
+    """What the backward pass left on a tensor."""
+    assert variable.grad is not None
+    return variable.grad
 
 
 def random_scene(n: int, *, seed: int = 0, basis_count: int = 1, spread: float = 0.3) -> Scene:
@@ -66,7 +83,7 @@ def compare_with_twin(scene: Scene, viewmats: Tensor, Ks: Tensor, size: tuple[in
     results = {}
     for backend, dtype in (("reference", torch.float64), ("cpu", torch.float32)):
         variables = scene.variables(dtype)
-        renders, alphas, info = rasterize(
+        renders, alphas, info = render(
             *variables, viewmats, Ks, *size, backgrounds=backgrounds.to(dtype), backend=backend, **settings
         )
         generator.manual_seed(2)
@@ -141,7 +158,7 @@ def test_opaque_stacks_stop_at_the_same_gaussian_as_the_twin() -> None:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_one_round_gaussian_has_the_known_profile(backend: str) -> None:
+def test_one_round_gaussian_has_the_known_profile(backend: Backend) -> None:
     """Straight ahead at depth z, standard deviation s: alpha = o exp(-r^2 / 2 / ((f s / z)^2 + 0.3))."""
     depth, scale, focal, opacity = 4.0, 0.2, 100.0, 0.8
     K = torch.tensor([[[focal, 0, 16.5], [0, focal, 15.5], [0, 0, 1]]])
@@ -182,7 +199,7 @@ def test_nothing_in_sight_shows_the_background_and_has_zero_gradients(backend: s
     scene = [t.clone().requires_grad_() for t in scene]
     cameras = look_at_origin([0.0], [0.0], size_px=20)
     background = torch.tensor([[0.1, 0.2, 0.3]])
-    picture, alphas, info = rasterize(
+    picture, alphas, info = render(
         *scene,
         cameras.T_camera_world,
         cameras.K_px,
@@ -204,12 +221,12 @@ def test_radius_clip_and_near_plane_hide_gaussians() -> None:
     scene = random_scene(50, seed=8).variables(torch.float32)
     cameras = look_at_origin([0.0], [0.0], size_px=32)
     arguments = (*scene, cameras.T_camera_world, cameras.K_px, 32, 32)
-    radii = rasterize(*arguments, sh_degree=0)[2]["radii"]
+    radii = render(*arguments, sh_degree=0)[2]["radii"]
     clip = float(radii[radii > 0].float().median())
     assert torch.equal(
-        rasterize(*arguments, sh_degree=0, radius_clip=clip)[2]["radii"], torch.where(radii > clip, radii, 0)
+        render(*arguments, sh_degree=0, radius_clip=clip)[2]["radii"], torch.where(radii > clip, radii, 0)
     )
-    assert int(rasterize(*arguments, sh_degree=0, near_plane=10.0)[2]["radii"].sum()) == 0
+    assert int(render(*arguments, sh_degree=0, near_plane=10.0)[2]["radii"].sum()) == 0
 
 
 def test_bits_repeat_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,12 +236,12 @@ def test_bits_repeat_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) 
 
     def run() -> list[Tensor]:
         variables = scene.variables(torch.float32)
-        picture, alphas, info = rasterize(
+        picture, alphas, info = render(
             *variables, cameras.T_camera_world, cameras.K_px, 80, 80, sh_degree=1, render_mode="RGB+ED"
         )
         info["means2d"].retain_grad()
         (picture.square().sum() + alphas.sum()).backward()
-        return [picture, alphas, info["means2d"].grad, *(v.grad for v in variables)]
+        return [picture, alphas, gradient_of(info["means2d"]), *map(gradient_of, variables)]
 
     threads = numba.get_num_threads()
     runs = []
@@ -261,7 +278,7 @@ def test_gsplats_strategy_runs_on_our_info() -> None:
 
     names = ("means", "quats", "scales", "opacities", "colors")
     params = {k: torch.nn.Parameter(v) for k, v in zip(names, random_scene(40).variables(torch.float32))}
-    optimizers = {k: torch.optim.Adam([v]) for k, v in params.items()}
+    optimizers: dict[str, torch.optim.Optimizer] = {k: torch.optim.Adam([v]) for k, v in params.items()}
     strategy = DefaultStrategy(refine_start_iter=0, refine_every=1, grow_grad2d=0.0, verbose=False)
     state = strategy.initialize_state()
     cameras = look_at_origin([0.0], [0.0], size_px=32)
@@ -287,9 +304,9 @@ def test_wrong_shapes_are_refused_by_name() -> None:
     variables = random_scene(5).variables(torch.float32)
     cameras = look_at_origin([0.0], [0.0], size_px=16)
     with pytest.raises(ValueError, match="sh_degree 1 needs colors of shape"):
-        rasterize(*variables, cameras.T_camera_world, cameras.K_px, 16, 16, sh_degree=1)
+        render(*variables, cameras.T_camera_world, cameras.K_px, 16, 16, sh_degree=1)
     with pytest.raises(ValueError, match="sh_degree from 0 to 3"):
-        rasterize(*variables, cameras.T_camera_world, cameras.K_px, 16, 16, sh_degree=4)
+        render(*variables, cameras.T_camera_world, cameras.K_px, 16, 16, sh_degree=4)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without CUDA shows the message")
@@ -306,7 +323,7 @@ def test_cpu_and_gsplat_agree(mode: str) -> None:
     results = []
     for device in ("cuda", "cpu"):
         variables = [v.detach().to(device).requires_grad_() for v in scene.variables(torch.float32)]
-        picture, alphas, _ = rasterize(
+        picture, alphas, _ = render(
             *variables,
             cameras.T_camera_world.to(device),
             cameras.K_px.to(device),
@@ -317,7 +334,7 @@ def test_cpu_and_gsplat_agree(mode: str) -> None:
             render_mode="RGB+ED",
         )
         picture.square().sum().backward()
-        results.append([picture.detach().cpu(), *(v.grad.cpu() for v in variables)])
+        results.append([picture.detach().cpu(), *(gradient_of(v).cpu() for v in variables)])
     for gsplat_value, ours in zip(*results):
         assert float((gsplat_value - ours).norm() / gsplat_value.norm()) < 1e-3
 
@@ -333,8 +350,8 @@ def test_gsplat_agrees_on_fit_variables() -> None:
     for device in ("cuda", "cpu"):
         variables = [v.clone().to(device).requires_grad_() for v in raw]
         cameras_there = cameras.T_camera_world.to(device), cameras.K_px.to(device)
-        picture, alphas, _ = rasterize_splats(*variables, *cameras_there, 96, 96, sh_degree=3)
+        picture, alphas, _ = render_fit(*variables, *cameras_there, 96, 96, sh_degree=3)
         (picture.square().sum() + alphas.square().sum()).backward()
-        results.append([picture.detach().cpu(), *(v.grad.cpu() for v in variables)])
+        results.append([picture.detach().cpu(), *(gradient_of(v).cpu() for v in variables)])
     for gsplat_value, ours in zip(*results):
         assert float((gsplat_value - ours).norm() / gsplat_value.norm()) < 1e-3

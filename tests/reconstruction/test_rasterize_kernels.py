@@ -112,7 +112,7 @@ def test_a_fresh_machine_compiles_everything_once(tmp_path: Path) -> None:
 
 def test_the_trial_of_threads_chooses_one_of_them_and_changes_nothing() -> None:
     before = numba.get_num_threads()
-    assert 1 <= prepare.best_thread_count(gaussians=500, size_px=64, repeats=1) <= before == numba.get_num_threads()
+    assert 1 <= prepare.best_thread_count(gaussians=500, size_px=64) <= before == numba.get_num_threads()
 
 
 def test_the_benchmark_reports_every_case(make_sphere_views) -> None:
@@ -121,9 +121,8 @@ def test_the_benchmark_reports_every_case(make_sphere_views) -> None:
     figures = bench.bench_splats(views, config=config, counts=(300,), sizes_px=(32, 48), repeats=2, track=silent)
     cases = {(step.size_px, step.threads) for step in figures.steps}
     assert cases == {(size, threads) for size in (32, 48) for threads in {1, numba.get_num_threads()}}
-    assert all(step.iteration.cpu > 0 and step.forward.wall > 0 for step in figures.steps)
-    assert figures.twin.ratio > 1 and figures.fit is not None
-    assert figures.fit.iterations == 6 and figures.fit.gaussians > 0 and figures.fit.psnr_db > 5
+    assert figures.fit is not None and figures.fit.iterations == 6 and figures.fit.gaussians == 125
+    assert figures.fit.psnr_db == pytest.approx(15.08, abs=0.3)
 
 
 def test_fit_threads_leaves_everything_as_it_was() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def blob(x: float = 0.0, y: float = 0.0, gain: tuple[float, float, float] = (1.0
     return torch.cat([stripes[..., None] * alpha[..., None] * torch.tensor(gain), alpha[..., None]], dim=-1)
 
 
-def agreement(n: int = 4, **changes: object) -> ViewAgreement:
+def agreement(n: int = 4, **changes: Any) -> ViewAgreement:
     confidence = torch.full((n,), 0.7)
     confidence[0] = 1.0
     return ViewAgreement(confidence, RobustConfig(**changes))

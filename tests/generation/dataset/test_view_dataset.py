@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from dp360.generation import InputError, PointCloud
+from dp360.generation.dataset import view_dataset
 from dp360.generation.dataset.point_cloud_ply import decode_point_cloud, encode_point_cloud
-from dp360.generation.dataset.posed_frames import MAX_FRAMES
+from dp360.generation.dataset.posed_frames import MAX_PICTURES
 from dp360.generation.dataset.view_dataset import read_confidence, read_dataset, write_dataset
 
 
@@ -136,7 +137,7 @@ def _set(key, value, *, frame=True):
 
 
 def _million_frames(meta):
-    meta["frames"] = [{}] * (MAX_FRAMES + 1)
+    meta["frames"] = [{}] * (MAX_PICTURES + 1)
 
 
 BAD = {
@@ -224,20 +225,32 @@ def test_point_cloud_ply_as_text_and_lies_in_headers(views):
     )
     cloud = decode_point_cloud(text + b"1 2 3\n4 5 6\n")
     assert torch.equal(cloud.points_world, torch.tensor([[1.0, 2, 3], [4, 5, 6]]))
-    assert torch.equal(cloud.normals_world, torch.zeros(2, 3))
+    assert torch.equal(cloud.normals_world, torch.zeros(2, 3)) and torch.equal(cloud.rgb_unit, torch.full((2, 3), 0.5))
     whole = encode_point_cloud(views.surface)
     lying = whole.replace(b"element vertex 500", b"element vertex 5000000000000")
     nan = encode_point_cloud(PointCloud(torch.full((1, 3), float("nan")), torch.zeros(1, 3), torch.zeros(1, 3)))
     for data, message in (
-        (b"", "no header"),
-        (whole[:-1], "shorter"),
-        (lying, "shorter"),
+        (b"", "not a readable PLY"),
+        (b"\x89PNG\r\n", "not a readable PLY"),
+        (whole[:100], "not a readable PLY"),
+        (whole[:-1], "not a readable PLY"),
+        (lying, "not a readable PLY"),
         (text + b"1 2 3\n", "shorter"),
-        (text + b"1 2\n4 5 6\n", "numbers"),
+        (text + b"1 2\n4 5 6\n", "not a readable PLY|shorter"),
         (text.replace(b"2\n", b"99999999999\n") + b"1 2 3\n", "shorter"),
-        (whole.replace(b"little", b"biggy!"), "little-endian"),
-        (whole.replace(b"float x", b"float q"), "no x, y, z"),
+        (whole.replace(b"float x", b"float q"), "no field of name x"),
         (nan, "NaN"),
     ):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message) as caught:
             decode_point_cloud(data)
+        assert "\n" not in str(caught.value)
+
+
+def test_more_than_the_memory_holds_is_refused_before_anything_is_read(folder, monkeypatch):
+    """A data set is kept as bytes: 10 pictures of 32x32 are 40 kB, of which three quarters of the memory may be."""
+    monkeypatch.setattr(view_dataset, "_machine_memory_bytes", lambda: 55_000)
+    assert len(read_dataset(folder)) == 10
+    monkeypatch.setattr(view_dataset, "_machine_memory_bytes", lambda: 54_000)
+    (folder / "images" / "portrait.png").unlink()  # would be missed if anything was read
+    with pytest.raises(InputError, match=r"10 pictures of 32x32 need 0\.0 GB of memory, at most 0\.0 GB are used"):
+        read_dataset(folder)

@@ -18,6 +18,7 @@ from dp360.generation import InputError, PointCloud, Provenance, ViewSet, look_a
 from dp360.generation.portrait import load_image
 from dp360.generation.portrait.resample import square_crop
 from dp360.reconstruction.evaluation import identity
+from dp360.reconstruction.evaluation.compare import picture_over_white
 from dp360.reconstruction.evaluation.identity import (
     SAME_PERSON_DISTANCE,
     STRANGER_COSINE,
@@ -27,7 +28,6 @@ from dp360.reconstruction.evaluation.identity import (
     identity_distance,
     identity_score,
     measure_identity,
-    picture_over_white,
 )
 
 PORTRAITS = Path(__file__).parents[4] / "shared" / "data" / "portraits"

@@ -17,7 +17,6 @@ from dp360.reconstruction.evaluation.pose import (
     FaceRotationFit,
     PoseConfig,
     PoseReport,
-    mean_rotation,
     measure_pose,
     rotation_angle_deg,
     rotation_mse,
@@ -152,13 +151,6 @@ def test_published_figures_in_degrees():
     """What the docstring says about 0.0018 and 0.0081."""
     for mse, degrees in ((0.0018, 5.2), (0.0081, 11.0)):
         assert rotation_mse(np.eye(3), turn(0.0, degrees, 0.0)) == pytest.approx(mse, rel=0.03)
-
-
-def test_the_mean_of_rotations_is_their_middle():
-    Q = rotations(4, 1)[0]
-    around = [Q @ turn(*w) for w in ((9, 0, 0), (-9, 0, 0), (0, 4, 2), (0, -4, -2))]
-    np.testing.assert_allclose(mean_rotation(around), Q, atol=1e-12)
-    np.testing.assert_allclose(mean_rotation(around[::-1]), mean_rotation(around), atol=1e-12)
 
 
 def test_known_rotations_come_out_of_faces(head: ViewSet):

@@ -1,20 +1,22 @@
-"""The visual hull of a data set's alphas: a start for data sets that bring no points, and a bound for every fit."""
+"""The visual hull of a data set's alphas: surface points for data sets that bring none, and a bound for every fit."""
 
 from __future__ import annotations
 
+from typing import cast
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from dp360.generation import Cameras, PointCloud
-
-from .densify import DensifyConfig
-from .rasterize.reference import rotation_from_quaternion
-from .splats import Splats
+from ..cameras import Cameras
+from ..views import PointCloud
 
 OUTSIDE_SHARE = 0.03
 """Share of the views that may disagree before a place counts as outside."""
+_RESOLUTION = 128
+"""Cells along each side of the cube, a multiple of four."""
 LEAST_SEEN_SHARE, LEAST_SEEN = 0.15, 10
 """Share and number of the views that must have a place in their frame before anything is said to stand there: cells
 that few views see are carved by few."""
@@ -33,7 +35,7 @@ def focus_point(cameras: Cameras) -> Float[Tensor, " 3"]:
 
 def outside_votes(
     points_world: Float[Tensor, "p 3"],
-    alpha_unit: Float[Tensor, "n h w"],
+    solid: Bool[Tensor, "n h w"],
     cameras: Cameras,
     *,
     margin_px: int = 0,
@@ -43,14 +45,14 @@ def outside_votes(
 
     Args:
         points_world: places, world units.
-        alpha_unit: opacity of the views, [0, 1].
+        solid: where each view shows the head.
         cameras: their cameras, of any picture size.
-        margin_px: silhouettes are taken this much wider, pixels of `alpha_unit`.
+        margin_px: silhouettes are taken this much wider, pixels of `solid`.
         trust: what each view's vote counts, 1 without.
     """
-    n, height, width = alpha_unit.shape
+    n, height, width = solid.shape
     cameras = cameras.resized(width, height)
-    solid = _dilated(alpha_unit >= 0.5, margin_px, dims=(1, 2))
+    solid = _dilated(solid, (0, margin_px, margin_px)) if margin_px else solid
     T, K = cameras.T_camera_world.float(), cameras.K_px.float()
     points = points_world.detach().cpu().float()
     outside, seen = torch.zeros(len(points)), torch.zeros(len(points))
@@ -65,75 +67,10 @@ def outside_votes(
     return outside, seen
 
 
-def outside_hull(
-    points_world: Float[Tensor, "p 3"],
-    alpha_unit: Float[Tensor, "n h w"],
-    cameras: Cameras,
-    *,
-    margin_px: int = 0,
-    trust: Float[Tensor, " n"] | None = None,
-    outside_share: float = OUTSIDE_SHARE,
-) -> Bool[Tensor, " p"]:
-    """Which points stand where more than `outside_share` of the views that look there show nothing.
-
-    Points in nobody's frame are not outside: nothing is known about them. Arguments as `outside_votes`.
-    """
-    outside, seen = outside_votes(points_world, alpha_unit, cameras, margin_px=margin_px, trust=trust)
-    return outside > outside_share * seen
-
-
-class Silhouettes:
-    """The views' alphas, small, as a bound on where Gaussians may stand."""
-
-    def __init__(self, alpha_unit: Float[Tensor, "n h w"], cameras: Cameras, *, size_px: int = 256) -> None:
-        """Keep alphas of at most `size_px` on a side."""
-        step = max(1, round(max(alpha_unit.shape[1:]) / size_px))
-        size = [max(1, length // step) for length in alpha_unit.shape[1:]]
-        self.alpha_unit = F.adaptive_avg_pool2d(alpha_unit[:, None].cpu(), size)[:, 0]
-        self.cameras = cameras
-
-    @torch.no_grad()
-    def outside(
-        self, means_world: Float[Tensor, "n 3"], config: DensifyConfig, trust: Float[Tensor, " v"]
-    ) -> Bool[Tensor, " n"]:
-        """Which Gaussians' centres stand outside the visual hull, as far as trusted views tell."""
-        if not config.hull_margin >= 0:
-            return torch.zeros(len(means_world), dtype=torch.bool, device=means_world.device)
-        margin_px = round(config.hull_margin * self.alpha_unit.shape[2])
-        return outside_hull(
-            means_world,
-            self.alpha_unit,
-            self.cameras,
-            margin_px=margin_px,
-            trust=trust.cpu(),
-            outside_share=config.hull_outside_share,
-        ).to(means_world.device)
-
-
-def share_outside_hull(
-    splats: Splats, rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras, *, margin_px: int = 2
-) -> float:
-    """Share of the Gaussians' mass (opacity times area) that stands outside the hull: needles and floaters, [0, 1].
-
-    The mass of each Gaussian is put on its centre and on both ends of its axes, one and a half standard deviations out.
-    """
-    if len(splats) == 0:
-        return 0.0
-    axes = rotation_from_quaternion(splats.quats_wxyz) * (1.5 * splats.scales[:, None, :])
-    offsets = torch.cat([torch.zeros_like(axes[..., :1]), axes, -axes], dim=-1)
-    points = (splats.means_world[..., None] + offsets).mT.reshape(-1, 3)
-    outside = outside_hull(points, rgba[..., 3].float() / 255, cameras, margin_px=margin_px).reshape(len(splats), 7)
-    ordered = splats.scales.sort(dim=-1).values
-    mass = splats.opacities * ordered[:, 1] * ordered[:, 2]
-    return float((mass * outside.float().mean(dim=-1)).sum() / mass.sum())
-
-
 def hull_points(
     rgba: UInt8[Tensor, "n h w 4"],
     cameras: Cameras,
     *,
-    resolution: int = 128,
-    outside_share: float = OUTSIDE_SHARE,
     reach: float = 1.5,
 ) -> PointCloud:
     """Carve a cube around the focus point with the alphas and keep the boundary cells.
@@ -144,8 +81,6 @@ def hull_points(
     Args:
         rgba: pictures with straight alpha (opaque pictures carve nothing).
         cameras: their cameras.
-        resolution: cells along each side of the cube, a multiple of four.
-        outside_share: share of the views that may disagree before a cell is carved away.
         reach: side of the cube divided by the width of the pictures at the focus point.
 
     Returns:
@@ -155,37 +90,30 @@ def hull_points(
     centre = focus_point(cameras)
     distance = (cameras.position_world - centre).norm(dim=-1).mean()
     half_side = reach * float(0.5 * distance * cameras.width / cameras.focal_px[:, 0].mean())
-    alpha = rgba[..., 3].float() / 255
+    shown = rgba[..., 3] >= 128
     least_seen = max(LEAST_SEEN_SHARE * len(cameras), min(LEAST_SEEN, len(cameras)))
-    side = resolution // 4
+    side = _RESOLUTION // 4
     solid = torch.zeros(side, side, side)
     todo = torch.ones_like(solid, dtype=torch.bool)
     while True:
         # Coarse cells are tested by their middles: silhouettes are taken as much wider as a cell may be off.
         cell_px = 2 * half_side / side * float((cameras.focal_px[:, 0] / distance).mean())
-        margin_px = 0 if side == resolution else int(0.5 * 3**0.5 * cell_px) + 1
+        margin_px = 0 if side == _RESOLUTION else int(0.5 * 3**0.5 * cell_px) + 1
         index = todo.nonzero()
         points = _cell_middles(index, side, half_side, centre)
-        outside, seen = outside_votes(points, alpha, cameras, margin_px=margin_px)
-        solid[todo] = ((outside <= outside_share * seen) & (seen >= least_seen)).float()
-        if side == resolution:
+        outside, seen = outside_votes(points, shown, cameras, margin_px=margin_px)
+        solid[todo] = ((outside <= OUTSIDE_SHARE * seen) & (seen >= least_seen)).float()
+        if side == _RESOLUTION:
             break
         solid, side = solid.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2), 2 * side
         # Deep cells stay inside whatever finer ones would say; those near empty ones are looked at again.
-        todo = (solid > 0) & _dilated(solid == 0, 3, dims=(0, 1, 2))
+        todo = (solid > 0) & _dilated(solid == 0, (3, 3, 3))
     solid = _largest_piece(solid)
     smooth = F.avg_pool3d(solid[None], 3, stride=1, padding=1)[0]
     padded = F.pad(F.avg_pool3d(smooth[None], 3, stride=1, padding=1), (1,) * 6, mode="replicate")[0]
     boundary = ((solid > 0) & (smooth < 1)).nonzero()
     i, j, k = (boundary + 1).unbind(-1)
-    gradient = torch.stack(
-        [
-            padded[i + 1, j, k] - padded[i - 1, j, k],
-            padded[i, j + 1, k] - padded[i, j - 1, k],
-            padded[i, j, k + 1] - padded[i, j, k - 1],
-        ],
-        dim=-1,
-    )
+    gradient = 2 * torch.stack(torch.gradient(padded), dim=-1)[i, j, k]
     points = _cell_middles(boundary, side, half_side, centre)
     normals = F.normalize(-gradient + 1e-6 * F.normalize(points - centre, dim=-1), dim=-1)
     return PointCloud(points.float(), normals.float(), _colours(points, normals, rgba, cameras))
@@ -195,23 +123,19 @@ def _largest_piece(solid: Float[Tensor, "x y z"]) -> Float[Tensor, "x y z"]:
     """The largest connected set of cells: what floats apart are corners that happen to be hidden in every view."""
     from scipy.ndimage import label
 
-    pieces, count = label(solid.numpy() > 0)
+    pieces, count = cast(tuple[np.ndarray, int], label(solid.numpy() > 0))
     if count < 2:
         return solid
     sizes = torch.bincount(torch.from_numpy(pieces).flatten())
     return (torch.from_numpy(pieces) == int(sizes[1:].argmax()) + 1).float()
 
 
-def _dilated(mask: Bool[Tensor, "*n"], reach: int, *, dims: tuple[int, ...]) -> Bool[Tensor, "*n"]:
-    """True within `reach` of a true entry along each of `dims`; what lies beyond the borders is empty."""
-    for dim in dims if reach > 0 else ():
-        wide = mask.clone()
-        for step in range(1, reach + 1):
-            here, there = mask.narrow(dim, step, mask.shape[dim] - step), mask.narrow(dim, 0, mask.shape[dim] - step)
-            wide.narrow(dim, 0, mask.shape[dim] - step).logical_or_(here)
-            wide.narrow(dim, step, mask.shape[dim] - step).logical_or_(there)
-        mask = wide
-    return mask
+def _dilated(mask: Bool[Tensor, "a b c"], reach: tuple[int, int, int]) -> Bool[Tensor, "a b c"]:
+    """True within `reach` of a true entry along each axis; what lies beyond the borders is empty."""
+    from scipy.ndimage import maximum_filter
+
+    size = [2 * steps + 1 for steps in reach]
+    return torch.from_numpy(maximum_filter(mask.numpy().astype(np.uint8), size, mode="constant") > 0)
 
 
 def _cell_middles(

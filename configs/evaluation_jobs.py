@@ -1,0 +1,275 @@
+"""What `dp360 eval` does: reads what is to be judged and hands it to `reconstruction.evaluation`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import math
+from dataclasses import replace
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from typing_extensions import assert_never
+
+from dp360.exporters.head_files import PORTRAIT_NAME
+from dp360.generation import InputError, ViewSet, look_at_origin
+from dp360.generation.dataset.view_dataset import read_dataset
+from dp360.generation.portrait import prepare_portrait
+from dp360.generation.prior import PriorGenerator, build_head_prior
+from dp360.reconstruction.evaluation.compare import NamedViews, compare_views
+from dp360.reconstruction.evaluation.consistency import measure_consistency
+from dp360.reconstruction.evaluation.features import Perceptual, open_perceptual
+from dp360.reconstruction.evaluation.heads import (
+    HeadCase,
+    HeadsConfig,
+    ViewSource,
+    dataset_sha256,
+    deciding_facts,
+    evaluate_head,
+    head_folders,
+    read_head,
+    read_head_result,
+    write_head_result,
+)
+from dp360.reconstruction.evaluation.heads_report import heads_result
+from dp360.reconstruction.evaluation.identity import FaceEmbedder, measure_identity
+from dp360.reconstruction.evaluation.pose import FaceRotationFit, measure_pose
+from dp360.reconstruction.evaluation.reports import (
+    consistency_result,
+    identity_result,
+    origin_of,
+    pose_result,
+    views_result,
+)
+from dp360.reconstruction.evaluation.results import EvaluationResult, unique_names
+from dp360.reconstruction.fit import SplatFitConfig
+from dp360.reconstruction.prepare import fit_threads
+
+from .commands import DataCommand
+from .data import make_heads
+from .device import choose_device
+from .evaluate import (
+    EvalAblationCommand,
+    EvalConsistencyCommand,
+    EvalHeadsCommand,
+    EvalIdentityCommand,
+    EvalPoseCommand,
+    EvalViewsCommand,
+    EvalWhat,
+    PerceptualChoice,
+)
+from .pipeline import dataset_folder
+from .processes import in_processes
+from .variants import GENERATOR_VARIANTS, compact_weights_name, open_sources, source_name
+
+if TYPE_CHECKING:
+    from .console import Display
+
+GRID_VIEWS, GRID_SIZE_PX = 72, 512
+"""True views of the benchmark: 24 azimuths at three elevations."""
+_VIEW_PX = 512
+
+
+def measure(what: EvalWhat, display: Display) -> EvaluationResult:
+    """Measure what was asked for.
+
+    Raises:
+        InputError: data that cannot be judged, with the file's name, or something that is not installed.
+    """
+    match what:
+        case EvalViewsCommand():
+            return _evaluate_views(what, display)
+        case EvalIdentityCommand():
+            return _evaluate_identity(what, display)
+        case EvalPoseCommand():
+            return _evaluate_pose(what, display)
+        case EvalConsistencyCommand():
+            return _evaluate_consistency(what, display)
+        case EvalHeadsCommand():  # and ablation, which is one
+            return _evaluate_heads(what, display)
+        case _:
+            assert_never(what)
+
+
+def _evaluate_views(command: EvalViewsCommand, display: Display) -> EvaluationResult:
+    """A data set of views against one of true views."""
+    folders = [dataset_folder(folder) for folder in (command.prediction, command.truth)]
+    prediction, truth = (NamedViews(read_dataset(folder), str(folder)) for folder in folders)
+    compared = compare_views(
+        prediction, truth, open_perceptual(command.perceptual),
+        skip_missing=command.skip_missing, track=display.track,
+    )  # fmt: skip
+    hashes = [dataset_sha256(folder) for folder in folders]
+    facts = {**origin_of(prediction.views, hashes[0]), "truth_sha256": hashes[1]}
+    return views_result(compared, NamedViews(prediction.views, folders[0].name), truth, facts)
+
+
+def _evaluate_identity(command: EvalIdentityCommand, display: Display) -> EvaluationResult:
+    """Portraits against views at the azimuths asked for."""
+    paths = [*command.image, *command.run]
+    if not paths:
+        raise InputError("Expected portraits (--image) or folders of dp360 run (--run), got neither")
+    rows, hashes, weights = {}, {}, {}
+    with FaceEmbedder() as embedder:
+        named = list(zip(unique_names(paths), paths))
+        for name, path in display.track(named, total=len(named), description="Identity"):
+            if path in command.run:
+                portrait, views = _picture(path / PORTRAIT_NAME), read_dataset(dataset_folder(path))
+                hashes[name] = dataset_sha256(dataset_folder(path))
+            else:
+                portrait, views = _prior_views(path, command.azimuths, command.seed)
+                hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            weights[name] = views.provenance.weights
+            rows[name] = measure_identity(portrait, views, embedder, command.azimuths)
+    facts = {"version": importlib.metadata.version("dp360"), "weights": weights, "seed": command.seed}
+    return identity_result(rows, command.azimuths, {**facts, "data_sha256": hashes})
+
+
+def _evaluate_pose(command: EvalPoseCommand, display: Display) -> EvaluationResult:
+    """Intended against estimated cameras of data sets."""
+    reports, hashes, weights = {}, {}, {}
+    with FaceRotationFit() as faces:
+        for name, path in zip(unique_names(command.data), command.data):
+            folder = dataset_folder(path)
+            views = read_dataset(folder)
+            reports[name] = measure_pose(views, face_rotation=faces, track=display.track)
+            hashes[name], weights[name] = dataset_sha256(folder), views.provenance.weights
+    facts = {"version": importlib.metadata.version("dp360"), "weights": weights, "data_sha256": hashes}
+    return pose_result(reports, facts)
+
+
+def _evaluate_consistency(command: EvalConsistencyCommand, display: Display) -> EvaluationResult:
+    """A data set against itself."""
+    folder, device = dataset_folder(command.data), choose_device(command.device)
+    views = read_dataset(folder)
+    fit = SplatFitConfig(iterations=command.iterations)
+    size_px = round(fit.coarse_scale * views.cameras.width)
+    on_cpu = fit_threads(display.track, gaussians=fit.start_count, size_px=size_px)
+    with on_cpu if device == "cpu" else contextlib.nullcontext():
+        report = measure_consistency(
+            views, fit, open_perceptual(command.perceptual), seed=command.seed, device=device, track=display.track
+        )
+    facts = {**origin_of(views, dataset_sha256(folder)), "fit_seed": command.seed}
+    return consistency_result(report, folder.name, facts)
+
+
+def _prior_views(path: Path, azimuths_deg: tuple[float, ...], seed: int) -> tuple[UInt8[np.ndarray, "h w 3"], ViewSet]:
+    """The aligned portrait and the prior's level views at some azimuths."""
+    portrait = prepare_portrait(path)
+    cameras = look_at_origin([math.radians(a) for a in azimuths_deg], [0.0] * len(azimuths_deg), size_px=_VIEW_PX)
+    prior = build_head_prior(portrait, seed=seed)
+    views = PriorGenerator().generate(portrait, prior, cameras, torch.Generator().manual_seed(seed))
+    return portrait.rgb, replace(views, names=("portrait", *(f"azimuth_{a:g}" for a in azimuths_deg)))
+
+
+def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    if not path.is_file():
+        raise InputError(f"No portrait at {path}; expected a folder that dp360 run or dp360 views has made")
+    try:
+        with Image.open(path) as picture:
+            return np.array(picture.convert("RGB"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"Cannot read the picture {path}: {error}") from error
+
+
+def _evaluate_heads(command: EvalHeadsCommand, display: Display) -> EvaluationResult:
+    """Measure every generator on every head that has no result yet, then sum up.
+
+    Raises:
+        InputError: unknown generators, too few heads, or damaged data.
+    """
+    _refuse_nonsense(command)
+    unusual = [g for g in command.generators if "=" in g or g not in GENERATOR_VARIANTS]
+    open_sources(unusual, None)  # a slip costs no time
+    folders = _heads(command, display)
+    work = [(generator, str(folder)) for folder in folders for generator in command.generators]
+    todo = [item for item in work if not _up_to_date(command, *item)]
+    measured = in_processes(partial(_measure, command), todo, command.jobs)
+    for _ in display.track(measured, total=len(todo), description="Heads"):
+        pass
+    results = {
+        source_name(generator): [
+            read_head_result(_results_folder(command, generator), folder.name) for folder in folders
+        ]
+        for generator in command.generators
+    }
+    about = {name: GENERATOR_VARIANTS[name].about for name in results if name in GENERATOR_VARIANTS}
+    return heads_result(results, _config(command), about, ablation=isinstance(command, EvalAblationCommand))
+
+
+def _heads(command: EvalHeadsCommand, display: Display) -> list[Path]:
+    """The folders of the heads, made first where --data is given."""
+    if command.data is not None:
+        asked, found = command.heads, 0
+        while found < command.heads:  # heads whose face is not found are replaced by the ones that follow
+            made = make_heads(
+                DataCommand(
+                    "heads", command.benchmark, command.data, asked, split="held-out", views=GRID_VIEWS,
+                    size=GRID_SIZE_PX, orbit="grid", maps=False, jobs=command.jobs,
+                ),
+                track=display.track, notify=display.notify,
+            )  # fmt: skip
+            if asked > 4 * command.heads + 16:
+                raise InputError(f"Only {len(made)} of {asked} heads could be made in {command.benchmark}")
+            found, asked = len(made), asked + command.heads - len(made)
+    return head_folders(command.benchmark, command.heads)
+
+
+def _results_folder(command: EvalHeadsCommand, generator: str) -> Path:
+    return command.output / "heads" / source_name(generator)
+
+
+def _measure(command: EvalHeadsCommand, item: tuple[str, str]) -> None:
+    """Measure one head with one generator and write what was found."""
+    generator, folder = item
+    case, source = _case(Path(folder), command.views), _source(generator, command.weights)
+    result = evaluate_head(case, source, _config(command), _perceptual(command.perceptual))
+    write_head_result(_results_folder(command, generator), result)
+
+
+def _up_to_date(command: EvalHeadsCommand, generator: str, folder: str) -> bool:
+    """Whether a result is there that the same settings, data, version and compact weights gave."""
+    path = _results_folder(command, generator) / f"{Path(folder).name}.json"
+    if not path.is_file():
+        return False
+    found = read_head_result(path.parent, path.stem)
+    expected = deciding_facts(dataset_sha256(Path(folder)), _config(command), _perceptual(command.perceptual))
+    weights = compact_weights_name(generator)
+    if weights is not None and not str(found.facts.get("weights")).startswith(weights):
+        return False
+    return all(found.facts.get(name) == value for name, value in expected.items())
+
+
+def _config(command: EvalHeadsCommand) -> HeadsConfig:
+    return HeadsConfig(stage=command.stage, most_views=command.views, seed=command.seed)
+
+
+@cache
+def _source(generator: str, weights: str | None) -> ViewSource:
+    return open_sources([generator], weights)[0]
+
+
+@cache
+def _perceptual(name: PerceptualChoice) -> Perceptual | None:
+    return None if name == "none" else open_perceptual(name)
+
+
+@lru_cache(maxsize=1)  # a head is large; the next piece of work is often another generator on it
+def _case(folder: Path, views: int | None) -> HeadCase:
+    return read_head(folder, views)
+
+
+def _refuse_nonsense(command: EvalHeadsCommand) -> None:
+    for name, value in (("heads", command.heads), ("jobs", command.jobs), ("views", command.views)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
+    if not command.generators:
+        raise InputError(f"Expected --generators, one or more of {', '.join(GENERATOR_VARIANTS)}, or NAME=FOLDER")
+    if len({source_name(given) for given in command.generators}) < len(command.generators):
+        raise InputError(f"Expected different names of generators, got {', '.join(command.generators)}")
