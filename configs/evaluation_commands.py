@@ -79,7 +79,7 @@ class EvalHeadsCommand:
     """Generators on composed heads with true views: a table by generator and azimuth. Goes on where it stopped."""
 
     generators: tuple[str, ...] = ("prior",)
-    """Names: prior, prior-rules, diffportrait360 (with --weights) ..., or NAME=FOLDER with another system's views: one
+    """Names: prior, compact, diffportrait360 (with --weights) ..., or NAME=FOLDER with another system's views: one
     data set per head in a folder of the head's name."""
     benchmark: Path = Path("outputs/held_out_heads")
     """Folder of heads that dp360 data heads has made; with --data, missing ones are made now."""
@@ -107,9 +107,7 @@ class EvalHeadsCommand:
 class EvalAblationCommand(EvalHeadsCommand):
     """Settings of the generators beside each other: as heads, with the differences to the first one and a picture."""
 
-    generators: tuple[str, ...] = (
-        "prior", "prior-rules-labels", "prior-rules-hair", "prior-rules-texture", "prior-rules",
-    )  # fmt: skip
+    generators: tuple[str, ...] = ("prior", "compact", "compact-without-v", "compact-without-back")
     """Named settings; the others are compared with the first."""
     output: Path = Path("outputs/eval_ablation")
     """Folder for the results."""

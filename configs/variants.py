@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING
 
 from dp360.generation import InputError, ViewGenerator
 from dp360.generation.prior import HeadPriorConfig, PriorGenerator
-from dp360.generation.prior.hair.hair_shell import HairShellConfig
-from dp360.generation.prior.labels.portrait_labels import LabelConfig
-from dp360.generation.prior.texture.prior_texture import TextureConfig
 from dp360.generation.progress import Track, silent
 
 from .commands import DiffusionOptions
@@ -40,15 +37,8 @@ class Variant:
     """What controls the compact model; None for every other generator."""
 
 
-_RULES = HeadPriorConfig(
-    labels=LabelConfig(method="rules"), shell=HairShellConfig(method="rules"), texture=TextureConfig(method="rules")
-)
 VARIANTS: dict[str, Variant] = {
-    "prior": Variant("prior with everything learned"),
-    "prior-rules": Variant("prior by rules alone", _RULES),
-    "prior-rules-labels": Variant("labels by rules", HeadPriorConfig(labels=_RULES.labels)),
-    "prior-rules-hair": Variant("hair thickness by rules", HeadPriorConfig(shell=_RULES.shell)),
-    "prior-rules-texture": Variant("unseen colours by rules", HeadPriorConfig(texture=_RULES.texture)),
+    "prior": Variant("the geometric prior"),
     "diffportrait360": Variant("the diffusion model", diffusion=DiffusionOptions()),
     "diffportrait360-official": Variant(
         "the release's sampler", diffusion=DiffusionOptions(schedule="official")
