@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import cKDTree
 
-from ...head_model.anatomy import centimetres, ramp
-from ...head_model.anatomy import world_units as world  # noqa: F401 - for the parts of composed heads
+from ...head_model.anatomy import centimetres, ramp  # noqa: F401 - for the parts of composed heads
+from ...head_model.anatomy import world_units as world  # noqa: F401 - likewise
 from ..parts import vertex_normals
 
 _LOW = np.array([-0.42, -0.46, -0.36])
