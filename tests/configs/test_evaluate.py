@@ -13,7 +13,7 @@ import torch
 
 from dp360.configs import evaluation_heads
 from dp360.configs.cli import main
-from dp360.configs.variants import VARIANTS, open_sources
+from dp360.configs.variants import open_sources
 from dp360.generation import InputError, PointCloud, Provenance, ViewSet, look_at_origin, orbit
 from dp360.generation.cameras import Cameras
 from dp360.generation.dataset.view_dataset import write_dataset
@@ -159,17 +159,11 @@ def test_nonsense_is_refused(
 
 
 def test_sources_by_name(tmp_path: Path) -> None:
-    prior, rules, other = open_sources(["prior", "prior-rules", f"other={tmp_path}"], None)
-    assert isinstance(prior, GeneratedViews) and isinstance(rules, GeneratedViews) and isinstance(other, FolderViews)
-    assert prior.prior.labels.method == "learned" and rules.prior.labels.method == "rules"
+    prior, other = open_sources(["prior", f"other={tmp_path}"], None)
+    assert isinstance(prior, GeneratedViews) and isinstance(other, FolderViews)
     assert other.name == "other" and other.folder == tmp_path
     with pytest.raises(InputError, match="different names"):
         open_sources(["prior", f"prior={tmp_path}"], None)
-    one_step_each = [v.prior for name, v in VARIANTS.items() if name.startswith("prior-rules-")]
-    assert len(one_step_each) == 3
-    for config in one_step_each:  # each takes exactly one part from the rules
-        parts = (config.labels.method, config.shell.method, config.texture.method)
-        assert parts.count("rules") == 1
 
 
 def test_consistency_of_a_data_set(tmp_path: Path) -> None:

@@ -23,10 +23,11 @@ from ...cameras import PANOHEAD_RADIUS, Cameras
 from ...head_model import HeadModel, anatomy
 from ...head_model.anatomy import centimetres, world_height
 from ...mesh_raster import rasterize_mesh
+from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
 from ..labels.portrait_labels import PortraitLabels, ear_vertices, project_px
-from .thickness_network import HAIR_THICKNESS, estimate_hair, shell_features
+from .thickness_network import HAIR_THICKNESS, HairThicknessNet, estimate_hair, shell_features
 
 _BARE_THICKNESS = -0.012
 """Where skin or cloth is seen the shell lies at least this far below, world units as all below."""
@@ -187,12 +188,16 @@ class _Start:
 
 
 def _start(
-    portrait: Portrait, labels: PortraitLabels, skull: Float[np.ndarray, "rows columns"], config: HairShellConfig
+    portrait: Portrait,
+    labels: PortraitLabels,
+    skull: Float[np.ndarray, "rows columns"],
+    network: LoadedNetwork[HairThicknessNet],
+    config: HairShellConfig,
 ) -> _Start:
     """What the network makes of the portrait."""
     hair, skin, cloth = (mask.astype(np.float32) for mask in (labels.hair, labels.skin, labels.cloth))
     features = shell_features(hair, skin, cloth, portrait.inside, portrait.head.camera, skull)
-    estimate = estimate_hair(features, HAIR_THICKNESS.load())
+    estimate = estimate_hair(features, network)
     presence, above_nape = estimate.presence, np.ones_like(skull)
     if not _hair_hangs(portrait, labels):
         height = capsule.surface_points(skull)[..., 1]
@@ -254,7 +259,12 @@ def _flare_limited(radius: Float[np.ndarray, "rows columns"], most: float) -> Fl
 
 
 def fit_hair_shell(
-    portrait: Portrait, labels: PortraitLabels, model: HeadModel, config: HairShellConfig | None = None
+    portrait: Portrait,
+    labels: PortraitLabels,
+    model: HeadModel,
+    config: HairShellConfig | None = None,
+    *,
+    thickness_network: LoadedNetwork[HairThicknessNet] | None = None,
 ) -> HairShell:
     """Fit the shell to a portrait.
 
@@ -263,6 +273,7 @@ def fit_hair_shell(
         labels: its classes.
         model: the head model of the fit.
         config: weights.
+        thickness_network: None takes the one that ships.
     """
     config = config or HairShellConfig()
     head_faces = model.skin_faces
@@ -271,7 +282,7 @@ def fit_hair_shell(
     thickness = np.full_like(skull, _SUNK_THICKNESS)
     if not labels.bald:
         bare_ears = _bare_ears(portrait, labels, model)
-        start = _start(portrait, labels, skull, config)
+        start = _start(portrait, labels, skull, thickness_network or HAIR_THICKNESS.load(), config)
         solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start, config)
         thickness = solver.solve(start.thickness, config.coarse_bending, config.coarse_rounds)
         thickness = solver.solve(thickness, config.fine_bending, config.fine_rounds)
