@@ -45,6 +45,13 @@ class ChartBlock(nn.Module):
         return F.silu(self.norm(self.convolution(x)))
 
 
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with zeros for weights: an untrained network starts from its default answer."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def mirrored_columns(x: Float[Tensor, "*n w"]) -> Float[Tensor, "*n w"]:
     """A chart of the mirrored head: column c becomes -c."""
     return x[..., (-torch.arange(x.shape[-1], device=x.device)) % x.shape[-1]]

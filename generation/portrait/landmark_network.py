@@ -68,8 +68,10 @@ class FaceLocator(nn.Module):
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.trunk = _Trunk(channels)
-        self.head = nn.Sequential(ConvBlock(channels[2], channels[2]), nn.Conv2d(channels[2], 6, 1))
-        nn.init.constant_(self.head[-1].bias[:1], -3.0)
+        last = nn.Conv2d(channels[2], 6, 1)
+        self.head = nn.Sequential(ConvBlock(channels[2], channels[2]), last)
+        assert last.bias is not None
+        nn.init.constant_(last.bias[:1], -3.0)
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 6 g g"]:
         """Logit; x and y from the cell's middle in cells; log of the face's size over the picture's; cosine and sine

@@ -54,9 +54,8 @@ def read_portrait(path: Path) -> Portrait:
     try:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
-            camera = Cameras(
-                *(torch.from_numpy(file[f"camera_{name}"]) for name in _CAMERA_ARRAYS), facts["width"], facts["height"]
-            )
+            arrays = {name: torch.from_numpy(file[f"camera_{name}"]) for name in _CAMERA_ARRAYS}
+            camera = Cameras(**arrays, width=facts["width"], height=facts["height"])
             fit = {name: file[f"fit_{name}"] for name in _FIT_ARRAYS}
             return Portrait(
                 **{name: file[name] for name in _ARRAYS},

@@ -10,7 +10,7 @@ along their own direction only.
 from __future__ import annotations
 
 import math
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
@@ -26,6 +26,7 @@ CENTRE_Y = 1.0 * UNITS_PER_CM
 """Height of the chart's centre, world units."""
 BOTTOM_Y = -0.36
 """Height of the last row's origin, world units."""
+_WRAPPED: Any = ("nearest", "wrap")  # scipy's stubs know one mode for all axes only
 
 
 def cell_rays(
@@ -180,7 +181,7 @@ def smooth_over_columns(
     values: Float[np.ndarray, "rows columns"], sigma_rows: float, sigma_columns: float
 ) -> Float[np.ndarray, "rows columns"]:
     """Gaussian smoothing that wraps round the axis."""
-    return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=("nearest", "wrap"))
+    return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=_WRAPPED)
 
 
 def opened_skull_radius(

@@ -10,14 +10,15 @@ stitched. Bald heads get a shell that is sunk everywhere, without asking the net
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-import scipy.spatial
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from ...cameras import PANOHEAD_RADIUS, Cameras
 from ...head_model import HeadModel, anatomy
@@ -233,7 +234,7 @@ def _soft_hairline(
     bare = (thickness.ravel() < _LEAST_HAIR) & (points[:, 1] > _FOREHEAD_Y) & (points[:, 2] > 0)
     if not bare.any():
         return thickness
-    distance = scipy.spatial.cKDTree(points[bare]).query(points)[0].reshape(thickness.shape)
+    distance = KDTree(points[bare]).query(points)[0].reshape(thickness.shape)
     return np.minimum(thickness, distance * (config.hairline_slope + distance / config.hairline_radius))
 
 
@@ -241,7 +242,8 @@ def _pinholes(
     bare: Bool[np.ndarray, "rows columns"], bare_ears: Bool[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "rows columns"]:
     """Small bare spots with hair all round them, but for ears."""
-    pieces, count = ndimage.label(np.concatenate([bare] * 3, axis=1))  # three turns, as in `_one_piece`
+    turns = np.concatenate([bare] * 3, axis=1)  # three turns, as in `_one_piece`
+    pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(turns))
     elevation = np.maximum(0.0, 1 - np.arange(capsule.ROWS)[:, None] / capsule.SPHERE_ROWS) * (np.pi / 2)
     area = np.bincount(pieces.ravel(), np.broadcast_to(np.cos(elevation), pieces.shape).ravel(), minlength=count + 1)
     with_ear = np.isin(pieces, np.unique(pieces[np.concatenate([bare_ears] * 3, axis=1)]))
@@ -375,7 +377,7 @@ def _one_piece(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray
     shown = np.concatenate(
         [thickness > _BARE_THICKNESS] * 3, axis=1
     )  # three turns, so that components may cross the seam
-    components, _ = ndimage.label(shown)
+    components, _ = cast("tuple[np.ndarray, int]", ndimage.label(shown))
     crown = np.setdiff1d(np.unique(components[: capsule.SPHERE_ROWS // 2]), [0])
     kept = np.isin(components, crown).reshape(capsule.ROWS, 3, capsule.COLUMNS).any(1)
     return np.where(kept, thickness, np.minimum(thickness, _SUNK_THICKNESS))
@@ -426,7 +428,8 @@ class _ShellSolver:
         camera, n = self.outline.camera, thickness.size
         radius = _surface_radius(self.skull, thickness)
         hit, hit_shell, depth = _render_hits(self.portrait.head.vertices_world, self.head_faces, radius, camera)
-        rim = hit & ~ndimage.binary_erosion(hit, iterations=2) & self.outline.counted
+        inner = np.asarray(ndimage.binary_erosion(hit, iterations=2), dtype=bool)
+        rim = hit & ~inner & self.outline.counted
         rim[:2], rim[:, :2], rim[:, -2:] = False, False, False
         v, u = np.nonzero(rim)
         on_shell = hit_shell[v, u]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...cameras import PANOHEAD_RADIUS, Cameras
-from ...networks import ChartBlock, LoadedNetwork, NetworkFile, UNet, mirrored_columns
+from ...networks import ChartBlock, LoadedNetwork, NetworkFile, UNet, mirrored_columns, zeroed
 from .. import capsule
 
 LEVELS = (-0.008, 0.004, 0.016, 0.03, 0.05, 0.08, 0.12, 0.17)
@@ -86,19 +86,18 @@ def shell_features(
     levels = np.array(LEVELS, np.float32)[:, None, None]
     radius = np.maximum(skull_radius.astype(np.float32) + levels, np.float32(0.005))
     depth = start[..., 2] + radius * along[..., 2]
-    uv = np.empty((*radius.shape, 2), np.float32)
-    for axis in range(2):
-        uv[..., axis] = (start[..., axis] + radius * along[..., axis]) / depth * np.float32(focal[axis])
-        uv[..., axis] += np.float32(principal[axis] - 0.5)
-    flat = uv.reshape(len(LEVELS) * capsule.ROWS, capsule.COLUMNS, 2)
+    column, row = (
+        ((start[..., axis] + radius * along[..., axis]) / depth * np.float32(focal[axis])
+        + np.float32(principal[axis] - 0.5)).reshape(-1, capsule.COLUMNS)
+        for axis in range(2)
+    )  # fmt: skip
     shape = (len(LEVELS), capsule.ROWS, capsule.COLUMNS)
-    found = cv2.remap(maps, flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    found = cv2.remap(maps, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0,))
     seen = found.reshape(*shape, 4)
     background = np.maximum(seen[..., 3] - seen[..., :3].sum(-1), 0)
     units_per_px = np.float32(PANOHEAD_RADIUS / focal[0])
-    from_outline = cv2.remap(
-        distance.astype(np.float32), flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).reshape(shape)
+    distance = distance.astype(np.float32)
+    from_outline = cv2.remap(distance, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(shape)
     from_outline = np.clip(from_outline[list(_DISTANCE_LEVELS)] * units_per_px * 12, -1.5, 1.5)
 
     azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
@@ -141,9 +140,7 @@ class HairThicknessNet(UNet):
         self.skip = nn.Conv2d(FEATURE_CHANNELS, 24, 1)
         self.widen = nn.Conv2d(config.channels[0], 24, 1)
         self.last = ChartBlock(24, 24)
-        self.head = nn.Conv2d(24, 3, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Conv2d(24, 3, 1))
 
     def forward(self, features: Float[Tensor, "n c rows columns"]) -> Float[Tensor, "n 3 rows columns"]:
         """Logit of presence, thickness and logarithm of the Laplace scale, the last two in world units."""

@@ -9,6 +9,7 @@ scarves over the head are hair to this module.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
@@ -132,7 +133,7 @@ def _face_core(portrait: Portrait, model: HeadModel) -> Bool[np.ndarray, "s s"]:
     else:
         landmarks_world = model.landmarks(portrait.head.vertices_world)
         oval = project_px(portrait.head.camera, landmarks_world[FACE_OVAL_LANDMARKS])
-    cv2.fillConvexPoly(core, cv2.convexHull(oval.astype(np.int32)), 1)
+    cv2.fillConvexPoly(core, cv2.convexHull(oval.astype(np.int32)), (1,))
     radius = max(3, portrait.size_px // 36)
     return cv2.erode(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)) > 0
 
@@ -197,7 +198,7 @@ def _hard_classes(
     rows = np.arange(size)[:, None]
     label = cv2.medianBlur(probability.argmax(-1).astype(np.uint8), 2 * (size // 170) + 1)
     for k, home in ((HAIR, rows < chin_row), (CLOTH, rows > chin_row), (SKIN, core)):
-        pieces, count = ndimage.label(foreground & (label == k))
+        pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(foreground & (label == k)))
         at_home = np.bincount(pieces[np.broadcast_to(home, pieces.shape)], minlength=count + 1) > 0
         large = np.bincount(pieces.ravel(), minlength=count + 1) > (size // 24) ** 2
         stray = (pieces > 0) & ~(at_home & large)[pieces]

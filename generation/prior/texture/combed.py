@@ -7,6 +7,7 @@ wide, as long, as strong and in the colours of the strands that are seen.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,9 +85,10 @@ def noise_strands(
     stretch = float(np.clip(4.0 * ratio, 3.5, 18.0))
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width))
+    wrapped: Any = ("nearest", "wrap")  # scipy's stubs know one mode for all axes only
     for sigma, share in ((0.8, 0.6), (1.8, 0.7), (4.5, 0.4)):
         noise = rng.standard_normal((height, width))
-        noise = ndimage.gaussian_filter(noise, (sigma * stretch, sigma), mode=("nearest", "wrap"))
+        noise = ndimage.gaussian_filter(noise, (sigma * stretch, sigma), mode=wrapped)
         total += share * noise / noise.std()
     return (contrast * total / total.std()).astype(np.float32)
 

@@ -19,7 +19,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...networks import ChartBlock, LoadedNetwork, NetworkFile, UNet, mirrored_columns
+from ...networks import ChartBlock, LoadedNetwork, NetworkFile, UNet, mirrored_columns, zeroed
 from .. import capsule
 
 UPPER_ROWS, LOWER_ROWS, COLUMNS = 56, 24, 64
@@ -189,9 +189,7 @@ class CompletionNet(UNet):
         super().__init__(FEATURE_CHANNELS, config.channels, ChartBlock, stem_stride=1, coarser_than=1)
         self.config = config
         self.everywhere = nn.Linear(config.channels[-1], config.channels[-1])
-        self.head = nn.Conv2d(config.channels[0], 6, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Conv2d(config.channels[0], 6, 1))
 
     def forward(self, features: Float[Tensor, "n f rows columns"]) -> Float[Tensor, "n 2 3 rows columns"]:
         """Log-ratios of both layers to their typical colours."""

@@ -85,10 +85,10 @@ class PictureOfMesh:
             tolerance: slack of the visibility test, world units.
             cosines: between normal and view: below the first a point does not count as seen, above the second fully.
         """
-        point_arrays = (np.ascontiguousarray(a, dtype=np.float32) for a in (points_world, normals_world))
         with numba_pool(len(points_world)):
             values, trust = _look_up(
-                *point_arrays,
+                np.ascontiguousarray(points_world, dtype=np.float32),
+                np.ascontiguousarray(normals_world, dtype=np.float32),
                 self.camera.T_camera_world[0].numpy(),
                 self.camera.focal_px[0].numpy(),
                 self.camera.principal_px[0].numpy(),
@@ -105,7 +105,7 @@ def picture_of_portrait(portrait: Portrait, labels: PortraitLabels, mesh: AtlasM
     """The portrait as a picture of the prior's mesh; pixels whose matte is not solid are not trusted."""
     size = portrait.size_px
     solid = cv2.erode(portrait.alpha_unit.astype(np.float32), np.ones((size // 128 + 1,) * 2, np.uint8))
-    inside = cv2.erode(portrait.inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(np.float32)
+    inside = cv2.erode(portrait.inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=(1,)).astype(np.float32)
     trust = np.clip((solid - 0.6) / 0.3, 0.0, 1.0) * inside
     classes = np.stack([labels.skin, labels.hair, labels.cloth], axis=-1).astype(np.float32)
     image = np.concatenate([portrait.foreground_unit, classes, trust[..., None]], axis=-1).astype(np.float32)

@@ -190,7 +190,7 @@ def test_quilted_detail_has_contrast_and_direction_of_its_example(strands: tuple
     seam = np.abs(made[:, 0] - made[:, -1]).mean()
     assert seam < 1.5 * across
     again = quilt(detail, known, np.ones(192, np.float32), np.random.default_rng(0))
-    assert made.tobytes() == again.tobytes()
+    assert again is not None and made.tobytes() == again.tobytes()
 
 
 def test_long_straight_strands_run_on_and_short_ones_are_left_to_patches(
