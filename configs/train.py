@@ -60,7 +60,7 @@ def _schedule(loop: LoopConfig, command: TrainPartCommand) -> LoopConfig:
 
 
 def _train_labels(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.labels.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
+    from dp360.generation.prior.labels.segmenter import CLASS_NAMES, SEGMENTER
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
     from dp360.generation.training.segmenter_training import (
         PHOTOGRAPHS,
@@ -77,20 +77,20 @@ def _train_labels(command: TrainPartCommand, track: Track, notify: Callable[[str
         command.data, command.output, config, minutes=command.minutes, device=choose_device(command.device),
         track=track, on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
     )  # fmt: skip
-    path = command.output / WEIGHTS_NAME
-    save_segmenter(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    path = command.output / SEGMENTER.file_name
+    SEGMENTER.save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
     heads = ShotsConfig(
         heads=command.validation_heads, shots_per_head=1, heads_per_file=min(20, command.validation_heads)
     )
     shots = make_shots(command.data, "validation", command.output / "shots", heads, track=track)
     backgrounds = Backgrounds.of_split(command.data, "validation")
-    iou = evaluate_segmenter(read_segmenter(path), shots, backgrounds, PHOTOGRAPHS, track=track).iou
+    iou = evaluate_segmenter(SEGMENTER.read(path), shots, backgrounds, PHOTOGRAPHS, track=track).iou
     notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
     return path
 
 
 def _train_hair(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.hair.thickness_network import WEIGHTS_NAME, read_hair_thickness, save_hair_thickness
+    from dp360.generation.prior.hair.thickness_network import HAIR_THICKNESS
     from dp360.generation.training.thickness_samples import HairSamplesConfig, make_hair_samples
     from dp360.generation.training.thickness_training import (
         HairTrainConfig,
@@ -105,20 +105,20 @@ def _train_hair(command: TrainPartCommand, track: Track, notify: Callable[[str],
         command.data, command.output, config, track=track,
         on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
     )  # fmt: skip
-    path = command.output / WEIGHTS_NAME
-    save_hair_thickness(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    path = command.output / HAIR_THICKNESS.file_name
+    HAIR_THICKNESS.save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
     heads = HairSamplesConfig(
         heads=command.validation_heads, portraits_per_head=1, heads_per_file=min(10, command.validation_heads)
     )
     samples = make_hair_samples(command.data, "validation", command.output / "samples", heads, track=track)
-    figures = evaluate_hair_thickness(read_hair_thickness(path), samples)
+    figures = evaluate_hair_thickness(HAIR_THICKNESS.read(path), samples)
     by_region = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in figures.thickness_mae.items())
     notify(f"Mean error of the thickness on {figures.count} validation portraits, 1/1000 of a world unit: {by_region}")
     return path
 
 
 def _train_completion(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.texture.completion_network import WEIGHTS_NAME, read_completion, save_completion
+    from dp360.generation.prior.texture.completion_network import COMPLETION
     from dp360.generation.training.completion_samples import CompletionSamplesConfig, make_completion_samples
     from dp360.generation.training.completion_training import (
         CompletionTrainConfig,
@@ -133,13 +133,13 @@ def _train_completion(command: TrainPartCommand, track: Track, notify: Callable[
         command.data, command.output, config, track=track,
         on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.4f}"),
     )  # fmt: skip
-    path = command.output / WEIGHTS_NAME
-    save_completion(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    path = command.output / COMPLETION.file_name
+    COMPLETION.save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
     samples = make_completion_samples(
         command.data, "validation", command.output / "samples",
         CompletionSamplesConfig(heads=command.validation_heads), track=track,
     )  # fmt: skip
-    figures = evaluate_completion(read_completion(path), samples)
+    figures = evaluate_completion(COMPLETION.read(path), samples)
     by_part = ", ".join(f"{name} {value:.3f} ({figures.typical[name]:.3f})" for name, value in figures.learned.items())
     notify(
         f"Mean colour error on {figures.count} validation portraits where they show nothing, in brackets that of one "
@@ -149,12 +149,7 @@ def _train_completion(command: TrainPartCommand, track: Track, notify: Callable[
 
 
 def _train_landmarks(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.portrait.landmark_network import (
-        WEIGHTS_NAME,
-        find_face,
-        read_landmark_networks,
-        save_landmark_networks,
-    )
+    from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
     from dp360.generation.training.landmark_figures import landmark_figures
     from dp360.generation.training.landmark_scenes import PHOTOGRAPHS, labelled_shots
@@ -171,12 +166,12 @@ def _train_landmarks(command: TrainPartCommand, track: Track, notify: Callable[[
         command.data, command.output, config, minutes=command.minutes, device=choose_device(command.device),
         track=track, on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
     )  # fmt: skip
-    path = command.output / WEIGHTS_NAME
-    save_landmark_networks(path, networks, {"seed": str(command.seed), "heads": str(command.heads)})
+    path = command.output / FACE_LANDMARKS.file_name
+    FACE_LANDMARKS.save(path, networks, {"seed": str(command.seed), "heads": str(command.heads)})
     heads = LandmarkShotsConfig(heads=command.validation_heads, first_head=0)
     shots = make_landmark_shots(command.data, "validation", command.output / "shots", heads, track=track)
     labelled = labelled_shots(shots, "validation", command.data, track=track)
-    loaded, backgrounds = read_landmark_networks(path), Backgrounds.of_split(command.data, "validation")
+    loaded, backgrounds = FACE_LANDMARKS.read(path), Backgrounds.of_split(command.data, "validation")
 
     def points_of(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "69 2"] | None:
         face = find_face(rgb, loaded)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dp360.generation import InputError, ViewGenerator
 from dp360.generation.prior import PriorGenerator
 
-from .commands import DiffusionOptions
+from .options import DiffusionOptions
 
 if TYPE_CHECKING:
     from dp360.generation.diffusion.compact_generator import Control

@@ -20,8 +20,8 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Shaped
 
-from . import numba_pool  # noqa: F401 - it decides how numba's threads wait, before any kernel runs
 from .cameras import Cameras
+from .numba_pool import numba_pool
 
 NEAR_DEPTH = 1e-3
 """Triangles with a vertex at or before this camera depth (world units) are dropped, not clipped."""
@@ -87,7 +87,8 @@ def rasterize_mesh(
     )
     faces = np.ascontiguousarray(faces, dtype=np.int32)
     start, members = bin_by_band(screen, faces, width, height, cull_backfaces)
-    return Fragments(*_fill_bands(screen, faces, start, members, width, height))
+    with numba_pool(width * height):
+        return Fragments(*_fill_bands(screen, faces, start, members, width, height))
 
 
 def interpolate(
@@ -100,12 +101,9 @@ def interpolate(
         attribute: k numbers per vertex (or per texture vertex, with the faces' texture indices).
         faces: rows of `attribute` at the three corners of each triangle.
     """
-    return _interpolate(
-        fragments.triangle_index,
-        fragments.barycentric,
-        np.ascontiguousarray(attribute, dtype=np.float32),
-        np.ascontiguousarray(faces, dtype=np.int32),
-    )
+    values, corners = np.ascontiguousarray(attribute, dtype=np.float32), np.ascontiguousarray(faces, dtype=np.int32)
+    with numba_pool(fragments.depth.size):
+        return _interpolate(fragments.triangle_index, fragments.barycentric, values, corners)
 
 
 def sample_texture(
@@ -118,7 +116,8 @@ def sample_texture(
         uv_px: column and row in texels, texel centres at +0.5.
     """
     flat = np.ascontiguousarray(uv_px, dtype=np.float32).reshape(-1, 2)
-    return _sample(np.ascontiguousarray(texture), flat).reshape(*uv_px.shape[:-1], texture.shape[2])
+    with numba_pool(len(flat)):
+        return _sample(np.ascontiguousarray(texture), flat).reshape(*uv_px.shape[:-1], texture.shape[2])
 
 
 def box_downsample(image: Float[np.ndarray, ...], factor: int) -> Float[np.ndarray, ...]:

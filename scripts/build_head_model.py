@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +21,16 @@ import tyro
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
 
-from dp360.generation.cameras import PANOHEAD_RADIUS, Cameras, look_at_origin
+from dp360.generation.cameras import PANOHEAD_RADIUS, UNITS_PER_CM, Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.head_model import FACE_OVAL_LANDMARKS, HeadModel, fit_landmarks, view_terms
+from dp360.generation.head_model import HeadModel, view_terms
+from dp360.generation.head_model.anatomy import world_units
+from dp360.generation.mesh import vertex_normals
 from dp360.generation.mesh_raster import box_downsample, interpolate, rasterize_mesh
 from dp360.generation.portrait.face_detection import FaceNetworks, find_faces
-from dp360.generation.prior.capsule import grid_rays, opened_skull_radius, outermost_radius
-from dp360.generation.synthetic.bodies.makehuman import MakeHumanRecipe, compose_makehuman
-from dp360.generation.synthetic.compose import Part, render
 
 VERSION = "1"
-UNITS_PER_CM = 0.0165
-ORIGIN_CM = np.array([0.0, 2.0, 1.0])
-"""The head's middle in ICT-FaceKit's frame, which has our axes."""
 PARTS = {
     "face": (0, 9409),
     "cranium_and_neck": (9409, 11248),
@@ -48,12 +43,6 @@ PARTS = {
     "eyeball_right": (23021, 24591),
 }
 """Vertex ranges kept from ICT-FaceKit's table of regions; lacrimal fluid, blends, occlusion and lashes are left out."""
-MIRRORED_PART = np.array([0, 1, 2, 4, 3, 5, 6, 8, 7])
-HAIR_STYLES = (
-    "short01", "short02", "short03", "short04", "afro01", "bob01", "bob02", "long01", "ponytail01", "braid01",
-)  # fmt: skip
-MOST_SUNK_HAIR = -0.02
-"""Hair deeper than this under the fitted skull is taken as absent, world units."""
 IDENTITY_STEP_CM, EXPRESSION_STEP_CM = 0.0005, 0.001
 """Quantisation steps of the modes: 0.005 mm and 0.01 mm."""
 Arrays = dict[str, NDArray]
@@ -64,7 +53,7 @@ class BuildConfig:
     """Where the data is, where the model goes, and how the landmarks are measured."""
 
     data: Path
-    """Folder of the head assets, with `ict_facekit` and `makehuman` inside."""
+    """Folder of the head assets, with `ict_facekit` inside."""
     output: Path = Path("generation/weights/head_model.npz")
     """File to write."""
     identities: int = 14
@@ -111,7 +100,7 @@ def read_shape(data: Path) -> Arrays:
     for number, (begin, end) in enumerate(PARTS.values()):
         part[begin:end] = number
     return {
-        "neutral": ((source["neutral"][:count] - ORIGIN_CM) * UNITS_PER_CM).astype(np.float32),
+        "neutral": world_units(source["neutral"][:count]).astype(np.float32),
         "faces": source["faces"][kept].astype(np.int32),
         "uv": source["uv"][used_uv].astype(np.float32),
         "faces_uv": faces_uv.reshape(-1, 3).astype(np.int32),
@@ -128,48 +117,13 @@ def read_shape(data: Path) -> Arrays:
 def closest_on_mesh(
     points: Float[np.ndarray, "p 3"], vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> tuple[Int[np.ndarray, " p"], Float[np.ndarray, "p 3"]]:
-    """Face and barycentric weights of the nearest point of a mesh, among the 48 faces with the nearest centres.
+    """Face and barycentric weights of the nearest point of a mesh."""
+    import trimesh
 
-    Source: C. Ericson, "Real-Time Collision Detection", 2005, Sec. 5.1.5 (regions of a triangle).
-    """
-    _, candidates = cKDTree(vertices[faces].mean(1)).query(points, k=min(48, len(faces)))
-    corners = vertices[faces[candidates]]  # p, k, 3 corners, 3
-    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
-    p = points[:, None]
-
-    def on_segment(u: NDArray, v: NDArray) -> NDArray:
-        along = ((p - u) * (v - u)).sum(-1) / np.maximum(((v - u) ** 2).sum(-1), 1e-20)
-        return np.clip(along, 0, 1)
-
-    ab, ac, ap = b - a, c - a, p - a
-    d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
-    d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
-    determinant = np.maximum(d00 * d11 - d01 * d01, 1e-20)
-    v, w = (d11 * d20 - d01 * d21) / determinant, (d00 * d21 - d01 * d20) / determinant
-    inner = np.stack([1 - v - w, v, w], -1)
-    s, t, r = on_segment(a, b), on_segment(b, c), on_segment(c, a)
-    zero = np.zeros_like(s)
-    options = np.stack(
-        [inner, np.stack([1 - s, s, zero], -1), np.stack([zero, 1 - t, t], -1), np.stack([r, zero, 1 - r], -1)], 2
-    )
-    distance = np.linalg.norm((options[..., None] * corners[:, :, None]).sum(-2) - p[:, :, None], axis=-1)
-    distance[:, :, 0][(inner < 0).any(-1)] = np.inf
-    best = distance.reshape(len(points), -1).argmin(1)
-    rows = np.arange(len(points))
-    return candidates[rows, best // 4], options.reshape(len(points), -1, 3)[rows, best]
-
-
-def mirror_map(shape: Arrays) -> Arrays:
-    """For every vertex the point of the neutral head that lies opposite, as three vertices and weights."""
-    neutral, faces, part = shape["neutral"].astype(np.float64), shape["faces"], shape["part"]
-    mirror_faces = np.zeros((len(neutral), 3), dtype=np.int32)
-    mirror_weights = np.zeros((len(neutral), 3), dtype=np.float32)
-    for number, opposite in enumerate(MIRRORED_PART):
-        own = np.flatnonzero(part == number)
-        candidates = faces[(part[faces] == opposite).any(axis=1)]
-        face, weights = closest_on_mesh(neutral[own] * [-1, 1, 1], neutral, candidates)
-        mirror_faces[own], mirror_weights[own] = candidates[face], weights
-    return {"mirror_faces": mirror_faces, "mirror_weights": mirror_weights}
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    nearest, _, face = trimesh.proximity.closest_point(mesh, points)
+    weights = trimesh.triangles.points_to_barycentric(mesh.triangles[face], nearest)
+    return face, np.clip(weights, 0.0, 1.0) / np.clip(weights, 0.0, 1.0).sum(1, keepdims=True)
 
 
 def landmarks68(data: Path) -> Int[np.ndarray, " 68"]:
@@ -207,17 +161,6 @@ def painted_colours(shape: Arrays, landmarks68: Int[np.ndarray, " 68"]) -> Float
     x, y, z = neutral.T
     colour[skin & ((y > 0.115) | ((z < 0) & (y > -0.03) & (np.abs(x) < 0.115)))] = (0.22, 0.15, 0.10)
     return colour
-
-
-def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
-    """Unit normals, weighted by the areas of the triangles around a vertex."""
-    a, b, c = vertices[faces].transpose(1, 0, 2)
-    normals = np.zeros_like(vertices)
-    for corner in range(3):
-        for axis in range(3):
-            weight = np.cross(b - a, c - a)[:, axis]
-            normals[:, axis] += np.bincount(faces[:, corner], weight, minlength=len(vertices))
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 def render_painted(
@@ -308,7 +251,7 @@ def landmark_view_offset(shape: Arrays, data: Path, config: BuildConfig) -> Arra
     the mean removed, and turned into the head's frame; a robust least-squares fit gives the coefficients of
     `view_terms`. Each render counts a second time as its mirror image.
     """
-    model = bald_model(shape)
+    model = model_so_far(shape)
     colours = painted_colours(shape, landmarks68(data))
     smile = np.isin(model.expression_names, ["mouthSmile_L", "mouthSmile_R"])
     jaw = np.isin(model.expression_names, ["jawOpen"])
@@ -360,34 +303,8 @@ def landmark_view_offset(shape: Arrays, data: Path, config: BuildConfig) -> Arra
     return {"landmark_view_offset": coefficients.transpose(0, 2, 1).astype(np.float16)}
 
 
-def similarity(
-    source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]
-) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]]:
-    """Scale, rotation and shift with target = scale * R @ source + shift in the least-squares sense.
-
-    Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point patterns",
-        PAMI 1991, eq. 40-42.
-    """
-    a, b = source - source.mean(0), target - target.mean(0)
-    U, D, Vt = np.linalg.svd(b.T @ a)
-    S = np.array([1, 1, np.sign(np.linalg.det(U @ Vt))])
-    R = U @ np.diag(S) @ Vt
-    scale = float((D * S).sum() / (a**2).sum())
-    return scale, R, target.mean(0) - scale * R @ source.mean(0)
-
-
-def opaque_faces(part: Part) -> Int[np.ndarray, "f 3"]:
-    """Faces of a part whose texture is mostly opaque at corners and centre: cards end in transparent fringes."""
-    corners = part.uv_unit[part.faces_uv]
-    places = np.concatenate([corners, corners.mean(1, keepdims=True)], axis=1) % 1.0
-    height, width = part.texture.shape[:2]
-    column = np.clip((places[..., 0] * width).astype(np.int64), 0, width - 1)
-    row = np.clip((places[..., 1] * height).astype(np.int64), 0, height - 1)
-    return part.faces[part.texture[row, column, 3].mean(1) > 0.35]
-
-
-def bald_model(shape: Arrays) -> HeadModel:
-    """The arrays so far as the type that the landmark fit takes."""
+def model_so_far(shape: Arrays) -> HeadModel:
+    """The arrays so far as the type that knows landmarks."""
 
     def modes(name: str) -> NDArray:
         return shape[f"{name}_basis"].astype(np.float32) * shape[f"{name}_scale"][:, None, None]
@@ -406,56 +323,9 @@ def bald_model(shape: Arrays) -> HeadModel:
         landmark_spread=shape["landmark_spread"].astype(np.float64),
         landmark_valid=shape["landmark_valid"],
         landmark_view_offset=shape.get("landmark_view_offset", np.zeros((478, 3, 6))).astype(np.float64),
-        hair_templates=np.zeros((0, 112, 128), dtype=np.float32),
-        hair_template_names=(),
         version=VERSION,
         sha256="",
     )
-
-
-def hair_templates(model: HeadModel, data: Path) -> Arrays:
-    """Thickness of MakeHuman's hairs over the skull of the parametric head, on the capsule grid; NaN without hair."""
-    recipe = MakeHumanRecipe(
-        seed=11, race=(0.2, 0.2, 0.6), male=0.5, old=0.3, detail=0.0, hair="short02", eyes="blue",
-        clothes=("male_casualsuit02",),
-    )  # fmt: skip
-    camera = look_at_origin([0.0], [0.0])
-    head = compose_makehuman(data, recipe)
-    rgb, alpha = render(head, camera)
-    picture = (rgb[0] * alpha[0, ..., None] + 1 - alpha[0, ..., None]) * 255
-    with FaceNetworks() as networks:
-        landmarks_px = find_faces(picture.astype(np.uint8), networks)[0].landmarks_px
-    fit = fit_landmarks(model, landmarks_px, camera.width, camera.height)
-
-    # The same landmarks on both surfaces give the similarity between them; the oval slides and the irises turn.
-    skin = head.part("skin")
-    fine = rasterize_mesh(skin.vertices_world, skin.faces, camera, supersample=4)
-    column, row = (landmarks_px[:, :2].T * 4).astype(np.int64)
-    face, weights = fine.triangle_index[row, column], fine.barycentric[row, column]
-    used = (face >= 0) & (np.arange(len(landmarks_px)) < 468)
-    used[FACE_OVAL_LANDMARKS] = False
-    on_skin = (skin.vertices_world[skin.faces[face]] * weights[..., None]).sum(1)
-    on_model = model.landmarks(fit.vertices_world)
-    scale, R, shift = similarity(on_skin[used], on_model[used])
-    residual = np.linalg.norm(scale * on_skin[used] @ R.T + shift - on_model[used], axis=1) * 10 / UNITS_PER_CM
-
-    # Thickness is counted from the skull that the hair was made for; neck and shoulders are those of our head.
-    own_skull = opened_skull_radius(scale * skin.vertices_world @ R.T + shift, skin.faces)
-    height = grid_rays()[0][..., 1]
-    upper = np.clip((height + 0.18) / 0.08, 0, 1)
-    skull = upper * own_skull + (1 - upper) * opened_skull_radius(fit.vertices_world, model.faces_of(0, 1))
-    templates, covered = [], []
-    for style in HAIR_STYLES:
-        hair = compose_makehuman(data, replace(recipe, hair=style)).part("hair")
-        thickness = outermost_radius(scale * hair.vertices_world @ R.T + shift, opaque_faces(hair)) - skull
-        thickness[thickness < MOST_SUNK_HAIR] = np.nan
-        templates.append(thickness)
-        covered.append(f"{style} {np.isfinite(thickness).mean():.0%} {np.nanmean(thickness) / UNITS_PER_CM:.1f} cm")
-    print(f"hair: aligned to {np.median(residual):.1f} mm (median), scale {scale:.3f}; " + ", ".join(covered))
-    return {
-        "hair_templates": np.array(templates, dtype=np.float16),
-        "hair_template_names": np.array(HAIR_STYLES),
-    }
 
 
 def archive(arrays: Arrays) -> bytes:
@@ -474,18 +344,14 @@ def archive(arrays: Arrays) -> bytes:
 def main(config: BuildConfig) -> None:
     """Build the model, write it and print its size and errors."""
     shape = read_shape(config.data)
-    shape |= mirror_map(shape)
     shape |= landmark_correspondence(shape, config.data, config)
     shape |= landmark_view_offset(shape, config.data, config)
     shape |= {
         "version": np.array(VERSION),
         "licence": np.array(
-            "Head model derived from ICT-FaceKit (MIT):\n\n"
-            + (config.data / "ict_facekit" / "LICENSE").read_text()
-            + "\nHair templates measured on MakeHuman's hair meshes (CC0 1.0)."
+            "Head model derived from ICT-FaceKit (MIT):\n\n" + (config.data / "ict_facekit" / "LICENSE").read_text()
         ),
     }
-    shape |= hair_templates(bald_model(shape), config.data)
     data = archive(shape)
     write_bytes_atomically(config.output, data)
     report_errors(shape, config)
@@ -493,7 +359,7 @@ def main(config: BuildConfig) -> None:
 
 
 def report_errors(shape: Arrays, config: BuildConfig) -> None:
-    """Print what quantisation and mirroring cost, in millimetres."""
+    """Print what quantisation costs, in millimetres."""
     source = np.load(config.data / "ict_facekit" / "ict_facekit.npz")
     exact = source["identity"][:, : len(shape["neutral"])].astype(np.float64)
     stored = shape["identity_basis"] * (shape["identity_scale"].astype(np.float64)[:, None, None] / UNITS_PER_CM)
@@ -501,13 +367,7 @@ def report_errors(shape: Arrays, config: BuildConfig) -> None:
     worst = max(
         np.linalg.norm(np.tensordot(rng.normal(size=len(exact)), stored - exact, 1), axis=-1).max() for _ in range(20)
     )
-    mirrored = shape["neutral"] * [-1, 1, 1]
-    nearest = (shape["neutral"][shape["mirror_faces"]] * shape["mirror_weights"][..., None]).sum(1)
-    distance = np.linalg.norm(mirrored - nearest, axis=1) * 10 / UNITS_PER_CM
-    print(
-        f"errors: largest of 20 random heads {worst * 10:.3f} mm from quantisation; "
-        f"mirrored neutral to surface median {np.median(distance):.3f} mm, largest {distance.max():.2f} mm"
-    )
+    print(f"errors: largest of 20 random heads {worst * 10:.3f} mm from quantisation")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 
 @dataclass(frozen=True)
 class LandmarkFitConfig:
-    """Weights of the fit; lengths in world units (1 cm = 0.0165)."""
+    """Weights of the fit; lengths in world units (`UNITS_PER_CM`)."""
 
     iterations: int = 14
     """Gauss-Newton steps."""

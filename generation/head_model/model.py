@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
+
+from ..weights import shipped_file
 
 PART_FACE, PART_CRANIUM_NECK, PART_MOUTH_SOCKET = 0, 1, 2
 PART_EYE_SOCKET_LEFT, PART_EYE_SOCKET_RIGHT = 3, 4
@@ -52,10 +53,6 @@ class HeadModel:
     """Landmarks with a usable correspondence."""
     landmark_view_offset: Float[np.ndarray, "l 3 6"]
     """How far from that place the detector sees the landmark: coefficients of `view_terms`, canonical frame."""
-    hair_templates: Float[np.ndarray, "k rows columns"]
-    """Thickness of typical hair over the skull on the capsule grid of `generation.prior.capsule`, world units."""
-    hair_template_names: tuple[str, ...]
-    """Names of the hair styles the templates were measured on."""
     version: str
     """Version of the model file."""
     sha256: str
@@ -87,6 +84,11 @@ class HeadModel:
         """
         return self.landmark_view_offset @ view_terms(azimuth_rad, elevation_rad)
 
+    @property
+    def skin_faces(self) -> Int[np.ndarray, "g 3"]:
+        """Triangles of the outer skin: face, ears, cranium and neck."""
+        return self.faces_of(PART_FACE, PART_CRANIUM_NECK)
+
     def faces_of(self, *parts: int) -> Int[np.ndarray, "g 3"]:
         """Triangles all of whose vertices belong to the given parts."""
         return self.faces[np.isin(self.part[self.faces], parts).all(1)]
@@ -103,23 +105,17 @@ def load_head_model() -> HeadModel:
     """The model that ships with the package, read once.
 
     Raises:
-        FileNotFoundError: the installation lacks `dp360/generation/weights/head_model.npz`.
+        InputError: the installation is damaged.
     """
-    file = resources.files("dp360.generation.weights") / "head_model.npz"
-    if not file.is_file():
-        raise FileNotFoundError(
-            "The head model dp360/generation/weights/head_model.npz is missing from this installation; "
-            "install dp360 again (`pip install --force-reinstall --no-deps .`)"
-        )
-    with resources.as_file(file) as path:
+    with shipped_file("head_model.npz") as path:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in data.files}
+            # the file also holds the left-right map and the hair templates of an earlier version, which nobody reads
+            arrays = {name: data[name] for name in data.files if not name.startswith(("mirror_", "hair_"))}
 
     def basis(name: str) -> Float[np.ndarray, "m v 3"]:
-        values = arrays[f"{name}_basis"].astype(np.float32)
-        scale = arrays.get(f"{name}_scale")
-        return values if scale is None else values * scale.astype(np.float32).reshape(-1, 1, 1)
+        scale = arrays[f"{name}_scale"].astype(np.float32).reshape(-1, 1, 1)
+        return arrays[f"{name}_basis"].astype(np.float32) * scale
 
     return HeadModel(
         neutral=arrays["neutral"].astype(np.float32),
@@ -135,8 +131,6 @@ def load_head_model() -> HeadModel:
         landmark_spread=arrays["landmark_spread"].astype(np.float64),
         landmark_valid=arrays["landmark_valid"].astype(bool),
         landmark_view_offset=arrays["landmark_view_offset"].astype(np.float64),
-        hair_templates=arrays.get("hair_templates", np.zeros((0, 112, 128))).astype(np.float32),
-        hair_template_names=tuple(str(n) for n in arrays.get("hair_template_names", np.zeros(0, "U1"))),
-        version=str(arrays.get("version", "0")),
+        version=str(arrays["version"]),
         sha256=sha256,
     )

@@ -23,7 +23,7 @@ _START_YAWS_DEG = (-80, -45, -15, 15, 45, 80)
 
 @dataclass(frozen=True)
 class SparseFitConfig:
-    """Weights of the fit; lengths in world units (1 cm = 0.0165)."""
+    """Weights of the fit; lengths in world units (`UNITS_PER_CM`)."""
 
     pose_iterations: int = 12
     """Gauss-Newton steps of the mean head from each starting view."""

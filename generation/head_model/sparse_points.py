@@ -52,11 +52,6 @@ FOREHEAD, CHIN = POINT_NAMES.index("forehead"), POINT_NAMES.index("chin")
 """Ends of the axis that tells a face's roll."""
 
 
-def mediapipe_indices() -> tuple[int, ...]:
-    """For each of `FACE_POINTS` the landmark of mediapipe's face mesh that it is."""
-    return tuple(_POINTS[k][2] for k in FACE_POINTS)
-
-
 @dataclass(frozen=True)
 class FaceBox:
     """Where a face lies in a picture."""

@@ -10,8 +10,10 @@ Source: Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Vide
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,17 +23,19 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import InputError
+from ..head_model.anatomy import CHIN_LANDMARK, FOREHEAD_LANDMARK
 from .resample import square_crop
 
 LANDMARK_COUNT = 478
 """Number of landmarks of the refined face mesh: 468 of the surface, 10 of the irises."""
-_FOREHEAD, _CHIN = 10, 152
 _OUTER_SIZE_FROM_LANDMARKS = (1.5, 1.7, 1.9)
 """Sides of the crops for the final landmarks, in units of the landmarks' extent; the results are averaged."""
 _MESH_INPUT_PX = 512
 """Side of the square crops handed to the face mesh."""
 _DETECTOR_INPUT_PX = 512
 """Side of the square windows handed to the detectors."""
+_FIRST_CALL = threading.Lock()
+_FIRST_LINE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class DetectedFace:
     @property
     def roll_rad(self) -> float:
         """Rotation of the face in the picture, radians: 0 upright, positive clockwise as seen."""
-        down = self.landmarks_px[_CHIN, :2] - self.landmarks_px[_FOREHEAD, :2]
+        down = self.landmarks_px[CHIN_LANDMARK, :2] - self.landmarks_px[FOREHEAD_LANDMARK, :2]
         return float(np.arctan2(-down[0], down[1]))
 
 
@@ -94,66 +98,76 @@ class _Candidate:
     score: float
 
 
-@contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Send what native libraries write to the process's standard error to nowhere while the block runs."""
-    try:
-        sys.stderr.flush()
-        saved = os.dup(2)
-    except (OSError, ValueError, AttributeError):  # no standard error to silence
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
 def mediapipe_solutions() -> Any:
-    """The module `mediapipe.solutions`, imported quietly and told to stay off the GPU."""
+    """The module `mediapipe.solutions`, told to stay off the GPU and to write nothing to standard error.
+
+    With its first network the TensorFlow Lite inside writes a line that no setting stops: the first call here opens and
+    closes one network to have done with it. Threads may call at once.
+    """
+    with _FIRST_CALL:
+        return _quiet_solutions()
+
+
+@functools.cache
+def _quiet_solutions() -> Any:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("MEDIAPIPE_DISABLE_GPU", "1")
-    with quiet_stderr():
+    with _standard_error_without(_FIRST_LINE):
         import mediapipe
 
-    return mediapipe.solutions
+        solutions: Any = mediapipe.solutions
+        with solutions.face_detection.FaceDetection(model_selection=0):
+            pass
+    return solutions
 
 
-class FaceNetworks:
+@contextlib.contextmanager
+def _standard_error_without(unwanted: bytes) -> Iterator[None]:
+    """Take some bytes out of what the process writes to standard error while the block runs.
+
+    Everything else, whichever thread writes it, comes through when the block ends. One caller at a time.
+    """
+    try:
+        standard_error = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with os.fdopen(standard_error, "wb") as out, tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(out.fileno(), 2)
+            held_back.seek(0)
+            out.write(held_back.read().replace(unwanted, b""))
+
+
+class FaceNetworks(contextlib.ExitStack):
     """mediapipe's two detectors (near and far) and its face mesh, opened once and closed by `with`."""
 
     def __init__(self, config: DetectionConfig | None = None) -> None:
+        super().__init__()
         self.config = config or DetectionConfig()
         solutions = mediapipe_solutions()
-        with quiet_stderr():
-            self._detectors = [
+        self._detectors = [
+            self.enter_context(
                 solutions.face_detection.FaceDetection(
                     model_selection=model, min_detection_confidence=self.config.loose_confidence
                 )
-                for model in (0, 1)
-            ]
-            self._mesh = solutions.face_mesh.FaceMesh(
+            )
+            for model in (0, 1)
+        ]
+        self._mesh = self.enter_context(
+            solutions.face_mesh.FaceMesh(
                 static_image_mode=True, max_num_faces=4, refine_landmarks=True, min_detection_confidence=0.2
             )
-
-    def __enter__(self) -> FaceNetworks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with quiet_stderr():
-            for graph in (*self._detectors, self._mesh):
-                graph.close()
+        )
 
     def candidates(self, rgb: UInt8[np.ndarray, "h w 3"], least_score: float) -> list[_Candidate]:
         """What both detectors see in a picture with at least the given score, one candidate per face."""
         height, width = rgb.shape[:2]
         found: list[_Candidate] = []
-        with quiet_stderr():
-            answers = [detector.process(np.ascontiguousarray(rgb)).detections or [] for detector in self._detectors]
+        answers = [detector.process(np.ascontiguousarray(rgb)).detections or [] for detector in self._detectors]
         for detection in (d for answer in answers for d in answer if d.score[0] >= least_score):
             location = detection.location_data
             box, points = location.relative_bounding_box, location.relative_keypoints
@@ -174,8 +188,7 @@ class FaceNetworks:
     ) -> Float[np.ndarray, "478 3"] | None:
         """Landmarks of the face nearest to the middle of a square crop, in pixels of the whole picture."""
         crop, scale = square_crop(rgb, center_px, side_px, _MESH_INPUT_PX), side_px / _MESH_INPUT_PX
-        with quiet_stderr():
-            faces = self._mesh.process(crop).multi_face_landmarks or []
+        faces = self._mesh.process(crop).multi_face_landmarks or []
         best, best_distance = None, 0.25 * _MESH_INPUT_PX
         for face in faces:
             points = np.array([[p.x, p.y, p.z] for p in face.landmark], dtype=np.float64) * _MESH_INPUT_PX

@@ -9,8 +9,8 @@ from jaxtyping import Float32
 from ..cameras import PANOHEAD_RADIUS
 from ..errors import InputError
 from ..head_model import HeadFit, HeadModel, mean_head_fit
+from ..head_model.anatomy import CHIN_LANDMARK
 
-_CHIN_LANDMARK = 152
 _HAIR_ON_CROWN = 0.05
 """Hair above the skull, in units of the height from crown to chin."""
 _HEAD_WIDTH_OF_HEIGHT = 0.9
@@ -53,7 +53,7 @@ def place_head_by_matte(matte_unit: Float32[np.ndarray, "h w"], model: HeadModel
     columns = np.arange(region.shape[1])
     middles = [columns[row].mean() + 0.5 for row in region if row.any()]
     crown_y = float(model.neutral[:, 1].max())
-    chin_y = float(model.landmarks(model.neutral.astype(np.float64))[_CHIN_LANDMARK, 1])
+    chin_y = float(model.landmarks(model.neutral.astype(np.float64))[CHIN_LANDMARK, 1])
     pixels_per_unit = height / (crown_y - chin_y) / (1 + _HAIR_ON_CROWN)
     principal = (float(np.median(middles)), top + _HAIR_ON_CROWN * height + crown_y * pixels_per_unit)
     return mean_head_fit(model, pixels_per_unit * PANOHEAD_RADIUS, principal, mask.shape[1], mask.shape[0])

@@ -8,10 +8,7 @@ error, and says whether there is a face at all. What they were trained on and ho
 
 from __future__ import annotations
 
-import functools
-import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..head_model.sparse_points import MIRRORED, POINT_COUNT, FaceBox, face_box
-from ..networks import ConvBlock, read_network, save_network, shipped_weights
+from ..networks import ConvBlock, LoadedNetwork, NetworkFile, UNet
 
-WEIGHTS_NAME = "face_landmarks.safetensors"
 CELL_PX = 8
 """Pixels of the input per cell of either network's grid."""
 CROP_FACTOR = 1.9
@@ -48,34 +44,19 @@ class LandmarkNetworkConfig:
     """Channels at 1/2, 1/4, ... of its resolution."""
 
 
-class _Trunk(nn.Module):
-    """Down to 1/32 of the resolution and up again to 1/8; skips are added, blocks are residual from 1/4 on.
+class _Trunk(UNet):
+    """Down to 1/32 of the resolution and up again to 1/8; blocks are residual from 1/4 on.
 
     Source: Lin et al., "Feature Pyramid Networks for Object Detection", 2017.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
-        super().__init__()
-        self.stem = ConvBlock(3, channels[0], 2)
-        self.down = nn.ModuleList(ConvBlock(a, b, 2) for a, b in itertools.pairwise(channels))
-        self.encode = nn.ModuleList(ConvBlock(c, c) for c in channels[1:])
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels[2:]))
-        self.decode = nn.ModuleList(ConvBlock(c, c) for c in channels[2:-1])
+        super().__init__(3, channels, coarser_than=1, finest=2)
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 s s"]) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n d i j"]]:
         """Features at 1/8 and at 1/32 of the resolution."""
         mean, deviation = _NORMALISATION
-        features = self.stem((rgb_unit - mean) / deviation)
-        levels = []
-        for down, encode in zip(self.down, self.encode):
-            features = down(features)
-            features = features + encode(features)
-            levels.append(features)
-        deepest = features
-        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(levels[1:-1])):
-            features = F.interpolate(up(features), scale_factor=2.0, mode="bilinear", align_corners=False) + skip
-            features = features + decode(features)
-        return features, deepest
+        return self.features((rgb_unit - mean) / deviation)
 
 
 class FaceLocator(nn.Module):
@@ -87,8 +68,10 @@ class FaceLocator(nn.Module):
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         self.trunk = _Trunk(channels)
-        self.head = nn.Sequential(ConvBlock(channels[2], channels[2]), nn.Conv2d(channels[2], 6, 1))
-        nn.init.constant_(self.head[-1].bias[:1], -3.0)
+        last = nn.Conv2d(channels[2], 6, 1)
+        self.head = nn.Sequential(ConvBlock(channels[2], channels[2]), last)
+        assert last.bias is not None
+        nn.init.constant_(last.bias[:1], -3.0)
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n 6 g g"]:
         """Logit; x and y from the cell's middle in cells; log of the face's size over the picture's; cosine and sine
@@ -137,32 +120,8 @@ class LandmarkNetworks(nn.Module):
         self.points = PointNetwork(self.config.points_channels)
 
 
-@dataclass(frozen=True)
-class LoadedLandmarkNetworks:
-    """Weights ready for use."""
-
-    networks: LandmarkNetworks
-    """In evaluation mode, on the CPU."""
-    sha256: str
-    """Hash of the weights' file, hexadecimal."""
-
-
-def save_landmark_networks(path: Path, networks: LandmarkNetworks, notes: dict[str, str]) -> None:
-    """Write weights in half precision with their configuration; `notes` go into the file's header."""
-    save_network(path, networks, networks.config, notes)
-
-
-def read_landmark_networks(path: Path) -> LoadedLandmarkNetworks:
-    """Weights that `save_landmark_networks` has written."""
-    return LoadedLandmarkNetworks(
-        *read_network(path, lambda settings: LandmarkNetworks(LandmarkNetworkConfig(**settings)))
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def load_landmark_networks() -> LoadedLandmarkNetworks | None:
-    """The weights of this installation, loaded once; None where there are none."""
-    return shipped_weights(WEIGHTS_NAME, read_landmark_networks)
+FACE_LANDMARKS = NetworkFile("face_landmarks", LandmarkNetworks, LandmarkNetworkConfig)
+"""Their weights."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +154,7 @@ class FacePoints:
 
 @torch.no_grad()
 def locate_faces(
-    rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedLandmarkNetworks, *, most: int = 3, margin: float = 1.0
+    rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedNetwork[LandmarkNetworks], *, most: int = 3, margin: float = 1.0
 ) -> list[tuple[FaceBox, float]]:
     """Where faces may be, the likeliest first, with their scores in [0, 1].
 
@@ -206,12 +165,12 @@ def locate_faces(
         margin: side of the square that is searched, in units of the picture's longer side; beyond the picture its edge
             is repeated.
     """
-    size = loaded.networks.config.locator_px
+    size = loaded.network.config.locator_px
     side = margin * max(rgb.shape[:2])
     scale = size / side
     offset = np.array([size / 2 - scale * rgb.shape[1] / 2, size / 2 - scale * rgb.shape[0] / 2])
     picture = _warped(rgb, np.eye(2) * scale, offset, size)
-    found = loaded.networks.locator(_tensor(picture)[None])[0].double()
+    found = loaded.network.locator(_tensor(picture)[None])[0].double()
     score = found[0].sigmoid()
     peak = F.max_pool2d(score[None, None], 3, 1, 1)[0, 0] == score
     ranked = torch.where(peak, score, torch.zeros_like(score)).flatten().topk(most)
@@ -228,7 +187,7 @@ def locate_faces(
 
 
 @torch.no_grad()
-def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedLandmarkNetworks) -> FacePoints:
+def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNetwork[LandmarkNetworks]) -> FacePoints:
     """The points of the face in a box; the mean over the upright crop and its mirror image.
 
     Args:
@@ -236,12 +195,12 @@ def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedLan
         box: where the face is, about.
         loaded: the networks.
     """
-    size = loaded.networks.config.points_px
+    size = loaded.network.config.points_px
     scale = size / (CROP_FACTOR * box.size_px)
     c, s = np.cos(box.roll_rad), np.sin(box.roll_rad)
     linear = scale * np.array([[c, s], [-s, c]])
     picture = _tensor(_warped(rgb, linear, size / 2 - linear @ np.array(box.center_px), size))
-    points, log_scales, logits = loaded.networks.points(torch.stack([picture, picture.flip(-1)]))
+    points, log_scales, logits = loaded.network.points(torch.stack([picture, picture.flip(-1)]))
     flipped = points[1, list(MIRRORED)] * torch.tensor([-1.0, 1.0])
     in_square = (0.5 * (points[0] + flipped)).double().numpy() * size
     apart = (points[0] - flipped).norm(dim=1).double().numpy()
@@ -251,7 +210,7 @@ def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedLan
 
 
 def refined_points(
-    rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedLandmarkNetworks, *, rounds: int = 2
+    rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNetwork[LandmarkNetworks], *, rounds: int = 2
 ) -> FacePoints:
     """`find_points`, repeated in the box of the points that it found; the score is the least of all rounds."""
     found = find_points(rgb, box, loaded)
@@ -263,7 +222,7 @@ def refined_points(
 
 
 def find_face(
-    rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedLandmarkNetworks, config: NetworkFaceConfig | None = None
+    rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedNetwork[LandmarkNetworks], config: NetworkFaceConfig | None = None
 ) -> FacePoints | None:
     """The likeliest face of an upright picture; None where the networks are not sure of any.
 

@@ -21,15 +21,13 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from ..cameras import PANOHEAD_RADIUS
+from ..cameras import PANOHEAD_RADIUS, UNITS_PER_CM
 from ..head_model import HeadFit, HeadModel
+from ..head_model.anatomy import CHIN_LANDMARK
 from ..mesh_raster import rasterize_mesh
-from .face_detection import mediapipe_solutions, quiet_stderr
+from .face_detection import mediapipe_solutions
 from .resample import square_crop
 
-UNITS_PER_CM = 0.0165
-"""World units per centimetre of the head model."""
-_CHIN_LANDMARK = 152
 MatteMethod = Literal["file", "segmentation", "grabcut", "outline"]
 
 
@@ -105,26 +103,17 @@ class HeadZones:
         return self.height_cm > 0
 
 
-class PersonNetworks:
+class PersonNetworks(contextlib.ExitStack):
     """mediapipe's two selfie segmentation networks, opened once and closed by `with`."""
 
     def __init__(self) -> None:
-        solutions = mediapipe_solutions()
-        with quiet_stderr():
-            self._graphs = [solutions.selfie_segmentation.SelfieSegmentation(model_selection=k) for k in (0, 1)]
-
-    def __enter__(self) -> PersonNetworks:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with quiet_stderr():
-            for graph in self._graphs:
-                graph.close()
+        super().__init__()
+        segmentation = mediapipe_solutions().selfie_segmentation
+        self._graphs = [self.enter_context(segmentation.SelfieSegmentation(model_selection=k)) for k in (0, 1)]
 
     def maps(self, rgb: UInt8[np.ndarray, "h w 3"]) -> list[Float32[np.ndarray, "h w"]]:
         """Probability of "person" by each network."""
-        with quiet_stderr():
-            return [g.process(np.ascontiguousarray(rgb)).segmentation_mask.copy().clip(0, 1) for g in self._graphs]
+        return [g.process(np.ascontiguousarray(rgb)).segmentation_mask.copy().clip(0, 1) for g in self._graphs]
 
 
 def person_maps(
@@ -174,7 +163,7 @@ def head_zones(fit: HeadFit, model: HeadModel, config: MatteConfig) -> HeadZones
     camera = fit.camera
     vertices = fit.vertices_world
     body = np.asarray(rasterize_mesh(vertices, model.faces, camera).hit)
-    chin = model.landmarks(vertices)[_CHIN_LANDMARK]
+    chin = model.landmarks(vertices)[CHIN_LANDMARK]
     above = vertices[model.faces, 1].min(1) >= chin[1] - 0.5 * UNITS_PER_CM
     head = np.asarray(rasterize_mesh(vertices, model.faces[above], camera).hit)
     T_camera_world = camera.T_camera_world[0].numpy()

@@ -14,8 +14,9 @@ from typing import Literal, assert_never
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS
+from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, UNITS_PER_CM
 from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model
+from ..head_model.anatomy import CROWN_TO_CHIN_CM
 from ..progress import Track, silent
 from .face_detection import (
     DetectedFace,
@@ -28,9 +29,8 @@ from .face_detection import (
 )
 from .faceless_placement import place_head_by_matte
 from .image_io import ImageLimits, LoadedImage, load_image
-from .landmark_network import NetworkFaceConfig, find_face, load_landmark_networks
+from .landmark_network import FACE_LANDMARKS, NetworkFaceConfig, find_face
 from .matte import (
-    UNITS_PER_CM,
     MatteConfig,
     PersonNetworks,
     contradicts_head,
@@ -45,8 +45,6 @@ from .resample import inside_mask, square_crop
 
 WIDE_FACTOR = 1.35
 """Side of the wide crop in units of the standard one."""
-_HEAD_HEIGHT_CM = 22.4
-"""Crown to chin of the mean head."""
 _MOST_DRIFT = 0.05
 """Landmarks found in the crop may differ from those of the whole picture by this much of the face's size."""
 _MOST_CUT_CM = 2.0
@@ -107,6 +105,8 @@ class Portrait:
     """SHA-256 of the file's bytes, hexadecimal."""
     notices: tuple[str, ...]
     """Sentences that people should see."""
+    weights: tuple[str, ...] = ()
+    """Names and hashes of those of the package's own networks that placed the head."""
 
     @property
     def size_px(self) -> int:
@@ -169,6 +169,7 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
         loaded.source_name,
         loaded.sha256,
         (*loaded.notices, *found.notices, *matte.notices),
+        found.weights,
     )
 
 
@@ -203,6 +204,7 @@ class _Found:
     face: DetectedFace | None
     others: tuple[DetectedFace, ...]
     notices: tuple[str, ...]
+    weights: tuple[str, ...]
 
     def window_sides(self, config: PortraitConfig) -> tuple[float, ...]:
         """Sides of the windows for segmentation, pixels of the picture."""
@@ -216,7 +218,7 @@ def _locate(
     rgb, file_alpha, notices = loaded.rgb, loaded.alpha, []
     if file_alpha is not None:
         rgb = _over_white(rgb, file_alpha)
-    face, others = None, ()
+    face, others, weights = None, (), ()
     if config.no_face:
         if file_alpha is None:
             flat = flat_background(rgb, np.ones(rgb.shape[:2], bool), config.matte.flat_background)
@@ -238,22 +240,21 @@ def _locate(
             others = tuple(f for f in faces if f is not face)
             head = fit_landmarks(model, face.landmarks_px, rgb.shape[1], rgb.shape[0])
         else:
-            head = by_networks
+            head, weights = by_networks, (FACE_LANDMARKS.provenance(),)
             notices.append(
                 "The face was placed by the network for drawings and profiles; check the alignment of the result."
             )
-    head_px = _HEAD_HEIGHT_CM * UNITS_PER_CM * float(head.camera.focal_px[0, 0]) / PANOHEAD_RADIUS
+    head_px = CROWN_TO_CHIN_CM * UNITS_PER_CM * float(head.camera.focal_px[0, 0]) / PANOHEAD_RADIUS
     if head_px < config.small_head_px:
         notices.append(
             f"The head is only {head_px:.0f} pixels high in the picture; a larger picture gives a sharper result."
         )
-    return _Found(rgb, file_alpha, head, face, others, tuple(notices))
+    return _Found(rgb, file_alpha, head, face, others, tuple(notices), weights)
 
 
 def _head_by_networks(rgb: UInt8[np.ndarray, "h w 3"], model: HeadModel, config: PortraitConfig) -> HeadFit | None:
-    """A head fitted to what the landmark networks see; None where they see nothing or are not installed."""
-    loaded = load_landmark_networks()
-    found = None if loaded is None else find_face(rgb, loaded, config.network_face)
+    """A head fitted to what the landmark networks see; None where they see nothing."""
+    found = find_face(rgb, FACE_LANDMARKS.load(), config.network_face)
     if found is None:
         return None
     return fit_sparse_points(model, found.points_px, found.scales_px, rgb.shape[1], rgb.shape[0])

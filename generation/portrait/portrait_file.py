@@ -31,6 +31,7 @@ def encode_portrait(portrait: Portrait) -> bytes:
         "source_name": portrait.source_name,
         "source_sha256": portrait.source_sha256,
         "notices": list(portrait.notices),
+        "weights": list(portrait.weights),
     }
     arrays = {name: getattr(portrait, name) for name in _ARRAYS}
     arrays |= {f"fit_{name}": getattr(portrait.head, name) for name in _FIT_ARRAYS}
@@ -53,9 +54,8 @@ def read_portrait(path: Path) -> Portrait:
     try:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
-            camera = Cameras(
-                *(torch.from_numpy(file[f"camera_{name}"]) for name in _CAMERA_ARRAYS), facts["width"], facts["height"]
-            )
+            arrays = {name: torch.from_numpy(file[f"camera_{name}"]) for name in _CAMERA_ARRAYS}
+            camera = Cameras(**arrays, width=facts["width"], height=facts["height"])
             fit = {name: file[f"fit_{name}"] for name in _FIT_ARRAYS}
             return Portrait(
                 **{name: file[name] for name in _ARRAYS},
@@ -65,6 +65,7 @@ def read_portrait(path: Path) -> Portrait:
                 source_name=facts["source_name"],
                 source_sha256=facts["source_sha256"],
                 notices=tuple(facts["notices"]),
+                weights=tuple(facts.get("weights", ())),  # not in files of earlier versions
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}); make the head again with dp360 data heads") from error

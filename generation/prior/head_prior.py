@@ -22,13 +22,13 @@ from ..portrait import Portrait
 from ..progress import Track, silent
 from ..views import PointCloud
 from .bust.torso import fit_torso
-from .hair.hair_shell import HairShell, HairShellConfig, fit_hair_shell
-from .hair.thickness_network import load_hair_thickness
+from .hair.hair_shell import HairShellConfig, fit_hair_shell
+from .hair.thickness_network import HAIR_THICKNESS
 from .labels.portrait_labels import LabelConfig, PortraitLabels, label_portrait
-from .labels.segmenter import load_segmenter
+from .labels.segmenter import SEGMENTER
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, AtlasMesh, build_atlas_mesh
-from .texture.completion_network import load_completion
-from .texture.prior_texture import PriorTexture, TextureConfig, paint_prior
+from .texture.completion_network import COMPLETION
+from .texture.prior_texture import PriorTexture, paint_prior
 
 _HAIR_BORDER = 0.003
 """Over this length hair thins out against the background on average, world units (about 2 mm)."""
@@ -42,8 +42,6 @@ class HeadPriorConfig:
     """Skin, hair and cloth."""
     shell: HairShellConfig = field(default_factory=HairShellConfig)
     """Hair volume."""
-    texture: TextureConfig = field(default_factory=TextureConfig)
-    """Painting."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,10 @@ class HeadPrior:
     """Geometry and texture layout."""
     texture: PriorTexture
     """Painted atlas."""
-    shell: HairShell
-    """The hair shell it was made with."""
     portrait_labels: PortraitLabels
     """The classes of the portrait's pixels."""
     weights_name: str
-    """Names and hashes of the head model and of the networks."""
+    """Names and hashes of the head model and of the networks that computed something for this head."""
 
     def render(
         self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
@@ -207,24 +203,15 @@ def build_head_prior(
         portrait: aligned portrait with its fitted head.
         config: settings.
         model: the head model; default is the one that ships.
-        seed: seed of colour samples and strands.
+        seed: seed of the synthesised hair.
     """
     config = config or HeadPriorConfig()
     model = model or load_head_model()
-    labels = label_portrait(portrait, model, config.labels, seed=seed)
+    labels = label_portrait(portrait, model, config.labels)
     shell = fit_hair_shell(portrait, labels, model, config.shell)
     torso = fit_torso(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
-    texture = paint_prior(portrait, labels, model, mesh, config.texture, seed=seed)
-    return HeadPrior(mesh, texture, shell, labels, _weights_used(model, config))
-
-
-def _weights_used(model: HeadModel, config: HeadPriorConfig) -> str:
-    """Names and hashes of the head model and of the networks that had a say."""
-    networks = {
-        "segmenter": load_segmenter() if config.labels.method == "learned" else None,
-        "hair_thickness": load_hair_thickness() if config.shell.method == "learned" else None,
-        "completion": load_completion() if config.texture.method == "learned" else None,
-    }
-    used = [f"{name} (sha256 {loaded.sha256[:16]})" for name, loaded in networks.items() if loaded is not None]
-    return ", ".join([model.weights_name, *used])
+    texture = paint_prior(portrait, labels, model, mesh, seed=seed)
+    networks = (SEGMENTER, COMPLETION) if labels.bald else (SEGMENTER, HAIR_THICKNESS, COMPLETION)
+    weights = (model.weights_name, *portrait.weights, *(network.provenance() for network in networks))
+    return HeadPrior(mesh, texture, labels, ", ".join(weights))

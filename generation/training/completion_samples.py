@@ -109,9 +109,9 @@ class FittedSurface:
     """Its texels."""
 
     @staticmethod
-    def of(portrait: Portrait, model: HeadModel, seed: int = 0) -> FittedSurface:
+    def of(portrait: Portrait, model: HeadModel) -> FittedSurface:
         """As `build_head_prior` does it."""
-        labels = label_portrait(portrait, model, seed=seed)
+        labels = label_portrait(portrait, model)
         shell = fit_hair_shell(portrait, labels, model)
         torso = fit_torso(portrait, labels, model)
         mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)

@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..networks import LoadedNetwork
 from ..prior.texture.completion_network import (
     COLUMNS,
     ROWS,
     UPPER_ROWS,
     CompletionConfig,
     CompletionNet,
-    LoadedCompletion,
     complete,
     features_of,
     from_log_ratio,
@@ -210,7 +210,7 @@ class CompletionFigures:
     """Portraits."""
 
 
-def evaluate_completion(loaded: LoadedCompletion, samples: CompletionSamples) -> CompletionFigures:
+def evaluate_completion(loaded: LoadedNetwork[CompletionNet], samples: CompletionSamples) -> CompletionFigures:
     """Errors in cells that the portrait does not show.
 
     Args:

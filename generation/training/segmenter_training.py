@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..networks import LoadedNetwork
 from ..prior.labels import segmenter as learned
 from ..prior.labels.segmenter import CLASS_NAMES, Segmenter, SegmenterConfig
 from ..progress import Track, silent
@@ -212,7 +213,7 @@ def count_classes(
 
 
 def evaluate_segmenter(
-    segmenter: learned.LoadedSegmenter, shots: Shots, backgrounds: Backgrounds, look: PortraitLook, *,
+    segmenter: LoadedNetwork[Segmenter], shots: Shots, backgrounds: Backgrounds, look: PortraitLook, *,
     size_px: int = 512, seed: int = 0, track: Track = silent,
 ) -> ClassCounts:  # fmt: skip
     """Predictions against truth, one portrait per shot, counted at the portrait's size.

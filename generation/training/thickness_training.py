@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
 from ..mesh_raster import rasterize_mesh
+from ..networks import LoadedNetwork
 from ..prior import capsule
 from ..prior.hair.hair_shell import grid_mesh
 from ..prior.hair.thickness_network import (
     THICKNESS_RANGE,
     HairThicknessConfig,
     HairThicknessNet,
-    LoadedHairThickness,
     estimate_hair,
     mirrored,
     shell_features,
@@ -384,7 +384,7 @@ def _misread(
 
 
 def evaluate_hair_thickness(
-    loaded: LoadedHairThickness, samples: HairSamples, *, most: int | None = None
+    loaded: LoadedNetwork[HairThicknessNet], samples: HairSamples, *, most: int | None = None
 ) -> ThicknessFigures:
     """Errors on samples without added errors.
 

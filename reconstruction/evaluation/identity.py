@@ -36,7 +36,7 @@ from jaxtyping import Float, UInt8
 from dp360.generation import InputError, ViewSet
 from dp360.generation.head_model.sparse_points import POINT_NAMES
 from dp360.generation.portrait import DetectionConfig, FaceNetworks, find_faces
-from dp360.generation.portrait.landmark_network import find_face, load_landmark_networks
+from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
 
 from .compare import picture_over_white
 
@@ -106,7 +106,7 @@ class FaceEmbedder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._mediapipe.__exit__()
+        self._mediapipe.close()
 
     def embed(self, rgb: UInt8[np.ndarray, "h w 3"]) -> FaceEmbedding | None:
         """The embedding of the picture's largest face; None where nobody finds one.
@@ -146,8 +146,7 @@ class FaceEmbedder:
 
 
 def _points_by_network(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Float[np.ndarray, "5 2"], FaceDetector] | None:
-    loaded = load_landmark_networks()
-    face = None if loaded is None else find_face(rgb, loaded)
+    face = find_face(rgb, FACE_LANDMARKS.load())
     return None if face is None else (face.points_px[list(_NETWORK_POINTS)], "landmark network")
 
 

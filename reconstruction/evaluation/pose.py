@@ -163,7 +163,7 @@ class FaceRotationFit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._networks.__exit__()
+        self._networks.close()
 
     def __call__(self, rgb: np.ndarray) -> Rotation | None:
         """As `FaceRotation`."""

@@ -1,4 +1,4 @@
-"""The hair shell against composed heads that its network has never seen: learned beside rules.
+"""The hair shell against composed heads that its network has never seen.
 
 Held-out heads are photographed from random cameras (yaw within 36 degrees), and the pictures go through the whole of
 the portrait preparation, the labels and the shell. The true head is laid over the fitted one by the landmarks of the
@@ -28,9 +28,8 @@ from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.mesh_raster import rasterize_mesh
 from dp360.generation.portrait import FaceNetworks, Portrait, find_faces, prepare_portrait
 from dp360.generation.prior.bust.torso import Torso, fit_torso
-from dp360.generation.prior.hair import hair_shell
-from dp360.generation.prior.hair.hair_shell import HairShell, HairShellConfig, fit_hair_shell
-from dp360.generation.prior.hair.thickness_network import read_hair_thickness
+from dp360.generation.prior.hair.hair_shell import HairShell, fit_hair_shell
+from dp360.generation.prior.hair.thickness_network import HAIR_THICKNESS
 from dp360.generation.prior.labels.portrait_labels import LabelConfig, PortraitLabels, label_portrait
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, build_atlas_mesh
 from dp360.generation.synthetic.assets import Split, asset_index, field_rng
@@ -179,29 +178,22 @@ def _tinted(
     return cv2.resize(picture.astype(np.uint8), (160, 160), interpolation=cv2.INTER_AREA)
 
 
-def table(rows: dict[str, list[dict[str, float]]]) -> str:
-    """Means with 95 % confidence intervals, one column per method."""
-    lines = ["| | " + " | ".join(rows) + " |", "| --- |" + " --- |" * len(rows)]
-    for name in next(iter(rows.values()))[0]:
-        cells = []
-        for method in rows.values():
-            values = np.array([row[name] for row in method if name in row])
-            digits = 1 if name.endswith("mm") else 3
-            interval = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
-            cells.append(f"{values.mean():.{digits}f} +- {interval:.{digits}f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+def table(rows: list[dict[str, float]]) -> str:
+    """Means with 95 % confidence intervals."""
+    lines = ["| | |", "| --- | --- |"]
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows if name in row])
+        digits = 1 if name.endswith("mm") else 3
+        interval = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+        lines.append(f"| {name} | {values.mean():.{digits}f} +- {interval:.{digits}f} |")
     return "\n".join(lines) + "\n"
 
 
 def main(config: HairBenchmarkConfig) -> None:
     """Measure, write `table.md` and `sheet_*.png`, and print the table."""
-    if config.weights is not None:
-        loaded = read_hair_thickness(config.weights)
-        hair_shell.load_hair_thickness = lambda: loaded
-    assert hair_shell.load_hair_thickness() is not None, "no weights are installed: give --weights"
-    methods = {"learned": HairShellConfig(method="learned"), "rules": HairShellConfig(method="rules")}
+    network = HAIR_THICKNESS.load() if config.weights is None else HAIR_THICKNESS.read(config.weights)
     model, backgrounds = load_head_model(), Backgrounds.of_split(config.data, config.split)
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    rows: list[dict[str, float]] = []
     tiles = []
     with FaceNetworks() as networks:
         for number in range(config.heads):
@@ -211,11 +203,10 @@ def main(config: HairBenchmarkConfig) -> None:
             labels = label_portrait(case.portrait, model, config.labels)
             torso = fit_torso(case.portrait, labels, model)
             tile = [cv2.resize(case.portrait.rgb, (160, 160), interpolation=cv2.INTER_AREA)]
-            for name, shell_config in methods.items():
-                shell = fit_hair_shell(case.portrait, labels, model, shell_config)
-                row, covered = figures_of(case, labels, shell, torso, model)
-                rows[name].append(row)
-                tile += [_tinted(case.rgb[k], covered[k], case.covered[k]) for k in (1, 2, 3)]
+            shell = fit_hair_shell(case.portrait, labels, model, thickness_network=network)
+            row, covered = figures_of(case, labels, shell, torso, model)
+            rows.append(row)
+            tile += [_tinted(case.rgb[k], covered[k], case.covered[k]) for k in (1, 2, 3)]
             tiles.append(np.concatenate(tile, axis=1))
     text = f"{len(tiles)} {config.split} heads; intersection over union by azimuth, thickness errors by region\n\n"
     text += table(rows)

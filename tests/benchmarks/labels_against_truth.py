@@ -1,7 +1,7 @@
-"""Portrait labels against composed heads that the segmenter has never seen: learned beside the rules.
+"""Portrait labels against composed heads that the segmenter has never seen.
 
 The first table counts the segmenter's own classes, background included. The second one takes portraits in which a face
-is found, fits the head as the portrait preparation does, gives both methods the true matte, and counts skin, hair
+is found, fits the head as the portrait preparation does, gives the labelling the true matte, and counts skin, hair
 (with hats) and cloth within it. Needs the head assets; run by hand:
 
     python tests/benchmarks/labels_against_truth.py --data ../shared/data/heads --output outputs/labels_against_truth
@@ -21,9 +21,10 @@ from pymatting import estimate_foreground_ml
 
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, fit_landmarks, load_head_model
+from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import DetectionConfig, FaceNetworks, Portrait, find_faces
-from dp360.generation.prior.labels.portrait_labels import LabelConfig, PortraitLabels, label_portrait
-from dp360.generation.prior.labels.segmenter import CLASS_NAMES, LoadedSegmenter, load_segmenter, read_segmenter
+from dp360.generation.prior.labels.portrait_labels import PortraitLabels, label_portrait
+from dp360.generation.prior.labels.segmenter import CLASS_NAMES, SEGMENTER, Segmenter
 from dp360.generation.progress import Track, silent
 from dp360.generation.synthetic.assets import Split
 from dp360.generation.synthetic.parts import Label
@@ -89,8 +90,7 @@ def portrait_of(
 
 def main(config: LabelBenchmarkConfig, track: Track = silent) -> None:
     """Measure, write `tables.md` and `sheet.png`, and print the tables."""
-    segmenter = load_segmenter() if config.weights is None else read_segmenter(config.weights)
-    assert segmenter is not None, "no weights are installed: give --weights"
+    segmenter = SEGMENTER.load() if config.weights is None else SEGMENTER.read(config.weights)
     shots = make_shots(
         config.data, config.split, config.output, ShotsConfig(heads=config.heads, shots_per_head=1), track=track
     )
@@ -101,19 +101,18 @@ def main(config: LabelBenchmarkConfig, track: Track = silent) -> None:
         for name, look in looks.items()
     }
     text = _table("segmenter, IoU", CLASS_NAMES, rows)
-    counts, found, sheet = _both_methods(shots, backgrounds, config, segmenter)
-    text += "\n" + _table(f"label_portrait on {found} portraits, IoU", MATERIALS, {n: c.iou for n, c in counts.items()})
+    counts, found, sheet = _labelled(shots, backgrounds, config, segmenter)
+    text += "\n" + _table(f"label_portrait on {found} portraits, IoU", MATERIALS, {"mean": counts.iou})
     write_bytes_atomically(config.output / "tables.md", text.encode())
     write_bytes_atomically(config.output / "sheet.png", cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
     print(text)
 
 
-def _both_methods(
-    shots: Shots, backgrounds: Backgrounds, config: LabelBenchmarkConfig, segmenter: LoadedSegmenter
-) -> tuple[dict[str, ClassCounts], int, np.ndarray]:
+def _labelled(
+    shots: Shots, backgrounds: Backgrounds, config: LabelBenchmarkConfig, segmenter: LoadedNetwork[Segmenter]
+) -> tuple[ClassCounts, int, np.ndarray]:
     model = load_head_model()
-    zero = ClassCounts(np.zeros(3, np.int64), np.zeros(3, np.int64))
-    counts, found, rows = {"learned": zero, "rules": zero}, 0, []
+    counts, found, rows = ClassCounts(np.zeros(3, np.int64), np.zeros(3, np.int64)), 0, []
     with FaceNetworks(DetectionConfig()) as networks:
         for index in range(len(shots)):
             look = replace(PHOTOGRAPHS, cut=0.0)
@@ -124,12 +123,9 @@ def _both_methods(
                 continue
             found += 1
             truth = material_of(sample)
-            maps = [truth]
-            for method in counts:
-                labels = label_portrait(portrait, model, LabelConfig(method=method), segmenter=segmenter)
-                maps.append(material_map(labels))
-                counts[method] += count_classes(maps[-1], truth, len(MATERIALS))
-            rows.append(np.concatenate([sample.rgb, *(_picture(m) for m in maps)], 1)[::3, ::3])
+            labelled = material_map(label_portrait(portrait, model, segmenter=segmenter))
+            counts += count_classes(labelled, truth, len(MATERIALS))
+            rows.append(np.concatenate([sample.rgb, _picture(truth), _picture(labelled)], 1)[::3, ::3])
     half = (len(rows) + 1) // 2
     rows += [np.full_like(rows[0], 255)] * (2 * half - len(rows))
     sheet = np.concatenate([np.concatenate(rows[:half]), np.concatenate(rows[half:])], axis=1)

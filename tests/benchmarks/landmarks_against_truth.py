@@ -24,9 +24,9 @@ from PIL import Image
 
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadFit, fit_landmarks, fit_sparse_points, load_head_model
-from dp360.generation.head_model.sparse_points import FACE_POINTS, POINT_COUNT, mediapipe_indices
+from dp360.generation.head_model.sparse_points import _POINTS, FACE_POINTS, POINT_COUNT
 from dp360.generation.portrait import FaceNetworks, find_faces
-from dp360.generation.portrait.landmark_network import find_face, load_landmark_networks, read_landmark_networks
+from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.training.landmark_figures import YAW_EDGES_DEG, face_error, measured_scene
 from dp360.generation.training.landmark_scenes import (
@@ -79,7 +79,7 @@ def by_mediapipe(
     if not faces:
         return None, None
     points = np.full((POINT_COUNT, 2), np.nan)
-    points[list(FACE_POINTS)] = faces[0].landmarks_px[list(mediapipe_indices()), :2]
+    points[list(FACE_POINTS)] = faces[0].landmarks_px[[_POINTS[k][2] for k in FACE_POINTS], :2]
     return points, faces[0].landmarks_px
 
 
@@ -112,7 +112,7 @@ def drawn_points(
 
 def measure(labelled: LabelledShots, backgrounds: Backgrounds, config: LandmarkBenchmarkConfig) -> None:
     """Write table and sheet."""
-    loaded = load_landmark_networks() if config.weights is None else read_landmark_networks(config.weights)
+    loaded = FACE_LANDMARKS.load() if config.weights is None else FACE_LANDMARKS.read(config.weights)
     if loaded is None:
         raise SystemExit("no weights: give --weights")
     model, size = load_head_model(), config.size_px

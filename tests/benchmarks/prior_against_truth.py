@@ -16,7 +16,6 @@ did.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import sys
@@ -35,7 +34,7 @@ from skimage.metrics import structural_similarity
 
 from dp360.generation.cameras import PANOHEAD_RADIUS, Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.head_model import HeadModel, load_head_model
+from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
 from dp360.generation.prior import HeadPrior, build_head_prior
 from dp360.generation.synthetic.bodies.makehuman import MakeHumanRecipe, compose_makehuman
@@ -90,8 +89,6 @@ class BenchmarkConfig:
     """Folder of the head assets."""
     output: Path = Path("outputs/prior_against_truth")
     """Folder for the pictures, `results.json` and `tables.md`."""
-    leave_out_own_hair: bool = True
-    """Do not let the prior use the hair template measured on the very hair that the head wears."""
     heads: tuple[int, ...] = tuple(range(12))
     """Which heads, for a quick look."""
     pose_heads: tuple[int, ...] = (0, 2, 4, 6, 8, 9)
@@ -124,17 +121,6 @@ def benchmark_head(data: Path, number: int) -> SyntheticHead:
     if number < len(RECIPES):
         return compose_makehuman(data, RECIPES[number])
     return compose_valid(data, BUSTS[number - len(RECIPES)])
-
-
-def model_without(hair: str | None) -> HeadModel:
-    """The head model, less the template of one hair style."""
-    model = load_head_model()
-    kept = [k for k, name in enumerate(model.hair_template_names) if name != hair]
-    return dataclasses.replace(
-        model,
-        hair_templates=model.hair_templates[kept],
-        hair_template_names=tuple(model.hair_template_names[k] for k in kept),
-    )
 
 
 def on_white(rgb: Float32[np.ndarray, "*n 3"], alpha: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n 3"]:
@@ -249,11 +235,10 @@ def measure_head(number: int, config: BenchmarkConfig) -> tuple[dict, Float32[np
     path = config.output / "portraits" / f"{number:02d}_{head.name}.png"
     write_png(path, picture)
 
-    hair = RECIPES[number].hair if number < len(RECIPES) and config.leave_out_own_hair else None
     begin = time.perf_counter()
     portrait = prepare_portrait(path, PortraitConfig())
     middle = time.perf_counter()
-    prior = build_head_prior(portrait, model=model_without(hair), seed=config.seed)
+    prior = build_head_prior(portrait, seed=config.seed)
     seconds = {"portrait": middle - begin, "prior": time.perf_counter() - middle}
 
     def small(image: np.ndarray) -> np.ndarray:
@@ -277,7 +262,6 @@ def measure_head(number: int, config: BenchmarkConfig) -> tuple[dict, Float32[np
     result = {
         "head": head.name,
         "assets": list(head.assets),
-        "hair_left_out": hair,
         "notices": list(portrait.notices),
         "crop": portrait.crop,
         "depth_chosen": depth,
@@ -481,7 +465,7 @@ def main(config: BenchmarkConfig) -> None:
         tables.append(pose_table(poses))
     text = "\n\n".join(tables) + "\n"
     write_bytes_atomically(config.output / "tables.md", text.encode())
-    data = {"heads": results, "poses": poses, "settings": {"leave_out_own_hair": config.leave_out_own_hair}}
+    data = {"heads": results, "poses": poses}
     write_bytes_atomically(config.output / "results.json", json.dumps(data, indent=1).encode())
     print(text)
 

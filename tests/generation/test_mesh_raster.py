@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dp360.generation.cameras import Cameras, look_at_origin
+from dp360.generation.head_model.anatomy import world_units
 from dp360.generation.mesh_raster import (
     NEAR_DEPTH,
     box_downsample,
@@ -189,7 +190,7 @@ def test_wrong_calls_are_refused() -> None:
 def test_agrees_with_open3d_on_a_real_head() -> None:
     o3d = pytest.importorskip("open3d")
     data = np.load(HEADS / "ict_facekit" / "ict_facekit.npz")
-    vertices = ((data["neutral"].astype(np.float64) - [0, 2, 1]) * 0.0165).astype(np.float32)
+    vertices = world_units(data["neutral"].astype(np.float64)).astype(np.float32)
     faces = data["faces"].astype(np.int32)
     camera = look_at_origin([math.radians(25)], [0.1], size_px=256)
     fragments = rasterize_mesh(vertices, faces, camera)

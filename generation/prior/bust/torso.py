@@ -14,18 +14,22 @@ from jaxtyping import Float, Int
 from scipy import ndimage
 
 from ...cameras import PANOHEAD_RADIUS
-from ...head_model import HeadModel
+from ...head_model import HeadModel, anatomy
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ...portrait import Portrait
-from ..capsule import cell_coordinates, outermost_radius
-from ..labels.portrait_labels import PortraitLabels, centimetres, project_px
+from ..capsule import cell_coordinates, grid_faces, outermost_radius
+from ..labels.portrait_labels import PortraitLabels, project_px
 
 TORSO_ROWS, TORSO_COLUMNS = 40, 96
-NECK_CUT_CM = -11.0
-"""The head model ends at this height of its own scale; the torso takes over."""
-_TOP_CM, _BOTTOM_Y = -8.8, -0.42
-_TYPICAL_Y = np.array([-0.42, -0.36, -0.32, -0.29, -0.265, -0.24, -0.22, -0.20])
-_TYPICAL_HALF_WIDTH = np.array([0.42, 0.41, 0.395, 0.36, 0.28, 0.19, 0.125, 0.085])
+_BOTTOM_Y = -0.42
+"""Height of the flat bottom, world units as all below."""
+_MOST_HALF_WIDTH = 0.44
+_LEAST_OF_TYPICAL = 0.45
+"""The body reaches at least this share of a typical one to either side."""
+_DEPTH_OF_WIDTH, _HALF_DEPTHS = 0.5, (0.06, 0.185)
+"""Bodies are half as deep as wide, within limits of half the depth."""
+_BORDER_PX = 3
+"""A body that comes this near to the picture's border runs out of it."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +42,6 @@ class Torso:
     """Triangles over row * (TORSO_COLUMNS + 1) + column, outward, with a flat bottom."""
 
 
-def _faces() -> Int[np.ndarray, "f 3"]:
-    row, column = np.meshgrid(np.arange(TORSO_ROWS - 1), np.arange(TORSO_COLUMNS), indexing="ij")
-    a = row * (TORSO_COLUMNS + 1) + column
-    b, c, d = a + 1, a + TORSO_COLUMNS + 1, a + TORSO_COLUMNS + 2
-    return np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
-
-
 def _observed_extent(
     portrait: Portrait, labels: PortraitLabels, points_world: Float[np.ndarray, "rows 3"]
 ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
@@ -52,7 +49,6 @@ def _observed_extent(
 
     Where the body runs out of the picture the border is returned with the typical shoulder as its least width.
     """
-    size = portrait.rgb.shape[0]
     camera = portrait.head.camera
     units_per_px = PANOHEAD_RADIUS / float(camera.focal_px[0, 0])
     axis_px = project_px(camera, points_world)
@@ -60,7 +56,7 @@ def _observed_extent(
     left, right = np.full(len(points_world), np.nan), np.full(len(points_world), np.nan)
     for i, (u, v) in enumerate(axis_px):
         row = int(v)
-        if not 0 <= row < size:
+        if not 0 <= row < portrait.size_px:
             continue
         columns = np.nonzero(body[row])[0]
         if len(columns) < 5:
@@ -68,12 +64,11 @@ def _observed_extent(
         picture = np.nonzero(portrait.inside[row])[0]
         first, last = columns[0], columns[-1]
         hair = labels.hair[row]
-        border = 3
-        typical = float(np.interp(points_world[i, 1], _TYPICAL_Y, _TYPICAL_HALF_WIDTH))
+        typical = float(np.interp(points_world[i, 1], anatomy.SHOULDER_Y, anatomy.SHOULDER_HALF_WIDTH))
         left[i], right[i] = (first - u) * units_per_px, (last + 1 - u) * units_per_px
-        if first <= picture[0] + border or hair[:first].any():
+        if first <= picture[0] + _BORDER_PX or hair[:first].any():
             left[i] = min(left[i], -typical)
-        if last >= picture[-1] - border or hair[last:].any():
+        if last >= picture[-1] - _BORDER_PX or hair[last:].any():
             right[i] = max(right[i], typical)
     below = np.nonzero(np.isfinite(left))[0]
     if len(below):  # below the picture the body is at least as wide as where it left it
@@ -115,37 +110,39 @@ def fit_torso(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> T
         labels: its classes; cloth and skin below the neck give the outline.
         model: the head model of the fit.
     """
-    y_cm = centimetres(model)[:, 1]
+    y_cm = anatomy.centimetres(model.neutral)[:, 1]
     on_neck = np.isin(model.part, (PART_FACE, PART_CRANIUM_NECK))
     vertices = portrait.head.vertices_world
-    top_y = float(vertices[on_neck & (np.abs(y_cm - _TOP_CM) < 0.5), 1].mean())
-    cut_y = float(vertices[on_neck & (np.abs(y_cm - NECK_CUT_CM) < 0.5), 1].mean())
+    top_y = float(vertices[on_neck & (np.abs(y_cm - anatomy.TORSO_TOP_Y_CM) < 0.5), 1].mean())
+    cut_y = float(vertices[on_neck & (np.abs(y_cm - anatomy.NECK_CUT_Y_CM) < 0.5), 1].mean())
     y = top_y + (_BOTTOM_Y - top_y) * np.linspace(0.0, 1.0, TORSO_ROWS) ** 1.25
 
     azimuth = float(portrait.head.camera.azimuth_rad[0])
     across = np.array([np.cos(azimuth), 0.0, -np.sin(azimuth)])
     towards = np.array([np.sin(azimuth), 0.0, np.cos(azimuth)])
-    neck = vertices[on_neck & (np.abs(y_cm - _TOP_CM) < 0.5)]
+    neck = vertices[on_neck & (np.abs(y_cm - anatomy.TORSO_TOP_Y_CM) < 0.5)]
     neck_centre = np.array([np.ptp(neck @ across) / 2 + (neck @ across).min(), (neck @ towards).mean()])
 
-    typical = np.interp(y, _TYPICAL_Y, _TYPICAL_HALF_WIDTH)
+    typical = np.interp(y, anatomy.SHOULDER_Y, anatomy.SHOULDER_HALF_WIDTH)
     points = neck_centre[0] * across + neck_centre[1] * towards + y[:, None] * np.array([0.0, 1.0, 0.0])
     left, right = _observed_extent(portrait, labels, points)
     left = np.where(np.isfinite(left), left + neck_centre[0], neck_centre[0] - typical)
     right = np.where(np.isfinite(right), right + neck_centre[0], neck_centre[0] + typical)
-    left = np.minimum(left, neck_centre[0] - 0.45 * typical)
-    right = np.maximum(right, neck_centre[0] + 0.45 * typical)
-    left = ndimage.gaussian_filter1d(np.minimum.accumulate(np.clip(left, -0.44, None)), 1.2, mode="nearest")
-    right = ndimage.gaussian_filter1d(np.maximum.accumulate(np.clip(right, None, 0.44)), 1.2, mode="nearest")
+    left = np.minimum(left, neck_centre[0] - _LEAST_OF_TYPICAL * typical)
+    right = np.maximum(right, neck_centre[0] + _LEAST_OF_TYPICAL * typical)
+    left = ndimage.gaussian_filter1d(np.minimum.accumulate(np.clip(left, -_MOST_HALF_WIDTH, None)), 1.2, mode="nearest")
+    right = ndimage.gaussian_filter1d(
+        np.maximum.accumulate(np.clip(right, None, _MOST_HALF_WIDTH)), 1.2, mode="nearest"
+    )
     half_width = (right - left) / 2
-    half_depth = np.clip(0.5 * half_width, 0.06, 0.185)
+    half_depth = np.clip(_DEPTH_OF_WIDTH * half_width, *_HALF_DEPTHS)
     theta = np.arange(TORSO_COLUMNS + 1) * (2 * np.pi / TORSO_COLUMNS)
     across_units = (left + right)[:, None] / 2 + half_width[:, None] * np.sin(theta)
     towards_units = neck_centre[1] + half_depth[:, None] * np.cos(theta)
     grid = across_units[..., None] * across + towards_units[..., None] * towards
     grid[..., 1] = y[:, None]
-    grid = _joined_to_neck(grid, vertices, model.faces_of(PART_FACE, PART_CRANIUM_NECK), top_y, cut_y)
+    grid = _joined_to_neck(grid, vertices, model.skin_faces, top_y, cut_y)
     grid[:, -1] = grid[:, 0]
     grid[-1] = grid[-1].mean(0)  # the flat bottom
     grid[-1, :, 1] = grid[-2, 0, 1]
-    return Torso(grid, _faces())
+    return Torso(grid, grid_faces(TORSO_ROWS, TORSO_COLUMNS))

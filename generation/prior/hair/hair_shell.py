@@ -1,70 +1,76 @@
 """The outer shell: one star-shaped surface for hair or headwear that agrees with the portrait's outline.
 
 The shell is a thickness over the opened skull on the capsule grid. It starts from what a network trained on composed
-heads makes of the portrait (`learned.hair_thickness`), or by the rules from hair templates chosen by how well their
-outline fits. A few rounds of a regularised linear solve then move the cells that form the outline in the portrait's
-view onto the matte's edge; the network's confidence says how firmly the other cells stay. Where skin is seen the
-thickness is negative: the shell sinks below the face, so that no hairline has to be stitched.
+heads makes of the portrait (`thickness_network`). A few rounds of a regularised linear solve then move the cells that
+form the outline in the portrait's view onto the matte's edge; the network's confidence says how firmly the other cells
+stay. Where skin is seen the thickness is negative: the shell sinks below the face, so that no hairline has to be
+stitched. Bald heads get a shell that is sunk everywhere, without asking the network.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import cast
 
 import cv2
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-import scipy.spatial
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from ...cameras import PANOHEAD_RADIUS, Cameras
-from ...head_model import HeadModel
-from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
+from ...head_model import HeadModel, anatomy
+from ...head_model.anatomy import centimetres, world_height
 from ...mesh_raster import rasterize_mesh
+from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
-from ..labels.portrait_labels import PortraitLabels, centimetres, ear_vertices, project_px
-from .thickness_network import (
-    HairEstimate,
-    LoadedHairThickness,
-    estimate_hair,
-    load_hair_thickness,
-    shell_features,
-)
+from ..labels.portrait_labels import PortraitLabels, ear_vertices, project_px
+from .thickness_network import HAIR_THICKNESS, HairThicknessNet, estimate_hair, shell_features
 
-_BALD_THICKNESS = -0.012
+_BARE_THICKNESS = -0.012
+"""Where skin or cloth is seen the shell lies at least this far below, world units as all below."""
 _SUNK_THICKNESS = -0.025
-"""Where the estimate has no hair."""
+"""Where there is no hair for certain."""
+_DEEPEST_THICKNESS = -0.04
+_LEAST_HAIR = 0.002
+"""Thinner than this counts as bare when the shell is tidied."""
 _PINHOLE_CELLS = 130.0
-"""Bare spots of fewer cells (of full size) are filled."""
-_NECK_CUT_Y = (-6.0 - 2.0) * 0.0165
-"""Height below which hair that does not hang ends, world units."""
-_CHIN_Y = (-8.5 - 2.0) * 0.0165
-_FOREHEAD_Y = (4.0 - 2.0) * 0.0165
-"""Bare skin in front above this height, above the brows, is forehead or temple."""
+"""Bare spots of fewer cells (of full size, together about 20 square centimetres) are filled."""
+_HAIR_END_Y, _CHIN_Y, _FOREHEAD_Y = (
+    world_height(y_cm) for y_cm in (anatomy.HAIR_END_Y_CM, anatomy.CHIN_Y_CM, anatomy.FOREHEAD_Y_CM)
+)
+_HAIR_FADE = 0.05
+"""Hair that does not hang thins out over this height about `_HAIR_END_Y`."""
+_LEAST_HANGING = 1.5e-3
+"""Less hair than this below the chin, in square units at the head's depth (5 square centimetres), does not hang."""
+_FACING_COSINE = 0.35
+"""Cells whose ray meets the line of sight at more than this cosine are seen."""
+_SKIN_PULL, _HAIR_PULL, _CLOTH_PULL, _HIDDEN_PULL = 1.5, 0.3, 0.5, 3.0
+"""Weights in the solve of what is seen at a cell, and of cells that have no hair for certain."""
+_MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.75
+"""Ears on a side that is turned away by more than this sine say nothing; with this share of skin one is bare."""
 _RASTER_SIZE = 256
 
 
 @dataclass(frozen=True)
 class HairShellConfig:
-    """Start and weights of the shell's solve; lengths in world units (1 cm = 0.0165)."""
+    """Start and weights of the shell's solve; lengths in world units (`UNITS_PER_CM`)."""
 
-    method: Literal["learned", "rules"] = "learned"
-    """`learned` starts from the trained network's thickness; `rules` mixes templates and needs no weights, and stands
-    in where they are missing."""
     estimate_weight: float = 0.03
     """Pull to the network's thickness where it is as sure as `usual_spread`; less where it is less sure."""
     usual_spread: float = 0.012
     """Spread of the network's thickness that `estimate_weight` refers to."""
-    learned_flare: float = 0.9
-    """`maximum_flare` of the learned method: hats and bobs flare more than the rules allow."""
+    least_pull: float = 0.004
+    """Pull to the start (fine rounds: to the coarse result) of the least sure cells."""
+    maximum_flare: float = 0.9
+    """Largest growth of the radius per unit of height going down: hair hangs, hats and bobs flare."""
     estimate_smoothing: float = 1.6
     """Standard deviation of the smoothing of the network's thickness, grid cells."""
     hairline_slope: float = 0.2
-    """Learned: hair on the forehead rises from its hairline with at most this slope at first ..."""
+    """Hair on the forehead rises from its hairline with at most this slope at first ..."""
     hairline_radius: float = 0.05
     """... and ever steeper, by its distance from the hairline over this, world units."""
     coarse_rounds: int = 3
@@ -77,18 +83,12 @@ class HairShellConfig:
     """Weight of the squared Laplacian in the fine rounds."""
     outline_weight: float = 4.0
     """Weight of a cell on the outline, per pixel, at most three pixels."""
-    template_weight: float = 0.004
-    """Rules: pull to the template mix (fine rounds: to the coarse result) where the portrait says nothing."""
-    maximum_flare: float = 0.45
-    """Largest growth of the radius per unit of height going down: hair hangs, collars flare."""
     minimum_scalp_thickness: float = 0.008
     """Hair on the unseen scalp is at least this thick (about 5 mm)."""
     maximum_step: float = 0.05
     """Largest outline correction in one round."""
     maximum_thickness: float = 0.16
-    """No hair or hat is thicker than this (about 10 cm) beyond the template."""
-    template_softness: float = 0.02
-    """Difference in outline overlap by which one template loses against another (softmax temperature)."""
+    """No hair or hat is thicker than this (about 10 cm) beyond the start."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,6 @@ class HairShell:
     """Of the shell's surface on the capsule grid, world units."""
     skull_radius: Float[np.ndarray, "rows columns"]
     """Of the opened skull."""
-    lowest_y: float
-    """Height at which the hair ends, world units."""
     outline_iou: float
     """Overlap of the fitted head's outline with the matte (without cloth) in the portrait's view."""
 
@@ -153,7 +151,7 @@ class _Outline:
 
 
 def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
-    size = portrait.rgb.shape[0]
+    size = portrait.size_px
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (size // 80) + 1,) * 2)
     body = cv2.morphologyEx((labels.skin | labels.hair).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
     near_cloth = cv2.dilate(labels.cloth.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
@@ -176,34 +174,6 @@ def _surface_radius(
     return np.maximum(skull + thickness, 0.01)
 
 
-def _template_mix(
-    model: HeadModel,
-    skull: Float[np.ndarray, "rows columns"],
-    outline: _Outline,
-    softness: float,
-    ears_are_bare: bool,
-) -> Float[np.ndarray, "rows columns"]:
-    """Average of the hair templates, weighted by how well their outlines overlap with the portrait's.
-
-    Who shows the ears mostly has a short nape: templates that hang behind count less then.
-    """
-    bald = np.full_like(skull, _BALD_THICKNESS)
-    if len(model.hair_templates) == 0:
-        return bald
-    templates = np.where(np.isfinite(model.hair_templates), model.hair_templates, _BALD_THICKNESS)
-    overlaps = []
-    for template in templates:
-        vertices, faces = grid_mesh(_surface_radius(skull, template))
-        overlaps.append(outline.overlap(rasterize_mesh(vertices, faces, outline.camera).hit))
-    weight = np.exp((np.array(overlaps) - max(overlaps)) / softness)
-    if ears_are_bare:
-        behind = slice(capsule.COLUMNS * 5 // 16, capsule.COLUMNS * 11 // 16)
-        nape = templates[:, capsule.SPHERE_ROWS + 8 : capsule.SPHERE_ROWS + 30, behind].mean((1, 2))
-        weight = weight * np.exp(-((np.maximum(nape, 0.0) / 0.012) ** 2)) + 1e-9
-    mix = np.tensordot(weight / weight.sum(), templates, 1)
-    return capsule.smooth_over_columns(mix, 1.0, 1.0)
-
-
 @dataclass(frozen=True)
 class _Start:
     """What the solve starts from."""
@@ -216,83 +186,31 @@ class _Start:
     """Cells without hair for certain."""
     covered: Bool[np.ndarray, "rows columns"]
     """Cells in which the network is rather sure of hair."""
-    lowest_y: float
-    """Height at which the hair ends, world units."""
-    by_network: bool
-    """Whether the network was asked."""
 
 
 def _start(
     portrait: Portrait,
     labels: PortraitLabels,
-    model: HeadModel,
     skull: Float[np.ndarray, "rows columns"],
-    outline: _Outline,
-    ears_are_bare: bool,
+    network: LoadedNetwork[HairThicknessNet],
     config: HairShellConfig,
 ) -> _Start:
-    match config.method:
-        case "learned":
-            loaded = load_hair_thickness()
-        case "rules":
-            loaded = None
-        case _:
-            assert_never(config.method)
-    height, nowhere = capsule.surface_points(skull)[..., 1], np.zeros(skull.shape, bool)
-    if labels.bald:
-        lowest_y = _lowest_hair(portrait, labels)
-        thickness = np.where(height < lowest_y, _SUNK_THICKNESS, -0.02)
-        return _Start(thickness, np.zeros_like(skull), height < lowest_y, nowhere, lowest_y, False)
-    if loaded is not None:
-        return _start_by_network(portrait, labels, skull, loaded, config)
-    thickness = _template_mix(model, skull, outline, config.template_softness, ears_are_bare)
-    lowest_y = _lowest_hair(portrait, labels)
-    thickness = np.where(height < lowest_y, _SUNK_THICKNESS, thickness)
-    return _Start(thickness, np.full_like(skull, config.template_weight), height < lowest_y, nowhere, lowest_y, False)
-
-
-def hair_estimate(
-    portrait: Portrait,
-    labels: PortraitLabels,
-    skull: Float[np.ndarray, "rows columns"],
-    loaded: LoadedHairThickness,
-) -> HairEstimate:
-    """The network's answer for a portrait.
-
-    Args:
-        portrait: aligned portrait with its fitted head.
-        labels: its classes.
-        skull: opened skull of the fitted head.
-        loaded: the network.
-    """
+    """What the network makes of the portrait."""
     hair, skin, cloth = (mask.astype(np.float32) for mask in (labels.hair, labels.skin, labels.cloth))
     features = shell_features(hair, skin, cloth, portrait.inside, portrait.head.camera, skull)
-    return estimate_hair(features, loaded)
-
-
-def _start_by_network(
-    portrait: Portrait,
-    labels: PortraitLabels,
-    skull: Float[np.ndarray, "rows columns"],
-    loaded: LoadedHairThickness,
-    config: HairShellConfig,
-) -> _Start:
-    estimate = hair_estimate(portrait, labels, skull, loaded)
-    height = capsule.surface_points(skull)[..., 1]
-    presence = estimate.presence
-    above_nape = np.ones_like(height)
-    if _lowest_hair(portrait, labels) == _NECK_CUT_Y:  # too little hair is seen below the chin to let any hang there
-        above_nape = np.clip((height - _NECK_CUT_Y) / 0.05 + 0.4, 0.0, 1.0)
+    estimate = estimate_hair(features, network)
+    presence, above_nape = estimate.presence, np.ones_like(skull)
+    if not _hair_hangs(portrait, labels):
+        height = capsule.surface_points(skull)[..., 1]
+        above_nape = np.clip((height - _HAIR_END_Y) / _HAIR_FADE + 0.4, 0.0, 1.0)
         presence = presence * np.clip(4 * above_nape, 0.0, 1.0)
     share = np.clip((presence - 0.3) / 0.4, 0.0, 1.0)
     share = share * share * (3 - 2 * share)
     estimated = capsule.smooth_over_columns(estimate.thickness, config.estimate_smoothing, config.estimate_smoothing)
     thickness = share * estimated * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
     sureness = np.clip(config.usual_spread / estimate.spread, 0.1, 2.0) * np.abs(2 * presence - 1)
-    covered = presence > 0.5
-    lowest_y = float(height[covered].min()) if covered.any() else _NECK_CUT_Y
-    pull = config.template_weight + config.estimate_weight * sureness
-    return _Start(thickness, pull, presence < 0.12, presence > 0.6, lowest_y, True)
+    pull = config.least_pull + config.estimate_weight * sureness
+    return _Start(thickness, pull, presence < 0.12, presence > 0.6)
 
 
 def _tidied(
@@ -302,9 +220,9 @@ def _tidied(
     config: HairShellConfig,
 ) -> Float[np.ndarray, "rows columns"]:
     """A solved shell without steep flares, islands and pinholes."""
-    thickness = _flare_limited(skull + thickness, config.learned_flare) - skull
+    thickness = _flare_limited(skull + thickness, config.maximum_flare) - skull
     thickness = _soft_hairline(thickness, skull, config)
-    thickness = np.where(_pinholes(thickness < 0.002, bare_ears), config.minimum_scalp_thickness, thickness)
+    thickness = np.where(_pinholes(thickness < _LEAST_HAIR, bare_ears), config.minimum_scalp_thickness, thickness)
     return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
 
 
@@ -313,18 +231,19 @@ def _soft_hairline(
 ) -> Float[np.ndarray, "rows columns"]:
     """Hair that rises gently from the forehead, not with the edge of a cap."""
     points = capsule.surface_points(skull).reshape(-1, 3)
-    bare = (thickness.ravel() < 0.002) & (points[:, 1] > _FOREHEAD_Y) & (points[:, 2] > 0)
+    bare = (thickness.ravel() < _LEAST_HAIR) & (points[:, 1] > _FOREHEAD_Y) & (points[:, 2] > 0)
     if not bare.any():
         return thickness
-    distance = scipy.spatial.cKDTree(points[bare]).query(points)[0].reshape(thickness.shape)
+    distance = KDTree(points[bare]).query(points)[0].reshape(thickness.shape)
     return np.minimum(thickness, distance * (config.hairline_slope + distance / config.hairline_radius))
 
 
 def _pinholes(
     bare: Bool[np.ndarray, "rows columns"], bare_ears: Bool[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "rows columns"]:
-    """Bare spots of less than about 20 square centimetres with hair all round them, but for ears."""
-    pieces, count = ndimage.label(np.concatenate([bare] * 3, axis=1))  # three turns, as in `_one_piece`
+    """Small bare spots with hair all round them, but for ears."""
+    turns = np.concatenate([bare] * 3, axis=1)  # three turns, as in `_one_piece`
+    pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(turns))
     elevation = np.maximum(0.0, 1 - np.arange(capsule.ROWS)[:, None] / capsule.SPHERE_ROWS) * (np.pi / 2)
     area = np.bincount(pieces.ravel(), np.broadcast_to(np.cos(elevation), pieces.shape).ravel(), minlength=count + 1)
     with_ear = np.isin(pieces, np.unique(pieces[np.concatenate([bare_ears] * 3, axis=1)]))
@@ -342,41 +261,40 @@ def _flare_limited(radius: Float[np.ndarray, "rows columns"], most: float) -> Fl
 
 
 def fit_hair_shell(
-    portrait: Portrait, labels: PortraitLabels, model: HeadModel, config: HairShellConfig | None = None
+    portrait: Portrait,
+    labels: PortraitLabels,
+    model: HeadModel,
+    config: HairShellConfig | None = None,
+    *,
+    thickness_network: LoadedNetwork[HairThicknessNet] | None = None,
 ) -> HairShell:
     """Fit the shell to a portrait.
 
     Args:
         portrait: aligned portrait with its fitted head.
         labels: its classes.
-        model: the head model, with hair templates.
+        model: the head model of the fit.
         config: weights.
+        thickness_network: None takes the one that ships.
     """
     config = config or HairShellConfig()
-    head_vertices = portrait.head.vertices_world
-    head_faces = model.faces_of(PART_FACE, PART_CRANIUM_NECK)
-    skull = capsule.opened_skull_radius(head_vertices, head_faces)
-
+    head_faces = model.skin_faces
+    skull = capsule.opened_skull_radius(portrait.head.vertices_world, head_faces)
     outline = _outline(portrait, labels)
-    bare_ears = _bare_ears(portrait, labels, model)
-    start = _start(portrait, labels, model, skull, outline, bool(bare_ears.any()), config)
-    thickness = start.thickness
+    thickness = np.full_like(skull, _SUNK_THICKNESS)
     if not labels.bald:
+        bare_ears = _bare_ears(portrait, labels, model)
+        start = _start(portrait, labels, skull, thickness_network or HAIR_THICKNESS.load(), config)
         solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start, config)
-        for bending, rounds in (
-            (config.coarse_bending, config.coarse_rounds),
-            (config.fine_bending, config.fine_rounds),
-        ):
-            thickness = solver.solve(thickness, bending, rounds)
-        skin_seen = _seen_skin(portrait, labels, skull) | bare_ears
-        if start.by_network:
-            floor = np.where(start.covered & ~skin_seen, config.minimum_scalp_thickness, -1.0)
-            thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears, config)
-        else:
-            thickness = _plausible(thickness, skull, skin_seen, start.lowest_y, config)
+        thickness = solver.solve(start.thickness, config.coarse_bending, config.coarse_rounds)
+        thickness = solver.solve(thickness, config.fine_bending, config.fine_rounds)
+        seen, u, v = _seen(portrait, skull)
+        skin_seen = (seen & labels.skin[v, u]).reshape(skull.shape) | bare_ears
+        floor = np.where(start.covered & ~skin_seen, config.minimum_scalp_thickness, -1.0)
+        thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears, config)
     radius = _surface_radius(skull, thickness)
-    hit = _render_hits(head_vertices, head_faces, radius, outline.camera)[0]
-    return HairShell(thickness, radius, skull, start.lowest_y, outline.overlap(hit))
+    hit = _render_hits(portrait.head.vertices_world, head_faces, radius, outline.camera)[0]
+    return HairShell(thickness, radius, skull, outline.overlap(hit))
 
 
 def _render_hits(
@@ -405,63 +323,46 @@ def _seen(
     portrait: Portrait, radius: Float[np.ndarray, "rows columns"]
 ) -> tuple[Bool[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Cells that face the portrait's camera inside the picture, and their pixel columns and rows."""
-    size = portrait.rgb.shape[0]
+    size = portrait.size_px
     points = capsule.surface_points(radius).reshape(-1, 3)
     to_camera = portrait.head.camera.position_world[0].numpy() - points
     directions = capsule.grid_rays()[1].reshape(-1, 3)
     facing = (directions * to_camera).sum(1) / np.linalg.norm(to_camera, axis=1)
     uv = np.floor(project_px(portrait.head.camera, points)).astype(int)
-    seen = (facing > 0.35) & (uv >= 0).all(1) & (uv < size).all(1)
+    seen = (facing > _FACING_COSINE) & (uv >= 0).all(1) & (uv < size).all(1)
     u, v = np.clip(uv, 0, size - 1).T
     return seen, u, v
 
 
-def _seen_skin(
-    portrait: Portrait, labels: PortraitLabels, skull: Float[np.ndarray, "rows columns"]
-) -> Bool[np.ndarray, "rows columns"]:
-    """Cells in which the portrait shows skin."""
-    seen, u, v = _seen(portrait, skull)
-    return (seen & labels.skin[v, u]).reshape(skull.shape)
-
-
-def _front_of_face(seen_hair: Bool[np.ndarray, "rows columns"]) -> Bool[np.ndarray, "rows columns"]:
-    """Cells before face and throat, where no hair hangs (beards belong to the skin), but for locks at its sides."""
-    azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
-    azimuth = np.minimum(azimuth, 2 * np.pi - azimuth)[None, :]
-    below_eyes = (np.arange(capsule.ROWS) >= capsule.SPHERE_ROWS)[:, None]
-    return below_eyes & ((azimuth < np.radians(44)) | ((azimuth < np.radians(60)) & ~seen_hair))
-
-
-def _lowest_hair(portrait: Portrait, labels: PortraitLabels) -> float:
-    """Height at which the hair ends, world units: the nape, or as far down as hair is seen to hang below the chin."""
+def _hair_hangs(portrait: Portrait, labels: PortraitLabels) -> bool:
+    """Whether enough hair is seen below the chin, and far enough down, to let any hang below the nape."""
     heights = np.linspace(capsule.BOTTOM_Y, 0.1, 64)
     rows = project_px(portrait.head.camera, heights[:, None] * np.array([0.0, 1.0, 0.0]))[:, 1]
     hair_rows = np.nonzero(labels.hair)[0]
-    chin_row = np.interp(_CHIN_Y, heights, rows)
     units_per_px = PANOHEAD_RADIUS / float(portrait.head.camera.focal_px[0, 0])
-    if (hair_rows > chin_row).sum() * units_per_px**2 < 1.5e-3:
-        return _NECK_CUT_Y
+    if (hair_rows > np.interp(_CHIN_Y, heights, rows)).sum() * units_per_px**2 < _LEAST_HANGING:
+        return False
     lowest_row = float(np.percentile(hair_rows, 98.5))
-    if lowest_row > 0.95 * portrait.rgb.shape[0]:
-        return capsule.BOTTOM_Y
-    return float(np.clip(np.interp(lowest_row, rows[::-1], heights[::-1]) - 0.03, capsule.BOTTOM_Y, _NECK_CUT_Y))
+    if lowest_row > 0.95 * portrait.size_px:
+        return True
+    return bool(np.interp(lowest_row, rows[::-1], heights[::-1]) - 0.03 < _HAIR_END_Y)
 
 
 def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Bool[np.ndarray, "rows columns"]:
     """Cells over the ears, on both sides, where the portrait shows an ear uncovered."""
-    x = centimetres(model)[:, 0]
+    x = centimetres(model.neutral)[:, 0]
     ear = ear_vertices(model)
-    size = portrait.rgb.shape[0]
+    size = portrait.size_px
     hidden = np.zeros((capsule.ROWS, capsule.COLUMNS), bool)
     views = []
     for side in (-1, 1):
         points = portrait.head.vertices_world[ear & (np.sign(x) == side)]
         towards = float(np.sin(float(portrait.head.camera.azimuth_rad[0]))) * side
-        if towards < -0.25:
+        if towards < _MOST_TURNED_AWAY:
             continue  # turned away
         uv = np.clip(project_px(portrait.head.camera, points).astype(int), 0, size - 1)
         views.append((labels.skin[uv[:, 1], uv[:, 0]].mean(), towards))
-    if not views or max(views, key=lambda view: view[1])[0] < 0.75:
+    if not views or max(views, key=lambda view: view[1])[0] < _BARE_EAR_SHARE:
         return hidden
     for side in (-1, 1):
         row, column, _ = capsule.cell_coordinates(portrait.head.vertices_world[ear & (np.sign(x) == side)])
@@ -471,36 +372,12 @@ def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> 
     return ndimage.binary_closing(hidden, iterations=2) | hidden
 
 
-def _plausible(
-    thickness: Float[np.ndarray, "rows columns"],
-    skull: Float[np.ndarray, "rows columns"],
-    skin_seen: Bool[np.ndarray, "rows columns"],
-    lowest_y: float,
-    config: HairShellConfig,
-) -> Float[np.ndarray, "rows columns"]:
-    """Rule out what hair does not do: bald spots on the unseen scalp, flares like a collar, a hard edge at the nape."""
-    azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
-    azimuth = np.minimum(azimuth, 2 * np.pi - azimuth)
-    rows = np.arange(capsule.ROWS)[:, None]
-    # The scalp reaches from 40 degrees of elevation in front down to the ears and, behind them, to the nape.
-    lowest = np.interp(azimuth, np.radians([0, 60, 90, 120, 180]), np.array([0.5, 0.6, 0.95, 1.25, 1.35]))
-    scalp = rows < lowest[None, :] * capsule.SPHERE_ROWS
-    margin = ndimage.binary_dilation(np.concatenate([skin_seen] * 3, axis=1), iterations=4)
-    margin = margin[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
-    floor = np.where(scalp & ~margin, config.minimum_scalp_thickness, -1.0)
-    thickness = np.maximum(thickness, floor)
-
-    thickness = _flare_limited(skull + thickness, config.maximum_flare) - skull
-    keep = np.clip((capsule.surface_points(skull)[..., 1] - lowest_y) / 0.07, 0.0, 1.0)
-    keep = keep * keep * (3 - 2 * keep)
-    thickness = np.where(thickness > -0.025, -0.025 + (thickness + 0.025) * np.sqrt(keep), thickness)
-    return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
-
-
 def _one_piece(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """Sink whatever is not connected with the crown: islands of shell on cheeks and throats."""
-    shown = np.concatenate([thickness > -0.012] * 3, axis=1)  # three turns, so that components may cross the seam
-    components, _ = ndimage.label(shown)
+    shown = np.concatenate(
+        [thickness > _BARE_THICKNESS] * 3, axis=1
+    )  # three turns, so that components may cross the seam
+    components, _ = cast("tuple[np.ndarray, int]", ndimage.label(shown))
     crown = np.setdiff1d(np.unique(components[: capsule.SPHERE_ROWS // 2]), [0])
     kept = np.isin(components, crown).reshape(capsule.ROWS, 3, capsule.COLUMNS).any(1)
     return np.where(kept, thickness, np.minimum(thickness, _SUNK_THICKNESS))
@@ -526,17 +403,13 @@ class _ShellSolver:
         config = self.config
         laplacian = _wrapped_laplacian()
         smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
-        hidden = self.bare_ears | self.start.hidden
-        if not self.start.by_network:
-            seen, u, v = _seen(self.portrait, np.maximum(self.skull, 0.01))
-            hidden = hidden | _front_of_face((seen & self.labels.hair[v, u]).reshape(base.shape))
-        hidden = hidden.ravel()
+        hidden = (self.bare_ears | self.start.hidden).ravel()
         thickness = base
         for _ in range(rounds):
             outline_weight, outline_target = self._outline_terms(thickness)
             label_weight, label_target = self._label_terms(thickness, base)
             outline_weight = np.where(hidden, 0.0, outline_weight)
-            label_weight = np.where(hidden, 3.0, label_weight)
+            label_weight = np.where(hidden, _HIDDEN_PULL, label_weight)
             label_target = np.where(hidden, _SUNK_THICKNESS, label_target)
             system = smoothness + scipy.sparse.diags(outline_weight + label_weight + self.start.pull.ravel())
             right = outline_weight * (outline_target - base.ravel()) + label_weight * (label_target - base.ravel())
@@ -545,7 +418,7 @@ class _ShellSolver:
             )
             change = factors.solve(right)
             change = np.clip(change, -config.maximum_thickness, config.maximum_thickness)
-            thickness = np.maximum(base + change.reshape(base.shape), -0.04)
+            thickness = np.maximum(base + change.reshape(base.shape), _DEEPEST_THICKNESS)
         return thickness
 
     def _outline_terms(
@@ -555,7 +428,8 @@ class _ShellSolver:
         camera, n = self.outline.camera, thickness.size
         radius = _surface_radius(self.skull, thickness)
         hit, hit_shell, depth = _render_hits(self.portrait.head.vertices_world, self.head_faces, radius, camera)
-        rim = hit & ~ndimage.binary_erosion(hit, iterations=2) & self.outline.counted
+        inner = np.asarray(ndimage.binary_erosion(hit, iterations=2), dtype=bool)
+        rim = hit & ~inner & self.outline.counted
         rim[:2], rim[:, :2], rim[:, -2:] = False, False, False
         v, u = np.nonzero(rim)
         on_shell = hit_shell[v, u]
@@ -581,7 +455,7 @@ class _ShellSolver:
         labels = self.labels
         seen, u, v = _seen(self.portrait, _surface_radius(self.skull, np.maximum(thickness, 0.003)))
         skin, hair, cloth = (seen & mask[v, u] for mask in (labels.skin, labels.hair, labels.cloth))
-        weight = np.select([skin, hair, cloth], [1.5, 0.3, 0.5], 0.0)
-        under = np.minimum(base.ravel(), _BALD_THICKNESS)
+        weight = np.select([skin, hair, cloth], [_SKIN_PULL, _HAIR_PULL, _CLOTH_PULL], 0.0)
+        under = np.minimum(base.ravel(), _BARE_THICKNESS)
         over = np.clip(thickness.ravel(), 0.006, 0.06)
-        return weight, np.select([skin, hair, cloth], [under, over, np.full_like(under, _BALD_THICKNESS)], 0.0)
+        return weight, np.select([skin, hair, cloth], [under, over, np.full_like(under, _BARE_THICKNESS)], 0.0)

@@ -9,10 +9,7 @@ how well it does is in `generation/weights/MODEL_CARD_HAIR_THICKNESS.md`.
 
 from __future__ import annotations
 
-import functools
-import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,10 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...cameras import PANOHEAD_RADIUS, Cameras
-from ...networks import read_network, save_network, shipped_weights
+from ...networks import ChartBlock, LoadedNetwork, NetworkFile, UNet, mirrored_columns, zeroed
 from .. import capsule
 
-WEIGHTS_NAME = "hair_thickness.safetensors"
 LEVELS = (-0.008, 0.004, 0.016, 0.03, 0.05, 0.08, 0.12, 0.17)
 """Distances from the opened skull at which the portrait is looked up, world units."""
 _DISTANCE_LEVELS = (1, 4, 6)
@@ -90,19 +86,18 @@ def shell_features(
     levels = np.array(LEVELS, np.float32)[:, None, None]
     radius = np.maximum(skull_radius.astype(np.float32) + levels, np.float32(0.005))
     depth = start[..., 2] + radius * along[..., 2]
-    uv = np.empty((*radius.shape, 2), np.float32)
-    for axis in range(2):
-        uv[..., axis] = (start[..., axis] + radius * along[..., axis]) / depth * np.float32(focal[axis])
-        uv[..., axis] += np.float32(principal[axis] - 0.5)
-    flat = uv.reshape(len(LEVELS) * capsule.ROWS, capsule.COLUMNS, 2)
+    column, row = (
+        ((start[..., axis] + radius * along[..., axis]) / depth * np.float32(focal[axis])
+        + np.float32(principal[axis] - 0.5)).reshape(-1, capsule.COLUMNS)
+        for axis in range(2)
+    )  # fmt: skip
     shape = (len(LEVELS), capsule.ROWS, capsule.COLUMNS)
-    found = cv2.remap(maps, flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    found = cv2.remap(maps, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0,))
     seen = found.reshape(*shape, 4)
     background = np.maximum(seen[..., 3] - seen[..., :3].sum(-1), 0)
     units_per_px = np.float32(PANOHEAD_RADIUS / focal[0])
-    from_outline = cv2.remap(
-        distance.astype(np.float32), flat, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).reshape(shape)
+    distance = distance.astype(np.float32)
+    from_outline = cv2.remap(distance, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(shape)
     from_outline = np.clip(from_outline[list(_DISTANCE_LEVELS)] * units_per_px * 12, -1.5, 1.5)
 
     azimuth = np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS)
@@ -126,83 +121,46 @@ def shell_features(
 
 def mirrored(features: Tensor) -> Tensor:
     """The features of the mirrored portrait: column c becomes -c, and the azimuth's sine changes its sign."""
-    columns = (-torch.arange(features.shape[-1], device=features.device)) % features.shape[-1]
-    turned = features[..., columns].clone()
+    turned = mirrored_columns(features).clone()
     turned[..., _SINE_CHANNEL, :, :] *= -1
     return turned
 
 
-def _padded(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h+2 w+2"]:
-    """One more cell to every side: round the axis, over the crown to the other side, and the last row again."""
-    over_the_crown = torch.roll(x[:, :, :1], x.shape[-1] // 2, dims=-1)
-    x = torch.cat([over_the_crown, x, x[:, :, -1:]], dim=2)
-    return torch.cat([x[..., -1:], x, x[..., :1]], dim=3)
+class HairThicknessNet(UNet):
+    """A U-Net on the capsule grid.
 
-
-class _Block(nn.Module):
-    """Convolution on the closed grid, normalisation, activation."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, stride, bias=False)
-        self.norm = nn.GroupNorm(8, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.norm(self.convolution(_padded(x))))
-
-
-class HairThicknessNet(nn.Module):
-    """U-Net on the capsule grid.
-
-    Source: Ronneberger, Fischer, Brox, "U-Net", 2015; per-cell uncertainty as in Kendall and Gal, "What Uncertainties
-    Do We Need in Bayesian Deep Learning for Computer Vision?", 2017, Eq. 5, with a Laplace distribution.
+    Source: per-cell uncertainty as in Kendall and Gal, "What Uncertainties Do We Need in Bayesian Deep Learning for
+    Computer Vision?", 2017, Eq. 5, with a Laplace distribution.
     """
 
     def __init__(self, config: HairThicknessConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or HairThicknessConfig()
-        widths = self.config.channels
-        self.stem = _Block(FEATURE_CHANNELS, widths[0], 2)
-        self.encode = nn.ModuleList(_Block(w, w) for w in widths)
-        self.down = nn.ModuleList(_Block(a, b, 2) for a, b in itertools.pairwise(widths))
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
-        self.decode = nn.ModuleList(_Block(w, w) for w in widths[:-1])
+        config = config or HairThicknessConfig()
+        super().__init__(FEATURE_CHANNELS, config.channels, ChartBlock)
+        self.config = config
         self.skip = nn.Conv2d(FEATURE_CHANNELS, 24, 1)
-        self.widen = nn.Conv2d(widths[0], 24, 1)
-        self.last = _Block(24, 24)
-        self.head = nn.Conv2d(24, 3, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.widen = nn.Conv2d(config.channels[0], 24, 1)
+        self.last = ChartBlock(24, 24)
+        self.head = zeroed(nn.Conv2d(24, 3, 1))
 
     def forward(self, features: Float[Tensor, "n c rows columns"]) -> Float[Tensor, "n 3 rows columns"]:
         """Logit of presence, thickness and logarithm of the Laplace scale, the last two in world units."""
-        x = self.stem(features)
-        skips = []
-        for level, encode in enumerate(self.encode):
-            x = x + encode(x)
-            skips.append(x)
-            if level < len(self.down):
-                x = self.down[level](x)
-        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(skips[:-1])):
-            x = F.interpolate(up(x), scale_factor=2.0, mode="nearest") + skip
-            x = x + decode(x)
-        x = F.interpolate(self.widen(x), scale_factor=2.0, mode="nearest") + self.skip(features)
+        x = self.enlarged(self.widen(self.features(features)[0])) + self.skip(features)
         logit, mean, spread = self.head(x + self.last(x)).unbind(1)
         return torch.stack([logit, 0.02 + 0.03 * mean, (spread - 4.4).clamp(*_LOG_SCALE_RANGE)], dim=1)
 
+    def enlarged(self, x: Tensor) -> Tensor:
+        """Twice the resolution, without mixing cells."""
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
-@dataclass(frozen=True)
-class LoadedHairThickness:
-    """Weights ready for use."""
 
-    network: HairThicknessNet
-    """In evaluation mode, on the CPU."""
-    sha256: str
-    """Hash of the weights' file, hexadecimal."""
+HAIR_THICKNESS = NetworkFile("hair_thickness", HairThicknessNet, HairThicknessConfig)
+"""Its weights."""
 
 
 @torch.no_grad()
-def estimate_hair(features: Float32[np.ndarray, "c rows columns"], loaded: LoadedHairThickness) -> HairEstimate:
+def estimate_hair(
+    features: Float32[np.ndarray, "c rows columns"], loaded: LoadedNetwork[HairThicknessNet]
+) -> HairEstimate:
     """The network's answer, averaged with that to the mirrored portrait.
 
     Args:
@@ -210,22 +168,6 @@ def estimate_hair(features: Float32[np.ndarray, "c rows columns"], loaded: Loade
         loaded: the network.
     """
     straight = torch.from_numpy(features)[None]
-    answer, turned = loaded.network(torch.cat([straight, mirrored(straight)])).numpy()
-    mean = 0.5 * (answer + turned[..., (-np.arange(capsule.COLUMNS)) % capsule.COLUMNS])
+    answer, turned = loaded.network(torch.cat([straight, mirrored(straight)]))
+    mean = (0.5 * (answer + mirrored_columns(turned))).numpy()
     return HairEstimate(1 / (1 + np.exp(-mean[0])), np.clip(mean[1], *THICKNESS_RANGE), np.exp(mean[2]))
-
-
-def save_hair_thickness(path: Path, network: HairThicknessNet, notes: dict[str, str]) -> None:
-    """Write weights in half precision with their configuration; `notes` go into the file's header."""
-    save_network(path, network, network.config, notes)
-
-
-def read_hair_thickness(path: Path) -> LoadedHairThickness:
-    """Weights that `save_hair_thickness` has written."""
-    return LoadedHairThickness(*read_network(path, lambda settings: HairThicknessNet(HairThicknessConfig(**settings))))
-
-
-@functools.lru_cache(maxsize=1)
-def load_hair_thickness() -> LoadedHairThickness | None:
-    """The weights of this installation, loaded once; None where there are none."""
-    return shipped_weights(WEIGHTS_NAME, read_hair_thickness)

@@ -7,25 +7,20 @@ something), works at half resolution and is asked at 256 px. What it was trained
 
 from __future__ import annotations
 
-import functools
-import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ...networks import ConvBlock, read_network, save_network, shipped_weights
+from ...networks import LoadedNetwork, NetworkFile, UNet
 
 BACKGROUND, SKIN, HAIR, BEARD, CLOTH, HEADGEAR, ACCESSORY = range(7)
 """Classes. Skin is face, ears, eyes, brows, light stubble, neck and bare shoulders; accessories are glasses and
 jewellery; beards are apart from the hair of the head, for they grow where the hair shell has no business."""
 CLASS_NAMES = ("background", "skin", "hair", "beard", "cloth", "headgear", "accessory")
-WEIGHTS_NAME = "segmenter.safetensors"
 _NORMALISATION = (0.45, 0.27)
 """Mean and standard deviation that inputs are brought from."""
 
@@ -40,23 +35,18 @@ class SegmenterConfig:
     """Side at which portraits are segmented, a multiple of `2 ** len(channels)`."""
 
 
-class Segmenter(nn.Module):
-    """U-Net with one residual block per level each way; skips are added.
+class Segmenter(UNet):
+    """A U-Net that sees colours and places.
 
-    Source: Ronneberger, Fischer, Brox, "U-Net", 2015; Liu et al., "An Intriguing Failing of Convolutional Neural
-    Networks and the CoordConv Solution", 2018 (coordinates as input).
+    Source: Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution", 2018
+    (coordinates as input).
     """
 
     def __init__(self, config: SegmenterConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or SegmenterConfig()
-        widths = self.config.channels
-        self.stem = ConvBlock(5, widths[0], 2)
-        self.down = nn.ModuleList(ConvBlock(a, b, 2) for a, b in itertools.pairwise(widths))
-        self.encode = nn.ModuleList(ConvBlock(w, w) for w in widths[1:])
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
-        self.decode = nn.ModuleList(ConvBlock(w, w) for w in widths[:-1])
-        self.head = nn.Conv2d(widths[0], len(CLASS_NAMES), 1)
+        config = config or SegmenterConfig()
+        super().__init__(5, config.channels, coarser_than=1)
+        self.config = config
+        self.head = nn.Conv2d(config.channels[0], len(CLASS_NAMES), 1)
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 7 h w"]:
         """Logits of the classes; sides must be multiples of `2 ** len(channels)`."""
@@ -65,47 +55,17 @@ class Segmenter(nn.Module):
         y = torch.linspace(-1, 1, height, device=rgb_unit.device)[:, None].expand(height, width)
         x = torch.linspace(-1, 1, width, device=rgb_unit.device)[None].expand(height, width)
         place = torch.stack([x, y]).expand(n, 2, height, width)
-        features = self.stem(torch.cat([(rgb_unit - mean) / deviation, place], dim=1))
-        skips = [features]
-        for down, encode in zip(self.down, self.encode):
-            features = down(features)
-            features = features + encode(features)
-            skips.append(features)
-        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(skips[:-1])):
-            features = F.interpolate(up(features), scale_factor=2.0, mode="bilinear", align_corners=False) + skip
-            features = features + decode(features)
-        return F.interpolate(self.head(features), scale_factor=2.0, mode="bilinear", align_corners=False)
+        features, _ = self.features(torch.cat([(rgb_unit - mean) / deviation, place], dim=1))
+        return self.enlarged(self.head(features))
 
 
-@dataclass(frozen=True)
-class LoadedSegmenter:
-    """Weights ready for use."""
-
-    network: Segmenter
-    """In evaluation mode, on the CPU."""
-    sha256: str
-    """Hash of the weights' file, hexadecimal."""
-
-
-def save_segmenter(path: Path, network: Segmenter, notes: dict[str, str]) -> None:
-    """Write weights in half precision with their configuration; `notes` go into the file's header."""
-    save_network(path, network, network.config, {**notes, "classes": " ".join(CLASS_NAMES)})
-
-
-def read_segmenter(path: Path) -> LoadedSegmenter:
-    """Weights that `save_segmenter` has written."""
-    return LoadedSegmenter(*read_network(path, lambda settings: Segmenter(SegmenterConfig(**settings))))
-
-
-@functools.lru_cache(maxsize=1)
-def load_segmenter() -> LoadedSegmenter | None:
-    """The weights of this installation, loaded once; None where there are none."""
-    return shipped_weights(WEIGHTS_NAME, read_segmenter)
+SEGMENTER = NetworkFile("segmenter", Segmenter, SegmenterConfig)
+"""Its weights."""
 
 
 @torch.no_grad()
 def segment(
-    rgb: UInt8[np.ndarray, "s s 3"], inside: Bool[np.ndarray, "s s"], segmenter: LoadedSegmenter
+    rgb: UInt8[np.ndarray, "s s 3"], inside: Bool[np.ndarray, "s s"], segmenter: LoadedNetwork[Segmenter]
 ) -> Float32[np.ndarray, "s s 7"]:
     """Probability of each class in each pixel of an aligned portrait.
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from ...cameras import Cameras
 from ...head_model import HeadModel
+from ...head_model.anatomy import NECK_CUT_Y_CM, NECK_OVERLAP_CM, centimetres
 from ...head_model.model import (
     PART_EYE_SOCKET_LEFT,
     PART_EYE_SOCKET_RIGHT,
@@ -20,15 +21,14 @@ from ...head_model.model import (
     PART_MOUTH_SOCKET,
     PART_TEETH,
 )
+from ...mesh import vertex_normals
 from ...mesh_raster import Fragments, interpolate, rasterize_mesh
 from .. import capsule
-from ..bust.torso import NECK_CUT_CM, TORSO_COLUMNS, TORSO_ROWS, Torso
+from ..bust.torso import TORSO_COLUMNS, TORSO_ROWS, Torso
 from ..hair.hair_shell import HairShell, grid_mesh
-from ..labels.portrait_labels import centimetres
 
 ATLAS_WIDTH, ATLAS_HEIGHT = 2048, 1792
 MATERIAL_SKIN, MATERIAL_MOUTH, MATERIAL_TEETH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_CLOTH = range(6)
-MATERIAL_NAMES = ("skin", "mouth", "teeth", "eye", "hair", "cloth")
 
 _FACE_TILE = (0, 0, 1024, 1024)
 _HEAD_TILE = (1024, 0, 768, 768)
@@ -77,20 +77,6 @@ class AtlasTexels:
     """The rasterised layout, for further interpolation."""
 
 
-def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
-    """Area-weighted unit normals."""
-    a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
-    face_normals = np.cross(b - a, c - a)
-    normals = np.stack(
-        [
-            sum(np.bincount(faces[:, k], face_normals[:, axis], minlength=len(vertices)) for k in range(3))
-            for axis in range(3)
-        ],
-        axis=1,
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-
-
 def _head_tiles(model: HeadModel, faces: Int[np.ndarray, "f 3"], faces_uv: Int[np.ndarray, "f 3"]):
     """Tile, material and integer u offset of each triangle of the head model."""
     part = model.part[faces[:, 0]]
@@ -119,8 +105,8 @@ def build_atlas_mesh(
         torso: fitted shoulders.
         bald: leave the shell out.
     """
-    y_cm = centimetres(model)[:, 1]
-    kept = (y_cm[model.faces] > NECK_CUT_CM - 0.6).all(1)
+    y_cm = centimetres(model.neutral)[:, 1]
+    kept = (y_cm[model.faces] > NECK_CUT_Y_CM - NECK_OVERLAP_CM).all(1)
     faces, faces_uv = model.faces[kept], model.faces_uv[kept]
     tile, head_material, u_tile = _head_tiles(model, faces, faces_uv)
     corner_uv = model.uv[faces_uv] - np.stack([u_tile, np.zeros_like(u_tile)], axis=1)[:, None]

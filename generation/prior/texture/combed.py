@@ -1,16 +1,18 @@
-"""Detail of hair whose strands are long and straight: streaks that run down the whole tile.
+"""Detail of hair out of noise: streaks that run down the whole tile.
 
-Patches (see `quilting`) cut such strands into pieces. Here noise is drawn out along the strands instead, as wide, as
-long, as strong and in the colours of the strands that are seen.
+Patches (see `quilting`) cut long straight strands into pieces. Here noise is drawn out along the strands instead, as
+wide, as long, as strong and in the colours of the strands that are seen.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
+from scipy import ndimage
 
 from .fills import wrapped_blur
 from .quilting import strand_direction
@@ -46,15 +48,49 @@ def combed_detail(
     mean = values.mean(0)
     _, _, axes = np.linalg.svd((values - mean)[:: max(1, len(values) // _SAMPLES)], full_matrices=False)
     height, width = known.shape
-    made = np.zeros_like(detail) + mean
+    streaks = np.zeros_like(detail) + mean
     for axis in axes:
         noise = np.zeros((height, width), np.float32)
         for factor, share in ((0.5, 0.5), (1.0, 1.0), (2.2, 0.6)):
             drawn = rng.standard_normal((height, width), dtype=np.float32)
             drawn = wrapped_blur(drawn, sigma_along * factor, sigma_across * factor)
             noise += share * drawn / drawn.std()
-        made += _with_values_of(noise, (values - mean) @ axis)[..., None] * axis
-    return _swaying(made.astype(np.float32), rng)
+        streaks += _with_values_of(noise, (values - mean) @ axis)[..., None] * axis
+    return _swaying(streaks.astype(np.float32), rng)
+
+
+def noise_strands(
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], seed: int
+) -> Float32[np.ndarray, "h w"]:
+    """Log-brightness of strands of noise along the rows, with the contrast of the seen hair.
+
+    The default where hair is too little seen, or too curled, to be combed (above) or quilted (`quilting`).
+
+    Args:
+        colour: seen hair.
+        weight: trust in it.
+        seed: of the strands.
+    """
+    height, width = weight.shape
+    luminance = np.log(np.clip(colour @ np.array([0.299, 0.587, 0.114], np.float32), 0.02, 1.0))
+    solid = ndimage.binary_erosion(weight > 0.4, iterations=8)
+    if solid.sum() < 400:
+        contrast, ratio = 0.12, 4.0
+    else:
+        mass = np.maximum(ndimage.gaussian_filter((weight > 0.35).astype(np.float32), 8), 1e-3)
+        low = ndimage.gaussian_filter(np.where(weight > 0.35, luminance, 0), 8) / mass
+        contrast = float(np.clip(np.std((luminance - low)[solid]), 0.03, 0.35))
+        d_rows, d_columns = np.gradient(luminance)
+        ratio = float(np.sqrt((d_columns[solid] ** 2).mean() / max(float((d_rows[solid] ** 2).mean()), 1e-8)))
+    stretch = float(np.clip(4.0 * ratio, 3.5, 18.0))
+    rng = np.random.default_rng(seed)
+    total = np.zeros((height, width))
+    wrapped: Any = ("nearest", "wrap")  # scipy's stubs know one mode for all axes only
+    for sigma, share in ((0.8, 0.6), (1.8, 0.7), (4.5, 0.4)):
+        noise = rng.standard_normal((height, width))
+        noise = ndimage.gaussian_filter(noise, (sigma * stretch, sigma), mode=wrapped)
+        total += share * noise / noise.std()
+    return (contrast * total / total.std()).astype(np.float32)
 
 
 def _alike(

@@ -20,14 +20,8 @@ from .completion_network import (
     place_on_head,
     place_on_torso,
 )
-from .portrait_lookup import MIRROR, PictureOfMesh, SeenPoints
+from .portrait_lookup import PictureOfMesh, SeenPoints
 
-COSINES = (0.12, 0.5)
-"""Between normal and view: below the first a texel does not count as seen, above the second fully."""
-DEPTH_TOLERANCE = 0.006
-"""Slack of the visibility test, world units (about 4 mm)."""
-MIRROR_DEPTH_TOLERANCE = 0.015
-"""The same for reflected points, because heads are not quite symmetric."""
 _CHART_STRIDE = 4
 _LEAST_PIXELS = 50
 
@@ -66,7 +60,7 @@ class Typical:
     """Typical colours of the portrait's hair, skin and clothes."""
 
     rgb_unit: Float[np.ndarray, "3 3"]
-    """In the order of `learned.completion.HAIR_MATERIAL`, `SKIN_MATERIAL`, `CLOTH_MATERIAL`."""
+    """In the order of `completion_network.HAIR_MATERIAL`, `SKIN_MATERIAL`, `CLOTH_MATERIAL`."""
     has_hair: bool
     """Enough hair is seen; otherwise its colour is the skin's."""
 
@@ -121,9 +115,7 @@ class LookedUp:
         chosen: np.ndarray | slice = slice(None),
     ) -> LookedUp:
         """Look texels up in the portrait; `chosen` numbers some of them."""
-        points, normals = texels.points_world[chosen], texels.normals_world[chosen]
-        own = picture.look_up(points, normals, DEPTH_TOLERANCE, COSINES)
-        mirrored = picture.look_up(points * MIRROR, normals * MIRROR, MIRROR_DEPTH_TOLERANCE, COSINES)
+        own, mirrored = picture.look_up_both(texels.points_world[chosen], texels.normals_world[chosen])
         typical = Typical.of(portrait, labels)
         plain = (texels.material[chosen] == MATERIAL_SKIN) & (own.trust > 0.7) & (own.classes[:, SKIN] > 0.5)
         return LookedUp(own, mirrored, SkinTone.of(own.colour[plain], typical.rgb_unit[1]), typical)

@@ -10,10 +10,7 @@ of any colour is the same task. What it was trained on and how well it does is i
 
 from __future__ import annotations
 
-import functools
-import itertools
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,10 +19,9 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...networks import read_network, save_network, shipped_weights
+from ...networks import ChartBlock, LoadedNetwork, NetworkFile, UNet, mirrored_columns, zeroed
 from .. import capsule
 
-WEIGHTS_NAME = "completion.safetensors"
 UPPER_ROWS, LOWER_ROWS, COLUMNS = 56, 24, 64
 ROWS = UPPER_ROWS + LOWER_ROWS
 COVER, SKIN_BELOW, NOWHERE = 0, 1, 2
@@ -178,11 +174,6 @@ def features_of(
     return torch.cat([layers.flatten(1, 2), places.expand(n, 4, ROWS, COLUMNS), colours], dim=1)
 
 
-def mirrored_columns(x: Tensor) -> Tensor:
-    """Columns of the mirrored head: column c becomes -c."""
-    return x[..., (-torch.arange(x.shape[-1], device=x.device)) % x.shape[-1]]
-
-
 def mirrored_chart(chart: Float[Tensor, "n 2 c rows columns"]) -> Float[Tensor, "n 2 c rows columns"]:
     """The chart of the mirrored portrait."""
     turned = mirrored_columns(chart).clone()
@@ -190,79 +181,38 @@ def mirrored_chart(chart: Float[Tensor, "n 2 c rows columns"]) -> Float[Tensor, 
     return turned
 
 
-def _padded(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h+2 w+2"]:
-    """One more cell to every side: round the axis, over the crown to the other side, and the last row again."""
-    over_the_crown = torch.roll(x[:, :, :1], x.shape[-1] // 2, dims=-1)
-    x = torch.cat([over_the_crown, x, x[:, :, -1:]], dim=2)
-    return torch.cat([x[..., -1:], x, x[..., :1]], dim=3)
-
-
-class _Block(nn.Module):
-    """Convolution on the closed chart, normalisation, activation."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, stride, bias=False)
-        self.norm = nn.GroupNorm(8, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(self.norm(self.convolution(_padded(x))))
-
-
-def _doubled(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 2*h 2*w"]:
-    """Twice the resolution, bilinear, closed round the axis."""
-    wide = torch.cat([x[..., -1:], x, x[..., :1]], dim=3)
-    return F.interpolate(wide, scale_factor=2.0, mode="bilinear", align_corners=False)[..., 2:-2]
-
-
-class CompletionNet(nn.Module):
-    """U-Net on the chart; skips are added.
-
-    Source: Ronneberger, Fischer, Brox, "U-Net", 2015.
-    """
+class CompletionNet(UNet):
+    """A U-Net on the chart."""
 
     def __init__(self, config: CompletionConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or CompletionConfig()
-        widths = self.config.channels
-        self.stem = _Block(FEATURE_CHANNELS, widths[0])
-        self.encode = nn.ModuleList(_Block(w, w) for w in widths[1:])
-        self.down = nn.ModuleList(_Block(a, b, 2) for a, b in itertools.pairwise(widths))
-        self.everywhere = nn.Linear(widths[-1], widths[-1])
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
-        self.decode = nn.ModuleList(_Block(w, w) for w in widths[:-1])
-        self.head = nn.Conv2d(widths[0], 6, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        config = config or CompletionConfig()
+        super().__init__(FEATURE_CHANNELS, config.channels, ChartBlock, stem_stride=1, coarser_than=1)
+        self.config = config
+        self.everywhere = nn.Linear(config.channels[-1], config.channels[-1])
+        self.head = zeroed(nn.Conv2d(config.channels[0], 6, 1))
 
     def forward(self, features: Float[Tensor, "n f rows columns"]) -> Float[Tensor, "n 2 3 rows columns"]:
         """Log-ratios of both layers to their typical colours."""
-        x = self.stem(features)
-        skips = [x]
-        for down, encode in zip(self.down, self.encode):
-            x = down(x)
-            x = x + encode(x)
-            skips.append(x)
-        x = x + F.silu(self.everywhere(x.mean((2, 3))))[..., None, None]
-        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(skips[:-1])):
-            x = _doubled(up(x)) + skip
-            x = x + decode(x)
-        return self.head(x).clamp(-3, 3).unflatten(1, (2, 3))
+        return self.head(self.features(features)[0]).clamp(-3, 3).unflatten(1, (2, 3))
+
+    def at_coarsest(self, x: Tensor) -> Tensor:
+        """What the whole chart says on average is told to every cell."""
+        return x + F.silu(self.everywhere(x.mean((2, 3))))[..., None, None]
+
+    def enlarged(self, x: Tensor) -> Tensor:
+        """Twice the resolution, bilinear, closed round the axis."""
+        return super().enlarged(torch.cat([x[..., -1:], x, x[..., :1]], dim=3))[..., 2:-2]
 
 
-@dataclass(frozen=True)
-class LoadedCompletion:
-    """Weights ready for use."""
-
-    network: CompletionNet
-    """In evaluation mode, on the CPU."""
-    sha256: str
-    """Hash of the weights' file, hexadecimal."""
+COMPLETION = NetworkFile("completion", CompletionNet, CompletionConfig)
+"""Its weights."""
 
 
 @torch.no_grad()
 def complete(
-    chart: Float32[np.ndarray, "2 c rows columns"], typical: Float[np.ndarray, "3 3"], loaded: LoadedCompletion
+    chart: Float32[np.ndarray, "2 c rows columns"],
+    typical: Float[np.ndarray, "3 3"],
+    loaded: LoadedNetwork[CompletionNet],
 ) -> Float32[np.ndarray, "2 rows columns 3"]:
     """Smooth colours of both layers, sRGB; the mean over the portrait and its mirror image.
 
@@ -299,19 +249,3 @@ def sample_chart(values: Float32[np.ndarray, "2 rows columns c"], place: ChartPl
             )
             found[chosen] = sampled.reshape(-1, values.shape[-1])[: len(chosen)]
     return found
-
-
-def save_completion(path: Path, network: CompletionNet, notes: dict[str, str]) -> None:
-    """Write weights in half precision with their configuration; `notes` go into the file's header."""
-    save_network(path, network, network.config, notes)
-
-
-def read_completion(path: Path) -> LoadedCompletion:
-    """Weights that `save_completion` has written."""
-    return LoadedCompletion(*read_network(path, lambda settings: CompletionNet(CompletionConfig(**settings))))
-
-
-@functools.lru_cache(maxsize=1)
-def load_completion() -> LoadedCompletion | None:
-    """The weights of this installation, loaded once; None where there are none."""
-    return shipped_weights(WEIGHTS_NAME, read_completion)

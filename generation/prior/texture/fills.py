@@ -9,19 +9,15 @@ import scipy.sparse.linalg
 from jaxtyping import Float, Float32, Int
 
 
-def push_pull(
-    colour: Float32[np.ndarray, "h w c"], weight: Float32[np.ndarray, "h w"], *, wrap: bool
-) -> Float32[np.ndarray, "h w c"]:
+def push_pull(colour: Float32[np.ndarray, "h w c"], weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w c"]:
     """Fill by averages over ever larger neighbourhoods (Gortler et al. 1996, "The Lumigraph", Sec. 3.4).
 
     Args:
-        colour: known where `weight` is positive.
+        colour: known where `weight` is positive; the left and the right edge belong together.
         weight: trust in each texel, [0, 1].
-        wrap: the left and the right edge belong together.
     """
-    pad = colour.shape[1] // 2 if wrap else 0
-    if wrap:
-        colour, weight = (np.concatenate([a[:, -pad:], a, a[:, :pad]], axis=1) for a in (colour, weight))
+    pad = colour.shape[1] // 2
+    colour, weight = (np.concatenate([a[:, -pad:], a, a[:, :pad]], axis=1) for a in (colour, weight))
     total, mass = (colour * weight[..., None]).astype(np.float32), weight.astype(np.float32)
     levels = []
     while min(mass.shape) > 2:
@@ -34,7 +30,7 @@ def push_pull(
         coarse = cv2.resize(np.ascontiguousarray(filled), mass.shape[::-1], interpolation=cv2.INTER_LINEAR)
         known = np.clip(4 * mass, 0.0, 1.0)[..., None]
         filled = total / np.maximum(mass, 1e-6)[..., None] * known + coarse.reshape(total.shape) * (1 - known)
-    return filled[:, pad : filled.shape[1] - pad] if wrap else filled
+    return filled[:, pad : filled.shape[1] - pad]
 
 
 def diffuse_over_mesh(

@@ -13,12 +13,16 @@ from jaxtyping import Float, Float32
 
 from ...cameras import Cameras
 from ...mesh_raster import rasterize_mesh
+from ...numba_pool import numba_pool
 from ...portrait import Portrait
 from ..labels.portrait_labels import PortraitLabels
 from .atlas import AtlasMesh
 
-MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
+_MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 """Factor that reflects points and normals about the head's middle plane."""
+_COSINES = (0.12, 0.5)
+_DEPTH_TOLERANCE, _MIRROR_DEPTH_TOLERANCE = 0.006, 0.015
+"""Slack of the visibility test, world units; more for reflected points, because heads are not quite symmetric."""
 _DEPTH_SUPERSAMPLE = 2
 
 
@@ -54,12 +58,24 @@ class PictureOfMesh:
         depth = rasterize_mesh(mesh.vertices_world, mesh.faces, camera, supersample=_DEPTH_SUPERSAMPLE).depth
         return PictureOfMesh(camera, image, depth)
 
+    def look_up_both(
+        self, points_world: Float[np.ndarray, "n 3"], normals_world: Float[np.ndarray, "n 3"]
+    ) -> tuple[SeenPoints, SeenPoints]:
+        """What the picture shows of surface points, and of their mirror images.
+
+        Args:
+            points_world: the points.
+            normals_world: their unit normals.
+        """
+        mirrored = self.look_up(points_world * _MIRROR, normals_world * _MIRROR, _MIRROR_DEPTH_TOLERANCE)
+        return self.look_up(points_world, normals_world), mirrored
+
     def look_up(
         self,
         points_world: Float[np.ndarray, "n 3"],
         normals_world: Float[np.ndarray, "n 3"],
-        tolerance: float,
-        cosines: tuple[float, float],
+        tolerance: float = _DEPTH_TOLERANCE,
+        cosines: tuple[float, float] = _COSINES,
     ) -> SeenPoints:
         """What the picture shows of surface points.
 
@@ -69,26 +85,27 @@ class PictureOfMesh:
             tolerance: slack of the visibility test, world units.
             cosines: between normal and view: below the first a point does not count as seen, above the second fully.
         """
-        values, trust = _look_up(
-            np.ascontiguousarray(points_world, dtype=np.float32),
-            np.ascontiguousarray(normals_world, dtype=np.float32),
-            self.camera.T_camera_world[0].numpy(),
-            self.camera.focal_px[0].numpy(),
-            self.camera.principal_px[0].numpy(),
-            self.camera.position_world[0].numpy(),
-            self.image,
-            self.depth,
-            tolerance,
-            *cosines,
-        )
+        with numba_pool(len(points_world)):
+            values, trust = _look_up(
+                np.ascontiguousarray(points_world, dtype=np.float32),
+                np.ascontiguousarray(normals_world, dtype=np.float32),
+                self.camera.T_camera_world[0].numpy(),
+                self.camera.focal_px[0].numpy(),
+                self.camera.principal_px[0].numpy(),
+                self.camera.position_world[0].numpy(),
+                self.image,
+                self.depth,
+                tolerance,
+                *cosines,
+            )
         return SeenPoints(values[:, :3], trust, values[:, 3:6])
 
 
 def picture_of_portrait(portrait: Portrait, labels: PortraitLabels, mesh: AtlasMesh) -> PictureOfMesh:
     """The portrait as a picture of the prior's mesh; pixels whose matte is not solid are not trusted."""
-    size = portrait.rgb.shape[0]
+    size = portrait.size_px
     solid = cv2.erode(portrait.alpha_unit.astype(np.float32), np.ones((size // 128 + 1,) * 2, np.uint8))
-    inside = cv2.erode(portrait.inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(np.float32)
+    inside = cv2.erode(portrait.inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=(1,)).astype(np.float32)
     trust = np.clip((solid - 0.6) / 0.3, 0.0, 1.0) * inside
     classes = np.stack([labels.skin, labels.hair, labels.cloth], axis=-1).astype(np.float32)
     image = np.concatenate([portrait.foreground_unit, classes, trust[..., None]], axis=-1).astype(np.float32)

@@ -77,7 +77,7 @@ def quilt(
             guided += _STRETCH_WEIGHT * np.log(drawn[:, 5] / width[middle[0]]) ** 2
             guided += used[cell[numbers]] + _LUCK * rng.random(_DRAWN)
             best = np.argsort(guided, kind="stable")[:_COMPARED]
-            taken = _lay_patch(
+            taken = _paste_patch(
                 stack, drawn[best], guided[best], result, done, detail, known, row, column, patch, 1 / noise
             )
             used *= _FORGET
@@ -109,14 +109,14 @@ def _variants(
     maps = np.roll(maps, half, axis=1)  # what is seen lies about the seam
     rows, columns = (np.nonzero(maps[..., 6].any(axis))[0] for axis in (1, 0))
     maps = np.ascontiguousarray(maps[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    made = []
+    variants = []
     for angle in _TURNS_DEG:
         for stretch in _STRETCHES:
             turned = _turned(maps, angle, stretch)
             doubled = math.radians(2 * angle)
             cosine, sine = math.cos(doubled), math.sin(doubled)
             towards = turned[..., 3:5] @ np.array([[cosine, -sine], [sine, cosine]], np.float32)
-            made.append(
+            variants.append(
                 _Variant(
                     np.ascontiguousarray(turned[..., :3]),
                     turned[..., 6] > _ALL_KNOWN,
@@ -124,7 +124,7 @@ def _variants(
                     turned[..., 5] / stretch,
                 )
             )
-    return made
+    return variants
 
 
 def _turned(maps: Float32[np.ndarray, "a b 7"], angle_deg: float, stretch: float) -> Float32[np.ndarray, "c d 7"]:
@@ -191,7 +191,7 @@ def _wanted_direction(
     small = (width // 8, height // 8)
     weight = cv2.resize(coherence, small, interpolation=cv2.INTER_AREA)
     values = cv2.resize(direction * coherence[..., None], small, interpolation=cv2.INTER_AREA)
-    near = push_pull(values / np.maximum(weight, 1e-6)[..., None], weight + np.float32(1e-6), wrap=True)
+    near = push_pull(values / np.maximum(weight, 1e-6)[..., None], weight + np.float32(1e-6))
     close = np.clip(3 * wrapped_blur(weight, 6.0, 6.0), 0, 1)[..., None]
     down = np.array([-0.6, 0.0], np.float32)
     return cv2.resize(near * close + down * (1 - close), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -199,8 +199,8 @@ def _wanted_direction(
 
 @numba.njit(cache=True)
 @no_type_check
-def _lay_patch(stack, chosen, guided, result, done, detail, known, row, column, patch, per_noise):
-    """Choose one of the candidates by its agreement with what is there, and lay it along the cheapest cuts."""
+def _paste_patch(stack, chosen, guided, result, done, detail, known, row, column, patch, per_noise):
+    """Choose one of the candidates by its agreement with what is there, and paste it along the cheapest cuts."""
     total = known.shape[1]
     best, best_cost = 0, np.inf
     for k in range(chosen.shape[0]):

@@ -1,4 +1,4 @@
-"""What both ways of painting share: tiles as pictures, soft borders of trust, and the small parts of the face."""
+"""Pieces of the painting: tiles as pictures, soft borders of trust, and the small parts of the face."""
 
 from __future__ import annotations
 

@@ -7,18 +7,22 @@ or brush strokes of the hair that is seen. Colours count as seen only where the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
 from ...head_model import HeadModel
+from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres
+from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ...mesh_raster import interpolate
 from .. import capsule
-from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, centimetres, scalp_prior
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
 from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
-from .combed import combed_detail
-from .completion_chart import COSINES, DEPTH_TOLERANCE, MIRROR_DEPTH_TOLERANCE, LookedUp
+from .combed import combed_detail, noise_strands
+from .completion_chart import LookedUp
 from .completion_network import (
     COLUMNS,
     COVER,
@@ -29,10 +33,8 @@ from .completion_network import (
     sample_chart,
 )
 from .fills import diffuse_over_mesh, push_pull, wrapped_blur
-from .portrait_lookup import MIRROR, PictureOfMesh
+from .portrait_lookup import PictureOfMesh
 from .quilting import quilt
-from .skin_mesh import SkinMesh
-from .texture_rules import strands
 from .tiles import Painted, SeenTile, soft_border
 
 _REDUCE = 4
@@ -43,9 +45,44 @@ _HAIR_FADE_PX, _CLOTH_FADE_PX = 90.0, 30.0
 """Texels over which what is seen moves the colours beside it."""
 _FLOOR = 0.03
 _MOST_CARRIED = 0.12
-_CHIN_LANDMARK = 152
 
 Chart = Float32[np.ndarray, "2 rows columns 3"]
+
+
+@dataclass(frozen=True)
+class SkinMesh:
+    """Face, ears, cranium and neck as one mesh without texture seams, for fills that run over it."""
+
+    vertices: Int[np.ndarray, " v"]
+    """Their numbers in the head model."""
+    points_world: Float[np.ndarray, "v 3"]
+    """World units."""
+    normals_world: Float[np.ndarray, "v 3"]
+    """Unit normals."""
+    faces: Int[np.ndarray, "f 3"]
+    """Triangles between them."""
+
+    @staticmethod
+    def of(model: HeadModel, mesh: AtlasMesh) -> SkinMesh:
+        """The skin of a fitted mesh."""
+        used = np.isin(model.part, (PART_FACE, PART_CRANIUM_NECK))
+        split = np.nonzero((mesh.head_vertex >= 0) & used[np.maximum(mesh.head_vertex, 0)])[0]
+        vertices, first = np.unique(mesh.head_vertex[split], return_index=True)
+        index = np.full(len(model.neutral), -1)
+        index[vertices] = np.arange(len(vertices))
+        faces = index[model.faces]
+        return SkinMesh(
+            vertices,
+            mesh.vertices_world[split[first]],
+            mesh.normals_world[split[first]],
+            faces[(faces >= 0).all(1)],
+        )
+
+    def for_mesh(self, values: Float[np.ndarray, "v c"], model: HeadModel, mesh: AtlasMesh) -> Float[np.ndarray, "w c"]:
+        """Values per vertex of the atlas' mesh, 0 off the skin."""
+        fields = np.zeros((len(model.neutral), values.shape[1]))
+        fields[self.vertices] = values
+        return np.where((mesh.head_vertex >= 0)[:, None], fields[np.maximum(mesh.head_vertex, 0)], 0.0)
 
 
 def paint_skin(
@@ -66,8 +103,7 @@ def paint_skin(
     """
     skin, tone = SkinMesh.of(model, mesh), looked_up.tone
     points = skin.points_world.astype(np.float32)
-    v_own = picture.look_up(points, skin.normals_world, DEPTH_TOLERANCE, COSINES)
-    v_mirror = picture.look_up(points * MIRROR, skin.normals_world * MIRROR, MIRROR_DEPTH_TOLERANCE, COSINES)
+    v_own, v_mirror = picture.look_up_both(points, skin.normals_world)
     base = {
         SKIN: sample_chart(smooth, place_on_head(points, SKIN_BELOW)).astype(np.float64),
         HAIR: sample_chart(smooth, place_on_head(points, COVER)).astype(np.float64),
@@ -99,7 +135,7 @@ def paint_skin(
     if detail is not None:
         below = below * np.exp(_at_places(detail, texels.points_world[chosen]) * on_scalp[:, None])
     # Collars and matte colours on the neck are not kept where they are seen from the side.
-    on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[_CHIN_LANDMARK, 1]
+    on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
     foreign = np.maximum(own.classes[:, CLOTH], on_neck) * (1 - tone.belief(own.colour))
     trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
     trust = trust * soft_border(trust, texels, chosen)
@@ -141,12 +177,12 @@ def paint_shell(
     rng = np.random.default_rng(seed)
     solid = (weight > 0.5) & (mass > 0.3)
     example = detail.astype(np.float32), _without_outliers(detail, solid)
-    made = combed_detail(*example, rng)
-    if made is None:
-        made = quilt(*example, _texel_width(height), rng)
-    if made is None:
-        made = np.repeat(0.5 * strands(colour, weight, seed)[..., None], 3, axis=2)
-    fill = (fill + _FLOOR) * np.exp(made) - _FLOOR
+    synthetic = combed_detail(*example, rng)
+    if synthetic is None:
+        synthetic = quilt(*example, _texel_width(height), rng)
+    if synthetic is None:
+        synthetic = np.repeat(0.5 * noise_strands(colour, weight, seed)[..., None], 3, axis=2)
+    fill = (fill + _FLOOR) * np.exp(synthetic) - _FLOOR
 
     # What is plainly seen is kept whatever its class: an ear or a temple that the shell happens to cover.
     keep = np.maximum(own, seen.trust * np.clip(2 * seen.trust - 1, 0, 1))
@@ -154,7 +190,7 @@ def paint_shell(
     result = fill + (m_colour - fill) * mirror_keep[..., None]
     result = result + (seen.colour - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
-    return np.clip(result, 0, 1).astype(np.float32), confidence, made.astype(np.float32)
+    return np.clip(result, 0, 1).astype(np.float32), confidence, synthetic.astype(np.float32)
 
 
 def paint_torso(
@@ -172,7 +208,9 @@ def paint_torso(
     own = _inner(seen.trust * fits)
     base = _torso_picture(smooth, height, width, camera_azimuth_rad)
     mean, mass = _local_mean(seen.colour, own)
-    fill = np.clip(base + _carried_on(_limited(mean - base), mass, _CLOTH_FADE_PX), 0, 1)
+    # Small differences are light and dye, large ones another garment, which ends where it is seen to end.
+    error = np.clip(mean - base, -_MOST_CARRIED, _MOST_CARRIED)
+    fill = np.clip(base + _carried_on(error, mass, _CLOTH_FADE_PX), 0, 1)
     result = fill + (seen.colour - fill) * own[..., None]
     return np.clip(result, 0, 1).astype(np.float32), own
 
@@ -197,11 +235,6 @@ def _local_mean(
     return _enlarged(mean, height, width), _enlarged(mass, height, width)
 
 
-def _limited(error: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
-    """Small differences are light and dye, large ones another garment, which ends where it is seen to end."""
-    return np.clip(error, -_MOST_CARRIED, _MOST_CARRIED)
-
-
 def _carried_on(
     error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float
 ) -> Float32[np.ndarray, "h w 3"]:
@@ -212,7 +245,7 @@ def _carried_on(
     values = cv2.resize(error, small, interpolation=cv2.INTER_AREA)
     if weight.max() <= 0:
         return np.zeros_like(error)
-    near = push_pull(values, weight, wrap=True)
+    near = push_pull(values, weight)
     near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
     away = np.asarray(ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1)))
     away = away[:, small[0] : 2 * small[0]]
@@ -228,7 +261,7 @@ def _reduced_push_pull(
     mass = cv2.resize(weight, small, interpolation=cv2.INTER_AREA)
     total = cv2.resize((colour * weight[..., None]).astype(np.float32), small, interpolation=cv2.INTER_AREA)
     mean = total / np.maximum(mass, 1e-5)[..., None]
-    return _enlarged(push_pull(mean, mass + np.float32(1e-6), wrap=True), height, width)
+    return _enlarged(push_pull(mean, mass + np.float32(1e-6)), height, width)
 
 
 def _enlarged(image: Float32[np.ndarray, "a b *c"], height: int, width: int) -> Float32[np.ndarray, "h w *c"]:
@@ -256,9 +289,7 @@ def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarr
 
 def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
     """Where the skin carries hair; not in the hollow of the ear, which is as far in as the scalp."""
-    x, y, z = centimetres(model).T
-    hollow = (np.abs(x) > 6.2) & (y > -3.0) & (y < 3.0) & (z > -2.0) & (z < 2.5)
-    return np.where(hollow, 0.0, scalp_prior(model))
+    return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
 
 
 def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:

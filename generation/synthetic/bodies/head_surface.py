@@ -10,28 +10,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import cKDTree
 
-from ..parts import UNITS_PER_CM, vertex_normals
+from ...head_model.anatomy import centimetres, ramp  # noqa: F401 - for the parts of composed heads
+from ...head_model.anatomy import world_units as world  # noqa: F401 - likewise
+from ..parts import vertex_normals
 
-ORIGIN_CM = np.array([0.0, 2.0, 1.0])
-"""The world's origin in the centimetres in which anatomical borders are stated (those of the parametric head)."""
 _LOW = np.array([-0.42, -0.46, -0.36])
 _HIGH = np.array([0.42, 0.32, 0.32])
 _STEP = 0.0125
-
-
-def centimetres(points_world: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    """World points in centimetres: eyes at (+-3.2, 3.6, 8), crown at y = 14, chin at y = -8.5, ears at z = 0."""
-    return points_world / UNITS_PER_CM + ORIGIN_CM
-
-
-def world(points_cm: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    """Inverse of `centimetres`."""
-    return (points_cm - ORIGIN_CM) * UNITS_PER_CM
-
-
-def ramp(value: Float[np.ndarray, "*n"], low: float | int, high: float | int) -> Float[np.ndarray, "*n"]:
-    """0 below `low`, 1 above `high`, straight between."""
-    return np.clip((value - low) / (high - low), 0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32, Int
 
 from ...cameras import Cameras
 from ...mesh_raster import BAND_ROWS, bin_by_band, box_downsample, project_to_screen, sample_texture
+from ...numba_pool import numba_pool
 from ..parts import SyntheticHead
 
 
@@ -86,10 +87,11 @@ class _Scene:
             self.vertices, T_camera_world, sized.focal_px[0].numpy(), sized.principal_px[0].numpy()
         )
         start, members = bin_by_band(screen, self.faces, width, height, False)
-        index, weights = _draw(
-            screen, self.faces, self.uv, self.faces_uv, self.face_part, self.alpha_layout, self.alpha_texels,
-            start, members, width, height,
-        )  # fmt: skip
+        with numba_pool(width * height):
+            index, weights = _draw(
+                screen, self.faces, self.uv, self.faces_uv, self.face_part, self.alpha_layout, self.alpha_texels,
+                start, members, width, height,
+            )  # fmt: skip
         hit = index >= 0
         face, weight = index[hit], weights[hit]
         normal = np.einsum("fc,fck->fk", weight, self.normals[self.faces[face]])

@@ -20,7 +20,6 @@ from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED
 from dp360.generation.head_model import HeadFit
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.hair.hair_shell import HairShell
 from dp360.generation.prior.labels.portrait_labels import PortraitLabels
 from dp360.generation.prior.texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
 from dp360.generation.prior.texture.prior_texture import PriorTexture
@@ -95,7 +94,7 @@ def ball_prior() -> Callable[..., HeadPrior]:
     mesh = AtlasMesh(0.22 * normals, normals, uv.reshape(-1, 2), faces, material, parts)
     angle = (np.arange(ATLAS_WIDTH) + 0.5) / ATLAS_WIDTH * 2 * np.pi
     lit = 0.5 + 0.5 * np.cos(angle)
-    empty, nothing = np.zeros((2, 2)), np.zeros((4, 4), bool)
+    nothing = np.zeros((4, 4), bool)
 
     def ball(span_rgb: tuple[int, int, int], meridians: float = 0.0) -> HeadPrior:
         colour: Float[np.ndarray, "w 3"]
@@ -105,7 +104,6 @@ def ball_prior() -> Callable[..., HeadPrior]:
         return HeadPrior(
             mesh,
             PriorTexture(rgb, confidence),
-            HairShell(empty, empty, empty, 0.0, 1.0),
             PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, True),
             "ball-1 (sha256 00)",
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from dp360.generation.cameras import PANOHEAD_RADIUS, Cameras, look_at_origin
+from dp360.generation.cameras import PANOHEAD_RADIUS, UNITS_PER_CM, Cameras, look_at_origin
 from dp360.generation.head_model import HeadModel, fit_landmarks, load_head_model, view_terms
 from dp360.generation.portrait.face_detection import FaceNetworks, find_faces
 
@@ -69,7 +69,7 @@ def test_view_terms_stay_constant_beyond_the_measured_views() -> None:
 
 def test_detector_offsets_are_millimetres_and_symmetric() -> None:
     model = load_head_model()
-    to_mm = 10 / 0.0165
+    to_mm = 10 / UNITS_PER_CM
     for yaw_rad in (0.0, 0.35, 0.6):
         left, right = model.landmark_offsets(yaw_rad, 0.1), model.landmark_offsets(-yaw_rad, 0.1)
         assert 0.3 < np.median(np.linalg.norm(left, axis=1)) * to_mm < 8

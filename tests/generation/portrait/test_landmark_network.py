@@ -11,7 +11,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from dp360.generation import InputError
+from dp360.generation import InputError, networks
 from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.head_model import fit_sparse_points, load_head_model
 from dp360.generation.head_model.sparse_points import (
@@ -24,18 +24,16 @@ from dp360.generation.head_model.sparse_points import (
     face_box,
     sparse_points,
 )
-from dp360.generation.portrait import load_image, portrait, prepare_portrait
+from dp360.generation.networks import LoadedNetwork
+from dp360.generation.portrait import load_image, prepare_portrait
 from dp360.generation.portrait.landmark_network import (
     CELL_PX,
+    FACE_LANDMARKS,
     LandmarkNetworkConfig,
     LandmarkNetworks,
-    LoadedLandmarkNetworks,
     find_face,
     find_points,
-    load_landmark_networks,
     locate_faces,
-    read_landmark_networks,
-    save_landmark_networks,
 )
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
@@ -61,7 +59,6 @@ TINY = LandmarkNetworkConfig(locator_channels=(8, 8, 8, 8, 8), points_channels=(
 RECALL, NME = 0.4, 0.1
 """Least share of held-out faces that are found, and largest mean error where |yaw| is below 30 degrees."""
 PLAIN = SceneLook(*[0.0] * 8)
-needs_weights = pytest.mark.skipif(load_landmark_networks() is None, reason="no weights in this installation")
 
 
 def projected(points: np.ndarray, camera: Cameras) -> np.ndarray:
@@ -97,9 +94,9 @@ def disc_shots(count: int = 3) -> LabelledShots:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> LoadedLandmarkNetworks:
+def tiny() -> LoadedNetwork[LandmarkNetworks]:
     torch.manual_seed(1)
-    return LoadedLandmarkNetworks(LandmarkNetworks(TINY).eval().requires_grad_(False), "")
+    return LoadedNetwork(LandmarkNetworks(TINY).eval().requires_grad_(False), "")
 
 
 def test_points_come_in_mirrored_pairs_on_the_head() -> None:
@@ -213,17 +210,17 @@ def test_locator_targets_say_where_the_face_is() -> None:
     assert not locator_target(None, 160).any()
 
 
-def test_networks_survive_the_file(tiny: LoadedLandmarkNetworks, tmp_path: Path) -> None:
+def test_networks_survive_the_file(tiny: LoadedNetwork[LandmarkNetworks], tmp_path: Path) -> None:
     path = tmp_path / "networks.safetensors"
-    save_landmark_networks(path, tiny.networks, {"seed": "1"})
-    loaded = read_landmark_networks(path)
-    assert loaded.networks.config == TINY and len(loaded.sha256) == 64
+    FACE_LANDMARKS.save(path, tiny.network, {"seed": "1"})
+    loaded = FACE_LANDMARKS.read(path)
+    assert loaded.network.config == TINY and len(loaded.sha256) == 64
     picture = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    for was, now in zip(tiny.networks.points(picture), loaded.networks.points(picture)):
+    for was, now in zip(tiny.network.points(picture), loaded.network.points(picture)):
         torch.testing.assert_close(now, was, atol=2e-2, rtol=2e-2)
 
 
-def test_mirrored_pictures_give_mirrored_points(tiny: LoadedLandmarkNetworks) -> None:
+def test_mirrored_pictures_give_mirrored_points(tiny: LoadedNetwork[LandmarkNetworks]) -> None:
     picture = skimage.data.astronaut()
     box, mirror = FaceBox((220.0, 130.0), 120.0, 0.2), FaceBox((292.0, 130.0), 120.0, -0.2)
     found = find_points(picture, box, tiny)
@@ -233,7 +230,7 @@ def test_mirrored_pictures_give_mirrored_points(tiny: LoadedLandmarkNetworks) ->
     assert found.score == pytest.approx(flipped.score, abs=1e-4)
 
 
-def test_located_boxes_follow_the_size_of_the_picture(tiny: LoadedLandmarkNetworks) -> None:
+def test_located_boxes_follow_the_size_of_the_picture(tiny: LoadedNetwork[LandmarkNetworks]) -> None:
     picture = skimage.data.astronaut()[::2, ::2]
     large = np.repeat(np.repeat(picture, 2, 0), 2, 1)
     for (box, score), (twice, again) in zip(locate_faces(picture, tiny, most=1), locate_faces(large, tiny, most=1)):
@@ -262,20 +259,17 @@ def test_face_error_knows_hits_and_misses() -> None:
     assert np.isnan(face_error(points + np.array([0.6 * size, 0]), points)) and np.isnan(face_error(None, points))
 
 
-@needs_weights
 def test_the_shipped_weights_are_small_and_described() -> None:
-    weights = Path(portrait.__file__).parents[1] / "weights"
+    weights = Path(networks.__file__).parent / "weights"
     assert (weights / "face_landmarks.safetensors").stat().st_size <= 3_000_000
     assert "face_landmarks.safetensors" in (weights / "MODEL_CARD_LANDMARKS.md").read_text("utf-8")
 
 
-@needs_weights
 @pytest.mark.skipif(not HEADS.is_dir(), reason="the head assets are not here")
 def test_the_shipped_weights_find_held_out_faces(tmp_path: Path) -> None:
     shots = make_landmark_shots(HEADS, "held_out", tmp_path, LandmarkShotsConfig(heads=4, first_head=300))
     labelled = labelled_shots(shots, "held_out", HEADS)
-    loaded = load_landmark_networks()
-    assert loaded is not None
+    loaded = FACE_LANDMARKS.load()
 
     def points_of(rgb: np.ndarray) -> np.ndarray | None:
         face = find_face(rgb, loaded)
@@ -289,7 +283,6 @@ def test_the_shipped_weights_find_held_out_faces(tmp_path: Path) -> None:
         assert figures.false_positives <= 0.2
 
 
-@needs_weights
 @pytest.mark.parametrize("name", ["coffee", "rocket", "gravel", "grass", "blank", "noise"])
 def test_pictures_without_a_face_are_still_refused(name: str, tmp_path: Path) -> None:
     made = {
@@ -306,19 +299,17 @@ def test_pictures_without_a_face_are_still_refused(name: str, tmp_path: Path) ->
 class TestCartoon:
     """The flat cartoon in which mediapipe sees no face."""
 
-    @needs_weights
     def test_becomes_a_head(self) -> None:
         found = prepare_portrait(CARTOON)
         assert found.landmarks_px is None
+        assert found.weights == (FACE_LANDMARKS.provenance(),)
         assert any("placed by the network" in notice for notice in found.notices)
         assert np.abs(found.head.identity).max() < 2.5
         assert 0.15 < found.alpha_unit.mean() < 0.7
 
-    @needs_weights
     def test_is_seen_where_a_person_sees_it(self) -> None:
         picture = load_image(CARTOON).rgb
-        loaded, model = load_landmark_networks(), load_head_model()
-        assert loaded is not None
+        loaded, model = FACE_LANDMARKS.load(), load_head_model()
         found = find_face(picture, loaded)
         assert found is not None
         fit = fit_sparse_points(model, found.points_px, found.scales_px, picture.shape[1], picture.shape[0])
@@ -328,8 +319,3 @@ class TestCartoon:
             assert np.linalg.norm(points[POINT_NAMES.index(name)] - place) < 60, name  # the face is 330 pixels high
         azimuth_deg = float(np.degrees(fit.camera.azimuth_rad[0]))
         assert -45 < azimuth_deg < -5  # she looks to the picture's right: the camera stands on her right
-
-    def test_is_refused_without_the_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(portrait, "load_landmark_networks", lambda: None)
-        with pytest.raises(InputError, match="--no-face"):
-            prepare_portrait(CARTOON)

@@ -16,6 +16,7 @@ from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
 from dp360.generation.portrait.faceless_placement import place_head_by_matte
 from dp360.generation.portrait.portrait import WIDE_FACTOR
+from dp360.generation.progress import Item
 
 PORTRAITS = Path(__file__).parents[4] / "shared" / "data" / "portraits"
 needs_portraits = pytest.mark.skipif(not PORTRAITS.is_dir(), reason="the shared test portraits are not here")
@@ -192,7 +193,7 @@ def test_a_small_head_brings_a_notice(tmp_path: Path) -> None:
 def test_progress_is_reported_in_four_steps(photograph: Path) -> None:
     seen: list[object] = []
 
-    def track(sequence: Iterable[object], *, total: float | None, description: str) -> Iterable[object]:
+    def track(sequence: Iterable[Item], *, total: float | int | None, description: str) -> Iterable[Item]:
         seen.append((total, description))
         for item in sequence:
             seen.append(item)

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def gradient(height: int = 80, width: int = 100) -> np.ndarray:
     return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), (x + y) % 50 + 100], axis=-1).astype(np.uint8)
 
 
-def saved(path: Path, image: Image.Image, **options: object) -> Path:
+def saved(path: Path, image: Image.Image, **options: Any) -> Path:
     image.save(path, **options)
     return path
 

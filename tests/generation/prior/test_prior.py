@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
+import re
+from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import skimage.data
 import torch
-from PIL import Image
+from torch import nn
 
 from dp360.generation import Cameras, ViewSet, look_at_origin, orbit
-from dp360.generation.portrait import Portrait, prepare_portrait
-from dp360.generation.prior import HeadPrior, PriorGenerator, PriorRender, build_head_prior
+from dp360.generation.head_model import load_head_model
+from dp360.generation.portrait import Portrait, encode_portrait, read_portrait
+from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
+from dp360.generation.prior import HeadPrior, PriorGenerator, PriorRender, build_head_prior, head_prior
+from dp360.generation.prior.hair.thickness_network import HairThicknessNet
+from dp360.generation.prior.labels.segmenter import Segmenter
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
+from dp360.generation.prior.texture.completion_network import CompletionNet
 
 FRONT, LEFT, BACK, RIGHT = range(4)
 NECK_Y = -0.14
 """A height between chin and collar, world units."""
-
-
-@pytest.fixture(scope="module")
-def portrait(tmp_path_factory: pytest.TempPathFactory) -> Portrait:
-    path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
-    Image.fromarray(skimage.data.astronaut()).save(path)
-    return prepare_portrait(path)
-
-
-@pytest.fixture(scope="module")
-def prior(portrait: Portrait) -> HeadPrior:
-    return build_head_prior(portrait)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +61,7 @@ def test_labels_share_out_the_foreground(portrait: Portrait, prior: HeadPrior) -
     labels = prior.portrait_labels
     times_labelled = sum(mask.astype(int) for mask in (labels.skin, labels.hair, labels.cloth))
     np.testing.assert_array_equal(times_labelled, portrait.alpha_unit > 0.5)
+    np.testing.assert_allclose(labels.probability.sum(-1)[portrait.alpha_unit > 0.9], 1, atol=1e-3)
     assert not labels.bald
     assert portrait.landmarks_px is not None
     column, nose_row = portrait.landmarks_px[1, :2].astype(int)
@@ -164,12 +161,64 @@ def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, 
     assert np.abs(halved - around.alpha[FRONT]).mean() < 0.003
 
 
-def test_the_same_seed_gives_the_same_bytes(portrait: Portrait, prior: HeadPrior) -> None:
-    again = build_head_prior(portrait)
+@contextlib.contextmanager
+def networks_that_run() -> Iterator[set[str]]:
+    """Names of the package's networks that compute something while the block runs."""
+    names = {Segmenter: "segmenter", HairThicknessNet: "hair_thickness", CompletionNet: "completion"}
+    ran: set[str] = set()
+
+    def note(module: nn.Module, *_: object) -> None:
+        if type(module) in names:
+            ran.add(names[type(module)])
+
+    hook = nn.modules.module.register_module_forward_hook(note)
+    try:
+        yield ran
+    finally:
+        hook.remove()
+
+
+def networks_named(weights: str) -> set[str]:
+    """Names of the networks in a provenance, whose hashes are those of the files."""
+    found = re.findall(r"\b([a-z_]+) \(sha256 ([0-9a-f]{16})\)", weights)
+    folder = resources.files("dp360.generation.weights")
+    for name, digest in found:
+        assert hashlib.sha256(folder.joinpath(f"{name}.safetensors").read_bytes()).hexdigest().startswith(digest)
+    return {name for name, _ in found}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_every_network_that_ran_is_named(
+    portrait: Portrait, prior: HeadPrior
+) -> None:
+    with networks_that_run() as ran:
+        again = build_head_prior(portrait)
     assert again.texture.rgb.tobytes() == prior.texture.rgb.tobytes()
     assert again.texture.confidence.tobytes() == prior.texture.confidence.tobytes()
     for field in dataclasses.fields(prior.mesh):
         assert getattr(again.mesh, field.name).tobytes() == getattr(prior.mesh, field.name).tobytes(), field.name
+    assert networks_named(prior.weights_name) == ran == {"segmenter", "hair_thickness", "completion"}
+    assert prior.weights_name.startswith(load_head_model().weights_name)
+
+
+def test_bald_heads_do_not_name_the_network_of_hair(
+    portrait: Portrait, prior: HeadPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bald = dataclasses.replace(prior.portrait_labels, bald=True)
+    monkeypatch.setattr(head_prior, "label_portrait", lambda *_: bald)
+    with networks_that_run() as ran:
+        built = build_head_prior(portrait)
+    assert networks_named(built.weights_name) == ran | {"segmenter"} == {"segmenter", "completion"}
+    assert MATERIAL_HAIR not in built.mesh.material
+
+
+def test_networks_that_placed_the_head_are_named(portrait: Portrait, prior: HeadPrior, tmp_path: Path) -> None:
+    assert portrait.weights == ()  # mediapipe saw the astronaut's face
+    drawn = dataclasses.replace(portrait, weights=(FACE_LANDMARKS.provenance(),))
+    (tmp_path / "portrait.npz").write_bytes(encode_portrait(drawn))
+    kept = read_portrait(tmp_path / "portrait.npz")
+    assert kept.weights == drawn.weights
+    named = networks_named(build_head_prior(kept).weights_name)
+    assert named == networks_named(prior.weights_name) | {"face_landmarks"}
 
 
 def test_surface_samples_lie_on_the_visible_surface(prior: HeadPrior) -> None:
@@ -214,10 +263,6 @@ def test_the_generator_gives_the_portrait_and_one_view_per_camera(
 def test_the_generator_says_where_its_views_come_from(portrait: Portrait, prior: HeadPrior, views: ViewSet) -> None:
     origin = views.provenance
     assert (origin.generator, origin.seed, origin.weights) == ("prior", 11, prior.weights_name)
-    folder = resources.files("dp360.generation.weights")
-    for name in ("segmenter", "hair_thickness", "completion"):
-        digest = hashlib.sha256(folder.joinpath(f"{name}.safetensors").read_bytes()).hexdigest()
-        assert f"{name} (sha256 {digest[:16]})" in prior.weights_name
     assert origin.input_sha256 == portrait.source_sha256
     assert origin.settings == {"supersample": 2, "surface_points": 2000, "name": "prior"}
 

@@ -10,18 +10,16 @@ import pytest
 import torch
 
 from dp360.generation import look_at_origin
+from dp360.generation.networks import LoadedNetwork
 from dp360.generation.prior import capsule
 from dp360.generation.prior.hair.thickness_network import (
     FEATURE_CHANNELS,
+    HAIR_THICKNESS,
     LEVELS,
     HairThicknessConfig,
     HairThicknessNet,
-    LoadedHairThickness,
     estimate_hair,
-    load_hair_thickness,
     mirrored,
-    read_hair_thickness,
-    save_hair_thickness,
     shell_features,
 )
 from dp360.generation.synthetic.hair.hair_truth import hair_truth, similarity
@@ -78,7 +76,7 @@ def test_turning_the_input_turns_the_answer(network: HairThicknessNet, features:
 
 
 def test_the_mirrored_portrait_gets_the_mirrored_answer(network: HairThicknessNet, features: np.ndarray) -> None:
-    loaded = LoadedHairThickness(network, "")
+    loaded = LoadedNetwork(network, "")
     straight = estimate_hair(features, loaded)
     other = estimate_hair(mirrored(torch.from_numpy(features)).numpy(), loaded)
     for name in ("presence", "thickness", "spread"):
@@ -196,16 +194,16 @@ def test_a_batch_depends_on_its_step_alone_and_epochs_differ(samples: HairSample
 
 
 def test_weights_survive_the_file(network: HairThicknessNet, features: np.ndarray, tmp_path: Path) -> None:
-    save_hair_thickness(tmp_path / "w.safetensors", network, {"seed": "5"})
-    loaded = read_hair_thickness(tmp_path / "w.safetensors")
-    before, after = (estimate_hair(features, x) for x in (LoadedHairThickness(network, ""), loaded))
+    HAIR_THICKNESS.save(tmp_path / "w.safetensors", network, {"seed": "5"})
+    loaded = HAIR_THICKNESS.read(tmp_path / "w.safetensors")
+    before, after = (estimate_hair(features, x) for x in (LoadedNetwork(network, ""), loaded))
     np.testing.assert_allclose(after.thickness, before.thickness, atol=2e-3)
     assert loaded.network.config == SMALL and len(loaded.sha256) == 64
 
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
 def test_shipped_weights_reach_their_figures_on_held_out_heads(tmp_path: Path) -> None:
-    loaded = load_hair_thickness()
+    loaded = HAIR_THICKNESS.load()
     assert loaded is not None
     config = HairSamplesConfig(heads=6, portraits_per_head=1, heads_per_file=6)
     held_out = make_hair_samples(HEADS, "held_out", tmp_path, config)
@@ -213,7 +211,7 @@ def test_shipped_weights_reach_their_figures_on_held_out_heads(tmp_path: Path) -
     assert figures.count >= 4
     assert figures.thickness_mae["crown"] < 0.025
     assert figures.presence_accuracy["back"] > 0.85
-    untrained = LoadedHairThickness(HairThicknessNet(replace(loaded.network.config)).eval(), "")
+    untrained = LoadedNetwork(HairThicknessNet(replace(loaded.network.config)).eval(), "")
     assert figures.thickness_mae["back"] < 0.8 * evaluate_hair_thickness(untrained, held_out).thickness_mae.get(
         "back", np.inf
     )

@@ -1,4 +1,4 @@
-"""The segmenter and the labels made with it: laws of the network, its training, its weights, and what it replaces."""
+"""The segmenter: laws of the network, its training, and its weights."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
-from PIL import Image
 
-from dp360.generation.head_model import load_head_model
-from dp360.generation.portrait import Portrait, prepare_portrait
-from dp360.generation.prior.labels import portrait_labels as prior_labels
-from dp360.generation.prior.labels.portrait_labels import LabelConfig, label_portrait
+from dp360.generation.networks import LoadedNetwork
+from dp360.generation.portrait import Portrait
 from dp360.generation.prior.labels.segmenter import (
     BACKGROUND,
     CLASS_NAMES,
     CLOTH,
     HAIR,
+    SEGMENTER,
     SKIN,
-    LoadedSegmenter,
     Segmenter,
     SegmenterConfig,
-    load_segmenter,
-    read_segmenter,
-    save_segmenter,
     segment,
 )
 from dp360.generation.synthetic.parts import Label
@@ -48,15 +41,15 @@ from dp360.generation.training.segmenter_training import (
 )
 from dp360.generation.training.shots import Shots, ShotsConfig, make_shots
 
-HEADS = Path(__file__).resolve().parents[4] / "shared" / "data" / "heads"
+HEADS = Path(__file__).resolve().parents[5] / "shared" / "data" / "heads"
 SMALL = SegmenterConfig(channels=(8, 16, 16), size_px=32)
 NO_PANORAMAS = Backgrounds(())
 
 
 @pytest.fixture(scope="module")
-def small() -> LoadedSegmenter:
+def small() -> LoadedNetwork[Segmenter]:
     torch.manual_seed(0)
-    return LoadedSegmenter(Segmenter(SMALL).eval(), "")
+    return LoadedNetwork(Segmenter(SMALL).eval(), "")
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +74,7 @@ def tiny_training(steps: int) -> LabelTrainingConfig:
     return LabelTrainingConfig(network=SMALL, look=PHOTOGRAPHS, stages=(Stage(32, loop),))
 
 
-def test_probabilities_sum_to_one_and_what_lies_outside_is_background(small: LoadedSegmenter) -> None:
+def test_probabilities_sum_to_one_and_what_lies_outside_is_background(small: LoadedNetwork[Segmenter]) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
     inside = np.ones((80, 80), bool)
     inside[:, 70:] = False
@@ -90,17 +83,17 @@ def test_probabilities_sum_to_one_and_what_lies_outside_is_background(small: Loa
     assert (probability[:, 70:, BACKGROUND] == 1).all()
 
 
-def test_the_mirror_image_has_the_mirrored_segmentation(small: LoadedSegmenter) -> None:
+def test_the_mirror_image_has_the_mirrored_segmentation(small: LoadedNetwork[Segmenter]) -> None:
     rgb = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     inside = np.ones((64, 64), bool)
     mirrored = segment(np.ascontiguousarray(rgb[:, ::-1]), inside, small)
     np.testing.assert_allclose(mirrored[:, ::-1], segment(rgb, inside, small), atol=1e-5)
 
 
-def test_weights_survive_the_file_in_half_precision(small: LoadedSegmenter, tmp_path: Path) -> None:
+def test_weights_survive_the_file_in_half_precision(small: LoadedNetwork[Segmenter], tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    save_segmenter(path, small.network, {"seed": "0"})
-    loaded = read_segmenter(path)
+    SEGMENTER.save(path, small.network, {"seed": "0"})
+    loaded = SEGMENTER.read(path)
     assert loaded.network.config == SMALL
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     for name, tensor in small.network.state_dict().items():
@@ -149,7 +142,7 @@ def test_a_small_network_learns_drawn_heads(shots: Shots, tmp_path: Path) -> Non
         shots, NO_PANORAMAS, tmp_path, tiny_training(140), on_evaluation=lambda step, model, loss: losses.append(loss)
     )
     assert losses[-1] < 0.5 * losses[0]
-    counts = evaluate_segmenter(LoadedSegmenter(network, ""), shots, NO_PANORAMAS, PHOTOGRAPHS, size_px=64, seed=9)
+    counts = evaluate_segmenter(LoadedNetwork(network, ""), shots, NO_PANORAMAS, PHOTOGRAPHS, size_px=64, seed=9)
     assert counts.iou[[BACKGROUND, SKIN, HAIR, CLOTH]].min() > 0.5
 
 
@@ -171,16 +164,8 @@ def test_shots_are_rendered_once(tmp_path: Path) -> None:
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
 
-@pytest.fixture(scope="module")
-def portrait(tmp_path_factory: pytest.TempPathFactory) -> Portrait:
-    path = tmp_path_factory.mktemp("portrait") / "astronaut.png"
-    Image.fromarray(skimage.data.astronaut()).save(path)
-    return prepare_portrait(path)
-
-
 def test_shipped_weights_are_those_of_the_model_card() -> None:
-    segmenter = load_segmenter()
-    assert segmenter is not None
+    segmenter = SEGMENTER.load()
     card = (resources.files("dp360.generation.weights") / "MODEL_CARD_SEGMENTER.md").read_text("utf-8")
     assert segmenter.sha256 in card
     size = len((resources.files("dp360.generation.weights") / "segmenter.safetensors").read_bytes())
@@ -188,9 +173,8 @@ def test_shipped_weights_are_those_of_the_model_card() -> None:
 
 
 def test_a_photograph_is_told_apart(portrait: Portrait) -> None:
-    segmenter = load_segmenter()
-    assert segmenter is not None and portrait.landmarks_px is not None
-    found = segment(portrait.rgb, portrait.inside, segmenter).argmax(-1)
+    assert portrait.landmarks_px is not None
+    found = segment(portrait.rgb, portrait.inside, SEGMENTER.load()).argmax(-1)
     nose, forehead = (portrait.landmarks_px[k, :2].astype(int) for k in (1, 10))
     assert found[nose[1], nose[0]] == SKIN and found[forehead[1] - 50, forehead[0]] == HAIR
     assert (found[-10, 180:320] == CLOTH).mean() > 0.8 and (found[:20, :60] == BACKGROUND).mean() > 0.9
@@ -198,30 +182,9 @@ def test_a_photograph_is_told_apart(portrait: Portrait) -> None:
     assert (foreground & (found != BACKGROUND)).sum() / (foreground | (found != BACKGROUND)).sum() > 0.9
 
 
-def test_labels_share_out_the_foreground_by_either_method(portrait: Portrait) -> None:
-    for method in ("learned", "rules"):
-        labels = label_portrait(portrait, load_head_model(), LabelConfig(method=method))
-        times = sum(mask.astype(int) for mask in (labels.skin, labels.hair, labels.cloth))
-        np.testing.assert_array_equal(times, portrait.alpha_unit > 0.5)
-        np.testing.assert_allclose(labels.probability.sum(-1)[portrait.alpha_unit > 0.9], 1, atol=1e-3)
-        assert not labels.bald
-
-
-def test_without_weights_the_rules_decide(portrait: Portrait, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load_head_model()
-    rules = label_portrait(portrait, model, LabelConfig(method="rules"))
-    learned = label_portrait(portrait, model)
-    monkeypatch.setattr(prior_labels, "load_segmenter", lambda: None)
-    fallback = label_portrait(portrait, model)
-    for name in ("skin", "hair", "cloth"):
-        np.testing.assert_array_equal(getattr(fallback, name), getattr(rules, name))
-    assert (learned.hair != rules.hair).any()
-
-
 @pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
 def test_heads_never_seen_in_training_are_told_apart(tmp_path: Path) -> None:
-    segmenter = load_segmenter()
-    assert segmenter is not None
+    segmenter = SEGMENTER.load()
     shots = make_shots(
         HEADS, "held_out", tmp_path, ShotsConfig(heads=6, shots_per_head=1, size_px=256, heads_per_file=6)
     )
