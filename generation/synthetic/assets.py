@@ -36,10 +36,6 @@ class AssetIndex:
         """Names that a split may draw."""
         return self.names[kind][split]
 
-    def split_of(self, kind: Kind, name: str) -> tuple[Split, ...]:
-        """The splits that may draw this name."""
-        return tuple(s for s in SPLITS if name in self.names[kind][s])
-
 
 @functools.cache
 def asset_index() -> AssetIndex:

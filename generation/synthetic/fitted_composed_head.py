@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,17 +26,26 @@ from ..portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_z
 from ..portrait.portrait import WIDE_FACTOR
 from ..portrait.resample import inside_mask, square_crop
 from ..prior import HeadPrior, build_head_prior
-from .assets import field_rng
+from .assets import Split, asset_index, field_rng, sub_seed
+from .compose import compose
 from .hair.hair_truth import Similarity
 from .parts import Label, SyntheticHead
 from .portraits.backgrounds import Backgrounds
-from .portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot, shoot, shot_camera_and_light
+from .portraits.portrait_shots import (
+    HEAD_LABELS,
+    MOST_CUT,
+    PortraitLook,
+    PortraitSample,
+    finish_shot,
+    shoot,
+    shot_camera_and_light,
+)
 from .portraits.stylise import draw_views
+from .recipe import HeadRecipe, sample_recipe
 from .rendering.lighting import Lighting
 from .rendering.renderer import HeadScene, HeadViews
 
 _LEAST_LANDMARKS = 100
-_MOST_CUT_SHARE = 0.06
 
 
 def photograph_look() -> PortraitLook:
@@ -66,7 +77,7 @@ class FittedConfig:
 
 
 @dataclass(frozen=True)
-class FittedHead:
+class FittedComposedHead:
     """A composed head, its portrait, and where it lies in the frame of the fit."""
 
     head: SyntheticHead
@@ -112,7 +123,7 @@ def moved_cameras(cameras: Cameras, move: Similarity) -> Cameras:
 def fitted_head(
     head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
     config: FittedConfig | None = None, *, model: HeadModel | None = None,
-) -> FittedHead | None:  # fmt: skip
+) -> FittedComposedHead | None:  # fmt: skip
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
     Args:
@@ -143,7 +154,7 @@ def fitted_head(
     if to_fit is None:
         return None
     portrait = _portrait(sample, crop, fit, landmarks_px, config, model, people, head.name)
-    return FittedHead(head, scene, lighting, portrait, to_fit)
+    return FittedComposedHead(head, scene, lighting, portrait, to_fit)
 
 
 @dataclass(frozen=True)
@@ -204,11 +215,11 @@ def _aligned(
 def _reaches_over(sample: PortraitSample, frame: _Crop) -> bool:
     """Whether the standard frame cuts hair or hat: then the wide one is taken."""
     (x, y), half, size = frame.center_px, frame.side_px / 2, len(sample.labels)
-    tall = np.isin(sample.labels, (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR))
+    tall = np.isin(sample.labels, HEAD_LABELS)
     rows, columns = np.mgrid[:size, :size] + 0.5
     edge = (np.abs(rows - (y - half)) < 1) & (np.abs(columns - x) < half)
     edge |= (np.abs(np.abs(columns - x) - half) < 1) & (rows > y - half) & (rows < y + 0.44 * half)
-    return float((tall & edge).sum()) / 2 > _MOST_CUT_SHARE * frame.side_px
+    return float((tall & edge).sum()) / 2 > MOST_CUT * frame.side_px
 
 
 def _portrait(
@@ -266,3 +277,58 @@ def _fit_from_true(
     T_camera_true = camera.T_camera_world[0].numpy()
     R = R_fit_camera @ T_camera_true[:3, :3]
     return Similarity(scale, R, R_fit_camera @ (scale * T_camera_true[:3, 3] + shift - T_camera_fit[:3, 3]))
+
+
+@dataclass(frozen=True)
+class NumberedHead:
+    """A composed head that was photographed and fitted."""
+
+    name: str
+    """Split and number."""
+    recipe: HeadRecipe
+    """What it was composed from."""
+    fitted: FittedComposedHead
+    """The head with its portrait."""
+    seed: int
+    """Of its cameras, surface samples and prior, 31 bits."""
+
+
+class NumberedHeads:
+    """Makes heads from the head assets; what all of them share is loaded once, when the first is asked for."""
+
+    def __init__(self, data: Path, split: Split, seed: int) -> None:
+        """Load nothing yet.
+
+        Args:
+            data: folder of the head assets.
+            split: whose shapes, skins and hair.
+            seed: of portraits and cameras; shapes follow from the number alone.
+        """
+        self.data, self.seed = data, seed
+        self.split: Split = split
+
+    @cached_property
+    def model(self) -> HeadModel:
+        """The head model that is fitted."""
+        return load_head_model()
+
+    def name(self, number: int) -> str:
+        """Name of a head; data sets have it as their folder's."""
+        return f"{self.split}_{number:06d}"
+
+    def make(self, number: int) -> NumberedHead | None:
+        """Compose, photograph and fit one head; None where no face is found in its portrait.
+
+        Raises:
+            InputError: the assets are damaged.
+        """
+        backgrounds, faces, people = self._studio
+        recipe = sample_recipe(number, asset_index(), self.split)
+        seed = sub_seed(self.seed, f"{self.split}/{number}")
+        head = compose(recipe, self.data)
+        fitted = fitted_head(head, backgrounds, seed, faces, people, model=self.model)
+        return None if fitted is None else NumberedHead(self.name(number), recipe, fitted, seed % 2**31)
+
+    @cached_property
+    def _studio(self) -> tuple[Backgrounds, FaceNetworks, PersonNetworks]:
+        return Backgrounds.of_split(self.data, self.split), FaceNetworks(), PersonNetworks()

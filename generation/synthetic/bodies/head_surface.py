@@ -8,8 +8,9 @@ from typing import no_type_check
 import numba
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
+from ...prior import capsule
 from ..parts import UNITS_PER_CM, vertex_normals
 
 ORIGIN_CM = np.array([0.0, 2.0, 1.0])
@@ -34,8 +35,23 @@ def ramp(value: Float[np.ndarray, "*n"], low: float | int, high: float | int) ->
     return np.clip((value - low) / (high - low), 0.0, 1.0)
 
 
+def nearest_cells(
+    points_world: Float[np.ndarray, "n 3"],
+) -> tuple[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]:
+    """Rows and columns of the capsule grid's cells that points are nearest to, and the points' radii there."""
+    row, column, radius = capsule.cell_coordinates(points_world)
+    rows = np.clip(row.round().astype(int), 0, capsule.ROWS - 1)
+    return (rows, column.round().astype(int) % capsule.COLUMNS), radius
+
+
+def height_over_skull(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, " v"]:
+    """How far vertices stand off the head without ears and nose (`capsule.opened_skull_radius`), world units."""
+    cells, radius = nearest_cells(vertices)
+    return radius - capsule.opened_skull_radius(vertices, faces)[cells]
+
+
 @dataclass(frozen=True)
-class DistanceField:
+class SkinDistance:
     """Signed distance to a surface on a grid, world units, negative inside."""
 
     values: Float32[np.ndarray, "x y z"]
@@ -59,9 +75,9 @@ class DistanceField:
         return flat.reshape(points_world.shape)
 
 
-def distance_field(
+def skin_distance(
     vertices: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> DistanceField:
+) -> SkinDistance:
     """Distance to the nearest vertex or triangle centre, signed by its normal."""
     used = np.unique(faces)
     points, outward = vertices[used], normals[used]
@@ -70,7 +86,7 @@ def distance_field(
         np.concatenate([points, vertices[large].mean(1)]),
         np.concatenate([outward, normals[large].mean(1)]),
     )
-    tree = cKDTree(points)
+    tree = KDTree(points, leafsize=16)
 
     def signed_distance(grid: Float[np.ndarray, "n 3"], slack: float) -> Float[np.ndarray, " n"]:
         distance, nearest = tree.query(grid, k=1, eps=slack)
@@ -87,7 +103,7 @@ def distance_field(
     near = np.abs(values) < 6 * _STEP
     near &= values > -3.5 * _STEP
     values[near] = signed_distance(np.stack([_axis(k)[i] for k, i in enumerate(np.nonzero(near))], axis=1), 0.0)
-    return DistanceField(values.astype(np.float32))
+    return SkinDistance(values.astype(np.float32))
 
 
 def _axis(k: int) -> Float[np.ndarray, " n"]:
@@ -145,7 +161,7 @@ class HeadSurface:
     """Vertices of the ears."""
     eyes: Float[np.ndarray, "2 3"]
     """Middles of the eyeballs, world units, the head's right (-x) first."""
-    field: DistanceField
+    field: SkinDistance
     """Distance to skin and clothes."""
 
     @property
@@ -177,7 +193,7 @@ def head_surface(
         all_normals.append(vertex_normals(cloth_vertices, cloth_faces))
         all_faces.append(cloth_faces + offset)
         offset += len(cloth_vertices)
-    distances = distance_field(np.concatenate(all_vertices), np.concatenate(all_normals), np.concatenate(all_faces))
+    distances = skin_distance(np.concatenate(all_vertices), np.concatenate(all_normals), np.concatenate(all_faces))
     return HeadSurface(vertices, normals, faces, rest_cm, is_ear, eyes, distances)
 
 

@@ -101,7 +101,7 @@ def cartoon(
     out, skin = _regions(rgb, labels, background, ink, rng)
     pen = _Pen(np.ascontiguousarray(out), ink, max(0.7, size * rng.uniform(0.008, 0.028)))
     if rng.random() < 0.85:
-        _outlines(pen, labels, rng)
+        _draw_borders(pen, labels, rng)
     under_hair = np.isin(labels, (Label.HAIR, Label.HEADGEAR)) if rng.random() < 0.7 else np.zeros(labels.shape, bool)
     covered = pen.rgb[under_hair]
     moved = _features(pen, points_px.copy(), toward_camera, skin, size, rng)
@@ -150,7 +150,7 @@ def _regions(
     return out.astype(np.float32), skin
 
 
-def _outlines(pen: _Pen, labels: UInt8[np.ndarray, "s s"], rng: np.random.Generator) -> None:
+def _draw_borders(pen: _Pen, labels: UInt8[np.ndarray, "s s"], rng: np.random.Generator) -> None:
     """Lines where the label changes."""
     shown = labels.copy()
     if rng.random() < 0.15:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from ..parts import Label
-from .backgrounds import dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise
+from .backgrounds import dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise, unit_grid
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -76,8 +76,7 @@ def _pattern(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], 
     size = len(rgb)
     draw = rng.random()
     if draw < 0.45:
-        ramp = np.linspace(0, 1, size, dtype=np.float32)
-        x, y = np.meshgrid(ramp, ramp)
+        x, y = unit_grid(size)
         angle = rng.uniform(0, np.pi)
         waves = rng.uniform(6, 40)
         bend = 0.1 * smooth_noise(rng, size, 3.0)
@@ -130,7 +129,7 @@ def painted(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Floa
     size = len(rgb)
     draw = rng.random()
     if draw < 0.35:
-        rgb = _kuwahara(rgb, max(1, round(size * rng.uniform(0.006, 0.02))))
+        rgb = _patched(rgb, max(1, round(size * rng.uniform(0.006, 0.02))))
     elif draw < 0.6:
         rgb = cv2.bilateralFilter(rgb, 0, rng.uniform(0.06, 0.2), size / 80)
     if rng.random() < 0.55:  # the brush leaves the lines
@@ -160,7 +159,7 @@ def painted(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Floa
     return np.clip(rgb, 0, 1).astype(np.float32)
 
 
-def _kuwahara(rgb: Float32[np.ndarray, "s s 3"], radius: int) -> Float32[np.ndarray, "s s 3"]:
+def _patched(rgb: Float32[np.ndarray, "s s 3"], radius: int) -> Float32[np.ndarray, "s s 3"]:
     """Each pixel takes the mean of the calmest of four squares that touch it.
 
     Source: Kuwahara et al. 1976.
@@ -170,6 +169,13 @@ def _kuwahara(rgb: Float32[np.ndarray, "s s 3"], radius: int) -> Float32[np.ndar
     light = rgb @ _LUMA
     means = [cv2.blur(rgb, (side, side), anchor=a) for a in anchors]
     spread = [cv2.blur(light * light, (side, side), anchor=a) - (m @ _LUMA) ** 2 for a, m in zip(anchors, means)]
+    return calmest(means, spread)
+
+
+def calmest(
+    means: Sequence[Float32[np.ndarray, "h w 3"]], spread: Sequence[Float32[np.ndarray, "h w"]]
+) -> Float32[np.ndarray, "h w 3"]:
+    """Of several windows at each pixel the mean of the one whose colours spread least; of equal ones the first."""
     best = np.argmin(np.stack(spread), axis=0)
     return np.take_along_axis(np.stack(means), best[None, ..., None], axis=0)[0]
 

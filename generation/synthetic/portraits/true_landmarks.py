@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
+from ..bodies.compose_bust import load_bust
 from ..bodies.head_surface import world
 from ..bodies.parametric_body import base_body, shape_vertices
-from ..bodies.valid_busts import compose_valid
 from ..recipe import HeadRecipe
 from .stylise import exaggerated_points
 
@@ -36,7 +36,7 @@ _ON_AVERAGE_BODY_CM = (
     (7.58, 4.20, 0.97), (-6.71, -0.64, 1.85), (6.71, -0.64, 1.85), (-7.70, 2.47, -0.31), (7.70, 2.47, -0.31),
     (0.00, 14.62, -0.58), (0.00, 3.45, -6.98), (-6.74, 5.98, -1.00), (6.74, 5.98, -1.00),
 )  # fmt: skip
-"""On the average body, the centimetres of `surface.centimetres`."""
+"""On the average body, the centimetres of `head_surface.centimetres`."""
 _ON_BUST_UV = (
     (0.3258, 0.1294), (0.2879, 0.1282), (0.3631, 0.1282), (0.1915, 0.1665), (0.4596, 0.1665), (0.1536, 0.2281),
     (0.4974, 0.2281), (0.1678, 0.2918), (0.4833, 0.2918), (0.1709, 0.3448), (0.4801, 0.3448), (0.1971, 0.3939),
@@ -96,7 +96,7 @@ def _on_body(data: Path) -> tuple[Int[np.ndarray, "69 3"], Float[np.ndarray, "69
     body = base_body(data)
     faces = body.faces[body.is_outer]
     a, b, c = body.rest_cm[faces].transpose(1, 0, 2)
-    near = cKDTree((a + b + c) / 3)
+    near = KDTree((a + b + c) / 3, leafsize=16)
     corners, weights = [], []
     for point in np.array(_ON_AVERAGE_BODY_CM):
         candidates = near.query(point, k=12)[1]
@@ -120,9 +120,9 @@ def _weights_of_nearest(
 
 @functools.lru_cache(maxsize=64)
 def _on_bust(data: Path, name: str) -> Float[np.ndarray, "69 3"]:
-    body = compose_valid(data, name, largest_side=16).part("skin")
+    body = load_bust(data, name, largest_side=16).part("skin")
     used = np.unique(body.faces)
     corner = np.zeros(len(body.vertices_world), np.int64)
     corner[body.faces] = body.faces_uv
-    nearest = cKDTree(body.uv_unit[corner[used]]).query(np.array(_ON_BUST_UV))[1]
+    nearest = KDTree(body.uv_unit[corner[used]], leafsize=16).query(np.array(_ON_BUST_UV))[1]
     return body.vertices_world[used[nearest]].astype(np.float64)
