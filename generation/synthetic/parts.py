@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +109,6 @@ class SyntheticHead:
     """Names of the assets used, for splits by asset and for notices."""
     style: str = "photo"
     """How it is to be drawn: a name of `stylise.STYLES`."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    """Facts about the head that learners may want, such as hair length."""
 
     def part(self, name: str) -> Part:
         """The part of that name.

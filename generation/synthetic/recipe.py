@@ -7,7 +7,7 @@ of existing heads as they were.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -165,6 +165,11 @@ class HeadRecipe:
     """How far proportions leave nature, in [-1, 1]; positive: big eyes and cranium, negative: long face, big nose."""
 
     @property
+    def name(self) -> str:
+        """Split and seed."""
+        return f"{self.split}_{self.seed}"
+
+    @property
     def assets(self) -> tuple[str, ...]:
         """`kind/name` of everything that was drawn, identity first."""
         named = [
@@ -236,11 +241,8 @@ def _bust_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> Hea
     rgb, tip, grey = draw_hair_colour(field_rng(seed, "hair_colour"), 0.45)
     own = HairRecipe("own", "", rgb if rng.random() < 0.4 else (-1.0, -1.0, -1.0), tip, grey)
     dyed = wear.garment_rgb if field_rng(seed, "bust_cloth").random() < 0.7 else None
-    wear = WearRecipe(
-        "", dyed, wear.neckwear, wear.neckwear_rgb,
-        "" if wear.headgear == "fedora" else wear.headgear, wear.headgear_rgb,
-        wear.glasses, wear.glasses_rgb, wear.lens_alpha, wear.earrings, wear.necklace,
-    )  # fmt: skip
+    bare_headed = wear.headgear == "fedora"  # it is fitted to parametric shapes
+    wear = replace(wear, garment="", garment_rgb=dyed, headgear="" if bare_headed else wear.headgear)
     return HeadRecipe(
         seed, split, "bust", choose(seed, "bust", assets.of("bust", split)), hair=own, wear=wear, style=style,
         exaggeration=_exaggeration(seed, style != "photo"),

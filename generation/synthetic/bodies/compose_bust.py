@@ -200,13 +200,7 @@ def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     surface = _surface(body, bust)
     worn, fit = worn_parts(recipe, surface, None)
     parts += [under_headgear(part, surface, fit) for part in hair] + worn
-    return SyntheticHead(
-        f"{recipe.split}_{recipe.seed}",
-        tuple(p for p in parts if len(p.faces)),
-        recipe.assets,
-        recipe.style,
-        {"bald": 0.0},
-    )
+    return SyntheticHead(recipe.name, tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style)
 
 
 def _recoloured(

@@ -105,10 +105,7 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     worn, fit = worn_parts(recipe, surface, fedora)
     hair = [under_headgear(part, surface, fit) for part in hair_parts(recipe, surface, data, card)]
     parts += [*clothes, *beard_parts(recipe, surface), *hair, *worn]
-    return SyntheticHead(
-        f"{recipe.split}_{recipe.seed}", tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style,
-        {"bald": float(recipe.hair.kind == "bald")},
-    )  # fmt: skip
+    return SyntheticHead(recipe.name, tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style)
 
 
 def _painted_skin(recipe: HeadRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:

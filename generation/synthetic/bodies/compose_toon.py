@@ -88,4 +88,4 @@ def compose_toon(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     """The head of a recipe whose base is `toon`; two in five take their hats off."""
     bare = field_rng(recipe.seed, "toon_look").random() < 0.4
     parts = [p for p in _character(data, recipe.identity) if not (bare and p.name == "headgear")]
-    return SyntheticHead(f"{recipe.split}_{recipe.seed}", tuple(parts), recipe.assets, recipe.style)
+    return SyntheticHead(recipe.name, tuple(parts), recipe.assets, recipe.style)

@@ -22,7 +22,7 @@ class UvMap:
     weights: Float32[np.ndarray, "s s 2"]
     """Weights of the triangle's second and third corner."""
 
-    def bake(self, values: Float[np.ndarray, v * k], faces: Int[np.ndarray, "f 3"]) -> Float32[np.ndarray, "s s *k"]:
+    def bake(self, values: Float[np.ndarray, "v ..."], faces: Int[np.ndarray, "f 3"]) -> Float32[np.ndarray, "s s ..."]:
         """Vertex values at every texel, 0 where no triangle lies."""
         out = np.zeros((*self.triangle.shape, *values.shape[1:]), np.float32)
         hit = self.triangle >= 0

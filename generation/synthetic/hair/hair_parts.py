@@ -26,6 +26,8 @@ HAT_LINE_CM = 6.0
 VARIANTS = 8
 """Locks in the texture, side by side."""
 _WIDE, _TALL = 24, 96
+_TIP_WIDTH = 0.35
+"""Width of a ribbon at its tip relative to its middle."""
 
 
 def hair_parts(recipe: HeadRecipe, surface: HeadSurface, data: Path, card: Part | None) -> list[Part]:
@@ -186,7 +188,7 @@ def hair_texture(
 
 def ribbons(
     name: str, strands: Strands, field: SkinDistance, texture: Float32[np.ndarray, "h w 4"], rng: np.random.Generator,
-    *, label: Label = Label.HAIR, specular: float = 0.12, taper: float = 0.35,
+    *, label: Label = Label.HAIR, specular: float,
 ) -> Part:  # fmt: skip
     """One part with a strip of triangles per strand.
 
@@ -198,7 +200,6 @@ def ribbons(
         rng: twists and choice of locks.
         label: of the strips.
         specular: strength of the highlight.
-        taper: width at the tip relative to the middle.
     """
     points = strands.points
     n, p, _ = points.shape
@@ -213,7 +214,7 @@ def ribbons(
     half = (
         0.5
         * strands.widths[:, None, None]
-        * np.where(t < 0.15, 0.6 + 2.7 * t, 1 - (1 - taper) * np.clip(t - 0.5, 0, 1) * 2)
+        * np.where(t < 0.15, 0.6 + 2.7 * t, 1 - (1 - _TIP_WIDTH) * np.clip(t - 0.5, 0, 1) * 2)
     )
     left, right = points - half * across, points + half * across
     vertices = np.stack([left, right], axis=2).reshape(-1, 3)  # strand, point, side

@@ -14,6 +14,7 @@ from ..assets import Split, asset_index
 from ..rendering.lighting import read_hdri
 from ..rendering.renderer import srgb_from_linear
 
+Colour = Float[np.ndarray, " 3"]
 Picture = Float32[np.ndarray, "s s 3"]
 
 
@@ -35,7 +36,7 @@ class Backgrounds:
         names = asset_index().of("hdri", split)
         return Backgrounds(tuple(read_hdri(data / "hdri" / f"{name}.exr") for name in names))
 
-    def draw(self, rng: np.random.Generator, size_px: int, like_rgb: Sequence[Float[np.ndarray, " 3"]] = ()) -> Picture:
+    def draw(self, rng: np.random.Generator, size_px: int, like_rgb: Sequence[Colour] = ()) -> Picture:
         """One background, sRGB in [0, 1].
 
         Args:
@@ -56,14 +57,14 @@ class Backgrounds:
         return dead_leaves(rng, size_px, colours)
 
 
-def random_rgb(rng: np.random.Generator) -> Float[np.ndarray, " 3"]:
+def random_rgb(rng: np.random.Generator) -> Colour:
     """An sRGB colour: lightness evenly drawn, mostly little saturation."""
     level, saturation = rng.uniform(0.03, 0.97), rng.beta(1.2, 2.2)
     chroma = rng.uniform(-1, 1, 3)
     return np.clip(level * (1 + saturation * (chroma - chroma.mean())), 0, 1)
 
 
-def dark_rgb(rng: np.random.Generator) -> Float[np.ndarray, " 3"]:
+def dark_rgb(rng: np.random.Generator) -> Colour:
     """A colour near black, as clothes and old paintings' backgrounds have it."""
     return np.clip(rng.uniform(0.01, 0.2) * (1 + 0.4 * rng.uniform(-1, 1, 3)), 0, 1)
 
@@ -108,7 +109,7 @@ def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Pi
     return cv2.resize(out, (full_px, full_px), interpolation=cv2.INTER_CUBIC)
 
 
-def dead_leaves(rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]) -> Picture:
+def dead_leaves(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
     """Overlapping flat shapes of all sizes.
 
     Source: Lee, Mumford, Huang, "Occlusion Models for Natural Images", 2001.
@@ -134,8 +135,8 @@ def dead_leaves(rng: np.random.Generator, size_px: int, colours: Sequence[Float[
     return cv2.GaussianBlur(picture, (0, 0), blur) if blur > 0 else picture
 
 
-def _colours(rng: np.random.Generator, like_rgb: Sequence[Float[np.ndarray, " 3"]]) -> list[Float[np.ndarray, " 3"]]:
-    def one() -> Float[np.ndarray, " 3"]:
+def _colours(rng: np.random.Generator, like_rgb: Sequence[Colour]) -> list[Colour]:
+    def one() -> Colour:
         draw = rng.random()
         if like_rgb and draw < 0.3:
             return np.clip(like_rgb[rng.integers(len(like_rgb))] * rng.uniform(0.75, 1.25), 0, 1)
@@ -167,7 +168,7 @@ def _out_of_panorama(panorama: Float32[np.ndarray, "h w 3"], rng: np.random.Gene
     return srgb_from_linear(np.ascontiguousarray(window))
 
 
-def _one_colour(rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]) -> Picture:
+def _one_colour(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
     """One colour, or a gradient between two, with a spot of light."""
     x, y = unit_grid(size_px)
     angle = rng.uniform(0, 2 * np.pi)
@@ -181,7 +182,7 @@ def _one_colour(rng: np.random.Generator, size_px: int, colours: Sequence[Float[
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
-def _brushed(rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]) -> Picture:
+def _brushed(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
     """Clouds of three colours with the traces of a brush."""
     clouds = smooth_noise(rng, size_px, rng.uniform(1, 4)) + 0.5 * smooth_noise(rng, size_px, rng.uniform(4, 14))
     share = np.clip(0.5 + rng.uniform(0.1, 0.6) * clouds, 0, 1)[..., None]
@@ -191,7 +192,7 @@ def _brushed(rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
-def _curtain(rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]) -> Picture:
+def _curtain(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
     """Folds, panels or stripes, mostly upright."""
     x, y = unit_grid(size_px)
     angle = rng.normal(0, 0.15) + (np.pi / 2 if rng.random() < 0.2 else 0)

@@ -9,23 +9,22 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from ..parts import Label
-from .backgrounds import dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise, unit_grid
+from .backgrounds import Colour, Picture, dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise, unit_grid
 
+Labels = UInt8[np.ndarray, "s s"]
+Mask = Bool[np.ndarray, "s s"]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def mean_rgb(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"] | None:
+def mean_rgb(rgb: Picture, where: Mask) -> Colour | None:
     """Mean colour of a region, or None if it has fewer than 20 pixels."""
     return rgb[where].mean(0).astype(np.float64) if int(where.sum()) >= 20 else None
 
 
-def recoloured(
-    rgb: Float32[np.ndarray, "s s 3"], labels: UInt8[np.ndarray, "s s"], background_rgb: Float[np.ndarray, " 3"],
-    rng: np.random.Generator,
-) -> Float32[np.ndarray, "s s 3"]:  # fmt: skip
+def recoloured(rgb: Picture, labels: Labels, background_rgb: Colour, rng: np.random.Generator) -> Picture:
     """The person with other colours of cloth, hair, hat and skin, often such that neighbours look alike."""
     out = rgb.copy()
     hair = mean_rgb(rgb, labels == Label.HAIR)
@@ -52,17 +51,14 @@ def recoloured(
     return out
 
 
-def _target(rng: np.random.Generator, known: Sequence[Float[np.ndarray, " 3"]]) -> Float[np.ndarray, " 3"]:
+def _target(rng: np.random.Generator, known: Sequence[Colour]) -> Colour:
     draw = rng.random()
     if known and draw < 0.4:
         return np.clip(known[rng.integers(len(known))] * np.exp(rng.normal(0, 0.15, 3)), 0.01, 1)
     return dark_rgb(rng) if draw < 0.65 else random_rgb(rng)
 
 
-def _dye(
-    rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], target: Float[np.ndarray, " 3"],
-    rng: np.random.Generator,
-) -> None:  # fmt: skip
+def _dye(rgb: Picture, where: Mask, target: Colour, rng: np.random.Generator) -> None:
     """Give a region a mean colour, in place; its light and shade stay."""
     if not where.any():
         return
@@ -71,7 +67,7 @@ def _dye(
     rgb[where] = np.clip(shade[:, None] * target, 0, 1)
 
 
-def _pattern(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], rng: np.random.Generator) -> None:
+def _pattern(rgb: Picture, where: Mask, rng: np.random.Generator) -> None:
     """Print stripes, checks, folds or shapes on a region, in place."""
     size = len(rgb)
     draw = rng.random()
@@ -96,9 +92,7 @@ def _pattern(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], 
     rgb[where] = np.clip(mixed[where], 0, 1)
 
 
-def drawn(
-    rgb: Float32[np.ndarray, "s s 3"], labels: UInt8[np.ndarray, "s s"], rng: np.random.Generator
-) -> Float32[np.ndarray, "s s 3"]:
+def drawn(rgb: Picture, labels: Labels, rng: np.random.Generator) -> Picture:
     """A flat drawing: few tones per region, outlines."""
     size = len(rgb)
     out = cv2.bilateralFilter(rgb, 0, 0.12, size / 60)
@@ -124,7 +118,7 @@ def drawn(
     return np.clip(out, 0, 1).astype(np.float32)
 
 
-def painted(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Float32[np.ndarray, "s s 3"]:
+def painted(rgb: Picture, rng: np.random.Generator) -> Picture:
     """A painting: smoothed or blotched, traces of the brush, an artist's palette, varnish, canvas."""
     size = len(rgb)
     draw = rng.random()
@@ -159,7 +153,7 @@ def painted(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Floa
     return np.clip(rgb, 0, 1).astype(np.float32)
 
 
-def _patched(rgb: Float32[np.ndarray, "s s 3"], radius: int) -> Float32[np.ndarray, "s s 3"]:
+def _patched(rgb: Picture, radius: int) -> Picture:
     """Each pixel takes the mean of the calmest of four squares that touch it.
 
     Source: Kuwahara et al. 1976.
@@ -180,7 +174,7 @@ def calmest(
     return np.take_along_axis(np.stack(means), best[None, ..., None], axis=0)[0]
 
 
-def random_convolution(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Float32[np.ndarray, "s s 3"]:
+def random_convolution(rgb: Picture, rng: np.random.Generator) -> Picture:
     """Another texture and palette, the same shapes: a random filter across space and channels, mixed in.
 
     Source: Xu et al., "Robust and Generalizable Visual Representation Learning via Random Convolutions", ICLR 2021.
@@ -197,9 +191,7 @@ def random_convolution(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generat
     return np.clip((1 - share) * rgb + share * out, 0, 1).astype(np.float32)
 
 
-def photographed(
-    rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator, colour_faults: float = 1.0
-) -> Float32[np.ndarray, "s s 3"]:
+def photographed(rgb: Picture, rng: np.random.Generator, colour_faults: float = 1.0) -> Picture:
     """What lens, sensor, white balance, development and file format do to a picture.
 
     Args:

@@ -2,7 +2,7 @@
 
 A `PortraitShot` is the head alone as one camera sees it, with room to every side: it is what costs time, and what a
 training set keeps. `finish_shot` makes a picture of it: crop as the alignment does it, with its errors, background,
-other colours, painterly looks, a bad camera. `synthetic_portrait` does both.
+other colours, painterly looks, a bad camera.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from jaxtyping import Bool, Float32, UInt8
 
 from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras, look_at_origin
 from ...portrait.portrait import WIDE_FACTOR
-from ..assets import field_rng
-from ..parts import Label, SyntheticHead
+from ..parts import Label
 from ..rendering.lighting import Lighting, random_lighting
 from ..rendering.renderer import HeadScene
 from .backgrounds import Backgrounds
@@ -193,23 +192,6 @@ def finish_shot(
         picture, np.where(inside, alpha, np.float32(0)), np.where(inside, labels, np.uint8(Label.BACKGROUND)), inside,
         crop_camera, mirrored,
     )  # fmt: skip
-
-
-def synthetic_portrait(
-    head: SyntheticHead, backgrounds: Backgrounds, seed: int, size_px: int, look: PortraitLook | None = None
-) -> PortraitSample:
-    """An aligned portrait of a composed head.
-
-    Args:
-        head: any composed head.
-        backgrounds: light and backgrounds.
-        seed: seed of camera, light, background and look; the same seed gives the same bytes.
-        size_px: side of the picture.
-        look: how pictures look; None takes `PortraitLook()`.
-    """
-    scene, side = HeadScene(head), round(1.375 * size_px)
-    shot, camera = take_shot(scene, head.style, backgrounds, field_rng(seed, "shot"), side)
-    return finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), size_px, look)
 
 
 def _crop(

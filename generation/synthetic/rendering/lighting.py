@@ -140,7 +140,7 @@ def random_lighting(rng: np.random.Generator, panorama: Float32[np.ndarray, "h w
 
 def visibility(
     vertices: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"], faces: np.ndarray, face_alpha: np.ndarray,
-    direction: Float[np.ndarray, " 3"], *, resolution: int = 112,
+    direction: Float[np.ndarray, " 3"], *, resolution: int,
 ) -> Float32[np.ndarray, " v"]:  # fmt: skip
     """How much of a distant light reaches each vertex, in [0, 1]: a shadow map with four soft look-ups.
 

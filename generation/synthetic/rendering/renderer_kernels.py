@@ -24,8 +24,9 @@ _DONE = 0.04
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 @no_type_check
-def _texel(texels, begin, height, width, u, v, out):
-    """Bilinear premultiplied colour and opacity at a repeating texture position."""
+def _texel(texels, layout_row, u, v, first, out):
+    """Bilinear premultiplied colour and opacity, channels from `first` on, at a repeating texture position."""
+    begin, height, width = layout_row[0], layout_row[1], layout_row[2]
     x = (u - np.floor(u)) * width - 0.5
     y = (v - np.floor(v)) * height - 0.5
     x0, y0 = int(np.floor(x)), int(np.floor(y))
@@ -34,31 +35,17 @@ def _texel(texels, begin, height, width, u, v, out):
     x0, y0 = max(x0, 0), max(y0, 0)
     a, b = begin + y0 * width + x0, begin + y0 * width + x1
     c, d = begin + y1 * width + x0, begin + y1 * width + x1
-    for k in range(4):
+    for k in range(first, 4):
         top = texels[a, k] * (1.0 - fx) + texels[b, k] * fx
         bottom = texels[c, k] * (1.0 - fx) + texels[d, k] * fx
         out[k] = top * (1.0 - fy) + bottom * fy
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
-@no_type_check
-def _opacity(texels, begin, height, width, u, v):
-    """Bilinear opacity only."""
-    x = (u - np.floor(u)) * width - 0.5
-    y = (v - np.floor(v)) * height - 0.5
-    x0, y0 = int(np.floor(x)), int(np.floor(y))
-    fx, fy = x - x0, y - y0
-    x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-    x0, y0 = max(x0, 0), max(y0, 0)
-    top = texels[begin + y0 * width + x0, 3] * (1.0 - fx) + texels[begin + y0 * width + x1, 3] * fx
-    bottom = texels[begin + y1 * width + x0, 3] * (1.0 - fx) + texels[begin + y1 * width + x1, 3] * fx
-    return top * (1.0 - fy) + bottom * fy
-
-
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _collect(screen, faces, f, uv, faces_uv, layout_row, texels, row_begin, row_end, width,
-             solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count, layer_through):  # fmt: skip
+             solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count, layer_through,
+             texel):  # fmt: skip
     """Depth-test one triangle; half-clear samples go into the sorted list of their sample."""
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
@@ -97,7 +84,8 @@ def _collect(screen, faces, f, uv, faces_uv, layout_row, texels, row_begin, row_
                     continue
             u = (wa * uv[ta, 0] + wb * uv[tb, 0] + wc * uv[tc, 0]) / inverse_depth
             v = (wa * uv[ta, 1] + wb * uv[tb, 1] + wc * uv[tc, 1]) / inverse_depth
-            opacity = _opacity(texels, layout_row[0], layout_row[1], layout_row[2], u, v)
+            _texel(texels, layout_row, u, v, 3, texel)
+            opacity = texel[3]
             if opacity < CLEAR:
                 continue
             if opacity > SOLID:
@@ -143,7 +131,7 @@ def _shade(f, px, py, screen, vertices, normals, tangents, faces, uv, faces_uv, 
     ta, tb, tc = faces_uv[f, 0], faces_uv[f, 1], faces_uv[f, 2]
     u = wa * uv[ta, 0] + wb * uv[tb, 0] + wc * uv[tc, 0]
     v = wa * uv[ta, 1] + wb * uv[tb, 1] + wc * uv[tc, 1]
-    _texel(texels, layout_row[0], layout_row[1], layout_row[2], u, v, texel)
+    _texel(texels, layout_row, u, v, 0, texel)
     nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
     ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
     nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
@@ -228,12 +216,12 @@ def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_pa
         layer_alpha = np.zeros((rows, width, LAYERS), np.float32)
         layer_count = np.zeros((rows, width), np.int32)
         layer_through = np.ones((rows, width), np.float32)
+        texel = np.zeros(4)
         for m in range(start[band], start[band + 1]):
             f = members[m]
             _collect(screen, faces, f, uv, faces_uv, layout[face_part[f]], texels, row_begin, row_end, width,
                      solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count,
-                     layer_through)  # fmt: skip
-        texel = np.zeros(4)
+                     layer_through, texel)  # fmt: skip
         out = np.zeros(11)
         share = np.zeros((LABEL_COUNT, 5))
         for py in range(row_begin // s, row_end // s):

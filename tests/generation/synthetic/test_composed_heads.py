@@ -31,8 +31,7 @@ def shape_recipe(**changes: Any) -> HeadRecipe:
 
 
 def test_depth_normals_and_labels_agree_with_ray_casting() -> None:
-    import open3d as o3d
-
+    o3d: Any = pytest.importorskip("open3d")
     head = compose(shape_recipe(hair=HairRecipe("bald"), wear=WearRecipe("male_casualsuit02", headgear="cap")), HEADS)
     solid = SyntheticHead("solid", tuple(replace(p, alpha_tested=False) for p in head.parts if not p.alpha_tested), ())
     scene = HeadScene(solid)

@@ -29,6 +29,7 @@ from dp360.generation.synthetic.head_dataset import (
     FACTS,
     PORTRAIT,
     HeadData,
+    Orbit,
     head_data,
     orbit_cameras,
     write_head_dataset,
@@ -159,7 +160,7 @@ def test_truth_agrees_with_itself_and_control_pictures_with_the_truth(data: Head
 
 
 @pytest.mark.parametrize("orbit", ["level", "swinging", "random", "grid"])
-def test_orbits_are_the_same_for_a_seed(orbit: str) -> None:
+def test_orbits_are_the_same_for_a_seed(orbit: Orbit) -> None:
     cameras, again = orbit_cameras(orbit, 9, 64, 4), orbit_cameras(orbit, 9, 64, 4)
     assert torch.equal(cameras.T_world_camera, again.T_world_camera) and len(cameras) == 9
     elevation = cameras.elevation_rad.abs().max()
