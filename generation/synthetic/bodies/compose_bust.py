@@ -20,13 +20,14 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
-from skimage import morphology
+from skimage import measure
 
 from ..hair.hair_parts import under_headgear
+from ..hair.hair_zones import beard_weights
 from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, world_from_asset
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
-from .head_surface import HeadSurface, beard_weights, centimetres, head_surface, height_over_skull
+from .head_surface import HeadSurface, centimetres, head_surface, height_over_skull
 from .skin_texture import skin_labels, uv_map
 
 _SIDE_TEXELS = 1024
@@ -138,7 +139,7 @@ def _body_labels(
     away = _difference(lab, skin)
     crown = known & (y > 10.5) & (z < 2.0)
     hair = np.median(lab[crown], axis=0)
-    contrast = float(_difference(hair, skin))
+    contrast = float(_difference(hair[None], skin)[0])
     if contrast > 9.0 and not bald:
         to_hair = _difference(lab, hair)
         hairy = (away > 1.05 * to_hair) | (away > 0.55 * contrast + 6)
@@ -168,7 +169,8 @@ def _difference(lab: Float32[np.ndarray, "*n 3"], other: Float32[np.ndarray, " 3
 def _tidy(mask: Bool[np.ndarray, "s s"], smallest: int) -> Bool[np.ndarray, "s s"]:
     """The mask without specks and pinholes."""
     mask = ndimage.binary_closing(ndimage.binary_opening(mask, iterations=1), iterations=2)
-    return morphology.remove_small_objects(mask, smallest)
+    pieces = measure.label(mask, connectivity=1)
+    return mask & (np.bincount(pieces.ravel())[pieces] >= smallest)
 
 
 def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float32, UInt8
 
 from ..assets import field_rng
 from ..hair.hair_parts import beard_parts, hair_parts, under_headgear
+from ..hair.hair_zones import RECEDING_Y_CM, RECEDING_Z_CM, beard_weights, scalp_weight
 from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, vertex_normals
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
-from .head_surface import beard_weights, head_surface, scalp_weight
+from .head_surface import head_surface, ramp
 from .parametric_body import base_body, follow_body, proxy_mesh, shape_vertices
 from .skin_texture import UvMap, hair_roots, overlaid, skin_labels, toned, uv_map
 
@@ -122,8 +123,7 @@ def _painted_skin(recipe: HeadRecipe, data: Path) -> tuple[Float32[np.ndarray, "
     if hair.kind in ("cut", "strand", "card") and not veiled:
         weight = _scalp_texels(data)
         if hair.name == "receding":
-            y, z = rest_cm[..., 1], rest_cm[..., 2]
-            weight = weight * (1 - np.clip((y - 8) / 2, 0, 1) * np.clip((z + 7.5) / 2.5, 0, 1))
+            weight = weight * (1 - ramp(rest_cm[..., 1], *RECEDING_Y_CM) * ramp(rest_cm[..., 2], *RECEDING_Z_CM))
         if hair.name == "mohawk":
             weight = weight * np.clip((2.6 - np.abs(rest_cm[..., 0])) / 0.6, 0.25, 1)
         density = {"buzz": 0.72, "crop": 0.8}.get(hair.name, 0.85)

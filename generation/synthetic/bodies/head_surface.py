@@ -1,4 +1,4 @@
-"""The bald surface of a head: where hair grows, where the beard does, and how far any point is from skin and cloth."""
+"""The bald surface of a head, and how far any point is from skin and cloth."""
 
 from __future__ import annotations
 
@@ -164,11 +164,6 @@ class HeadSurface:
     field: SkinDistance
     """Distance to skin and clothes."""
 
-    @property
-    def scalp(self) -> Float[np.ndarray, " v"]:
-        """1 where the hair of the scalp grows, 0 elsewhere."""
-        return scalp_weight(self.rest_cm, self.is_ear)
-
 
 def head_surface(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], rest_cm: Float[np.ndarray, "v 3"],
@@ -195,42 +190,3 @@ def head_surface(
         offset += len(cloth_vertices)
     distances = skin_distance(np.concatenate(all_vertices), np.concatenate(all_normals), np.concatenate(all_faces))
     return HeadSurface(vertices, normals, faces, rest_cm, is_ear, eyes, distances)
-
-
-def scalp_weight(rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
-    """1 on the scalp, 0 elsewhere, soft across the usual hairline."""
-    x, y, z = rest_cm.T
-    front = ramp(y - 0.05 * x * x * (z > 0), 8.3, 9.6)  # the line rises to corners above the temples
-    sides = ramp(-z, -3.0, -1.6) * ramp(y, -1.0, 0.5)  # sideburns end beside the ear's lower half
-    nape = ramp(-z, 1.6, 3.0) * ramp(y, -5.8, -4.2)
-    temple = ramp(y, 4.0, 6.0) * ramp(-z, -4.6, -3.2)
-    return np.where(is_ear, 0.0, np.maximum.reduce([front, sides, nape, temple]))
-
-
-def beard_weights(rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"]) -> dict[str, np.ndarray]:
-    """Where each kind of beard grows, weights per vertex.
-
-    The mouth's middle lies near (0, -3.4, 9.5) cm.
-    """
-    x, y, z = rest_cm.T
-    side = np.abs(x)
-    below_cheek = ramp(-(y - 0.35 * (side - 3.0).clip(0)), 2.2, 3.6)  # the upper border rises towards the ears
-    above_throat = ramp(y, -11.0, -9.2)
-    front_of_ear = ramp(z, -1.2, 0.6)
-    lips = ramp(1.0 - ((x / 2.9) ** 2 + ((y + 3.3) / 1.15) ** 2), -0.05, 0.1) * (z > 6)
-    jaw = below_cheek * above_throat * front_of_ear * (1 - lips)
-    moustache = ramp(y, -3.6, -2.9) * ramp(-y, 0.9, 1.5) * ramp(3.6 - side, 0, 0.7) * (z > 6) * (1 - lips)
-    chin = ramp(-y, 3.9, 4.6) * ramp(3.4 - side, 0, 1.0) * above_throat * (z > 4) * (1 - lips)
-    corners = ramp(-y, 1.8, 2.4) * ramp(side, 2.4, 2.9) * ramp(3.9 - side, 0, 0.6) * (z > 6) * above_throat
-    sideburns = ramp(-y, -2.5, -1.5) * ramp(z, -0.5, 0.5) * ramp(-z, -3.6, -2.6) * (side > 4) * ramp(y, -7.0, -5.0)
-    away_from_ear = ~is_ear
-    full = np.maximum(np.maximum(jaw, moustache), sideburns)
-    return {
-        "stubble": full * away_from_ear,
-        "heavy_stubble": full * away_from_ear,
-        "full": full * away_from_ear,
-        "long": full * away_from_ear,
-        "goatee": np.maximum.reduce([moustache, chin, corners]) * away_from_ear,
-        "moustache": moustache * away_from_ear,
-        "sideburns": sideburns * away_from_ear,
-    }

@@ -14,15 +14,14 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from ..assets import field_rng
-from ..bodies.head_surface import HeadSurface, SkinDistance, beard_weights
+from ..bodies.head_surface import HeadSurface, SkinDistance
 from ..parts import UNITS_PER_CM, Label, Part, tinted, uniform_labels, unit
 from ..recipe import HairRecipe, HeadRecipe
 from ..worn.headgear import BANDS, HeadgearFit
+from .hair_zones import HAT_LINE_Y_CM, beard_weights
 from .strands import CUTS, POINTS, Cut, Strands, curled, draw_roots, grow_cut, strands_from_asset
 
 CM = UNITS_PER_CM
-HAT_LINE_CM = 6.0
-"""Under a hat hair lies flat above this height."""
 VARIANTS = 8
 """Locks in the texture, side by side."""
 _WIDE, _TALL = 24, 96
@@ -51,7 +50,7 @@ def hair_parts(recipe: HeadRecipe, surface: HeadSurface, data: Path, card: Part 
             strands = strands_from_asset(surface, data, hair, rng)
             texture = hair_texture(hair, rng)
         case "cut":
-            strands = grow_cut(surface, hair, rng, flat_above_y=HAT_LINE_CM if hat else None)
+            strands = grow_cut(surface, hair, rng, flat_above_y=HAT_LINE_Y_CM if hat else None)
             short = CUTS[hair.name].lengths[0] < 4
             texture = hair_texture(hair, rng, density=0.8 if short else 1.0, taper=0.8 if short else 0.55)
     return [ribbons("hair", strands, surface.field, texture, rng, specular=0.1 + 0.35 * hair.wet)]

@@ -19,6 +19,7 @@ from ...prior import capsule
 from ..bodies.head_surface import HeadSurface, centimetres, ramp, world
 from ..parts import UNITS_PER_CM, unit, world_from_asset
 from ..recipe import HairRecipe
+from . import hair_zones as zones
 
 CM = UNITS_PER_CM
 POINTS = 14
@@ -123,23 +124,24 @@ def grow_cut(
         flat_above_y: above this height, centimetres, hair lies close to the skin (under a hat).
     """
     cut = CUTS[hair.name]
-    weight = surface.scalp
+    weight = zones.scalp_weight(surface.rest_cm, surface.is_ear)
     x, y, z = surface.rest_cm.T
     if cut.bare == "crown":
-        bald = ramp(y, 8.0, 10.0) * ramp(z, -7.5, -5.0)
+        bald = ramp(y, *zones.RECEDING_Y_CM) * ramp(z, *zones.RECEDING_Z_CM)
         weight = weight * (1 - bald)
     if cut.bare == "mohawk":
-        weight = weight * ramp(-np.abs(x), -2.6, -2.0)
+        weight = weight * ramp(np.abs(x), *zones.MOHAWK_X_CM)
     roots, normals, rest = draw_roots(surface, weight, cut.count, rng)
     n = len(roots)
-    top = ramp(rest[:, 1], 6.5, 9.5)
-    back = ramp(-rest[:, 2], 1.0, 4.5) * (1 - top)
+    top = ramp(rest[:, 1], *zones.TOP_Y_CM)
+    back = ramp(rest[:, 2], *zones.BACK_Z_CM) * (1 - top)
     side = 1 - top - back
     length = (top * cut.lengths[0] + side * cut.lengths[1] + back * cut.lengths[2]) * hair.length
     length *= np.exp(rng.normal(0, 0.06 + 0.12 * hair.messy, n))
-    forelock = (rest[:, 2] > 3.0) & (rest[:, 1] > 8.0) & (np.abs(rest[:, 0]) < 4.5)
+    forelock = (rest[:, 2] > zones.FORELOCK_Z_CM) & (rest[:, 1] > zones.FORELOCK_Y_CM)
+    forelock &= np.abs(rest[:, 0]) < zones.FORELOCK_X_CM
     fringed = forelock & (rng.random(n) < hair.fringe) & (cut.comb not in ("radial", "tie", "up"))
-    length = np.where(fringed, np.minimum(length, 6.5 + rng.normal(0, 0.4, n)), length)
+    length = np.where(fringed, np.minimum(length, zones.FRINGE_CM + rng.normal(0, 0.4, n)), length)
     volume = cut.volume * hair.volume * (1 - 0.5 * hair.wet)
     layer = rng.random(n) ** 0.7
     margin_tip = (0.15 + volume * layer) * CM
@@ -209,12 +211,11 @@ def _comb(
 ) -> Float[np.ndarray, "n 3"]:  # fmt: skip
     """Unit direction of the comb at each point, along the surface."""
     cm = centimetres(points)
-    up = ramp(cm[:, 1], 6.0, 11.0)[:, None]
+    up = ramp(cm[:, 1], *zones.COMBED_TOP_Y_CM)[:, None]
     sign = np.where(points[:, 0] > parting, 1.0, -1.0)[:, None]
     down = np.array([[0, -1.0, 0]])
     sideways, backward = np.array([[1.0, 0, 0]]) * sign, np.array([[0, 0, -1.0]])
-    whorl = cm - np.array([0.0, 12.0, -5.0])
-    from_whorl = unit(np.stack([whorl[:, 0], 0.3 * whorl[:, 1], whorl[:, 2]], axis=1))
+    from_whorl = unit((cm - zones.WHORL_CM) * [1.0, 0.3, 1.0])
     match cut.comb:
         case "down":
             field = up * from_whorl + (1 - up) * down
@@ -247,7 +248,7 @@ def _comb(
 def _away_from_face(points: Float[np.ndarray, "n 3"], fringed: np.ndarray) -> Float[np.ndarray, "n 3"]:
     """Sideways and backwards in front of the face, nothing elsewhere."""
     x, y, z = centimetres(points).T
-    strength = ramp(z, 1.5, 4.0) * ramp(-y, -8.5, -6.5) * ramp(6.8 - np.abs(x), 0, 1.5)
+    strength = ramp(z, *zones.FACE_Z_CM) * ramp(y, *zones.FACE_Y_CM) * ramp(np.abs(x), *zones.FACE_X_CM)
     strength = np.where(fringed, 0, strength)
     side = np.where(x >= 0, 1.0, -1.0)
     return strength[:, None] * np.stack([1.4 * side, 0 * side, -0.9 + 0 * side], axis=1)
