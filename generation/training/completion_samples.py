@@ -41,7 +41,7 @@ from ..prior.texture.portrait_lookup import PictureOfMesh, picture_of_portrait
 from ..progress import Track, silent
 from ..synthetic.assets import Split, asset_index
 from ..synthetic.compose import compose
-from ..synthetic.fitted_composed_head import FittedConfig, FittedComposedHead, fitted_head, photograph_look
+from ..synthetic.fitted_composed_head import FittedComposedHead, FittedConfig, fitted_head, photograph_look
 from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.recipe import sample_recipe
