@@ -24,7 +24,7 @@ from PIL import Image
 
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadFit, fit_landmarks, fit_sparse_points, load_head_model
-from dp360.generation.head_model.sparse_points import FACE_POINTS, POINT_COUNT, mediapipe_indices
+from dp360.generation.head_model.sparse_points import _POINTS, FACE_POINTS, POINT_COUNT
 from dp360.generation.portrait import FaceNetworks, find_faces
 from dp360.generation.portrait.landmark_network import find_face, load_landmark_networks, read_landmark_networks
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
@@ -79,7 +79,7 @@ def by_mediapipe(
     if not faces:
         return None, None
     points = np.full((POINT_COUNT, 2), np.nan)
-    points[list(FACE_POINTS)] = faces[0].landmarks_px[list(mediapipe_indices()), :2]
+    points[list(FACE_POINTS)] = faces[0].landmarks_px[[_POINTS[k][2] for k in FACE_POINTS], :2]
     return points, faces[0].landmarks_px
 
 

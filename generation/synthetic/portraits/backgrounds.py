@@ -15,7 +15,7 @@ from ..rendering.lighting import read_hdri
 from ..rendering.renderer import srgb_from_linear
 
 Colour = Float[np.ndarray, " 3"]
-Picture = Float32[np.ndarray, "s s 3"]
+SquareRgb = Float32[np.ndarray, "s s 3"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Backgrounds:
         names = asset_index().of("hdri", split)
         return Backgrounds(tuple(read_hdri(data / "hdri" / f"{name}.exr") for name in names))
 
-    def draw(self, rng: np.random.Generator, size_px: int, like_rgb: Sequence[Colour] = ()) -> Picture:
+    def draw(self, rng: np.random.Generator, size_px: int, like_rgb: Sequence[Colour] = ()) -> SquareRgb:
         """One background, sRGB in [0, 1].
 
         Args:
@@ -83,7 +83,7 @@ def smooth_noise(rng: np.random.Generator, size_px: int, cells: float) -> Float3
     return cv2.resize(small, (size_px, size_px), interpolation=cv2.INTER_CUBIC)
 
 
-def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Picture:
+def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> SquareRgb:
     """Coloured noise drawn out along directions that turn slowly over the picture: the traces of a brush.
 
     Source: a cheap stand-in for line integral convolution (Cabral and Leedom 1993): four directions, blended.
@@ -109,7 +109,7 @@ def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Pi
     return cv2.resize(out, (full_px, full_px), interpolation=cv2.INTER_CUBIC)
 
 
-def dead_leaves(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
+def dead_leaves(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """Overlapping flat shapes of all sizes.
 
     Source: Lee, Mumford, Huang, "Occlusion Models for Natural Images", 2001.
@@ -149,7 +149,7 @@ def _colours(rng: np.random.Generator, like_rgb: Sequence[Colour]) -> list[Colou
     return [one() for _ in range(3)]
 
 
-def _out_of_panorama(panorama: Float32[np.ndarray, "h w 3"], rng: np.random.Generator, size_px: int) -> Picture:
+def _out_of_panorama(panorama: Float32[np.ndarray, "h w 3"], rng: np.random.Generator, size_px: int) -> SquareRgb:
     """A window round the horizon, exposed for the window's middle tones, blurred by a disc as an open lens does."""
     height, width = panorama.shape[:2]
     span = rng.uniform(0.2, 0.55) * height
@@ -168,7 +168,7 @@ def _out_of_panorama(panorama: Float32[np.ndarray, "h w 3"], rng: np.random.Gene
     return srgb_from_linear(np.ascontiguousarray(window))
 
 
-def _one_colour(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
+def _one_colour(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """One colour, or a gradient between two, with a spot of light."""
     x, y = unit_grid(size_px)
     angle = rng.uniform(0, 2 * np.pi)
@@ -182,7 +182,7 @@ def _one_colour(rng: np.random.Generator, size_px: int, colours: Sequence[Colour
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
-def _brushed(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
+def _brushed(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """Clouds of three colours with the traces of a brush."""
     clouds = smooth_noise(rng, size_px, rng.uniform(1, 4)) + 0.5 * smooth_noise(rng, size_px, rng.uniform(4, 14))
     share = np.clip(0.5 + rng.uniform(0.1, 0.6) * clouds, 0, 1)[..., None]
@@ -192,7 +192,7 @@ def _brushed(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) 
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
-def _curtain(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> Picture:
+def _curtain(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """Folds, panels or stripes, mostly upright."""
     x, y = unit_grid(size_px)
     angle = rng.normal(0, 0.15) + (np.pi / 2 if rng.random() < 0.2 else 0)

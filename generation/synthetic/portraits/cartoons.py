@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from ...head_model.sparse_points import POINT_NAMES, face_box
 from ..parts import Label
-from .backgrounds import Colour, Picture, dark_rgb, random_rgb
+from .backgrounds import Colour, SquareRgb, dark_rgb, random_rgb
 from .looks import Labels
 
 Point = Float[np.ndarray, " 2"]
@@ -46,7 +46,7 @@ def indices(names: Sequence[str]) -> list[int]:
 class _Pen:
     """A picture that is drawn on, its ink and the width of its lines."""
 
-    rgb: Picture
+    rgb: SquareRgb
     ink: Colour
     width_px: float
 
@@ -78,13 +78,13 @@ def _ellipse(center: Point, along: Point, across: Point) -> Float[np.ndarray, "2
 
 
 def cartoon(
-    rgb: Picture,
+    rgb: SquareRgb,
     labels: Labels,
-    background: Picture,
+    background: SquareRgb,
     points_px: Points,
     toward_camera: Float[np.ndarray, " 3"],
     rng: np.random.Generator,
-) -> tuple[Picture, Points]:
+) -> tuple[SquareRgb, Points]:
     """A cartoon of a head.
 
     Args:
@@ -114,8 +114,8 @@ def cartoon(
 
 
 def _regions(
-    rgb: Picture, labels: Labels, background: Picture, ink: Colour, rng: np.random.Generator
-) -> tuple[Picture, Colour]:
+    rgb: SquareRgb, labels: Labels, background: SquareRgb, ink: Colour, rng: np.random.Generator
+) -> tuple[SquareRgb, Colour]:
     """Flat colours of skin, hair and the rest, and the skin's colour."""
     draw = rng.random()
     if draw < 0.35:

@@ -12,19 +12,19 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from ..parts import Label
-from .backgrounds import Colour, Picture, dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise, unit_grid
+from .backgrounds import Colour, SquareRgb, dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise, unit_grid
 
 Labels = UInt8[np.ndarray, "s s"]
 Mask = Bool[np.ndarray, "s s"]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def mean_rgb(rgb: Picture, where: Mask) -> Colour | None:
+def mean_rgb(rgb: SquareRgb, where: Mask) -> Colour | None:
     """Mean colour of a region, or None if it has fewer than 20 pixels."""
     return rgb[where].mean(0).astype(np.float64) if int(where.sum()) >= 20 else None
 
 
-def recoloured(rgb: Picture, labels: Labels, background_rgb: Colour, rng: np.random.Generator) -> Picture:
+def recoloured(rgb: SquareRgb, labels: Labels, background_rgb: Colour, rng: np.random.Generator) -> SquareRgb:
     """The person with other colours of cloth, hair, hat and skin, often such that neighbours look alike."""
     out = rgb.copy()
     hair = mean_rgb(rgb, labels == Label.HAIR)
@@ -58,7 +58,7 @@ def _target(rng: np.random.Generator, known: Sequence[Colour]) -> Colour:
     return dark_rgb(rng) if draw < 0.65 else random_rgb(rng)
 
 
-def _dye(rgb: Picture, where: Mask, target: Colour, rng: np.random.Generator) -> None:
+def _dye(rgb: SquareRgb, where: Mask, target: Colour, rng: np.random.Generator) -> None:
     """Give a region a mean colour, in place; its light and shade stay."""
     if not where.any():
         return
@@ -67,7 +67,7 @@ def _dye(rgb: Picture, where: Mask, target: Colour, rng: np.random.Generator) ->
     rgb[where] = np.clip(shade[:, None] * target, 0, 1)
 
 
-def _pattern(rgb: Picture, where: Mask, rng: np.random.Generator) -> None:
+def _pattern(rgb: SquareRgb, where: Mask, rng: np.random.Generator) -> None:
     """Print stripes, checks, folds or shapes on a region, in place."""
     size = len(rgb)
     draw = rng.random()
@@ -92,7 +92,7 @@ def _pattern(rgb: Picture, where: Mask, rng: np.random.Generator) -> None:
     rgb[where] = np.clip(mixed[where], 0, 1)
 
 
-def drawn(rgb: Picture, labels: Labels, rng: np.random.Generator) -> Picture:
+def drawn(rgb: SquareRgb, labels: Labels, rng: np.random.Generator) -> SquareRgb:
     """A flat drawing: few tones per region, outlines."""
     size = len(rgb)
     out = cv2.bilateralFilter(rgb, 0, 0.12, size / 60)
@@ -118,7 +118,7 @@ def drawn(rgb: Picture, labels: Labels, rng: np.random.Generator) -> Picture:
     return np.clip(out, 0, 1).astype(np.float32)
 
 
-def painted(rgb: Picture, rng: np.random.Generator) -> Picture:
+def painted(rgb: SquareRgb, rng: np.random.Generator) -> SquareRgb:
     """A painting: smoothed or blotched, traces of the brush, an artist's palette, varnish, canvas."""
     size = len(rgb)
     draw = rng.random()
@@ -153,7 +153,7 @@ def painted(rgb: Picture, rng: np.random.Generator) -> Picture:
     return np.clip(rgb, 0, 1).astype(np.float32)
 
 
-def _patched(rgb: Picture, radius: int) -> Picture:
+def _patched(rgb: SquareRgb, radius: int) -> SquareRgb:
     """Each pixel takes the mean of the calmest of four squares that touch it.
 
     Source: Kuwahara et al. 1976.
@@ -174,7 +174,7 @@ def calmest(
     return np.take_along_axis(np.stack(means), best[None, ..., None], axis=0)[0]
 
 
-def random_convolution(rgb: Picture, rng: np.random.Generator) -> Picture:
+def random_convolution(rgb: SquareRgb, rng: np.random.Generator) -> SquareRgb:
     """Another texture and palette, the same shapes: a random filter across space and channels, mixed in.
 
     Source: Xu et al., "Robust and Generalizable Visual Representation Learning via Random Convolutions", ICLR 2021.
@@ -191,7 +191,7 @@ def random_convolution(rgb: Picture, rng: np.random.Generator) -> Picture:
     return np.clip((1 - share) * rgb + share * out, 0, 1).astype(np.float32)
 
 
-def photographed(rgb: Picture, rng: np.random.Generator, colour_faults: float = 1.0) -> Picture:
+def photographed(rgb: SquareRgb, rng: np.random.Generator, colour_faults: float = 1.0) -> SquareRgb:
     """What lens, sensor, white balance, development and file format do to a picture.
 
     Args:

@@ -17,7 +17,7 @@ from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
 from ...numba_pool import numba_pool
 from ..parts import Part, SyntheticHead
 from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
-from .renderer_kernels import Scene, draw_bands
+from .renderer_kernels import LitScene, draw_bands
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class HeadScene:
         order = self._nearest_first(screen)
         faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
         start, members = bin_by_band(screen, faces, width, height, False)
-        scene = Scene(
+        scene = LitScene(
             screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part, self.layout,
             self.specular, self.texels, self.label_texels, sky, sun_seen, camera.position_world[0].numpy(),
             lighting.sun_direction_world.astype(np.float64), lighting.sun_rgb.astype(np.float64),

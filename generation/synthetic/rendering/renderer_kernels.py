@@ -22,7 +22,7 @@ _DONE = 0.04
 """Light that may pass all layers of a sample before what lies behind them is left out."""
 
 
-class Scene(NamedTuple):
+class LitScene(NamedTuple):
     """Triangles, textures and light of one picture, as `renderer.HeadScene` describes them."""
 
     screen: np.ndarray
