@@ -24,8 +24,9 @@ PANOHEAD_RADIUS = 2.7
 """Distance of the camera from the head's middle, world units (PanoHead, Sec. 4)."""
 PANOHEAD_FOCAL_NORMALISED = 4.2647
 """Focal length divided by the image width (EG3D and PanoHead)."""
-METRES_PER_UNIT = 0.01 / 0.0165
-"""One scale for the whole package: 1 cm of the parametric head model is 0.0165 world units."""
+UNITS_PER_CM = 0.0165
+"""The package's one scale: world units per centimetre of the parametric head model."""
+METRES_PER_UNIT = 0.01 / UNITS_PER_CM
 
 _OPENCV_TO_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 

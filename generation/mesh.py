@@ -1,4 +1,4 @@
-"""A textured triangle mesh: what the prior gives to mesh exporters."""
+"""Triangle meshes: the textured one that the prior gives to mesh exporters, and normals of any."""
 
 from __future__ import annotations
 
@@ -22,3 +22,14 @@ class TexturedMesh:
     """Vertex indices, counter-clockwise seen from outside."""
     texture_rgb: UInt8[np.ndarray, "h w 3"]
     """Base colour, sRGB."""
+
+
+def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
+    """Unit normals of the vertices, weighted by the areas of the triangles around each; zeros where there are none."""
+    a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
+    weighted = np.cross(b - a, c - a)
+    normals = np.zeros((len(vertices), 3))
+    for corner in range(3):
+        for axis in range(3):
+            normals[:, axis] += np.bincount(faces[:, corner], weighted[:, axis], minlength=len(vertices))
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)

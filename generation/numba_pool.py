@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numba
 
 SMALL_WORK = 20_000
-"""Below this many pixels and Gaussians together one thread is faster than waking others."""
-_LOCK = threading.Lock()
+"""Below this many pixels, points and Gaussians together one thread is faster than waking others."""
+_LOCK = threading.RLock()  # whoever holds the door may go through it again: it is one caller still
 
 # numba's own choice, GNU OpenMP, keeps idle threads spinning: beside other programs that made a small fit ten times
 # slower, and its remedy (OMP_WAIT_POLICY) only works if set before torch is imported. numba's work queue lets threads
@@ -22,10 +22,10 @@ if "NUMBA_THREADING_LAYER" not in os.environ:
 
 @contextlib.contextmanager
 def numba_pool(work: int) -> Iterator[None]:
-    """Run kernels inside this block; a viewer may render while a fit runs.
+    """Run parallel kernels inside this block, and nowhere else; a viewer may render while a fit runs.
 
     Args:
-        work: Pixels plus Gaussians, to choose the number of threads. It never changes a result.
+        work: Pixels, points or Gaussians together, to choose the number of threads. It never changes a result.
     """
     with _LOCK:
         threads = numba.get_num_threads()

@@ -10,20 +10,23 @@ along their own direction only.
 from __future__ import annotations
 
 import math
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
 
+from ..cameras import UNITS_PER_CM
+
 ROWS, COLUMNS = 112, 128
 SPHERE_ROWS = 56
 """Rows on the half sphere; the rest lie on the cylinder below."""
-CENTRE_Y = 0.0165
+CENTRE_Y = 1.0 * UNITS_PER_CM
 """Height of the chart's centre, world units."""
 BOTTOM_Y = -0.36
 """Height of the last row's origin, world units."""
+_WRAPPED: Any = ("nearest", "wrap")  # scipy's stubs know one mode for all axes only
 
 
 def cell_rays(
@@ -71,14 +74,77 @@ def cell_coordinates(
     return rows, columns, radius
 
 
-def grid_faces() -> Int[np.ndarray, "f 3"]:
-    """Triangles of the grid with a seam: vertices are numbered row * (COLUMNS + 1) + column."""
-    row, column = np.meshgrid(np.arange(ROWS - 1), np.arange(COLUMNS), indexing="ij")
-    a = row * (COLUMNS + 1) + column
-    b, c, d = a + 1, a + COLUMNS + 1, a + COLUMNS + 2
+def grid_faces(rows: int = ROWS, columns: int = COLUMNS) -> Int[np.ndarray, "f 3"]:
+    """Triangles of a grid with a seam: vertices are numbered row * (columns + 1) + column."""
+    row, column = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
+    a = row * (columns + 1) + column
+    b, c, d = a + 1, a + columns + 1, a + columns + 2
     upper = np.stack([a, c, b], axis=-1).reshape(-1, 3)
     lower = np.stack([b, c, d], axis=-1).reshape(-1, 3)
     return np.concatenate([upper, lower])
+
+
+@numba.njit(cache=True)
+@no_type_check
+def spanned_cells(rows, columns, i, j, k, n_rows, n_columns):
+    """First and last row and first and last column (not yet wrapped) of the cells that a triangle may cover.
+
+    Args:
+        rows, columns: fractional cells of all vertices.
+        i, j, k: the triangle's vertices.
+        n_rows, n_columns: size of the grid.
+    """
+    r0 = min(rows[i], rows[j], rows[k])
+    r1 = max(rows[i], rows[j], rows[k])
+    first_row = max(0, math.floor(r0) - 1)
+    last_row = min(n_rows - 1, math.ceil(r1) + 1)
+    base = columns[i]
+    low = 0.0
+    high = 0.0
+    for c in (columns[j], columns[k]):
+        d = c - base
+        if d > n_columns / 2:
+            d -= n_columns
+        if d < -n_columns / 2:
+            d += n_columns
+        low = min(low, d)
+        high = max(high, d)
+    first_column = math.floor(base + low) - 1
+    last_column = math.ceil(base + high) + 1
+    if high - low > n_columns / 3 or r0 < 3.0:  # about the pole a triangle may span any column
+        first_column = 0
+        last_column = n_columns - 1
+    return first_row, last_row, first_column, last_column
+
+
+@numba.njit(cache=True)
+@no_type_check
+def ray_hit(origin, direction, a, b, c, slack):
+    """Distance along a ray to a triangle, and the weights of its second and third corner; -1 where it is missed.
+
+    Source: Moller and Trumbore 1997, "Fast, Minimum Storage Ray/Triangle Intersection".
+
+    Args:
+        origin, direction: the ray.
+        a, b, c: the corners.
+        slack: how far outside the triangle still counts as a hit, as a weight.
+    """
+    e1x, e1y, e1z = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+    e2x, e2y, e2z = c[0] - a[0], c[1] - a[1], c[2] - a[2]
+    dx, dy, dz = direction[0], direction[1], direction[2]
+    px, py, pz = dy * e2z - dz * e2y, dz * e2x - dx * e2z, dx * e2y - dy * e2x
+    det = e1x * px + e1y * py + e1z * pz
+    if abs(det) < 1e-14:
+        return -1.0, 0.0, 0.0
+    sx, sy, sz = origin[0] - a[0], origin[1] - a[1], origin[2] - a[2]
+    u = (sx * px + sy * py + sz * pz) / det
+    if u < -slack or u > 1 + slack:
+        return -1.0, 0.0, 0.0
+    qx, qy, qz = sy * e1z - sz * e1y, sz * e1x - sx * e1z, sx * e1y - sy * e1x
+    v = (dx * qx + dy * qy + dz * qz) / det
+    if v < -slack or u + v > 1 + slack:
+        return -1.0, 0.0, 0.0
+    return (e2x * qx + e2y * qy + e2z * qz) / det, u, v
 
 
 @numba.njit(cache=True)
@@ -88,46 +154,13 @@ def _outermost_hits(vertices, faces, rows, columns, origins, directions, radius)
     n_rows, n_columns = radius.shape
     for f in range(faces.shape[0]):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        r0 = min(rows[i], rows[j], rows[k])
-        r1 = max(rows[i], rows[j], rows[k])
-        first_row = max(0, math.floor(r0) - 1)
-        last_row = min(n_rows - 1, math.ceil(r1) + 1)
-        base = columns[i]
-        low = 0.0
-        high = 0.0
-        for c in (columns[j], columns[k]):
-            d = c - base
-            if d > n_columns / 2:
-                d -= n_columns
-            if d < -n_columns / 2:
-                d += n_columns
-            low = min(low, d)
-            high = max(high, d)
-        first_column = math.floor(base + low) - 1
-        last_column = math.ceil(base + high) + 1
-        if high - low > n_columns / 3 or r0 < 3.0:  # about the pole a triangle may span any column
-            first_column = 0
-            last_column = n_columns - 1
-        ax, ay, az = vertices[i, 0], vertices[i, 1], vertices[i, 2]
-        e1x, e1y, e1z = vertices[j, 0] - ax, vertices[j, 1] - ay, vertices[j, 2] - az
-        e2x, e2y, e2z = vertices[k, 0] - ax, vertices[k, 1] - ay, vertices[k, 2] - az
+        first_row, last_row, first, last = spanned_cells(rows, columns, i, j, k, n_rows, n_columns)
         for row in range(first_row, last_row + 1):
-            for wrapped in range(first_column, last_column + 1):
+            for wrapped in range(first, last + 1):
                 column = wrapped % n_columns
-                dx, dy, dz = directions[row, column, 0], directions[row, column, 1], directions[row, column, 2]
-                px, py, pz = dy * e2z - dz * e2y, dz * e2x - dx * e2z, dx * e2y - dy * e2x
-                det = e1x * px + e1y * py + e1z * pz
-                if abs(det) < 1e-14:
-                    continue
-                sx, sy, sz = origins[row, column, 0] - ax, origins[row, column, 1] - ay, origins[row, column, 2] - az
-                u = (sx * px + sy * py + sz * pz) / det
-                if u < -1e-9 or u > 1 + 1e-9:
-                    continue
-                qx, qy, qz = sy * e1z - sz * e1y, sz * e1x - sx * e1z, sx * e1y - sy * e1x
-                v = (dx * qx + dy * qy + dz * qz) / det
-                if v < -1e-9 or u + v > 1 + 1e-9:
-                    continue
-                t = (e2x * qx + e2y * qy + e2z * qz) / det
+                t, _, _ = ray_hit(
+                    origins[row, column], directions[row, column], vertices[i], vertices[j], vertices[k], 1e-9
+                )
                 if t > 0 and (not radius[row, column] >= t):
                     radius[row, column] = t
 
@@ -135,10 +168,7 @@ def _outermost_hits(vertices, faces, rows, columns, origins, directions, radius)
 def outermost_radius(
     vertices_world: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[np.ndarray, "rows columns"]:
-    """Radius of a mesh's outermost surface in every cell of the grid; NaN where a cell's ray misses it.
-
-    Ray-triangle test: Moller and Trumbore 1997, "Fast, Minimum Storage Ray/Triangle Intersection".
-    """
+    """Radius of a mesh's outermost surface in every cell of the grid; NaN where a cell's ray misses it."""
     vertices = np.ascontiguousarray(vertices_world, dtype=np.float64)
     rows, columns, _ = cell_coordinates(vertices)
     origins, directions = grid_rays()
@@ -151,7 +181,7 @@ def smooth_over_columns(
     values: Float[np.ndarray, "rows columns"], sigma_rows: float, sigma_columns: float
 ) -> Float[np.ndarray, "rows columns"]:
     """Gaussian smoothing that wraps round the axis."""
-    return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=("nearest", "wrap"))
+    return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=_WRAPPED)
 
 
 def opened_skull_radius(

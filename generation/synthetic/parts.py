@@ -19,8 +19,6 @@ CROWN_TO_CHIN = 0.37
 """Height of every composed head without hair, world units; the mean parametric head has it."""
 EYES_WORLD = np.array([0.0, 0.0266, 0.1154])
 """Middle between the eyeballs of every composed head: where the mean parametric head has it."""
-UNITS_PER_CM = 0.0165
-"""World units per centimetre, the package's one scale."""
 
 
 class Label(enum.IntEnum):
@@ -132,17 +130,6 @@ def read_texture(path: Path, *, largest_side: int | None = None) -> Float32[np.n
                 factor = largest_side / max(image.size)
                 image = image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BOX)
         return np.asarray(image.convert("RGBA"), dtype=np.float32) / 255
-
-
-def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
-    """Unit normals, weighted by the areas of the triangles around each vertex."""
-    a, b, c = vertices[faces].transpose(1, 0, 2)
-    weighted = np.cross(b - a, c - a)
-    normals = np.zeros((len(vertices), 3))
-    for corner in range(3):
-        for axis in range(3):
-            normals[:, axis] += np.bincount(faces[:, corner], weighted[:, axis], minlength=len(vertices))
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 def world_from_asset(

@@ -22,12 +22,13 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 from skimage import measure
 
+from ...head_model.anatomy import centimetres
 from ..hair.hair_parts import under_headgear
 from ..hair.hair_zones import beard_weights
 from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, world_from_asset
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
-from .head_surface import HeadSurface, centimetres, head_surface, height_over_skull
+from .head_surface import HeadSurface, head_surface, height_over_skull
 from .skin_texture import skin_labels, uv_map
 
 _SIDE_TEXELS = 1024
@@ -169,7 +170,7 @@ def _difference(lab: Float32[np.ndarray, "*n 3"], other: Float32[np.ndarray, " 3
 def _tidy(mask: Bool[np.ndarray, "s s"], smallest: int) -> Bool[np.ndarray, "s s"]:
     """The mask without specks and pinholes."""
     mask = ndimage.binary_closing(ndimage.binary_opening(mask, iterations=1), iterations=2)
-    pieces = measure.label(mask, connectivity=1)
+    pieces = np.asarray(measure.label(mask, connectivity=1))
     return mask & (np.bincount(pieces.ravel())[pieces] >= smallest)
 
 

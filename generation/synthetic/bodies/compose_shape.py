@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
+from ...head_model.anatomy import ramp
+from ...mesh import vertex_normals
 from ..assets import field_rng
 from ..hair.hair_parts import beard_parts, hair_parts, under_headgear
 from ..hair.hair_zones import RECEDING_Y_CM, RECEDING_Z_CM, beard_weights, scalp_weight
-from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, vertex_normals
+from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
-from .head_surface import head_surface, ramp
+from .head_surface import head_surface
 from .parametric_body import base_body, follow_body, proxy_mesh, shape_vertices
 from .skin_texture import UvMap, hair_roots, overlaid, skin_labels, toned, uv_map
 

@@ -10,29 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import KDTree
 
+from ...mesh import vertex_normals
 from ...prior import capsule
-from ..parts import UNITS_PER_CM, vertex_normals
 
-ORIGIN_CM = np.array([0.0, 2.0, 1.0])
-"""The world's origin in the centimetres in which anatomical borders are stated (those of the parametric head)."""
 _LOW = np.array([-0.42, -0.46, -0.36])
 _HIGH = np.array([0.42, 0.32, 0.32])
 _STEP = 0.0125
-
-
-def centimetres(points_world: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    """World points in centimetres: eyes at (+-3.2, 3.6, 8), crown at y = 14, chin at y = -8.5, ears at z = 0."""
-    return points_world / UNITS_PER_CM + ORIGIN_CM
-
-
-def world(points_cm: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    """Inverse of `centimetres`."""
-    return (points_cm - ORIGIN_CM) * UNITS_PER_CM
-
-
-def ramp(value: Float[np.ndarray, "*n"], low: float | int, high: float | int) -> Float[np.ndarray, "*n"]:
-    """0 below `low`, 1 above `high`, straight between."""
-    return np.clip((value - low) / (high - low), 0.0, 1.0)
 
 
 def nearest_cells(
@@ -156,7 +139,7 @@ class HeadSurface:
     faces: Int[np.ndarray, "f 3"]
     """Outer skin only."""
     rest_cm: Float[np.ndarray, "v 3"]
-    """The same vertices on the average head, centimetres as in `centimetres`: anatomy is looked up there."""
+    """The same vertices on the average head, centimetres as in `anatomy.centimetres`: anatomy is looked up there."""
     is_ear: Bool[np.ndarray, " v"]
     """Vertices of the ears."""
     eyes: Float[np.ndarray, "2 3"]

@@ -15,12 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy.spatial import KDTree
 
+from ...head_model.anatomy import centimetres, ramp
 from ...head_model.model import load_head_model
 from ...prior import capsule
 from ..assets import field_rng
 from ..parts import box_middle, world_from_asset
 from ..recipe import HeadRecipe
-from .head_surface import centimetres, height_over_skull, nearest_cells, ramp
+from .head_surface import height_over_skull, nearest_cells
 
 UNITS_PER_METRE = 10.0
 """MakeHuman's meshes are in decimetres."""
@@ -53,7 +54,7 @@ class BaseBody:
     vertices_dm: Float[np.ndarray, "v 3"]
     """The average body."""
     rest_cm: Float[np.ndarray, "v 3"]
-    """The same as `head_surface.centimetres`."""
+    """The same as `head_model.anatomy`."""
     faces: Int[np.ndarray, "f 3"]
     """All triangles, helpers included."""
     faces_uv: Int[np.ndarray, "f 3"]

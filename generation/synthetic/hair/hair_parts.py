@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
+from ...cameras import UNITS_PER_CM
 from ..assets import field_rng
 from ..bodies.head_surface import HeadSurface, SkinDistance
-from ..parts import UNITS_PER_CM, Label, Part, tinted, uniform_labels, unit
+from ..parts import Label, Part, tinted, uniform_labels, unit
 from ..recipe import HairRecipe, HeadRecipe
 from ..worn.headgear import BANDS, HeadgearFit
 from .hair_zones import HAT_LINE_Y_CM, beard_weights

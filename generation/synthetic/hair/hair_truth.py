@@ -20,6 +20,7 @@ from ...cameras import Cameras
 from ...head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel
 from ...mesh_raster import rasterize_mesh
 from ...prior import capsule
+from ...prior.capsule import ray_hit, spanned_cells
 from ..parts import Label, SyntheticHead
 
 _SUB = 2
@@ -168,47 +169,15 @@ def _collect_hits(
     label_height, label_width = labels.shape
     for f in range(faces.shape[0]):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        r0 = min(rows[i], rows[j], rows[k])
-        r1 = max(rows[i], rows[j], rows[k])
-        if r0 > n_rows:
+        if min(rows[i], rows[j], rows[k]) > n_rows:
             continue
-        first_row = max(0, math.floor(r0) - 1)
-        last_row = min(n_rows - 1, math.ceil(r1) + 1)
-        low = 0.0
-        high = 0.0
-        for other in (j, k):
-            d = columns[other] - columns[i]
-            if d > n_columns / 2:
-                d -= n_columns
-            if d < -n_columns / 2:
-                d += n_columns
-            low = min(low, d)
-            high = max(high, d)
-        first_column = math.floor(columns[i] + low) - 1
-        last_column = math.ceil(columns[i] + high) + 1
-        if high - low > n_columns / 3 or r0 < 3.0:  # about the pole a triangle may span any column
-            first_column = 0
-            last_column = n_columns - 1
-        ax, ay, az = vertices[i, 0], vertices[i, 1], vertices[i, 2]
-        e1x, e1y, e1z = vertices[j, 0] - ax, vertices[j, 1] - ay, vertices[j, 2] - az
-        e2x, e2y, e2z = vertices[k, 0] - ax, vertices[k, 1] - ay, vertices[k, 2] - az
+        first_row, last_row, first, last = spanned_cells(rows, columns, i, j, k, n_rows, n_columns)
         for row in range(first_row, last_row + 1):
-            for wrapped in range(first_column, last_column + 1):
+            for wrapped in range(first, last + 1):
                 column = wrapped % n_columns
-                dx, dy, dz = directions[row, column, 0], directions[row, column, 1], directions[row, column, 2]
-                px, py, pz = dy * e2z - dz * e2y, dz * e2x - dx * e2z, dx * e2y - dy * e2x
-                det = e1x * px + e1y * py + e1z * pz
-                if abs(det) < 1e-14:
-                    continue
-                sx, sy, sz = origins[row, column, 0] - ax, origins[row, column, 1] - ay, origins[row, column, 2] - az
-                u = (sx * px + sy * py + sz * pz) / det
-                if u < 0 or u > 1:
-                    continue
-                qx, qy, qz = sy * e1z - sz * e1y, sz * e1x - sx * e1z, sx * e1y - sy * e1x
-                v = (dx * qx + dy * qy + dz * qz) / det
-                if v < 0 or u + v > 1:
-                    continue
-                t = (e2x * qx + e2y * qy + e2z * qz) / det
+                t, u, v = ray_hit(
+                    origins[row, column], directions[row, column], vertices[i], vertices[j], vertices[k], 0.0
+                )
                 if t <= depths[row, column, n_layers - 1] or t <= 0:
                     continue
                 w = 1 - u - v

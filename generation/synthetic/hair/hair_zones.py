@@ -1,6 +1,6 @@
 """Where hair grows and lies on the average head: the one table of its borders, and weights that follow from it.
 
-All numbers are centimetres in the frame of `head_surface.centimetres`. Of a pair, the weight is 0 at the first number
+All numbers are centimetres in the frame of `head_model.anatomy`. Of a pair, the weight is 0 at the first number
 and beyond, 1 at the second and beyond.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..bodies.head_surface import ramp
+from ...head_model.anatomy import ramp
 
 HAIRLINE_Y_CM = (8.3, 9.6)
 """Above the forehead; the line rises to corners above the temples."""

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ...cameras import UNITS_PER_CM
+from ...head_model.anatomy import centimetres, ramp, world_units
 from ...prior import capsule
-from ..bodies.head_surface import HeadSurface, centimetres, ramp, world
-from ..parts import UNITS_PER_CM, unit, world_from_asset
+from ..bodies.head_surface import HeadSurface
+from ..parts import unit, world_from_asset
 from ..recipe import HairRecipe
 from . import hair_zones as zones
 
@@ -298,7 +300,7 @@ def curled(
 
 def _tie_point(surface: HeadSurface, cut: Cut) -> Float[np.ndarray, " 3"]:
     """Where a tail is tied: a little above this head's skin."""
-    tie = world(np.array(cut.tie))
+    tie = world_units(np.array(cut.tie))
     for _ in range(3):
         distance, outward = surface.field(tie[None])
         tie = tie + outward[0] * (0.6 * CM - float(distance[0]))

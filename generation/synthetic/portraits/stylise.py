@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from scipy import ndimage
 
 from ...cameras import Cameras
-from ..bodies.head_surface import centimetres, ramp, world
+from ...head_model.anatomy import centimetres, ramp, world_units
 from ..parts import Label, Part, SyntheticHead, unit
 from ..recipe import HeadRecipe
 from ..rendering.lighting import Lighting
@@ -133,7 +133,7 @@ def exaggerated_points(points: Float[np.ndarray, "n 3"], amount: float) -> Float
             local((side * 8.0, 1.0, -0.5), 3.0, 0.35 * strength)
         p[:, 1] -= 0.22 * strength * below_eyes * ramp(p[:, 1], -30.0, -9.0) * np.clip(3.6 - p[:, 1], 0, 12)
         p[:, 0] *= 1 + 0.14 * strength * below_mouth
-    return world(p)
+    return world_units(p)
 
 
 def _simplified(texture: Float32[np.ndarray, "h w 4"], style: Style) -> Float32[np.ndarray, "h w 4"]:

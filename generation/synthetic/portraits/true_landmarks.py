@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial import KDTree
 
+from ...head_model.anatomy import world_units
 from ...head_model.sparse_points import POINT_NAMES
 from ..bodies.compose_bust import load_bust
-from ..bodies.head_surface import world
 from ..bodies.parametric_body import base_body, shape_vertices
 from ..recipe import HeadRecipe
 from .stylise import exaggerated_points
@@ -40,7 +40,7 @@ _ON_AVERAGE_BODY_CM = _both_sides((
     (-7.58, 4.20, 0.97), (-6.71, -0.64, 1.85), (-7.70, 2.47, -0.31), (0.00, 14.62, -0.58), (0.00, 3.45, -6.98),
     (-6.74, 5.98, -1.00),
 ))  # fmt: skip
-"""On the average body, the centimetres of `head_surface.centimetres`."""
+"""On the average body, the centimetres of `head_model.anatomy`."""
 _ON_BUST_UV = (
     (0.3258, 0.1294), (0.2879, 0.1282), (0.3631, 0.1282), (0.1915, 0.1665), (0.4596, 0.1665), (0.1536, 0.2281),
     (0.4974, 0.2281), (0.1678, 0.2918), (0.4833, 0.2918), (0.1709, 0.3448), (0.4801, 0.3448), (0.1971, 0.3939),
@@ -85,7 +85,7 @@ def true_landmarks(recipe: HeadRecipe, data: Path) -> Float[np.ndarray, "69 3"]:
         case "bust":
             points = _on_bust(data, recipe.identity)
         case "toon":
-            points = world(_ON_TOON_CM)
+            points = world_units(_ON_TOON_CM)
     return exaggerated_points(points, recipe.exaggeration) if recipe.exaggeration else points
 
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from ...cameras import UNITS_PER_CM
+from ...head_model.anatomy import centimetres, world_units
 from ..assets import field_rng
-from ..bodies.head_surface import HeadSurface, centimetres, world
-from ..parts import UNITS_PER_CM, Label, Part, uniform_labels
+from ..bodies.head_surface import HeadSurface
+from ..parts import Label, Part, uniform_labels
 from ..recipe import HeadRecipe, WearRecipe
 from .headgear import HOODS, HeadgearFit, wear_headgear
 from .solids import ball, cloth_texture, merged, plain_texture, sheet, tube
@@ -106,7 +108,7 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
         hinge = np.array(
             [sign * (abs(centre_x) + half_width), eye_y + 0.3 * half_height, rim[np.abs(rim[:, 0]).argmax(), 2]]
         )
-        ear = world(np.array([0.0, 0.0, -0.8]))
+        ear = world_units(np.array([0.0, 0.0, -0.8]))
         path = np.stack([
             hinge, [sign * max(side_x + 0.25 * CM, abs(hinge[0])), hinge[1], hinge[2] - 1.8 * CM],
             [sign * (side_x + 0.5 * CM), hinge[1] - 0.1 * CM, ear[2] + 1.5 * CM],
@@ -155,8 +157,8 @@ def _neck_ring(surface: HeadSurface, height_cm: float, turn: Float[np.ndarray, "
     cm = centimetres(surface.vertices)
     clamped = max(height_cm, -14.0)
     near = (np.abs(cm[:, 1] - clamped) < 1.2) & (np.abs(cm[:, 0]) < 7.5) & (cm[:, 2] < 5.0) & (cm[:, 2] > -9)
-    z = float(np.median(surface.vertices[near, 2])) if near.any() else world(np.array([0.0, 0.0, -1.5]))[2]
-    centre = np.array([0.0, world(np.array([0.0, height_cm, 0.0]))[1], z])
+    z = float(np.median(surface.vertices[near, 2])) if near.any() else world_units(np.array([0.0, 0.0, -1.5]))[2]
+    centre = np.array([0.0, world_units(np.array([0.0, height_cm, 0.0]))[1], z])
     direction = np.stack([np.sin(turn), 0 * turn, np.cos(turn)], axis=1)
     radii = np.arange(0.02, 0.22, 0.004)
     points = centre + direction[:, None] * radii[None, :, None]
@@ -192,7 +194,7 @@ def _neckwear(wear: WearRecipe, surface: HeadSurface, rng: np.random.Generator) 
         wear.neckwear, "weave"
     )
     texture = cloth_texture(rgb, rng, pattern=pattern)
-    centre = world(np.array([0.0, -13.0, -1.0]))
+    centre = world_units(np.array([0.0, -13.0, -1.0]))
     part = sheet("clothes", points, texture, closed=not gap, repeat=(2.0, 8.0), outward_from=centre)
     return [replace(part, labels=uniform_labels(Label.CLOTH))]
 

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy import ndimage
 
-from ..parts import RGB, Part, unit, vertex_normals
+from ...mesh import vertex_normals
+from ..parts import RGB, Part, unit
 
 
 def plain_texture(rgb: RGB | Float[np.ndarray, " 3"], alpha: float = 1.0) -> Float32[np.ndarray, "2 2 4"]:

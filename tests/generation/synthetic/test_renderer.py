@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dp360.generation.cameras import Cameras, look_at_origin
+from dp360.generation.mesh import vertex_normals
 from dp360.generation.mesh_raster import box_downsample, project_to_screen, rasterize_mesh
-from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform_labels, unit, vertex_normals
+from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform_labels, unit
 from dp360.generation.synthetic.rendering.lighting import (
     DIRECTION_COUNT,
     Lighting,
