@@ -16,7 +16,7 @@ from .processes import in_processes
 
 if TYPE_CHECKING:
     from dp360.generation.synthetic.assets import Split
-    from dp360.generation.synthetic.numbered_heads import NumberedHeads
+    from dp360.generation.synthetic.fitted_composed_head import NumberedHeads
 
 SKIPPED = "skipped.json"
 
@@ -55,7 +55,7 @@ def make_heads(command: DataCommand, *, track: Track, notify: Callable[[str], No
 
 def _make_head(command: DataCommand, number: int) -> bool:
     """Compose, photograph, fit and write one head; whether its face was found."""
-    from dp360.generation.synthetic.head_data import head_data
+    from dp360.generation.synthetic.head_dataset import head_data
     from dp360.generation.synthetic.head_dataset import write_head_dataset
 
     heads = _heads(command.data, _split(command), command.seed)
@@ -73,7 +73,7 @@ def _make_head(command: DataCommand, number: int) -> bool:
 @cache
 def _heads(data: Path, split: Split, seed: int) -> NumberedHeads:
     """One for all heads of a process."""
-    from dp360.generation.synthetic.numbered_heads import NumberedHeads
+    from dp360.generation.synthetic.fitted_composed_head import NumberedHeads
 
     return NumberedHeads(data, split, seed)
 

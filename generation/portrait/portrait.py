@@ -174,7 +174,7 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class CropFrame:
     """A square of the picture."""
 
     center_px: tuple[float, float]
@@ -183,10 +183,10 @@ class _Frame:
     """Side, pixels of the picture."""
 
     @staticmethod
-    def of(head: HeadFit, factor: float) -> _Frame:
+    def of(head: HeadFit, factor: float) -> CropFrame:
         """The standard frame (times `factor`) round a head, in pixels of the picture the head was fitted in."""
         x, y = head.camera.principal_px[0].tolist()
-        return _Frame((x, y), factor * float(head.camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED)
+        return CropFrame((x, y), factor * float(head.camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED)
 
     def to_crop(self, size_px: int) -> tuple[float, tuple[float, float]]:
         """Scale and offset that take pixels of the picture to pixels of the crop: `scale * p + offset`."""
@@ -208,7 +208,7 @@ class _Found:
 
     def window_sides(self, config: PortraitConfig) -> tuple[float, ...]:
         """Sides of the windows for segmentation, pixels of the picture."""
-        return tuple(size * _Frame.of(self.head, 1.0).side_px for size in config.matte.window_sizes)
+        return tuple(size * CropFrame.of(self.head, 1.0).side_px for size in config.matte.window_sizes)
 
 
 def _locate(
@@ -262,12 +262,12 @@ def _head_by_networks(rgb: UInt8[np.ndarray, "h w 3"], model: HeadModel, config:
 
 def _align(
     found: _Found,
-    frame: _Frame,
+    frame: CropFrame,
     crop: Literal["standard", "wide"],
     model: HeadModel,
     config: PortraitConfig,
     networks: FaceNetworks,
-) -> tuple[_Frame, HeadFit, Float[np.ndarray, "478 3"] | None]:
+) -> tuple[CropFrame, HeadFit, Float[np.ndarray, "478 3"] | None]:
     """Landmarks measured again in the crop, and the crop of the head fitted to both measurements.
 
     The fit moves with its landmarks, so that the camera of the final crop is the intended one: focal length 4.2647
@@ -279,14 +279,14 @@ def _align(
         again = _landmarks_in_crop(found, found.face, frame, config, networks)
         mean = found.face.landmarks_px if again is None else (found.face.landmarks_px + again) / 2
         head = fit_landmarks(model, mean, found.rgb.shape[1], found.rgb.shape[0])
-        frame = _Frame.of(head, WIDE_FACTOR if crop == "wide" else 1.0)
+        frame = CropFrame.of(head, WIDE_FACTOR if crop == "wide" else 1.0)
         landmarks = mean * (size / frame.side_px)
         landmarks[:, :2] += frame.to_crop(size)[1]
     scale, offset = frame.to_crop(size)
     return frame, head.in_picture(scale, offset, size, size), landmarks
 
 
-def _pixels_of_others(found: _Found, frame: _Frame, config: PortraitConfig) -> Bool[np.ndarray, "s s"] | None:
+def _pixels_of_others(found: _Found, frame: CropFrame, config: PortraitConfig) -> Bool[np.ndarray, "s s"] | None:
     """Pixels of the crop that belong to other people whose faces were found."""
     if found.face is None:
         return None
@@ -306,7 +306,7 @@ def _over_white(rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"]
 
 
 def _landmarks_in_crop(
-    found: _Found, face: DetectedFace, frame: _Frame, config: PortraitConfig, networks: FaceNetworks
+    found: _Found, face: DetectedFace, frame: CropFrame, config: PortraitConfig, networks: FaceNetworks
 ) -> Float[np.ndarray, "478 3"] | None:
     """Landmarks found in the crop, in pixels of the picture; None where the mesh loses the face or drifts away."""
     size = config.size_px
@@ -324,9 +324,9 @@ def _landmarks_in_crop(
 
 def _choose_frame(
     found: _Found, model: HeadModel, config: PortraitConfig, people: PersonNetworks
-) -> tuple[_Frame, Literal["standard", "wide"]]:
+) -> tuple[CropFrame, Literal["standard", "wide"]]:
     """Which frame; `auto` takes the wide one if the person reaches over the standard one's top or sides."""
-    standard, wide = _Frame.of(found.head, 1.0), _Frame.of(found.head, WIDE_FACTOR)
+    standard, wide = CropFrame.of(found.head, 1.0), CropFrame.of(found.head, WIDE_FACTOR)
     match config.crop:
         case "standard":
             return standard, "standard"
@@ -340,7 +340,7 @@ def _choose_frame(
 
 
 def _cut_by_standard_frame_cm(
-    found: _Found, wide: _Frame, model: HeadModel, config: PortraitConfig, people: PersonNetworks
+    found: _Found, wide: CropFrame, model: HeadModel, config: PortraitConfig, people: PersonNetworks
 ) -> float:
     """How much of the standard frame's edge runs through the person at the height of the head, centimetres."""
     size = _COARSE_PX

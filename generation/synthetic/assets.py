@@ -36,15 +36,11 @@ class AssetIndex:
         """Names that a split may draw."""
         return self.names[kind][split]
 
-    def split_of(self, kind: Kind, name: str) -> tuple[Split, ...]:
-        """The splits that may draw this name."""
-        return tuple(s for s in SPLITS if name in self.names[kind][s])
-
 
 @functools.cache
 def asset_index() -> AssetIndex:
     """The committed split, `split.json` beside this module."""
-    table = json.loads(resources.files(__package__).joinpath("split.json").read_text("utf-8"))
+    table = json.loads(resources.files("dp360.generation.synthetic").joinpath("split.json").read_text("utf-8"))
     names = {kind: {s: tuple(table[kind][s]) for s in SPLITS} for kind in get_args(Kind)}
     return AssetIndex(names, {s: tuple(table["shape_identity_ranges"][s]) for s in SPLITS})
 

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .parts import (
-    CROWN_TO_CHIN,
-    EYES_WORLD,
-    Part,
-    SyntheticHead,
-    read_texture,
-    vertex_normals,
-    world_from_asset,
-)
+from .bodies.compose_bust import compose_bust
+from .bodies.compose_shape import compose_shape
+from .bodies.compose_toon import compose_toon
+from .parts import SyntheticHead
+from .portraits.stylise import stylised_head
 from .recipe import HeadRecipe
-from .rendering.simple_render import Lights, render, studio_lights
 
-__all__ = [
-    "CROWN_TO_CHIN",
-    "EYES_WORLD",
-    "Lights",
-    "Part",
-    "SyntheticHead",
-    "compose",
-    "read_texture",
-    "render",
-    "studio_lights",
-    "vertex_normals",
-    "world_from_asset",
-]
+_BUILDERS = {"shape": compose_shape, "bust": compose_bust, "toon": compose_toon}
 
 
 def compose(recipe: HeadRecipe, data: Path) -> SyntheticHead:
@@ -41,10 +24,4 @@ def compose(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     Returns:
         Parts in world units; the same recipe gives the same bytes.
     """
-    from .bodies.compose_bust import compose_bust
-    from .bodies.compose_shape import compose_shape
-    from .bodies.compose_toon import compose_toon
-    from .portraits.stylise import stylised_head
-
-    builders = {"shape": compose_shape, "bust": compose_bust, "toon": compose_toon}
-    return stylised_head(builders[recipe.base](recipe, data), recipe)
+    return stylised_head(_BUILDERS[recipe.base](recipe, data), recipe)

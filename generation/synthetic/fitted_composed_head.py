@@ -10,31 +10,42 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from ..cameras import PANOHEAD_FOCAL_NORMALISED, Cameras
+from ..cameras import Cameras
 from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel, fit_landmarks, load_head_model
 from ..portrait import Portrait
 from ..portrait.face_detection import FaceNetworks, find_faces, steady_landmarks
 from ..portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_zones, person_maps
-from ..portrait.portrait import WIDE_FACTOR
+from ..portrait.portrait import WIDE_FACTOR, CropFrame
 from ..portrait.resample import inside_mask, square_crop
 from ..prior import HeadPrior, build_head_prior
-from .assets import field_rng
+from .assets import Split, asset_index, field_rng, sub_seed
+from .compose import compose
 from .hair.hair_truth import Similarity
 from .parts import Label, SyntheticHead
 from .portraits.backgrounds import Backgrounds
-from .portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot, shoot, shot_camera_and_light
+from .portraits.portrait_shots import (
+    HEAD_LABELS,
+    MOST_CUT,
+    PortraitLook,
+    PortraitSample,
+    finish_shot,
+    shoot,
+    shot_camera_and_light,
+)
 from .portraits.stylise import draw_views
+from .recipe import HeadRecipe, sample_recipe
 from .rendering.lighting import Lighting
 from .rendering.renderer import HeadScene, HeadViews
 
 _LEAST_LANDMARKS = 100
-_MOST_CUT_SHARE = 0.06
 
 
 def photograph_look() -> PortraitLook:
@@ -66,7 +77,7 @@ class FittedConfig:
 
 
 @dataclass(frozen=True)
-class FittedHead:
+class FittedComposedHead:
     """A composed head, its portrait, and where it lies in the frame of the fit."""
 
     head: SyntheticHead
@@ -112,7 +123,7 @@ def moved_cameras(cameras: Cameras, move: Similarity) -> Cameras:
 def fitted_head(
     head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
     config: FittedConfig | None = None, *, model: HeadModel | None = None,
-) -> FittedHead | None:  # fmt: skip
+) -> FittedComposedHead | None:  # fmt: skip
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
     Args:
@@ -138,45 +149,27 @@ def fitted_head(
     found = _aligned(sample, config, model, faces)
     if found is None:
         return None
-    crop, fit, landmarks_px, true_camera = found
+    crop, wide, fit, landmarks_px, true_camera = found
     to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit, model)
     if to_fit is None:
         return None
-    portrait = _portrait(sample, crop, fit, landmarks_px, config, model, people, head.name)
-    return FittedHead(head, scene, lighting, portrait, to_fit)
-
-
-@dataclass(frozen=True)
-class _Crop:
-    """A square of the picture."""
-
-    center_px: tuple[float, float]
-    side_px: float
-    wide: bool
-
-    def to_crop(self, size_px: int) -> tuple[float, tuple[float, float]]:
-        """Scale and offset to pixels of the crop."""
-        scale = size_px / self.side_px
-        return scale, (size_px / 2 - self.center_px[0] * scale, size_px / 2 - self.center_px[1] * scale)
-
-
-def _frame(fit: HeadFit, wide: bool) -> _Crop:
-    x, y = fit.camera.principal_px[0].tolist()
-    side = (WIDE_FACTOR if wide else 1.0) * float(fit.camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
-    return _Crop((x, y), side, wide)
+    portrait = _portrait(sample, crop, wide, fit, landmarks_px, config, model, people, head.name)
+    return FittedComposedHead(head, scene, lighting, portrait, to_fit)
 
 
 def _aligned(
     sample: PortraitSample, config: FittedConfig, model: HeadModel, networks: FaceNetworks
-) -> tuple[_Crop, HeadFit, Float[np.ndarray, "478 3"], Cameras] | None:
-    """The crop, the head fitted in it, the landmarks in it and its true camera."""
+) -> tuple[CropFrame, bool, HeadFit, Float[np.ndarray, "478 3"], Cameras] | None:
+    """The crop and whether it is the wide one, the head fitted in it, the landmarks in it and its true camera."""
     found = find_faces(sample.rgb, networks)
     if not found:
         return None
     picture_px, size = len(sample.rgb), config.size_px
     face = found[0]
     fit = fit_landmarks(model, face.landmarks_px, picture_px, picture_px)
-    crop = _frame(fit, _reaches_over(sample, _frame(fit, False)))
+    wide = _reaches_over(sample, CropFrame.of(fit, 1.0))
+    factor = WIDE_FACTOR if wide else 1.0
+    crop = CropFrame.of(fit, factor)
     scale, offset = crop.to_crop(size)
     x, y = (float(face.center_px[k]) * scale + offset[k] for k in (0, 1))
     again = steady_landmarks(
@@ -187,7 +180,7 @@ def _aligned(
         again[:, :2] -= offset
         mean = (face.landmarks_px + again / scale) / 2
         fit = fit_landmarks(model, mean, picture_px, picture_px)
-        crop = _frame(fit, crop.wide)
+        crop = CropFrame.of(fit, factor)
     if np.median(fit.residual_px) > config.most_misfit * picture_px:
         return None
     scale, offset = crop.to_crop(size)
@@ -198,22 +191,22 @@ def _aligned(
         true.T_world_camera, true.focal_px * scale,
         true.principal_px * scale + torch.tensor([offset], dtype=torch.float64), size, size,
     )  # fmt: skip
-    return crop, fit.in_picture(scale, offset, size, size), landmarks, camera
+    return crop, wide, fit.in_picture(scale, offset, size, size), landmarks, camera
 
 
-def _reaches_over(sample: PortraitSample, frame: _Crop) -> bool:
+def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
     """Whether the standard frame cuts hair or hat: then the wide one is taken."""
     (x, y), half, size = frame.center_px, frame.side_px / 2, len(sample.labels)
-    tall = np.isin(sample.labels, (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR))
+    tall = np.isin(sample.labels, HEAD_LABELS)
     rows, columns = np.mgrid[:size, :size] + 0.5
     edge = (np.abs(rows - (y - half)) < 1) & (np.abs(columns - x) < half)
     edge |= (np.abs(np.abs(columns - x) - half) < 1) & (rows > y - half) & (rows < y + 0.44 * half)
-    return float((tall & edge).sum()) / 2 > _MOST_CUT_SHARE * frame.side_px
+    return float((tall & edge).sum()) / 2 > MOST_CUT * frame.side_px
 
 
 def _portrait(
-    sample: PortraitSample, crop: _Crop, fit: HeadFit, landmarks_px: Float[np.ndarray, "478 3"], config: FittedConfig,
-    model: HeadModel, people: PersonNetworks, name: str,
+    sample: PortraitSample, crop: CropFrame, wide: bool, fit: HeadFit, landmarks_px: Float[np.ndarray, "478 3"],
+    config: FittedConfig, model: HeadModel, people: PersonNetworks, name: str,
 ) -> Portrait:  # fmt: skip
     """What `prepare_portrait` would hand on."""
     size, matte_config = config.size_px, MatteConfig()
@@ -226,12 +219,12 @@ def _portrait(
     if config.matte == "true":
         alpha = square_crop(np.round(255 * sample.alpha_unit).astype(np.uint8), *frame, sharp=True)
     else:
-        sides = tuple(w * crop.side_px / (WIDE_FACTOR if crop.wide else 1.0) for w in matte_config.window_sizes)
+        sides = tuple(w * crop.side_px / (WIDE_FACTOR if wide else 1.0) for w in matte_config.window_sizes)
         maps = person_maps(sample.rgb, crop.center_px, crop.side_px, size, sides, people)
     matte = estimate_matte(rgb, inside, head_zones(fit, model, matte_config), maps, matte_config, file_alpha=alpha)
     digest = hashlib.sha256(sample.rgb.tobytes()).hexdigest()
     return Portrait(
-        rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if crop.wide else "standard",
+        rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if wide else "standard",
         name, digest, matte.notices,
     )  # fmt: skip
 
@@ -266,3 +259,58 @@ def _fit_from_true(
     T_camera_true = camera.T_camera_world[0].numpy()
     R = R_fit_camera @ T_camera_true[:3, :3]
     return Similarity(scale, R, R_fit_camera @ (scale * T_camera_true[:3, 3] + shift - T_camera_fit[:3, 3]))
+
+
+@dataclass(frozen=True)
+class NumberedHead:
+    """A composed head that was photographed and fitted."""
+
+    name: str
+    """Split and number."""
+    recipe: HeadRecipe
+    """What it was composed from."""
+    fitted: FittedComposedHead
+    """The head with its portrait."""
+    seed: int
+    """Of its cameras, surface samples and prior, 31 bits."""
+
+
+class NumberedHeads:
+    """Makes heads from the head assets; what all of them share is loaded once, when the first is asked for."""
+
+    def __init__(self, data: Path, split: Split, seed: int) -> None:
+        """Load nothing yet.
+
+        Args:
+            data: folder of the head assets.
+            split: whose shapes, skins and hair.
+            seed: of portraits and cameras; shapes follow from the number alone.
+        """
+        self.data, self.seed = data, seed
+        self.split: Split = split
+
+    @cached_property
+    def model(self) -> HeadModel:
+        """The head model that is fitted."""
+        return load_head_model()
+
+    def name(self, number: int) -> str:
+        """Name of a head; data sets have it as their folder's."""
+        return f"{self.split}_{number:06d}"
+
+    def make(self, number: int) -> NumberedHead | None:
+        """Compose, photograph and fit one head; None where no face is found in its portrait.
+
+        Raises:
+            InputError: the assets are damaged.
+        """
+        backgrounds, faces, people = self._studio
+        recipe = sample_recipe(number, asset_index(), self.split)
+        seed = sub_seed(self.seed, f"{self.split}/{number}")
+        head = compose(recipe, self.data)
+        fitted = fitted_head(head, backgrounds, seed, faces, people, model=self.model)
+        return None if fitted is None else NumberedHead(self.name(number), recipe, fitted, seed % 2**31)
+
+    @cached_property
+    def _studio(self) -> tuple[Backgrounds, FaceNetworks, PersonNetworks]:
+        return Backgrounds.of_split(self.data, self.split), FaceNetworks(), PersonNetworks()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,17 +44,8 @@ class Label(enum.IntEnum):
     """Glasses and jewellery."""
 
 
-LABEL_RGB: Mapping[Label, tuple[int, int, int]] = {
-    Label.BACKGROUND: (255, 255, 255),
-    Label.FACE: (232, 178, 140),
-    Label.NECK: (196, 128, 90),
-    Label.HAIR: (60, 80, 200),
-    Label.BEARD: (120, 60, 180),
-    Label.CLOTH: (60, 150, 70),
-    Label.HEADGEAR: (220, 60, 60),
-    Label.ACCESSORY: (245, 200, 40),
-}
-"""Colours of the labels on contact sheets."""
+RGB = tuple[float, float, float]
+"""A colour, sRGB in [0, 1]."""
 
 _LABEL_OF_PART: Mapping[str, Label] = {
     "hair": Label.HAIR,
@@ -119,8 +110,6 @@ class SyntheticHead:
     """Names of the assets used, for splits by asset and for notices."""
     style: str = "photo"
     """How it is to be drawn: a name of `stylise.STYLES`."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    """Facts about the head that learners may want, such as hair length."""
 
     def part(self, name: str) -> Part:
         """The part of that name.
@@ -170,3 +159,33 @@ def world_from_asset(
     crown_y = skin_vertices[:, 1].max()
     scale = CROWN_TO_CHIN / float(crown_y - chin_y)
     return scale, EYES_WORLD - scale * eyes_middle
+
+
+def unit(vectors: Float[np.ndarray, "*n 3"], shortest: float = 1e-9) -> Float[np.ndarray, "*n 3"]:
+    """Vectors of length 1; those shorter than `shortest` stay short."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), shortest)
+
+
+def box_middle(points: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, " 3"]:
+    """Middle of the box round points, the centre of an eyeball for one."""
+    return (points.min(0) + points.max(0)) / 2
+
+
+def tinted(
+    texture: Float32[np.ndarray, "h w 4"], rgb_unit: RGB | Float[np.ndarray, " 3"], *, contrast: float = 1.0
+) -> Float32[np.ndarray, "h w 4"]:
+    """The texture's brightness pattern in another colour, its visible mean at `rgb_unit`."""
+    brightness, alpha = texture[..., :3].mean(-1, keepdims=True), texture[..., 3:]
+    mean = float((brightness * alpha).sum()) / max(float(alpha.sum()), 1e-6)
+    pattern = np.clip(brightness / mean, 0.25, 2.5) ** contrast if mean > 0.02 else np.ones_like(brightness)
+    result = texture.copy()
+    result[..., :3] = np.clip(pattern * np.array(rgb_unit, dtype=np.float32), 0, 1)
+    return result
+
+
+def dyed(texture: Float32[np.ndarray, "h w 4"], rgb_unit: RGB) -> Float32[np.ndarray, "h w 4"]:
+    """A cloth dyed: folds and prints stay as lighter and darker shades, a hint of its own colours remains."""
+    result = tinted(texture, rgb_unit, contrast=0.75)
+    hint = texture[..., :3] - texture[..., :3].mean(-1, keepdims=True)
+    result[..., :3] = np.clip(result[..., :3] + 0.2 * hint, 0, 1)
+    return result

@@ -41,7 +41,7 @@ from ..prior.texture.portrait_lookup import PictureOfMesh, picture_of_portrait
 from ..progress import Track, silent
 from ..synthetic.assets import Split, asset_index
 from ..synthetic.compose import compose
-from ..synthetic.fitted_composed_head import FittedConfig, FittedHead, fitted_head, photograph_look
+from ..synthetic.fitted_composed_head import FittedComposedHead, FittedConfig, fitted_head, photograph_look
 from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.recipe import sample_recipe
@@ -125,7 +125,7 @@ def truth_cameras(size_px: int) -> Cameras:
 
 
 def true_colours(
-    fitted: FittedHead, mesh: AtlasMesh, texels: AtlasTexels, chosen: np.ndarray, size_px: int
+    fitted: FittedComposedHead, mesh: AtlasMesh, texels: AtlasTexels, chosen: np.ndarray, size_px: int
 ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]]:
     """True colours of texels and how far the views agree on them (0: not seen, or something else is there).
 
@@ -169,7 +169,7 @@ def _agreed(
     return mean.astype(np.float32), np.clip(robust.sum(0), 0, 1).astype(np.float32)
 
 
-def sample_of(fitted: FittedHead, model: HeadModel, truth_px: int) -> dict[str, np.ndarray]:
+def sample_of(fitted: FittedComposedHead, model: HeadModel, truth_px: int) -> dict[str, np.ndarray]:
     """One sample: the fields of `CompletionSamples` but for the head's number.
 
     Args:

@@ -23,13 +23,16 @@ import numpy as np
 import torch
 import tyro
 from jaxtyping import Float, UInt8
-from prior_against_truth import benchmark_head
 from torch import Tensor
 
 from dp360.generation import Cameras, OrbitConfig, PointCloud, Provenance, ViewSet, look_at_origin
 from dp360.generation.dataset.visual_hull import hull_points
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.synthetic.compose import SyntheticHead, render
+from dp360.generation.synthetic.assets import asset_index
+from dp360.generation.synthetic.compose import compose
+from dp360.generation.synthetic.parts import SyntheticHead
+from dp360.generation.synthetic.recipe import sample_recipe
+from dp360.generation.synthetic.rendering.renderer import HeadScene
 from dp360.reconstruction.fit import SplatFitConfig, fit_splats
 from dp360.reconstruction.losses import ssim
 from dp360.reconstruction.splats import Splats, render_splats
@@ -44,9 +47,9 @@ class BenchmarkConfig:
     data: Path
     """Folder of the head assets."""
     head: int = 0
-    """Which of the twelve heads of `prior_against_truth`."""
+    """Number of a held-out head."""
     stranger: int = 4
-    """Which head one of the inconsistent views shows."""
+    """Number of the held-out head that one of the inconsistent views shows."""
     variants: tuple[Variant, ...] = ("clean", "inconsistent", "inconsistent-plain")
     """What to fit, one after another."""
     start: Literal["hull", "surface"] = "hull"
@@ -89,13 +92,18 @@ def held_out_cameras(size_px: int) -> Cameras:
     return look_at_origin(azimuth_rad, elevation_rad, size_px=size_px)
 
 
+def benchmark_head(data: Path, number: int) -> SyntheticHead:
+    """A held-out head by its number."""
+    return compose(sample_recipe(number, asset_index(), "held_out"), data)
+
+
 def rendered(config: BenchmarkConfig, number: int, cameras: Cameras, name: str) -> UInt8[np.ndarray, "n h w 4"]:
     """Straight RGBA of one head."""
     path = None if config.cache is None else config.cache / f"{name}_{number}_{cameras.width}_{len(cameras)}.npy"
     if path is not None and path.is_file():
         return np.load(path)
-    rgb, alpha = render(benchmark_head(config.data, number), cameras, supersample=3)
-    rgba = (np.concatenate([rgb, alpha[..., None]], axis=-1) * 255 + 0.5).astype(np.uint8)
+    views = HeadScene(benchmark_head(config.data, number)).render(cameras, supersample=4)
+    rgba = (np.concatenate([views.rgb_unit, views.alpha_unit[..., None]], axis=-1) * 255 + 0.5).astype(np.uint8)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, rgba)

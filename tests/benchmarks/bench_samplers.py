@@ -20,11 +20,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.diffusion.unet import UNetConfig
 from dp360.generation.diffusion.view_consistency import ViewConsistencyConfig
 
-Sample = Callable[[SchedulerMixin, int], Tensor]
+Scheduler = Any  # what diffusers' schedulers share (set_timesteps, step ...) has no type there
+Sample = Callable[[Scheduler, int], Tensor]
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 EXACT_DDIM = DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 """The release's sampler but for its float16 tables: t = 1, 21, ..., 981 at 50 steps."""
@@ -99,7 +100,7 @@ def random_pipeline(seed: int) -> DiffPortrait360Pipeline:
         own_back=False,
         context_tokens=4,
     )
-    components = architecture.components()
+    components: dict[str, Any] = architecture.components()
     for part in components.values():
         for parameter in part.parameters() if isinstance(part, nn.Module) else ():
             if parameter.abs().max() == 0:
@@ -112,7 +113,7 @@ def random_pipeline(seed: int) -> DiffPortrait360Pipeline:
 def through_pipeline(pipe: DiffPortrait360Pipeline, scene: Scene) -> Sample:
     """A sampler's result with the networks of `pipe`, in the pipeline's own loop, one clip along an arc."""
 
-    def sample(scheduler: SchedulerMixin, steps: int) -> Tensor:
+    def sample(scheduler: Scheduler, steps: int) -> Tensor:
         pipe.register_modules(scheduler=scheduler)
         return pipe.denoise(
             pipe.networks_for_views(),
@@ -153,7 +154,7 @@ def through_mixture(shape: tuple[int, ...], exponent: float, seed: int) -> Sampl
         noise_part = (1.0 - alpha).sqrt() * off / total
         return torch.fft.ifft2((weights[:, :, None, None, None] * noise_part).sum(1), norm="ortho").real
 
-    def sample(scheduler: SchedulerMixin, steps: int) -> Tensor:
+    def sample(scheduler: Scheduler, steps: int) -> Tensor:
         scheduler = type(scheduler).from_config(scheduler.config)
         scheduler.set_timesteps(steps)
         latents = noise.clone()

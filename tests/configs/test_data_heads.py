@@ -42,7 +42,7 @@ def test_a_head_is_written_once_with_its_truth(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the head is there already")
 
-    monkeypatch.setattr("dp360.generation.synthetic.numbered_heads.compose", refuse)
+    monkeypatch.setattr("dp360.generation.synthetic.fitted_composed_head.compose", refuse)
     assert make_heads(command(tmp_path, first=1), track=silent, notify=notices.append) == [folder]
 
 
@@ -53,8 +53,8 @@ def test_heads_without_a_face_are_left_out_and_named(tmp_path: Path, monkeypatch
     def no_face(head: Any, backgrounds: Any, seed: int, *_: Any, **__: Any) -> None:
         asked.append(seed)
 
-    monkeypatch.setattr("dp360.generation.synthetic.numbered_heads.fitted_head", no_face)
-    monkeypatch.setattr("dp360.generation.synthetic.numbered_heads.compose", lambda *_: None)
+    monkeypatch.setattr("dp360.generation.synthetic.fitted_composed_head.fitted_head", no_face)
+    monkeypatch.setattr("dp360.generation.synthetic.fitted_composed_head.compose", lambda *_: None)
     notices: list[str] = []
     for _ in range(2):
         assert make_heads(command(tmp_path, count=2, split="held-out"), track=silent, notify=notices.append) == []

@@ -3,11 +3,16 @@
 A bust's body is one mesh with one texture. Which texels are hair, beard or cloth follows from where they lie on the
 average head and from their colour: hair and cloth are what differs from the skin of the cheeks in the places where
 they may be.
+
+Source of the busts (MIT, (c) 2022 Tiffany Do): Do et al., "VALID: A perceptually validated Virtual Avatar Library for
+Inclusion and Diversity", Frontiers in Virtual Reality 2023; glTF conversion
+https://github.com/c-frame/valid-avatars-glb.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,21 +20,28 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
+from skimage import measure
 
-from ...prior import capsule
-from ..dye import dyed, tinted
+from ...head_model.anatomy import centimetres
 from ..hair.hair_parts import under_headgear
-from ..parts import Label, Part, SyntheticHead
+from ..hair.hair_zones import beard_weights
+from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, world_from_asset
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
-from .head_surface import HeadSurface, beard_weights, centimetres, head_surface
-from .skin_paint import skin_labels
-from .uv_map import uv_map
-from .valid_busts import compose_valid
+from .head_surface import HeadSurface, head_surface, height_over_skull
+from .skin_texture import skin_labels, uv_map
 
-_SIDE = 1024
+_SIDE_TEXELS = 1024
+_UNITS_PER_METRE = 1.0
 _BALD = ("Black_M_2",)
 """Busts without hair."""
+_ARM_DROP_RAD = math.radians(68.0)
+"""The avatars stand with their arms held out; the arms are turned down by this angle."""
+_SHOULDER_X_M = (0.13, 0.23)
+"""The turn grows from nothing to all between these distances from the middle."""
+_KINDS = {"HighRes": "skin", "eye": "eyes", "gland": "eyes", "Teeth": "teeth", "wig": "hair"}
+_LAB_WEIGHTS = (0.7, 1.3, 1.3)
+"""Colours are compared in CIELAB with these factors: hue counts more than light."""
 
 
 @dataclass(frozen=True)
@@ -44,25 +56,76 @@ class LabelledBust:
     """Vertices of the body that belong to the ears."""
 
 
+def load_bust(data: Path, name: str, *, largest_side: int | None = None) -> SyntheticHead:
+    """One bust as it comes, its arms lowered, in the world frame.
+
+    Args:
+        data: folder of the head assets, with `valid` inside.
+        name: of a file there.
+        largest_side: larger textures are made smaller.
+    """
+    mesh = np.load(data / "valid" / f"{name}.npz")
+    labels = [str(label).split(":") for label in mesh["parts"]]
+    eyes = [box_middle(mesh[f"v{k}"]) for k, (part, _) in enumerate(labels) if "_eye" in part]
+    eyes_middle = np.mean(eyes, axis=0).astype(np.float64)
+    scale, shift = world_from_asset(mesh["v0"].astype(np.float64), eyes_middle, _UNITS_PER_METRE)
+    textures = {
+        texture: read_texture(data / "valid" / f"{name}_{texture}.webp", largest_side=largest_side)
+        for _, texture in labels
+    }
+    parts = []
+    for k, (part, texture) in enumerate(labels):
+        faces, uv = mesh[f"f{k}"].astype(np.int64), mesh[f"uv{k}"].astype(np.float64)
+        kind = next((kind for piece, kind in _KINDS.items() if piece in part), "other")
+        vertices, normals = mesh[f"v{k}"].astype(np.float64), mesh[f"n{k}"].astype(np.float64) / 127
+        if kind == "skin":
+            vertices, normals = _with_arms_lowered(vertices, normals)
+        see_through = bool((textures[texture][..., 3] < 0.5).any())
+        specular = 0.3 if kind == "eyes" else 0.08
+        parts.append(
+            Part(kind, vertices * scale + shift, normals, faces, uv, faces, textures[texture], see_through, specular)
+        )
+    return SyntheticHead(name, tuple(parts), (f"valid/{name}",))
+
+
+def _with_arms_lowered(
+    vertices: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"]
+) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "v 3"]]:
+    """The body with its arms hanging: points turn about the shoulders by an angle that grows outwards."""
+    distance = np.abs(vertices[:, 0])
+    arm_y = vertices[(distance > 0.35) & (distance < 0.5), 1].mean()
+    begin, end = _SHOULDER_X_M
+    t = np.clip((distance - begin) / (end - begin), 0, 1)
+    side = np.where(vertices[:, 0] < 0, -1.0, 1.0)
+    angle = -side * _ARM_DROP_RAD * t * t * (3 - 2 * t)
+    pivot = np.stack([side * (begin + end) / 2, np.full(len(side), arm_y)], axis=1)
+
+    def turned(xy: Float[np.ndarray, "v 2"]) -> Float[np.ndarray, "v 2"]:
+        c, s = np.cos(angle), np.sin(angle)
+        return np.stack([c * xy[:, 0] - s * xy[:, 1], s * xy[:, 0] + c * xy[:, 1]], axis=1)
+
+    return (
+        np.concatenate([turned(vertices[:, :2] - pivot) + pivot, vertices[:, 2:]], axis=1),
+        np.concatenate([turned(normals[:, :2]), normals[:, 2:]], axis=1),
+    )
+
+
 @functools.lru_cache(maxsize=6)
 def labelled_bust(data: Path, name: str) -> LabelledBust:
     """Loads a bust and finds its labels; about half a second."""
-    head = compose_valid(data, name, largest_side=_SIDE)
+    head = load_bust(data, name, largest_side=_SIDE_TEXELS)
     body = head.part("skin")
     rest_cm = centimetres(body.vertices_world)
-    row, column, radius = capsule.cell_coordinates(body.vertices_world)
-    skull = capsule.opened_skull_radius(body.vertices_world, body.faces)
-    cell = np.clip(row.round().astype(int), 0, capsule.ROWS - 1), column.round().astype(int) % capsule.COLUMNS
     x, y, z = rest_cm.T
-    is_ear = (np.abs(x) > 6.4) & (y > -4.5) & (y < 5.0) & (z > -4.0) & (z < 2.4) & (radius > skull[cell] + 0.003)
-    labels = _body_labels(body, rest_cm, is_ear, bald=name.startswith(_BALD))
-    return LabelledBust(head, labels, is_ear)
+    stands_off = height_over_skull(body.vertices_world, body.faces) > 0.003
+    is_ear = (np.abs(x) > 6.4) & (y > -4.5) & (y < 5.0) & (z > -4.0) & (z < 2.4) & stands_off
+    return LabelledBust(head, _body_labels(body, rest_cm, is_ear, bald=name.startswith(_BALD)), is_ear)
 
 
 def _body_labels(
     body: Part, rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"], *, bald: bool
 ) -> UInt8[np.ndarray, "s s"]:
-    texels = uv_map(body.uv_unit, body.faces_uv, _SIDE)
+    texels = uv_map(body.uv_unit, body.faces_uv, _SIDE_TEXELS)
     known = texels.triangle >= 0
     place = texels.bake(rest_cm, body.faces)
     ear = texels.bake(is_ear.astype(np.float32), body.faces) > 0.3
@@ -74,12 +137,12 @@ def _body_labels(
     labels = skin_labels(place, known)
     cheek = known & (np.abs(x) > 2.0) & (np.abs(x) < 5.5) & (y > -1.5) & (y < 2.0) & (z > 5.0)
     skin = np.median(lab[cheek], axis=0)
-    away = np.sqrt((((lab - skin) * [0.7, 1.3, 1.3]) ** 2).sum(-1))
+    away = _difference(lab, skin)
     crown = known & (y > 10.5) & (z < 2.0)
     hair = np.median(lab[crown], axis=0)
-    contrast = float(np.sqrt((((hair - skin) * [0.7, 1.3, 1.3]) ** 2).sum()))
+    contrast = float(_difference(hair[None], skin)[0])
     if contrast > 9.0 and not bald:
-        to_hair = np.sqrt((((lab - hair) * [0.7, 1.3, 1.3]) ** 2).sum(-1))
+        to_hair = _difference(lab, hair)
         hairy = (away > 1.05 * to_hair) | (away > 0.55 * contrast + 6)
         scalp = (y > 6.5) | ((z < 4.2) & (y > -3.5) & (y > -0.5 * z - 5)) | ((z < -1.5) & (y > -6.5))
         on_top = ((y > 9.0) & (z < 4.0)) | ((z < -2.5) & (y > -3.5))
@@ -100,10 +163,14 @@ def _body_labels(
     return labels
 
 
+def _difference(lab: Float32[np.ndarray, "*n 3"], other: Float32[np.ndarray, " 3"]) -> Float[np.ndarray, "*n"]:
+    return np.sqrt((((lab - other) * _LAB_WEIGHTS) ** 2).sum(-1))
+
+
 def _tidy(mask: Bool[np.ndarray, "s s"], smallest: int) -> Bool[np.ndarray, "s s"]:
     """The mask without specks and pinholes."""
     mask = ndimage.binary_closing(ndimage.binary_opening(mask, iterations=1), iterations=2)
-    pieces, _ = ndimage.label(mask)
+    pieces = np.asarray(measure.label(mask, connectivity=1))
     return mask & (np.bincount(pieces.ravel())[pieces] >= smallest)
 
 
@@ -136,18 +203,12 @@ def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     surface = _surface(body, bust)
     worn, fit = worn_parts(recipe, surface, None)
     parts += [under_headgear(part, surface, fit) for part in hair] + worn
-    return SyntheticHead(
-        f"{recipe.split}_{recipe.seed}",
-        tuple(p for p in parts if len(p.faces)),
-        recipe.assets,
-        recipe.style,
-        {"bald": 0.0},
-    )
+    return SyntheticHead(recipe.name, tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style)
 
 
 def _recoloured(
     texture: Float32[np.ndarray, "s s 4"], labels: UInt8[np.ndarray, "s s"], which: tuple[Label, ...],
-    rgb: tuple[float, float, float], *, dye: bool,
+    rgb: RGB, *, dye: bool,
 ) -> Float32[np.ndarray, "s s 4"]:  # fmt: skip
     mask = np.isin(labels, [int(label) for label in which])
     if not mask.any():
@@ -162,9 +223,7 @@ def _recoloured(
 
 
 def _surface(body: Part, bust: LabelledBust) -> HeadSurface:
-    eyes = np.stack(
-        [(p.vertices_world.min(0) + p.vertices_world.max(0)) / 2 for p in bust.head.parts if p.name == "eyes"]
-    )
+    eyes = np.stack([box_middle(p.vertices_world) for p in bust.head.parts if p.name == "eyes"])
     right, left = eyes[eyes[:, 0] < 0].mean(0), eyes[eyes[:, 0] >= 0].mean(0)
     return head_surface(
         body.vertices_world, body.faces, centimetres(body.vertices_world), bust.is_ear, np.stack([right, left])

@@ -6,22 +6,24 @@ import functools
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, UInt8
 
+from ...head_model.anatomy import ramp
+from ...mesh import vertex_normals
 from ..assets import field_rng
-from ..dye import dyed, tinted
 from ..hair.hair_parts import beard_parts, hair_parts, under_headgear
-from ..parts import Label, Part, SyntheticHead, read_texture, vertex_normals
+from ..hair.hair_zones import RECEDING_Y_CM, RECEDING_Z_CM, beard_weights, scalp_weight
+from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
-from .head_surface import HeadSurface, beard_weights, head_surface, scalp_weight
-from .makehuman import follow_body
-from .parametric_body import base_body, proxy_mesh, shape_vertices
-from .skin_paint import hair_roots, painted, skin_labels, toned
-from .uv_map import UvMap, uv_map
+from .head_surface import head_surface
+from .parametric_body import base_body, follow_body, proxy_mesh, shape_vertices
+from .skin_texture import UvMap, hair_roots, overlaid, skin_labels, toned, uv_map
 
 TEXTURE_SIDE = 1024
-_LABEL_SIDE = 1024
+_CLOTH_SPECULAR = 0.03
+_VEILS = ("headscarf", "bonnet")
+"""Headgear that shows no hair at all."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -48,15 +50,18 @@ def _texture(path: Path, side: int) -> Float32[np.ndarray, "h w 4"]:
 
 def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     """The head of a recipe whose base is `shape`."""
-    body, root = base_body(data), data / "makehuman"
+    body, wear = base_body(data), recipe.wear
     vertices_dm = shape_vertices(body, recipe)
     scale, shift = body.transform(vertices_dm)
     vertices = vertices_dm * scale + shift
-    parts: list[Part] = []
+
+    def picture(kind: str, name: str, side: int) -> Float32[np.ndarray, "h w 4"]:
+        return _texture(data / "makehuman" / kind / f"{name}.webp", side)
 
     def proxy(
-        part: str, kind: str, name: str, texture: Float32[np.ndarray, "h w 4"], alpha: bool, specular: float
-    ) -> Part:
+        part: str, kind: str, name: str, texture: Float32[np.ndarray, "h w 4"], *, alpha: bool = False,
+        specular: float = 0.0,
+    ) -> Part:  # fmt: skip
         mesh, kept = proxy_mesh(data, kind, name)
         faces = mesh["faces"].astype(np.int64)
         points = follow_body(mesh, vertices_dm) * scale + shift
@@ -66,64 +71,47 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
             texture, alpha, specular,
         )  # fmt: skip
 
+    def cloth(part: str, name: str, rgb: RGB | None) -> Part:
+        texture = picture("clothes", name, 512)
+        return proxy(part, "clothes", name, texture if rgb is None else dyed(texture, rgb), specular=_CLOTH_SPECULAR)
+
     clothes = []
     hidden = np.zeros(len(vertices), dtype=bool)
-    wear = recipe.wear
     if wear.garment:
-        mesh, _ = proxy_mesh(data, "clothes", wear.garment)
-        below = mesh["hide"].astype(np.int64)
+        below = proxy_mesh(data, "clothes", wear.garment)[0]["hide"].astype(np.int64)
         hidden[below[below < len(hidden)]] = True
-        texture = _texture(root / "clothes" / f"{wear.garment}.webp", 512)
-        texture = dyed(texture, wear.garment_rgb) if wear.garment_rgb is not None else texture
-        clothes.append(proxy("clothes", "clothes", wear.garment, texture, False, 0.03))
+        clothes.append(cloth("clothes", wear.garment, wear.garment_rgb))
     surface = head_surface(
         vertices, body.faces[body.is_outer], body.rest_cm, body.is_ear,
-        np.stack([(vertices[e].min(0) + vertices[e].max(0)) / 2 for e in body.eye_vertices]),
+        np.stack([box_middle(vertices[e]) for e in body.eye_vertices]),
         tuple((c.vertices_world, c.faces) for c in clothes),
     )  # fmt: skip
-    skin_texture, labels = _painted_skin(recipe, data, surface)
+    skin_texture, labels = _painted_skin(recipe, data)
     visible = body.is_skin & ~hidden[body.faces].all(1)
     normals = vertex_normals(vertices, body.faces[body.is_body])
-    faces, faces_uv = body.faces[visible], body.faces_uv[visible]
-    parts.append(Part("skin", vertices, normals, faces, body.uv_unit, faces_uv, skin_texture, False, 0.1, labels))
-    parts.append(
-        proxy("eyes", "eyes", "high-poly", _texture(root / "eyes" / f"{recipe.iris}_eye.webp", 512), True, 0.3)
-    )
     lashes = f"eyelashes0{1 + recipe.seed % 4}"
-    parts.append(
-        proxy("eyelashes", "eyelashes", lashes, _texture(root / "eyelashes" / f"{lashes}.webp", 256), True, 0.0)
-    )
-    parts.append(proxy("teeth", "mouth", "teeth_base", _texture(root / "mouth" / "teeth_base.webp", 256), False, 0.1))
+    parts = [
+        Part("skin", vertices, normals, body.faces[visible], body.uv_unit, body.faces_uv[visible], skin_texture, False,
+             0.1, labels),
+        proxy("eyes", "eyes", "high-poly", picture("eyes", f"{recipe.iris}_eye", 512), alpha=True, specular=0.3),
+        proxy("eyelashes", "eyelashes", lashes, picture("eyelashes", lashes, 256), alpha=True),
+        proxy("teeth", "mouth", "teeth_base", picture("mouth", "teeth_base", 256), specular=0.1),
+    ]  # fmt: skip
     if recipe.eyebrows:
         colour = np.array(recipe.hair.rgb) * (0.75 if sum(recipe.hair.rgb) > 0.9 else 0.95)
-        brows = tinted(_texture(root / "eyebrows" / f"{recipe.eyebrows}.webp", 256), colour)
-        parts.append(proxy("eyebrows", "eyebrows", recipe.eyebrows, brows, True, 0.0))
-    parts.extend(clothes)
-    hair: list[Part] = []
+        brows = tinted(picture("eyebrows", recipe.eyebrows, 256), colour)
+        parts.append(proxy("eyebrows", "eyebrows", recipe.eyebrows, brows, alpha=True))
+    card, name = None, recipe.hair.name
     if recipe.hair.kind == "card":
-        card = proxy(
-            "hair", "hair", recipe.hair.name, _texture(root / "hair" / f"{recipe.hair.name}.webp", 512), True, 0.03
-        )
-        hair = hair_parts(recipe, surface, data, card)
-    else:
-        hair = hair_parts(recipe, surface, data, None)
-    fedora = None
-    if wear.headgear == "fedora":
-        texture = dyed(_texture(root / "clothes" / "fedora.webp", 512), wear.headgear_rgb)
-        fedora = proxy("headgear", "clothes", "fedora", texture, False, 0.03)
-    parts.extend(beard_parts(recipe, surface))
+        card = proxy("hair", "hair", name, picture("hair", name, 512), alpha=True, specular=0.03)
+    fedora = cloth("headgear", "fedora", wear.headgear_rgb) if wear.headgear == "fedora" else None
     worn, fit = worn_parts(recipe, surface, fedora)
-    parts.extend(under_headgear(part, surface, fit) for part in hair)
-    parts.extend(worn)
-    return SyntheticHead(
-        f"{recipe.split}_{recipe.seed}", tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style,
-        {"bald": float(recipe.hair.kind == "bald")},
-    )  # fmt: skip
+    hair = [under_headgear(part, surface, fit) for part in hair_parts(recipe, surface, data, card)]
+    parts += [*clothes, *beard_parts(recipe, surface), *hair, *worn]
+    return SyntheticHead(recipe.name, tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style)
 
 
-def _painted_skin(
-    recipe: HeadRecipe, data: Path, surface: HeadSurface
-) -> tuple[Float32[np.ndarray, "s s 4"], np.ndarray]:
+def _painted_skin(recipe: HeadRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:
     """Texture and labels of the skin: tone, shade under the hair, cropped hair, stubble."""
     body = base_body(data)
     texels, rest_cm, known = _skin_map(data)
@@ -133,25 +121,24 @@ def _painted_skin(
     labels = skin_labels(rest_cm, known)
     rng = field_rng(recipe.seed, "skin_paint")
     hair = recipe.hair
-    veiled = recipe.wear.headgear in ("headscarf", "bonnet")
+    veiled = recipe.wear.headgear in _VEILS
     if hair.kind in ("cut", "strand", "card") and not veiled:
         weight = _scalp_texels(data)
         if hair.name == "receding":
-            y, z = rest_cm[..., 1], rest_cm[..., 2]
-            weight = weight * (1 - np.clip((y - 8) / 2, 0, 1) * np.clip((z + 7.5) / 2.5, 0, 1))
+            weight = weight * (1 - ramp(rest_cm[..., 1], *RECEDING_Y_CM) * ramp(rest_cm[..., 2], *RECEDING_Z_CM))
         if hair.name == "mohawk":
             weight = weight * np.clip((2.6 - np.abs(rest_cm[..., 0])) / 0.6, 0.25, 1)
         density = {"buzz": 0.72, "crop": 0.8}.get(hair.name, 0.85)
         # cards bring their own hairline; below theirs there is skin
         weight = weight if hair.kind != "card" else weight**4 * 0.8
         roots = hair_roots(weight, density, rng)
-        texture = painted(texture, roots, tuple(0.85 * c for c in hair.rgb))
+        texture = overlaid(texture, roots, 0.85 * np.array(hair.rgb))
         if hair.kind == "cut":
             labels = np.where(weight > 0.5, np.uint8(Label.HAIR), labels)
     if recipe.beard.name:
         weight = texels.bake(beard_weights(body.rest_cm, body.is_ear)[recipe.beard.name], body.faces[body.is_skin])
         density = {"stubble": 0.22, "heavy_stubble": 0.45}.get(recipe.beard.name, 0.55) * recipe.beard.density
-        texture = painted(texture, hair_roots(weight, density, rng), tuple(0.8 * c for c in recipe.beard.rgb))
+        texture = overlaid(texture, hair_roots(weight, density, rng), 0.8 * np.array(recipe.beard.rgb))
         if density > 0.3:
             labels = np.where(weight > 0.5, np.uint8(Label.BEARD), labels)
     return texture, labels

@@ -9,66 +9,60 @@ import functools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from ..assets import field_rng
-from ..parts import EYES_WORLD, Label, Part, SyntheticHead, vertex_normals
+from ..parts import EYES_WORLD, Label, Part, SyntheticHead, unit
 from ..recipe import HeadRecipe
 
 _EYES = np.array([0.0, 1.61, 0.36])
 """Middle between the eyes of every character, the asset's units."""
-_SCALE = 0.39
-_BOTTOM = 0.6
+_WORLD_PER_UNIT = 0.39
+_BOTTOM_Y, _ARM_PIVOT = 0.6, (0.22, 1.12)
+"""Where characters are cut, and where their arms turn (distance from the middle, height), the asset's units."""
 _ARM_DROP_RAD = math.radians(65.0)
-_LABELS = {"Hat": Label.HEADGEAR, "Helmet": Label.HEADGEAR}
+_BEARD_TOP_Y = -0.005
+"""World height below which the hair of a face is beard."""
+_PART_NAMES = {Label.HAIR: "hair", Label.HEADGEAR: "headgear", Label.CLOTH: "clothes"}
 
 
 @functools.lru_cache(maxsize=5)
 def _character(data: Path, name: str) -> tuple[Part, ...]:
     import trimesh
 
-    scene = trimesh.load(data / "kaykit" / f"{name}.glb")
+    scene = trimesh.load_scene(data / "kaykit" / f"{name}.glb")
     parts = []
     for node in sorted(scene.graph.nodes_geometry):
         piece = node.removeprefix(name.split("_", maxsplit=1)[0] + "_")
         if piece.startswith("Leg"):
             continue
         transform, geometry = scene.graph[node]
-        mesh = scene.geometry[geometry]
+        mesh: Any = scene.geometry[geometry]
         points = trimesh.transform_points(np.asarray(mesh.vertices, dtype=np.float64), transform)
         if piece.startswith("Arm"):
             points = _hanging(points)
         faces = np.asarray(mesh.faces, dtype=np.int64)
-        faces = faces[points[faces].mean(1)[:, 1] > _BOTTOM]
+        faces = faces[points[faces].mean(1)[:, 1] > _BOTTOM_Y]
         if not len(faces):
             continue
-        faces = faces[((points[faces].mean(1) - _EYES) * _SCALE)[:, 1] > -0.62]
-        if not len(faces):
-            continue
-        picture = mesh.visual.material.baseColorTexture.convert("RGBA")
-        texture = np.asarray(picture, dtype=np.float32) / 255
+        texture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGBA"), dtype=np.float32) / 255
         texture[..., 3] = 1
         uv = np.asarray(mesh.visual.uv, dtype=np.float64) * [1, -1] + [0, 1]
-        points = (points - _EYES) * _SCALE + EYES_WORLD
-        labels = _labels_of_texels(piece, texture)
-        name_of = {Label.HAIR: "hair", Label.HEADGEAR: "headgear", Label.CLOTH: "clothes"}[labels[1]]
-        normals = (
-            vertex_normals(points, faces)
-            if mesh.vertex_normals is None
-            else np.asarray(mesh.vertex_normals) @ transform[:3, :3].T
-        )
-        normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        part = Part(name_of, points, normals, faces, uv, faces, texture, False, 0.08, labels[0])
+        points = (points - _EYES) * _WORLD_PER_UNIT + EYES_WORLD
+        labels, main_label = _labels_of_texels(piece, texture)
+        normals = unit(np.asarray(mesh.vertex_normals) @ transform[:3, :3].T)
+        part = Part(_PART_NAMES[main_label], points, normals, faces, uv, faces, texture, False, 0.08, labels)
         centre = points[faces].mean(1)
-        bearded = (centre[:, 1] < -0.005) & (centre[:, 2] > 0.0) & (piece == "Head")
-        beard = np.where(labels[0] == Label.HAIR, np.uint8(Label.BEARD), labels[0])
+        bearded = (centre[:, 1] < _BEARD_TOP_Y) & (centre[:, 2] > 0.0) & (piece == "Head")
+        beard = np.where(labels == Label.HAIR, np.uint8(Label.BEARD), labels)
         parts += [part.with_faces(~bearded), replace(part.with_faces(bearded), labels=beard)]
     return tuple(p for p in parts if len(p.faces))
 
 
-def _labels_of_texels(piece: str, texture: np.ndarray) -> tuple[UInt8[np.ndarray, "h w"], Label]:
+def _labels_of_texels(piece: str, texture: Float32[np.ndarray, "h w 4"]) -> tuple[UInt8[np.ndarray, "h w"], Label]:
     """Label of each texel for one piece: the palette's skin tones are skin on the head and on the body."""
     red, green, blue = (np.round(texture[..., k] * 255) for k in range(3))
     skin = (red > 232) & (green > 150) & (green < 205) & (blue > 95) & (blue < 175)
@@ -77,13 +71,13 @@ def _labels_of_texels(piece: str, texture: np.ndarray) -> tuple[UInt8[np.ndarray
     if "Head" in piece:
         labels = np.where(skin | eye, Label.FACE, np.where(green_hood, Label.HEADGEAR, Label.HAIR))
         return labels.astype(np.uint8), Label.HAIR
-    other = _LABELS.get(piece, Label.CLOTH)
+    other = Label.HEADGEAR if piece in ("Hat", "Helmet") else Label.CLOTH
     return np.where(skin & (other == Label.CLOTH), Label.NECK, other).astype(np.uint8), other
 
 
 def _hanging(points: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
     side = 1.0 if points[:, 0].mean() > 0 else -1.0
-    pivot = np.array([side * 0.22, 1.12, 0.0])
+    pivot = np.array([side * _ARM_PIVOT[0], _ARM_PIVOT[1], 0.0])
     angle = -side * _ARM_DROP_RAD
     c, s = math.cos(angle), math.sin(angle)
     turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
@@ -91,8 +85,7 @@ def _hanging(points: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
 
 
 def compose_toon(recipe: HeadRecipe, data: Path) -> SyntheticHead:
-    """The head of a recipe whose base is `toon`; some take their hats off, and the palette turns its hue a little."""
-    rng = field_rng(recipe.seed, "toon_look")
-    bare = rng.random() < 0.4
+    """The head of a recipe whose base is `toon`; two in five take their hats off."""
+    bare = field_rng(recipe.seed, "toon_look").random() < 0.4
     parts = [p for p in _character(data, recipe.identity) if not (bare and p.name == "headgear")]
-    return SyntheticHead(f"{recipe.split}_{recipe.seed}", tuple(parts), recipe.assets, recipe.style)
+    return SyntheticHead(recipe.name, tuple(parts), recipe.assets, recipe.style)

@@ -1,4 +1,4 @@
-"""The bald surface of a head: where hair grows, where the beard does, and how far any point is from skin and cloth."""
+"""The bald surface of a head, and how far any point is from skin and cloth."""
 
 from __future__ import annotations
 
@@ -8,19 +8,33 @@ from typing import no_type_check
 import numba
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
-from ...head_model.anatomy import centimetres, ramp  # noqa: F401 - for the parts of composed heads
-from ...head_model.anatomy import world_units as world  # noqa: F401 - likewise
-from ..parts import vertex_normals
+from ...mesh import vertex_normals
+from ...prior import capsule
 
 _LOW = np.array([-0.42, -0.46, -0.36])
 _HIGH = np.array([0.42, 0.32, 0.32])
 _STEP = 0.0125
 
 
+def nearest_cells(
+    points_world: Float[np.ndarray, "n 3"],
+) -> tuple[tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]], Float[np.ndarray, " n"]]:
+    """Rows and columns of the capsule grid's cells that points are nearest to, and the points' radii there."""
+    row, column, radius = capsule.cell_coordinates(points_world)
+    rows = np.clip(row.round().astype(int), 0, capsule.ROWS - 1)
+    return (rows, column.round().astype(int) % capsule.COLUMNS), radius
+
+
+def height_over_skull(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, " v"]:
+    """How far vertices stand off the head without ears and nose (`capsule.opened_skull_radius`), world units."""
+    cells, radius = nearest_cells(vertices)
+    return radius - capsule.opened_skull_radius(vertices, faces)[cells]
+
+
 @dataclass(frozen=True)
-class DistanceField:
+class SkinDistance:
     """Signed distance to a surface on a grid, world units, negative inside."""
 
     values: Float32[np.ndarray, "x y z"]
@@ -44,9 +58,9 @@ class DistanceField:
         return flat.reshape(points_world.shape)
 
 
-def distance_field(
+def skin_distance(
     vertices: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> DistanceField:
+) -> SkinDistance:
     """Distance to the nearest vertex or triangle centre, signed by its normal."""
     used = np.unique(faces)
     points, outward = vertices[used], normals[used]
@@ -55,7 +69,7 @@ def distance_field(
         np.concatenate([points, vertices[large].mean(1)]),
         np.concatenate([outward, normals[large].mean(1)]),
     )
-    tree = cKDTree(points)
+    tree = KDTree(points, leafsize=16)
 
     def signed_distance(grid: Float[np.ndarray, "n 3"], slack: float) -> Float[np.ndarray, " n"]:
         distance, nearest = tree.query(grid, k=1, eps=slack)
@@ -72,7 +86,7 @@ def distance_field(
     near = np.abs(values) < 6 * _STEP
     near &= values > -3.5 * _STEP
     values[near] = signed_distance(np.stack([_axis(k)[i] for k, i in enumerate(np.nonzero(near))], axis=1), 0.0)
-    return DistanceField(values.astype(np.float32))
+    return SkinDistance(values.astype(np.float32))
 
 
 def _axis(k: int) -> Float[np.ndarray, " n"]:
@@ -125,18 +139,13 @@ class HeadSurface:
     faces: Int[np.ndarray, "f 3"]
     """Outer skin only."""
     rest_cm: Float[np.ndarray, "v 3"]
-    """The same vertices on the average head, centimetres as in `centimetres`: anatomy is looked up there."""
+    """The same vertices on the average head, centimetres as in `anatomy.centimetres`: anatomy is looked up there."""
     is_ear: Bool[np.ndarray, " v"]
     """Vertices of the ears."""
     eyes: Float[np.ndarray, "2 3"]
     """Middles of the eyeballs, world units, the head's right (-x) first."""
-    field: DistanceField
+    field: SkinDistance
     """Distance to skin and clothes."""
-
-    @property
-    def scalp(self) -> Float[np.ndarray, " v"]:
-        """1 where the hair of the scalp grows, 0 elsewhere."""
-        return scalp_weight(self.rest_cm, self.is_ear)
 
 
 def head_surface(
@@ -162,44 +171,5 @@ def head_surface(
         all_normals.append(vertex_normals(cloth_vertices, cloth_faces))
         all_faces.append(cloth_faces + offset)
         offset += len(cloth_vertices)
-    distances = distance_field(np.concatenate(all_vertices), np.concatenate(all_normals), np.concatenate(all_faces))
+    distances = skin_distance(np.concatenate(all_vertices), np.concatenate(all_normals), np.concatenate(all_faces))
     return HeadSurface(vertices, normals, faces, rest_cm, is_ear, eyes, distances)
-
-
-def scalp_weight(rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"]) -> Float[np.ndarray, " v"]:
-    """1 on the scalp, 0 elsewhere, soft across the usual hairline."""
-    x, y, z = rest_cm.T
-    front = ramp(y - 0.05 * x * x * (z > 0), 8.3, 9.6)  # the line rises to corners above the temples
-    sides = ramp(-z, -3.0, -1.6) * ramp(y, -1.0, 0.5)  # sideburns end beside the ear's lower half
-    nape = ramp(-z, 1.6, 3.0) * ramp(y, -5.8, -4.2)
-    temple = ramp(y, 4.0, 6.0) * ramp(-z, -4.6, -3.2)
-    return np.where(is_ear, 0.0, np.maximum.reduce([front, sides, nape, temple]))
-
-
-def beard_weights(rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"]) -> dict[str, np.ndarray]:
-    """Where each kind of beard grows, weights per vertex.
-
-    The mouth's middle lies near (0, -3.4, 9.5) cm.
-    """
-    x, y, z = rest_cm.T
-    side = np.abs(x)
-    below_cheek = ramp(-(y - 0.35 * (side - 3.0).clip(0)), 2.2, 3.6)  # the upper border rises towards the ears
-    above_throat = ramp(y, -11.0, -9.2)
-    front_of_ear = ramp(z, -1.2, 0.6)
-    lips = ramp(1.0 - ((x / 2.9) ** 2 + ((y + 3.3) / 1.15) ** 2), -0.05, 0.1) * (z > 6)
-    jaw = below_cheek * above_throat * front_of_ear * (1 - lips)
-    moustache = ramp(y, -3.6, -2.9) * ramp(-y, 0.9, 1.5) * ramp(3.6 - side, 0, 0.7) * (z > 6) * (1 - lips)
-    chin = ramp(-y, 3.9, 4.6) * ramp(3.4 - side, 0, 1.0) * above_throat * (z > 4) * (1 - lips)
-    corners = ramp(-y, 1.8, 2.4) * ramp(side, 2.4, 2.9) * ramp(3.9 - side, 0, 0.6) * (z > 6) * above_throat
-    sideburns = ramp(-y, -2.5, -1.5) * ramp(z, -0.5, 0.5) * ramp(-z, -3.6, -2.6) * (side > 4) * ramp(y, -7.0, -5.0)
-    away_from_ear = ~is_ear
-    full = np.maximum(np.maximum(jaw, moustache), sideburns)
-    return {
-        "stubble": full * away_from_ear,
-        "heavy_stubble": full * away_from_ear,
-        "full": full * away_from_ear,
-        "long": full * away_from_ear,
-        "goatee": np.maximum.reduce([moustache, chin, corners]) * away_from_ear,
-        "moustache": moustache * away_from_ear,
-        "sideburns": sideburns * away_from_ear,
-    }

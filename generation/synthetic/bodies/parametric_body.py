@@ -13,16 +13,21 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
+from ...head_model.anatomy import centimetres, ramp
 from ...head_model.model import load_head_model
 from ...prior import capsule
 from ..assets import field_rng
-from ..parts import world_from_asset
+from ..parts import box_middle, world_from_asset
 from ..recipe import HeadRecipe
-from .head_surface import centimetres, ramp
-from .makehuman import BUST_BOTTOM_DM, RACES, UNITS_PER_METRE, follow_body
+from .head_surface import height_over_skull, nearest_cells
 
+UNITS_PER_METRE = 10.0
+"""MakeHuman's meshes are in decimetres."""
+BUST_BOTTOM_DM = 4.5
+"""Body and clothes below this height of the unmorphed mesh are left out; the morph targets end at 4.2."""
+RACES = ("african", "asian", "caucasian")
 SCANNED_MODES = 40
 _DETAIL_GROUPS = ("head", "forehead", "eyes", "nose", "mouth", "ears", "chin", "cheek", "eyebrows", "neck")
 _UNITS: Mapping[str, Mapping[str, float]] = {
@@ -49,7 +54,7 @@ class BaseBody:
     vertices_dm: Float[np.ndarray, "v 3"]
     """The average body."""
     rest_cm: Float[np.ndarray, "v 3"]
-    """The same as `surface.centimetres`."""
+    """The same as `head_model.anatomy`."""
     faces: Int[np.ndarray, "f 3"]
     """All triangles, helpers included."""
     faces_uv: Int[np.ndarray, "f 3"]
@@ -66,66 +71,79 @@ class BaseBody:
     """Vertices of the ears."""
     eye_vertices: tuple[Int[np.ndarray, " l"], Int[np.ndarray, " r"]]
     """Vertices of the eye helpers, the head's right (-x) first."""
-    target_names: Mapping[str, int]
-    """Rows of the morph targets by name."""
-    target_ptr: Int[np.ndarray, " p"]
-    target_idx: Int[np.ndarray, " i"]
-    target_delta: Float32[np.ndarray, "i 3"]
+    targets: Mapping[str, tuple[Int[np.ndarray, " i"], Float32[np.ndarray, "i 3"]]]
+    """Morph targets by name: vertices and their displacements, decimetres."""
     scanned: Float32[np.ndarray, "m v 3"]
     """Displacement by one standard deviation of each scanned mode, decimetres."""
 
     def transform(self, vertices_dm: Float[np.ndarray, "v 3"]) -> tuple[float, Float[np.ndarray, " 3"]]:
         """Scale and shift into the world."""
-        middle = np.mean([(vertices_dm[e].min(0) + vertices_dm[e].max(0)) / 2 for e in self.eye_vertices], axis=0)
-        return world_from_asset(vertices_dm[np.unique(self.faces[self.is_body])], middle, UNITS_PER_METRE)
+        return _into_world(vertices_dm, self.faces[self.is_body], self.eye_vertices)
+
+
+def _into_world(
+    vertices_dm: Float[np.ndarray, "v 3"], body_faces: Int[np.ndarray, "f 3"],
+    eye_vertices: tuple[Int[np.ndarray, " l"], Int[np.ndarray, " r"]],
+) -> tuple[float, Float[np.ndarray, " 3"]]:  # fmt: skip
+    middle = np.mean([box_middle(vertices_dm[e]) for e in eye_vertices], axis=0)
+    return world_from_asset(vertices_dm[np.unique(body_faces)], middle, UNITS_PER_METRE)
 
 
 @functools.lru_cache(maxsize=2)
 def base_body(data: Path) -> BaseBody:
     """Loads the body and carries the scanned modes over; about a second, once."""
     base = np.load(data / "makehuman" / "base.npz")
-    targets = np.load(data / "makehuman" / "targets_head.npz")
     groups = [str(g) for g in base["group_names"]]
     vertices = base["verts"].astype(np.float64)
     faces = base["faces"].astype(np.int64)
     is_body = base["face_group"] == groups.index("body")
-    eyes = tuple(np.unique(faces[base["face_group"] == groups.index(f"helper-{side}-eye")]) for side in ("r", "l"))
-    middle = np.mean([(vertices[e].min(0) + vertices[e].max(0)) / 2 for e in eyes], axis=0)
-    scale, shift = world_from_asset(vertices[np.unique(faces[is_body])], middle, UNITS_PER_METRE)
+    right, left = (np.unique(faces[base["face_group"] == groups.index(f"helper-{side}-eye")]) for side in ("r", "l"))
+    scale, shift = _into_world(vertices, faces[is_body], (right, left))
     rest_world = vertices * scale + shift
     rest_cm = centimetres(rest_world)
     is_skin = is_body & (vertices[faces].mean(1)[:, 1] > BUST_BOTTOM_DM)
-    skull = capsule.opened_skull_radius(rest_world, faces[is_skin])
-    row, column, radius = capsule.cell_coordinates(rest_world)
-    inside = np.clip(row.round().astype(int), 0, capsule.ROWS - 1), column.round().astype(int) % capsule.COLUMNS
-    x, y, z = rest_cm.T
-    is_ear = (np.abs(x) > 6.2) & (y > -5.0) & (y < 5.5) & (z > -4.5) & (z < 2.6) & (radius > skull[inside] + 0.004)
-    # the hollow of the ear lies deeper: grow over neighbouring vertices
-    in_reach = (np.abs(x) > 5.8) & (y > -4.6) & (y < 5.5) & (z > -3.6) & (z < 2.2)
-    for _ in range(3):
-        touched = np.zeros(len(vertices), bool)
-        touched[faces[is_skin][is_ear[faces[is_skin]].any(1)].ravel()] = True
-        is_ear |= touched & in_reach
-    centre = rest_cm[faces].mean(1)
-    outermost = capsule.outermost_radius(rest_world, faces[is_skin])
-    face_row, face_column, face_radius = capsule.cell_coordinates(rest_world[faces].mean(1))
-    at = np.clip(face_row.round().astype(int), 0, capsule.ROWS - 1), face_column.round().astype(int) % capsule.COLUMNS
-    deep = (
-        (face_radius < np.nan_to_num(outermost[at], nan=0.0) - 0.05) & (centre[:, 1] > -7) & (np.abs(centre[:, 0]) < 4)
-    )
     model = load_head_model()
-    near = cKDTree(model.neutral)
-    distance, index = near.query(rest_world, k=6)
+    distance, index = KDTree(model.neutral, leafsize=16).query(rest_world, k=6)
     weight = np.exp(-((distance / (0.5 * distance[:, -1:] + 0.004)) ** 2))
     weight = weight / weight.sum(1, keepdims=True) * ramp(rest_cm[:, 1], -14.0, -10.0)[:, None]
     modes = model.identity_basis[:SCANNED_MODES].astype(np.float32)
     scanned = np.einsum("mvkc,vk->mvc", modes[:, index], weight.astype(np.float32)) / scale
     return BaseBody(
         vertices, rest_cm, faces, base["faces_uv"].astype(np.int64), base["uv"].astype(np.float64) * [1, -1] + [0, 1],
-        is_skin, is_skin & ~deep, is_body, is_ear, (eyes[0], eyes[1]),
-        {str(n): k for k, n in enumerate(targets["names"])}, targets["ptr"].astype(np.int64),
-        targets["idx"].astype(np.int64), targets["delta"].astype(np.float32), scanned.astype(np.float32),
+        is_skin, is_skin & ~_inside_mouth(rest_world, faces, is_skin), is_body,
+        _ears(rest_world, faces[is_skin]), (right, left), _targets(data), scanned.astype(np.float32),
     )  # fmt: skip
+
+
+def _targets(data: Path) -> dict[str, tuple[Int[np.ndarray, " i"], Float32[np.ndarray, "i 3"]]]:
+    with np.load(data / "makehuman" / "targets_head.npz") as file:
+        names, ends = [str(name) for name in file["names"]], file["ptr"].astype(np.int64)[1:-1]
+        vertices, displacements = file["idx"].astype(np.int64), file["delta"].astype(np.float32)
+    return dict(zip(names, zip(np.split(vertices, ends), np.split(displacements, ends))))
+
+
+def _ears(rest_world: Float[np.ndarray, "v 3"], skin_faces: Int[np.ndarray, "f 3"]) -> Bool[np.ndarray, " v"]:
+    """Vertices of the ears: what stands off the skull beside it, and the hollows within."""
+    x, y, z = centimetres(rest_world).T
+    is_ear = (np.abs(x) > 6.2) & (y > -5.0) & (y < 5.5) & (z > -4.5) & (z < 2.6)
+    is_ear &= height_over_skull(rest_world, skin_faces) > 0.004
+    # the hollow of the ear lies deeper: grow over neighbouring vertices
+    in_reach = (np.abs(x) > 5.8) & (y > -4.6) & (y < 5.5) & (z > -3.6) & (z < 2.2)
+    for _ in range(3):
+        touched = np.zeros(len(rest_world), bool)
+        touched[skin_faces[is_ear[skin_faces].any(1)].ravel()] = True
+        is_ear |= touched & in_reach
+    return is_ear
+
+
+def _inside_mouth(
+    rest_world: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], is_skin: Bool[np.ndarray, " f"]
+) -> Bool[np.ndarray, " f"]:
+    """Faces far below the outermost skin in the middle of the head."""
+    x, y, _ = centimetres(rest_world)[faces].mean(1).T
+    cells, radius = nearest_cells(rest_world[faces].mean(1))
+    outermost = capsule.outermost_radius(rest_world, faces[is_skin])[cells]
+    return (radius < np.nan_to_num(outermost, nan=0.0) - 0.05) & (y > -7) & (np.abs(x) < 4)
 
 
 def shape_vertices(body: BaseBody, recipe: HeadRecipe) -> Float[np.ndarray, "v 3"]:
@@ -133,11 +151,9 @@ def shape_vertices(body: BaseBody, recipe: HeadRecipe) -> Float[np.ndarray, "v 3
     vertices = body.vertices_dm.copy()
 
     def add(name: str, weight: float) -> None:
-        k = body.target_names.get(name)
-        if k is None or abs(weight) < 1e-3:  # there is no target for averages
-            return
-        span = slice(body.target_ptr[k], body.target_ptr[k + 1])
-        vertices[body.target_idx[span]] += body.target_delta[span] * weight
+        if name in body.targets and abs(weight) >= 1e-3:  # there is no target for averages
+            moved, displacement = body.targets[name]
+            vertices[moved] += displacement * weight
 
     child = float(np.clip((0.35 - recipe.age) / 0.3, 0, 1))
     old = float(np.clip((recipe.age - 0.4) / 0.55, 0, 1)) * (1 - child)
@@ -151,7 +167,7 @@ def shape_vertices(body: BaseBody, recipe: HeadRecipe) -> Float[np.ndarray, "v 3
                 name = f"macrodetails/universal-{gender}-{age}-averagemuscle-{build}"
                 add(name, gender_weight * age_weight * build_weight)
     person = field_rng(int(recipe.identity), "features")
-    names = sorted(body.target_names)
+    names = sorted(body.targets)
     features = [n for n in names if n.split("/")[0] in _DETAIL_GROUPS and "trans" not in n and "age" not in n]
     for name in person.choice(features, 26, replace=False):
         mirrored = str(name).replace("/l-", "/*-").replace("/r-", "/*-")
@@ -181,6 +197,16 @@ def expression_units(recipe: HeadRecipe) -> dict[str, float]:
     units = sorted({unit for units in _UNITS.values() for unit in units if "closure" not in unit})
     chosen = rng.choice(units, 4, replace=False)
     return {str(unit): float(rng.uniform(0, 0.7)) * recipe.expression_strength for unit in chosen}
+
+
+def follow_body(proxy: Mapping[str, np.ndarray], body: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "p 3"]:
+    """Vertices of a proxy on a morphed body."""
+    offset = proxy["fit_off"].astype(np.float64)
+    for axis in range(3):
+        first, second, reference = proxy["scale"][axis]
+        if reference != 1.0:
+            offset[:, axis] *= abs(body[int(first), axis] - body[int(second), axis]) / reference
+    return (body[proxy["fit_idx"].astype(np.int64)] * proxy["fit_w"][..., None]).sum(1) + offset
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from ...cameras import Cameras
 from ...head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel
@@ -205,22 +205,11 @@ def _collect_hits(
                 classes[row, column, place] = kind
 
 
-@numba.njit(cache=True)
-@no_type_check
-def _composite(depths, opacities, classes):
+def _composite(
+    depths: Float32[np.ndarray, "r c l"], opacities: Float32[np.ndarray, "r c l"], classes: UInt8[np.ndarray, "r c l"]
+) -> tuple[Float32[np.ndarray, "r c"], UInt8[np.ndarray, "r c"]]:
     """Radius at which half the light has stopped, and the class that stopped it (0 where nothing did)."""
-    n_rows, n_columns, n_layers = depths.shape
-    radius = np.zeros((n_rows, n_columns), np.float32)
-    kind = np.zeros((n_rows, n_columns), np.uint8)
-    for row in range(n_rows):
-        for column in range(n_columns):
-            clear = 1.0
-            for layer in range(n_layers):
-                if depths[row, column, layer] < 0:
-                    break
-                clear *= 1 - opacities[row, column, layer]
-                if clear < 0.5:
-                    radius[row, column] = depths[row, column, layer]
-                    kind[row, column] = classes[row, column, layer]
-                    break
-    return radius, kind
+    stopped = np.cumprod(1 - opacities.astype(np.float64), axis=-1) < 0.5
+    first = stopped.argmax(-1)[..., None]
+    radius, kind = (np.take_along_axis(values, first, -1)[..., 0] for values in (depths, classes))
+    return np.where(stopped.any(-1), radius, np.float32(0)), np.where(stopped.any(-1), kind, np.uint8(0))

@@ -15,10 +15,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from ...cameras import UNITS_PER_CM
+from ...head_model.anatomy import centimetres, ramp, world_units
 from ...prior import capsule
-from ..bodies.head_surface import HeadSurface, centimetres, ramp, world
-from ..parts import UNITS_PER_CM, world_from_asset
+from ..bodies.head_surface import HeadSurface
+from ..parts import unit, world_from_asset
 from ..recipe import HairRecipe
+from . import hair_zones as zones
 
 CM = UNITS_PER_CM
 POINTS = 14
@@ -123,23 +126,24 @@ def grow_cut(
         flat_above_y: above this height, centimetres, hair lies close to the skin (under a hat).
     """
     cut = CUTS[hair.name]
-    weight = surface.scalp
+    weight = zones.scalp_weight(surface.rest_cm, surface.is_ear)
     x, y, z = surface.rest_cm.T
     if cut.bare == "crown":
-        bald = ramp(y, 8.0, 10.0) * ramp(z, -7.5, -5.0)
+        bald = ramp(y, *zones.RECEDING_Y_CM) * ramp(z, *zones.RECEDING_Z_CM)
         weight = weight * (1 - bald)
     if cut.bare == "mohawk":
-        weight = weight * ramp(-np.abs(x), -2.6, -2.0)
+        weight = weight * ramp(np.abs(x), *zones.MOHAWK_X_CM)
     roots, normals, rest = draw_roots(surface, weight, cut.count, rng)
     n = len(roots)
-    top = ramp(rest[:, 1], 6.5, 9.5)
-    back = ramp(-rest[:, 2], 1.0, 4.5) * (1 - top)
+    top = ramp(rest[:, 1], *zones.TOP_Y_CM)
+    back = ramp(rest[:, 2], *zones.BACK_Z_CM) * (1 - top)
     side = 1 - top - back
     length = (top * cut.lengths[0] + side * cut.lengths[1] + back * cut.lengths[2]) * hair.length
     length *= np.exp(rng.normal(0, 0.06 + 0.12 * hair.messy, n))
-    forelock = (rest[:, 2] > 3.0) & (rest[:, 1] > 8.0) & (np.abs(rest[:, 0]) < 4.5)
+    forelock = (rest[:, 2] > zones.FORELOCK_Z_CM) & (rest[:, 1] > zones.FORELOCK_Y_CM)
+    forelock &= np.abs(rest[:, 0]) < zones.FORELOCK_X_CM
     fringed = forelock & (rng.random(n) < hair.fringe) & (cut.comb not in ("radial", "tie", "up"))
-    length = np.where(fringed, np.minimum(length, 6.5 + rng.normal(0, 0.4, n)), length)
+    length = np.where(fringed, np.minimum(length, zones.FRINGE_CM + rng.normal(0, 0.4, n)), length)
     volume = cut.volume * hair.volume * (1 - 0.5 * hair.wet)
     layer = rng.random(n) ** 0.7
     margin_tip = (0.15 + volume * layer) * CM
@@ -151,7 +155,7 @@ def grow_cut(
     lift = cut.lift * (1 - 0.5 * hair.wet)
     points = np.empty((n, POINTS, 3))
     points[:, 0] = roots - 0.15 * CM * normals
-    direction = _unit(lift * normals + (1 - lift) * _comb(cut, roots, normals, parting, fringed, surface) + chaos)
+    direction = unit(lift * normals + (1 - lift) * _comb(cut, roots, normals, parting, fringed, surface) + chaos)
     alive = np.ones(n, bool)
     step = length / (POINTS - 1) * CM
     for k in range(1, POINTS):
@@ -161,13 +165,13 @@ def grow_cut(
         target = _comb(cut, here, outward, parting, fringed, surface) + cut.gravity * np.array([0, -1.0, 0])
         target = target + 0.6 * chaos * (1.2 - t)
         away = _away_from_face(here, fringed)
-        direction = _unit(direction * (0.72 if cut.comb != "tie" else 0.3) + 0.45 * _unit(target) + 0.6 * away)
+        direction = unit(direction * (0.72 if cut.comb != "tie" else 0.3) + 0.45 * unit(target) + 0.6 * away)
         moved = here + direction * step[:, None]
         grown = margin_tip * np.minimum(1.0, 0.25 + 1.6 * t)
         distance, outward = surface.field(moved)
         moved = moved + outward * np.maximum(0, grown - distance)[:, None]
         if cut.comb == "radial":
-            moved = here + _unit(normals + 0.5 * chaos - cut.gravity * t * np.array([0, 1.0, 0])) * step[:, None]
+            moved = here + unit(normals + 0.5 * chaos - cut.gravity * t * np.array([0, 1.0, 0])) * step[:, None]
         if cut.end_y is not None:
             jitter = cut.end_y + (hair.length - 1) * 6 + 0.8 * hair.messy * chaos[:, 0] * 10
             alive &= centimetres(moved)[:, 1] > np.where(fringed, -50, jitter)
@@ -175,7 +179,7 @@ def grow_cut(
             alive &= np.linalg.norm(here - _tie_point(surface, cut), axis=1) > 2.0 * CM
         points[:, k] = np.where(alive[:, None], moved, here)
     points = _resampled(points)
-    points = _curled(points, cut, hair, rng)
+    points = curled(points, cut, hair, rng)
     points = surface.field.pushed_out(points, 0.12 * CM * np.linspace(0, 1, POINTS)[None] - 0.1 * CM)
     widths = np.full(n, cut.width * CM * (1 - 0.45 * hair.wet))
     strands = Strands(points, widths)
@@ -200,11 +204,7 @@ def draw_roots(
         return np.einsum("nk,nk...->n...", bary, values[faces[face]])
 
     kept = at(weight) > 0.15 + 0.7 * rng.random(count)
-    return at(surface.vertices)[kept], _unit(at(surface.normals))[kept], at(surface.rest_cm)[kept]
-
-
-def _unit(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return at(surface.vertices)[kept], unit(at(surface.normals))[kept], at(surface.rest_cm)[kept]
 
 
 def _comb(
@@ -213,12 +213,11 @@ def _comb(
 ) -> Float[np.ndarray, "n 3"]:  # fmt: skip
     """Unit direction of the comb at each point, along the surface."""
     cm = centimetres(points)
-    up = ramp(cm[:, 1], 6.0, 11.0)[:, None]
+    up = ramp(cm[:, 1], *zones.COMBED_TOP_Y_CM)[:, None]
     sign = np.where(points[:, 0] > parting, 1.0, -1.0)[:, None]
     down = np.array([[0, -1.0, 0]])
     sideways, backward = np.array([[1.0, 0, 0]]) * sign, np.array([[0, 0, -1.0]])
-    whorl = cm - np.array([0.0, 12.0, -5.0])
-    from_whorl = _unit(np.stack([whorl[:, 0], 0.3 * whorl[:, 1], whorl[:, 2]], axis=1))
+    from_whorl = unit((cm - zones.WHORL_CM) * [1.0, 0.3, 1.0])
     match cut.comb:
         case "down":
             field = up * from_whorl + (1 - up) * down
@@ -237,7 +236,7 @@ def _comb(
         case "radial":
             field = outward
         case "tie":
-            field = _unit(_tie_point(surface, cut) - points)
+            field = unit(_tie_point(surface, cut) - points)
         case _:
             raise AssertionError(f"unknown comb {cut.comb!r}")
     field = np.where(
@@ -245,13 +244,13 @@ def _comb(
     )
     if cut.comb not in ("up", "radial"):
         field = field - outward * (field * outward).sum(1, keepdims=True)
-    return _unit(field)
+    return unit(field)
 
 
 def _away_from_face(points: Float[np.ndarray, "n 3"], fringed: np.ndarray) -> Float[np.ndarray, "n 3"]:
     """Sideways and backwards in front of the face, nothing elsewhere."""
     x, y, z = centimetres(points).T
-    strength = ramp(z, 1.5, 4.0) * ramp(-y, -8.5, -6.5) * ramp(6.8 - np.abs(x), 0, 1.5)
+    strength = ramp(z, *zones.FACE_Z_CM) * ramp(y, *zones.FACE_Y_CM) * ramp(np.abs(x), *zones.FACE_X_CM)
     strength = np.where(fringed, 0, strength)
     side = np.where(x >= 0, 1.0, -1.0)
     return strength[:, None] * np.stack([1.4 * side, 0 * side, -0.9 + 0 * side], axis=1)
@@ -271,7 +270,7 @@ def _resampled(points: Float[np.ndarray, "s p 3"]) -> Float[np.ndarray, "s p 3"]
     )
 
 
-def _curled(
+def curled(
     points: Float[np.ndarray, "s p 3"], cut: Cut, hair: HairRecipe, rng: np.random.Generator
 ) -> Float[np.ndarray, "s p 3"]:
     """Strands joined to locks and wound to curls; both are nothing at the root."""
@@ -290,8 +289,8 @@ def _curled(
     turns = np.minimum(cut.curl[1] * length / 10, (p - 1) / 2.6)  # no more than the points can carry
     phase = rng.uniform(0, 2 * np.pi, len(guides))[nearest] + rng.normal(0, 0.3 + 0.8 * hair.messy, n)
     angle = phase[:, None] + 2 * np.pi * turns[:, None] * t[None]
-    tangent = _unit(np.gradient(points, axis=1))
-    first = _unit(np.cross(tangent, np.array([0.3, 0.2, 1.0])))
+    tangent = unit(np.gradient(points, axis=1))
+    first = unit(np.cross(tangent, np.array([0.3, 0.2, 1.0])))
     second = np.cross(tangent, first)
     size = (
         radius * CM * rng.uniform(0.6, 1.2, n)[:, None] * ramp(t, 0.03, 0.4)[None] * np.minimum(1, length / 6)[:, None]
@@ -301,7 +300,7 @@ def _curled(
 
 def _tie_point(surface: HeadSurface, cut: Cut) -> Float[np.ndarray, " 3"]:
     """Where a tail is tied: a little above this head's skin."""
-    tie = world(np.array(cut.tie))
+    tie = world_units(np.array(cut.tie))
     for _ in range(3):
         distance, outward = surface.field(tie[None])
         tie = tie + outward[0] * (0.6 * CM - float(distance[0]))
@@ -317,8 +316,8 @@ def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Gener
     if cut.tail == 0:
         radius = 2.6 * CM * hair.volume**0.5
         centre = tie + outward[0] * radius * 0.75
-        axis = _unit(outward[0])
-        first = _unit(np.cross(axis, [1.0, 0.2, 0.1]))
+        axis = unit(outward[0])
+        first = unit(np.cross(axis, [1.0, 0.2, 0.1]))
         second = np.cross(axis, first)
         start, tilt = rng.uniform(0, 2 * np.pi, n), rng.normal(0, 0.35, n)
         angle = start[:, None] + 2.2 * t[None]
@@ -331,15 +330,15 @@ def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Gener
     spread = rng.normal(0, 1, (n, 3)) * 0.9 * CM
     points = np.empty((n, POINTS, 3))
     points[:, 0] = tie + 0.5 * spread
-    direction = _unit(outward[0] + 0.1 * rng.normal(size=(n, 3)))
+    direction = unit(outward[0] + 0.1 * rng.normal(size=(n, 3)))
     margin = (0.4 + 1.6 * rng.random(n)) * CM
     for k in range(1, POINTS):
-        direction = _unit(direction + np.array([0, -0.55, 0]) + 0.03 * rng.normal(size=(n, 3)))
+        direction = unit(direction + np.array([0, -0.55, 0]) + 0.03 * rng.normal(size=(n, 3)))
         moved = points[:, k - 1] + direction * (length / (POINTS - 1))[:, None] + spread * (0.12 if k < 5 else -0.02)
         distance, out = surface.field(moved)
         points[:, k] = moved + out * np.maximum(0, margin - distance)[:, None]
     tail_cut = Cut((0.0, 0.0, 0.0), curl=(0.35 + 0.8 * hair.curl, 1.5), clump=0.5)
-    return Strands(_curled(points, tail_cut, hair, rng), np.full(n, 0.7 * CM))
+    return Strands(curled(points, tail_cut, hair, rng), np.full(n, 0.7 * CM))
 
 
 def _joined(a: Strands, b: Strands) -> Strands:
@@ -400,6 +399,6 @@ def strands_from_asset(surface: HeadSurface, data: Path, hair: HairRecipe, rng: 
     n = len(points)
     points = points + rng.normal(0, 0.05 + 0.35 * hair.messy, (n, 1, 3)) * CM * np.linspace(0, 1, POINTS)[None, :, None]
     if hair.curl > 0.25:
-        points = _curled(points, Cut((0.0, 0.0, 0.0), curl=(0.01, 2.0), clump=0.3), hair, rng)
+        points = curled(points, Cut((0.0, 0.0, 0.0), curl=(0.01, 2.0), clump=0.3), hair, rng)
     margin = (0.1 + 0.5 * rng.random(n))[:, None] * CM * np.linspace(0, 1, POINTS)[None]
     return Strands(surface.field.pushed_out(points, margin), np.full(n, 0.55 * CM * (1 - 0.4 * hair.wet)))

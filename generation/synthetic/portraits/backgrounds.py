@@ -14,8 +14,8 @@ from ..assets import Split, asset_index
 from ..rendering.lighting import read_hdri
 from ..rendering.renderer import srgb_from_linear
 
-Picture = Float32[np.ndarray, "s s 3"]
-_HORIZON = 0.5
+Colour = Float[np.ndarray, " 3"]
+SquareRgb = Float32[np.ndarray, "s s 3"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Backgrounds:
         names = asset_index().of("hdri", split)
         return Backgrounds(tuple(read_hdri(data / "hdri" / f"{name}.exr") for name in names))
 
-    def draw(self, rng: np.random.Generator, size_px: int, like_rgb: Sequence[Float[np.ndarray, " 3"]] = ()) -> Picture:
+    def draw(self, rng: np.random.Generator, size_px: int, like_rgb: Sequence[Colour] = ()) -> SquareRgb:
         """One background, sRGB in [0, 1].
 
         Args:
@@ -49,24 +49,31 @@ class Backgrounds:
             return _out_of_panorama(self.panoramas[rng.integers(len(self.panoramas))], rng, size_px)
         colours = _colours(rng, like_rgb)
         if kind < 0.6:
-            return _plain(rng, size_px, colours)
+            return _one_colour(rng, size_px, colours)
         if kind < 0.8:
-            return _painted(rng, size_px, colours)
+            return _brushed(rng, size_px, colours)
         if kind < 0.88:
             return _curtain(rng, size_px, colours)
         return dead_leaves(rng, size_px, colours)
 
 
-def random_rgb(rng: np.random.Generator) -> Float[np.ndarray, " 3"]:
+def random_rgb(rng: np.random.Generator) -> Colour:
     """An sRGB colour: lightness evenly drawn, mostly little saturation."""
     level, saturation = rng.uniform(0.03, 0.97), rng.beta(1.2, 2.2)
     chroma = rng.uniform(-1, 1, 3)
     return np.clip(level * (1 + saturation * (chroma - chroma.mean())), 0, 1)
 
 
-def dark_rgb(rng: np.random.Generator) -> Float[np.ndarray, " 3"]:
+def dark_rgb(rng: np.random.Generator) -> Colour:
     """A colour near black, as clothes and old paintings' backgrounds have it."""
     return np.clip(rng.uniform(0.01, 0.2) * (1 + 0.4 * rng.uniform(-1, 1, 3)), 0, 1)
+
+
+def unit_grid(size_px: int) -> tuple[Float32[np.ndarray, "s s"], Float32[np.ndarray, "s s"]]:
+    """Column and row of every pixel, from 0 to 1."""
+    steps = np.linspace(0, 1, size_px, dtype=np.float32)
+    x, y = np.meshgrid(steps, steps)
+    return x, y
 
 
 def smooth_noise(rng: np.random.Generator, size_px: int, cells: float) -> Float32[np.ndarray, "s s"]:
@@ -76,7 +83,7 @@ def smooth_noise(rng: np.random.Generator, size_px: int, cells: float) -> Float3
     return cv2.resize(small, (size_px, size_px), interpolation=cv2.INTER_CUBIC)
 
 
-def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Float32[np.ndarray, "s s 3"]:
+def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> SquareRgb:
     """Coloured noise drawn out along directions that turn slowly over the picture: the traces of a brush.
 
     Source: a cheap stand-in for line integral convolution (Cabral and Leedom 1993): four directions, blended.
@@ -94,7 +101,7 @@ def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Fl
         centre = length // 2
         reach = np.array([np.cos(k * np.pi / 4), np.sin(k * np.pi / 4)]) * centre
         start, end = (centre - reach).round().astype(int), (centre + reach).round().astype(int)
-        cv2.line(kernel, (int(start[0]), int(start[1])), (int(end[0]), int(end[1])), 1.0)
+        cv2.line(kernel, (int(start[0]), int(start[1])), (int(end[0]), int(end[1])), (1.0,))
         weight = np.maximum(0, np.cos(2 * (angle - k * np.pi / 4)))[..., None] ** 2
         out += weight * cv2.filter2D(grains, -1, kernel / kernel.sum())
         total += weight
@@ -102,9 +109,7 @@ def stroke_noise(rng: np.random.Generator, size_px: int, length_px: float) -> Fl
     return cv2.resize(out, (full_px, full_px), interpolation=cv2.INTER_CUBIC)
 
 
-def dead_leaves(
-    rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]
-) -> Float32[np.ndarray, "s s 3"]:
+def dead_leaves(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """Overlapping flat shapes of all sizes.
 
     Source: Lee, Mumford, Huang, "Occlusion Models for Natural Images", 2001.
@@ -130,8 +135,8 @@ def dead_leaves(
     return cv2.GaussianBlur(picture, (0, 0), blur) if blur > 0 else picture
 
 
-def _colours(rng: np.random.Generator, like_rgb: Sequence[Float[np.ndarray, " 3"]]) -> list[Float[np.ndarray, " 3"]]:
-    def one() -> Float[np.ndarray, " 3"]:
+def _colours(rng: np.random.Generator, like_rgb: Sequence[Colour]) -> list[Colour]:
+    def one() -> Colour:
         draw = rng.random()
         if like_rgb and draw < 0.3:
             return np.clip(like_rgb[rng.integers(len(like_rgb))] * rng.uniform(0.75, 1.25), 0, 1)
@@ -144,13 +149,11 @@ def _colours(rng: np.random.Generator, like_rgb: Sequence[Float[np.ndarray, " 3"
     return [one() for _ in range(3)]
 
 
-def _out_of_panorama(
-    panorama: Float32[np.ndarray, "h w 3"], rng: np.random.Generator, size_px: int
-) -> Float32[np.ndarray, "s s 3"]:
+def _out_of_panorama(panorama: Float32[np.ndarray, "h w 3"], rng: np.random.Generator, size_px: int) -> SquareRgb:
     """A window round the horizon, exposed for the window's middle tones, blurred by a disc as an open lens does."""
     height, width = panorama.shape[:2]
     span = rng.uniform(0.2, 0.55) * height
-    top = int(np.clip(height * _HORIZON - span * rng.uniform(0.3, 0.75), 0, height - span))
+    top = int(np.clip(height * 0.5 - span * rng.uniform(0.3, 0.75), 0, height - span))
     columns = (np.arange(int(span)) + rng.integers(width)) % width
     window = panorama[top : top + int(span)][:, columns]
     window = cv2.resize(window, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
@@ -165,12 +168,9 @@ def _out_of_panorama(
     return srgb_from_linear(np.ascontiguousarray(window))
 
 
-def _plain(
-    rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]
-) -> Float32[np.ndarray, "s s 3"]:
+def _one_colour(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """One colour, or a gradient between two, with a spot of light."""
-    ramp = np.linspace(0, 1, size_px, dtype=np.float32)
-    x, y = np.meshgrid(ramp, ramp)
+    x, y = unit_grid(size_px)
     angle = rng.uniform(0, 2 * np.pi)
     share = np.clip((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) + 0.5, 0, 1)[..., None]
     share = share * rng.choice([0.0, 0.3, 1.0])
@@ -182,9 +182,7 @@ def _plain(
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
-def _painted(
-    rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]
-) -> Float32[np.ndarray, "s s 3"]:
+def _brushed(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """Clouds of three colours with the traces of a brush."""
     clouds = smooth_noise(rng, size_px, rng.uniform(1, 4)) + 0.5 * smooth_noise(rng, size_px, rng.uniform(4, 14))
     share = np.clip(0.5 + rng.uniform(0.1, 0.6) * clouds, 0, 1)[..., None]
@@ -194,12 +192,9 @@ def _painted(
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
-def _curtain(
-    rng: np.random.Generator, size_px: int, colours: Sequence[Float[np.ndarray, " 3"]]
-) -> Float32[np.ndarray, "s s 3"]:
+def _curtain(rng: np.random.Generator, size_px: int, colours: Sequence[Colour]) -> SquareRgb:
     """Folds, panels or stripes, mostly upright."""
-    ramp = np.linspace(0, 1, size_px, dtype=np.float32)
-    x, y = np.meshgrid(ramp, ramp)
+    x, y = unit_grid(size_px)
     angle = rng.normal(0, 0.15) + (np.pi / 2 if rng.random() < 0.2 else 0)
     along = x * np.cos(angle) + y * np.sin(angle)
     bends = 0.15 * smooth_noise(rng, size_px, 2.0)

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float
 
 from ...head_model.sparse_points import POINT_NAMES, face_box
 from ..parts import Label
-from .backgrounds import dark_rgb, random_rgb
+from .backgrounds import Colour, SquareRgb, dark_rgb, random_rgb
+from .looks import Labels
 
+Point = Float[np.ndarray, " 2"]
 Points = Float[np.ndarray, "69 2"]
 _EYE = (
     "eye_outer",
@@ -44,8 +46,8 @@ def indices(names: Sequence[str]) -> list[int]:
 class _Pen:
     """A picture that is drawn on, its ink and the width of its lines."""
 
-    rgb: Float32[np.ndarray, "s s 3"]
-    ink: Float[np.ndarray, " 3"]
+    rgb: SquareRgb
+    ink: Colour
     width_px: float
 
     def line(self, points: Float[np.ndarray, "n 2"], width: float = 1.0, rgb: np.ndarray | None = None) -> None:
@@ -70,17 +72,19 @@ def _bow(points: Float[np.ndarray, "3 2"]) -> Float[np.ndarray, "15 2"]:
     return a * (1 - t) * (1 - 2 * t) + 4 * b * t * (1 - t) + c * t * (2 * t - 1)
 
 
-def _ellipse(
-    center: Float[np.ndarray, " 2"], along: Float[np.ndarray, " 2"], across: Float[np.ndarray, " 2"]
-) -> Float[np.ndarray, "24 2"]:
+def _ellipse(center: Point, along: Point, across: Point) -> Float[np.ndarray, "24 2"]:
     angle = np.linspace(0, 2 * np.pi, 24)[:, None]
     return center + np.cos(angle) * along + np.sin(angle) * across
 
 
 def cartoon(
-    rgb: Float32[np.ndarray, "s s 3"], labels: UInt8[np.ndarray, "s s"], background: Float32[np.ndarray, "s s 3"],
-    points_px: Points, toward_camera: Float[np.ndarray, " 3"], rng: np.random.Generator,
-) -> tuple[Float32[np.ndarray, "s s 3"], Points]:  # fmt: skip
+    rgb: SquareRgb,
+    labels: Labels,
+    background: SquareRgb,
+    points_px: Points,
+    toward_camera: Float[np.ndarray, " 3"],
+    rng: np.random.Generator,
+) -> tuple[SquareRgb, Points]:
     """A cartoon of a head.
 
     Args:
@@ -101,7 +105,7 @@ def cartoon(
     out, skin = _regions(rgb, labels, background, ink, rng)
     pen = _Pen(np.ascontiguousarray(out), ink, max(0.7, size * rng.uniform(0.008, 0.028)))
     if rng.random() < 0.85:
-        _outlines(pen, labels, rng)
+        _draw_borders(pen, labels, rng)
     under_hair = np.isin(labels, (Label.HAIR, Label.HEADGEAR)) if rng.random() < 0.7 else np.zeros(labels.shape, bool)
     covered = pen.rgb[under_hair]
     moved = _features(pen, points_px.copy(), toward_camera, skin, size, rng)
@@ -110,9 +114,8 @@ def cartoon(
 
 
 def _regions(
-    rgb: Float32[np.ndarray, "s s 3"], labels: UInt8[np.ndarray, "s s"], background: Float32[np.ndarray, "s s 3"],
-    ink: Float[np.ndarray, " 3"], rng: np.random.Generator,
-) -> tuple[Float32[np.ndarray, "s s 3"], Float[np.ndarray, " 3"]]:  # fmt: skip
+    rgb: SquareRgb, labels: Labels, background: SquareRgb, ink: Colour, rng: np.random.Generator
+) -> tuple[SquareRgb, Colour]:
     """Flat colours of skin, hair and the rest, and the skin's colour."""
     draw = rng.random()
     if draw < 0.35:
@@ -150,7 +153,7 @@ def _regions(
     return out.astype(np.float32), skin
 
 
-def _outlines(pen: _Pen, labels: UInt8[np.ndarray, "s s"], rng: np.random.Generator) -> None:
+def _draw_borders(pen: _Pen, labels: Labels, rng: np.random.Generator) -> None:
     """Lines where the label changes."""
     shown = labels.copy()
     if rng.random() < 0.15:
@@ -163,9 +166,8 @@ def _outlines(pen: _Pen, labels: UInt8[np.ndarray, "s s"], rng: np.random.Genera
 
 
 def _features(
-    pen: _Pen, p: Points, toward: Float[np.ndarray, " 3"], skin: Float[np.ndarray, " 3"], size: float,
-    rng: np.random.Generator,
-) -> Points:  # fmt: skip
+    pen: _Pen, p: Points, toward: Float[np.ndarray, " 3"], skin: Colour, size: float, rng: np.random.Generator
+) -> Points:
     """Draw eyes, brows, nose, mouth, ears; the points as drawn."""
     box = face_box(p)
     down = np.array([-np.sin(box.roll_rad), np.cos(box.roll_rad)])
@@ -220,10 +222,10 @@ class _EyeStyle:
     wide: float
     tall: float
     pupil: float
-    gaze: Float[np.ndarray, " 2"]
+    gaze: Point
     wink: str
     white: bool
-    iris: Float[np.ndarray, " 3"]
+    iris: Colour
 
     @staticmethod
     def draw(rng: np.random.Generator) -> _EyeStyle:
@@ -235,7 +237,7 @@ class _EyeStyle:
             bool(rng.random() < 0.75), random_rgb(rng) if rng.random() < 0.5 else np.zeros(3),
         )  # fmt: skip
 
-    def moved(self, eye: Float[np.ndarray, "6 2"], down: Float[np.ndarray, " 2"]) -> Float[np.ndarray, "6 2"]:
+    def moved(self, eye: Float[np.ndarray, "6 2"], down: Point) -> Float[np.ndarray, "6 2"]:
         """The eye's points as this style has them."""
         center = eye.mean(0)
         out = center + self.wide * (eye - center)
@@ -249,9 +251,7 @@ class _EyeStyle:
             out = out + (self.tall - 1) * 0.6 * across[:, None] * down
         return out
 
-    def paint(
-        self, pen: _Pen, eye: Float[np.ndarray, "6 2"], down: Float[np.ndarray, " 2"], rng: np.random.Generator
-    ) -> None:
+    def paint(self, pen: _Pen, eye: Float[np.ndarray, "6 2"], down: Point, rng: np.random.Generator) -> None:
         """Draw one eye."""
         center, along = eye.mean(0), (eye[3] - eye[0]) / 2
         reach = max(float(np.linalg.norm(along)), 1e-6)
@@ -290,7 +290,7 @@ class _EyeStyle:
                 pen.line(outline if rng.random() < 0.7 else upper, rng.uniform(0.7, 1.6))
 
 
-def _nose(pen: _Pen, p: Points, to_side: Float[np.ndarray, " 2"], rng: np.random.Generator) -> None:
+def _nose(pen: _Pen, p: Points, to_side: Point, rng: np.random.Generator) -> None:
     """A hook, two dots, a wedge, a profile line or nothing."""
     root, ridge, tip, base = p[indices(["nose_root", "nose_ridge", "nose_tip", "nose_base"])]
     right, left = p[indices(["nose_wing_r", "nose_wing_l"])]
@@ -311,9 +311,7 @@ def _nose(pen: _Pen, p: Points, to_side: Float[np.ndarray, " 2"], rng: np.random
         pen.line(_bow(np.stack([right, base, left])), 1.0)
 
 
-def _mouth(
-    pen: _Pen, p: Points, down: Float[np.ndarray, " 2"], skin: Float[np.ndarray, " 3"], rng: np.random.Generator
-) -> None:
+def _mouth(pen: _Pen, p: Points, down: Point, skin: Colour, rng: np.random.Generator) -> None:
     """A line, lips or an open mouth; the points move in place."""
     k = indices(_MOUTH)
     center = p[k].mean(0)

@@ -9,23 +9,22 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
 from ..parts import Label
-from .backgrounds import dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise
+from .backgrounds import Colour, SquareRgb, dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise, unit_grid
 
+Labels = UInt8[np.ndarray, "s s"]
+Mask = Bool[np.ndarray, "s s"]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def mean_rgb(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"] | None:
+def mean_rgb(rgb: SquareRgb, where: Mask) -> Colour | None:
     """Mean colour of a region, or None if it has fewer than 20 pixels."""
     return rgb[where].mean(0).astype(np.float64) if int(where.sum()) >= 20 else None
 
 
-def recoloured(
-    rgb: Float32[np.ndarray, "s s 3"], labels: UInt8[np.ndarray, "s s"], background_rgb: Float[np.ndarray, " 3"],
-    rng: np.random.Generator,
-) -> Float32[np.ndarray, "s s 3"]:  # fmt: skip
+def recoloured(rgb: SquareRgb, labels: Labels, background_rgb: Colour, rng: np.random.Generator) -> SquareRgb:
     """The person with other colours of cloth, hair, hat and skin, often such that neighbours look alike."""
     out = rgb.copy()
     hair = mean_rgb(rgb, labels == Label.HAIR)
@@ -52,17 +51,14 @@ def recoloured(
     return out
 
 
-def _target(rng: np.random.Generator, known: Sequence[Float[np.ndarray, " 3"]]) -> Float[np.ndarray, " 3"]:
+def _target(rng: np.random.Generator, known: Sequence[Colour]) -> Colour:
     draw = rng.random()
     if known and draw < 0.4:
         return np.clip(known[rng.integers(len(known))] * np.exp(rng.normal(0, 0.15, 3)), 0.01, 1)
     return dark_rgb(rng) if draw < 0.65 else random_rgb(rng)
 
 
-def _dye(
-    rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], target: Float[np.ndarray, " 3"],
-    rng: np.random.Generator,
-) -> None:  # fmt: skip
+def _dye(rgb: SquareRgb, where: Mask, target: Colour, rng: np.random.Generator) -> None:
     """Give a region a mean colour, in place; its light and shade stay."""
     if not where.any():
         return
@@ -71,13 +67,12 @@ def _dye(
     rgb[where] = np.clip(shade[:, None] * target, 0, 1)
 
 
-def _pattern(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], rng: np.random.Generator) -> None:
+def _pattern(rgb: SquareRgb, where: Mask, rng: np.random.Generator) -> None:
     """Print stripes, checks, folds or shapes on a region, in place."""
     size = len(rgb)
     draw = rng.random()
     if draw < 0.45:
-        ramp = np.linspace(0, 1, size, dtype=np.float32)
-        x, y = np.meshgrid(ramp, ramp)
+        x, y = unit_grid(size)
         angle = rng.uniform(0, np.pi)
         waves = rng.uniform(6, 40)
         bend = 0.1 * smooth_noise(rng, size, 3.0)
@@ -97,9 +92,7 @@ def _pattern(rgb: Float32[np.ndarray, "s s 3"], where: Bool[np.ndarray, "s s"], 
     rgb[where] = np.clip(mixed[where], 0, 1)
 
 
-def drawn(
-    rgb: Float32[np.ndarray, "s s 3"], labels: UInt8[np.ndarray, "s s"], rng: np.random.Generator
-) -> Float32[np.ndarray, "s s 3"]:
+def drawn(rgb: SquareRgb, labels: Labels, rng: np.random.Generator) -> SquareRgb:
     """A flat drawing: few tones per region, outlines."""
     size = len(rgb)
     out = cv2.bilateralFilter(rgb, 0, 0.12, size / 60)
@@ -125,12 +118,12 @@ def drawn(
     return np.clip(out, 0, 1).astype(np.float32)
 
 
-def painted(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Float32[np.ndarray, "s s 3"]:
+def painted(rgb: SquareRgb, rng: np.random.Generator) -> SquareRgb:
     """A painting: smoothed or blotched, traces of the brush, an artist's palette, varnish, canvas."""
     size = len(rgb)
     draw = rng.random()
     if draw < 0.35:
-        rgb = _kuwahara(rgb, max(1, round(size * rng.uniform(0.006, 0.02))))
+        rgb = _patched(rgb, max(1, round(size * rng.uniform(0.006, 0.02))))
     elif draw < 0.6:
         rgb = cv2.bilateralFilter(rgb, 0, rng.uniform(0.06, 0.2), size / 80)
     if rng.random() < 0.55:  # the brush leaves the lines
@@ -160,7 +153,7 @@ def painted(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Floa
     return np.clip(rgb, 0, 1).astype(np.float32)
 
 
-def _kuwahara(rgb: Float32[np.ndarray, "s s 3"], radius: int) -> Float32[np.ndarray, "s s 3"]:
+def _patched(rgb: SquareRgb, radius: int) -> SquareRgb:
     """Each pixel takes the mean of the calmest of four squares that touch it.
 
     Source: Kuwahara et al. 1976.
@@ -170,11 +163,18 @@ def _kuwahara(rgb: Float32[np.ndarray, "s s 3"], radius: int) -> Float32[np.ndar
     light = rgb @ _LUMA
     means = [cv2.blur(rgb, (side, side), anchor=a) for a in anchors]
     spread = [cv2.blur(light * light, (side, side), anchor=a) - (m @ _LUMA) ** 2 for a, m in zip(anchors, means)]
+    return calmest(means, spread)
+
+
+def calmest(
+    means: Sequence[Float32[np.ndarray, "h w 3"]], spread: Sequence[Float32[np.ndarray, "h w"]]
+) -> Float32[np.ndarray, "h w 3"]:
+    """Of several windows at each pixel the mean of the one whose colours spread least; of equal ones the first."""
     best = np.argmin(np.stack(spread), axis=0)
     return np.take_along_axis(np.stack(means), best[None, ..., None], axis=0)[0]
 
 
-def random_convolution(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator) -> Float32[np.ndarray, "s s 3"]:
+def random_convolution(rgb: SquareRgb, rng: np.random.Generator) -> SquareRgb:
     """Another texture and palette, the same shapes: a random filter across space and channels, mixed in.
 
     Source: Xu et al., "Robust and Generalizable Visual Representation Learning via Random Convolutions", ICLR 2021.
@@ -191,9 +191,7 @@ def random_convolution(rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generat
     return np.clip((1 - share) * rgb + share * out, 0, 1).astype(np.float32)
 
 
-def photographed(
-    rgb: Float32[np.ndarray, "s s 3"], rng: np.random.Generator, colour_faults: float = 1.0
-) -> Float32[np.ndarray, "s s 3"]:
+def photographed(rgb: SquareRgb, rng: np.random.Generator, colour_faults: float = 1.0) -> SquareRgb:
     """What lens, sensor, white balance, development and file format do to a picture.
 
     Args:

@@ -2,7 +2,7 @@
 
 A `PortraitShot` is the head alone as one camera sees it, with room to every side: it is what costs time, and what a
 training set keeps. `finish_shot` makes a picture of it: crop as the alignment does it, with its errors, background,
-other colours, painterly looks, a bad camera. `synthetic_portrait` does both.
+other colours, painterly looks, a bad camera.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 
 from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras, look_at_origin
-from ..assets import field_rng
-from ..parts import Label, SyntheticHead
+from ...portrait.portrait import WIDE_FACTOR
+from ..parts import Label
 from ..rendering.lighting import Lighting, random_lighting
 from ..rendering.renderer import HeadScene
 from .backgrounds import Backgrounds
@@ -26,10 +26,10 @@ from .stylise import draw_views
 
 SHOT_FACTOR = 1.45
 """Side of a shot in units of the standard frame: the wide crop with its errors fits into it."""
-WIDE_FACTOR = 1.35
-"""Side of the portrait preparation's wide crop in units of the standard one."""
-_MOST_CUT = 0.06
+MOST_CUT = 0.06
 """The standard frame may run through this much hair or hat, in units of its side."""
+HEAD_LABELS = (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR)
+"""What the frame should not cut."""
 
 
 @dataclass(frozen=True)
@@ -162,15 +162,14 @@ def finish_shot(
     look = look or PortraitLook()
     A, crop_camera, mirrored = _crop(shot, camera, rng, size_px, look)
     flags = cv2.INTER_AREA if size_px < len(shot.rgb) / SHOT_FACTOR else cv2.INTER_LINEAR
-    alpha = cv2.warpAffine(shot.alpha, A, (size_px,) * 2, flags=flags, borderMode=cv2.BORDER_REPLICATE) / np.float32(
-        255
-    )
-    covered = shot.rgb.astype(np.float32) * (shot.alpha[..., None] / np.float32(255 * 255))
-    rgb = cv2.warpAffine(covered, A, (size_px,) * 2, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    def cropped(picture: np.ndarray, flags: int) -> np.ndarray:
+        return cv2.warpAffine(picture, A, (size_px, size_px), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    alpha = cropped(shot.alpha, flags) / np.float32(255)
+    rgb = cropped(shot.rgb.astype(np.float32) * (shot.alpha[..., None] / np.float32(255 * 255)), flags)
     rgb /= np.maximum(alpha, 1e-3)[..., None]
-    labels = cv2.warpAffine(
-        shot.labels, A, (size_px,) * 2, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
-    )  # fmt: skip
+    labels = cropped(shot.labels, cv2.INTER_NEAREST)
     seen = [c for c in (mean_rgb(rgb, labels == k) for k in (Label.HAIR, Label.CLOTH, Label.FACE)) if c is not None]
     background = backgrounds.draw(rng, size_px, seen)
     if rng.random() < look.recoloured:
@@ -195,23 +194,6 @@ def finish_shot(
     )  # fmt: skip
 
 
-def synthetic_portrait(
-    head: SyntheticHead, backgrounds: Backgrounds, seed: int, size_px: int, look: PortraitLook | None = None
-) -> PortraitSample:
-    """An aligned portrait of a composed head.
-
-    Args:
-        head: any composed head.
-        backgrounds: light and backgrounds.
-        seed: seed of camera, light, background and look; the same seed gives the same bytes.
-        size_px: side of the picture.
-        look: how pictures look; None takes `PortraitLook()`.
-    """
-    scene, side = HeadScene(head), round(1.375 * size_px)
-    shot, camera = take_shot(scene, head.style, backgrounds, field_rng(seed, "shot"), side)
-    return finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), size_px, look)
-
-
 def _crop(
     shot: PortraitShot, camera: Cameras, rng: np.random.Generator, size_px: int, look: PortraitLook
 ) -> tuple[np.ndarray, Cameras, bool]:
@@ -219,7 +201,7 @@ def _crop(
     if rng.random() < look.other_frame:
         factor = rng.uniform(1, WIDE_FACTOR)
     else:
-        factor = WIDE_FACTOR if _cut_by_standard_frame(shot) > _MOST_CUT else 1.0
+        factor = WIDE_FACTOR if _cut_by_standard_frame(shot) > MOST_CUT else 1.0
     scale = SHOT_FACTOR * size_px / len(shot.rgb) / factor * (1 + rng.uniform(-1, 1) * look.most_scale)
     shift = rng.uniform(-1, 1, 2) * look.most_shift * size_px
     roll = math.radians(rng.uniform(-1, 1) * look.most_roll_deg)
@@ -265,7 +247,7 @@ def _cut_by_standard_frame(shot: PortraitShot) -> float:
     edge = np.zeros((size, size), bool)
     edge[first, first : last + 1] = True
     edge[first : round(0.72 * size), (first, last)] = True
-    head = np.isin(shot.labels, (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR))
+    head = np.isin(shot.labels, HEAD_LABELS)
     return float((edge & head).sum()) / (last - first)
 
 

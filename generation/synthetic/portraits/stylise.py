@@ -15,11 +15,12 @@ from jaxtyping import Float, Float32
 from scipy import ndimage
 
 from ...cameras import Cameras
-from ..bodies.head_surface import centimetres, ramp, world
-from ..parts import Label, Part, SyntheticHead
+from ...head_model.anatomy import centimetres, ramp, world_units
+from ..parts import Label, Part, SyntheticHead, unit
 from ..recipe import HeadRecipe
 from ..rendering.lighting import Lighting
 from ..rendering.renderer import HeadScene, HeadViews, Shading
+from .looks import calmest
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,10 @@ def draw_views(
     rgb = views.rgb_linear
     if look.brush:
         radius = max(1, round(look.brush * cameras.width))
-        rgb = np.stack([_kuwahara(picture, alpha, radius) for picture, alpha in zip(rgb, views.alpha_unit)])
+        rgb = np.stack([_brushed(picture, alpha, radius) for picture, alpha in zip(rgb, views.alpha_unit)])
     if look.outline:
-        lines = np.stack(
-            [
-                _outlines(depth, normals, labels, cameras.width)
-                for depth, normals, labels in zip(views.depth, views.normals_world, views.labels)
-            ]
-        )
+        truth = zip(views.depth, views.normals_world, views.labels)
+        lines = np.stack([_surface_edges(*each, cameras.width) for each in truth])
         rgb = rgb * (1 - look.outline * lines[..., None]) + 0.01 * lines[..., None]
     return replace(views, rgb_linear=rgb.astype(np.float32))
 
@@ -106,8 +103,7 @@ def _exaggerated(part: Part, amount: float) -> Part:
     second = np.cross(part.normals_world, first)
     along_first = exaggerated_points(part.vertices_world + step * first, amount) - moved
     along_second = exaggerated_points(part.vertices_world + step * second, amount) - moved
-    normals = np.cross(along_first, along_second)
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    normals = unit(np.cross(along_first, along_second), 1e-12)
     return replace(part, vertices_world=moved, normals_world=normals)
 
 
@@ -137,7 +133,7 @@ def exaggerated_points(points: Float[np.ndarray, "n 3"], amount: float) -> Float
             local((side * 8.0, 1.0, -0.5), 3.0, 0.35 * strength)
         p[:, 1] -= 0.22 * strength * below_eyes * ramp(p[:, 1], -30.0, -9.0) * np.clip(3.6 - p[:, 1], 0, 12)
         p[:, 0] *= 1 + 0.14 * strength * below_mouth
-    return world(p)
+    return world_units(p)
 
 
 def _simplified(texture: Float32[np.ndarray, "h w 4"], style: Style) -> Float32[np.ndarray, "h w 4"]:
@@ -155,7 +151,7 @@ def _simplified(texture: Float32[np.ndarray, "h w 4"], style: Style) -> Float32[
     return np.concatenate([value, texture[..., 3:]], axis=-1).astype(np.float32)
 
 
-def _outlines(
+def _surface_edges(
     depth: Float32[np.ndarray, "h w"], normals: Float32[np.ndarray, "h w 3"], labels: np.ndarray, width: int
 ) -> Float32[np.ndarray, "h w"]:
     """Where the label changes, the depth jumps or the surface folds; half a pixel wide at 256, wider with size."""
@@ -174,7 +170,7 @@ def _outlines(
     return ndimage.gaussian_filter(grown.astype(np.float32), 0.5).clip(0, 1) * (labels > 0)
 
 
-def _kuwahara(
+def _brushed(
     rgb: Float32[np.ndarray, "h w 3"], alpha: Float32[np.ndarray, "h w"], radius: int
 ) -> Float32[np.ndarray, "h w 3"]:
     """Each pixel becomes the mean of the most even of four windows around it; edges stay.
@@ -183,18 +179,12 @@ def _kuwahara(
     """
     weight = alpha + 1e-3
     grey = rgb.mean(-1)
-    size = 2 * radius + 1
-    best, result = np.full(grey.shape, np.inf, np.float32), rgb.copy()
-    total = cv2.blur(weight, (size, size))
-    first = cv2.blur(grey * weight, (size, size)) / total
-    variance = cv2.blur(grey * grey * weight, (size, size)) / total - first**2
-    mean = cv2.blur(rgb * weight[..., None], (size, size)) / total[..., None]
-    half = radius
-    for dy in (-half, half):
-        for dx in (-half, half):
-            moved = np.roll(variance, (dy, dx), (0, 1))
-            moved = np.where(np.roll(alpha, (dy, dx), (0, 1)) > 0.3, moved, np.inf)
-            take = moved < best
-            best = np.where(take, moved, best)
-            result = np.where(take[..., None], np.roll(mean, (dy, dx), (0, 1)), result)
-    return result.astype(np.float32)
+    side = (2 * radius + 1, 2 * radius + 1)
+    total = cv2.blur(weight, side)
+    variance = cv2.blur(grey * grey * weight, side) / total - (cv2.blur(grey * weight, side) / total) ** 2
+    variance = np.where(alpha > 0.3, variance, np.inf)
+    mean = cv2.blur(rgb * weight[..., None], side) / total[..., None]
+    shifts = [(dy, dx) for dy in (-radius, radius) for dx in (-radius, radius)]
+    spread = [np.roll(variance, shift, (0, 1)) for shift in shifts]
+    result = calmest([np.roll(mean, shift, (0, 1)) for shift in shifts], spread)
+    return np.where(np.isinf(spread).all(0)[..., None], rgb, result).astype(np.float32)

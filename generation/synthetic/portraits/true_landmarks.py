@@ -12,31 +12,35 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
-from ..bodies.head_surface import world
+from ...head_model.anatomy import world_units
+from ...head_model.sparse_points import POINT_NAMES
+from ..bodies.compose_bust import load_bust
 from ..bodies.parametric_body import base_body, shape_vertices
-from ..bodies.valid_busts import compose_valid
 from ..recipe import HeadRecipe
 from .stylise import exaggerated_points
 
-_ON_AVERAGE_BODY_CM = (
-    (0.00, 7.66, 10.45), (-1.51, 7.72, 10.22), (1.51, 7.72, 10.22), (-5.63, 6.65, 6.82), (5.63, 6.65, 6.82),
-    (-6.45, 4.75, 3.87), (6.45, 4.75, 3.87), (-6.45, 2.07, 3.68), (6.45, 2.07, 3.68), (-6.02, -0.51, 3.36),
-    (6.02, -0.51, 3.36), (-4.82, -3.04, 5.59), (4.82, -3.04, 5.59), (-3.59, -4.75, 7.33), (3.59, -4.75, 7.33),
-    (-2.12, -5.99, 8.43), (2.12, -5.99, 8.43), (0.00, -6.65, 9.13), (-5.15, 4.64, 7.93), (5.15, 4.64, 7.93),
-    (-3.67, 5.31, 9.31), (3.67, 5.31, 9.31), (-1.30, 5.03, 10.25), (1.30, 5.03, 10.25), (-4.08, 3.64, 8.98),
-    (4.08, 3.64, 8.98), (-3.58, 4.02, 9.36), (3.58, 4.02, 9.36), (-2.64, 4.00, 8.11), (2.64, 4.00, 8.11),
-    (-1.69, 3.43, 9.22), (1.69, 3.43, 9.22), (-2.51, 3.24, 9.33), (2.51, 3.24, 9.33), (-3.38, 3.23, 9.20),
-    (3.38, 3.23, 9.20), (0.00, 3.96, 10.39), (0.00, 3.33, 10.45), (0.00, 2.14, 10.93), (0.00, 0.73, 11.84),
-    (0.00, -0.76, 11.01), (-1.57, -0.23, 10.20), (1.57, -0.23, 10.20), (-1.42, -0.51, 10.27), (1.42, -0.51, 10.27),
-    (-2.33, -2.60, 9.62), (2.33, -2.60, 9.62), (-1.34, -1.81, 10.77), (1.34, -1.81, 10.77), (0.00, -1.90, 11.26),
-    (0.00, -3.70, 10.84), (-1.21, -3.40, 10.44), (1.21, -3.40, 10.44), (0.00, -2.59, 10.67), (0.00, -2.65, 10.62),
-    (-4.55, 0.47, 8.69), (4.55, 0.47, 8.69), (-3.69, -0.34, 9.24), (3.69, -0.34, 9.24), (-7.58, 4.20, 0.97),
-    (7.58, 4.20, 0.97), (-6.71, -0.64, 1.85), (6.71, -0.64, 1.85), (-7.70, 2.47, -0.31), (7.70, 2.47, -0.31),
-    (0.00, 14.62, -0.58), (0.00, 3.45, -6.98), (-6.74, 5.98, -1.00), (6.74, 5.98, -1.00),
-)  # fmt: skip
-"""On the average body, the centimetres of `surface.centimetres`."""
+
+def _both_sides(points: tuple[tuple[float, float, float], ...]) -> Float[np.ndarray, "69 3"]:
+    """All points of the middle and of the head's right side, those of its left side mirrored between them."""
+    given = dict(zip((name for name in POINT_NAMES if not name.endswith("_l")), points))
+    mirrored = {f"{name[:-2]}_l": (-x, y, z) for name, (x, y, z) in given.items() if name.endswith("_r")}
+    return np.array([(given | mirrored)[name] for name in POINT_NAMES])
+
+
+_ON_AVERAGE_BODY_CM = _both_sides((
+    (0.00, 7.66, 10.45), (-1.51, 7.72, 10.22), (-5.63, 6.65, 6.82), (-6.45, 4.75, 3.87), (-6.45, 2.07, 3.68),
+    (-6.02, -0.51, 3.36), (-4.82, -3.04, 5.59), (-3.59, -4.75, 7.33), (-2.12, -5.99, 8.43), (0.00, -6.65, 9.13),
+    (-5.15, 4.64, 7.93), (-3.67, 5.31, 9.31), (-1.30, 5.03, 10.25), (-4.08, 3.64, 8.98), (-3.58, 4.02, 9.36),
+    (-2.64, 4.00, 8.11), (-1.69, 3.43, 9.22), (-2.51, 3.24, 9.33), (-3.38, 3.23, 9.20), (0.00, 3.96, 10.39),
+    (0.00, 3.33, 10.45), (0.00, 2.14, 10.93), (0.00, 0.73, 11.84), (0.00, -0.76, 11.01), (-1.57, -0.23, 10.20),
+    (-1.42, -0.51, 10.27), (-2.33, -2.60, 9.62), (-1.34, -1.81, 10.77), (0.00, -1.90, 11.26), (0.00, -3.70, 10.84),
+    (-1.21, -3.40, 10.44), (0.00, -2.59, 10.67), (0.00, -2.65, 10.62), (-4.55, 0.47, 8.69), (-3.69, -0.34, 9.24),
+    (-7.58, 4.20, 0.97), (-6.71, -0.64, 1.85), (-7.70, 2.47, -0.31), (0.00, 14.62, -0.58), (0.00, 3.45, -6.98),
+    (-6.74, 5.98, -1.00),
+))  # fmt: skip
+"""On the average body, the centimetres of `head_model.anatomy`."""
 _ON_BUST_UV = (
     (0.3258, 0.1294), (0.2879, 0.1282), (0.3631, 0.1282), (0.1915, 0.1665), (0.4596, 0.1665), (0.1536, 0.2281),
     (0.4974, 0.2281), (0.1678, 0.2918), (0.4833, 0.2918), (0.1709, 0.3448), (0.4801, 0.3448), (0.1971, 0.3939),
@@ -52,20 +56,15 @@ _ON_BUST_UV = (
     (0.6376, 0.2835), (0.1209, 0.1893), (0.5302, 0.1893),
 )  # fmt: skip
 """Texture coordinates of the busts' bodies, whose layout they share."""
-_ON_TOON_CM = (
-    (0, 10.2, 9.6), (-3, 10, 9.3), (3, 10, 9.3), (-6.5, 8.8, 8), (6.5, 8.8, 8), (-9, 6.5, 5), (9, 6.5, 5),
-    (-9.6, 2.5, 3.5), (9.6, 2.5, 3.5), (-9.3, -1, 3), (9.3, -1, 3), (-8.5, -3.5, 4), (8.5, -3.5, 4),
-    (-6, -5.2, 7.5), (6, -5.2, 7.5), (-3, -5.5, 9), (3, -5.5, 9), (0, -5.5, 9.3),
-    (-6.5, 6.4, 8), (6.5, 6.4, 8), (-4.3, 6.4, 9.2), (4.3, 6.4, 9.2), (-2, 6.4, 9.3), (2, 6.4, 9.3),
-    (-5.9, 3.6, 8.9), (5.9, 3.6, 8.9), (-5.3, 4.9, 9.1), (5.3, 4.9, 9.1), (-4.3, 4.9, 9.3), (4.3, 4.9, 9.3),
-    (-3.7, 3.6, 9.3), (3.7, 3.6, 9.3), (-4.3, 2.3, 9.3), (4.3, 2.3, 9.3), (-5.3, 2.3, 9.1), (5.3, 2.3, 9.1),
-    (0, 3.6, 9.5), (0, 2.8, 10), (0, 2, 10.6), (0, 1.2, 11.5), (0, -0.1, 10.2), (-1.6, 0.8, 10.5), (1.6, 0.8, 10.5),
-    (-1.2, 0, 10.3), (1.2, 0, 10.3), (-2.3, -1.5, 9.5), (2.3, -1.5, 9.5), (-1, -1.2, 9.8), (1, -1.2, 9.8),
-    (0, -1.2, 9.9), (0, -2.1, 9.7), (-1, -2, 9.7), (1, -2, 9.7), (0, -1.5, 9.8), (0, -1.5, 9.8),
-    (-5, 0.5, 9.3), (5, 0.5, 9.3), (-4, -1, 9.4), (4, -1, 9.4), (-10.8, 4.7, -0.4), (10.8, 4.7, -0.4),
-    (-10.5, -2.8, 0.3), (10.5, -2.8, 0.3), (-11.2, 1, -1.2), (11.2, 1, -1.2),
-    (0, 16.5, 0), (0, 4, -11.5), (-10.5, 8, 0), (10.5, 8, 0),
-)  # fmt: skip
+_ON_TOON_CM = _both_sides((
+    (0.0, 10.2, 9.6), (-3.0, 10.0, 9.3), (-6.5, 8.8, 8.0), (-9.0, 6.5, 5.0), (-9.6, 2.5, 3.5), (-9.3, -1.0, 3.0),
+    (-8.5, -3.5, 4.0), (-6.0, -5.2, 7.5), (-3.0, -5.5, 9.0), (0.0, -5.5, 9.3), (-6.5, 6.4, 8.0), (-4.3, 6.4, 9.2),
+    (-2.0, 6.4, 9.3), (-5.9, 3.6, 8.9), (-5.3, 4.9, 9.1), (-4.3, 4.9, 9.3), (-3.7, 3.6, 9.3), (-4.3, 2.3, 9.3),
+    (-5.3, 2.3, 9.1), (0.0, 3.6, 9.5), (0.0, 2.8, 10.0), (0.0, 2.0, 10.6), (0.0, 1.2, 11.5), (0.0, -0.1, 10.2),
+    (-1.6, 0.8, 10.5), (-1.2, 0.0, 10.3), (-2.3, -1.5, 9.5), (-1.0, -1.2, 9.8), (0.0, -1.2, 9.9), (0.0, -2.1, 9.7),
+    (-1.0, -2.0, 9.7), (0.0, -1.5, 9.8), (0.0, -1.5, 9.8), (-5.0, 0.5, 9.3), (-4.0, -1.0, 9.4), (-10.8, 4.7, -0.4),
+    (-10.5, -2.8, 0.3), (-11.2, 1.0, -1.2), (0.0, 16.5, 0.0), (0.0, 4.0, -11.5), (-10.5, 8.0, 0.0),
+))  # fmt: skip
 """On the toon characters, centimetres."""
 
 
@@ -86,7 +85,7 @@ def true_landmarks(recipe: HeadRecipe, data: Path) -> Float[np.ndarray, "69 3"]:
         case "bust":
             points = _on_bust(data, recipe.identity)
         case "toon":
-            points = world(np.array(_ON_TOON_CM, dtype=np.float64))
+            points = world_units(_ON_TOON_CM)
     return exaggerated_points(points, recipe.exaggeration) if recipe.exaggeration else points
 
 
@@ -96,10 +95,10 @@ def _on_body(data: Path) -> tuple[Int[np.ndarray, "69 3"], Float[np.ndarray, "69
     body = base_body(data)
     faces = body.faces[body.is_outer]
     a, b, c = body.rest_cm[faces].transpose(1, 0, 2)
-    near = cKDTree((a + b + c) / 3)
+    near = KDTree((a + b + c) / 3, leafsize=16)
     corners, weights = [], []
-    for point in np.array(_ON_AVERAGE_BODY_CM):
-        candidates = near.query(point, k=12)[1]
+    for point in _ON_AVERAGE_BODY_CM:
+        candidates = np.asarray(near.query(point, k=12)[1])
         shares = np.stack([_weights_of_nearest(point, a[k], b[k], c[k]) for k in candidates])
         distances = np.linalg.norm(np.einsum("nk,nkc->nc", shares, body.rest_cm[faces[candidates]]) - point, axis=1)
         best = int(np.argmin(distances))
@@ -120,9 +119,9 @@ def _weights_of_nearest(
 
 @functools.lru_cache(maxsize=64)
 def _on_bust(data: Path, name: str) -> Float[np.ndarray, "69 3"]:
-    body = compose_valid(data, name, largest_side=16).part("skin")
+    body = load_bust(data, name, largest_side=16).part("skin")
     used = np.unique(body.faces)
     corner = np.zeros(len(body.vertices_world), np.int64)
     corner[body.faces] = body.faces_uv
-    nearest = cKDTree(body.uv_unit[corner[used]]).query(np.array(_ON_BUST_UV))[1]
+    nearest = KDTree(body.uv_unit[corner[used]], leafsize=16).query(np.array(_ON_BUST_UV))[1]
     return body.vertices_world[used[nearest]].astype(np.float64)

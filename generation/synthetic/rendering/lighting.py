@@ -46,28 +46,6 @@ class Lighting:
     """What the distant light adds to a white surface that faces it, linear RGB."""
 
 
-def lighting_from_sh(
-    sh_rgb: Float[np.ndarray, "9 3"], *, sun_direction_world: tuple[float, float, float] = (-0.45, 0.55, 0.7),
-    sun_rgb: tuple[float, float, float] = (0.0, 0.0, 0.0),
-) -> Lighting:  # fmt: skip
-    """Light from nine coefficients of radiance.
-
-    Real spherical harmonics in the order 1; y, z, x; xy, yz, 3zz - 1, xz, xx - yy.
-
-    Source: Ramamoorthi, Hanrahan, "An Efficient Representation for Irradiance Environment Maps", 2001, Eq. 3.
-    """
-    x, y, z = sky_directions().T
-    basis = np.stack(
-        [
-            0.282095 * np.ones_like(x), 0.488603 * y, 0.488603 * z, 0.488603 * x, 1.092548 * x * y,
-            1.092548 * y * z, 0.315392 * (3 * z * z - 1), 1.092548 * x * z, 0.546274 * (x * x - y * y),
-        ],
-        axis=1,
-    )  # fmt: skip
-    towards = np.asarray(sun_direction_world, dtype=np.float64)
-    return Lighting(np.maximum(basis @ sh_rgb, 0), towards / np.linalg.norm(towards), np.asarray(sun_rgb, float))
-
-
 def studio_lighting() -> Lighting:
     """Even light, brighter from above, and a key light from the upper right of the head."""
     y = sky_directions()[:, 1]
@@ -162,7 +140,7 @@ def random_lighting(rng: np.random.Generator, panorama: Float32[np.ndarray, "h w
 
 def visibility(
     vertices: Float[np.ndarray, "v 3"], normals: Float[np.ndarray, "v 3"], faces: np.ndarray, face_alpha: np.ndarray,
-    direction: Float[np.ndarray, " 3"], *, resolution: int = 112,
+    direction: Float[np.ndarray, " 3"], *, resolution: int,
 ) -> Float32[np.ndarray, " v"]:  # fmt: skip
     """How much of a distant light reaches each vertex, in [0, 1]: a shadow map with four soft look-ups.
 

@@ -2,8 +2,7 @@
 
 Half-clear surfaces (hair above all) are kept in sorted lists of the nearest `LAYERS` per sample in front of the
 nearest solid surface and composited front to back; that is depth peeling in one pass (Everitt 2001, "Interactive
-Order-Independent Transparency"; k-buffers by Bavoil et al. 2007). Compiled loops do it on the CPU; `device` asks the
-plain torch twin in `renderer_torch` instead, which runs on GPUs too.
+Order-Independent Transparency"; k-buffers by Bavoil et al. 2007).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int, UInt8
 
 from ...cameras import Cameras
@@ -19,11 +17,7 @@ from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
 from ...numba_pool import numba_pool
 from ..parts import Part, SyntheticHead
 from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
-from .renderer_kernels import draw_bands
-from .renderer_torch import LightTensors, SceneTensors, draw_picture
-
-BACKGROUND_DEPTH = np.inf
-"""Depth where less than half of a pixel is covered."""
+from .renderer_kernels import LitScene, draw_bands
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class HeadViews:
     alpha_unit: Float32[np.ndarray, "n h w"]
     """Coverage in [0, 1]."""
     depth: Float32[np.ndarray, "n h w"]
-    """Camera z of the surface that the label names, world units; infinite on background."""
+    """Camera z of the surface that the label names, world units; infinite where less than half of it is covered."""
     normals_world: Float32[np.ndarray, "n h w 3"]
     """Unit normals of the surface that the label names, turned to the camera; 0 on background."""
     labels: UInt8[np.ndarray, "n h w"]
@@ -135,7 +129,7 @@ class HeadScene:
 
     def render(
         self, cameras: Cameras, lighting: Lighting | None = None, *, shading: Shading | None = None,
-        supersample: int = 2, device: str | torch.device | None = None,
+        supersample: int = 2,
     ) -> HeadViews:  # fmt: skip
         """Views of the head.
 
@@ -144,7 +138,6 @@ class HeadScene:
             lighting: `studio_lighting` if not given; it stays with the head.
             shading: how surfaces answer to light.
             supersample: samples per pixel along each axis: 1, 2, 4 or 8.
-            device: None draws with the compiled loops on the CPU, a torch device with plain torch on that device.
 
         Raises:
             ValueError: another `supersample`.
@@ -158,24 +151,8 @@ class HeadScene:
             self.vertices, self.normals, self.faces[solid], self.face_alpha[solid], lighting.sun_direction_world,
             resolution=256,
         )  # fmt: skip
-        if device is None:
-            pictures = [self._picture(camera, lighting, sky, sun_seen, shading, supersample) for camera in cameras]
-        else:
-            scene, light = self._tensors(device), _light_tensors(lighting, sky, sun_seen, shading, device)
-            drawn = (draw_picture(scene, camera, light, supersample) for camera in cameras)
-            pictures = [tuple(channel.cpu().numpy() for channel in picture) for picture in drawn]
-            pictures = [(*(c.astype(np.float32) for c in p[:4]), p[4].astype(np.uint8)) for p in pictures]
+        pictures = [self._picture(camera, lighting, sky, sun_seen, shading, supersample) for camera in cameras]
         return HeadViews(*(np.stack(channel) for channel in zip(*pictures)))
-
-    def _tensors(self, device: str | torch.device) -> SceneTensors:
-        def on(array: np.ndarray) -> torch.Tensor:
-            kind = torch.float64 if array.dtype.kind == "f" else torch.int64
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device, kind)
-
-        return SceneTensors(
-            on(self.vertices), on(self.normals), on(self.tangents), on(self.uv), on(self.faces), on(self.faces_uv),
-            on(self.face_part), on(self.layout), on(self.specular), on(self.texels), on(self.label_texels),
-        )  # fmt: skip
 
     def _nearest_first(self, screen: Float[np.ndarray, "v 3"]) -> Int[np.ndarray, " f"]:
         """Order of the faces: solid ones, then half-clear ones from near to far, so that hidden layers are skipped."""
@@ -195,33 +172,14 @@ class HeadScene:
         order = self._nearest_first(screen)
         faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
         start, members = bin_by_band(screen, faces, width, height, False)
+        scene = LitScene(
+            screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part, self.layout,
+            self.specular, self.texels, self.label_texels, sky, sun_seen, camera.position_world[0].numpy(),
+            lighting.sun_direction_world.astype(np.float64), lighting.sun_rgb.astype(np.float64),
+            np.array([shading.steps, shading.flatness, shading.specular]),
+        )  # fmt: skip
         with numba_pool(width * height):
-            return draw_bands(
-                screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part,
-                self.layout, self.specular, self.texels, self.label_texels, sky, sun_seen, start, members,
-                camera.position_world[0].numpy(), lighting.sun_direction_world.astype(np.float64),
-                lighting.sun_rgb.astype(np.float64), np.array([shading.steps, shading.flatness, shading.specular]),
-                width, height, supersample,
-            )  # fmt: skip
-
-
-def _light_tensors(
-    lighting: Lighting, sky: Float32[np.ndarray, "v 3"], sun_seen: Float32[np.ndarray, " v"], shading: Shading,
-    device: str | torch.device,
-) -> LightTensors:  # fmt: skip
-    sky_rgb, seen, direction, rgb = (
-        torch.from_numpy(np.ascontiguousarray(a)).to(device, torch.float64)
-        for a in (sky, sun_seen, lighting.sun_direction_world, lighting.sun_rgb)
-    )
-    return LightTensors(sky_rgb, seen, direction, rgb, (float(shading.steps), shading.flatness, shading.specular))
-
-
-def render_views(
-    head: SyntheticHead, cameras: Cameras, lighting: Lighting | None = None, *, shading: Shading | None = None,
-    supersample: int = 2,
-) -> HeadViews:  # fmt: skip
-    """`HeadScene(head).render(...)`, for one set of cameras and one light."""
-    return HeadScene(head).render(cameras, lighting, shading=shading, supersample=supersample)
+            return draw_bands(scene, start, members, width, height, supersample)
 
 
 def _compact(part: Part) -> Part:

@@ -7,15 +7,16 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from ...cameras import UNITS_PER_CM
+from ...head_model.anatomy import centimetres, world_units
 from ..assets import field_rng
-from ..bodies.head_surface import HeadSurface, centimetres, world
-from ..parts import UNITS_PER_CM, Label, Part, uniform_labels
+from ..bodies.head_surface import HeadSurface
+from ..parts import Label, Part, uniform_labels
 from ..recipe import HeadRecipe, WearRecipe
-from .headgear import HeadgearFit, wear_headgear
+from .headgear import HOODS, HeadgearFit, wear_headgear
 from .solids import ball, cloth_texture, merged, plain_texture, sheet, tube
 
 CM = UNITS_PER_CM
-# half width and half height (cm), exponent of the superellipse, drop of the outer corner, lift of the outer corner
 _LENSES = {
     "round": (2.3, 2.3, 2.0, 0.0),
     "square": (2.6, 2.1, 5.0, 0.0),
@@ -26,6 +27,17 @@ _LENSES = {
     "half_rim": (2.7, 1.6, 4.0, 0.0),
     "hexagon": (2.5, 2.2, 1.6, 0.0),
 }
+"""Half width and half height (cm), exponent of the superellipse, lift of the outer corner (cm)."""
+_OVER_EARS = (*HOODS, "beanie", "bobble_hat")
+"""Headgear under which no earring is seen."""
+_NECKWEAR_CM = {
+    "turtleneck": ([-10.6, -11.0, -12.5, -14.5, -17.0], [0.35, 0.6, 0.55, 0.6, 0.9]),
+    "scarf": ([-9.6, -9.9, -11.3, -13.0, -14.8, -16.5, -17.5], [0.5, 1.6, 2.7, 2.4, 3.0, 2.6, 0.3]),
+    "collar": ([-13.6, -12.0, -11.4, -11.6, -13.2, -15.2], [0.5, 0.5, 0.8, 1.1, 1.9, 2.7]),
+    "high_collar": ([-15.5, -12.5, -9.0, -7.6, -7.6, -9.5, -13.0, -16.5], [0.5, 0.9, 2.2, 3.2, 3.5, 3.0, 2.0, 1.8]),
+    "ruff": ([-10.8, -11.6, -12.3, -12.6, -13.6], [0.2, 3.5, 7.0, 7.2, 0.4]),
+}
+"""Heights in front and offsets from the skin, from the inner edge to the outer; the back stands 2 cm higher."""
 
 
 def worn_parts(recipe: HeadRecipe, surface: HeadSurface, fedora: Part | None) -> tuple[list[Part], HeadgearFit | None]:
@@ -46,16 +58,13 @@ def worn_parts(recipe: HeadRecipe, surface: HeadSurface, fedora: Part | None) ->
         height = fedora.vertices_world[:, 1]
         line = float(np.quantile(height, 0.25)) + 0.6 * CM
         parts.append(fedora)
-
-        fit = HeadgearFit(
-            lambda at: at[:, 1] > line, lambda at: np.clip(1 - (line - at[:, 1]) / (5 * CM), 0, 1)
-        )  # fmt: skip
+        fit = HeadgearFit(lambda at: at[:, 1] > line, lambda at: np.clip(1 - (line - at[:, 1]) / (5 * CM), 0, 1))
     elif wear.headgear:
         worn, fit = wear_headgear(wear.headgear, wear.headgear_rgb, surface, field_rng(recipe.seed, "headgear_shape"))
         parts += worn
     if wear.glasses:
         parts += _glasses(wear, surface)
-    if wear.earrings and wear.headgear not in ("headscarf", "hood", "bonnet", "beanie", "bobble_hat"):
+    if wear.earrings and wear.headgear not in _OVER_EARS:
         parts += _earrings(wear, surface)
     if wear.neckwear:
         parts += _neckwear(wear, surface, field_rng(recipe.seed, "neckwear_shape"))
@@ -72,11 +81,7 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
     cm = centimetres(surface.vertices)
     eye_y = float(surface.eyes[:, 1].mean())
     near_bridge = (np.abs(surface.vertices[:, 0]) < 1.0 * CM) & (np.abs(surface.vertices[:, 1] - eye_y) < 1.2 * CM)
-    bridge_z = (
-        float(surface.vertices[near_bridge, 2].max())
-        if near_bridge.any()
-        else float(surface.eyes[:, 2].mean() + 2.4 * CM)
-    )
+    bridge_z = float(surface.vertices[near_bridge, 2].max(initial=-np.inf))
     front_z = max(bridge_z + 0.15 * CM, float(surface.eyes[:, 2].max()) + 2.3 * CM)
     # beside the head, in front of the ears
     temple = (np.abs(surface.vertices[:, 1] - eye_y) < 1.2 * CM) & (cm[:, 2] > 2.5) & (cm[:, 2] < 6.0)
@@ -95,11 +100,7 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
         # the lens follows the face's curve a little
         z = front_z - 0.16 * np.clip(np.abs(centre_x + x) - 2 * CM, 0, None)
         rim = np.stack([centre_x + x, eye_y - 0.25 * CM + y, z], axis=1)
-        visible = (
-            rim
-            if wear.glasses != "half_rim"
-            else rim[(y >= -0.1 * half_height)][np.argsort(angle[y >= -0.1 * half_height])]
-        )
+        visible = rim if wear.glasses != "half_rim" else rim[y >= -0.1 * half_height]  # angles already ascend
         wires.append(tube("accessory", visible, thin, frame, closed=wear.glasses != "half_rim"))
         middle = rim.mean(0, keepdims=True)
         t = np.linspace(0.02, 1, 5)[:, None, None]
@@ -107,7 +108,7 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
         hinge = np.array(
             [sign * (abs(centre_x) + half_width), eye_y + 0.3 * half_height, rim[np.abs(rim[:, 0]).argmax(), 2]]
         )
-        ear = world(np.array([0.0, 0.0, -0.8]))
+        ear = world_units(np.array([0.0, 0.0, -0.8]))
         path = np.stack([
             hinge, [sign * max(side_x + 0.25 * CM, abs(hinge[0])), hinge[1], hinge[2] - 1.8 * CM],
             [sign * (side_x + 0.5 * CM), hinge[1] - 0.1 * CM, ear[2] + 1.5 * CM],
@@ -124,19 +125,14 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
     wires.append(tube("accessory", bridge, thin, frame))
     tint = (0.05, 0.05, 0.06) if wear.lens_alpha > 0.5 else (0.8, 0.85, 0.9)
     glass = plain_texture(tint, wear.lens_alpha)
+    behind = np.array([0, 0, 1.0])
     panes = [
         sheet(
-            "accessory",
-            points,
-            glass,
-            closed=True,
-            alpha=True,
-            specular=0.5,
-            outward_from=points.mean((0, 1)) - [0, 0, 1.0],
+            "accessory", points, glass, closed=True, alpha=True, specular=0.5, outward_from=points.mean((0, 1)) - behind
         )
         for points in lenses
     ]
-    return [merged("accessory", wires), merged("accessory", panes)]
+    return [merged(wires), merged(panes)]
 
 
 def _earrings(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
@@ -153,7 +149,7 @@ def _earrings(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
             angle = np.arange(28) * 2 * np.pi / 28
             ring = 1.7 * CM * np.stack([0.15 * np.sin(angle), np.cos(angle) - 1, np.sin(angle)], axis=1)
             parts.append(tube("accessory", lobe + ring, 0.14 * CM, metal, closed=True, specular=0.8, sides=5))
-    return [merged("accessory", parts)] if parts else []
+    return [merged(parts)] if parts else []
 
 
 def _neck_ring(surface: HeadSurface, height_cm: float, turn: Float[np.ndarray, " c"]) -> tuple[np.ndarray, np.ndarray]:
@@ -161,8 +157,8 @@ def _neck_ring(surface: HeadSurface, height_cm: float, turn: Float[np.ndarray, "
     cm = centimetres(surface.vertices)
     clamped = max(height_cm, -14.0)
     near = (np.abs(cm[:, 1] - clamped) < 1.2) & (np.abs(cm[:, 0]) < 7.5) & (cm[:, 2] < 5.0) & (cm[:, 2] > -9)
-    z = float(np.median(surface.vertices[near, 2])) if near.any() else world(np.array([0.0, 0.0, -1.5]))[2]
-    centre = np.array([0.0, world(np.array([0.0, height_cm, 0.0]))[1], z])
+    z = float(np.median(surface.vertices[near, 2])) if near.any() else world_units(np.array([0.0, 0.0, -1.5]))[2]
+    centre = np.array([0.0, world_units(np.array([0.0, height_cm, 0.0]))[1], z])
     direction = np.stack([np.sin(turn), 0 * turn, np.cos(turn)], axis=1)
     radii = np.arange(0.02, 0.22, 0.004)
     points = centre + direction[:, None] * radii[None, :, None]
@@ -176,24 +172,14 @@ def _neckwear(wear: WearRecipe, surface: HeadSurface, rng: np.random.Generator) 
     gap = {"collar": 0.22, "high_collar": 0.5}.get(wear.neckwear, 0.0)
     if gap:
         turn = np.linspace(gap, 2 * np.pi - gap, 73)
-    # heights in front (cm), offsets from the skin (cm), from top to bottom; the back stands 2 cm higher
-    heights, offsets = {
-        "turtleneck": ([-10.6, -11.0, -12.5, -14.5, -17.0], [0.35, 0.6, 0.55, 0.6, 0.9]),
-        "scarf": ([-9.6, -9.9, -11.3, -13.0, -14.8, -16.5, -17.5], [0.5, 1.6, 2.7, 2.4, 3.0, 2.6, 0.3]),
-        "collar": ([-13.6, -12.0, -11.4, -11.6, -13.2, -15.2], [0.5, 0.5, 0.8, 1.1, 1.9, 2.7]),
-        "high_collar": ([-15.5, -12.5, -9.0, -7.6, -7.6, -9.5, -13.0, -16.5], [0.5, 0.9, 2.2, 3.2, 3.5, 3.0, 2.0, 1.8]),
-        "ruff": ([-10.8, -11.6, -12.3, -12.6, -13.6], [0.2, 3.5, 7.0, 7.2, 0.4]),
-    }[wear.neckwear]
     tilt = 1.0 * (1 - np.cos(turn))
     rows = []
-    for height, offset in zip(heights, offsets):
+    for height, offset in zip(*_NECKWEAR_CM[wear.neckwear]):
         centre, radius = _neck_ring(surface, height + 0.8, turn)
         radius = np.convolve(np.concatenate([radius[-3:], radius, radius[:3]]), np.ones(7) / 7, "valid")
         wave = 0.0
         if wear.neckwear == "scarf":
             wave = 0.35 * np.sin(5 * turn + 1.7 * height) + 0.25 * rng.normal()
-        if wear.neckwear == "ruff":
-            wave = 0.0 * turn
         size = radius + (offset + wave) * CM
         ripple = 0.6 * CM * np.sin(24 * turn) * (offset > 3) if wear.neckwear == "ruff" else 0.0
         rows.append(
@@ -208,14 +194,14 @@ def _neckwear(wear: WearRecipe, surface: HeadSurface, rng: np.random.Generator) 
         wear.neckwear, "weave"
     )
     texture = cloth_texture(rgb, rng, pattern=pattern)
-    centre = world(np.array([0.0, -13.0, -1.0]))
+    centre = world_units(np.array([0.0, -13.0, -1.0]))
     part = sheet("clothes", points, texture, closed=not gap, repeat=(2.0, 8.0), outward_from=centre)
     return [replace(part, labels=uniform_labels(Label.CLOTH))]
 
 
 def _necklace(surface: HeadSurface, rng: np.random.Generator) -> list[Part]:
     turn = np.arange(46) * 2 * np.pi / 46
-    bead = plain_texture(tuple(rng.uniform(0.3, 0.9, 3)))
+    bead = plain_texture(rng.uniform(0.3, 0.9, 3))
     drop = rng.uniform(-15.5, -13.0)
     beads = []
     for angle in turn:
@@ -223,4 +209,4 @@ def _necklace(surface: HeadSurface, rng: np.random.Generator) -> list[Part]:
         centre, radius = _neck_ring(surface, height, np.array([angle]))
         at = centre + (radius[0] + 0.25 * CM) * np.array([np.sin(angle), 0, np.cos(angle)])
         beads.append(ball("accessory", at, 0.42 * CM, bead, specular=0.5, rows=6))
-    return [merged("accessory", beads)]
+    return [merged(beads)]

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from ..bodies.head_surface import HeadSurface, world
-from ..parts import UNITS_PER_CM, Part
-from ..recipe import RGB
-from .solids import ball, cloth_texture, plain_texture, sheet
+from ...cameras import UNITS_PER_CM
+from ...head_model.anatomy import world_units
+from ..bodies.head_surface import HeadSurface
+from ..parts import RGB, Part
+from .solids import ball, cloth_texture, plain_texture, sheet, upright
 
 CM = UNITS_PER_CM
-CENTRE = world(np.array([0.0, 4.0, -1.0]))
+CENTRE = world_units(np.array([0.0, 4.0, -1.0]))
 """The point in the head that radii are measured from."""
 _COLUMNS = 96
 
@@ -41,6 +43,8 @@ class Hat:
     """How far the crown stands off in addition."""
     pattern: tuple[str, ...] = ("weave", "felt")
     """Patterns of its cloth."""
+    top: float = 1e-3
+    """Where it begins, as a share of the rim's angle: bands are open on top."""
 
 
 HATS = {
@@ -53,9 +57,34 @@ HATS = {
     "flat_cap": Hat(60.0, 70.0, 84.0, 0.9, 1.6, ("plaid", "weave")),
     "turban": Hat(58.0, 82.0, 98.0, 1.4, 2.4, ("weave", "felt")),
     "wizard_hat": Hat(60.0, 72.0, 82.0, 0.9, 0.5, ("felt", "dots")),
-    "headband": Hat(62.0, 74.0, 92.0, 0.35, 0.0, ("knit", "weave")),
-    "crown": Hat(58.0, 66.0, 74.0, 0.7, 0.0, ("felt",)),
+    "headband": Hat(62.0, 74.0, 92.0, 0.35, 0.0, ("knit", "weave"), 0.78),
+    "crown": Hat(58.0, 66.0, 74.0, 0.7, 0.0, ("felt",), 0.86),
 }  # fmt: skip
+
+
+BANDS = tuple(name for name, hat in HATS.items() if hat.top > 0.1)
+"""Headgear that leaves the hair on top free."""
+
+
+@dataclass(frozen=True)
+class Hood:
+    """A cloth over the head; angles in degrees from straight ahead."""
+
+    opening: tuple[float, float, float]
+    """Edge of the face's opening at the sides, above and below."""
+    clearance: float
+    """Distance from the skin, centimetres."""
+    rim: float
+    """How far the edge stands off in addition."""
+    longest: float
+    """Distance of its lower edge from `CENTRE`, world units."""
+
+
+HOODS = {
+    "headscarf": Hood((52.0, 40.0, 61.0), 0.9, 0.4, 0.27),
+    "hood": Hood((62.0, 54.0, 78.0), 2.4, 1.0, 0.27),
+    "bonnet": Hood((64.0, 42.0, 80.0), 1.0, 0.4, 0.2),
+}
 
 
 @dataclass(frozen=True)
@@ -80,8 +109,24 @@ def outer_radius(
     return radii[last].reshape(directions.shape[:-1])
 
 
-def _upright(polar: Float[np.ndarray, "*g"], azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g 3"]:
-    return np.stack([np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)], axis=-1)
+def _polar(
+    at: Float[np.ndarray, "n 3"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Azimuth, angle from straight up and distance of world points, seen from `CENTRE`.
+
+    The coordinates lie one after another: of strided ones numpy's arctan2 differs in the last bit where its result
+    happens to lie right behind them in memory.
+    """
+    away = at - CENTRE
+    x, y, z = np.ascontiguousarray(away.T)
+    distance = np.linalg.norm(away, axis=1)
+    return np.arctan2(x, z), np.arccos(np.clip(y / np.maximum(distance, 1e-9), -1, 1)), distance
+
+
+def _as_cloth(radius: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """A radius round the head without hollows and folds; the last column neighbours the first."""
+    around: Any = ("nearest", "wrap")  # scipy's stubs know no mode per axis
+    return ndimage.gaussian_filter(ndimage.maximum_filter(radius, size=(3, 5), mode=around), (2.0, 3.0), mode=around)
 
 
 def _rim(hat: Hat, azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g"]:
@@ -93,18 +138,17 @@ def wear_headgear(
     name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator
 ) -> tuple[list[Part], HeadgearFit]:
     """The parts of a headgear, and which points it hides."""
-    if name in ("headscarf", "hood", "bonnet"):
+    if name in HOODS:
         return _hooded(name, rgb, surface, rng)
     hat = HATS[name]
     azimuth = np.arange(_COLUMNS) * 2 * np.pi / _COLUMNS
     rim = _rim(hat, azimuth)
-    first = {"headband": 0.78, "crown": 0.86}.get(name, 1e-3)
-    share = np.linspace(first, 1, 34)[:, None]
+    is_band = name in BANDS
+    share = np.linspace(hat.top, 1, 34)[:, None]
     polar = share * rim
-    radius = outer_radius(surface, _upright(polar, np.broadcast_to(azimuth, polar.shape)), 0.30)
-    radius = ndimage.maximum_filter(radius, size=(3, 5), mode=("nearest", "wrap"))
-    radius = ndimage.gaussian_filter(radius, (2.0, 3.0), mode=("nearest", "wrap"))
-    if first < 0.1:
+    direction = upright(polar, np.broadcast_to(azimuth, polar.shape))
+    radius = _as_cloth(outer_radius(surface, direction, 0.30))
+    if not is_band:
         radius = radius * (1 - ((1 - share) > 0.8)) + radius[:8].mean() * ((1 - share) > 0.8)
     radius = radius + hat.clearance * CM + hat.puff * CM * np.sin(np.pi * np.clip(share, 0, 1)) ** 0.7 * (share < 0.97)
     texture = cloth_texture(rgb, rng, pattern=str(rng.choice(hat.pattern)))
@@ -114,31 +158,23 @@ def wear_headgear(
         radius = radius + 0.35 * CM * np.sin(7 * share * np.pi + 2.0 * np.cos(azimuth))
     if name == "flat_cap":
         radius = radius * (1 - 0.12 * np.cos(polar) ** 4) + 1.5 * CM * np.clip(np.cos(azimuth), 0, 1) * share**2
-    points = CENTRE + radius[..., None] * _upright(polar, np.broadcast_to(azimuth, polar.shape))
+    points = CENTRE + radius[..., None] * direction
     repeat = (3.0, 12.0) if name != "headband" else (1.0, 10.0)
     parts = [sheet("headgear", points, texture, closed=True, repeat=repeat, outward_from=CENTRE)]
     edge = points[-1]
     match name:
         case "cap" | "cap_backwards" | "flat_cap":
-            parts.append(
-                _visor(
-                    edge,
-                    azimuth,
-                    texture,
-                    np.pi if name == "cap_backwards" else 0.0,
-                    4.5 if name == "flat_cap" else 7.0,
-                )
-            )
+            turn, reach_cm = np.pi if name == "cap_backwards" else 0.0, 4.5 if name == "flat_cap" else 7.0
+            parts.append(_visor(edge, azimuth, texture, turn, reach_cm))
         case "bucket_hat":
             parts.append(_brim(edge, texture, 5.0, -0.75))
         case "wizard_hat":
             parts.append(_brim(edge, texture, float(rng.uniform(6, 10)), -0.12))
             parts.append(_cone(edge, texture, rng))
         case "bobble_hat":
-            pompon = cloth_texture(tuple(np.clip(np.array(rgb) * 1.3 + 0.1, 0, 1)), rng, pattern="knit")
-            parts.append(
-                ball("headgear", points[0].mean(0) + np.array([0, 2.0 * CM, 0]), 2.6 * CM, pompon, specular=0.0)
-            )
+            pompon = cloth_texture(np.clip(np.array(rgb) * 1.3 + 0.1, 0, 1), rng, pattern="knit")
+            above = points[0].mean(0) + np.array([0, 2.0 * CM, 0])
+            parts.append(ball("headgear", above, 2.6 * CM, pompon, specular=0.0))
         case "crown":
             parts = [_zigzag(points, rng)]
         case "turban":
@@ -148,21 +184,18 @@ def wear_headgear(
             pass
 
     def covered(at: Float[np.ndarray, "n 3"]) -> np.ndarray:
-        away = at - CENTRE
-        angle = np.arctan2(away[:, 0], away[:, 2])
-        down = np.arccos(np.clip(away[:, 1] / np.maximum(np.linalg.norm(away, axis=1), 1e-9), -1, 1))
+        angle, down, distance = _polar(at)
         limit = _rim(hat, angle)
-        if first > 0.1:  # a band holds the hair above it
+        if is_band:  # it holds the hair above it
             column = np.round(angle / (2 * np.pi) * _COLUMNS).astype(int) % _COLUMNS
-            return (down < limit) & (down > first * limit) & (np.linalg.norm(away, axis=1) > radius.max(0)[column])
+            return (down < limit) & (down > hat.top * limit) & (distance > radius.max(0)[column])
         return down < limit - 0.01
 
     def pressure(at: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        away = at - CENTRE
-        limit = _rim(hat, np.arctan2(away[:, 0], away[:, 2]))
-        down = np.arccos(np.clip(away[:, 1] / np.maximum(np.linalg.norm(away, axis=1), 1e-9), -1, 1))
+        angle, down, _ = _polar(at)
+        limit = _rim(hat, angle)
         near = 1 - np.clip((down - limit) / 0.6, 0, 1)
-        return near * (1.0 if first < 0.1 else np.clip(1 - np.abs(down - 0.9 * limit) / 0.3, 0, 1))
+        return near * np.clip(1 - np.abs(down - 0.9 * limit) / 0.3, 0, 1) if is_band else near
 
     return parts, HeadgearFit(covered, pressure)
 
@@ -221,21 +254,19 @@ def _zigzag(points: Float[np.ndarray, "m c 3"], rng: np.random.Generator) -> Par
 def _hooded(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator) -> tuple[list[Part], HeadgearFit]:
     """A cloth from the edge of the face opening over the head and down to the shoulders."""
     turn = np.arange(_COLUMNS) * 2 * np.pi / _COLUMNS  # about the axis of sight, 0 at the head's left, pi/2 up
-    opening = {"headscarf": (52.0, 40.0, 61.0), "hood": (62.0, 54.0, 78.0), "bonnet": (64.0, 42.0, 80.0)}[name]
+    hood = HOODS[name]
+    side_deg, up_deg, down_deg = hood.opening
     up, down = np.clip(np.sin(turn), 0, 1), np.clip(-np.sin(turn), 0, 1)
-    edge = np.radians(opening[0] * (1 - up - down) + opening[1] * up + opening[2] * down)
+    edge = np.radians(side_deg * (1 - up - down) + up_deg * up + down_deg * down)
     share = np.linspace(0, 1, 44)[:, None]
     polar = edge + (np.pi - 1e-3 - edge) * share
     direction = np.stack(
         [np.sin(polar) * np.cos(turn), np.sin(polar) * np.sin(turn), np.cos(polar) + 0 * turn], axis=-1
     )
-    longest = np.where(direction[..., 1] < -0.2, 0.27 if name != "bonnet" else 0.2, 0.30)
-    radius = np.minimum(outer_radius(surface, direction, 0.34), longest)
-    radius = ndimage.maximum_filter(radius, size=(3, 5), mode=("nearest", "wrap"))
-    radius = ndimage.gaussian_filter(radius, (2.0, 3.0), mode=("nearest", "wrap"))
-    clearance = {"headscarf": 0.9, "hood": 2.4, "bonnet": 1.0}[name]
+    longest = np.where(direction[..., 1] < -0.2, hood.longest, 0.30)
+    radius = _as_cloth(np.minimum(outer_radius(surface, direction, 0.34), longest))
     folds = 0.25 * np.sin(9 * turn + 6 * share) * share * (1 - share) * 4
-    radius = radius + (clearance + folds + (1.0 if name == "hood" else 0.4) * np.clip(1 - 6 * share, 0, 1)) * CM
+    radius = radius + (hood.clearance + folds + hood.rim * np.clip(1 - 6 * share, 0, 1)) * CM
     points = CENTRE + radius[..., None] * direction
     texture = cloth_texture(rgb, rng, pattern=str(rng.choice(["weave", "felt", "weave", "dots", "stripes"])))
     lip = points[:1] + (CENTRE - points[:1]) * 0.06
@@ -244,10 +275,10 @@ def _hooded(name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator)
 
     def covered(at: Float[np.ndarray, "n 3"]) -> np.ndarray:
         away = at - CENTRE
-        angle = np.arctan2(away[:, 1], away[:, 0])
-        from_sight = np.arccos(np.clip(away[:, 2] / np.maximum(np.linalg.norm(away, axis=1), 1e-9), -1, 1))
-        limit = np.interp(angle, turn, edge, period=2 * np.pi)
-        hidden = (from_sight > limit - 0.06) | (away[:, 1] < -9 * CM) | (surface.field(at)[0] > 1.8 * CM)
+        x, y, z = np.ascontiguousarray(away.T)
+        from_sight = np.arccos(np.clip(z / np.maximum(np.linalg.norm(away, axis=1), 1e-9), -1, 1))
+        limit = np.interp(np.arctan2(y, x), turn, edge, period=2 * np.pi)
+        hidden = (from_sight > limit - 0.06) | (y < -9 * CM) | (surface.field(at)[0] > 1.8 * CM)
         return hidden if name == "hood" else np.ones(len(at), bool)
 
     return [part], HeadgearFit(covered, lambda at: np.ones(len(at)))

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float, Float32
 from scipy import ndimage
 
-from ..parts import Part, vertex_normals
-from ..recipe import RGB
+from ...mesh import vertex_normals
+from ..parts import RGB, Part, unit
 
 
-def plain_texture(rgb: RGB, alpha: float = 1.0) -> Float32[np.ndarray, "2 2 4"]:
+def plain_texture(rgb: RGB | Float[np.ndarray, " 3"], alpha: float = 1.0) -> Float32[np.ndarray, "2 2 4"]:
     """One colour."""
     return np.broadcast_to(np.array([*rgb, alpha], np.float32), (2, 2, 4)).copy()
 
 
-def cloth_texture(rgb: RGB, rng: np.random.Generator, *, pattern: str = "weave") -> Float32[np.ndarray, "s s 4"]:
+def cloth_texture(
+    rgb: RGB | Float[np.ndarray, " 3"], rng: np.random.Generator, *, pattern: str = "weave"
+) -> Float32[np.ndarray, "s s 4"]:
     """A cloth that repeats: `weave`, `knit`, `stripes`, `plaid`, `dots` or `felt`."""
     size = 128
     y, x = np.meshgrid(np.arange(size) / size, np.arange(size) / size, indexing="ij")
@@ -84,9 +88,8 @@ def tube(
 ) -> Part:  # fmt: skip
     """A round wire along a path."""
     step = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
-    along = step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
-    first = np.cross(along, np.array([0.21, 0.87, 0.43]))
-    first /= np.maximum(np.linalg.norm(first, axis=1, keepdims=True), 1e-9)
+    along = unit(step)
+    first = unit(np.cross(along, np.array([0.21, 0.87, 0.43])))
     second = np.cross(along, first)
     angle = np.arange(sides) * 2 * np.pi / sides
     size = np.broadcast_to(radius, (len(path),))[:, None, None]
@@ -99,10 +102,9 @@ def tube(
     axis = np.concatenate([path, path[:1]]) if closed else path
     outward = part.vertices_world - np.repeat(axis, sides, axis=0)
     if (part.normals_world * outward).sum() < 0:
-        return Part(
-            name, part.vertices_world, -part.normals_world, part.faces[:, ::-1], part.uv_unit, part.faces_uv[:, ::-1],
-            texture, False, specular,
-        )  # fmt: skip
+        return replace(
+            part, normals_world=-part.normals_world, faces=part.faces[:, ::-1], faces_uv=part.faces_uv[:, ::-1]
+        )
     return part
 
 
@@ -113,26 +115,24 @@ def ball(
     """A sphere."""
     polar = np.linspace(1e-3, np.pi - 1e-3, rows)[:, None]
     azimuth = np.arange(2 * rows)[None] * np.pi / rows
-    unit = np.stack(
-        [np.sin(polar) * np.sin(azimuth), np.cos(polar) + 0 * azimuth, np.sin(polar) * np.cos(azimuth)], axis=-1
-    )
-    return sheet(name, centre + radius * unit, texture, closed=True, specular=specular, repeat=(2.0, 4.0))
+    points = centre + radius * upright(*np.broadcast_arrays(polar, azimuth))
+    return sheet(name, points, texture, closed=True, specular=specular, repeat=(2.0, 4.0))
 
 
-def merged(name: str, parts: list[Part]) -> Part:
-    """Parts that share a texture as one."""
-    vertex, texel = (
-        np.cumsum([0, *(len(p.vertices_world) for p in parts)]),
-        np.cumsum([0, *(len(p.uv_unit) for p in parts)]),
-    )
-    return Part(
-        name,
-        np.concatenate([p.vertices_world for p in parts]),
-        np.concatenate([p.normals_world for p in parts]),
-        np.concatenate([p.faces + s for p, s in zip(parts, vertex)]),
-        np.concatenate([p.uv_unit for p in parts]),
-        np.concatenate([p.faces_uv + s for p, s in zip(parts, texel)]),
-        parts[0].texture,
-        parts[0].alpha_tested,
-        parts[0].specular,
+def upright(polar: Float[np.ndarray, "*g"], azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g 3"]:
+    """Unit vectors at an angle from straight up, turned from the face (+z) towards the head's left."""
+    return np.stack([np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)], axis=-1)
+
+
+def merged(parts: list[Part]) -> Part:
+    """Parts that share name, texture and highlight as one."""
+    vertex = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
+    texel = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
+    return replace(
+        parts[0],
+        vertices_world=np.concatenate([p.vertices_world for p in parts]),
+        normals_world=np.concatenate([p.normals_world for p in parts]),
+        faces=np.concatenate([p.faces + s for p, s in zip(parts, vertex)]),
+        uv_unit=np.concatenate([p.uv_unit for p in parts]),
+        faces_uv=np.concatenate([p.faces_uv + s for p, s in zip(parts, texel)]),
     )

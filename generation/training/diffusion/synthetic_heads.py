@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ...head_model import HeadModel
     from ...prior import HeadPrior
     from ...synthetic.assets import Split
-    from ...synthetic.fitted_composed_head import FittedHead
-    from ...synthetic.head_data import Orbit
+    from ...synthetic.fitted_composed_head import FittedComposedHead
+    from ...synthetic.head_dataset import Orbit
 
 _TRIES = 20
 
@@ -59,7 +59,7 @@ class SyntheticHeads(RecentHeads["ComposedHead"]):
                 f"{views} views"
             )
         # imported when needed: training on folders gets along without the packages of the prior
-        from ...synthetic.numbered_heads import NumberedHeads
+        from ...synthetic.fitted_composed_head import NumberedHeads
 
         self._numbered = NumberedHeads(data, split, seed)
         self._first, self._views = first, views
@@ -68,7 +68,7 @@ class SyntheticHeads(RecentHeads["ComposedHead"]):
 
     def _composed(self, index: int) -> ComposedHead:
         """The head with this number; where no face is found in its portrait, one with a number behind the last."""
-        from ...synthetic.head_data import orbit_cameras
+        from ...synthetic.head_dataset import orbit_cameras
 
         for attempt in range(_TRIES):
             made = self._numbered.make(self._first + index + attempt * len(self))
@@ -85,7 +85,7 @@ class ComposedHead(CachedHead):
 
     has_control = True
 
-    def __init__(self, name: str, fitted: FittedHead, cameras: Cameras, model: HeadModel, seed: int) -> None:
+    def __init__(self, name: str, fitted: FittedComposedHead, cameras: Cameras, model: HeadModel, seed: int) -> None:
         super().__init__(name)
         self._fitted, self._cameras, self._model, self._seed = fitted, cameras, model, seed
 

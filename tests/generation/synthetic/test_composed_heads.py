@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,18 +10,19 @@ from scipy import ndimage
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.synthetic.assets import asset_index
+from dp360.generation.synthetic.bodies.compose_bust import load_bust
+from dp360.generation.synthetic.bodies.compose_shape import compose_shape
 from dp360.generation.synthetic.compose import compose
-from dp360.generation.synthetic.parts import Label, SyntheticHead
+from dp360.generation.synthetic.parts import EYES_WORLD, Label, SyntheticHead
 from dp360.generation.synthetic.portraits.stylise import STYLES, draw_views
 from dp360.generation.synthetic.recipe import BeardRecipe, HairRecipe, HeadRecipe, WearRecipe, sample_recipe
 from dp360.generation.synthetic.rendering.renderer import HeadScene
-from dp360.generation.synthetic.sheet import head_sheet
 
 HEADS = Path(__file__).resolve().parents[4] / "shared" / "data" / "heads"
 pytestmark = pytest.mark.skipif(not (HEADS / "makehuman").is_dir(), reason="needs the head assets beside the checkout")
 
 
-def shape_recipe(**changes: object) -> HeadRecipe:
+def shape_recipe(**changes: Any) -> HeadRecipe:
     """A training head with the wanted fields."""
     seed = next(s for s in range(100) if sample_recipe(s, asset_index(), "train").base == "shape")
     recipe = sample_recipe(seed, asset_index(), "train")
@@ -29,8 +31,7 @@ def shape_recipe(**changes: object) -> HeadRecipe:
 
 
 def test_depth_normals_and_labels_agree_with_ray_casting() -> None:
-    import open3d as o3d
-
+    o3d: Any = pytest.importorskip("open3d")
     head = compose(shape_recipe(hair=HairRecipe("bald"), wear=WearRecipe("male_casualsuit02", headgear="cap")), HEADS)
     solid = SyntheticHead("solid", tuple(replace(p, alpha_tested=False) for p in head.parts if not p.alpha_tested), ())
     scene = HeadScene(solid)
@@ -95,8 +96,6 @@ def test_same_seed_same_pixels_and_sound_parts(seed: int) -> None:
     ("cut", "longest", "shortest"), [("buzz", 0.03, -0.3), ("long_straight", 0.7, 0.2), ("bob", 0.5, 0.1)]
 )
 def test_hair_grows_to_its_length_and_stays_out_of_the_head(cut: str, longest: float, shortest: float) -> None:
-    from dp360.generation.synthetic.bodies.compose_shape import compose_shape
-
     head = compose_shape(shape_recipe(hair=HairRecipe("cut", cut, messy=0.1)), HEADS)
     hair, skin = head.part("hair"), head.part("skin")
     crown = skin.vertices_world[:, 1].max()
@@ -139,7 +138,20 @@ def test_styles_change_colour_and_keep_the_truth(style: str) -> None:
     assert (style == "photo") == bool(np.array_equal(views.rgb_linear, truth.rgb_linear))
 
 
-def test_the_sheet_has_a_row_per_head() -> None:
-    sheet = head_sheet(HEADS, "validation", [0, 1], azimuths=2, size_px=32, pairs=1)
-    assert sheet.shape == (64, 64, 3)
-    assert sheet.std() > 10
+def test_shapes_stand_in_the_world_frame() -> None:
+    head = compose(shape_recipe(hair=HairRecipe("card", "short02", (0.25, 0.15, 0.09))), HEADS)
+    eyes = head.part("eyes").vertices_world
+    np.testing.assert_allclose((eyes.min(0) + eyes.max(0)) / 2, EYES_WORLD, atol=0.012)
+    skin = head.part("skin")
+    assert 0.17 < skin.vertices_world[skin.faces].max(axis=(0, 1))[1] < 0.25
+    front, back = HeadScene(head).render(look_at_origin([0.0, np.pi], [0.0, 0.0], size_px=64)).labels
+    face = slice(24, 40), slice(26, 38)
+    assert (front[face] == Label.FACE).mean() > 0.9 and (back[face] == Label.HAIR).mean() > 0.8
+
+
+def test_busts_stand_in_the_world_frame_with_arms_down() -> None:
+    skin = load_bust(HEADS, "MENA_M_1_Casual", largest_side=16).part("skin").vertices_world
+    assert np.abs(skin[:, 0]).max() < 0.75
+    assert 0.17 < skin[:, 1].max() < 0.26
+    nose = skin[np.abs(skin[:, 0]) < 0.02]
+    assert abs(nose[:, 2].max() - 0.2) < 0.04

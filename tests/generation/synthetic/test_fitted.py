@@ -18,15 +18,22 @@ from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.fitted_composed_head import (
+    FittedComposedHead,
     FittedConfig,
-    FittedHead,
     fitted_head,
     moved_cameras,
     photograph_look,
 )
 from dp360.generation.synthetic.hair.hair_truth import Similarity
-from dp360.generation.synthetic.head_data import HeadData, head_data, orbit_cameras
-from dp360.generation.synthetic.head_dataset import FACTS, PORTRAIT, write_head_dataset
+from dp360.generation.synthetic.head_dataset import (
+    FACTS,
+    PORTRAIT,
+    HeadData,
+    Orbit,
+    head_data,
+    orbit_cameras,
+    write_head_dataset,
+)
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
 from dp360.generation.training.completion_samples import CompletionSamplesConfig, sample_of
@@ -43,7 +50,7 @@ def recipe() -> HeadRecipe:
 
 
 @pytest.fixture(scope="module")
-def fitted(recipe: HeadRecipe) -> FittedHead:
+def fitted(recipe: HeadRecipe) -> FittedComposedHead:
     backgrounds = Backgrounds.of_split(HEADS, "train")
     with FaceNetworks() as faces, PersonNetworks() as people:
         made = fitted_head(compose(recipe, HEADS), backgrounds, NUMBER, faces, people, CLEAN)
@@ -63,7 +70,7 @@ def test_moved_cameras_see_a_moved_world_as_before() -> None:
     torch.testing.assert_close(after[..., 2], move.scale * before[..., 2])
 
 
-def test_the_true_view_from_the_fitted_camera_is_the_portrait(fitted: FittedHead) -> None:
+def test_the_true_view_from_the_fitted_camera_is_the_portrait(fitted: FittedComposedHead) -> None:
     portrait = fitted.portrait
     views = fitted.true_views(portrait.head.camera.resized(192, 192))
     shown = cv2.resize(portrait.rgb, (192, 192), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -76,7 +83,7 @@ def test_the_true_view_from_the_fitted_camera_is_the_portrait(fitted: FittedHead
     assert np.abs(blur[0] - blur[1])[inner].mean() < 0.05
 
 
-def test_depth_is_in_units_of_the_fit(fitted: FittedHead) -> None:
+def test_depth_is_in_units_of_the_fit(fitted: FittedComposedHead) -> None:
     cameras = look_at_origin([0.0, np.pi], [0.0, 0.0], size_px=96)
     views = fitted.true_views(cameras, supersample=1)
     middle = views.depth[:, 40:56, 44:52]
@@ -87,7 +94,7 @@ def test_depth_is_in_units_of_the_fit(fitted: FittedHead) -> None:
     assert facing[0, ..., 0].mean() > 0.6 and facing[1, ..., 1].mean() > 0.5
 
 
-def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedHead) -> None:
+def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedComposedHead) -> None:
     sample = sample_of(fitted, load_head_model(), CompletionSamplesConfig().truth_px)
     known, weight = sample["chart"][0, 4, :56].astype(np.float32), sample["weight"][0, :56].astype(np.float32)
     back = slice(24, 41)
@@ -98,7 +105,7 @@ def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedHead) -> None
 
 
 @pytest.fixture(scope="module")
-def data(fitted: FittedHead, recipe: HeadRecipe) -> HeadData:
+def data(fitted: FittedComposedHead, recipe: HeadRecipe) -> HeadData:
     return head_data(fitted, recipe, "swinging", 3, 96, 5)
 
 
@@ -153,7 +160,7 @@ def test_truth_agrees_with_itself_and_control_pictures_with_the_truth(data: Head
 
 
 @pytest.mark.parametrize("orbit", ["level", "swinging", "random", "grid"])
-def test_orbits_are_the_same_for_a_seed(orbit: str) -> None:
+def test_orbits_are_the_same_for_a_seed(orbit: Orbit) -> None:
     cameras, again = orbit_cameras(orbit, 9, 64, 4), orbit_cameras(orbit, 9, 64, 4)
     assert torch.equal(cameras.T_world_camera, again.T_world_camera) and len(cameras) == 9
     elevation = cameras.elevation_rad.abs().max()

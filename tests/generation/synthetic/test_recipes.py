@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
-from dp360.generation.synthetic.assets import SPLITS, AssetIndex, asset_index, choose
+from dp360.generation.synthetic.assets import SPLITS, AssetIndex, Kind, asset_index, choose
 from dp360.generation.synthetic.hair.strands import CUTS
 from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
 
@@ -41,7 +42,7 @@ def test_what_a_split_draws_is_what_the_file_allows(recipes: dict[str, list[Head
         low, high = index.shape_identity_ranges[split]
         for recipe in recipes[split]:
             for kind, name in (asset.split("/", 1) for asset in recipe.assets):
-                allowed = low <= int(name) < high if kind == "identity" else name in index.of(kind, split)
+                allowed = low <= int(name) < high if kind == "identity" else name in index.of(cast(Kind, kind), split)
                 assert allowed, (split, kind, name)
 
 

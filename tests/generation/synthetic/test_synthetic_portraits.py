@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from dp360.generation.cameras import Cameras
-from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, vertex_normals
+from dp360.generation.synthetic.parts import Label, Part, SyntheticHead
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.portraits.looks import painted, photographed, recoloured
 from dp360.generation.synthetic.portraits.portrait_shots import (
@@ -17,26 +20,27 @@ from dp360.generation.synthetic.portraits.portrait_shots import (
     PortraitSample,
     finish_shot,
     portrait_camera,
-    synthetic_portrait,
     take_shot,
 )
 from dp360.generation.synthetic.rendering.renderer import HeadScene
+from dp360.generation.synthetic.worn.solids import ball as solid_ball
+from dp360.generation.synthetic.worn.solids import plain_texture
 
 NO_PANORAMAS = Backgrounds(())
 PLAIN = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, photographed=0.0, cut=0.0)
 
 
+def synthetic_portrait(
+    head: SyntheticHead, seed: int, size_px: int, look: PortraitLook | None = None
+) -> PortraitSample:
+    """An aligned portrait of a head before a background that is made up."""
+    shot_rng, finish_rng = (np.random.default_rng((seed, stage)) for stage in (0, 1))
+    shot, camera = take_shot(HeadScene(head), head.style, NO_PANORAMAS, shot_rng, round(1.375 * size_px))
+    return finish_shot(shot, camera, NO_PANORAMAS, finish_rng, size_px, look)
+
+
 def ball(name: str, centre: tuple[float, float, float], radius: float, rgb: tuple[float, float, float]) -> Part:
-    rows, columns = 24, 32
-    polar, around = np.meshgrid(np.linspace(0.05, np.pi - 0.05, rows), np.arange(columns) / columns * 2 * np.pi)
-    unit = np.stack([np.sin(polar) * np.sin(around), np.cos(polar), np.sin(polar) * np.cos(around)], -1).reshape(-1, 3)
-    k = np.arange(columns)[:, None] * rows + np.arange(rows - 1)
-    right = (k + rows) % (rows * columns)
-    faces = np.concatenate([np.stack([k, k + 1, right], -1), np.stack([right, k + 1, right + 1], -1)]).reshape(-1, 3)
-    vertices = unit * radius + centre
-    texture = np.array([[[*rgb, 1.0]]], np.float32)
-    uv = np.zeros((1, 2))
-    return Part(name, vertices, vertex_normals(vertices, faces), faces, uv, np.zeros_like(faces), texture)
+    return solid_ball(name, np.array(centre, dtype=float), radius, plain_texture(rgb), rows=24)
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +56,22 @@ def head() -> SyntheticHead:
 
 @pytest.fixture(scope="module")
 def sample(head: SyntheticHead) -> PortraitSample:
-    return synthetic_portrait(head, NO_PANORAMAS, 4, 128, PLAIN)
+    return synthetic_portrait(head, 4, 128, PLAIN)
 
 
 def mirrored_head(head: SyntheticHead) -> SyntheticHead:
     flip = np.array([-1.0, 1.0, 1.0])
     parts = tuple(
-        Part(
-            p.name, p.vertices_world * flip, p.normals_world * flip, p.faces[:, ::-1], p.uv_unit, p.faces_uv, p.texture
-        )
-        for p in head.parts
+        replace(p, vertices_world=p.vertices_world * flip, normals_world=p.normals_world * flip) for p in head.parts
     )
-    return SyntheticHead(head.name, parts, head.assets)
+    return replace(head, parts=parts)
 
 
 @pytest.mark.parametrize("mirrored", [0.0, 1.0], ids=["as it is", "mirrored"])
 def test_the_crops_camera_sees_what_the_crop_shows(head: SyntheticHead, mirrored: float) -> None:
-    look = PortraitLook(**{**PLAIN.__dict__, "mirrored": mirrored})
+    look = replace(PLAIN, mirrored=mirrored)
     for seed in range(4):
-        sample = synthetic_portrait(head, NO_PANORAMAS, seed, 128, look)
+        sample = synthetic_portrait(head, seed, 128, look)
         assert sample.mirrored == bool(mirrored)
         seen = HeadScene(mirrored_head(head) if sample.mirrored else head).render(sample.camera)
         for label in (Label.FACE, Label.HAIR):
@@ -81,7 +82,7 @@ def test_the_crops_camera_sees_what_the_crop_shows(head: SyntheticHead, mirrored
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_picture(head: SyntheticHead) -> None:
-    first, again, other = (synthetic_portrait(head, NO_PANORAMAS, seed, 96) for seed in (7, 7, 8))
+    first, again, other = (synthetic_portrait(head, seed, 96) for seed in (7, 7, 8))
     assert first.rgb.tobytes() == again.rgb.tobytes() and first.labels.tobytes() == again.labels.tobytes()
     assert torch.equal(first.camera.T_world_camera, again.camera.T_world_camera)
     assert first.rgb.tobytes() != other.rgb.tobytes()
@@ -96,7 +97,7 @@ def test_labels_and_coverage_agree(sample: PortraitSample) -> None:
 def test_beyond_the_pictures_edge_its_edge_is_repeated_and_nothing_is_labelled(head: SyntheticHead) -> None:
     look = PortraitLook(cut=1.0)
     for seed in range(6):
-        sample = synthetic_portrait(head, NO_PANORAMAS, seed, 96, look)
+        sample = synthetic_portrait(head, seed, 96, look)
         outside = ~sample.inside
         assert (sample.labels[outside] == Label.BACKGROUND).all() and (sample.alpha_unit[outside] == 0).all()
         rows, columns = np.nonzero(sample.inside)
@@ -131,7 +132,7 @@ def test_a_shots_torso_reaches_the_frames_bottom(head: SyntheticHead) -> None:
 
 
 @pytest.mark.parametrize("look", [painted, photographed], ids=["painted", "photographed"])
-def test_looks_stay_in_range_and_keep_shapes(sample: PortraitSample, look) -> None:
+def test_looks_stay_in_range_and_keep_shapes(sample: PortraitSample, look: Callable[..., np.ndarray]) -> None:
     picture = sample.rgb.astype(np.float32) / 255
     for seed in range(12):
         out = look(picture.copy(), np.random.default_rng(seed))
