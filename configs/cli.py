@@ -1,7 +1,7 @@
 """The `dp360` command: reads what is asked, hands it to the stages, says which files were made.
 
-Heavy libraries are imported when a subcommand needs them. Exit codes: 0 done, 1 something is missing (doctor),
-2 a file or setting cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Heavy libraries are imported when a subcommand needs them. Exit codes: 0 done, 1 something is missing (doctor, data
+check), 2 a file or setting cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from .commands import (
     BenchCommand,
     Command,
     ConvertCommand,
-    DataCommand,
     DoctorCommand,
     ExampleCommand,
     ExportCommand,
@@ -31,8 +30,9 @@ from .commands import (
     ViewsCommand,
 )
 from .console import errors_for_people, print_diagnosis, progress_bars
+from .data import DataCommand
 from .evaluation_commands import EvalCommand
-from .training_commands import TrainCommand
+from .train import TrainCommand
 
 _Subcommand = (
     Annotated[RunCommand, tyro.conf.subcommand("run")]
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command line without the program's name; None takes the process's own.
 
     Returns:
-        The exit code; 2, 130 and 143 leave through SystemExit.
+        The exit code; 2, 130, 143 and the 1 of data check leave through SystemExit.
     """
     command = tyro.cli(
         _Parsed,
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(command)
 
 
-def _dispatch(command: Command | EvalCommand | TrainCommand) -> int:
+def _dispatch(command: Command | DataCommand | EvalCommand | TrainCommand) -> int:
     match command:
         case ExampleCommand():
             from .example import write_example_portrait
@@ -140,16 +140,16 @@ def _dispatch(command: Command | EvalCommand | TrainCommand) -> int:
                 report = bench(command, track=display.track)
             print(report)
         case TrainCommand():
-            from .train import train
+            from . import train
 
             with progress_bars() as display:
-                files = train(command.what, track=display.track, notify=display.notify)
+                files = train.run(command, display)
             _name_files(files)
         case DataCommand():
-            from .data import make_heads
+            from . import data
 
             with progress_bars() as display:
-                folders = make_heads(command, track=display.track, notify=display.notify)
+                folders = data.run(command, display)
             _name_files(folders)
         case EvalCommand():
             from .evaluate import evaluate

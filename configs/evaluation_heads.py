@@ -40,8 +40,8 @@ from dp360.reconstruction.evaluation.results import (
 )
 from dp360.reconstruction.evaluation.sheet import TILE_PX, labelled_sheet
 
-from .commands import DataCommand
-from .data import make_heads
+from .console import Display
+from .data import DataHeadsCommand, make_heads
 from .evaluation_commands import EvalAblationCommand, EvalHeadsCommand
 from .processes import in_processes
 from .variants import VARIANTS, compact_weights_name, open_sources, source_name
@@ -79,11 +79,11 @@ def _heads(command: EvalHeadsCommand, track: Track, notify: Callable[[str], None
         asked, found = command.heads, 0
         while found < command.heads:  # heads whose face is not found are replaced by the ones that follow
             made = make_heads(
-                DataCommand(
-                    "heads", command.benchmark, command.data, asked, split="held-out", views=GRID_VIEWS,
-                    size=GRID_SIZE_PX, orbit="grid", maps=False, jobs=command.jobs,
+                DataHeadsCommand(
+                    command.data, command.benchmark, asked, split="held-out", views=GRID_VIEWS, size=GRID_SIZE_PX,
+                    orbit="grid", maps=False, jobs=command.jobs,
                 ),
-                track=track, notify=notify,
+                Display(track, notify),
             )  # fmt: skip
             if asked > 4 * command.heads + 16:
                 raise InputError(f"Only {len(made)} of {asked} heads could be made in {command.benchmark}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,7 +125,7 @@ class Noised:
 class ViewObjective(nn.Module):
     """A pipeline's networks with the loss of one stage: a micro-batch of clips in, a scalar out.
 
-    A micro-batch is `stack_clips`'s result.
+    A micro-batch is what `trainer.clips_of` makes.
     """
 
     def __init__(
@@ -307,8 +306,3 @@ class ViewObjective(nn.Module):
             spread = self.latents_std.to(like) ** config.channel_power
             weights = weights * (spread / spread.mean())
         return weights
-
-
-def stack_clips(tensors: Sequence[Batch]) -> dict[str, Tensor]:
-    """Clips of equal shape, by names, as one micro-batch."""
-    return {name: torch.stack([clip[name] for clip in tensors]) for name in tensors[0]}

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ...cameras import Cameras, concatenate_cameras
 from ...errors import InputError
-from .head_cache import CachedHead, RecentHeads
+from ...synthetic.asset_pack import require_head_assets
+from .head_pictures import HeadPictures, RecentHeads
 
 if TYPE_CHECKING:
     from ...head_model import HeadModel
@@ -51,8 +52,7 @@ class SyntheticHeads(RecentHeads["ComposedHead"]):
         Raises:
             InputError: no assets there, or a number that makes no sense.
         """
-        if not data.is_dir():
-            raise InputError(f"No head assets at {data}; expected a folder with makehuman, valid, hdri and the others")
+        require_head_assets(data)
         if count < 1 or views < 1 or first < 0:
             raise InputError(
                 f"Expected at least one head and one view and no negative number, got {count} heads from {first} with "
@@ -80,7 +80,7 @@ class SyntheticHeads(RecentHeads["ComposedHead"]):
         raise InputError(f"{self.name}: no face was found in the portraits of {_TRIES} heads in a row")
 
 
-class ComposedHead(CachedHead):
+class ComposedHead(HeadPictures):
     """A composed head whose views and prior are drawn when they are asked for, at the size asked for."""
 
     has_control = True
