@@ -51,6 +51,12 @@ class PartCheck:
 
 
 _MOST_NAMED = 4
+_BUSTS_WITH_HAIR = (
+    "AIAN_F_1_Casual", "AIAN_F_2_Casual", "AIAN_M_1_Casual", "AIAN_M_2_Casual", "Asian_F_2_Casual", "Asian_F_3_Casual",
+    "Black_F_2_Casual", "Black_F_2_Default", "Hispanic_F_3_Casual", "MENA_F_2_Casual", "White_F_1_Casual",
+    "White_F_3_Casual", "X_NHPI_F_3_Casual",
+)  # fmt: skip
+"""Those whose hair is a mesh with a texture of its own."""
 
 
 def asset_parts() -> tuple[AssetPart, ...]:
@@ -74,7 +80,11 @@ def asset_parts() -> tuple[AssetPart, ...]:
         ),
         _part(
             "valid",
-            _each("{}.npz", "bust") + _each("{}_body.webp", "bust"),
+            [
+                *_each("{}.npz", "bust"),
+                *_each("{}_body.webp", "bust"),
+                *(f"{name}_hair.webp" for name in _BUSTS_WITH_HAIR),
+            ],
             "realistic textured busts",
             "github.com/c-frame/valid-avatars-glb (VALID, Do et al. 2023)",
             "MIT, (c) 2022 Tiffany Do",

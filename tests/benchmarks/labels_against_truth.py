@@ -29,8 +29,8 @@ from dp360.generation.synthetic.assets import Split
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
-from dp360.generation.training.segmenter_training import PHOTOGRAPHS, ClassCounts, count_classes, evaluate_segmenter
-from dp360.generation.training.shots import Shots, ShotsConfig, make_shots
+from dp360.generation.training.segmenter_training import PLAIN_PORTRAITS, ClassCounts, count_classes, evaluate_segmenter
+from dp360.generation.training.shots import PORTRAIT_SHOTS, Shots, portrait_shots
 
 MATERIALS = ("skin", "hair and hats", "cloth")
 NOTHING = 255
@@ -91,11 +91,10 @@ def main(config: LabelBenchmarkConfig, track: Track = silent) -> None:
     """Measure, write `tables.md` and `sheet.png`, and print the tables."""
     segmenter = load_segmenter() if config.weights is None else read_segmenter(config.weights)
     assert segmenter is not None, "no weights are installed: give --weights"
-    shots = make_shots(
-        config.data, config.split, config.output, ShotsConfig(heads=config.heads, shots_per_head=1), track=track
-    )
+    heads = replace(PORTRAIT_SHOTS, heads=config.heads, samples_per_head=1)
+    shots = portrait_shots(config.data, config.split, config.output, heads, track=track)
     backgrounds = Backgrounds.of_split(config.data, config.split)
-    looks = {"photographs": PHOTOGRAPHS, "all looks": PortraitLook()}
+    looks = {"photographs": PLAIN_PORTRAITS, "all looks": PortraitLook()}
     rows = {
         name: evaluate_segmenter(segmenter, shots, backgrounds, look, seed=config.seed).iou
         for name, look in looks.items()
@@ -116,7 +115,7 @@ def _both_methods(
     counts, found, rows = {"learned": zero, "rules": zero}, 0, []
     with FaceNetworks(DetectionConfig()) as networks:
         for index in range(len(shots)):
-            look = replace(PHOTOGRAPHS, cut=0.0)
+            look = replace(PLAIN_PORTRAITS, cut=0.0)
             sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((config.seed, index)), 512, look)
             colour = estimate_foreground_ml(sample.rgb.astype(np.float32) / 255, sample.alpha_unit)
             portrait = portrait_of(sample, np.clip(colour, 0, 1).astype(np.float32), networks, model)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from dp360.configs import cli
+from dp360.configs.train import TrainAppearanceCommand, TrainConsistencyCommand
 from dp360.configs.train_views import _sources, stage_config
-from dp360.configs.training_commands import TrainAppearanceCommand, TrainConsistencyCommand
 from dp360.generation import PointCloud, Provenance, ViewSet, look_at_origin
 from dp360.generation.dataset.view_dataset import write_dataset
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline

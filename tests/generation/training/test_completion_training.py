@@ -29,17 +29,12 @@ from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.fitted_composed_head import FittedConfig, fitted_head, photograph_look
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import sample_recipe
-from dp360.generation.training.completion_samples import (
-    CompletionSamples,
-    CompletionSamplesConfig,
-    load_completion_samples,
-    make_completion_samples,
-)
+from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, CompletionSamples, completion_samples
 from dp360.generation.training.completion_training import (
     CompletionLook,
     CompletionTrainConfig,
     evaluate_completion,
-    train_on_samples,
+    train_completion,
     varied,
 )
 from dp360.generation.training.loop import LoopConfig
@@ -85,26 +80,20 @@ def test_a_run_learns_what_one_colour_cannot_say_and_resumes(samples: Completion
         network=SMALL, smoothness=0.0,
         loop=LoopConfig(steps=60, batch_size=3, learning_rate=1e-2, warmup_steps=3, ema_decay=0.9, save_every=20),
     )  # fmt: skip
-    network = train_on_samples(samples, tmp_path / "run", config)
+    network = train_completion(samples, tmp_path / "run", config)
     figures = evaluate_completion(LoadedCompletion(network, ""), samples)
     assert figures.count == len(samples)
     for part in ("hair_back", "skin_back", "cloth_back"):
         assert figures.learned[part] < 0.7 * figures.typical[part]
-    again = train_on_samples(samples, tmp_path / "run", config)
+    again = train_completion(samples, tmp_path / "run", config)
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values()))
 
 
 def test_samples_of_another_chart_are_refused(samples: CompletionSamples, tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, chart=samples.chart[0, :, :5], typical=samples.typical[0], truth=samples.truth[0],
-             weight=samples.weight[0], head=np.array(0))  # fmt: skip
+    config = replace(COMPLETION_SAMPLES, heads=1)
+    np.savez(tmp_path / "completion_train_256px_1x1_000000.npz", chart=samples.chart[:1, :, :5], head=np.arange(1))
     with pytest.raises(InputError, match="another chart"):
-        load_completion_samples([path])
-    np.savez(path)
-    with pytest.raises(InputError, match="No face"):
-        load_completion_samples([path])
-    with pytest.raises(InputError, match="No head assets"):
-        make_completion_samples(tmp_path / "nowhere", "train", tmp_path / "s", CompletionSamplesConfig(heads=1))
+        completion_samples(tmp_path / "nowhere", "train", tmp_path, config)
 
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
