@@ -15,11 +15,11 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -148,11 +148,11 @@ def train_model(
                 part = loss_of(wrapped, {name: t.to(accelerator.device) for name, t in batch.items()})
             accelerator.backward(part / config.accumulation)
             loss += part.detach().float() / config.accumulation
-        norm = accelerator.clip_grad_norm_(learning.values(), config.gradient_clip)
+        norm = cast(Tensor, accelerator.clip_grad_norm_(list(learning.values()), config.gradient_clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         averages.update(learning, min(config.ema_decay, (step + 1) / (step + 10)))
-        mean_loss = float(accelerator.reduce(loss, "mean"))
+        mean_loss = float(cast(Tensor, accelerator.reduce(loss, "mean")))
         losses += mean_loss
         if not math.isfinite(mean_loss):
             raise InputError(f"The loss of step {step} is not a number; lower the learning rate and train again")
@@ -162,7 +162,8 @@ def train_model(
             on_step(done, {**figures, "seconds": time.monotonic() - began})
         out_of_time = config.minutes is not None and time.monotonic() - started > 60 * config.minutes
         if accelerator.num_processes > 1:  # all stop together
-            out_of_time = bool(accelerator.reduce(torch.tensor(float(out_of_time), device=accelerator.device)) > 0)
+            ended = accelerator.reduce(torch.tensor(float(out_of_time), device=accelerator.device))
+            out_of_time = bool(cast(Tensor, ended) > 0)
         if done % config.save_every == 0 or done == config.steps or out_of_time:
             if first_process:
                 _save(folder, done, learning, averages, optimizer)
@@ -252,7 +253,7 @@ def _micro_batches(steps: range, accumulation: int, processes: int, process: int
             yield (step * accumulation + micro) * processes + process
 
 
-def _made_ahead(batch_of: Callable[[int], Batch], numbers: Iterator[int]) -> Iterator[tuple[int, Batch]]:
+def _made_ahead(batch_of: Callable[[int], Batch], numbers: Iterator[int]) -> Generator[tuple[int, Batch], None, None]:
     """Numbers and their micro-batches; the next one is made in a thread while one is learned from."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as worker:
         number = next(numbers, None)

@@ -176,8 +176,15 @@ def _augmented(
     camera = _disturbed(camera, rng, look)
     inside = _frame(classes, camera, rng, look)
     classes = _misread(classes, camera, rng, look)
+    return _features(classes, inside, camera, skull), truth.astype(np.float32)
+
+
+def _features(
+    classes: UInt8[np.ndarray, "s s"], inside: Bool[np.ndarray, "s s"], camera: Cameras,
+    skull: Float32[np.ndarray, "rows columns"],
+) -> Float32[np.ndarray, "c rows columns"]:  # fmt: skip
     hair, skin, cloth = ((classes == k).astype(np.float32) for k in (_HAIR, _SKIN, _CLOTH))
-    return shell_features(hair, skin, cloth, inside, camera, skull), truth.astype(np.float32)
+    return shell_features(hair, skin, cloth, inside, camera, skull)
 
 
 def other_hair(
@@ -252,7 +259,7 @@ def _redrawn(
     high = (
         np.arange(len(classes))[:, None] < float(camera.principal_px[0, 1]) + 0.3 * float(camera.focal_px[0, 0]) / 2.7
     )
-    filled = np.where(skull_seen & high, np.uint8(_SKIN), kind[nearest])
+    filled = np.where(skull_seen & high, np.uint8(_SKIN), kind[nearest.astype(np.intp)])
     return np.where(hair, np.uint8(_HAIR), np.where(bare, filled, classes)).astype(np.uint8)
 
 
@@ -261,8 +268,7 @@ def plain_features(samples: HairSamples, index: int) -> Float32[np.ndarray, "c r
     camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
     look = HairLook(other_frame=0.0, cut=0.0)
     inside = _frame(classes, camera, np.random.default_rng(0), look)
-    hair, skin, cloth = ((classes == k).astype(np.float32) for k in (_HAIR, _SKIN, _CLOTH))
-    return shell_features(hair, skin, cloth, inside, camera, samples.skull_radius[index].astype(np.float32))
+    return _features(classes, inside, camera, samples.skull_radius[index].astype(np.float32))
 
 
 def _disturbed(camera: Cameras, rng: np.random.Generator, look: HairLook) -> Cameras:
@@ -315,7 +321,8 @@ def _misread(
     amplitude = rng.uniform(0, look.warp_px)
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32)
     warp = np.stack([_smooth_noise(rng, size, 14), _smooth_noise(rng, size, 14)], axis=-1) * (0.6 * amplitude)
-    classes = cv2.remap(classes, grid + warp.astype(np.float32), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+    x, y = np.moveaxis(grid + warp.astype(np.float32), -1, 0)
+    classes = cv2.remap(classes, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
     grow = int(rng.integers(-look.grown_px, look.grown_px + 1))
     if grow:
         hair = (classes == _HAIR).astype(np.uint8)

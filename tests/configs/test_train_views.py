@@ -72,7 +72,7 @@ def test_stages_from_heads_on_disk_to_a_pipeline_that_draws(heads, tmp_path, cap
     said = capsys.readouterr()
     assert "psnr_head" in said.out + said.err
     pipeline = DiffPortrait360Pipeline.from_pretrained(last / "pipeline", local_files_only=True)
-    assert pipeline.config.picture_px == SIZE and pipeline.config.start_shortcut
+    assert pipeline.config["picture_px"] == SIZE and pipeline.config["start_shortcut"]
     before = DiffPortrait360Pipeline.from_pretrained(joint / "pipeline", local_files_only=True)
     same = [torch.equal(a, b) for a, b in zip(pipeline.unet.parameters(), before.unet.parameters())]
     other = [torch.equal(a, b) for a, b in zip(pipeline.view_consistency.parameters(),

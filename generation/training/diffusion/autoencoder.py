@@ -104,7 +104,8 @@ def train_autoencoder(
         on_step: see `train_model`.
     """
     torch.manual_seed(config.loop.seed)
-    network = PatchAutoencoder(**vars(config.network)).to(memory_format=torch.channels_last)
+    made = PatchAutoencoder(**vars(config.network))  # pyright: ignore[reportCallIssue] - diffusers hides the signature
+    network = made.to(memory_format=torch.channels_last)
     sample = _pictures(source, config, np.random.default_rng([config.loop.seed, 7]), config.component_pictures)
     network.start_from_components(sample)
 

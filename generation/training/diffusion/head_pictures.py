@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ from ...dataset.posed_frames import picture_size
 from ...diffusion.control_pictures import resized_cut_outs
 from ...errors import InputError
 
-Head = TypeVar("Head")
 _CONTROL_STEPS = 127
 
 
-class RecentHeads(Generic[Head]):
+class RecentHeads:
     """A `HeadSource` that keeps the heads that were asked for last; others are made anew."""
 
-    def __init__(self, name: str, make: Callable[[int], Head], count: int, keep: int) -> None:
+    def __init__(self, name: str, make: Callable[[int], HeadPictures], count: int, keep: int) -> None:
         """Make nothing yet.
 
         Args:
@@ -36,22 +35,17 @@ class RecentHeads(Generic[Head]):
         """
         if keep < 1:
             raise InputError(f"Expected at least one head to be kept in memory, got {keep}")
-        self.name = name
-        self._make, self._count, self._keep = make, count, keep
-        self._heads: dict[int, Head] = {}
+        self.name, self._count = name, count
+        self._made = functools.lru_cache(keep)(make)
 
     def __len__(self) -> int:
         return self._count
 
-    def head(self, index: int) -> Head:
+    def head(self, index: int) -> HeadPictures:
         """The head with this number."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} heads, asked for number {index}")
-        head = self._heads.pop(index) if index in self._heads else self._make(index)
-        self._heads[index] = head
-        while len(self._heads) > self._keep:
-            del self._heads[next(iter(self._heads))]
-        return head
+        return self._made(index)
 
 
 class HeadPictures(ABC):

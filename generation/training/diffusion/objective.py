@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -65,18 +66,19 @@ class NoiseSchedule:
         Raises:
             ValueError: rounded tables for a prediction that the release does not know.
         """
+        assert isinstance(scheduler, ConfigMixin)
         config = scheduler.config
         if release_tables:
             release = ReleaseDDIMScheduler(
-                config.num_train_timesteps, config.beta_start, config.beta_end, config.prediction_type
+                config["num_train_timesteps"], config["beta_start"], config["beta_end"], config["prediction_type"]
             )
             one, steps = torch.ones(len(release), 1, 1, 1), torch.arange(len(release))
             none = torch.zeros_like(one)
             return NoiseSchedule(
                 release.add_noise(one, none, steps).flatten(), release.add_noise(none, one, steps).flatten(), "epsilon"
             )
-        alphas = scheduler.alphas_cumprod.double()
-        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), config.prediction_type)
+        alphas: Tensor = scheduler.alphas_cumprod.double()  # pyright: ignore[reportAttributeAccessIssue] - all have it
+        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), config["prediction_type"])
 
     def noisy(self, clean: Latents, noise: Latents, timesteps: Int[Tensor, " n"]) -> Latents:
         """Latents at timesteps, one for each row."""
@@ -128,6 +130,9 @@ class ViewObjective(nn.Module):
     A micro-batch is what `trainer.clips_of` makes.
     """
 
+    latents_mean: Float[Tensor, "_ 1 1"]
+    latents_std: Float[Tensor, "_ 1 1"]
+
     def __init__(
         self,
         pipeline: DiffPortrait360Pipeline,
@@ -148,15 +153,15 @@ class ViewObjective(nn.Module):
         super().__init__()
         self.config, self.mode, self.with_consistency = config, mode, with_consistency
         self.schedule = NoiseSchedule.of(pipeline.scheduler, config.release_tables)
-        self.start_shortcut = bool(pipeline.config.start_shortcut)
-        self.reference_timestep: int | None = pipeline.config.reference_timestep
+        self.start_shortcut = bool(pipeline.config["start_shortcut"])
+        self.reference_timestep: int | None = pipeline.config["reference_timestep"]
         networks = pipeline.networks_for_back() if mode == Mode.BACK else pipeline.networks_for_views()
         self.unet, self.camera_control = networks.unet, networks.camera_control
         self.appearance = None if networks.appearance is networks.unet else networks.appearance
         self.view_consistency = networks.view_consistency if with_consistency else None
         self.vae, self.context = pipeline.vae, pipeline.context
-        mean, spread = pipeline.config.latents_mean, pipeline.config.latents_std
-        spread = [1.0 / pipeline.vae.config.scaling_factor] if spread is None else spread
+        mean, spread = pipeline.config["latents_mean"], pipeline.config["latents_std"]
+        spread = [1.0 / pipeline.vae.config["scaling_factor"]] if spread is None else spread
         self.register_buffer("latents_mean", torch.tensor(mean or [0.0]).reshape(-1, 1, 1))
         self.register_buffer("latents_std", torch.tensor(spread).reshape(-1, 1, 1))
 
@@ -243,7 +248,8 @@ class ViewObjective(nn.Module):
         assert isinstance(self.vae, (AutoencoderKL, PatchAutoencoder))
         scaled = pictures.to(next(self.vae.parameters()).dtype) * 2 - 1
         if isinstance(self.vae, AutoencoderKL):
-            latents = torch.cat([self.vae.encode(part).latent_dist.sample() for part in scaled.split(1)])
+            encoded = [self.vae.encode(part, return_dict=False)[0] for part in scaled.split(1)]
+            latents = torch.cat([posterior.sample() for posterior in encoded])
         else:
             latents = torch.cat([self.vae.encode(part).latent for part in scaled.split(8)])
         return (latents.float() - self.latents_mean) / self.latents_std
@@ -259,7 +265,7 @@ class ViewObjective(nn.Module):
     ) -> ControlResiduals:
         """Residuals of all views, zero where a clip goes without."""
         embedded = self.camera_control.embed_control(control.to(noisy.dtype))
-        sees = self.camera_control.config.sees_latent
+        sees = self.camera_control.config["sees_latent"]
         made = self.camera_control(noisy if sees else None, timesteps if sees else None, context, embedded, mode=mode)
         kept = keeps.to(noisy.dtype).reshape(-1, 1, 1, 1)
         return ControlResiduals(tuple(skip * kept for skip in made.skips), made.middle * kept)

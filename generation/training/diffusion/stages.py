@@ -178,12 +178,12 @@ def _freeze_what_is_never_used(objective: ViewObjective) -> None:
         last = objective.appearance.attention_sites()[-1]
         last.requires_grad_(False)
         wanted = any(p.requires_grad for p in objective.appearance.parameters())
-        for used in (last.norm, last.proj_in, last.transformer_blocks[0].norm1):
-            used.requires_grad_(wanted)
+        for used in ("norm", "proj_in", "transformer_blocks.0.norm1"):
+            last.get_submodule(used).requires_grad_(wanted)
         for block in objective.appearance.up_blocks:
             attentions = list(getattr(block, "attentions", ()))
             if last in attentions:
-                for resnet in block.resnets[attentions.index(last) + 1 :]:
+                for resnet in list(block.get_submodule("resnets").children())[attentions.index(last) + 1 :]:
                     resnet.requires_grad_(False)
-    if not objective.camera_control.config.sees_latent:
+    if not objective.camera_control.config["sees_latent"]:
         objective.camera_control.conv_in.weight.requires_grad_(False)

@@ -49,15 +49,15 @@ def compact_pipeline(
     Raises:
         InputError: another number of latent channels.
     """
-    wanted, got = architecture.unet.in_channels, autoencoder.network.config.latent_channels
+    wanted, got = architecture.unet.in_channels, autoencoder.network.config["latent_channels"]
     if wanted != got:
         raise InputError(f"The networks want latents of {wanted} channels; expected such an autoencoder, got {got}")
     torch.manual_seed(seed)
     components = {**architecture.components(), "vae": autoencoder.network}
     unet = components["unet"]
     if architecture.start_shortcut and isinstance(unet, nn.Module):
-        nn.init.zeros_(unet.conv_out.weight)  # at first the start view is drawn as it is
-        nn.init.zeros_(unet.conv_out.bias)
+        for parameter in unet.get_submodule("conv_out").parameters():  # at first the start view is drawn as it is
+            nn.init.zeros_(parameter)
     return DiffPortrait360Pipeline(
         **components,
         reference_timestep=architecture.reference_timestep,
@@ -97,7 +97,7 @@ def train_stage(
     objective = stage_objective(pipeline, config)
     if config.compile:
         objective.unet.compile()
-    channels = objective.camera_control.config.control_channels
+    channels = objective.camera_control.config["control_channels"]
     if channels != config.clips.control_channels:
         raise InputError(
             f"The networks want control pictures of {channels} channels; expected another control than "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -64,15 +65,17 @@ def samples() -> CompletionSamples:
 
 def test_variations_change_what_is_shown_and_what_is_true_alike(samples: CompletionSamples) -> None:
     look = CompletionLook(noise=0.0, typical_noise=0.0, hidden=0.0)
-    rows = [torch.from_numpy(a[0]).float() for a in (samples.chart, samples.typical, samples.truth, samples.weight)]
-    made = [varied(*rows, np.random.default_rng(k), look) for k in range(6)]
+    first = (samples.chart, samples.typical, samples.truth, samples.weight)
+    chart, typical, truth, weight = (torch.from_numpy(a[0]).float() for a in first)
+    made = [varied(chart, typical, truth, weight, np.random.default_rng(k), look) for k in range(6)]
     for row in made:
         known = row["chart"][:, 4] > 0.5
         shown, true = row["chart"][:, 1:4].transpose(0, 1)[:, known], row["truth"].transpose(0, 1)[:, known]
         torch.testing.assert_close(shown, true, atol=2e-3, rtol=0)
     assert len({float(row["truth"].mean()) for row in made}) == 6
-    hidden = [varied(*rows, np.random.default_rng(k), replace(look, hidden=1.0)) for k in range(4)]
-    assert all(row["chart"][:, 4].sum() <= rows[0][:, 4].sum() for row in hidden)
+    hiding = replace(look, hidden=1.0)
+    hidden = [varied(chart, typical, truth, weight, np.random.default_rng(k), hiding) for k in range(4)]
+    assert all(row["chart"][:, 4].sum() <= chart[:, 4].sum() for row in hidden)
 
 
 def test_a_run_learns_what_one_colour_cannot_say_and_resumes(samples: CompletionSamples, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_the_shipped_weights_beat_the_rules_on_held_out_heads() -> None:
     model, backgrounds = load_head_model(), Backgrounds.of_split(HEADS, "held_out")
     look = FittedConfig(look=replace(photograph_look(), photographed=0.0))
     cameras = look_at_origin([math.radians(a) for a in (90, 135, 180, -135, -90)], [0.0] * 5, size_px=96)
-    errors: dict[str, list[float]] = {"learned": [], "rules": []}
+    errors: dict[Literal["learned", "rules"], list[float]] = {"learned": [], "rules": []}
     with FaceNetworks() as faces, PersonNetworks() as people:
         for number in range(3):
             head = compose(sample_recipe(number, asset_index(), "held_out"), HEADS)
