@@ -19,7 +19,7 @@ from ...progress import Track, silent
 from ..loop import Batch, LoopConfig, OnEvaluation, train_model
 from .clips import HeadSource, composited
 
-Pictures = Float[Tensor, "b 3 h w"]
+_Pictures = Float[Tensor, "b 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def train_autoencoder(
     return TrainedAutoencoder(network, tuple(latents.mean((0, 2, 3)).tolist()), tuple(std.tolist()))
 
 
-def reconstruction_loss(made: Pictures, wanted: Pictures, absolute_weight: float) -> Float[Tensor, ""]:
+def reconstruction_loss(made: _Pictures, wanted: _Pictures, absolute_weight: float) -> Float[Tensor, ""]:
     """Squared error and a share of the absolute one, of pictures in [-1, 1]."""
     return F.mse_loss(made.float(), wanted) + absolute_weight * F.l1_loss(made.float(), wanted)
 
@@ -164,7 +164,7 @@ def _batch(source: HeadSource, config: AutoencoderTrainConfig, number: int) -> B
     return {"pictures": torch.stack(crops).contiguous(memory_format=torch.channels_last)}
 
 
-def _pictures(source: HeadSource, config: AutoencoderTrainConfig, rng: np.random.Generator, count: int) -> Pictures:
+def _pictures(source: HeadSource, config: AutoencoderTrainConfig, rng: np.random.Generator, count: int) -> _Pictures:
     """Whole pictures in [-1, 1]: views and renders of priors, mirrored and recoloured."""
     pictures = []
     for _ in range(count):

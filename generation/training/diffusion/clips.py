@@ -25,7 +25,7 @@ from ...errors import InputError
 from .head_pictures import HeadPictures
 from .view_order import angles_rad, continuous_views, directions_world, random_views
 
-Control = Literal["prior", "other", "rays"]
+ControlKind = Literal["prior", "other", "rays"]
 FRONT_WORLD, BACK_WORLD = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
 """Directions from the head to cameras straight before and straight behind it."""
 _BACK_TARGET_DEG = 20.0
@@ -64,7 +64,7 @@ class ClipConfig:
     target: Literal["views", "back"] = "views"
     """views: as `order` says; back: one view within 20 degrees of straight behind, or of its azimuth where a head has
     none, whatever `clip_length` says."""
-    control: Control = "prior"
+    control: ControlKind = "prior"
     """prior: the head's own prior, 7 channels; other: a random other head from the same or the nearest cameras, 3
     channels, as the release; rays: camera parameters, 7 channels."""
     front_azimuth_deg: float = 45.0
@@ -105,7 +105,7 @@ class TrainingClip:
     """Back reference over the background, [0, 1]."""
     cameras: Cameras
     """A camera for each view, of the pictures' size."""
-    control_kind: Control = "prior"
+    control_kind: ControlKind = "prior"
     """What the control pictures are."""
     background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Colour behind views and references."""

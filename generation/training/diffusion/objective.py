@@ -21,7 +21,7 @@ from ...diffusion.release.schedule import ReleaseDDIMScheduler
 from ...diffusion.unet import Context, ControlResiduals
 from ..loop import Batch
 
-Latents = Float[Tensor, "n c h w"]
+_Latents = Float[Tensor, "n c h w"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
@@ -80,11 +80,11 @@ class NoiseSchedule:
         alphas: Tensor = scheduler.alphas_cumprod.double()  # pyright: ignore[reportAttributeAccessIssue] - all have it
         return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), config["prediction_type"])
 
-    def noisy(self, clean: Latents, noise: Latents, timesteps: Int[Tensor, " n"]) -> Latents:
+    def noisy(self, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
         """Latents at timesteps, one for each row."""
         return self._at(self.signal, timesteps, clean) * clean + self._at(self.spread, timesteps, clean) * noise
 
-    def target(self, clean: Latents, noise: Latents, timesteps: Int[Tensor, " n"]) -> Latents:
+    def target(self, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
         """What is to be predicted."""
         match self.prediction:
             case "epsilon":
@@ -97,7 +97,7 @@ class NoiseSchedule:
                 assert_never(self.prediction)
 
     @staticmethod
-    def _at(table: Tensor, timesteps: Int[Tensor, " n"], like: Latents) -> Float[Tensor, "n 1 1 1"]:
+    def _at(table: Tensor, timesteps: Int[Tensor, " n"], like: _Latents) -> Float[Tensor, "n 1 1 1"]:
         return table.to(like.device)[timesteps.to(like.device)].reshape(-1, 1, 1, 1)
 
 
@@ -105,13 +105,13 @@ class NoiseSchedule:
 class Noised:
     """Random parts of one micro-batch."""
 
-    noise: Latents
+    noise: _Latents
     """Standard normal."""
     timesteps: Int[Tensor, " n"]
     """One for each view."""
 
     @staticmethod
-    def draw(latents: Latents, frames: int, schedule: NoiseSchedule, config: ObjectiveConfig) -> Noised:
+    def draw(latents: _Latents, frames: int, schedule: NoiseSchedule, config: ObjectiveConfig) -> Noised:
         """From torch's generator, which the loop has seeded; `frames` rows are a clip."""
         count = len(latents) // frames if config.shared_timestep else len(latents)
         last = len(schedule.signal) - 1
@@ -192,17 +192,17 @@ class ViewObjective(nn.Module):
 
     def predict(
         self,
-        noisy: Latents,
+        noisy: _Latents,
         timesteps: Int[Tensor, " n"],
         references: Float[Tensor, "b 2 c h w"],
         control: Float[Tensor, "n k H W"],
-        start: Latents | None,
+        start: _Latents | None,
         *,
-        noise: Latents,
+        noise: _Latents,
         mode: Mode,
         dual: Tensor,
         keeps: Tensor,
-    ) -> Latents:
+    ) -> _Latents:
         """The networks' prediction for b clips of n / b views each.
 
         Args:
@@ -243,7 +243,7 @@ class ViewObjective(nn.Module):
         return prediction
 
     @torch.no_grad()
-    def encode(self, pictures: Float[Tensor, "n 3 H W"]) -> Latents:
+    def encode(self, pictures: Float[Tensor, "n 3 H W"]) -> _Latents:
         """Normalised latents of pictures in [0, 1]: samples of the posterior where there is one, as in the release."""
         assert isinstance(self.vae, (AutoencoderKL, PatchAutoencoder))
         scaled = pictures.to(next(self.vae.parameters()).dtype) * 2 - 1
@@ -256,7 +256,7 @@ class ViewObjective(nn.Module):
 
     def _control(
         self,
-        noisy: Latents,
+        noisy: _Latents,
         timesteps: Int[Tensor, " n"],
         control: Float[Tensor, "n k H W"],
         context: Context | None,
@@ -275,7 +275,7 @@ class ViewObjective(nn.Module):
         references: Float[Tensor, "b banks c h w"],
         frames: int,
         timesteps: Int[Tensor, " n"],
-        noise: Latents,
+        noise: _Latents,
         context: Context | None,
     ) -> Reference:
         """Reference tokens of every view.
@@ -298,7 +298,7 @@ class ViewObjective(nn.Module):
             banks.append(reader.write_reference(latents, timesteps, context, mode=Mode.REFERENCE))
         return self.unet.read_reference(*banks)
 
-    def _weights(self, alpha: Float[Tensor, "n 1 H W"], like: Latents) -> Float[Tensor, "_ _ _ _"]:
+    def _weights(self, alpha: Float[Tensor, "n 1 H W"], like: _Latents) -> Float[Tensor, "_ _ _ _"]:
         """Weights of errors, mean about 1."""
         config = self.config
         size = (like.shape[-2], like.shape[-1])

@@ -30,7 +30,7 @@ from typing_extensions import assert_never
 from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from ..loop import LoopConfig
 from .augment import AugmentConfig
-from .clips import ClipConfig, Control
+from .clips import ClipConfig, ControlKind
 from .objective import ObjectiveConfig, ViewObjective
 from .validation import ValidationConfig
 
@@ -64,7 +64,7 @@ class StageConfig:
     """What is drawn and measured at checkpoints."""
 
 
-def stage_recipe(size: ModelSize, stage: TrainingStage, *, control: Control | None = None) -> StageConfig:
+def stage_recipe(size: ModelSize, stage: TrainingStage, *, control: ControlKind | None = None) -> StageConfig:
     """The configuration that a stage starts from.
 
     Args:
@@ -82,7 +82,7 @@ def stage_recipe(size: ModelSize, stage: TrainingStage, *, control: Control | No
             assert_never(size)
 
 
-def _official_recipe(stage: TrainingStage, control: Control) -> StageConfig:
+def _official_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
     loop = LoopConfig(
         steps=60_000,
         batch_size=1,
@@ -110,7 +110,7 @@ def _official_recipe(stage: TrainingStage, control: Control) -> StageConfig:
     )
 
 
-def _compact_recipe(stage: TrainingStage, control: Control) -> StageConfig:
+def _compact_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
     loop = LoopConfig(
         steps=20_000, batch_size=4, learning_rate=3e-4, warmup_steps=200, weight_decay=1e-3, ema_decay=0.998
     )

@@ -18,7 +18,7 @@ from ...files import write_bytes_atomically
 from ...progress import silent
 from .clips import ClipConfig, HeadSource, TrainingClip, sample_clip
 
-Pictures = Float[Tensor, "n 3 h w"]
+_Pictures = Float[Tensor, "n 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: Valid
 
 
 @torch.no_grad()
-def draw_clip(pipeline: DiffPortrait360Pipeline, clip: TrainingClip, config: ValidationConfig) -> Pictures:
+def draw_clip(pipeline: DiffPortrait360Pipeline, clip: TrainingClip, config: ValidationConfig) -> _Pictures:
     """The views of a clip as the pipeline draws them, [0, 1]; the back reference is the true one."""
     output = pipeline(
         clip.front,

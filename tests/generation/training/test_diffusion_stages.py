@@ -64,7 +64,7 @@ class Ball(HeadPictures):
     def cameras(self) -> Cameras:
         return self._cameras
 
-    def _picture(self, view: int, size_px: int, back: Tensor) -> Float[Tensor, "4 s s"]:
+    def _drawn(self, view: int, size_px: int, back: Tensor) -> Float[Tensor, "4 s s"]:
         y, x = torch.meshgrid(*[torch.linspace(-1, 1, size_px)] * 2, indexing="ij")
         depth = (0.8**2 - x**2 - y**2).clamp(min=0).sqrt()
         azimuth = float(self.cameras.azimuth_rad[view])
@@ -73,10 +73,10 @@ class Ball(HeadPictures):
         return torch.cat([colour, (depth > 0).float()[None]])
 
     def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
-        return (255 * self._picture(view, size_px, self.colours[1])).round().to(torch.uint8).permute(1, 2, 0)
+        return (255 * self._drawn(view, size_px, self.colours[1])).round().to(torch.uint8).permute(1, 2, 0)
 
     def _read_control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        known = self._picture(view, size_px, torch.full((3,), 0.5))
+        known = self._drawn(view, size_px, torch.full((3,), 0.5))
         over_white = known[:3] * known[3:] + 1 - known[3:]
         return torch.cat([over_white * 2 - 1, known[3:] * 2 - 1, torch.zeros(3, size_px, size_px)])
 
