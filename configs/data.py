@@ -61,7 +61,7 @@ class DataCheckCommand:
     """Say of each part of a folder of head assets what it is for and what is missing; exit code 1 if heads lack any."""
 
     data: Path
-    """Folder of the head assets."""
+    """Folder of the head assets (docs/training.md)."""
 
 
 DataWhat = (

@@ -21,7 +21,7 @@ class TrainNetworkCommand:
     """A network of the prior, trained on composed heads."""
 
     data: Path
-    """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
+    """Folder of the head assets, with makehuman, valid, hdri and the others inside (docs/training.md)."""
     output: Path
     """Folder for the rendered heads, the checkpoints and the weights."""
     heads: int = 1000
