@@ -101,34 +101,3 @@ class BenchCommand:
     """splats: a data set's folder, to time the default fit of it; none without."""
     json: Path | None = None
     """File for the same figures as JSON."""
-
-
-@dataclass(frozen=True)
-class DataCommand:
-    """Compose heads and write each as a nerfstudio data set with its truth; heads that are there are kept."""
-
-    what: tyro.conf.Positional[Literal["heads"]]
-    """heads: a portrait, the prior fitted to it, and true views with alpha, normals and labels."""
-    output: Path
-    """Folder for the heads; each gets a folder of its own."""
-    data: Path = Path("../shared/data/heads")
-    """Folder of the head assets, with makehuman, valid, hdri and the others inside."""
-    count: int = 10
-    """Heads to make; those whose face is not found in the portrait are left out and named."""
-    first: int = 0
-    """Number of the first head."""
-    split: Literal["train", "validation", "held-out"] = "train"
-    """Whose shapes, skins and hair: people of one split never appear in another."""
-    views: int = 32
-    """True views round each head, beside the one of the portrait's camera."""
-    size: int = 512
-    """Side of the views in pixels."""
-    orbit: Literal["level", "swinging", "random", "grid"] = "swinging"
-    """level: one ring; swinging: it rises and sinks; random: anywhere from below the chin to above the crown; grid:
-    three rings, level, above and below."""
-    maps: bool = True
-    """Also write normals, labels and what the prior shows; --no-maps makes heads faster."""
-    jobs: int = 1
-    """Heads made side by side, a core and about 1.5 GB of memory each."""
-    seed: int = 0
-    """Seed of portraits and cameras; the same seed gives the same bytes."""

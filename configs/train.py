@@ -1,182 +1,202 @@
-"""`dp360 train`: the learned parts of the prior, from rendering heads to weights with their figures; and the stages."""
+"""`dp360 train`: one dataclass per thing to train, its docstrings are the help texts; docs/training.md tells the rest.
+
+Nothing heavy is imported here, so that `dp360 --help` answers at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-import numpy as np
-from jaxtyping import Float, UInt8
-from typing_extensions import assert_never
+import tyro
 
-from dp360.generation import InputError
-from dp360.generation.progress import Track
-from dp360.generation.training.loop import LoopConfig
+from .commands import Device
+from .console import Display
 
-from .device import choose_device
-from .train_views import train_autoencoder_stage, train_view_stage
-from .training_commands import (
-    TrainAutoencoderCommand,
-    TrainCompletionCommand,
-    TrainHairCommand,
-    TrainLabelsCommand,
-    TrainLandmarksCommand,
-    TrainPartCommand,
-    TrainStageCommand,
-    TrainWhat,
+
+@dataclass(frozen=True)
+class TrainNetworkCommand:
+    """A network of the prior, trained on composed heads."""
+
+    data: Path
+    """Folder of the head assets, with makehuman, valid, hdri and the others inside (docs/training.md)."""
+    output: Path
+    """Folder for the rendered heads, the checkpoints and the weights."""
+    heads: int = 1000
+    """Heads to train on."""
+    validation_heads: int = 40
+    """Heads to measure the result on, of people and things that training does not see."""
+    effort: float = 1.0
+    """Factor on the number of steps."""
+    minutes: float | None = None
+    """Time for the training proper; without it, all steps are taken."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Device = "auto"
+    """Where to train; auto takes the GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class TrainLabelsCommand(TrainNetworkCommand):
+    """The segmenter that tells skin, hair, cloth and hats apart."""
+
+
+@dataclass(frozen=True)
+class TrainHairCommand(TrainNetworkCommand):
+    """The network that tells how thick hair is all round."""
+
+
+@dataclass(frozen=True)
+class TrainCompletionCommand(TrainNetworkCommand):
+    """The network that gives the colours of what the portrait does not show."""
+
+
+@dataclass(frozen=True)
+class TrainLandmarksCommand(TrainNetworkCommand):
+    """The networks that find the faces of drawings and profiles."""
+
+
+@dataclass(frozen=True)
+class TrainViewsCommand:
+    """A stage of the diffusion model's training. Under accelerate launch every process calls it alike."""
+
+    data: tuple[Path, ...]
+    """Folders of heads: what dp360 data heads writes, data sets with transforms.json, PanoHead or SphereHead renders,
+    RenderMe-360 captures, or four-view folders; or the folder of the head assets, from which heads are then composed on
+    the fly."""
+    output: Path
+    """Folder for checkpoints, the journal, sheets and the pipeline; called again, training goes on there."""
+    validation: Path | None = None
+    """Folder of heads to draw and measure at checkpoints."""
+    steps: int | None = None
+    """Steps of the whole schedule; None takes the recipe's."""
+    batch_size: int | None = None
+    """Clips (of the autoencoder: crops) per process and micro-batch; None takes the recipe's."""
+    accumulation: int = 1
+    """Micro-batches per step."""
+    learning_rate: float | None = None
+    """Peak learning rate; None takes the recipe's."""
+    save_every: int | None = None
+    """Steps between checkpoints with their figures and sheets; None takes the recipe's."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Numbers of the forward pass; bf16 on newer GPUs."""
+    minutes: float | None = None
+    """Stop after this time with a checkpoint."""
+    cache_heads: int = 16
+    """Heads of each folder kept decoded in memory."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Device = "auto"
+    """Where to train; auto takes the GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class TrainAutoencoderCommand(TrainViewsCommand):
+    """First stage of the compact size: pictures to small latents and back. The official size has Stable Diffusion's."""
+
+    size_px: int = 256
+    """Size at which heads are shown."""
+
+
+@dataclass(frozen=True)
+class TrainStageCommand(TrainViewsCommand):
+    """A stage that learns from clips of views."""
+
+    stage: ClassVar[Literal["appearance", "camera", "consistency", "back-view"]]
+
+    start: Path = Path("pipeline")
+    """What to start from: the pipeline folder that the stage before has left; for the first stage of the official size
+    a folder of Stable Diffusion 1.5 in diffusers' layout."""
+    size: Literal["compact", "official"] = "compact"
+    """Whose recipe: our own small one, or the paper's on Stable Diffusion 1.5."""
+    size_px: int | None = None
+    """Side of the pictures; None takes the recipe's, 256 or 512."""
+    control: Literal["prior", "other", "rays"] | None = None
+    """Control pictures: the head's own prior, another head as in the release, or camera parameters; None takes the
+    recipe's."""
+    order: Literal["continuous", "random"] | None = None
+    """Views of a clip: neighbours, or from anywhere; None takes the recipe's."""
+    clip_length: int | None = None
+    """Views of a clip; None takes the recipe's."""
+    drop_conditions: float | None = None
+    """Share of clips without references and control, for guidance; None takes the recipe's."""
+    dual_share: float | None = None
+    """Share of clips that see a back reference; None takes the recipe's."""
+    back_share: float | None = None
+    """Share of micro-batches of backs, where one network plays all roles; None takes the recipe's."""
+    gradient_checkpointing: bool | None = None
+    """Less memory for more time; None takes the recipe's."""
+    compile: bool = False
+    """Compile the denoising network; pays on GPUs after some minutes."""
+
+
+@dataclass(frozen=True)
+class TrainAppearanceCommand(TrainStageCommand):
+    """R, dual appearance. Compact size: the one UNet with C, on views and backs together."""
+
+    stage: ClassVar[Literal["appearance"]] = "appearance"
+
+
+@dataclass(frozen=True)
+class TrainCameraCommand(TrainStageCommand):
+    """C, camera control."""
+
+    stage: ClassVar[Literal["camera"]] = "camera"
+
+
+@dataclass(frozen=True)
+class TrainConsistencyCommand(TrainStageCommand):
+    """V, view consistency, on clips of neighbouring views."""
+
+    stage: ClassVar[Literal["consistency"]] = "consistency"
+
+    motion: Path | None = None
+    """Folder of an AnimateDiff motion adapter of Stable Diffusion 1.5 (diffusers' layout) for V of the official size to
+    start from; None starts from fresh weights, or from those in --start."""
+
+
+@dataclass(frozen=True)
+class TrainBackViewCommand(TrainStageCommand):
+    """F, the back of the head from the portrait."""
+
+    stage: ClassVar[Literal["back-view"]] = "back-view"
+
+
+TrainWhat = (
+    Annotated[TrainLabelsCommand, tyro.conf.subcommand("labels")]
+    | Annotated[TrainHairCommand, tyro.conf.subcommand("hair")]
+    | Annotated[TrainCompletionCommand, tyro.conf.subcommand("completion")]
+    | Annotated[TrainLandmarksCommand, tyro.conf.subcommand("landmarks")]
+    | Annotated[TrainAutoencoderCommand, tyro.conf.subcommand("autoencoder")]
+    | Annotated[TrainAppearanceCommand, tyro.conf.subcommand("appearance")]
+    | Annotated[TrainCameraCommand, tyro.conf.subcommand("camera")]
+    | Annotated[TrainConsistencyCommand, tyro.conf.subcommand("consistency")]
+    | Annotated[TrainBackViewCommand, tyro.conf.subcommand("back-view")]
 )
 
 
-def train(command: TrainWhat, *, track: Track, notify: Callable[[str], None]) -> list[Path]:
-    """Train what the command names; the files that were written.
+@dataclass(frozen=True)
+class TrainCommand:
+    """Train a learned part of the prior, or a stage of the diffusion model; called again, it goes on."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[TrainWhat]]
+    """What to train."""
+
+
+def run(command: TrainCommand, display: Display) -> Iterable[Path]:
+    """Train what the command names, or go on; the file or folder that was written.
 
     Raises:
         InputError: data that is not there or cannot be used, or checkpoints of something else.
     """
-    match command:
-        case TrainAutoencoderCommand():
-            return [train_autoencoder_stage(command, track, notify)]
-        case TrainStageCommand():
-            return [train_view_stage(command, track, notify)]
-    if not command.data.is_dir():
-        raise InputError(f"No head assets at {command.data}: --data expects a folder with makehuman, valid, hdri ...")
-    match command:
-        case TrainLabelsCommand():
-            return [_train_labels(command, track, notify)]
-        case TrainHairCommand():
-            return [_train_hair(command, track, notify)]
-        case TrainCompletionCommand():
-            return [_train_completion(command, track, notify)]
-        case TrainLandmarksCommand():
-            return [_train_landmarks(command, track, notify)]
-        case _:
-            assert_never(command)
+    if isinstance(command.what, TrainNetworkCommand):
+        from .train_networks import train_prior_network
 
+        return [train_prior_network(command.what, display)]
+    from .train_views import train_autoencoder_stage, train_view_stage
 
-def _schedule(loop: LoopConfig, command: TrainPartCommand) -> LoopConfig:
-    """The loop with the command's seed and its factor on the steps."""
-    return replace(loop, seed=command.seed, steps=max(1, round(loop.steps * command.effort)))
-
-
-def _train_labels(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.labels.segmenter import CLASS_NAMES, SEGMENTER
-    from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-    from dp360.generation.training.segmenter_training import (
-        PHOTOGRAPHS,
-        LabelTrainingConfig,
-        evaluate_segmenter,
-        train_segmenter,
-    )
-    from dp360.generation.training.shots import ShotsConfig, make_shots
-
-    config = LabelTrainingConfig()
-    stages = tuple(replace(s, loop=_schedule(s.loop, command)) for s in config.stages)
-    config = replace(config, shots=replace(config.shots, heads=command.heads), stages=stages)
-    network = train_segmenter(
-        command.data, command.output, config, minutes=command.minutes, device=choose_device(command.device),
-        track=track, on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
-    )  # fmt: skip
-    path = command.output / SEGMENTER.file_name
-    SEGMENTER.save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
-    heads = ShotsConfig(
-        heads=command.validation_heads, shots_per_head=1, heads_per_file=min(20, command.validation_heads)
-    )
-    shots = make_shots(command.data, "validation", command.output / "shots", heads, track=track)
-    backgrounds = Backgrounds.of_split(command.data, "validation")
-    iou = evaluate_segmenter(SEGMENTER.read(path), shots, backgrounds, PHOTOGRAPHS, track=track).iou
-    notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
-    return path
-
-
-def _train_hair(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.hair.thickness_network import HAIR_THICKNESS
-    from dp360.generation.training.thickness_samples import HairSamplesConfig, make_hair_samples
-    from dp360.generation.training.thickness_training import (
-        HairTrainConfig,
-        evaluate_hair_thickness,
-        train_hair_thickness,
-    )
-
-    config = HairTrainConfig()
-    loop = replace(_schedule(config.loop, command), minutes=command.minutes, device=choose_device(command.device))
-    config = replace(config, loop=loop, samples=replace(config.samples, heads=command.heads))
-    network = train_hair_thickness(
-        command.data, command.output, config, track=track,
-        on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
-    )  # fmt: skip
-    path = command.output / HAIR_THICKNESS.file_name
-    HAIR_THICKNESS.save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
-    heads = HairSamplesConfig(
-        heads=command.validation_heads, portraits_per_head=1, heads_per_file=min(10, command.validation_heads)
-    )
-    samples = make_hair_samples(command.data, "validation", command.output / "samples", heads, track=track)
-    figures = evaluate_hair_thickness(HAIR_THICKNESS.read(path), samples)
-    by_region = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in figures.thickness_mae.items())
-    notify(f"Mean error of the thickness on {figures.count} validation portraits, 1/1000 of a world unit: {by_region}")
-    return path
-
-
-def _train_completion(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.prior.texture.completion_network import COMPLETION
-    from dp360.generation.training.completion_samples import CompletionSamplesConfig, make_completion_samples
-    from dp360.generation.training.completion_training import (
-        CompletionTrainConfig,
-        evaluate_completion,
-        train_completion,
-    )
-
-    config = CompletionTrainConfig()
-    loop = replace(_schedule(config.loop, command), minutes=command.minutes, device=choose_device(command.device))
-    config = replace(config, loop=loop, samples=replace(config.samples, heads=command.heads))
-    network = train_completion(
-        command.data, command.output, config, track=track,
-        on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.4f}"),
-    )  # fmt: skip
-    path = command.output / COMPLETION.file_name
-    COMPLETION.save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
-    samples = make_completion_samples(
-        command.data, "validation", command.output / "samples",
-        CompletionSamplesConfig(heads=command.validation_heads), track=track,
-    )  # fmt: skip
-    figures = evaluate_completion(COMPLETION.read(path), samples)
-    by_part = ", ".join(f"{name} {value:.3f} ({figures.typical[name]:.3f})" for name, value in figures.learned.items())
-    notify(
-        f"Mean colour error on {figures.count} validation portraits where they show nothing, in brackets that of one "
-        f"plain colour: {by_part}"
-    )
-    return path
-
-
-def _train_landmarks(command: TrainPartCommand, track: Track, notify: Callable[[str], None]) -> Path:
-    from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
-    from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-    from dp360.generation.training.landmark_figures import landmark_figures
-    from dp360.generation.training.landmark_scenes import PHOTOGRAPHS, labelled_shots
-    from dp360.generation.training.landmark_shots import LandmarkShotsConfig, make_landmark_shots
-    from dp360.generation.training.landmark_training import LandmarkTrainConfig, train_landmark_networks
-
-    config = LandmarkTrainConfig()
-    loops = {
-        name: _schedule(loop, command)
-        for name, loop in (("points_loop", config.points_loop), ("locator_loop", config.locator_loop))
-    }
-    config = replace(config, shots=replace(config.shots, heads=command.heads), **loops)
-    networks = train_landmark_networks(
-        command.data, command.output, config, minutes=command.minutes, device=choose_device(command.device),
-        track=track, on_evaluation=lambda step, _, loss: notify(f"step {step}: loss {loss:.3f}"),
-    )  # fmt: skip
-    path = command.output / FACE_LANDMARKS.file_name
-    FACE_LANDMARKS.save(path, networks, {"seed": str(command.seed), "heads": str(command.heads)})
-    heads = LandmarkShotsConfig(heads=command.validation_heads, first_head=0)
-    shots = make_landmark_shots(command.data, "validation", command.output / "shots", heads, track=track)
-    labelled = labelled_shots(shots, "validation", command.data, track=track)
-    loaded, backgrounds = FACE_LANDMARKS.read(path), Backgrounds.of_split(command.data, "validation")
-
-    def points_of(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "69 2"] | None:
-        face = find_face(rgb, loaded)
-        return None if face is None else face.points_px
-
-    figures = landmark_figures([points_of], labelled, backgrounds, PHOTOGRAPHS, track=track)
-    notify(f"On validation heads, by |yaw|: {figures[0]}")
-    return path
+    if isinstance(command.what, TrainAutoencoderCommand):
+        return [train_autoencoder_stage(command.what, display)]
+    return [train_view_stage(command.what, display)]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from dp360.generation import InputError
 from dp360.generation.diffusion.compact import load_pipeline
 from dp360.generation.diffusion.patch_autoencoder import PatchAutoencoder
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
-from dp360.generation.progress import Track
 from dp360.generation.training.diffusion.autoencoder import (
     AutoencoderTrainConfig,
     evaluate_autoencoder,
@@ -20,7 +19,7 @@ from dp360.generation.training.diffusion.autoencoder import (
 )
 from dp360.generation.training.diffusion.clips import HeadSource
 from dp360.generation.training.diffusion.sources import MixedSource, open_source
-from dp360.generation.training.diffusion.stages import StageConfig, recipe
+from dp360.generation.training.diffusion.stages import StageConfig, stage_recipe
 from dp360.generation.training.diffusion.start import (
     official_pipeline,
     reads_as_stable_diffusion,
@@ -30,39 +29,38 @@ from dp360.generation.training.diffusion.synthetic_heads import SyntheticHeads
 from dp360.generation.training.diffusion.trainer import PIPELINE, Journal, compact_pipeline, save_pipeline, train_stage
 from dp360.generation.training.loop import LoopConfig
 
+from .console import Display
 from .device import choose_device
-from .training_commands import TrainAutoencoderCommand, TrainConsistencyCommand, TrainStageCommand, TrainViewsCommand
+from .train import TrainAutoencoderCommand, TrainConsistencyCommand, TrainStageCommand, TrainViewsCommand
 
 _COMPOSED_HEADS = 100_000
 """More composed heads than any run asks for; each is made when it is asked for."""
 
 
-def train_autoencoder_stage(command: TrainAutoencoderCommand, track: Track, notify: Callable[[str], None]) -> Path:
+def train_autoencoder_stage(command: TrainAutoencoderCommand, display: Display) -> Path:
     """Train the autoencoder; the pipeline folder with it and fresh networks."""
     source, validation = _sources(command)
     crop_px = min(AutoencoderTrainConfig.crop_px, command.size_px)
     config = AutoencoderTrainConfig(picture_px=command.size_px, crop_px=crop_px)
     config = replace(config, loop=_loop(config.loop, command))
 
-    journal = Journal(command.output)
-
-    def told(step: int, network: PatchAutoencoder, loss: float) -> None:
+    def told(step: int, network: nn.Module, loss: float) -> None:
+        assert isinstance(network, PatchAutoencoder)
         line = f"step {step}: loss {loss:.5f}"
         if validation is not None:
             figures = evaluate_autoencoder(network, validation, command.size_px)
-            journal.write(step, {"validation/psnr": figures.psnr_db, "validation/psnr_head": figures.psnr_head_db})
+            journal.validated(step, {"psnr": figures.psnr_db, "psnr_head": figures.psnr_head_db})
             line += f"; PSNR {figures.psnr_db:.2f} dB, within heads {figures.psnr_head_db:.2f} dB"
-        notify(line)
+        display.notify(line)
 
-    trained = train_autoencoder(
-        source, config, command.output, track=track, on_evaluation=told,
-        on_step=lambda step, values: journal.write(step, {f"train/{name}": value for name, value in values.items()}),
-    )  # fmt: skip
-    journal.close()
+    with Journal(command.output) as journal:
+        trained = train_autoencoder(
+            source, config, command.output, track=display.track, on_evaluation=told, on_step=journal.trained
+        )
     return save_pipeline(compact_pipeline(trained, seed=command.seed), command.output / PIPELINE)
 
 
-def train_view_stage(command: TrainStageCommand, track: Track, notify: Callable[[str], None]) -> Path:
+def train_view_stage(command: TrainStageCommand, display: Display) -> Path:
     """Train a stage on views; its pipeline folder."""
     config = stage_config(command)
     pipeline = _start(command)
@@ -71,12 +69,14 @@ def train_view_stage(command: TrainStageCommand, track: Track, notify: Callable[
             raise InputError(f"Cannot start from --motion {command.motion}: the pipeline in {command.start} has no V")
         take_motion_adapter(pipeline.view_consistency, command.motion)
     source, validation = _sources(command)
-    return train_stage(pipeline, source, config, command.output, validation=validation, track=track, notify=notify)
+    return train_stage(
+        pipeline, source, config, command.output, validation=validation, track=display.track, notify=display.notify
+    )
 
 
 def stage_config(command: TrainStageCommand) -> StageConfig:
     """The recipe with what the command changes in it."""
-    config = recipe(command.size, command.stage, control=command.control)
+    config = stage_recipe(command.size, command.stage, control=command.control)
     clips = {"size_px": command.size_px, "order": command.order, "clip_length": command.clip_length}
     augment, objective = config.augment, config.objective
     if command.drop_conditions is not None:

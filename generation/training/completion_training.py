@@ -7,7 +7,6 @@ show counts fully.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +32,9 @@ from ..prior.texture.completion_network import (
 )
 from ..progress import Track, silent
 from ..synthetic.assets import field_rng
-from .completion_samples import CompletionSamples, CompletionSamplesConfig, make_completion_samples
-from .loop import Batch, LoopConfig, train
+from .completion_samples import CompletionSamples
+from .head_samples import in_new_order
+from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
 
 _OWN, _OWN_KNOWN = slice(1, 4), 4
 _MIRROR, _MIRROR_KNOWN = slice(5, 8), 8
@@ -62,8 +62,6 @@ class CompletionLook:
 class CompletionTrainConfig:
     """How the completion is trained."""
 
-    samples: CompletionSamplesConfig = field(default_factory=CompletionSamplesConfig)
-    """The training set."""
     network: CompletionConfig = field(default_factory=CompletionConfig)
     """The network."""
     look: CompletionLook = field(default_factory=CompletionLook)
@@ -83,55 +81,23 @@ class CompletionTrainConfig:
 
 
 def train_completion(
-    data: Path, folder: Path, config: CompletionTrainConfig, *, track: Track = silent,
-    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+    samples: CompletionSamples, folder: Path, config: CompletionTrainConfig, *, minutes: float | None = None,
+    device: str = "cpu", track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> CompletionNet:  # fmt: skip
-    """Make the training set if need be, and train.
-
-    Args:
-        data: folder of the head assets.
-        folder: for samples and checkpoints; the same call goes on where the last one stopped.
-        config: how.
-        track: progress display.
-        on_evaluation: as in `loop.train`.
-
-    Returns:
-        The network with averaged weights, on the CPU.
-    """
-    samples = make_completion_samples(data, "train", folder / "samples", config.samples, track=track)
-    return train_on_samples(samples, folder / "completion", config, track=track, on_evaluation=on_evaluation)
-
-
-def train_on_samples(
-    samples: CompletionSamples, folder: Path, config: CompletionTrainConfig, *, track: Track = silent,
-    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
-) -> CompletionNet:  # fmt: skip
-    """As `train_completion`, with samples that are there already."""
+    """The network with averaged weights, on the CPU; arguments as of `train_parts`."""
     torch.manual_seed(config.loop.seed)
     network = CompletionNet(config.network)
-    weights = train(
-        network, batches(samples, config), lambda model, batch: completion_loss(model, batch, config), config.loop,
-        folder, track=track, on_evaluation=on_evaluation,
-    )  # fmt: skip
-    network.load_state_dict(weights)
-    return network.to("cpu").eval()
-
-
-def batches(samples: CompletionSamples, config: CompletionTrainConfig) -> Callable[[int], Batch]:
-    """A function: the batch of a step. Samples come in a new order in every pass."""
     chart, truth, weight = (torch.from_numpy(a).float() for a in (samples.chart, samples.truth, samples.weight))
-    typical = torch.from_numpy(samples.typical)
-    count, size, seed = len(samples), config.loop.batch_size, config.loop.seed
+    typical, seed = torch.from_numpy(samples.typical), config.loop.seed
 
-    def batch_of(step: int) -> Batch:
-        rows = []
-        for k in range(step * size, (step + 1) * size):
-            order = np.random.default_rng((seed, k // count)).permutation(count)
-            i = int(order[k % count])
-            rows.append(varied(chart[i], typical[i], truth[i], weight[i], field_rng(seed, f"look/{k}"), config.look))
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    def sample(k: int) -> dict[str, Tensor]:
+        i = in_new_order(k, len(samples), seed)
+        return varied(chart[i], typical[i], truth[i], weight[i], field_rng(seed, f"look/{k}"), config.look)
 
-    return batch_of
+    batch_of = micro_batches_of(sample, config.loop.batch_size)
+    part = TrainingPart("completion", network, batch_of, lambda m, b: completion_loss(m, b, config), config.loop)
+    train_parts([part], folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+    return network
 
 
 def varied(
@@ -208,6 +174,13 @@ class CompletionFigures:
     """The same of the plain typical colour."""
     count: int
     """Portraits."""
+
+    def __str__(self) -> str:
+        by_part = ", ".join(f"{name} {value:.3f} ({self.typical[name]:.3f})" for name, value in self.learned.items())
+        return (
+            f"Mean colour error on {self.count} validation portraits where they show nothing, in brackets that of one "
+            f"plain colour: {by_part}"
+        )
 
 
 def evaluate_completion(loaded: LoadedNetwork[CompletionNet], samples: CompletionSamples) -> CompletionFigures:

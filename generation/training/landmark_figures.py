@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +12,14 @@ from jaxtyping import Float, UInt8
 from ..head_model.sparse_points import FACE_POINTS, FaceBox, face_box
 from ..progress import Track, silent
 from ..synthetic.portraits.backgrounds import Backgrounds
-from .landmark_scenes import LabelledShots, Scene, SceneLook, empty_scene, make_scene
+from .landmark_scenes import LabelledShots, LandmarkScene, SceneLook, empty_scene, make_scene
 
 YAW_EDGES_DEG = (0, 30, 60, 90)
 """Borders of the bins in which errors are stated."""
 _HIT = 0.5
 """A face counts as found if its box's middle lies within this much of the true box's size."""
 
-Finder = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "69 2"] | None]
+FaceFinder = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "69 2"] | None]
 """Finds the points of a face in a picture, NaN where a finder does not know a point; None where it sees no face."""
 
 
@@ -46,7 +46,7 @@ class LandmarkFigures:
 
 def measured_scene(
     labelled: LabelledShots, index: int, backgrounds: Backgrounds, look: SceneLook, *, seed: int = 0, size_px: int = 512
-) -> Scene:
+) -> LandmarkScene:
     """The picture of a shot in which faces are looked for: 28 to 50 % of its side, tilted, anywhere near the middle."""
     rng = np.random.default_rng((seed, 5, index))
     side = size_px * rng.uniform(0.28, 0.5)
@@ -68,14 +68,14 @@ def face_error(found: Float[np.ndarray, "69 2"] | None, truth: Float[np.ndarray,
 
 
 def landmark_figures(
-    finders: Sequence[Finder], labelled: LabelledShots, backgrounds: Backgrounds, look: SceneLook, *, empty: int = 100,
+    finder: FaceFinder, labelled: LabelledShots, backgrounds: Backgrounds, look: SceneLook, *, empty: int = 100,
     seed: int = 0, size_px: int = 512, track: Track = silent,
-) -> list[LandmarkFigures]:  # fmt: skip
-    """Figures of several finders on the same pictures.
+) -> LandmarkFigures:  # fmt: skip
+    """Figures of a finder.
 
     Args:
-        finders: what to measure.
-        labelled: shots of heads that no finder has seen.
+        finder: what to measure.
+        labelled: shots of heads that it has not seen.
         backgrounds: of the same split.
         look: how pictures look.
         empty: number of pictures without anybody.
@@ -85,26 +85,19 @@ def landmark_figures(
     """
     yaw = np.degrees(np.abs(labelled.yaw_rad))
     shown = np.flatnonzero(yaw <= YAW_EDGES_DEG[-1])
-    errors = np.full((len(finders), len(shown)), math.nan)
+    error = np.full(len(shown), math.nan)
     for k in track(range(len(shown)), total=len(shown), description="Measuring"):
         scene = measured_scene(labelled, int(shown[k]), backgrounds, look, seed=seed, size_px=size_px)
-        errors[:, k] = [face_error(find(scene.rgb), scene.points_px) for find in finders]
-    pictures = [empty_scene(backgrounds, np.random.default_rng((seed, 6, k)), size_px) for k in range(empty)]
+        error[k] = face_error(finder(scene.rgb), scene.points_px)
+    pictures = (empty_scene(backgrounds, np.random.default_rng((seed, 6, k)), size_px) for k in range(empty))
+    wrong = sum(finder(picture) is not None for picture in pictures)
     which = np.digitize(yaw[shown], YAW_EDGES_DEG[1:-1])
-    bins = range(len(YAW_EDGES_DEG) - 1)
-    figures = []
-    for finder, error in zip(finders, errors):
-        wrong = sum(finder(picture) is not None for picture in pictures)
-        found = ~np.isnan(error)
-        figures.append(
-            LandmarkFigures(
-                np.array(
-                    [error[found & (which == b)].mean() if (found & (which == b)).any() else math.nan for b in bins]
-                ),
-                np.array([found[which == b].mean() if (which == b).any() else math.nan for b in bins]),
-                np.array([float((which == b).sum()) for b in bins]),
-                wrong / max(empty, 1),
-                empty,
-            )
-        )
-    return figures
+    by_bin = [error[which == b] for b in range(len(YAW_EDGES_DEG) - 1)]
+    found = [e[~np.isnan(e)] for e in by_bin]
+    return LandmarkFigures(
+        np.array([e.mean() if len(e) else math.nan for e in found]),
+        np.array([len(f) / len(e) if len(e) else math.nan for f, e in zip(found, by_bin)]),
+        np.array([float(len(e)) for e in by_bin]),
+        wrong / max(empty, 1),
+        empty,
+    )

@@ -47,9 +47,9 @@ class SceneLook:
     """Share of mirrored pictures."""
 
 
-PHOTOGRAPHS = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0)
+PLAIN_SCENES = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0)
 """Looks of plain photographs."""
-CARTOONS = SceneLook(cartoon=1.0)
+CARTOON_SCENES = SceneLook(cartoon=1.0)
 """Looks of flat cartoons."""
 
 
@@ -74,7 +74,7 @@ class LabelledShots:
 
 
 @dataclass(frozen=True)
-class Scene:
+class LandmarkScene:
     """A square picture and the points of the head in it."""
 
     rgb: UInt8[np.ndarray, "s s 3"]
@@ -114,7 +114,7 @@ def labelled_shots(shots: Shots, split: Split, data: Path, *, track: Track = sil
 def make_scene(
     labelled: LabelledShots, index: int, target: FaceBox, backgrounds: Backgrounds, rng: np.random.Generator,
     size_px: int, look: SceneLook,
-) -> Scene:  # fmt: skip
+) -> LandmarkScene:  # fmt: skip
     """A picture with a shot's face in a given box.
 
     Args:
@@ -161,7 +161,7 @@ def make_scene(
             rgb = random_convolution(rgb, rng)
     if rng.random() < (0.4 if as_cartoon else 1.0) * look.photographed:
         rgb = photographed(np.clip(rgb, 0, 1).astype(np.float32), rng)
-    return Scene(np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8), points, toward)
+    return LandmarkScene(np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8), points, toward)
 
 
 def empty_scene(backgrounds: Backgrounds, rng: np.random.Generator, size_px: int) -> UInt8[np.ndarray, "s s 3"]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,9 +17,8 @@ from ..head_model.sparse_points import FACE_POINTS, POINT_COUNT, FaceBox, face_b
 from ..portrait.landmark_network import CELL_PX, CROP_FACTOR, LandmarkNetworkConfig, LandmarkNetworks
 from ..progress import Track, silent
 from ..synthetic.portraits.backgrounds import Backgrounds
-from .landmark_scenes import MOST_YAW_RAD, LabelledShots, Scene, SceneLook, empty_scene, labelled_shots, make_scene
-from .landmark_shots import LandmarkShotsConfig, make_landmark_shots
-from .loop import Batch, LoopConfig, train
+from .landmark_scenes import MOST_YAW_RAD, LabelledShots, LandmarkScene, SceneLook, empty_scene, make_scene
+from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, picture_batches_of, train_parts
 
 _BACK_YAW_RAD = math.radians(112)
 """Heads turned away further than this show no face; those between say nothing about its presence."""
@@ -31,8 +30,6 @@ _SKULL_WEIGHT = 0.4
 class LandmarkTrainConfig:
     """How both networks are trained."""
 
-    shots: LandmarkShotsConfig = field(default_factory=LandmarkShotsConfig)
-    """The training set."""
     network: LandmarkNetworkConfig = field(default_factory=LandmarkNetworkConfig)
     """The networks."""
     look: SceneLook = field(default_factory=SceneLook)
@@ -50,103 +47,97 @@ class LandmarkTrainConfig:
 
 
 @dataclass(frozen=True)
-class _Kinds:
-    """Numbers of the shots that show a face, and of those that show the back of a head."""
+class _Scenes:
+    """What pictures are made of."""
 
-    faces: np.ndarray
-    backs: np.ndarray
+    labelled: LabelledShots
+    backgrounds: Backgrounds
+    look: SceneLook
+    faces: Int[np.ndarray, " f"]
+    """Numbers of the shots that show a face."""
+    backs: Int[np.ndarray, " b"]
+    """Numbers of those that show the back of a head."""
 
     @staticmethod
-    def of(labelled: LabelledShots) -> _Kinds:
+    def of(labelled: LabelledShots, backgrounds: Backgrounds, look: SceneLook) -> _Scenes:
         yaw = np.abs(labelled.yaw_rad)
-        return _Kinds(np.flatnonzero(yaw < MOST_YAW_RAD), np.flatnonzero(yaw > _BACK_YAW_RAD))
+        faces, backs = np.flatnonzero(yaw < MOST_YAW_RAD), np.flatnonzero(yaw > _BACK_YAW_RAD)
+        return _Scenes(labelled, backgrounds, look, faces, backs)
+
+    def of_shot(
+        self, chosen: Int[np.ndarray, " n"], box: FaceBox, rng: np.random.Generator, size: int
+    ) -> LandmarkScene:
+        """A picture of one of the shots with its face in the box."""
+        rng.random()  # earlier versions drew a set of shots here: a seed keeps its pictures
+        return make_scene(self.labelled, int(rng.choice(chosen)), box, self.backgrounds, rng, size, self.look)
+
+    def face(self, box: FaceBox, rng: np.random.Generator, size: int) -> LandmarkScene:
+        """A picture with a face in the box."""
+        return self.of_shot(self.faces, box, rng, size)
+
+    def back(self, box: FaceBox, rng: np.random.Generator, size: int) -> LandmarkScene:
+        """A picture of the back of a head, or of nobody where no shot shows one."""
+        return self.of_shot(self.backs, box, rng, size) if len(self.backs) else self.nobody(rng, size)
+
+    def nobody(self, rng: np.random.Generator, size: int) -> LandmarkScene:
+        """A picture without anybody; its points say nothing."""
+        return LandmarkScene(empty_scene(self.backgrounds, rng, size), np.zeros((POINT_COUNT, 2)), np.zeros(3))
 
 
 def train_landmark_networks(
-    data: Path, folder: Path, config: LandmarkTrainConfig, *, minutes: float | None = None, device: str = "cpu",
-    track: Track = silent, on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+    labelled: LabelledShots, backgrounds: Backgrounds, folder: Path, config: LandmarkTrainConfig, *,
+    minutes: float | None = None, device: str = "cpu", track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> LandmarkNetworks:  # fmt: skip
-    """Render the training set if need be, train the points, then the locator.
+    """Both networks with averaged weights, on the CPU: the points are trained, then the locator.
 
     Args:
-        data: folder of the head assets.
-        folder: for shots and checkpoints; the same call goes on where the last one stopped.
+        labelled: shots of heads of the split `train`, from all sides.
+        backgrounds: of the same split.
+        folder: for checkpoints.
         config: how.
-        minutes: time for the training, two thirds of it for the points; None runs to the end.
-        device: name of the torch device.
-        track: progress display.
-        on_evaluation: as in `loop.train`.
-
-    Returns:
-        Both networks with averaged weights, on the CPU.
+        minutes: as of `train_parts`, two thirds of it for the points; the others as well.
     """
-    shots = make_landmark_shots(data, "train", folder / "shots", config.shots, track=track)
-    labelled = labelled_shots(shots, "train", data, track=track)
-    return train_on_labelled(
-        [labelled], Backgrounds.of_split(data, "train"), folder, config, minutes=minutes, device=device, track=track,
-        on_evaluation=on_evaluation,
-    )  # fmt: skip
-
-
-def train_on_labelled(
-    sets: Sequence[LabelledShots], backgrounds: Backgrounds, folder: Path, config: LandmarkTrainConfig, *,
-    minutes: float | None = None, device: str = "cpu", track: Track = silent,
-    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
-) -> LandmarkNetworks:  # fmt: skip
-    """As `train_landmark_networks`, with shots that are there already."""
     torch.manual_seed(config.points_loop.seed)
     networks = LandmarkNetworks(config.network).to(memory_format=torch.channels_last)
+    scenes = _Scenes.of(labelled, backgrounds, config.look)
     parts = (
-        (networks.points, config.points_loop, points_batches, points_loss, "points", 2 / 3),
-        (networks.locator, config.locator_loop, locator_batches, locator_loss, "locator", 1 / 3),
+        TrainingPart(
+            "points", networks.points, _points_batches(scenes, config), points_loss, config.points_loop, 2 / 3
+        ),
+        TrainingPart("locator", networks.locator, _locator_batches(scenes, config), locator_loss, config.locator_loop),
     )
-    for network, loop, batches, loss, name, share in parts:
-        loop = replace(loop, minutes=None if minutes is None else share * minutes, device=device)
-        weights = train(
-            network, batches(sets, backgrounds, replace(config, points_loop=loop, locator_loop=loop)), loss, loop,
-            folder / name, track=track, on_evaluation=on_evaluation,
-        )  # fmt: skip
-        network.load_state_dict(weights)
-    return networks.to("cpu").eval()
+    train_parts(parts, folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+    return networks.eval()
 
 
-def points_batches(
-    sets: Sequence[LabelledShots], backgrounds: Backgrounds, config: LandmarkTrainConfig
-) -> Callable[[int], Batch]:
+def _points_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[int], Batch]:
     """A function: the batch of a step for `PointNetwork`."""
-    kinds, loop, size = [_Kinds.of(s) for s in sets], config.points_loop, config.network.points_px
+    loop, size = config.points_loop, config.network.points_px
     unit = size / CROP_FACTOR
 
-    def sample(position: int) -> tuple[np.ndarray, np.ndarray, float]:
-        rng = np.random.default_rng((loop.seed, 3, position))
+    def scene(rng: np.random.Generator) -> tuple[LandmarkScene, float]:
+        """A picture and whether its face is where it is expected, 1 or 0."""
         middle = size / 2 + rng.normal(0, 0.11, 2) * unit
         box = FaceBox((middle[0], middle[1]), unit * math.exp(rng.normal(0, 0.18)), rng.normal(0, 0.22))
         draw = rng.random() / config.without_face
         if draw > 1:
-            scene = _face_scene(sets, kinds, box, backgrounds, rng, size, config.look)
-            return scene.rgb, scene.points_px, 1.0
+            return scenes.face(box, rng, size), 1.0
         if draw < 0.4:
-            return empty_scene(backgrounds, rng, size), np.zeros((POINT_COUNT, 2)), 0.0
+            return scenes.nobody(rng, size), 0.0
         if draw < 0.7:
-            scene = _back_scene(sets, kinds, box, backgrounds, rng, size, config.look)
-            return scene.rgb, scene.points_px, 0.0
+            return scenes.back(box, rng, size), 0.0
         away = rng.uniform(0, 2 * math.pi)
         off = rng.uniform(1.0, 1.6) * unit
         x, y = middle + off * np.array([math.cos(away), math.sin(away)])
         beside = replace(box, center_px=(x, y), size_px=unit * math.exp(rng.normal(0, 0.4)))
-        scene = _face_scene(sets, kinds, beside, backgrounds, rng, size, config.look)
-        return scene.rgb, scene.points_px, 0.0
+        return scenes.face(beside, rng, size), 0.0
 
-    def batch_of(step: int) -> Batch:
-        rows = [sample(k) for k in range(step * loop.batch_size, (step + 1) * loop.batch_size)]
-        points = np.stack([r[1] for r in rows]) / size - 0.5
-        return {
-            "rgb": _pictures([r[0] for r in rows]),
-            "points": torch.from_numpy(points.astype(np.float32)),
-            "present": torch.tensor([r[2] for r in rows]),
-        }
+    def sample(position: int) -> dict[str, Tensor]:
+        made, present = scene(np.random.default_rng((loop.seed, 3, position)))
+        points = torch.from_numpy((made.points_px / size - 0.5).astype(np.float32))
+        return {"rgb": torch.from_numpy(made.rgb), "points": points, "present": torch.tensor(present)}
 
-    return batch_of
+    return picture_batches_of(sample, loop.batch_size)
 
 
 def points_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
@@ -168,32 +159,28 @@ def points_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     )
 
 
-def locator_batches(
-    sets: Sequence[LabelledShots], backgrounds: Backgrounds, config: LandmarkTrainConfig
-) -> Callable[[int], Batch]:
+def _locator_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[int], Batch]:
     """A function: the batch of a step for `FaceLocator`."""
-    kinds, loop, size = [_Kinds.of(s) for s in sets], config.locator_loop, config.network.locator_px
+    loop, size = config.locator_loop, config.network.locator_px
 
-    def sample(position: int) -> tuple[np.ndarray, FaceBox | None]:
-        rng = np.random.default_rng((loop.seed, 4, position))
+    def scene(rng: np.random.Generator) -> tuple[LandmarkScene, FaceBox | None]:
+        """A picture and its face."""
         share = math.exp(rng.uniform(math.log(0.12), math.log(0.9)))
         reach = max(0.5 * (1 - 0.8 * share), 0.05) * size
         x, y = size / 2 + np.clip(rng.normal(0, 0.5, 2), -1, 1) * reach
         box = FaceBox((x, y), share * size, float(np.clip(rng.normal(0, 0.25), -0.7, 0.7)))
         draw = rng.random() / config.without_face
         if draw > 1:
-            scene = _face_scene(sets, kinds, box, backgrounds, rng, size, config.look)
-            return scene.rgb, face_box(scene.points_px)
-        if draw < 0.55:
-            return empty_scene(backgrounds, rng, size), None
-        return _back_scene(sets, kinds, box, backgrounds, rng, size, config.look).rgb, None
+            made = scenes.face(box, rng, size)
+            return made, face_box(made.points_px)
+        return scenes.nobody(rng, size) if draw < 0.55 else scenes.back(box, rng, size), None
 
-    def batch_of(step: int) -> Batch:
-        rows = [sample(k) for k in range(step * loop.batch_size, (step + 1) * loop.batch_size)]
-        targets = np.stack([locator_target(r[1], size) for r in rows])
-        return {"rgb": _pictures([r[0] for r in rows]), "target": torch.from_numpy(targets.astype(np.float32))}
+    def sample(position: int) -> dict[str, Tensor]:
+        made, face = scene(np.random.default_rng((loop.seed, 4, position)))
+        target = locator_target(face, size).astype(np.float32)
+        return {"rgb": torch.from_numpy(made.rgb), "target": torch.from_numpy(target)}
 
-    return batch_of
+    return picture_batches_of(sample, loop.batch_size)
 
 
 def locator_target(box: FaceBox | None, size_px: int) -> Float[np.ndarray, "7 g g"]:
@@ -229,31 +216,3 @@ def locator_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     weights = torch.tensor([0.3, 0.3, 2.0, 2.0, 2.0], device=found.device)[:, None, None]
     wrong = ((found[:, 1:] - target[:, 1:6]).abs() * weights * asked).sum() / asked.sum().clamp(min=1)
     return (positive + negative) / is_center.sum().clamp(min=1) + wrong
-
-
-def _face_scene(
-    sets: Sequence[LabelledShots], kinds: Sequence[_Kinds], box: FaceBox, backgrounds: Backgrounds,
-    rng: np.random.Generator, size: int, look: SceneLook,
-) -> Scene:  # fmt: skip
-    which = int(rng.choice(len(sets), p=_shares([len(k.faces) for k in kinds])))
-    return make_scene(sets[which], int(rng.choice(kinds[which].faces)), box, backgrounds, rng, size, look)
-
-
-def _back_scene(
-    sets: Sequence[LabelledShots], kinds: Sequence[_Kinds], box: FaceBox, backgrounds: Backgrounds,
-    rng: np.random.Generator, size: int, look: SceneLook,
-) -> Scene:  # fmt: skip
-    counts = [len(k.backs) for k in kinds]
-    if not sum(counts):
-        return Scene(empty_scene(backgrounds, rng, size), np.zeros((POINT_COUNT, 2)), np.array([0.0, 0.0, -1.0]))
-    which = int(rng.choice(len(sets), p=_shares(counts)))
-    return make_scene(sets[which], int(rng.choice(kinds[which].backs)), box, backgrounds, rng, size, look)
-
-
-def _shares(counts: Sequence[int]) -> Float[np.ndarray, " n"]:
-    return np.array(counts, dtype=np.float64) / sum(counts)
-
-
-def _pictures(pictures: Sequence[np.ndarray]) -> Float[Tensor, "n 3 s s"]:
-    rgb = np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255
-    return torch.from_numpy(rgb).contiguous(memory_format=torch.channels_last)

@@ -3,10 +3,9 @@
 AdamW, warm-up and decay, accumulated and averaged weights, checkpoints. A micro-batch depends on its number alone, and
 torch is seeded anew for every one; a run that was stopped, killed or handed to another process therefore ends with the
 same weights as one that ran through (on the CPU: the same bytes), and n processes learn from the same micro-batches as
-one process that accumulates n times as many. A checkpoint without "optimizer" (see `slices`) goes on at its step with a
-fresh optimizer, and the learning rate of the schedule is reached over another warm-up.
+one process that accumulates n times as many.
 
-    weights = train(model, batch_of, loss_of, LoopConfig(steps=2000), folder)
+    train_model(model, batch_of, loss_of, LoopConfig(steps=2000), folder)
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -35,6 +34,8 @@ from ..progress import Track, silent
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint_previous.pt"
 Batch = Mapping[str, Tensor]
 """Named tensors of one micro-batch."""
+OnEvaluation = Callable[[int, nn.Module, float], None]
+"""Told the steps done, the averaged model in evaluation mode, and the mean loss since it was last told."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,8 @@ class LoopConfig:
     minutes: float | None = None
     """Stop after this time with a checkpoint; the same call goes on from there. None runs to the end."""
 
-    def learning_rate_at(self, step: int, optimizer_since: int = 0) -> float:
-        """Learning rate of a step: linear warm-up, then half a cosine to zero, or no change.
-
-        Args:
-            step: from 0.
-            optimizer_since: step at which the optimizer was fresh; the warm-up begins there.
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0: linear warm-up, then half a cosine to zero, or no change.
 
         Source: Loshchilov and Hutter, "SGDR", 2017, Eq. 5 (one period).
         """
@@ -87,11 +84,10 @@ class LoopConfig:
                 rate = 0.5 * self.learning_rate * (1 + math.cos(math.pi * min(1.0, max(0.0, done))))
             case _:
                 assert_never(self.schedule)
-        warm = step - optimizer_since + 1
-        return rate if warm > self.warmup_steps else rate * warm / self.warmup_steps
+        return rate if step >= self.warmup_steps else rate * (step + 1) / self.warmup_steps
 
 
-def train(
+def train_model(
     model: nn.Module,
     batch_of: Callable[[int], Batch],
     loss_of: Callable[[nn.Module, Batch], Tensor],
@@ -99,10 +95,13 @@ def train(
     folder: Path,
     *,
     track: Track = silent,
-    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
-) -> dict[str, Tensor]:
+) -> None:
     """Train, or go on training where `folder` has a checkpoint.
+
+    Behind it the model has the averaged weights (where `minutes` ended the run, those that were reached) and is on the
+    CPU, in evaluation mode.
 
     Args:
         model: its parameters that want gradients learn, in place; only they are kept in checkpoints.
@@ -113,13 +112,9 @@ def train(
         config: schedule.
         folder: for checkpoints; the newest and the one before it are kept. Several machines have to share it.
         track: progress display; of the first process only.
-        on_evaluation: called at every checkpoint, in the first process, with the steps done, the averaged model in
-            evaluation mode, and the mean loss since the last call.
+        on_evaluation: called at every checkpoint, in the first process.
         on_step: called behind every step, in the first process, with the steps done and figures by name: loss,
             learning rate, gradient norm, seconds.
-
-    Returns:
-        The model's state with the averaged weights, on the CPU; where `minutes` ended the run, what was reached.
 
     Raises:
         InputError: both checkpoints are damaged, belong to another model, or the loss is not finite.
@@ -134,7 +129,7 @@ def train(
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(learning.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     averages = _Averages(learning)
-    first, optimizer_since = _resume(folder, learning, averages, optimizer)
+    first = _resume(folder, learning, averages, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     started, losses, since = time.monotonic(), 0.0, first
     steps = range(first, config.steps)
@@ -143,7 +138,7 @@ def train(
     for step in track(steps, total=len(steps), description="Training") if first_process else steps:
         began = time.monotonic()
         for group in optimizer.param_groups:
-            group["lr"] = rate = config.learning_rate_at(step, optimizer_since)
+            group["lr"] = rate = config.learning_rate_at(step)
         loss = torch.zeros((), device=accelerator.device)
         for micro in range(config.accumulation):
             number, batch = next(made)
@@ -153,11 +148,11 @@ def train(
                 part = loss_of(wrapped, {name: t.to(accelerator.device) for name, t in batch.items()})
             accelerator.backward(part / config.accumulation)
             loss += part.detach().float() / config.accumulation
-        norm = accelerator.clip_grad_norm_(learning.values(), config.gradient_clip)
+        norm = cast(Tensor, accelerator.clip_grad_norm_(list(learning.values()), config.gradient_clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         averages.update(learning, min(config.ema_decay, (step + 1) / (step + 10)))
-        mean_loss = float(accelerator.reduce(loss, "mean"))
+        mean_loss = float(cast(Tensor, accelerator.reduce(loss, "mean")))
         losses += mean_loss
         if not math.isfinite(mean_loss):
             raise InputError(f"The loss of step {step} is not a number; lower the learning rate and train again")
@@ -167,10 +162,11 @@ def train(
             on_step(done, {**figures, "seconds": time.monotonic() - began})
         out_of_time = config.minutes is not None and time.monotonic() - started > 60 * config.minutes
         if accelerator.num_processes > 1:  # all stop together
-            out_of_time = bool(accelerator.reduce(torch.tensor(float(out_of_time), device=accelerator.device)) > 0)
+            ended = accelerator.reduce(torch.tensor(float(out_of_time), device=accelerator.device))
+            out_of_time = bool(cast(Tensor, ended) > 0)
         if done % config.save_every == 0 or done == config.steps or out_of_time:
             if first_process:
-                _save(folder, done, learning, averages, optimizer, optimizer_since)
+                _save(folder, done, learning, averages, optimizer)
                 if on_evaluation is not None:
                     with averages.in_place_of(learning, model):
                         on_evaluation(done, model, losses / (done - since))
@@ -179,8 +175,75 @@ def train(
         if out_of_time:
             break
     made.close()
-    with averages.in_place_of(learning, model):
-        return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    _copy_into(averages.tensors, learning)
+    model.to("cpu").eval()
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """One of several trainings that follow one another."""
+
+    name: str
+    """Folder of its checkpoints, within that of all parts."""
+    model: nn.Module
+    """What learns; several parts may train the same one."""
+    batch_of: Callable[[int], Batch]
+    """See `train_model`."""
+    loss_of: Callable[[nn.Module, Batch], Tensor]
+    """See `train_model`."""
+    loop: LoopConfig
+    """Schedule; its `minutes` and `device` are those of all parts."""
+    share_of_time: float = 1.0
+    """Of the time that is left when it begins, how much it may take."""
+
+
+def train_parts(
+    parts: Sequence[TrainingPart], folder: Path, *, minutes: float | None = None, device: str = "cpu",
+    track: Track = silent, on_evaluation: OnEvaluation | None = None,
+) -> None:  # fmt: skip
+    """Train parts one after another; the same call goes on where the last one stopped.
+
+    Args:
+        parts: in order; each starts where the one before has left the models.
+        folder: for checkpoints.
+        minutes: of all together; parts for which no time is left are left out. None runs to the end.
+        device: kind of torch device.
+        track: progress display.
+        on_evaluation: called at every checkpoint.
+
+    Raises:
+        InputError: as `train_model`.
+    """
+    started = time.monotonic()
+    for part in parts:
+        left = None if minutes is None else minutes - (time.monotonic() - started) / 60
+        if left is not None and left <= 0 and part is not parts[0]:
+            break
+        loop = replace(part.loop, minutes=None if left is None else part.share_of_time * left, device=device)
+        train_model(
+            part.model, part.batch_of, part.loss_of, loop, folder / part.name, track=track, on_evaluation=on_evaluation
+        )
+
+
+def micro_batches_of(sample: Callable[[int], Mapping[str, Tensor]], batch_size: int) -> Callable[[int], Batch]:
+    """The micro-batch of a number, out of the samples of consecutive numbers."""
+    return lambda number: stacked([sample(k) for k in range(number * batch_size, (number + 1) * batch_size)])
+
+
+def picture_batches_of(sample: Callable[[int], Mapping[str, Tensor]], batch_size: int) -> Callable[[int], Batch]:
+    """As `micro_batches_of`; `rgb` of the samples, bytes [s, s, 3], become colours [n, 3, s, s] in [0, 1]."""
+    batch_of = micro_batches_of(sample, batch_size)
+
+    def with_colours(number: int) -> Batch:
+        batch = batch_of(number)
+        return {**batch, "rgb": batch["rgb"].permute(0, 3, 1, 2).float() / 255}  # channels stay last in memory
+
+    return with_colours
+
+
+def stacked(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Samples of equal names and shapes as one micro-batch."""
+    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def _micro_batches(steps: range, accumulation: int, processes: int, process: int) -> Iterator[int]:
@@ -190,7 +253,7 @@ def _micro_batches(steps: range, accumulation: int, processes: int, process: int
             yield (step * accumulation + micro) * processes + process
 
 
-def _made_ahead(batch_of: Callable[[int], Batch], numbers: Iterator[int]) -> Iterator[tuple[int, Batch]]:
+def _made_ahead(batch_of: Callable[[int], Batch], numbers: Iterator[int]) -> Generator[tuple[int, Batch], None, None]:
     """Numbers and their micro-batches; the next one is made in a thread while one is learned from."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as worker:
         number = next(numbers, None)
@@ -218,34 +281,24 @@ class _Averages:
     def in_place_of(self, learning: Mapping[str, nn.Parameter], model: nn.Module) -> Iterator[None]:
         """Within the block the model, in evaluation mode and without gradients, has the averages as its weights."""
         own = {name: p.detach().clone() for name, p in learning.items()}
-        with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(self.tensors[name])
+        _copy_into(self.tensors, learning)
         model.eval()
         for parameter in learning.values():
             parameter.requires_grad_(False)
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, parameter in learning.items():
-                    parameter.copy_(own[name])
+            _copy_into(own, learning)
             for parameter in learning.values():
                 parameter.requires_grad_(True)
             model.train()
 
 
 def _save(
-    folder: Path,
-    step: int,
-    learning: Mapping[str, Tensor],
-    averages: _Averages,
-    optimizer: torch.optim.Optimizer,
-    optimizer_since: int,
+    folder: Path, step: int, learning: Mapping[str, Tensor], averages: _Averages, optimizer: torch.optim.Optimizer
 ) -> None:
     state = {
         "step": step,
-        "optimizer_since": optimizer_since,
         "model": {name: tensor.detach() for name, tensor in learning.items()},
         "averaged": averages.tensors,
         "optimizer": optimizer.state_dict(),
@@ -261,20 +314,20 @@ def _save(
 
 def _resume(
     folder: Path, learning: Mapping[str, nn.Parameter], averages: _Averages, optimizer: torch.optim.Optimizer
-) -> tuple[int, int]:
-    """Load the newest checkpoint that can be read; steps done so far, and at which of them the optimizer was fresh."""
+) -> int:
+    """Load the newest checkpoint that can be read; steps done so far."""
     found = [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).is_file()]
     if not found:
-        return 0, 0
+        return 0
     for path in found:
-        state = read_checkpoint(path)
-        if state is None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises many kinds of errors on damaged files
             continue
         try:
             for saved, here in ((state["model"], learning), (state["averaged"], averages.tensors)):
                 _copy_into(saved, here)
-            if "optimizer" in state:
-                optimizer.load_state_dict(state["optimizer"])
+            optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} was written by another model than the one to be trained; choose another folder"
@@ -282,8 +335,7 @@ def _resume(
         if path.name == PREVIOUS:
             with write_errors_for_people(path):
                 os.replace(path, folder / NEWEST)  # the damaged one must not push the good one out
-        step = int(state["step"])
-        return step, int(state.get("optimizer_since", 0)) if "optimizer" in state else step
+        return int(state["step"])
     raise InputError(f"The checkpoints in {folder} are damaged; remove them to train from the start")
 
 
@@ -295,11 +347,3 @@ def _copy_into(saved: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
         if saved[name].shape != tensor.shape:
             raise ValueError("other shapes of weights")
         tensor.copy_(saved[name])
-
-
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """A checkpoint's content on the CPU, or None if there is no such file or it is damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds of errors on damaged files
-        return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..networks import LoadedNetwork
@@ -20,8 +19,9 @@ from ..progress import Track, silent
 from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
-from .loop import Batch, LoopConfig, train
-from .shots import Shots, ShotsConfig, make_shots
+from .head_samples import in_new_order
+from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, picture_batches_of, train_parts
+from .shots import Shots
 
 IGNORED = 255
 """Class of pixels that teach nothing: those outside the source picture."""
@@ -40,7 +40,7 @@ _CLASS_WEIGHTS = (0.8, 1.0, 1.3, 1.8, 1.1, 1.8, 2.2)
 
 
 @dataclass(frozen=True)
-class Stage:
+class SegmenterStage:
     """One part of the training."""
 
     size_px: int
@@ -49,25 +49,22 @@ class Stage:
     """Its schedule."""
 
 
-def _default_stages() -> tuple[Stage, ...]:
-    return (
-        Stage(128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
-        Stage(192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
-        Stage(256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
-    )
+SEGMENTER_STAGES = (
+    SegmenterStage(128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
+    SegmenterStage(192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
+    SegmenterStage(256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
+)
 
 
 @dataclass(frozen=True)
-class LabelTrainingConfig:
+class SegmenterTrainConfig:
     """How the segmenter is trained."""
 
-    shots: ShotsConfig = field(default_factory=ShotsConfig)
-    """The training set."""
     network: SegmenterConfig = field(default_factory=SegmenterConfig)
     """The network."""
     look: PortraitLook = field(default_factory=PortraitLook)
     """How pictures are made of shots."""
-    stages: tuple[Stage, ...] = field(default_factory=_default_stages)
+    stages: tuple[SegmenterStage, ...] = SEGMENTER_STAGES
     """From small to large."""
     dice_weight: float = 0.6
     """Weight of the soft Dice loss beside the cross-entropy."""
@@ -82,82 +79,52 @@ def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
 
 
 def train_segmenter(
-    data: Path, folder: Path, config: LabelTrainingConfig, *, minutes: float | None = None, device: str = "cpu",
-    track: Track = silent, on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
+    shots: Shots, backgrounds: Backgrounds, folder: Path, config: SegmenterTrainConfig, *,
+    minutes: float | None = None, device: str = "cpu", track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> Segmenter:  # fmt: skip
-    """Render the training set if need be, and train through all stages.
+    """The network with averaged weights, on the CPU, trained through all stages.
 
     Args:
-        data: folder of the head assets.
-        folder: for shots and checkpoints; the same call goes on where the last one stopped.
+        shots: of heads of the split `train`.
+        backgrounds: of the same split.
+        folder: for checkpoints.
         config: how.
-        minutes: time for the training, after which the same call goes on; None runs to the end.
-        device: name of the torch device.
-        track: progress display.
-        on_evaluation: as in `loop.train`.
-
-    Returns:
-        The network with averaged weights, on the CPU.
+        minutes: as of `train_parts`; so are the others.
     """
-    shots = make_shots(data, "train", folder / "shots", config.shots, track=track)
-    return train_on_shots(
-        shots, Backgrounds.of_split(data, "train"), folder, config, minutes=minutes, device=device, track=track,
-        on_evaluation=on_evaluation,
-    )  # fmt: skip
-
-
-def train_on_shots(
-    shots: Shots, backgrounds: Backgrounds, folder: Path, config: LabelTrainingConfig, *, minutes: float | None = None,
-    device: str = "cpu", track: Track = silent, on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
-) -> Segmenter:  # fmt: skip
-    """As `train_segmenter`, with shots that are there already."""
     torch.manual_seed(config.stages[0].loop.seed)
     network = Segmenter(config.network).to(memory_format=torch.channels_last)
-    started = time.monotonic()
+    parts = []
     for number, stage in enumerate(config.stages):
-        left = None if minutes is None else minutes - (time.monotonic() - started) / 60
-        if number > 0 and left is not None and left <= 0:
-            break  # a later stage starts from a finished one
-        loop = replace(stage.loop, minutes=left, device=device)
-        weights = train(
-            network,
-            batches(shots, backgrounds, stage, config.look, seed=loop.seed + 1000 * number),
-            lambda model, batch: segmentation_loss(model(batch["rgb"]), batch["classes"], config.dice_weight),
-            loop,
-            folder / f"stage_{number}_{stage.size_px}px",
-            track=track,
-            on_evaluation=on_evaluation,
-        )
-        network.load_state_dict(weights)
-    return network.to("cpu").eval()
+        seed = stage.loop.seed + 1000 * number
+        batch_of = segmenter_batches(shots, backgrounds, stage, config.look, seed=seed)
+        name = f"stage_{number}_{stage.size_px}px"
+        parts.append(
+            TrainingPart(
+                name, network, batch_of, lambda m, b: segmentation_loss(m(b["rgb"]), b["classes"], config.dice_weight),
+                stage.loop,
+            )
+        )  # fmt: skip
+    train_parts(parts, folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+    return network
 
 
-def batches(
-    shots: Shots, backgrounds: Backgrounds, stage: Stage, look: PortraitLook, *, seed: int
+def segmenter_batches(
+    shots: Shots, backgrounds: Backgrounds, stage: SegmenterStage, look: PortraitLook, *, seed: int
 ) -> Callable[[int], Batch]:
     """A function: the batch of a step. Shots come in a new order in every pass."""
 
-    def batch_of(step: int) -> Batch:
-        count = stage.loop.batch_size
-        samples = []
-        for position in range(step * count, (step + 1) * count):
-            turn, place = divmod(position, len(shots))
-            index = int(np.random.default_rng((seed, 1, turn)).permutation(len(shots))[place])
-            rng = np.random.default_rng((seed, 2, position))
-            samples.append(finish_shot(*shots[index], backgrounds, rng, stage.size_px, look))
-        return collate(samples)
+    def sample(position: int) -> dict[str, Tensor]:
+        shot, camera = shots[in_new_order(position, len(shots), seed, 1)]
+        rng = np.random.default_rng((seed, 2, position))
+        made = finish_shot(shot, camera, backgrounds, rng, stage.size_px, look)
+        return {"rgb": torch.from_numpy(made.rgb.copy()), "classes": torch.from_numpy(_classes(made).astype(np.int64))}
 
-    return batch_of
+    return picture_batches_of(sample, stage.loop.batch_size)
 
 
-def collate(samples: Sequence[PortraitSample]) -> Batch:
-    """Pictures and classes as tensors."""
-    rgb = np.stack([s.rgb for s in samples]).transpose(0, 3, 1, 2).astype(np.float32) / 255
-    classes = np.stack([np.where(s.inside, classes_of(s.labels), np.uint8(IGNORED)) for s in samples])
-    return {
-        "rgb": torch.from_numpy(rgb).contiguous(memory_format=torch.channels_last),
-        "classes": torch.from_numpy(classes.astype(np.int64)),
-    }
+def _classes(sample: PortraitSample) -> UInt8[np.ndarray, "s s"]:
+    """What the segmenter should say of a portrait."""
+    return np.where(sample.inside, classes_of(sample.labels), np.uint8(IGNORED))
 
 
 def segmentation_loss(
@@ -178,7 +145,7 @@ def segmentation_loss(
     return entropy + dice_weight * (1 - dice).mean()
 
 
-PHOTOGRAPHS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0)
+PLAIN_PORTRAITS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0)
 """Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
 
 
@@ -231,5 +198,5 @@ def evaluate_segmenter(
     for index in track(range(len(shots)), total=len(shots), description="Measuring"):
         sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((seed, index)), size_px, look)
         found = learned.segment(sample.rgb, sample.inside, segmenter).argmax(-1).astype(np.uint8)
-        total += count_classes(found, np.where(sample.inside, classes_of(sample.labels), np.uint8(IGNORED)))
+        total += count_classes(found, _classes(sample))
     return total

@@ -1,41 +1,39 @@
-"""Training sets of shots: heads without background, rendered once, kept in files, finished anew for every step."""
+"""Training sets of shots: heads without background, rendered once, kept in files, finished anew for every step.
+
+`portrait_shots` are taken as portraits are; `surround_shots` from all sides, profiles and backs of heads included.
+"""
 
 from __future__ import annotations
 
-import io
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
-from ..cameras import Cameras
-from ..errors import InputError
-from ..files import write_bytes_atomically
+from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras, look_at_origin
 from ..progress import Track, silent
-from ..synthetic.assets import Split, asset_index, field_rng
-from ..synthetic.compose import compose
+from ..synthetic.assets import Split, field_rng
+from ..synthetic.compose import SyntheticHead
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.portrait_shots import PortraitShot, take_shot
-from ..synthetic.recipe import sample_recipe
+from ..synthetic.portraits.stylise import draw_views
+from ..synthetic.rendering.lighting import random_lighting
 from ..synthetic.rendering.renderer import HeadScene
+from .head_samples import HeadSamplesConfig, Sample, Sampler, camera_fields, head_samples, square_camera
 
-
-@dataclass(frozen=True)
-class ShotsConfig:
-    """How many shots of how many heads."""
-
-    heads: int = 1000
-    """Heads of the split, numbered from `first_head`."""
-    first_head: int = 0
-    """Number of the first head."""
-    shots_per_head: int = 2
-    """Cameras and lights of each head."""
-    size_px: int = 352
-    """Side of a shot."""
-    heads_per_file: int = 20
-    """Heads in one file: a kill loses at most these."""
+PORTRAIT_SHOTS = HeadSamplesConfig(heads=1000, samples_per_head=2, size_px=352, heads_per_file=20)
+"""The segmenter's training set."""
+SURROUND_SHOTS = HeadSamplesConfig(heads=300, first_head=2000, samples_per_head=6, size_px=288)
+"""The landmark networks' training set; the yaws of a head's shots go round `_YAW_RANGES_DEG`."""
+_SURROUND_FRAME_FACTOR = 1.15
+"""Side of a surround shot in units of the standard frame."""
+_YAW_RANGES_DEG = ((0.0, 25.0), (0.0, 50.0), (35.0, 75.0), (55.0, 95.0), (65.0, 105.0), (110.0, 180.0))
+"""Ranges of |yaw| of a head's shots, in turn; the last one shows the back of the head."""
+_SHARE_LIT_BY_PANORAMA = 0.67
 
 
 @dataclass(frozen=True)
@@ -61,72 +59,68 @@ class Shots:
     def __getitem__(self, index: int) -> tuple[PortraitShot, Cameras]:
         """A shot and its camera."""
         size = self.rgb.shape[1]
-        camera = Cameras(
-            torch.from_numpy(self.T_world_camera[index : index + 1]),
-            torch.full((1, 2), float(self.focal_px[index]), dtype=torch.float64),
-            torch.full((1, 2), size / 2, dtype=torch.float64),
-            size,
-            size,
-        )
+        camera = square_camera(self.T_world_camera[index], self.focal_px[index], np.full(2, size / 2), size)
         return PortraitShot(self.rgb[index], self.alpha[index], self.labels[index]), camera
 
 
-def make_shots(data: Path, split: Split, folder: Path, config: ShotsConfig, *, track: Track = silent) -> Shots:
-    """Render the shots that `folder` does not have yet, and load them all.
+def portrait_shots(
+    data: Path, split: Split, folder: Path, config: HeadSamplesConfig = PORTRAIT_SHOTS, *, track: Track = silent
+) -> Shots:
+    """Heads as portraits show them; arguments and errors as of `head_samples`."""
+
+    def take(scene: HeadScene, style: str, number: int, k: int, backgrounds: Backgrounds) -> Sample:
+        rng = field_rng(number, f"{split}/shot/{k}")
+        shot, camera = take_shot(scene, style, backgrounds, rng, config.size_px)
+        return {"rgb": shot.rgb, "alpha": shot.alpha, "labels": shot.labels, **camera_fields(camera)}
+
+    return _shots("shots", data, split, folder, config, take, track)
+
+
+def surround_shots(
+    data: Path, split: Split, folder: Path, config: HeadSamplesConfig = SURROUND_SHOTS, *, track: Track = silent
+) -> Shots:
+    """Heads from all sides; arguments and errors as of `head_samples`."""
+
+    def take(scene: HeadScene, style: str, number: int, k: int, backgrounds: Backgrounds) -> Sample:
+        rng, panoramas = field_rng(number, f"{split}/landmark_shot/{k}"), backgrounds.panoramas
+        camera = surround_camera(rng, _YAW_RANGES_DEG[k % len(_YAW_RANGES_DEG)], config.size_px)
+        is_lit = bool(panoramas) and rng.random() < _SHARE_LIT_BY_PANORAMA
+        lit = panoramas[rng.integers(len(panoramas))] if is_lit else None
+        views = draw_views(scene, style, camera, random_lighting(rng, lit))
+        rgb, alpha = (np.round(255 * a[0]).astype(np.uint8) for a in (views.rgb_unit, views.alpha_unit))
+        return {"rgb": rgb, "alpha": alpha, "labels": views.labels[0], **camera_fields(camera)}
+
+    return _shots("landmark_shots", data, split, folder, config, take, track)
+
+
+def surround_camera(rng: np.random.Generator, yaw_range_deg: tuple[float, float], size_px: int) -> Cameras:
+    """A camera round the head: |yaw| in the range on either side, pitch within 28 degrees, any distance.
 
     Args:
-        data: folder of the head assets.
-        split: whose heads, lights and backgrounds.
-        folder: for the files.
-        config: how many.
-        track: progress display.
-
-    Raises:
-        InputError: `data` is not there.
+        rng: randomness.
+        yaw_range_deg: least and largest |yaw|, degrees.
+        size_px: side of the shot; its frame is 1.15 times the standard one.
     """
-    missing = [first for first in _firsts(config) if not _path(folder, split, first, config).is_file()]
-    if missing:
-        if not data.is_dir():
-            raise InputError(f"No head assets at {data}: give the folder with makehuman, valid and hdri inside")
+    yaw = math.radians(float(rng.uniform(*yaw_range_deg) * rng.choice([-1, 1])))
+    pitch = math.radians(float(np.clip(rng.normal(1, 10), -28, 28)))
+    distance = PANOHEAD_RADIUS * float(np.exp(rng.uniform(math.log(0.55), math.log(1.7))))
+    focal = PANOHEAD_FOCAL_NORMALISED * distance / PANOHEAD_RADIUS / _SURROUND_FRAME_FACTOR
+    return look_at_origin([yaw], [pitch], size_px=size_px, radius=distance, focal_normalised=focal)
+
+
+def _shots(
+    kind: str, data: Path, split: Split, folder: Path, config: HeadSamplesConfig,
+    take: Callable[[HeadScene, str, int, int, Backgrounds], Sample], track: Track,
+) -> Shots:  # fmt: skip
+    """Shots of either kind; `take` gets scene, style, number of the head, number of the shot, and backgrounds."""
+
+    def open_sampler() -> nullcontext[Sampler]:
         backgrounds = Backgrounds.of_split(data, split)
-        for first in track(missing, total=len(missing), description="Rendering heads"):
-            arrays = _render(data, split, range(first, first + config.heads_per_file), config, backgrounds)
-            file = io.BytesIO()
-            np.savez_compressed(file, **arrays)
-            write_bytes_atomically(_path(folder, split, first, config), file.getvalue())
-    return load_shots([_path(folder, split, first, config) for first in _firsts(config)])
 
+        def sampler(head: SyntheticHead, number: int) -> list[Sample]:
+            scene = HeadScene(head)
+            return [take(scene, head.style, number, k, backgrounds) for k in range(config.samples_per_head)]
 
-def load_shots(paths: list[Path]) -> Shots:
-    """The shots of files that `make_shots` has written."""
-    columns: dict[str, list[np.ndarray]] = {}
-    for path in paths:
-        with np.load(path) as file:
-            for name in file.files:
-                columns.setdefault(name, []).append(file[name])
-    return Shots(**{name: np.concatenate(parts) for name, parts in columns.items()})
+        return nullcontext(sampler)
 
-
-def _firsts(config: ShotsConfig) -> range:
-    return range(config.first_head, config.first_head + config.heads, config.heads_per_file)
-
-
-def _path(folder: Path, split: Split, first: int, config: ShotsConfig) -> Path:
-    name = f"shots_{split}_{config.size_px}px_{config.heads_per_file}x{config.shots_per_head}_{first:06d}.npz"
-    return folder / name
-
-
-def _render(
-    data: Path, split: Split, heads: range, config: ShotsConfig, backgrounds: Backgrounds
-) -> dict[str, np.ndarray]:
-    rows = []
-    for number in heads:
-        head = compose(sample_recipe(number, asset_index(), split), data)
-        scene = HeadScene(head)
-        for k in range(config.shots_per_head):
-            rng = field_rng(number, f"{split}/shot/{k}")
-            shot, camera = take_shot(scene, head.style, backgrounds, rng, config.size_px)
-            pose, focal = camera.T_world_camera[0].numpy(), float(camera.focal_px[0, 0])
-            rows.append((shot.rgb, shot.alpha, shot.labels, np.int64(number), pose, np.float64(focal)))
-    names = ("rgb", "alpha", "labels", "head", "T_world_camera", "focal_px")
-    return {name: np.stack(values) for name, values in zip(names, zip(*rows))}
+    return Shots(**head_samples(kind, data, split, folder, config, open_sampler, track=track))

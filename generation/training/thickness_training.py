@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +26,8 @@ from ..prior.hair.thickness_network import (
     shell_features,
 )
 from ..progress import Track, silent
-from .loop import Batch, LoopConfig, train
-from .thickness_samples import HairSamples, HairSamplesConfig, make_hair_samples
+from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, stacked, train_parts
+from .thickness_samples import HairSamples
 
 _HAIR, _SKIN, _CLOTH = 1, 2, 3
 _CLASS_OF_LABEL = np.array([0, _SKIN, _SKIN, _HAIR, _SKIN, _CLOTH, _HAIR, _SKIN], np.uint8)
@@ -38,7 +36,7 @@ _WIDE_FACTOR = 1.35
 
 
 @dataclass(frozen=True)
-class LookConfig:
+class HairLook:
     """Errors of fit and labels, and other hair, that training adds; shares are probabilities."""
 
     reshaped: float = 0.4
@@ -65,17 +63,15 @@ class LookConfig:
 
 @dataclass(frozen=True)
 class HairTrainConfig:
-    """Data, schedule and errors."""
+    """Network, schedule and errors."""
 
-    samples: HairSamplesConfig = field(default_factory=HairSamplesConfig)
-    """Training portraits."""
     network: HairThicknessConfig = field(default_factory=HairThicknessConfig)
     """Size of the network."""
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=2000, batch_size=8, learning_rate=2e-3, save_every=50)
     )
     """Schedule."""
-    look: LookConfig = field(default_factory=LookConfig)
+    look: HairLook = field(default_factory=HairLook)
     """Augmentation."""
 
 
@@ -89,6 +85,10 @@ class ThicknessFigures:
     """Share of cells whose presence is right."""
     count: int
     """Portraits."""
+
+    def __str__(self) -> str:
+        by_region = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in self.thickness_mae.items())
+        return f"Mean error of the thickness on {self.count} validation portraits, 1/1000 of a world unit: {by_region}"
 
 
 def region_masks() -> dict[str, Bool[np.ndarray, "rows columns"]]:
@@ -117,52 +117,15 @@ def cell_weights() -> Float32[np.ndarray, "rows columns"]:
 
 
 def train_hair_thickness(
-    data: Path,
-    folder: Path,
-    config: HairTrainConfig | None = None,
-    *,
-    track: Track = silent,
-    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
-) -> HairThicknessNet:
-    """Make the training portraits and train, or go on where `folder` has both already.
-
-    Args:
-        data: folder of the head assets.
-        folder: for samples and checkpoints.
-        config: how.
-        track: progress display.
-        on_evaluation: called at every checkpoint as by `loop.train`.
-
-    Returns:
-        The network with averaged weights.
-    """
-    config = config or HairTrainConfig()
-    samples = make_hair_samples(data, "train", folder / "samples", config.samples, track=track)
-    return train_on_samples(samples, folder, config, track=track, on_evaluation=on_evaluation)
-
-
-def train_on_samples(
-    samples: HairSamples,
-    folder: Path,
-    config: HairTrainConfig,
-    *,
-    track: Track = silent,
-    on_evaluation: Callable[[int, nn.Module, float], None] | None = None,
-) -> HairThicknessNet:
-    """Train on samples that are at hand."""
+    samples: HairSamples, folder: Path, config: HairTrainConfig, *, minutes: float | None = None, device: str = "cpu",
+    track: Track = silent, on_evaluation: OnEvaluation | None = None,
+) -> HairThicknessNet:  # fmt: skip
+    """The network with averaged weights, on the CPU; arguments as of `train_parts`."""
     torch.manual_seed(config.loop.seed)
     network = HairThicknessNet(config.network)
-    weights = train(
-        network,
-        lambda step: hair_batch(samples, step, config),
-        hair_loss,
-        config.loop,
-        folder,
-        track=track,
-        on_evaluation=on_evaluation,
-    )
-    network.load_state_dict(weights)
-    return network.eval()
+    part = TrainingPart(".", network, lambda step: hair_batch(samples, step, config), hair_loss, config.loop)
+    train_parts([part], folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+    return network
 
 
 def hair_batch(samples: HairSamples, step: int, config: HairTrainConfig) -> Batch:
@@ -172,16 +135,15 @@ def hair_batch(samples: HairSamples, step: int, config: HairTrainConfig) -> Batc
     order = np.random.default_rng([config.loop.seed, epoch]).permutation(len(samples))
     chosen = order[place * config.loop.batch_size : (place + 1) * config.loop.batch_size]
     rng = np.random.default_rng([config.loop.seed, step, 1])
-    features, targets = [], []
+    rows = []
     for index in chosen:
         x, y = _augmented(samples, int(index), rng, config.look)
         x, y = torch.from_numpy(x), torch.from_numpy(y)
         if rng.random() < 0.5:
             columns = (-torch.arange(capsule.COLUMNS)) % capsule.COLUMNS
             x, y = mirrored(x), y[..., columns]
-        features.append(x)
-        targets.append(y)
-    return {"features": torch.stack(features), "target": torch.stack(targets)}
+        rows.append({"features": x, "target": y})
+    return stacked(rows)
 
 
 def truth_of(samples: HairSamples, index: int) -> Float32[np.ndarray, "3 rows columns"]:
@@ -203,7 +165,7 @@ def hair_loss(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def _augmented(
-    samples: HairSamples, index: int, rng: np.random.Generator, look: LookConfig
+    samples: HairSamples, index: int, rng: np.random.Generator, look: HairLook
 ) -> tuple[Float32[np.ndarray, "c rows columns"], Float32[np.ndarray, "3 rows columns"]]:
     camera, truth = samples.camera(index), truth_of(samples, index)
     classes, skull = _CLASS_OF_LABEL[samples.labels[index]], samples.skull_radius[index].astype(np.float32)
@@ -214,8 +176,15 @@ def _augmented(
     camera = _disturbed(camera, rng, look)
     inside = _frame(classes, camera, rng, look)
     classes = _misread(classes, camera, rng, look)
+    return _features(classes, inside, camera, skull), truth.astype(np.float32)
+
+
+def _features(
+    classes: UInt8[np.ndarray, "s s"], inside: Bool[np.ndarray, "s s"], camera: Cameras,
+    skull: Float32[np.ndarray, "rows columns"],
+) -> Float32[np.ndarray, "c rows columns"]:  # fmt: skip
     hair, skin, cloth = ((classes == k).astype(np.float32) for k in (_HAIR, _SKIN, _CLOTH))
-    return shell_features(hair, skin, cloth, inside, camera, skull), truth.astype(np.float32)
+    return shell_features(hair, skin, cloth, inside, camera, skull)
 
 
 def other_hair(
@@ -290,20 +259,19 @@ def _redrawn(
     high = (
         np.arange(len(classes))[:, None] < float(camera.principal_px[0, 1]) + 0.3 * float(camera.focal_px[0, 0]) / 2.7
     )
-    filled = np.where(skull_seen & high, np.uint8(_SKIN), kind[nearest])
+    filled = np.where(skull_seen & high, np.uint8(_SKIN), kind[nearest.astype(np.intp)])
     return np.where(hair, np.uint8(_HAIR), np.where(bare, filled, classes)).astype(np.uint8)
 
 
 def plain_features(samples: HairSamples, index: int) -> Float32[np.ndarray, "c rows columns"]:
     """Features of a sample without added errors, in the frame that the alignment would choose."""
     camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
-    look = LookConfig(other_frame=0.0, cut=0.0)
+    look = HairLook(other_frame=0.0, cut=0.0)
     inside = _frame(classes, camera, np.random.default_rng(0), look)
-    hair, skin, cloth = ((classes == k).astype(np.float32) for k in (_HAIR, _SKIN, _CLOTH))
-    return shell_features(hair, skin, cloth, inside, camera, samples.skull_radius[index].astype(np.float32))
+    return _features(classes, inside, camera, samples.skull_radius[index].astype(np.float32))
 
 
-def _disturbed(camera: Cameras, rng: np.random.Generator, look: LookConfig) -> Cameras:
+def _disturbed(camera: Cameras, rng: np.random.Generator, look: HairLook) -> Cameras:
     """A camera that is a little wrong."""
     turn = torch.from_numpy(cv2.Rodrigues(np.radians(rng.normal(0, look.turn_deg, 3)))[0])
     T = camera.T_world_camera.clone()
@@ -315,7 +283,7 @@ def _disturbed(camera: Cameras, rng: np.random.Generator, look: LookConfig) -> C
 
 
 def _frame(
-    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: LookConfig
+    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: HairLook
 ) -> Bool[np.ndarray, "s s"]:
     """Pixels inside the frame that the alignment would crop, or one like it."""
     side = float(camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
@@ -346,14 +314,15 @@ def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Float32[np
 
 
 def _misread(
-    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: LookConfig
+    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: HairLook
 ) -> UInt8[np.ndarray, "s s"]:
     """Labels as a segmenter might give them: borders off, hair taken for cloth below the chin and the reverse."""
     size = len(classes)
     amplitude = rng.uniform(0, look.warp_px)
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32)
     warp = np.stack([_smooth_noise(rng, size, 14), _smooth_noise(rng, size, 14)], axis=-1) * (0.6 * amplitude)
-    classes = cv2.remap(classes, grid + warp.astype(np.float32), None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
+    x, y = np.moveaxis(grid + warp.astype(np.float32), -1, 0)
+    classes = cv2.remap(classes, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
     grow = int(rng.integers(-look.grown_px, look.grown_px + 1))
     if grow:
         hair = (classes == _HAIR).astype(np.uint8)
@@ -383,21 +352,12 @@ def _misread(
     return classes
 
 
-def evaluate_hair_thickness(
-    loaded: LoadedNetwork[HairThicknessNet], samples: HairSamples, *, most: int | None = None
-) -> ThicknessFigures:
-    """Errors on samples without added errors.
-
-    Args:
-        loaded: the network.
-        samples: portraits with truth.
-        most: look at this many only.
-    """
+def evaluate_hair_thickness(loaded: LoadedHairThickness, samples: HairSamples) -> ThicknessFigures:
+    """Errors on samples without added errors."""
     masks = region_masks()
     errors: dict[str, list[float]] = {name: [] for name in masks}
     right: dict[str, list[float]] = {name: [] for name in masks}
-    count = min(len(samples), most or len(samples))
-    for index in range(count):
+    for index in range(len(samples)):
         estimate = estimate_hair(plain_features(samples, index), loaded)
         presence, thickness, trust = truth_of(samples, index)
         for name, mask in masks.items():
@@ -410,10 +370,5 @@ def evaluate_hair_thickness(
     return ThicknessFigures(
         {name: float(np.mean(values)) for name, values in errors.items() if values},
         {name: float(np.mean(values)) for name, values in right.items() if values},
-        count,
+        len(samples),
     )
-
-
-def with_loop(config: HairTrainConfig, **changes: float | int | str | None) -> HairTrainConfig:
-    """The configuration with other settings of the loop."""
-    return dataclasses.replace(config, loop=dataclasses.replace(config.loop, **changes))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -30,19 +30,19 @@ from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.training.landmark_figures import YAW_EDGES_DEG, face_error, measured_scene
 from dp360.generation.training.landmark_scenes import (
-    CARTOONS,
-    PHOTOGRAPHS,
+    CARTOON_SCENES,
+    PLAIN_SCENES,
     LabelledShots,
     SceneLook,
     empty_scene,
     labelled_shots,
 )
-from dp360.generation.training.landmark_shots import LandmarkShotsConfig, make_landmark_shots
+from dp360.generation.training.shots import SURROUND_SHOTS, surround_shots
 
 LOOKS = {
-    "photograph": PHOTOGRAPHS,
+    "photograph": PLAIN_SCENES,
     "mixed": SceneLook(cartoon=0.0, warped=0.0, painted=0.4, drawn=0.3),
-    "cartoon": CARTOONS,
+    "cartoon": CARTOON_SCENES,
 }
 
 
@@ -147,7 +147,7 @@ def measure(labelled: LabelledShots, backgrounds: Backgrounds, config: LandmarkB
             wrong_other += bool(find_faces(picture, networks))
         backs = np.flatnonzero(yaw > 125)
         seen = sum(
-            find_face(measured_scene(labelled, int(k), backgrounds, PHOTOGRAPHS, size_px=size).rgb, loaded) is not None
+            find_face(measured_scene(labelled, int(k), backgrounds, PLAIN_SCENES, size_px=size).rgb, loaded) is not None
             for k in backs
         )
     lines.append(
@@ -163,8 +163,8 @@ def measure(labelled: LabelledShots, backgrounds: Backgrounds, config: LandmarkB
 def main(config: LandmarkBenchmarkConfig) -> None:
     """Render the heads if need be, and measure."""
     torch.set_num_threads(1)
-    shots = make_landmark_shots(
-        config.data, "held_out", config.output / "shots", LandmarkShotsConfig(heads=config.heads, first_head=0)
+    shots = surround_shots(
+        config.data, "held_out", config.output / "shots", replace(SURROUND_SHOTS, heads=config.heads, first_head=0)
     )
     measure(labelled_shots(shots, "held_out", config.data), Backgrounds.of_split(config.data, "held_out"), config)
 

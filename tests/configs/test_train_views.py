@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from dp360.configs import cli
+from dp360.configs.train import TrainAppearanceCommand, TrainConsistencyCommand
 from dp360.configs.train_views import _sources, stage_config
-from dp360.configs.training_commands import TrainAppearanceCommand, TrainConsistencyCommand
 from dp360.generation import PointCloud, Provenance, ViewSet, look_at_origin
 from dp360.generation.dataset.view_dataset import write_dataset
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
@@ -72,7 +72,7 @@ def test_stages_from_heads_on_disk_to_a_pipeline_that_draws(heads, tmp_path, cap
     said = capsys.readouterr()
     assert "psnr_head" in said.out + said.err
     pipeline = DiffPortrait360Pipeline.from_pretrained(last / "pipeline", local_files_only=True)
-    assert pipeline.config.picture_px == SIZE and pipeline.config.start_shortcut
+    assert pipeline.config["picture_px"] == SIZE and pipeline.config["start_shortcut"]
     before = DiffPortrait360Pipeline.from_pretrained(joint / "pipeline", local_files_only=True)
     same = [torch.equal(a, b) for a, b in zip(pipeline.unet.parameters(), before.unet.parameters())]
     other = [torch.equal(a, b) for a, b in zip(pipeline.view_consistency.parameters(),

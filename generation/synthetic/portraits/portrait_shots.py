@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras, look_at_origin
 from ...portrait.portrait import WIDE_FACTOR
@@ -223,14 +223,22 @@ def _crop(
     return A, Cameras(T @ back, camera.focal_px * scale, principal, size_px, size_px), mirrored
 
 
+def torso_bottom(
+    labels: UInt8[np.ndarray, "s s"], covered: Bool[np.ndarray, "s s"]
+) -> tuple[Int[np.ndarray, " s"], Bool[np.ndarray, " s"]]:
+    """Of each column the lowest covered row (-1: none), and whether the torso ends there."""
+    size = len(labels)
+    lowest = np.where(covered, np.arange(size)[:, None], -1).max(0)
+    at_lowest = labels[np.maximum(lowest, 0), np.arange(size)]
+    return lowest, (lowest > 0.6 * size) & np.isin(at_lowest, (Label.CLOTH, Label.NECK, Label.HAIR))
+
+
 def _with_longer_torso(shot: PortraitShot) -> PortraitShot:
     """The shot with its torso mirrored downwards to the frame: heads end at the chest, people do not."""
     size = len(shot.labels)
     rows = np.arange(size)[:, None]
     covered = shot.alpha > 127
-    lowest = np.where(covered, rows, -1).max(0)
-    at_lowest = shot.labels[np.maximum(lowest, 0), np.arange(size)]
-    torso = (lowest > 0.6 * size) & np.isin(at_lowest, (Label.CLOTH, Label.NECK, Label.HAIR))
+    lowest, torso = torso_bottom(shot.labels, covered)
     edge = np.where(torso, lowest - max(2, size // 120), size)[None]  # the rim itself is half clear and frayed
     source = np.where(rows > edge, np.maximum(2 * edge - rows, 0), rows)
     columns = np.broadcast_to(np.arange(size), source.shape)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ...cameras import Cameras
 from ...diffusion.control_pictures import COLOUR, NORMALS, VALIDITY, ray_control
 from ...diffusion.upscale import blurred
-from .clips import Clip
+from .clips import TrainingClip
 
 
 @dataclass(frozen=True)
@@ -96,43 +96,32 @@ class AugmentConfig:
     control: ControlAugmentation = field(default_factory=ControlAugmentation)
     """Control pictures and start views."""
     drop_references: float = 0.1
-    """Share of clips to be learned from without references."""
+    """Share of clips to be learned from without conditions: front and back reference, control and start views."""
     drop_control: float = 0.1
-    """Share of clips to be learned from without control."""
+    """Share to be added to it, of what is left."""
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """Conditions that the networks shall do without in this clip; the pictures are there all the same."""
-
-    references: bool
-    """Front and back reference."""
-    control: bool
-    """Control pictures and start views."""
-
-
-def augment_clip(clip: Clip, config: AugmentConfig, rng: np.random.Generator) -> tuple[Clip, Dropped]:
-    """A varied clip; the same state of `rng` gives the same one.
+def augment_clip(clip: TrainingClip, config: AugmentConfig, rng: np.random.Generator) -> tuple[TrainingClip, bool]:
+    """A varied clip and whether it keeps its conditions (without, its pictures are there all the same).
 
     Args:
         clip: as sampled, on any device.
         config: how far.
-        rng: source of randomness; it moves on.
+        rng: source of randomness; it moves on. The same state gives the same clip.
     """
     if rng.random() < config.mirrored:
         clip = mirrored_clip(clip)
     change = _colour_change(config.colours, rng)
     clip = replace(clip, views=change(clip.views), front=change(clip.front[None])[0], back=change(clip.back[None])[0])
-    clip = _recoloured_control(clip, change)
+    clip = clip if change.changes_nothing else _with_start(clip, change(clip.start))
     if rng.random() < config.portrait.share:
         clip = replace(clip, front=_worse_portrait(clip.front, clip.background_rgb_unit, config.portrait, rng))
     if rng.random() < config.control.share:
         clip = _worse_control(clip, config.control, rng)
-    drops = rng.random(2)
-    return clip, Dropped(bool(drops[0] < config.drop_references), bool(drops[1] < config.drop_control))
+    return clip, bool((rng.random(2) >= (config.drop_references, config.drop_control)).all())
 
 
-def mirrored_clip(clip: Clip) -> Clip:
+def mirrored_clip(clip: TrainingClip) -> TrainingClip:
     """The clip of the head's mirror image, its views in reverse, so that azimuths that grew still grow."""
 
     def flipped(pictures: Float[Tensor, "f c s s"]) -> Float[Tensor, "f c s s"]:
@@ -205,14 +194,7 @@ def _colour_change(config: ColourJitter, rng: np.random.Generator) -> _ColourCha
     return _ColourChange((red, green, blue), float(config.contrast * draws[4]), mixing)
 
 
-def _recoloured_control(clip: Clip, change: _ColourChange) -> Clip:
-    """Control colours, where there are any, and start views through one change."""
-    if change.changes_nothing:
-        return clip
-    return _with_start(clip, change(clip.start))
-
-
-def _with_start(clip: Clip, start: Float[Tensor, "f 3 s s"]) -> Clip:
+def _with_start(clip: TrainingClip, start: Float[Tensor, "f 3 s s"]) -> TrainingClip:
     """Other start views; the colours of prior and other control are theirs."""
     if clip.control_kind == "rays":
         return replace(clip, start=start)
@@ -247,7 +229,7 @@ def _worse_portrait(
     return _through_jpeg(picture[0], quality) if rng.random() < config.jpeg_share else picture[0]
 
 
-def _worse_control(clip: Clip, config: ControlAugmentation, rng: np.random.Generator) -> Clip:
+def _worse_control(clip: TrainingClip, config: ControlAugmentation, rng: np.random.Generator) -> TrainingClip:
     """A whole clip's control pictures and start views with the faults of a prior that fits less well."""
     change = _colour_change(config.colours, rng)
     size = clip.start.shape[-1]

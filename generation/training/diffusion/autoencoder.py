@@ -10,16 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...diffusion.control_pictures import start_of_control
 from ...diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from ...errors import InputError
 from ...progress import Track, silent
-from ..loop import Batch, LoopConfig, train
-from .clips import HeadSource
+from ..loop import Batch, LoopConfig, OnEvaluation, train_model
+from .clips import HeadSource, composited
 
-Pictures = Float[Tensor, "b 3 h w"]
+_Pictures = Float[Tensor, "b 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def train_autoencoder(
     folder: Path,
     *,
     track: Track = silent,
-    on_evaluation: Callable[[int, PatchAutoencoder, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> TrainedAutoencoder:
     """Train, or go on where `folder` has a checkpoint.
@@ -100,38 +100,33 @@ def train_autoencoder(
         config: sizes and schedule.
         folder: for checkpoints.
         track: progress.
-        on_evaluation: see `loop.train`.
-        on_step: see `loop.train`.
+        on_evaluation: see `train_model`.
+        on_step: see `train_model`.
     """
     torch.manual_seed(config.loop.seed)
-    network = PatchAutoencoder(**vars(config.network)).to(memory_format=torch.channels_last)
+    made = PatchAutoencoder(**vars(config.network))  # pyright: ignore[reportCallIssue] - diffusers hides the signature
+    network = made.to(memory_format=torch.channels_last)
     sample = _pictures(source, config, np.random.default_rng([config.loop.seed, 7]), config.component_pictures)
     network.start_from_components(sample)
 
-    def evaluated(step: int, model: nn.Module, loss: float) -> None:
-        assert isinstance(model, PatchAutoencoder)
-        if on_evaluation is not None:
-            on_evaluation(step, model, loss)
-
-    weights = train(
+    train_model(
         network,
         lambda number: _batch(source, config, number),
         lambda model, batch: reconstruction_loss(model(batch["pictures"]), batch["pictures"], config.absolute_weight),
         config.loop,
         folder,
         track=track,
-        on_evaluation=evaluated,
+        on_evaluation=on_evaluation,
         on_step=on_step,
     )
-    network.to("cpu").load_state_dict(weights)
-    network.eval().requires_grad_(False)
+    network.requires_grad_(False)
     with torch.no_grad():
         latents = torch.cat([network.encode(part).latent for part in sample.split(8)])
     std = latents.std((0, 2, 3)).clamp(min=config.smallest_std)
     return TrainedAutoencoder(network, tuple(latents.mean((0, 2, 3)).tolist()), tuple(std.tolist()))
 
 
-def reconstruction_loss(made: Pictures, wanted: Pictures, absolute_weight: float) -> Float[Tensor, ""]:
+def reconstruction_loss(made: _Pictures, wanted: _Pictures, absolute_weight: float) -> Float[Tensor, ""]:
     """Squared error and a share of the absolute one, of pictures in [-1, 1]."""
     return F.mse_loss(made.float(), wanted) + absolute_weight * F.l1_loss(made.float(), wanted)
 
@@ -147,8 +142,7 @@ def evaluate_autoencoder(
         count = len(head.cameras)
         for view in range(0, count, max(1, count // views_per_head)):
             rgba = head.rgba(view, picture_px)
-            alpha = rgba[3:]
-            picture = rgba[:3] * alpha + 1 - alpha
+            alpha, picture = rgba[3:], composited(rgba[None])[0]
             device = next(network.parameters()).device
             made = network(picture[None].to(device) * 2 - 1)[0].cpu().clamp(-1, 1) / 2 + 0.5
             squared = (made - picture) ** 2
@@ -170,7 +164,7 @@ def _batch(source: HeadSource, config: AutoencoderTrainConfig, number: int) -> B
     return {"pictures": torch.stack(crops).contiguous(memory_format=torch.channels_last)}
 
 
-def _pictures(source: HeadSource, config: AutoencoderTrainConfig, rng: np.random.Generator, count: int) -> Pictures:
+def _pictures(source: HeadSource, config: AutoencoderTrainConfig, rng: np.random.Generator, count: int) -> _Pictures:
     """Whole pictures in [-1, 1]: views and renders of priors, mirrored and recoloured."""
     pictures = []
     for _ in range(count):
@@ -181,8 +175,7 @@ def _pictures(source: HeadSource, config: AutoencoderTrainConfig, rng: np.random
         else:
             rgba = head.rgba(view, config.picture_px)
             colour = rng.random(3) if rng.random() < config.coloured_share else np.ones(3)
-            background = torch.from_numpy(colour).float()[:, None, None]
-            picture = rgba[:3] * rgba[3:] + background * (1 - rgba[3:])
+            picture = composited(rgba[None], (float(colour[0]), float(colour[1]), float(colour[2])))[0]
         gain = torch.from_numpy(1 + config.colour_jitter * rng.standard_normal(3)).float()[:, None, None]
         offset = torch.from_numpy(0.5 * config.colour_jitter * rng.standard_normal(3)).float()[:, None, None]
         if rng.random() < 0.5:  # white stays white in the others

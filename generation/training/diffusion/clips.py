@@ -10,7 +10,7 @@ front and a back reference from wider cones, and a control picture for each view
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,58 +22,14 @@ from typing_extensions import assert_never
 from ...cameras import Cameras
 from ...diffusion.control_pictures import ray_control, start_of_control
 from ...errors import InputError
+from .head_pictures import HeadPictures
 from .view_order import angles_rad, continuous_views, directions_world, random_views
 
-Control = Literal["prior", "other", "rays"]
+ControlKind = Literal["prior", "other", "rays"]
 FRONT_WORLD, BACK_WORLD = (0.0, 0.0, 1.0), (0.0, 0.0, -1.0)
 """Directions from the head to cameras straight before and straight behind it."""
 _BACK_TARGET_DEG = 20.0
 _TRIES = 50
-
-
-@runtime_checkable
-class HeadPictures(Protocol):
-    """Pictures of one head, decoded when they are asked for. Sizes are sides of square pictures in pixels."""
-
-    @property
-    def name(self) -> str:
-        """For messages; different heads of a source have different names."""
-        ...
-
-    @property
-    def cameras(self) -> Cameras:
-        """A camera for each view, of any picture size."""
-        ...
-
-    @property
-    def has_poses(self) -> bool:
-        """False where the cameras tell no more than which views show the front and which the back."""
-        ...
-
-    @property
-    def has_control(self) -> bool:
-        """Whether there is a prior fitted to the head."""
-        ...
-
-    def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
-        """One view, straight colour and alpha, [0, 1]."""
-        ...
-
-    def control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        """The prior from that view's camera, as `control_pictures.prior_control`; only with `has_control`."""
-        ...
-
-    def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """A picture of another head from that view's camera, straight, [0, 1]; None where the source gives none."""
-        ...
-
-    def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The portrait as a user's picture is prepared, straight, [0, 1]; None where there is none."""
-        ...
-
-    def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The view from straight behind, straight, [0, 1], where it is no view of its own; None where there is none."""
-        ...
 
 
 @runtime_checkable
@@ -108,7 +64,7 @@ class ClipConfig:
     target: Literal["views", "back"] = "views"
     """views: as `order` says; back: one view within 20 degrees of straight behind, or of its azimuth where a head has
     none, whatever `clip_length` says."""
-    control: Control = "prior"
+    control: ControlKind = "prior"
     """prior: the head's own prior, 7 channels; other: a random other head from the same or the nearest cameras, 3
     channels, as the release; rays: camera parameters, 7 channels."""
     front_azimuth_deg: float = 45.0
@@ -132,7 +88,7 @@ class ClipConfig:
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrainingClip:
     """Pictures of one head that are learned from together."""
 
     views: Float[Tensor, "f 3 s s"]
@@ -149,7 +105,7 @@ class Clip:
     """Back reference over the background, [0, 1]."""
     cameras: Cameras
     """A camera for each view, of the pictures' size."""
-    control_kind: Control = "prior"
+    control_kind: ControlKind = "prior"
     """What the control pictures are."""
     background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Colour behind views and references."""
@@ -157,13 +113,8 @@ class Clip:
     def __len__(self) -> int:
         return self.views.shape[0]
 
-    def to(self, device: torch.device | str) -> Clip:
-        """The same pictures on another device; cameras stay where they are."""
-        names = ("views", "alpha", "control", "start", "front", "back")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
-
-def sample_clip(source: HeadSource, index: int, config: ClipConfig, rng: np.random.Generator) -> Clip:
+def sample_clip(source: HeadSource, index: int, config: ClipConfig, rng: np.random.Generator) -> TrainingClip:
     """A random clip of one head; the same state of `rng` gives the same clip.
 
     Args:
@@ -188,20 +139,20 @@ def sample_clip(source: HeadSource, index: int, config: ClipConfig, rng: np.rand
     control, start = _control_and_start(source, head, views, config, rng)
     front = _front_reference(head, config, rng)
     back = _back_reference(head, config, rng)
-    return Clip(
-        views=over_background(pictures, config.background_rgb_unit),
+    return TrainingClip(
+        views=composited(pictures, config.background_rgb_unit),
         alpha=pictures[:, 3:],
         control=control,
         start=start,
-        front=over_background(front[None], config.background_rgb_unit)[0],
-        back=over_background(back[None], config.background_rgb_unit)[0],
+        front=composited(front[None], config.background_rgb_unit)[0],
+        back=composited(back[None], config.background_rgb_unit)[0],
         cameras=cameras[views].resized(size, size),
         control_kind=config.control,
         background_rgb_unit=config.background_rgb_unit,
     )
 
 
-def over_background(
+def composited(
     rgba: Float[Tensor, "n 4 h w"], background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> Float[Tensor, "n 3 h w"]:
     """Straight pictures over a plain background, [0, 1]."""
@@ -250,7 +201,7 @@ def _control_and_start(
                 return control, torch.ones(len(views), 3, size, size)
             return control, start_of_control(torch.stack([head.control(view, size) for view in views]))
         case "other":
-            start = over_background(_other_head(source, head, views, size, rng))
+            start = composited(_other_head(source, head, views, size, rng))
             return 2 * start - 1, start
         case _:
             assert_never(config.control)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from ...diffusion.release.schedule import ReleaseDDIMScheduler
 from ...diffusion.unet import Context, ControlResiduals
 from ..loop import Batch
 
-Latents = Float[Tensor, "n c h w"]
+_Latents = Float[Tensor, "n c h w"]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
@@ -66,24 +66,25 @@ class NoiseSchedule:
         Raises:
             ValueError: rounded tables for a prediction that the release does not know.
         """
+        assert isinstance(scheduler, ConfigMixin)
         config = scheduler.config
         if release_tables:
             release = ReleaseDDIMScheduler(
-                config.num_train_timesteps, config.beta_start, config.beta_end, config.prediction_type
+                config["num_train_timesteps"], config["beta_start"], config["beta_end"], config["prediction_type"]
             )
             one, steps = torch.ones(len(release), 1, 1, 1), torch.arange(len(release))
             none = torch.zeros_like(one)
             return NoiseSchedule(
                 release.add_noise(one, none, steps).flatten(), release.add_noise(none, one, steps).flatten(), "epsilon"
             )
-        alphas = scheduler.alphas_cumprod.double()
-        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), config.prediction_type)
+        alphas: Tensor = scheduler.alphas_cumprod.double()  # pyright: ignore[reportAttributeAccessIssue] - all have it
+        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), config["prediction_type"])
 
-    def noisy(self, clean: Latents, noise: Latents, timesteps: Int[Tensor, " n"]) -> Latents:
+    def noisy(self, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
         """Latents at timesteps, one for each row."""
         return self._at(self.signal, timesteps, clean) * clean + self._at(self.spread, timesteps, clean) * noise
 
-    def target(self, clean: Latents, noise: Latents, timesteps: Int[Tensor, " n"]) -> Latents:
+    def target(self, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
         """What is to be predicted."""
         match self.prediction:
             case "epsilon":
@@ -96,7 +97,7 @@ class NoiseSchedule:
                 assert_never(self.prediction)
 
     @staticmethod
-    def _at(table: Tensor, timesteps: Int[Tensor, " n"], like: Latents) -> Float[Tensor, "n 1 1 1"]:
+    def _at(table: Tensor, timesteps: Int[Tensor, " n"], like: _Latents) -> Float[Tensor, "n 1 1 1"]:
         return table.to(like.device)[timesteps.to(like.device)].reshape(-1, 1, 1, 1)
 
 
@@ -104,13 +105,13 @@ class NoiseSchedule:
 class Noised:
     """Random parts of one micro-batch."""
 
-    noise: Latents
+    noise: _Latents
     """Standard normal."""
     timesteps: Int[Tensor, " n"]
     """One for each view."""
 
     @staticmethod
-    def draw(latents: Latents, frames: int, schedule: NoiseSchedule, config: ObjectiveConfig) -> Noised:
+    def draw(latents: _Latents, frames: int, schedule: NoiseSchedule, config: ObjectiveConfig) -> Noised:
         """From torch's generator, which the loop has seeded; `frames` rows are a clip."""
         count = len(latents) // frames if config.shared_timestep else len(latents)
         last = len(schedule.signal) - 1
@@ -126,8 +127,11 @@ class Noised:
 class ViewObjective(nn.Module):
     """A pipeline's networks with the loss of one stage: a micro-batch of clips in, a scalar out.
 
-    A micro-batch is `stack_clips`'s result.
+    A micro-batch is what `trainer.clips_of` makes.
     """
+
+    latents_mean: Float[Tensor, "_ 1 1"]
+    latents_std: Float[Tensor, "_ 1 1"]
 
     def __init__(
         self,
@@ -149,15 +153,15 @@ class ViewObjective(nn.Module):
         super().__init__()
         self.config, self.mode, self.with_consistency = config, mode, with_consistency
         self.schedule = NoiseSchedule.of(pipeline.scheduler, config.release_tables)
-        self.start_shortcut = bool(pipeline.config.start_shortcut)
-        self.reference_timestep: int | None = pipeline.config.reference_timestep
+        self.start_shortcut = bool(pipeline.config["start_shortcut"])
+        self.reference_timestep: int | None = pipeline.config["reference_timestep"]
         networks = pipeline.networks_for_back() if mode == Mode.BACK else pipeline.networks_for_views()
         self.unet, self.camera_control = networks.unet, networks.camera_control
         self.appearance = None if networks.appearance is networks.unet else networks.appearance
         self.view_consistency = networks.view_consistency if with_consistency else None
         self.vae, self.context = pipeline.vae, pipeline.context
-        mean, spread = pipeline.config.latents_mean, pipeline.config.latents_std
-        spread = [1.0 / pipeline.vae.config.scaling_factor] if spread is None else spread
+        mean, spread = pipeline.config["latents_mean"], pipeline.config["latents_std"]
+        spread = [1.0 / pipeline.vae.config["scaling_factor"]] if spread is None else spread
         self.register_buffer("latents_mean", torch.tensor(mean or [0.0]).reshape(-1, 1, 1))
         self.register_buffer("latents_std", torch.tensor(spread).reshape(-1, 1, 1))
 
@@ -188,17 +192,17 @@ class ViewObjective(nn.Module):
 
     def predict(
         self,
-        noisy: Latents,
+        noisy: _Latents,
         timesteps: Int[Tensor, " n"],
         references: Float[Tensor, "b 2 c h w"],
         control: Float[Tensor, "n k H W"],
-        start: Latents | None,
+        start: _Latents | None,
         *,
-        noise: Latents,
+        noise: _Latents,
         mode: Mode,
         dual: Tensor,
         keeps: Tensor,
-    ) -> Latents:
+    ) -> _Latents:
         """The networks' prediction for b clips of n / b views each.
 
         Args:
@@ -239,19 +243,20 @@ class ViewObjective(nn.Module):
         return prediction
 
     @torch.no_grad()
-    def encode(self, pictures: Float[Tensor, "n 3 H W"]) -> Latents:
+    def encode(self, pictures: Float[Tensor, "n 3 H W"]) -> _Latents:
         """Normalised latents of pictures in [0, 1]: samples of the posterior where there is one, as in the release."""
         assert isinstance(self.vae, (AutoencoderKL, PatchAutoencoder))
         scaled = pictures.to(next(self.vae.parameters()).dtype) * 2 - 1
         if isinstance(self.vae, AutoencoderKL):
-            latents = torch.cat([self.vae.encode(part).latent_dist.sample() for part in scaled.split(1)])
+            encoded = [self.vae.encode(part, return_dict=False)[0] for part in scaled.split(1)]
+            latents = torch.cat([posterior.sample() for posterior in encoded])
         else:
             latents = torch.cat([self.vae.encode(part).latent for part in scaled.split(8)])
         return (latents.float() - self.latents_mean) / self.latents_std
 
     def _control(
         self,
-        noisy: Latents,
+        noisy: _Latents,
         timesteps: Int[Tensor, " n"],
         control: Float[Tensor, "n k H W"],
         context: Context | None,
@@ -260,7 +265,7 @@ class ViewObjective(nn.Module):
     ) -> ControlResiduals:
         """Residuals of all views, zero where a clip goes without."""
         embedded = self.camera_control.embed_control(control.to(noisy.dtype))
-        sees = self.camera_control.config.sees_latent
+        sees = self.camera_control.config["sees_latent"]
         made = self.camera_control(noisy if sees else None, timesteps if sees else None, context, embedded, mode=mode)
         kept = keeps.to(noisy.dtype).reshape(-1, 1, 1, 1)
         return ControlResiduals(tuple(skip * kept for skip in made.skips), made.middle * kept)
@@ -270,7 +275,7 @@ class ViewObjective(nn.Module):
         references: Float[Tensor, "b banks c h w"],
         frames: int,
         timesteps: Int[Tensor, " n"],
-        noise: Latents,
+        noise: _Latents,
         context: Context | None,
     ) -> Reference:
         """Reference tokens of every view.
@@ -293,7 +298,7 @@ class ViewObjective(nn.Module):
             banks.append(reader.write_reference(latents, timesteps, context, mode=Mode.REFERENCE))
         return self.unet.read_reference(*banks)
 
-    def _weights(self, alpha: Float[Tensor, "n 1 H W"], like: Latents) -> Float[Tensor, "_ _ _ _"]:
+    def _weights(self, alpha: Float[Tensor, "n 1 H W"], like: _Latents) -> Float[Tensor, "_ _ _ _"]:
         """Weights of errors, mean about 1."""
         config = self.config
         size = (like.shape[-2], like.shape[-1])
@@ -307,8 +312,3 @@ class ViewObjective(nn.Module):
             spread = self.latents_std.to(like) ** config.channel_power
             weights = weights * (spread / spread.mean())
         return weights
-
-
-def stack_clips(tensors: Sequence[Batch]) -> dict[str, Tensor]:
-    """Clips of equal shape, by names, as one micro-batch."""
-    return {name: torch.stack([clip[name] for clip in tensors]) for name in tensors[0]}

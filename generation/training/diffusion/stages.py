@@ -8,8 +8,8 @@ leave things open we chose:
   anywhere, with both references (dual appearance), because nothing in them depends on the order of views;
 - references are clean in every stage, as when views are drawn; the release's script for F noises them
   (`ObjectiveConfig.noised_references` does that);
-- the release never drops conditions although it draws with guidance; here one clip in ten learns without references and
-  control, so that guidance has something to compare with;
+- the release never drops conditions although it draws with guidance; here about one clip in five learns without
+  references and control (`AugmentConfig`), so that guidance has something to compare with;
 - each view has a noise level of its own, as in the release.
 
 Compact size (our own recipe): one UNet is denoiser, R and F, so `appearance` trains it together with C on views and, in
@@ -30,21 +30,21 @@ from typing_extensions import assert_never
 from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from ..loop import LoopConfig
 from .augment import AugmentConfig
-from .clips import ClipConfig, Control
+from .clips import ClipConfig, ControlKind
 from .objective import ObjectiveConfig, ViewObjective
 from .validation import ValidationConfig
 
-Stage = Literal["appearance", "camera", "consistency", "back-view"]
-Size = Literal["compact", "official"]
+TrainingStage = Literal["appearance", "camera", "consistency", "back-view"]
+ModelSize = Literal["compact", "official"]
 
 
 @dataclass(frozen=True)
 class StageConfig:
     """One stage of the training."""
 
-    stage: Stage
-    """Which."""
-    size: Size
+    stage: TrainingStage
+    """Which networks learn."""
+    size: ModelSize
     """Whose recipe; the networks' sizes come with the pipeline that training starts from."""
     loop: LoopConfig
     """Schedule; `batch_size` counts clips."""
@@ -64,7 +64,7 @@ class StageConfig:
     """What is drawn and measured at checkpoints."""
 
 
-def recipe(size: Size, stage: Stage, *, control: Control | None = None) -> StageConfig:
+def stage_recipe(size: ModelSize, stage: TrainingStage, *, control: ControlKind | None = None) -> StageConfig:
     """The configuration that a stage starts from.
 
     Args:
@@ -75,14 +75,14 @@ def recipe(size: Size, stage: Stage, *, control: Control | None = None) -> Stage
     """
     match size:
         case "official":
-            return _official(stage, control or "other")
+            return _official_recipe(stage, control or "other")
         case "compact":
-            return _compact(stage, control or "prior")
+            return _compact_recipe(stage, control or "prior")
         case _:
             assert_never(size)
 
 
-def _official(stage: Stage, control: Control) -> StageConfig:
+def _official_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
     loop = LoopConfig(
         steps=60_000,
         batch_size=1,
@@ -110,7 +110,7 @@ def _official(stage: Stage, control: Control) -> StageConfig:
     )
 
 
-def _compact(stage: Stage, control: Control) -> StageConfig:
+def _compact_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
     loop = LoopConfig(
         steps=20_000, batch_size=4, learning_rate=3e-4, warmup_steps=200, weight_decay=1e-3, ema_decay=0.998
     )
@@ -178,12 +178,12 @@ def _freeze_what_is_never_used(objective: ViewObjective) -> None:
         last = objective.appearance.attention_sites()[-1]
         last.requires_grad_(False)
         wanted = any(p.requires_grad for p in objective.appearance.parameters())
-        for used in (last.norm, last.proj_in, last.transformer_blocks[0].norm1):
-            used.requires_grad_(wanted)
+        for used in ("norm", "proj_in", "transformer_blocks.0.norm1"):
+            last.get_submodule(used).requires_grad_(wanted)
         for block in objective.appearance.up_blocks:
             attentions = list(getattr(block, "attentions", ()))
             if last in attentions:
-                for resnet in block.resnets[attentions.index(last) + 1 :]:
+                for resnet in list(block.get_submodule("resnets").children())[attentions.index(last) + 1 :]:
                     resnet.requires_grad_(False)
-    if not objective.camera_control.config.sees_latent:
+    if not objective.camera_control.config["sees_latent"]:
         objective.camera_control.conv_in.weight.requires_grad_(False)

@@ -79,9 +79,9 @@ def take_motion_adapter(network: ViewConsistency, folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder} is no motion adapter ({reason}); expected config.json and weights") from error
-    rows, taken = network.config.max_clip_length, {}
+    rows, taken = network.config["max_clip_length"], {}
     for blocks, ours in ((adapter.down_blocks, "down_modules"), (adapter.up_blocks, "up_modules")):
-        for site, module in enumerate(module for block in blocks for module in block.motion_modules):
+        for site, module in enumerate(m for block in blocks for m in block.get_submodule("motion_modules").children()):
             for key, value in module.state_dict().items():
                 layer, _, leaf = key.rpartition(".")
                 if leaf == "pe":

@@ -17,70 +17,55 @@ from torch import Tensor
 
 from ...cameras import Cameras, concatenate_cameras
 from ...errors import InputError
-from .head_cache import CachedHead, RecentHeads
+from ...synthetic.asset_pack import require_head_assets
+from .head_pictures import HeadPictures, RecentHeads
 
 if TYPE_CHECKING:
     from ...head_model import HeadModel
     from ...prior import HeadPrior
-    from ...synthetic.assets import Split
-    from ...synthetic.fitted_composed_head import FittedComposedHead
-    from ...synthetic.head_dataset import Orbit
+    from ...synthetic.fitted_composed_head import FittedHead
 
 _TRIES = 20
 
 
-class SyntheticHeads(RecentHeads["ComposedHead"]):
+class SyntheticHeads(RecentHeads):
     """A `HeadSource` of composed heads. Needs the head assets and everything that the prior needs."""
 
-    def __init__(
-        self, data: Path, count: int, *, split: Split = "train", first: int = 0, orbit: Orbit = "swinging",
-        views: int = 36, seed: int = 0, cache_heads: int = 8,
-    ) -> None:  # fmt: skip
+    def __init__(self, data: Path, count: int, *, views: int = 36, seed: int = 0, cache_heads: int = 8) -> None:
         """Make nothing yet.
 
         Args:
-            data: folder of the head assets, as `dp360 data heads --data` takes it.
-            count: heads of the source.
-            split: whose shapes, skins and hair.
-            first: number of the first head.
-            orbit: where the cameras are, beside the portrait's own, which is view 0.
-            views: cameras on the orbit.
+            data: folder of the head assets.
+            count: heads of the split `train`, from the first on.
+            views: cameras on an orbit that rises and sinks, beside the portrait's own, which is view 0.
             seed: of portraits and cameras.
             cache_heads: heads that stay in memory with what was drawn of them.
 
         Raises:
-            InputError: no assets there, or a number that makes no sense.
+            InputError: no assets there.
         """
-        if not data.is_dir():
-            raise InputError(f"No head assets at {data}; expected a folder with makehuman, valid, hdri and the others")
-        if count < 1 or views < 1 or first < 0:
-            raise InputError(
-                f"Expected at least one head and one view and no negative number, got {count} heads from {first} with "
-                f"{views} views"
-            )
+        require_head_assets(data)
         # imported when needed: training on folders gets along without the packages of the prior
         from ...synthetic.fitted_composed_head import NumberedHeads
 
-        self._numbered = NumberedHeads(data, split, seed)
-        self._first, self._views = first, views
-        self._orbit: Orbit = orbit
-        super().__init__(f"composed heads {split} {first} to {first + count - 1}", self._composed, count, cache_heads)
+        self._numbered, self._views = NumberedHeads(data, "train", seed), views
+        super().__init__(f"composed heads 0 to {count - 1}", self._composed, count, cache_heads)
 
     def _composed(self, index: int) -> ComposedHead:
         """The head with this number; where no face is found in its portrait, one with a number behind the last."""
         from ...synthetic.head_dataset import orbit_cameras
 
         for attempt in range(_TRIES):
-            made = self._numbered.make(self._first + index + attempt * len(self))
+            made = self._numbered.make(index + attempt * len(self))
             if made is not None:
                 own = made.fitted.portrait.head.camera
-                around = orbit_cameras(self._orbit, self._views, own.width, made.seed)
+                around = orbit_cameras("swinging", self._views, own.width, made.seed)
                 cameras = concatenate_cameras([own, around])
                 return ComposedHead(made.name, made.fitted, cameras, self._numbered.model, made.seed)
         raise InputError(f"{self.name}: no face was found in the portraits of {_TRIES} heads in a row")
 
 
-class ComposedHead(CachedHead):
+class ComposedHead(HeadPictures):
     """A composed head whose views and prior are drawn when they are asked for, at the size asked for."""
 
     has_control = True

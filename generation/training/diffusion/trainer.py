@@ -1,7 +1,7 @@
 """Running a stage: clips from a source into the loop, figures and sheets out, a pipeline folder at the end.
 
     pipeline = compact_pipeline(trained_autoencoder)
-    train_stage(pipeline, heads, recipe("compact", "appearance"), folder, validation=other_heads)
+    train_stage(pipeline, heads, stage_recipe("compact", "appearance"), folder, validation=other_heads)
 
 A stage leaves in its folder: checkpoint.pt and the one before it, journal.jsonl (and TensorBoard's files where it is
 installed), sheet_NNNNNNN.jpg of every validation, and pipeline/, a diffusers folder with the averaged weights that the
@@ -25,15 +25,15 @@ from ...diffusion.pipeline import DiffPortrait360Pipeline
 from ...errors import InputError
 from ...files import directory_written_atomically, write_errors_for_people
 from ...progress import Track, silent
-from ..loop import Batch, train
+from ..loop import Batch, stacked, train_model
 from .augment import augment_clip
 from .autoencoder import TrainedAutoencoder
 from .clips import HeadSource, sample_clip
-from .objective import stack_clips
 from .stages import StageConfig, stage_objective
 from .validation import validate, write_sheet
 
 PIPELINE, JOURNAL = "pipeline", "journal.jsonl"
+_STAGE_SEEDS = {"appearance": 1, "camera": 2, "consistency": 3, "back-view": 4}
 
 
 def compact_pipeline(
@@ -49,15 +49,15 @@ def compact_pipeline(
     Raises:
         InputError: another number of latent channels.
     """
-    wanted, got = architecture.unet.in_channels, autoencoder.network.config.latent_channels
+    wanted, got = architecture.unet.in_channels, autoencoder.network.config["latent_channels"]
     if wanted != got:
         raise InputError(f"The networks want latents of {wanted} channels; expected such an autoencoder, got {got}")
     torch.manual_seed(seed)
     components = {**architecture.components(), "vae": autoencoder.network}
     unet = components["unet"]
     if architecture.start_shortcut and isinstance(unet, nn.Module):
-        nn.init.zeros_(unet.conv_out.weight)  # at first the start view is drawn as it is
-        nn.init.zeros_(unet.conv_out.bias)
+        for parameter in unet.get_submodule("conv_out").parameters():  # at first the start view is drawn as it is
+            nn.init.zeros_(parameter)
     return DiffPortrait360Pipeline(
         **components,
         reference_timestep=architecture.reference_timestep,
@@ -97,63 +97,53 @@ def train_stage(
     objective = stage_objective(pipeline, config)
     if config.compile:
         objective.unet.compile()
-    channels = objective.camera_control.config.control_channels
+    channels = objective.camera_control.config["control_channels"]
     if channels != config.clips.control_channels:
         raise InputError(
             f"The networks want control pictures of {channels} channels; expected another control than "
             f"{config.clips.control}, which has {config.clips.control_channels}"
         )
-    journal = Journal(folder)
-    evaluations = 0
+    sees_others = config.validation.sampling.view_consistency and objective.view_consistency is not None
+    shown = replace(config.validation, sampling=replace(config.validation.sampling, view_consistency=sees_others))
 
-    def evaluated(step: int, model: nn.Module, loss: float) -> None:
-        nonlocal evaluations
+    def evaluated(step: int, _: nn.Module, loss: float) -> None:
         line = f"step {step}: loss {loss:.4f}"
-        evaluations += 1
-        if validation is not None and (evaluations - 1) % config.validation.every == 0:
-            with kept_random_state():
-                drawn = validate(
-                    pipeline,
-                    validation,
-                    config.clips,
-                    config.validation,
-                    with_consistency=objective.view_consistency is not None,
-                )
+        if validation is not None:
+            with torch.random.fork_rng():
+                drawn = validate(pipeline, validation, config.clips, shown)
             write_sheet(drawn, folder / f"sheet_{step:07d}.jpg")
-            journal.write(step, {f"validation/{name}": value for name, value in drawn.figures.items()})
+            journal.validated(step, drawn.figures)
             line += "; " + ", ".join(f"{name} {value:.2f} dB" for name, value in drawn.figures.items())
         notify(line)
 
-    weights = train(
-        objective,
-        lambda number: clips_of(source, config, number),
-        lambda model, batch: model(batch),
-        config.loop,
-        folder,
-        track=track,
-        on_evaluation=evaluated,
-        on_step=lambda step, values: journal.write(step, {f"train/{name}": value for name, value in values.items()}),
-    )
-    journal.close()
-    objective.to("cpu").load_state_dict(weights)
+    with Journal(folder) as journal:
+        train_model(
+            objective,
+            lambda number: clips_of(source, config, number),
+            lambda model, batch: model(batch),
+            config.loop,
+            folder,
+            track=track,
+            on_evaluation=evaluated,
+            on_step=journal.trained,
+        )
     pipeline.register_to_config(picture_px=config.clips.size_px)
     return save_pipeline(pipeline, folder / PIPELINE)
 
 
 def clips_of(source: HeadSource, config: StageConfig, number: int) -> Batch:
     """The micro-batch of a number: clips of random heads, varied, with the names that the objective expects."""
-    rng = np.random.default_rng([config.loop.seed, _STAGE_NUMBERS[config.stage], number])
+    rng = np.random.default_rng([config.loop.seed, _STAGE_SEEDS[config.stage], number])
     is_back = config.clips.target == "back" or rng.random() < config.back_share
     sampled = replace(config.clips, target="back" if is_back else "views")
     clips: list[Batch] = []
     for _ in range(config.loop.batch_size):
         clip = sample_clip(source, int(rng.integers(len(source))), sampled, rng)
-        varied, dropped = augment_clip(clip, config.augment, rng)
+        varied, keeps = augment_clip(clip, config.augment, rng)
         names = ("views", "alpha", "control", "start", "front", "back")
         pictures: dict[str, Tensor] = {name: getattr(varied, name).float() for name in names}
-        keeps = not (dropped.references or dropped.control)
         clips.append({**pictures, "keeps": torch.tensor(keeps), "is_back": torch.tensor(is_back)})
-    return stack_clips(clips)
+    return stacked(clips)
 
 
 def save_pipeline(pipeline: DiffPortrait360Pipeline, folder: Path) -> Path:
@@ -177,27 +167,26 @@ class Journal:
 
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
-    def write(self, step: int, figures: dict[str, float]) -> None:
+    def trained(self, step: int, figures: dict[str, float]) -> None:
         """Keep the figures of a step."""
-        rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
+        self._write(step, "train", figures)
+
+    def validated(self, step: int, figures: dict[str, float]) -> None:
+        """Keep the figures of heads that are not learned from."""
+        self._write(step, "validation", figures)
+
+    def _write(self, step: int, group: str, figures: dict[str, float]) -> None:
+        rounded = {f"{group}/{name}": float(f"{value:.6g}") for name, value in figures.items()}
         self._file.write(json.dumps({"step": step, **rounded}) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in figures.items():
-                self._board.add_scalar(name, value, step)
+                self._board.add_scalar(f"{group}/{name}", value, step)
 
-    def close(self) -> None:
-        """Finish the files."""
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-
-@contextlib.contextmanager
-def kept_random_state():
-    """Within the block torch's generator may be used; behind it, it is where it was."""
-    with torch.random.fork_rng():
-        yield
-
-
-_STAGE_NUMBERS = {"appearance": 1, "camera": 2, "consistency": 3, "back-view": 4}

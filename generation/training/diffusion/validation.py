@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from ...diffusion.pipeline import DiffPortrait360Pipeline
 from ...diffusion.sampling import Sampling
 from ...files import write_bytes_atomically
 from ...progress import silent
-from .clips import Clip, ClipConfig, HeadSource, sample_clip
+from .clips import ClipConfig, HeadSource, TrainingClip, sample_clip
 
-Pictures = Float[Tensor, "n 3 h w"]
+_Pictures = Float[Tensor, "n 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,6 @@ class ValidationConfig:
     """How they are drawn."""
     seed: int = 0
     """Seed of the choice of views and of the noise."""
-    every: int = 1
-    """Draw at every n-th checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,7 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    pipeline: DiffPortrait360Pipeline,
-    source: HeadSource,
-    clips: ClipConfig,
-    config: ValidationConfig,
-    *,
-    with_consistency: bool = True,
+    pipeline: DiffPortrait360Pipeline, source: HeadSource, clips: ClipConfig, config: ValidationConfig
 ) -> Validation:
     """Draw views of the first heads of `source`.
 
@@ -64,13 +57,12 @@ def validate(
         source: heads that training does not see.
         clips: size and control of the training's clips.
         config: how much.
-        with_consistency: whether V joins in.
     """
     figures: dict[str, list[float]] = {name: [] for name in ("psnr_head", "psnr", "start_psnr_head", "start_psnr")}
     rows: list[Tensor] = []
     for index in range(min(config.heads, len(source))):
         clip = spread_clip(source, index, clips, config)
-        drawn = draw_clip(pipeline, clip, config, with_consistency=with_consistency)
+        drawn = draw_clip(pipeline, clip, config)
         inside = clip.alpha > 0.5
         for prefix, pictures in (("", drawn), ("start_", clip.start)):
             squared = (pictures - clip.views) ** 2
@@ -88,7 +80,7 @@ def validate(
     )
 
 
-def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: ValidationConfig) -> Clip:
+def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: ValidationConfig) -> TrainingClip:
     """Views all round a head: the ring if there is one, with references as in training."""
     rng = np.random.default_rng([config.seed, index])
     count = min(config.views, len(source.head(index).cameras))
@@ -104,9 +96,7 @@ def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: Valid
 
 
 @torch.no_grad()
-def draw_clip(
-    pipeline: DiffPortrait360Pipeline, clip: Clip, config: ValidationConfig, *, with_consistency: bool = True
-) -> Pictures:
+def draw_clip(pipeline: DiffPortrait360Pipeline, clip: TrainingClip, config: ValidationConfig) -> _Pictures:
     """The views of a clip as the pipeline draws them, [0, 1]; the back reference is the true one."""
     output = pipeline(
         clip.front,
@@ -115,7 +105,7 @@ def draw_clip(
         generator=torch.Generator().manual_seed(config.seed),
         back_image=clip.back,
         start_views=None if clip.control_kind == "other" else clip.start,
-        sampling=config.sampling if with_consistency else replace(config.sampling, view_consistency=False),
+        sampling=config.sampling,
         track=silent,
     )
     return output.images

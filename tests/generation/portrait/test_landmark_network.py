@@ -40,18 +40,17 @@ from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.portraits.cartoons import cartoon
 from dp360.generation.training.landmark_figures import face_error, landmark_figures
 from dp360.generation.training.landmark_scenes import (
-    CARTOONS,
-    PHOTOGRAPHS,
+    CARTOON_SCENES,
+    PLAIN_SCENES,
     LabelledShots,
     SceneLook,
     _Warp,
     labelled_shots,
     make_scene,
 )
-from dp360.generation.training.landmark_shots import LandmarkShotsConfig, make_landmark_shots
-from dp360.generation.training.landmark_training import LandmarkTrainConfig, locator_target, train_on_labelled
+from dp360.generation.training.landmark_training import LandmarkTrainConfig, locator_target, train_landmark_networks
 from dp360.generation.training.loop import LoopConfig
-from dp360.generation.training.shots import Shots
+from dp360.generation.training.shots import SURROUND_SHOTS, Shots, surround_shots
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 HEADS, CARTOON = SHARED / "heads", SHARED / "portraits" / "cartoon_lorelei.png"
@@ -241,12 +240,12 @@ def test_located_boxes_follow_the_size_of_the_picture(tiny: LoadedNetwork[Landma
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     loop = LoopConfig(steps=3, batch_size=2, warmup_steps=1, save_every=1)
-    config = LandmarkTrainConfig(network=TINY, points_loop=loop, locator_loop=loop, look=CARTOONS)
-    sets, backgrounds = [disc_shots()], Backgrounds(())
-    whole = train_on_labelled(sets, backgrounds, tmp_path / "whole", config)
+    config = LandmarkTrainConfig(network=TINY, points_loop=loop, locator_loop=loop, look=CARTOON_SCENES)
+    shots, backgrounds = disc_shots(), Backgrounds(())
+    whole = train_landmark_networks(shots, backgrounds, tmp_path / "whole", config)
     short = replace(config, points_loop=replace(loop, steps=3), locator_loop=replace(loop, steps=3))
-    train_on_labelled(sets, backgrounds, tmp_path / "parts", short, minutes=0.0)
-    parts = train_on_labelled(sets, backgrounds, tmp_path / "parts", config)
+    train_landmark_networks(shots, backgrounds, tmp_path / "parts", short, minutes=0.0)
+    parts = train_landmark_networks(shots, backgrounds, tmp_path / "parts", config)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=0, atol=0)
 
@@ -267,7 +266,7 @@ def test_the_shipped_weights_are_small_and_described() -> None:
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="the head assets are not here")
 def test_the_shipped_weights_find_held_out_faces(tmp_path: Path) -> None:
-    shots = make_landmark_shots(HEADS, "held_out", tmp_path, LandmarkShotsConfig(heads=4, first_head=300))
+    shots = surround_shots(HEADS, "held_out", tmp_path, replace(SURROUND_SHOTS, heads=4, first_head=300))
     labelled = labelled_shots(shots, "held_out", HEADS)
     loaded = FACE_LANDMARKS.load()
 
@@ -276,8 +275,8 @@ def test_the_shipped_weights_find_held_out_faces(tmp_path: Path) -> None:
         return None if face is None else face.points_px
 
     backgrounds = Backgrounds.of_split(HEADS, "held_out")
-    for look in (PHOTOGRAPHS, CARTOONS):
-        (figures,) = landmark_figures([points_of], labelled, backgrounds, look, empty=10)
+    for look in (PLAIN_SCENES, CARTOON_SCENES):
+        figures = landmark_figures(points_of, labelled, backgrounds, look, empty=10)
         assert np.nansum(figures.recall * figures.count) / figures.count.sum() > RECALL
         assert figures.nme[0] < NME
         assert figures.false_positives <= 0.2

@@ -36,7 +36,7 @@ from dp360.generation.synthetic.head_dataset import (
 )
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
-from dp360.generation.training.completion_samples import CompletionSamplesConfig, sample_of
+from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, completion_sample
 
 HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
 pytestmark = pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
@@ -94,8 +94,8 @@ def test_depth_is_in_units_of_the_fit(fitted: FittedComposedHead) -> None:
     assert facing[0, ..., 0].mean() > 0.6 and facing[1, ..., 1].mean() > 0.5
 
 
-def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedComposedHead) -> None:
-    sample = sample_of(fitted, load_head_model(), CompletionSamplesConfig().truth_px)
+def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedHead) -> None:
+    sample = completion_sample(fitted, load_head_model(), COMPLETION_SAMPLES.size_px)
     known, weight = sample["chart"][0, 4, :56].astype(np.float32), sample["weight"][0, :56].astype(np.float32)
     back = slice(24, 41)
     assert known[:, back].mean() < 0.02 and weight[:, back].mean() > 0.3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,17 +31,12 @@ from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.fitted_composed_head import FittedConfig, fitted_head, photograph_look
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import sample_recipe
-from dp360.generation.training.completion_samples import (
-    CompletionSamples,
-    CompletionSamplesConfig,
-    load_completion_samples,
-    make_completion_samples,
-)
+from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, CompletionSamples, completion_samples
 from dp360.generation.training.completion_training import (
     CompletionLook,
     CompletionTrainConfig,
     evaluate_completion,
-    train_on_samples,
+    train_completion,
     varied,
 )
 from dp360.generation.training.loop import LoopConfig
@@ -70,15 +66,17 @@ def samples() -> CompletionSamples:
 
 def test_variations_change_what_is_shown_and_what_is_true_alike(samples: CompletionSamples) -> None:
     look = CompletionLook(noise=0.0, typical_noise=0.0, hidden=0.0)
-    rows = [torch.from_numpy(a[0]).float() for a in (samples.chart, samples.typical, samples.truth, samples.weight)]
-    made = [varied(*rows, np.random.default_rng(k), look) for k in range(6)]
+    first = (samples.chart, samples.typical, samples.truth, samples.weight)
+    chart, typical, truth, weight = (torch.from_numpy(a[0]).float() for a in first)
+    made = [varied(chart, typical, truth, weight, np.random.default_rng(k), look) for k in range(6)]
     for row in made:
         known = row["chart"][:, 4] > 0.5
         shown, true = row["chart"][:, 1:4].transpose(0, 1)[:, known], row["truth"].transpose(0, 1)[:, known]
         torch.testing.assert_close(shown, true, atol=2e-3, rtol=0)
     assert len({float(row["truth"].mean()) for row in made}) == 6
-    hidden = [varied(*rows, np.random.default_rng(k), replace(look, hidden=1.0)) for k in range(4)]
-    assert all(row["chart"][:, 4].sum() <= rows[0][:, 4].sum() for row in hidden)
+    hiding = replace(look, hidden=1.0)
+    hidden = [varied(chart, typical, truth, weight, np.random.default_rng(k), hiding) for k in range(4)]
+    assert all(row["chart"][:, 4].sum() <= chart[:, 4].sum() for row in hidden)
 
 
 def test_a_run_learns_what_one_colour_cannot_say_and_resumes(samples: CompletionSamples, tmp_path: Path) -> None:
@@ -86,26 +84,20 @@ def test_a_run_learns_what_one_colour_cannot_say_and_resumes(samples: Completion
         network=SMALL, smoothness=0.0,
         loop=LoopConfig(steps=60, batch_size=3, learning_rate=1e-2, warmup_steps=3, ema_decay=0.9, save_every=20),
     )  # fmt: skip
-    network = train_on_samples(samples, tmp_path / "run", config)
-    figures = evaluate_completion(LoadedNetwork(network, ""), samples)
+    network = train_completion(samples, tmp_path / "run", config)
+    figures = evaluate_completion(LoadedCompletion(network, ""), samples)
     assert figures.count == len(samples)
     for part in ("hair_back", "skin_back", "cloth_back"):
         assert figures.learned[part] < 0.7 * figures.typical[part]
-    again = train_on_samples(samples, tmp_path / "run", config)
+    again = train_completion(samples, tmp_path / "run", config)
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values()))
 
 
 def test_samples_of_another_chart_are_refused(samples: CompletionSamples, tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, chart=samples.chart[0, :, :5], typical=samples.typical[0], truth=samples.truth[0],
-             weight=samples.weight[0], head=np.array(0))  # fmt: skip
+    config = replace(COMPLETION_SAMPLES, heads=1)
+    np.savez(tmp_path / "completion_train_256px_1x1_000000.npz", chart=samples.chart[:1, :, :5], head=np.arange(1))
     with pytest.raises(InputError, match="another chart"):
-        load_completion_samples([path])
-    np.savez(path)
-    with pytest.raises(InputError, match="No face"):
-        load_completion_samples([path])
-    with pytest.raises(InputError, match="No head assets"):
-        make_completion_samples(tmp_path / "nowhere", "train", tmp_path / "s", CompletionSamplesConfig(heads=1))
+        completion_samples(tmp_path / "nowhere", "train", tmp_path, config)
 
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
@@ -114,8 +106,7 @@ def test_the_shipped_weights_beat_typical_colours_on_held_out_heads() -> None:
     model, backgrounds = load_head_model(), Backgrounds.of_split(HEADS, "held_out")
     look = FittedConfig(look=replace(photograph_look(), photographed=0.0))
     cameras = look_at_origin([math.radians(a) for a in (90, 135, 180, -135, -90)], [0.0] * 5, size_px=96)
-    errors: dict[str, list[float]] = {"learned": [], "plain": []}
-    untrained = LoadedNetwork(CompletionNet().eval(), "")  # it says the typical colours
+    errors: dict[Literal["learned", "rules"], list[float]] = {"learned": [], "rules": []}
     with FaceNetworks() as faces, PersonNetworks() as people:
         for number in range(3):
             head = compose(sample_recipe(number, asset_index(), "held_out"), HEADS)

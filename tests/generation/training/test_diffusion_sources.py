@@ -29,8 +29,8 @@ from dp360.generation.training.diffusion.augment import (
     mirrored_cameras,
     mirrored_clip,
 )
-from dp360.generation.training.diffusion.clips import ClipConfig, HeadPictures, HeadSource, sample_clip
-from dp360.generation.training.diffusion.head_cache import CachedHead, RecentHeads
+from dp360.generation.training.diffusion.clips import ClipConfig, HeadSource, sample_clip
+from dp360.generation.training.diffusion.head_pictures import HeadPictures, RecentHeads
 from dp360.generation.training.diffusion.sources import MixedSource, open_source
 from dp360.generation.training.diffusion.view_order import angles_rad, closed_rings, continuous_views
 
@@ -61,7 +61,7 @@ def drawn(
     return pictures, alpha
 
 
-class DotsHead(CachedHead):
+class DotsHead(HeadPictures):
     """The head of dots with a prior of its own; counts what is read of it."""
 
     has_control = True
@@ -93,7 +93,7 @@ class DotsHead(CachedHead):
         return prior_control(rgb, alpha, 0.25 * alpha, normals, cameras)
 
 
-class NumberedHead(CachedHead):
+class NumberedHead(HeadPictures):
     """Views of one grey, which is the number of the view; the portrait is red, the back picture blue."""
 
     has_control = True
@@ -177,7 +177,7 @@ print(*names)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {"clips", "augment", "sources", "source_folders", "synthetic_heads"} <= set(done.stdout.split())
+    assert {"clips", "augment", "sources", "head_pictures", "synthetic_heads"} <= set(done.stdout.split())
 
 
 def test_normals_of_the_prior_face_the_camera():
@@ -373,10 +373,10 @@ def test_the_same_seed_gives_the_same_clip():
 
 def test_nothing_changes_where_everything_is_zero():
     clip = sample_clip(ListSource(DotsHead(swinging(36))), 0, SMALL, rng())
-    same, dropped = augment_clip(clip, NOTHING, rng())
+    same, keeps = augment_clip(clip, NOTHING, rng())
     for name in ("views", "alpha", "control", "start", "front", "back"):
         assert torch.equal(getattr(same, name), getattr(clip, name)), name
-    assert not dropped.references and not dropped.control
+    assert keeps
     zero = PortraitAugmentation(1.0, 0.0, 0.0, 0.0, STILL, 0.0, 0.0, 0.0)
     torch.testing.assert_close(augment_clip(clip, replace(NOTHING, portrait=zero), rng())[0].front, clip.front)
 
@@ -418,8 +418,11 @@ def test_each_augmentation_touches_its_own_pictures_only():
     torch.testing.assert_close((control.control[:, COLOUR] + 1) / 2, control.start, atol=0.005, rtol=0)
     blank = replace(NOTHING, control=ControlAugmentation(1.0, no_validity=1.0))
     assert bool((augment_clip(clip, blank, rng())[0].control[:, VALIDITY] == -1).all())
-    drops = [augment_clip(clip, replace(NOTHING, drop_references=0.5, drop_control=1.0), rng(s))[1] for s in range(40)]
-    assert all(d.control for d in drops) and 8 < sum(d.references for d in drops) < 32
+    for shares, kept in (((0.0, 0.0), 40), ((1.0, 0.0), 0), ((0.0, 1.0), 0)):
+        dropping = replace(NOTHING, drop_references=shares[0], drop_control=shares[1])
+        assert sum(augment_clip(clip, dropping, rng(seed))[1] for seed in range(40)) == kept
+    halves = replace(NOTHING, drop_references=0.5, drop_control=0.5)
+    assert 3 < sum(augment_clip(clip, halves, rng(seed))[1] for seed in range(40)) < 17
 
 
 def png(path: Path, pixels: np.ndarray) -> None:
@@ -466,19 +469,25 @@ def test_a_clip_from_disk_is_the_clip_from_memory(posed):
     torch.testing.assert_close(from_disk.control, in_memory.control, atol=0.02, rtol=0)
 
 
+def middle_of(picture: Float[Tensor, "4 s s"] | None) -> list[float]:
+    """Colour and alpha of a middle pixel, [0, 255]."""
+    assert picture is not None
+    return (255 * picture[:, 3, 3]).tolist()
+
+
 def test_portrait_and_back_picture_come_from_their_files(posed):
     folder = posed / "head_0"
     png(folder / "portrait.png", np.full((64, 64, 3), (200, 10, 10), np.uint8))
     png(folder / "portrait_alpha.png", np.full((64, 64), 255, np.uint8))
     png(folder / "back.png", np.full((SIZE, SIZE, 4), (10, 10, 200, 255), np.uint8))
-    head = open_source(posed, "posed").head(0)
+    head = open_source(posed).head(0)
     assert isinstance(head, HeadPictures)
-    torch.testing.assert_close(head.portrait(16)[:, 3, 3], torch.tensor([200, 10, 10, 255]) / 255)
-    torch.testing.assert_close(head.back(16)[:, 3, 3], torch.tensor([10, 10, 200, 255]) / 255)
-    foreground = np.broadcast_to(np.float32([0.2, 0.4, 0.6]), (64, 64, 3))
+    assert middle_of(head.portrait(16)) == pytest.approx([200, 10, 10, 255])
+    assert middle_of(head.back(16)) == pytest.approx([10, 10, 200, 255])
+    foreground = np.broadcast_to(np.array([0.2, 0.4, 0.6], np.float32), (64, 64, 3))
     np.savez(folder / "portrait.npz", foreground_unit=foreground, alpha_unit=np.ones((64, 64), np.float32))
     fresh = open_source(posed).head(0)  # colours free of the background come first
-    torch.testing.assert_close(fresh.portrait(16)[:, 3, 3], torch.tensor([51, 102, 153, 255]) / 255)
+    assert middle_of(fresh.portrait(16)) == pytest.approx([51, 102, 153, 255])
     (folder / "portrait.npz").write_bytes(b"no")
     with pytest.raises(InputError, match="damaged"):
         open_source(posed).head(0).portrait(16)
@@ -508,15 +517,13 @@ def grey(value: int) -> np.ndarray:
 
 def test_panohead_spherehead_and_unique3d_folders(tmp_path):
     for k in range(72):
-        png(tmp_path / f"PHsup_001/image/{k:07d}.png", grey(k))
+        png(tmp_path / f"rings/PHsup_001/image/{k:07d}.png", grey(k))
     for k in range(36):
-        png(tmp_path / f"seed0004/{k:02d}.png", grey(100 + k))
+        png(tmp_path / f"rings/seed0004/{k:02d}.png", grey(100 + k))
     for k in range(4):
-        png(tmp_path / f"toon/{k}.png", grey(200 + k))
-        png(tmp_path / f"i07/images/{k}.png", grey(240 + k))
-    source = open_source(tmp_path)
-    assert len(source) == 4
-    rings, quads = open_source(tmp_path, "rings"), open_source(tmp_path, "four-views")
+        png(tmp_path / f"quads/toon/{k}.png", grey(200 + k))
+        png(tmp_path / f"quads/i07/images/{k}.png", grey(240 + k))
+    rings, quads = open_source(tmp_path / "rings"), open_source(tmp_path / "quads")
     assert (len(rings), len(quads)) == (2, 2)
     ring = rings.head(0)
     assert float(ring.cameras[18].azimuth_rad) == pytest.approx(math.pi / 2)  # frame N/4 stands at +x
@@ -606,8 +613,9 @@ def test_damaged_folders_are_named(posed, name):
 def test_what_cannot_be_sampled_is_said(tmp_path, posed):
     with pytest.raises(InputError, match="does not exist"):
         open_source(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no heads"):
-        open_source(tmp_path, "four-views")
+        open_source(tmp_path / "empty")
     source = open_source(posed)
     with pytest.raises(InputError, match="12 views; expected at least 13"):
         sample_clip(source, 0, replace(SMALL, clip_length=13), rng())
@@ -620,26 +628,28 @@ def test_what_cannot_be_sampled_is_said(tmp_path, posed):
         sample_clip(ListSource(front_only), 0, replace(SMALL, target="back"), rng())
     with pytest.raises(InputError, match="where a clip should go on"):
         sample_clip(ListSource(front_only), 0, replace(SMALL, stride_deg=(30.0, 30.0)), rng())
-    png(tmp_path / "seed0001/00.png", grey(1))
-    png(tmp_path / "seed0001/02.png", grey(2))
+    png(tmp_path / "gap/seed0001/00.png", grey(1))
+    png(tmp_path / "gap/seed0001/02.png", grey(2))
     with pytest.raises(InputError, match="without a gap"):
-        open_source(tmp_path, "rings").head(0)
+        open_source(tmp_path / "gap").head(0)
 
 
-def test_mixtures_keep_their_shares_and_miss_no_head():
-    a, b = ([NumberedHead(orbit(4, size_px=SIZE), f"{c}{k}") for k in range(n)] for c, n in (("a", 30), ("b", 3)))
-    mixed = MixedSource([ListSource(*a), ListSource(*b)], (3.0, 1.0))
+def test_mixtures_are_even_and_miss_no_head():
+    a, b = ([NumberedHead(orbit(4, size_px=SIZE), f"{c}{k}") for k in range(n)] for c, n in (("a", 30), ("b", 10)))
+    mixed = MixedSource([ListSource(*a), ListSource(*b)])
     names = [mixed.head(i).name for i in range(len(mixed))]
-    assert set(names) == {head.name for head in [*a, *b]}
-    assert abs(sum(name[0] == "a" for name in names) / len(names) - 0.75) < 0.03
-    assert all(0 < sum(n[0] == "b" for n in names[k : k + 8]) < 5 for k in range(0, len(names) - 8))
-    assert len(MixedSource([ListSource(*a), ListSource(*b)])) == 33
-    with pytest.raises(InputError, match="positive weights"):
-        MixedSource([ListSource(*a)], (0.0,))
-    with pytest.raises(InputError, match="at least one head"):
-        MixedSource([])
+    assert sorted(names) == sorted(head.name for head in [*a, *b])
+    assert all(sum(n[0] == "b" for n in names[k : k + 8]) == 2 for k in range(0, len(names), 8))
     with pytest.raises(IndexError):
         mixed.head(len(mixed))
+
+
+def test_layouts_in_one_folder_become_one_source(posed):
+    for k in range(4):
+        png(posed / f"toon/{k}.png", grey(200 + k))
+    source = open_source(posed)
+    assert isinstance(source, MixedSource)
+    assert sorted(Path(source.head(k).name).name for k in range(len(source))) == ["head_0", "head_1", "toon"]
 
 
 def test_recent_heads_are_kept_and_read_once():
@@ -662,13 +672,13 @@ ASSETS = Path(__file__).parents[3] / "../shared/data/heads"
 @pytest.mark.slow
 @pytest.mark.skipif(not ASSETS.is_dir(), reason="needs the head assets")
 def test_heads_on_the_fly_are_those_on_disk(tmp_path):
-    from dp360.configs.commands import DataCommand
-    from dp360.configs.data import make_heads
+    from dp360.configs.console import Display
+    from dp360.configs.data import DataHeadsCommand, make_heads
     from dp360.generation.progress import silent
     from dp360.generation.training.diffusion.synthetic_heads import SyntheticHeads
 
-    command = DataCommand("heads", tmp_path, ASSETS, count=1, views=12, size=64)
-    make_heads(command, track=silent, notify=pytest.fail)
+    command = DataHeadsCommand(ASSETS, tmp_path, count=1, views=12, size=64)
+    make_heads(command, Display(silent, pytest.fail))
     config = ClipConfig(size_px=64, clip_length=3, stride_deg=(25.0, 35.0))
     on_disk, on_the_fly = open_source(tmp_path), SyntheticHeads(ASSETS, 1, views=12)
     for seed in range(3):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dp360.generation import InputError
-from dp360.generation.training import LoopConfig, train
-from dp360.generation.training.loop import NEWEST, PREVIOUS, Batch
+from dp360.generation.training import LoopConfig, train_model
+from dp360.generation.training.loop import NEWEST, PREVIOUS, Batch, TrainingPart, train_parts
 
 CONFIG = LoopConfig(steps=24, warmup_steps=4, learning_rate=0.02, save_every=6, ema_decay=0.8)
 
@@ -31,6 +31,12 @@ def loss_of(model: nn.Module, batch: Batch) -> Tensor:
     return ((model(batch["x"]) - batch["y"]) ** 2).mean()
 
 
+def trained(folder: Path, config: LoopConfig = CONFIG) -> dict[str, Tensor]:
+    model = network()
+    train_model(model, batch_of, loss_of, config, folder)
+    return model.state_dict()
+
+
 def same_bytes(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -46,14 +52,14 @@ def killed_at(step: int, folder: Path) -> None:
         return batch_of(at)
 
     with pytest.raises(Killed):
-        train(network(), failing, loss_of, CONFIG, folder)
+        train_model(network(), failing, loss_of, CONFIG, folder)
 
 
 def test_a_killed_and_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
-    whole = train(network(), batch_of, loss_of, CONFIG, tmp_path / "whole")
+    whole = trained(tmp_path / "whole")
     killed_at(10, tmp_path / "broken")
     killed_at(20, tmp_path / "broken")
-    assert same_bytes(whole, train(network(), batch_of, loss_of, CONFIG, tmp_path / "broken"))
+    assert same_bytes(whole, trained(tmp_path / "broken"))
 
 
 def test_a_kill_loses_at_most_the_steps_between_checkpoints(tmp_path: Path) -> None:
@@ -64,18 +70,18 @@ def test_a_kill_loses_at_most_the_steps_between_checkpoints(tmp_path: Path) -> N
         steps.append(step)
         return batch_of(step)
 
-    train(network(), watched, loss_of, CONFIG, tmp_path)
+    train_model(network(), watched, loss_of, CONFIG, tmp_path)
     assert steps[0] == 12 and steps == list(range(12, 24))
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None], ids=["empty", "other", "cut"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage: bytes | None) -> None:
-    whole = train(network(), batch_of, loss_of, CONFIG, tmp_path / "whole")
+    whole = trained(tmp_path / "whole")
     folder = tmp_path / "broken"
     killed_at(20, folder)
     data = (folder / NEWEST).read_bytes()
     (folder / NEWEST).write_bytes(data[: len(data) // 2] if damage is None else damage)
-    assert same_bytes(whole, train(network(), batch_of, loss_of, CONFIG, folder))
+    assert same_bytes(whole, trained(folder))
 
 
 def test_two_damaged_checkpoints_are_an_error_for_people(tmp_path: Path) -> None:
@@ -83,20 +89,20 @@ def test_two_damaged_checkpoints_are_an_error_for_people(tmp_path: Path) -> None
     for name in (NEWEST, PREVIOUS):
         (tmp_path / name).write_bytes(b"?")
     with pytest.raises(InputError, match="damaged"):
-        train(network(), batch_of, loss_of, CONFIG, tmp_path)
+        trained(tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    train(network(), batch_of, loss_of, CONFIG, tmp_path)
+    trained(tmp_path)
     with pytest.raises(InputError, match="another model"):
-        train(nn.Linear(4, 1), batch_of, loss_of, CONFIG, tmp_path)
+        train_model(nn.Linear(4, 1), batch_of, loss_of, CONFIG, tmp_path)
 
 
 def test_time_ends_a_run_with_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
     limited = LoopConfig(**{**CONFIG.__dict__, "minutes": 0.0})
-    whole = train(network(), batch_of, loss_of, CONFIG, tmp_path / "whole")
+    whole = trained(tmp_path / "whole")
     for _ in range(CONFIG.steps):  # no time at all: one step per call
-        weights = train(network(), batch_of, loss_of, limited, tmp_path / "short")
+        weights = trained(tmp_path / "short", limited)
     assert same_bytes(whole, weights)
 
 
@@ -107,7 +113,7 @@ def test_evaluation_sees_averaged_weights_and_falling_losses(tmp_path: Path) -> 
         assert not model.training and not any(p.requires_grad for p in model.parameters())
         seen.append((step, loss))
 
-    train(network(), batch_of, loss_of, CONFIG, tmp_path, on_evaluation=watch)
+    train_model(network(), batch_of, loss_of, CONFIG, tmp_path, on_evaluation=watch)
     assert [step for step, _ in seen] == [6, 12, 18, 24]
     assert seen[-1][1] < 0.7 * seen[0][1]
 
@@ -121,4 +127,17 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a number"):
-        train(network(), batch_of, lambda m, b: loss_of(m, b) * math.nan, CONFIG, tmp_path)
+        train_model(network(), batch_of, lambda m, b: loss_of(m, b) * math.nan, CONFIG, tmp_path)
+
+
+def test_parts_share_the_time_and_a_later_one_waits_for_it(tmp_path: Path) -> None:
+    def parts() -> list[TrainingPart]:
+        model, short = network(), LoopConfig(steps=3, save_every=1)
+        return [TrainingPart(name, model, batch_of, loss_of, short) for name in ("first", "second")]
+
+    whole, broken = parts(), parts()
+    train_parts(whole, tmp_path / "whole")
+    train_parts(broken, tmp_path / "broken", minutes=0.0)  # one step of the first part
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["first"]
+    train_parts(broken, tmp_path / "broken")
+    assert same_bytes(whole[0].model.state_dict(), broken[0].model.state_dict())

@@ -25,12 +25,12 @@ from dp360.generation.prior.hair.thickness_network import (
 from dp360.generation.synthetic.hair.hair_truth import hair_truth, similarity
 from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform_labels
 from dp360.generation.training.loop import LoopConfig
-from dp360.generation.training.thickness_samples import HairSamples, HairSamplesConfig, make_hair_samples
+from dp360.generation.training.thickness_samples import HAIR_SAMPLES, HairSamples, hair_samples
 from dp360.generation.training.thickness_training import (
     HairTrainConfig,
     evaluate_hair_thickness,
     hair_batch,
-    train_on_samples,
+    train_hair_thickness,
 )
 
 HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
@@ -174,15 +174,15 @@ class Killed(Exception):
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(samples: HairSamples, tmp_path: Path) -> None:
-    whole = train_on_samples(samples, tmp_path / "whole", CONFIG)
+    whole = train_hair_thickness(samples, tmp_path / "whole", CONFIG)
 
     def kill(step: int, *_: object) -> None:
         if step == 4:
             raise Killed
 
     with pytest.raises(Killed):
-        train_on_samples(samples, tmp_path / "broken", CONFIG, on_evaluation=kill)
-    resumed = train_on_samples(samples, tmp_path / "broken", CONFIG)
+        train_hair_thickness(samples, tmp_path / "broken", CONFIG, on_evaluation=kill)
+    resumed = train_hair_thickness(samples, tmp_path / "broken", CONFIG)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
@@ -205,8 +205,8 @@ def test_weights_survive_the_file(network: HairThicknessNet, features: np.ndarra
 def test_shipped_weights_reach_their_figures_on_held_out_heads(tmp_path: Path) -> None:
     loaded = HAIR_THICKNESS.load()
     assert loaded is not None
-    config = HairSamplesConfig(heads=6, portraits_per_head=1, heads_per_file=6)
-    held_out = make_hair_samples(HEADS, "held_out", tmp_path, config)
+    config = replace(HAIR_SAMPLES, heads=6, samples_per_head=1)
+    held_out = hair_samples(HEADS, "held_out", tmp_path, config)
     figures = evaluate_hair_thickness(loaded, held_out)
     assert figures.count >= 4
     assert figures.thickness_mae["crown"] < 0.025

@@ -26,20 +26,21 @@ from dp360.generation.prior.labels.segmenter import (
 )
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+from dp360.generation.training.head_samples import HeadSamplesConfig
 from dp360.generation.training.loop import LoopConfig
 from dp360.generation.training.segmenter_training import (
     IGNORED,
-    PHOTOGRAPHS,
-    LabelTrainingConfig,
-    Stage,
-    batches,
+    PLAIN_PORTRAITS,
+    SegmenterStage,
+    SegmenterTrainConfig,
     classes_of,
     count_classes,
     evaluate_segmenter,
     segmentation_loss,
-    train_on_shots,
+    segmenter_batches,
+    train_segmenter,
 )
-from dp360.generation.training.shots import Shots, ShotsConfig, make_shots
+from dp360.generation.training.shots import Shots, portrait_shots
 
 HEADS = Path(__file__).resolve().parents[5] / "shared" / "data" / "heads"
 SMALL = SegmenterConfig(channels=(8, 16, 16), size_px=32)
@@ -69,9 +70,9 @@ def shots() -> Shots:
     return Shots(rgb, alpha, labels, np.arange(6), np.tile(np.eye(4), (6, 1, 1)), np.full(6, 300.0))
 
 
-def tiny_training(steps: int) -> LabelTrainingConfig:
+def tiny_training(steps: int) -> SegmenterTrainConfig:
     loop = LoopConfig(steps=steps, batch_size=4, learning_rate=5e-3, warmup_steps=5, save_every=7, ema_decay=0.9)
-    return LabelTrainingConfig(network=SMALL, look=PHOTOGRAPHS, stages=(Stage(32, loop),))
+    return SegmenterTrainConfig(network=SMALL, look=PLAIN_PORTRAITS, stages=(SegmenterStage(32, loop),))
 
 
 def test_probabilities_sum_to_one_and_what_lies_outside_is_background(small: LoadedNetwork[Segmenter]) -> None:
@@ -128,38 +129,40 @@ def test_intersection_over_union_of_a_known_case() -> None:
 
 def test_batches_depend_on_their_step_alone_and_every_pass_shows_every_shot(shots: Shots) -> None:
     stage = tiny_training(10).stages[0]
-    batch_of = batches(shots, NO_PANORAMAS, stage, PHOTOGRAPHS, seed=5)
+    batch_of = segmenter_batches(shots, NO_PANORAMAS, stage, PLAIN_PORTRAITS, seed=5)
     third = batch_of(3)
     batch_of(0)
     again = batch_of(3)
     assert torch.equal(third["rgb"], again["rgb"]) and torch.equal(third["classes"], again["classes"])
-    assert not torch.equal(third["rgb"], batches(shots, NO_PANORAMAS, stage, PHOTOGRAPHS, seed=6)(3)["rgb"])
+    assert not torch.equal(
+        third["rgb"], segmenter_batches(shots, NO_PANORAMAS, stage, PLAIN_PORTRAITS, seed=6)(3)["rgb"]
+    )
 
 
 def test_a_small_network_learns_drawn_heads(shots: Shots, tmp_path: Path) -> None:
     losses: list[float] = []
-    network = train_on_shots(
+    network = train_segmenter(
         shots, NO_PANORAMAS, tmp_path, tiny_training(140), on_evaluation=lambda step, model, loss: losses.append(loss)
     )
     assert losses[-1] < 0.5 * losses[0]
-    counts = evaluate_segmenter(LoadedNetwork(network, ""), shots, NO_PANORAMAS, PHOTOGRAPHS, size_px=64, seed=9)
+    counts = evaluate_segmenter(LoadedSegmenter(network, ""), shots, NO_PANORAMAS, PLAIN_PORTRAITS, size_px=64, seed=9)
     assert counts.iou[[BACKGROUND, SKIN, HAIR, CLOTH]].min() > 0.5
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_weights(shots: Shots, tmp_path: Path) -> None:
-    whole = train_on_shots(shots, NO_PANORAMAS, tmp_path / "whole", tiny_training(9)).state_dict()
+    whole = train_segmenter(shots, NO_PANORAMAS, tmp_path / "whole", tiny_training(9)).state_dict()
     for _ in range(9):
-        broken = train_on_shots(shots, NO_PANORAMAS, tmp_path / "broken", tiny_training(9), minutes=1e-9).state_dict()
+        broken = train_segmenter(shots, NO_PANORAMAS, tmp_path / "broken", tiny_training(9), minutes=1e-9).state_dict()
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
 def test_shots_are_rendered_once(tmp_path: Path) -> None:
-    config = ShotsConfig(heads=2, shots_per_head=1, size_px=64, heads_per_file=1)
-    first = make_shots(HEADS, "train", tmp_path, config)
+    config = HeadSamplesConfig(heads=2, size_px=64, heads_per_file=1)
+    first = portrait_shots(HEADS, "train", tmp_path, config)
     assert len(first) == 2 and {Label.FACE, Label.CLOTH} <= set(np.unique(first.labels).tolist())
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    again = make_shots(HEADS / "missing", "train", tmp_path, config)
+    again = portrait_shots(HEADS / "missing", "train", tmp_path, config)
     np.testing.assert_array_equal(first.rgb, again.rgb)
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
@@ -184,10 +187,9 @@ def test_a_photograph_is_told_apart(portrait: Portrait) -> None:
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
 def test_heads_never_seen_in_training_are_told_apart(tmp_path: Path) -> None:
-    segmenter = SEGMENTER.load()
-    shots = make_shots(
-        HEADS, "held_out", tmp_path, ShotsConfig(heads=6, shots_per_head=1, size_px=256, heads_per_file=6)
-    )
-    counts = evaluate_segmenter(segmenter, shots, Backgrounds.of_split(HEADS, "held_out"), PHOTOGRAPHS, size_px=256)
+    segmenter = load_segmenter()
+    assert segmenter is not None
+    shots = portrait_shots(HEADS, "held_out", tmp_path, HeadSamplesConfig(heads=6, size_px=256))
+    counts = evaluate_segmenter(segmenter, shots, Backgrounds.of_split(HEADS, "held_out"), PLAIN_PORTRAITS, size_px=256)
     background, skin, hair, _, cloth, _, _ = counts.iou  # hats are often called hair
     assert min(background, skin, cloth) > 0.8 and hair > 0.6

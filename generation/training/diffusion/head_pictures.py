@@ -1,11 +1,11 @@
-"""Decoded pictures that are kept: clips of the same heads are read again and again, and PNGs are slow to open."""
+"""Heads as pictures, decoded when asked for and kept: clips come back to the same heads, and PNGs are slow to open."""
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ from ...dataset.posed_frames import picture_size
 from ...diffusion.control_pictures import resized_cut_outs
 from ...errors import InputError
 
-Head = TypeVar("Head")
 _CONTROL_STEPS = 127
 
 
-class RecentHeads(Generic[Head]):
+class RecentHeads:
     """A `HeadSource` that keeps the heads that were asked for last; others are made anew."""
 
-    def __init__(self, name: str, make: Callable[[int], Head], count: int, keep: int) -> None:
+    def __init__(self, name: str, make: Callable[[int], HeadPictures], count: int, keep: int) -> None:
         """Make nothing yet.
 
         Args:
@@ -36,38 +35,39 @@ class RecentHeads(Generic[Head]):
         """
         if keep < 1:
             raise InputError(f"Expected at least one head to be kept in memory, got {keep}")
-        self.name = name
-        self._make, self._count, self._keep = make, count, keep
-        self._heads: dict[int, Head] = {}
+        self.name, self._count = name, count
+        self._made = functools.lru_cache(keep)(make)
 
     def __len__(self) -> int:
         return self._count
 
-    def head(self, index: int) -> Head:
+    def head(self, index: int) -> HeadPictures:
         """The head with this number."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} heads, asked for number {index}")
-        head = self._heads.pop(index) if index in self._heads else self._make(index)
-        self._heads[index] = head
-        while len(self._heads) > self._keep:
-            del self._heads[next(iter(self._heads))]
-        return head
+        return self._made(index)
 
 
-class CachedHead(ABC):
-    """`HeadPictures` that keep what was read, in 8 bits, at each size that was asked for."""
+class HeadPictures(ABC):
+    """Pictures of one head; what was read is kept in 8 bits, at each size that was asked for.
+
+    Sizes are sides of square pictures in pixels; pictures are straight, colour and alpha in [0, 1].
+    """
 
     has_poses: bool = True
+    """False where the cameras tell no more than which views show the front and which the back."""
     has_control: bool = False
+    """Whether there is a prior fitted to the head."""
 
     def __init__(self, name: str) -> None:
+        """`name` is for messages; different heads of a source have different ones."""
         self.name = name
-        self._kept: dict[tuple[str, int, int], UInt8[Tensor, "_ s s"] | Tensor | None] = {}
+        self._kept: dict[tuple[str, int, int], Tensor | None] = {}
 
     @property
     @abstractmethod
     def cameras(self) -> Cameras:
-        """A camera for each view."""
+        """A camera for each view, of any picture size."""
 
     @abstractmethod
     def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
@@ -90,13 +90,16 @@ class CachedHead(ABC):
         return None
 
     def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
-        """One view, straight colour and alpha, [0, 1]."""
+        """One view."""
         picture = self._picture("rgba", view, size_px, lambda: self._read_rgba(view, size_px))
         assert picture is not None
         return picture
 
     def control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        """The prior from that view's camera, in steps of 1/127, so that 0 stays 0."""
+        """The prior from that view's camera (`control_pictures.prior_control`); only with `has_control`.
+
+        It is kept in steps of 1/127, so that 0 stays 0.
+        """
         key = ("control", view, size_px)
         if key not in self._kept:
             self._kept[key] = (_CONTROL_STEPS * self._read_control(view, size_px)).round().to(torch.int8)
@@ -105,15 +108,15 @@ class CachedHead(ABC):
         return kept / _CONTROL_STEPS
 
     def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """A picture of another head from that view's camera, or None."""
+        """A picture of another head from that view's camera; None where the source gives none."""
         return self._picture("driver", view, size_px, lambda: self._read_driver(view))
 
     def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The portrait as a user's picture is prepared, or None."""
+        """The portrait as a user's picture is prepared; None where there is none."""
         return self._picture("portrait", 0, size_px, self._read_portrait)
 
     def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The view from straight behind where it is no view of its own, or None."""
+        """The view from straight behind, where it is no view of its own; None where there is none."""
         return self._picture("back", 0, size_px, lambda: self._read_back(size_px))
 
     def _picture(
@@ -129,7 +132,7 @@ class CachedHead(ABC):
         return None if kept is None else kept / 255
 
 
-def read_picture(path: Path, mode: str, size_px: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w *c"]:
+def picture_pixels(path: Path, mode: str, size_px: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w *c"]:
     """A picture file as bytes.
 
     Args:

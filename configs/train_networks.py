@@ -1,0 +1,178 @@
+"""`dp360 train` for the four networks of the prior: samples of composed heads, training, weights, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from dp360.generation.synthetic.asset_pack import require_head_assets
+from dp360.generation.training.head_samples import HeadSamplesConfig
+from dp360.generation.training.loop import LoopConfig
+
+from .console import Display
+from .device import choose_device
+from .train import (
+    TrainCompletionCommand,
+    TrainHairCommand,
+    TrainLabelsCommand,
+    TrainLandmarksCommand,
+    TrainNetworkCommand,
+)
+
+_Network = TypeVar("_Network")
+
+
+def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
+    """Train what the command names, or go on, and tell its figures on heads that it has not seen; the weights.
+
+    Raises:
+        InputError: no head assets, or checkpoints of something else.
+    """
+    require_head_assets(command.data)
+    trainings: dict[type, Callable[[TrainNetworkCommand, Display], Path]] = {
+        TrainLabelsCommand: _train_labels,
+        TrainHairCommand: _train_hair,
+        TrainCompletionCommand: _train_completion,
+        TrainLandmarksCommand: _train_landmarks,
+    }
+    return trainings[type(command)](command, display)
+
+
+def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
+    from dp360.generation.prior.labels.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
+    from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+    from dp360.generation.training.segmenter_training import (
+        PLAIN_PORTRAITS,
+        SegmenterTrainConfig,
+        evaluate_segmenter,
+        train_segmenter,
+    )
+    from dp360.generation.training.shots import PORTRAIT_SHOTS, portrait_shots
+
+    folder, track = command.output / "shots", display.track
+    config = SegmenterTrainConfig()
+    config = replace(config, stages=tuple(replace(s, loop=_scheduled(s.loop, command)) for s in config.stages))
+    shots = portrait_shots(command.data, "train", folder, _heads(PORTRAIT_SHOTS, command), track=track)
+    backgrounds = Backgrounds.of_split(command.data, "train")
+    network = train_segmenter(shots, backgrounds, command.output, config, **_options(command, display))
+    path = _saved(command, WEIGHTS_NAME, save_segmenter, network)
+    shots = portrait_shots(command.data, "validation", folder, _validation_heads(PORTRAIT_SHOTS, command), track=track)
+    backgrounds = Backgrounds.of_split(command.data, "validation")
+    iou = evaluate_segmenter(read_segmenter(path), shots, backgrounds, PLAIN_PORTRAITS, track=track).iou
+    display.notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
+    return path
+
+
+def _train_hair(command: TrainNetworkCommand, display: Display) -> Path:
+    from dp360.generation.prior.hair.thickness_network import WEIGHTS_NAME, read_hair_thickness, save_hair_thickness
+    from dp360.generation.training.thickness_samples import HAIR_SAMPLES, hair_samples
+    from dp360.generation.training.thickness_training import (
+        HairTrainConfig,
+        evaluate_hair_thickness,
+        train_hair_thickness,
+    )
+
+    folder, track = command.output / "samples", display.track
+    config = HairTrainConfig(loop=_scheduled(HairTrainConfig().loop, command))
+    samples = hair_samples(command.data, "train", folder, _heads(HAIR_SAMPLES, command), track=track)
+    network = train_hair_thickness(samples, command.output, config, **_options(command, display))
+    path = _saved(command, WEIGHTS_NAME, save_hair_thickness, network)
+    samples = hair_samples(command.data, "validation", folder, _validation_heads(HAIR_SAMPLES, command), track=track)
+    display.notify(str(evaluate_hair_thickness(read_hair_thickness(path), samples)))
+    return path
+
+
+def _train_completion(command: TrainNetworkCommand, display: Display) -> Path:
+    from dp360.generation.prior.texture.completion_network import WEIGHTS_NAME, read_completion, save_completion
+    from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, completion_samples
+    from dp360.generation.training.completion_training import (
+        CompletionTrainConfig,
+        evaluate_completion,
+        train_completion,
+    )
+
+    folder, track = command.output / "samples", display.track
+    config = CompletionTrainConfig(loop=_scheduled(CompletionTrainConfig().loop, command))
+    samples = completion_samples(command.data, "train", folder, _heads(COMPLETION_SAMPLES, command), track=track)
+    network = train_completion(samples, command.output, config, **_options(command, display))
+    path = _saved(command, WEIGHTS_NAME, save_completion, network)
+    heads = _validation_heads(COMPLETION_SAMPLES, command)
+    samples = completion_samples(command.data, "validation", folder, heads, track=track)
+    display.notify(str(evaluate_completion(read_completion(path), samples)))
+    return path
+
+
+def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
+    from dp360.generation.portrait.landmark_network import (
+        WEIGHTS_NAME,
+        find_face,
+        read_landmark_networks,
+        save_landmark_networks,
+    )
+    from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+    from dp360.generation.training.landmark_figures import landmark_figures
+    from dp360.generation.training.landmark_scenes import PLAIN_SCENES, labelled_shots
+    from dp360.generation.training.landmark_training import LandmarkTrainConfig, train_landmark_networks
+    from dp360.generation.training.shots import SURROUND_SHOTS, surround_shots
+
+    folder, track = command.output / "shots", display.track
+    config = LandmarkTrainConfig()
+    config = replace(
+        config,
+        points_loop=_scheduled(config.points_loop, command),
+        locator_loop=_scheduled(config.locator_loop, command),
+    )
+    shots = surround_shots(command.data, "train", folder, _heads(SURROUND_SHOTS, command), track=track)
+    labelled = labelled_shots(shots, "train", command.data, track=track)
+    backgrounds = Backgrounds.of_split(command.data, "train")
+    networks = train_landmark_networks(labelled, backgrounds, command.output, config, **_options(command, display))
+    path = _saved(command, WEIGHTS_NAME, save_landmark_networks, networks)
+    heads = replace(SURROUND_SHOTS, heads=command.validation_heads, first_head=0)
+    shots = surround_shots(command.data, "validation", folder, heads, track=track)
+    labelled = labelled_shots(shots, "validation", command.data, track=track)
+    loaded, backgrounds = read_landmark_networks(path), Backgrounds.of_split(command.data, "validation")
+
+    def points_of(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "69 2"] | None:
+        face = find_face(rgb, loaded)
+        return None if face is None else face.points_px
+
+    figures = landmark_figures(points_of, labelled, backgrounds, PLAIN_SCENES, track=track)
+    display.notify(f"On validation heads, by |yaw|: {figures}")
+    return path
+
+
+def _scheduled(loop: LoopConfig, command: TrainNetworkCommand) -> LoopConfig:
+    """The loop with the command's seed and its factor on the steps."""
+    return replace(loop, seed=command.seed, steps=max(1, round(loop.steps * command.effort)))
+
+
+def _heads(config: HeadSamplesConfig, command: TrainNetworkCommand) -> HeadSamplesConfig:
+    return replace(config, heads=command.heads)
+
+
+def _validation_heads(config: HeadSamplesConfig, command: TrainNetworkCommand) -> HeadSamplesConfig:
+    return replace(config, heads=command.validation_heads, samples_per_head=1)
+
+
+def _options(command: TrainNetworkCommand, display: Display) -> dict[str, Any]:
+    """What every training takes."""
+    return {
+        "minutes": command.minutes,
+        "device": choose_device(command.device),
+        "track": display.track,
+        "on_evaluation": lambda step, _, loss: display.notify(f"step {step}: loss {loss:.4f}"),
+    }
+
+
+def _saved(
+    command: TrainNetworkCommand, name: str, save: Callable[[Path, _Network, dict[str, str]], None], network: _Network
+) -> Path:
+    """Where the weights are now."""
+    path = command.output / name
+    save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    return path
