@@ -141,8 +141,7 @@ def make_heads(command: DataHeadsCommand, display: Display) -> list[Path]:
 
 def _make_head(command: DataHeadsCommand, number: int) -> bool:
     """Compose, photograph, fit and write one head; whether its face was found."""
-    from dp360.generation.synthetic.head_dataset import head_data
-    from dp360.generation.synthetic.head_dataset import write_head_dataset
+    from dp360.generation.synthetic.head_dataset import head_data, write_head_dataset
 
     heads = _heads(command.data, _split(command), command.seed)
     made = heads.make(number)

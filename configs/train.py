@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from .commands import Device
 from .console import Display
+from .options import Device
 
 
 @dataclass(frozen=True)

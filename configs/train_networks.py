@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from dp360.generation.networks import Network, NetworkFile
 from dp360.generation.synthetic.asset_pack import require_head_assets
 from dp360.generation.training.head_samples import HeadSamplesConfig
 from dp360.generation.training.loop import LoopConfig
@@ -23,8 +24,6 @@ from .train import (
     TrainLandmarksCommand,
     TrainNetworkCommand,
 )
-
-_Network = TypeVar("_Network")
 
 
 def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
@@ -44,7 +43,7 @@ def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
 
 
 def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
-    from dp360.generation.prior.labels.segmenter import CLASS_NAMES, WEIGHTS_NAME, read_segmenter, save_segmenter
+    from dp360.generation.prior.labels.segmenter import CLASS_NAMES, SEGMENTER
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
     from dp360.generation.training.segmenter_training import (
         PLAIN_PORTRAITS,
@@ -60,16 +59,16 @@ def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
     shots = portrait_shots(command.data, "train", folder, _heads(PORTRAIT_SHOTS, command), track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")
     network = train_segmenter(shots, backgrounds, command.output, config, **_options(command, display))
-    path = _saved(command, WEIGHTS_NAME, save_segmenter, network)
+    path = _saved(command, SEGMENTER, network)
     shots = portrait_shots(command.data, "validation", folder, _validation_heads(PORTRAIT_SHOTS, command), track=track)
     backgrounds = Backgrounds.of_split(command.data, "validation")
-    iou = evaluate_segmenter(read_segmenter(path), shots, backgrounds, PLAIN_PORTRAITS, track=track).iou
+    iou = evaluate_segmenter(SEGMENTER.read(path), shots, backgrounds, PLAIN_PORTRAITS, track=track).iou
     display.notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
     return path
 
 
 def _train_hair(command: TrainNetworkCommand, display: Display) -> Path:
-    from dp360.generation.prior.hair.thickness_network import WEIGHTS_NAME, read_hair_thickness, save_hair_thickness
+    from dp360.generation.prior.hair.thickness_network import HAIR_THICKNESS
     from dp360.generation.training.thickness_samples import HAIR_SAMPLES, hair_samples
     from dp360.generation.training.thickness_training import (
         HairTrainConfig,
@@ -81,14 +80,14 @@ def _train_hair(command: TrainNetworkCommand, display: Display) -> Path:
     config = HairTrainConfig(loop=_scheduled(HairTrainConfig().loop, command))
     samples = hair_samples(command.data, "train", folder, _heads(HAIR_SAMPLES, command), track=track)
     network = train_hair_thickness(samples, command.output, config, **_options(command, display))
-    path = _saved(command, WEIGHTS_NAME, save_hair_thickness, network)
+    path = _saved(command, HAIR_THICKNESS, network)
     samples = hair_samples(command.data, "validation", folder, _validation_heads(HAIR_SAMPLES, command), track=track)
-    display.notify(str(evaluate_hair_thickness(read_hair_thickness(path), samples)))
+    display.notify(str(evaluate_hair_thickness(HAIR_THICKNESS.read(path), samples)))
     return path
 
 
 def _train_completion(command: TrainNetworkCommand, display: Display) -> Path:
-    from dp360.generation.prior.texture.completion_network import WEIGHTS_NAME, read_completion, save_completion
+    from dp360.generation.prior.texture.completion_network import COMPLETION
     from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, completion_samples
     from dp360.generation.training.completion_training import (
         CompletionTrainConfig,
@@ -100,20 +99,15 @@ def _train_completion(command: TrainNetworkCommand, display: Display) -> Path:
     config = CompletionTrainConfig(loop=_scheduled(CompletionTrainConfig().loop, command))
     samples = completion_samples(command.data, "train", folder, _heads(COMPLETION_SAMPLES, command), track=track)
     network = train_completion(samples, command.output, config, **_options(command, display))
-    path = _saved(command, WEIGHTS_NAME, save_completion, network)
+    path = _saved(command, COMPLETION, network)
     heads = _validation_heads(COMPLETION_SAMPLES, command)
     samples = completion_samples(command.data, "validation", folder, heads, track=track)
-    display.notify(str(evaluate_completion(read_completion(path), samples)))
+    display.notify(str(evaluate_completion(COMPLETION.read(path), samples)))
     return path
 
 
 def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
-    from dp360.generation.portrait.landmark_network import (
-        WEIGHTS_NAME,
-        find_face,
-        read_landmark_networks,
-        save_landmark_networks,
-    )
+    from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
     from dp360.generation.training.landmark_figures import landmark_figures
     from dp360.generation.training.landmark_scenes import PLAIN_SCENES, labelled_shots
@@ -131,11 +125,11 @@ def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
     labelled = labelled_shots(shots, "train", command.data, track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")
     networks = train_landmark_networks(labelled, backgrounds, command.output, config, **_options(command, display))
-    path = _saved(command, WEIGHTS_NAME, save_landmark_networks, networks)
+    path = _saved(command, FACE_LANDMARKS, networks)
     heads = replace(SURROUND_SHOTS, heads=command.validation_heads, first_head=0)
     shots = surround_shots(command.data, "validation", folder, heads, track=track)
     labelled = labelled_shots(shots, "validation", command.data, track=track)
-    loaded, backgrounds = read_landmark_networks(path), Backgrounds.of_split(command.data, "validation")
+    loaded, backgrounds = FACE_LANDMARKS.read(path), Backgrounds.of_split(command.data, "validation")
 
     def points_of(rgb: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "69 2"] | None:
         face = find_face(rgb, loaded)
@@ -169,10 +163,8 @@ def _options(command: TrainNetworkCommand, display: Display) -> dict[str, Any]:
     }
 
 
-def _saved(
-    command: TrainNetworkCommand, name: str, save: Callable[[Path, _Network, dict[str, str]], None], network: _Network
-) -> Path:
+def _saved(command: TrainNetworkCommand, file: NetworkFile[Network], network: Network) -> Path:
     """Where the weights are now."""
-    path = command.output / name
-    save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
+    path = command.output / file.file_name
+    file.save(path, network, {"seed": str(command.seed), "heads": str(command.heads)})
     return path

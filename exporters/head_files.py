@@ -45,8 +45,9 @@ def write_head(
     """
     files = [(SPLATS_NAME, splat_ply.encode(splats, views.provenance))]
     if mesh is None:
-        from .meshing import MeshConfig, mesh_from_renders
         from dp360.reconstruction.splat_scene import SplatScene
+
+        from .meshing import MeshConfig, mesh_from_renders
 
         mesh = mesh_from_renders(SplatScene(splats), MeshConfig(), track=track)
     if mesh is not None:

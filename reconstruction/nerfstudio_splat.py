@@ -7,7 +7,7 @@ layout. What it renders with, what it minimises and how it grows are ours, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch

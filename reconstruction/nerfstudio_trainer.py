@@ -41,8 +41,8 @@ class HeadTrainerConfig(TrainerConfig):
     def set_timestamp(self) -> None:
         """Settle what has to be known before the configuration is saved.
 
-        ns-train's main calls, once per job: set_timestamp, print_to_terminal, save_config, and then, in every process of
-        the job, setup. Only the first comes before the configuration is shown and saved, so this is where a portrait
+        ns-train's main calls, once per job: set_timestamp, print_to_terminal, save_config, and then, in every process
+        of the job, setup. Only the first comes before the configuration is shown and saved, so this is where a portrait
         has to become a data set; a data parser or `setup` would come too late for config.yml, and once per process.
         """
         super().set_timestamp()

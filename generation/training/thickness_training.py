@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
 from ..mesh_raster import rasterize_mesh
-from ..networks import LoadedNetwork
 from ..prior import capsule
 from ..prior.hair.hair_shell import grid_mesh
 from ..prior.hair.thickness_network import (
@@ -352,7 +351,7 @@ def _misread(
     return classes
 
 
-def evaluate_hair_thickness(loaded: LoadedHairThickness, samples: HairSamples) -> ThicknessFigures:
+def evaluate_hair_thickness(loaded: LoadedNetwork[HairThicknessNet], samples: HairSamples) -> ThicknessFigures:
     """Errors on samples without added errors."""
     masks = region_masks()
     errors: dict[str, list[float]] = {name: [] for name in masks}

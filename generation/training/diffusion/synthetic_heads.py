@@ -23,7 +23,6 @@ from .head_pictures import HeadPictures, RecentHeads
 if TYPE_CHECKING:
     from ...head_model import HeadModel
     from ...prior import HeadPrior
-    from ...synthetic.fitted_composed_head import FittedHead
 
 _TRIES = 20
 

@@ -13,7 +13,6 @@ import torch
 
 from dp360.generation import InputError, look_at_origin
 from dp360.generation.head_model import load_head_model
-from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior import build_head_prior
@@ -22,7 +21,6 @@ from dp360.generation.prior.texture.completion_network import (
     GRID_CHANNELS,
     ROWS,
     CompletionConfig,
-    CompletionNet,
     typical_in_chart,
 )
 from dp360.generation.prior.texture.prior_texture import paint_prior
@@ -85,7 +83,7 @@ def test_a_run_learns_what_one_colour_cannot_say_and_resumes(samples: Completion
         loop=LoopConfig(steps=60, batch_size=3, learning_rate=1e-2, warmup_steps=3, ema_decay=0.9, save_every=20),
     )  # fmt: skip
     network = train_completion(samples, tmp_path / "run", config)
-    figures = evaluate_completion(LoadedCompletion(network, ""), samples)
+    figures = evaluate_completion(LoadedNetwork(network, ""), samples)
     assert figures.count == len(samples)
     for part in ("hair_back", "skin_back", "cloth_back"):
         assert figures.learned[part] < 0.7 * figures.typical[part]

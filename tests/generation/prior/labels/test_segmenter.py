@@ -145,7 +145,7 @@ def test_a_small_network_learns_drawn_heads(shots: Shots, tmp_path: Path) -> Non
         shots, NO_PANORAMAS, tmp_path, tiny_training(140), on_evaluation=lambda step, model, loss: losses.append(loss)
     )
     assert losses[-1] < 0.5 * losses[0]
-    counts = evaluate_segmenter(LoadedSegmenter(network, ""), shots, NO_PANORAMAS, PLAIN_PORTRAITS, size_px=64, seed=9)
+    counts = evaluate_segmenter(LoadedNetwork(network, ""), shots, NO_PANORAMAS, PLAIN_PORTRAITS, size_px=64, seed=9)
     assert counts.iou[[BACKGROUND, SKIN, HAIR, CLOTH]].min() > 0.5
 
 
@@ -187,8 +187,7 @@ def test_a_photograph_is_told_apart(portrait: Portrait) -> None:
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
 def test_heads_never_seen_in_training_are_told_apart(tmp_path: Path) -> None:
-    segmenter = load_segmenter()
-    assert segmenter is not None
+    segmenter = SEGMENTER.load()
     shots = portrait_shots(HEADS, "held_out", tmp_path, HeadSamplesConfig(heads=6, size_px=256))
     counts = evaluate_segmenter(segmenter, shots, Backgrounds.of_split(HEADS, "held_out"), PLAIN_PORTRAITS, size_px=256)
     background, skin, hair, _, cloth, _, _ = counts.iou  # hats are often called hair
