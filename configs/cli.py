@@ -15,23 +15,22 @@ from typing import Annotated
 import tyro
 from typing_extensions import assert_never
 
+from .bench import BenchCommand
 from .commands import (
-    BenchCommand,
-    Command,
-    ConvertCommand,
     DataCommand,
     DoctorCommand,
     ExampleCommand,
     ExportCommand,
     FitCommand,
-    ImportCaptureCommand,
-    ImportReleaseCommand,
     RunCommand,
     ViewCommand,
     ViewsCommand,
 )
 from .console import errors_for_people, print_diagnosis, progress_bars
+from .convert import ConvertCommand
 from .evaluation_commands import EvalCommand
+from .import_capture import ImportCaptureCommand
+from .import_release import ImportReleaseCommand
 from .training_commands import TrainCommand
 
 _Subcommand = (
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(command)
 
 
-def _dispatch(command: Command | EvalCommand | TrainCommand) -> int:
+def _dispatch(command: _Subcommand) -> int:
     match command:
         case ExampleCommand():
             from .example import write_example_portrait
@@ -116,28 +115,28 @@ def _dispatch(command: Command | EvalCommand | TrainCommand) -> int:
 
             view(command)
         case ConvertCommand():
-            from .weights import convert
+            from . import convert
 
             with progress_bars() as display:
-                report = convert(command, track=display.track)
+                report = convert.run(command, display)
             print(report)
         case ImportReleaseCommand():
-            from .import_release import import_release
+            from . import import_release
 
             with progress_bars() as display:
-                files = import_release(command, track=display.track)
+                files = import_release.run(command, display)
             _name_files(files)
         case ImportCaptureCommand():
-            from .import_capture import import_capture
+            from . import import_capture
 
             with progress_bars() as display:
-                files = import_capture(command, track=display.track)
+                files = import_capture.run(command, display)
             _name_files(files)
         case BenchCommand():
-            from .bench import bench
+            from . import bench
 
             with progress_bars() as display:
-                report = bench(command, track=display.track)
+                report = bench.run(command, display)
             print(report)
         case TrainCommand():
             from .train import train

@@ -22,7 +22,7 @@ from dp360.generation.progress import Track, silent
 from .commands import DiffusionOptions
 
 if TYPE_CHECKING:
-    from dp360.generation.diffusion.compact_generator import Control
+    from dp360.generation.diffusion.compact_generator import CompactControl
     from dp360.reconstruction.evaluation.heads import ViewSource
 
 
@@ -36,7 +36,7 @@ class Variant:
     """The prior under it."""
     diffusion: DiffusionOptions | None = None
     """Options of the diffusion model; None renders the prior itself."""
-    compact: Control | None = None
+    compact: CompactControl | None = None
     """What controls the compact model; None for every other generator."""
 
 
@@ -176,7 +176,7 @@ def _diffusion(
 
 
 def _compact(
-    name: str, options: DiffusionOptions | None, control: Control, folder: str, pipelines: dict[str, tuple],
+    name: str, options: DiffusionOptions | None, control: CompactControl, folder: str, pipelines: dict[str, tuple],
     track: Track,
 ) -> ViewGenerator:  # fmt: skip
     """The compact generator with some options and the weights in `folder`, or those that ship."""
@@ -189,4 +189,5 @@ def _compact(
         pipelines[folder] = open_weights(folder, options, track=track) if folder else open_shipped(options)
     config = CompactConfig(control=control)
     pipeline, weights_name = pipelines[folder]
-    return CompactGenerator(pipeline, weights_name, compact_sampling_of(options, pipeline, config), config, name=name)
+    sampling = compact_sampling_of(options, pipeline, config)
+    return CompactGenerator(pipeline, weights_name, sampling, config=config, name=name)

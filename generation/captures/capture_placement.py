@@ -82,17 +82,12 @@ class HeadPlacement:
 def best_similarity(
     points: Float[np.ndarray, "p 3"], targets: Float[np.ndarray, "p 3"]
 ) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]]:
-    """Scale, rotation and translation that carry `points` to `targets` with the least squared error.
+    """Scale, rotation and translation that carry `points` to `targets` with the least squared error."""
+    from trimesh.registration import procrustes
 
-    Source: Umeyama 1991, "Least-squares estimation of transformation parameters between two point patterns", Eq. 39-42.
-    """
-    centre, target_centre = points.mean(0), targets.mean(0)
-    p, q = points - centre, targets - target_centre
-    U, D, Vt = np.linalg.svd(q.T @ p / len(p))
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(U) * np.linalg.det(Vt))])
-    R = (U * signs) @ Vt
-    scale = float((D * signs).sum() / (p**2).sum(1).mean())
-    return scale, R, target_centre - scale * R @ centre
+    matrix = np.asarray(procrustes(points, targets, reflection=False, return_cost=False))
+    scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+    return scale, matrix[:3, :3] / scale, matrix[:3, 3]
 
 
 def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where: str) -> HeadPlacement:

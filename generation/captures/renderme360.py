@@ -35,21 +35,21 @@ from ..errors import InputError
 from ..progress import Track, silent
 from ..views import ViewSet
 from .capture import (
+    NO_KEYPOINTS,
     CaptureCamera,
+    CaptureFrame,
     CapturePicture,
     Framing,
     cameras_with_frame,
-    capture_provenance,
     capture_views,
     checked_camera,
     decode_picture,
-    keypoint_surface,
     mask_of,
     rgb_of,
 )
 from .capture_placement import HeadPlacement, optical_axes_meet, placement_from_axes, placement_from_keypoints
 
-Placement = Literal["auto", "keypoints", "rig"]
+PlacedBy = Literal["auto", "keypoints", "rig"]
 """By the key points of the face, by the rig alone, or by the first that the frame has."""
 
 _DOCUMENTED_RESOLUTION = (2048, 2448)
@@ -65,7 +65,7 @@ def read_renderme360(
     cameras: Sequence[str] | None = None,
     size_px: int = 512,
     framing: Framing = "head",
-    placement: Placement = "auto",
+    placement: PlacedBy = "auto",
     undistort: bool = True,
     track: Track = silent,
 ) -> ViewSet:
@@ -108,25 +108,24 @@ def read_renderme360(
             placed = _placement(placement, keypoints, list(calibration.values()), path, frame)
             attributes = _attributes(files)
             without_mask = [name for name in names if _find(files, f"Camera/{name}/mask/{frame}") is None]
-        surface = keypoint_surface(
-            np.zeros((0, 3)) if keypoints is None else placed.points_world(keypoints[np.isfinite(keypoints).all(1)])
-        )
         settings: dict[str, object] = {
             **attributes,
-            "cameras": names,
             "cameras_left_out": sorted(set(with_frame) ^ set(calibration)) if cameras is None else [],
             "cameras_without_mask": without_mask,
-            "framing": framing,
             "undistorted": undistort,
-            "placement": placed.as_json(),
         }
         part = attributes.get("performance_part", path.stem)
         return capture_views(
-            [calibration[name] for name in names],
-            lambda name: _picture(files, path, name, frame, resolution),
-            placed,
-            surface,
-            capture_provenance("RenderMe-360", calibration_bytes, f"{part} frame {frame}", settings),
+            CaptureFrame(
+                dataset="RenderMe-360",
+                moment=f"{part} frame {frame}",
+                calibration=calibration_bytes,
+                cameras=[calibration[name] for name in names],
+                read=lambda name: _picture(files, path, name, frame, resolution),
+                placement=placed,
+                keypoints_capture=NO_KEYPOINTS if keypoints is None else keypoints,
+                settings=settings,
+            ),
             size_px=size_px,
             framing=framing,
             track=track,
@@ -259,7 +258,7 @@ def _keypoints(files: list[Any], frame: int) -> Float[np.ndarray, "k 3"] | None:
 
 
 def _placement(
-    placement: Placement, keypoints: np.ndarray | None, cameras: list[CaptureCamera], path: Path, frame: int
+    placement: PlacedBy, keypoints: np.ndarray | None, cameras: list[CaptureCamera], path: Path, frame: int
 ) -> HeadPlacement:
     """Where the head is, as documented in `read_renderme360`."""
     match placement:

@@ -38,13 +38,14 @@ from ..files import write_bytes_atomically
 from ..mesh import TexturedMesh
 from ..mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
 from ..portrait import prepare_portrait
-from ..prior import HeadPrior, PriorRender, build_head_prior
+from ..prior import PriorRender, build_head_prior
 from ..progress import Track, silent
 from .control_pictures import prior_control
 
 WHITE = (1.0, 1.0, 1.0)
 _SUPERSAMPLE = 2
-_SOURCES = ("*.py", "portrait/*.py", "prior/*.py", "head_model/*.py", "weights/*.npz")
+_SOURCES = ("*.py", "portrait/*.py", "prior/**/*.py", "head_model/*.py", "weights/*.npz", "weights/*.safetensors")
+"""Files of this package that decide how the generic head looks: code, head model and networks of portrait and prior."""
 _LIBRARIES = ("mediapipe", "numpy", "scipy", "opencv-contrib-python", "pymatting", "pillow", "scikit-image")
 _ARRAYS = ("vertices_world", "normals_world", "uv_unit", "faces", "texture_rgb")
 
@@ -76,28 +77,6 @@ def generic_head_control(
         colour = sample_texture(texture, interpolate(fragments, uv_px, head.faces))
         pictures[i] = box_downsample(np.where(fragments.hit[..., None], colour, background), _SUPERSAMPLE)
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous() * 2 - 1
-
-
-def start_views_from_prior(
-    prior: HeadPrior,
-    cameras: Cameras,
-    *,
-    background_rgb_unit: tuple[float, float, float] = WHITE,
-    track: Track = silent,
-) -> Float[Tensor, "n 3 h w"]:
-    """Start views: the portrait's own prior over a plain background.
-
-    Args:
-        prior: fitted to the portrait.
-        cameras: n cameras.
-        background_rgb_unit: colour behind the head.
-        track: progress.
-
-    Returns:
-        Pictures in [0, 1].
-    """
-    rendered = prior.render(cameras, supersample=_SUPERSAMPLE, track=track, description="Start views")
-    return prior_over_background(rendered, background_rgb_unit)
 
 
 def prior_over_background(
@@ -177,7 +156,7 @@ def _cache_file(picture: bytes) -> Path | None:
     digest = hashlib.sha256(picture)
     package = Path(str(resources.files("dp360.generation")))
     for file in sorted(file for pattern in _SOURCES for file in package.glob(pattern)):
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        digest.update(file.relative_to(package).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
     for name in _LIBRARIES:
         digest.update(f"{name} {metadata.version(name)}\n".encode())
     try:

@@ -20,9 +20,9 @@ from ..portrait import ImageLimits, load_image
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILM_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
-MAX_FRAMES = 1000
+MAX_VIEW_PICTURES = 1000
 """More pictures of one head than any ring needs."""
-MAX_BYTES = 3 << 30
+MAX_VIEW_BYTES = 3 << 30
 """The most decoded pictures that are kept, bytes."""
 _STRETCH = 0.02
 _LEVEL_RAD = math.radians(10.0)
@@ -175,7 +175,7 @@ def read_film(path: Path) -> UInt8[Tensor, "m h w 3"]:
     return _stacked(frames, [f"frame {i}" for i in range(len(frames))], str(path))
 
 
-def read_picture(path: Path, *, background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> ViewPictures:
+def read_back_picture(path: Path, *, background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> ViewPictures:
     """Read one picture; where it is transparent it is laid over the background.
 
     Raises:
@@ -212,9 +212,10 @@ def _name_order(path: Path) -> tuple[tuple[int, str], ...]:
 
 
 def _refuse_too_much(path: Path, count: int, bytes_each: int) -> None:
-    if count > MAX_FRAMES or count * bytes_each > MAX_BYTES:
+    if count > MAX_VIEW_PICTURES or count * bytes_each > MAX_VIEW_BYTES:
         raise InputError(
-            f"{path}: more than {MAX_FRAMES} pictures or {MAX_BYTES >> 30} GB of them; expected one per view"
+            f"{path}: more than {MAX_VIEW_PICTURES} pictures or {MAX_VIEW_BYTES >> 30} GB of them; "
+            "expected one per view"
         )
 
 

@@ -26,14 +26,14 @@ from dp360.generation import orbit
 from dp360.generation.cameras import Cameras
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.sampling import Sampling
-from dp360.generation.diffusion.windows import Clip, release_clips
+from dp360.generation.diffusion.windows import ClipRows, release_clips
 
 
 @dataclass(frozen=True)
 class OfficialWindows(Sampling):
     """The release's windows with any sampler."""
 
-    def clips(self, cameras: Cameras, clip_length: int, step: int) -> list[Clip]:
+    def clips(self, cameras: Cameras, clip_length: int, step: int) -> list[ClipRows]:
         """Windows that never meet."""
         del step
         return release_clips(len(cameras), clip_length)
@@ -65,8 +65,8 @@ def print_table(name: str, pipe: DiffPortrait360Pipeline, references: Tensor, co
     """Joins of one model for every way of cutting the ring."""
     views = len(control)
     cameras = orbit(views)
-    length = pipe.view_consistency.config.clip_length
-    side = 2 ** (len(pipe.camera_control.config.hint_channels) - 1)
+    length = pipe.view_consistency.sizes.clip_length
+    side = pipe.camera_control.sizes.latent_factor
     shape = (1, references.shape[1], control.shape[2] // side, control.shape[3] // side)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(1)).expand(views, -1, -1, -1)
     borders = torch.arange(length - 1, views - 1, length)

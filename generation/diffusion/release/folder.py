@@ -25,7 +25,6 @@ from torch import Tensor
 
 from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
 from ...errors import InputError
-from ...files import write_bytes_atomically
 from ...progress import Track, silent
 from ..cutout import CutoutConfig, cut_out_views, edge_colour, has_plain_background
 from ..view_pictures import PICTURE_ENDINGS, read_film, resized_pictures
@@ -191,7 +190,7 @@ def read_labels(path: Path) -> dict[str, Float[Tensor, " 25"]]:
     entries = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise InputError(f'{path}: expected {{"labels": [[name, [25 numbers]], ...]}} as PanoHead writes it')
-    return dict(_entry(path, entry) for entry in entries)
+    return dict(_label_entry(path, entry) for entry in entries)
 
 
 def label_of(path: Path, name: str) -> Float[Tensor, " 25"]:
@@ -208,21 +207,7 @@ def label_of(path: Path, name: str) -> Float[Tensor, " 25"]:
     return by_stem[stem]
 
 
-def write_labels(path: Path, labels: dict[str, Float[Tensor, " 25"]]) -> None:
-    """Write a dataset.json; names get the ending .png, as the release expects.
-
-    Args:
-        path: the file.
-        labels: 25 numbers by picture name.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    entries = [[f"{_stem(name)}.png", label.tolist()] for name, label in labels.items()]
-    write_bytes_atomically(path, (json.dumps({"labels": entries}) + "\n").encode())
-
-
-def _entry(path: Path, entry: Any) -> tuple[str, Float[Tensor, " 25"]]:
+def _label_entry(path: Path, entry: Any) -> tuple[str, Float[Tensor, " 25"]]:
     if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], list)):
         raise InputError(f"{path}: expected entries of a name and {_LABEL_LENGTH} numbers, got {str(entry)[:80]}")
     name, values = entry

@@ -12,11 +12,12 @@ from dp360.generation import InputError, ViewSet
 from dp360.generation.captures import HeadPlacement
 from dp360.generation.captures.capture import (
     HEAD_HALF_EXTENT,
+    NO_KEYPOINTS,
     CaptureCamera,
+    CaptureFrame,
     CapturePicture,
-    capture_provenance,
+    Framing,
     capture_views,
-    keypoint_surface,
 )
 from dp360.generation.captures.capture_placement import (
     KEYPOINT_ORDERS,
@@ -84,13 +85,15 @@ def test_optical_axes_meet_where_all_cameras_look(scene: type) -> None:
 
 
 def one_view(
-    camera: CaptureCamera, picture: CapturePicture, size_px: int, framing: str, placement: HeadPlacement | None = None
+    camera: CaptureCamera,
+    picture: CapturePicture,
+    size_px: int,
+    framing: Framing,
+    placement: HeadPlacement | None = None,
 ) -> ViewSet:
     placement = placement or HeadPlacement(1.0, np.eye(3), np.zeros(3), "none")
-    return capture_views(
-        [camera], lambda name: picture, placement, keypoint_surface(np.zeros((0, 3))),
-        capture_provenance("Test", b"", "0", {}), size_px=size_px, framing=framing, track=silent,
-    )  # fmt: skip
+    frame = CaptureFrame("Test", "0", b"", [camera], lambda name: picture, placement, NO_KEYPOINTS, {})
+    return capture_views(frame, size_px=size_px, framing=framing, track=silent)
 
 
 def test_an_uncut_undistorted_picture_comes_out_bit_for_bit_with_the_half_pixel_added(scene: type) -> None:

@@ -24,7 +24,7 @@ from dp360.generation.diffusion.view_pictures import (
     ViewPictures,
     behind_the_head,
     pictures_for_cameras,
-    read_picture,
+    read_back_picture,
     read_view_pictures,
     ring_frames,
 )
@@ -120,6 +120,16 @@ def test_the_generic_head_is_built_once_and_again_where_its_file_is_damaged(head
     assert np.array_equal(fresh().faces, head.faces) and len(built) == 3
 
 
+@pytest.mark.parametrize("name", ["prior/hair/deep.py", "portrait/near.py", "weights/net.safetensors", "weights/h.npz"])
+def test_a_head_built_by_other_code_or_networks_is_kept_apart(name: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(conditions.resources, "files", lambda package: tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_bytes(b"one")
+    before = conditions._cache_file(b"picture")
+    (tmp_path / name).write_bytes(b"two")
+    assert conditions._cache_file(b"picture") != before
+
+
 def test_the_camera_behind_the_head_is_the_releases_frame_16_of_32():
     behind = camera_behind_the_head(orbit(2, size_px=48))
     assert torch.allclose(behind.T_world_camera[0], orbit(32).T_world_camera[16], atol=1e-12)
@@ -176,7 +186,7 @@ def test_a_transparent_picture_lies_over_the_background(tmp_path):
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[:8, :, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "back.png")
-    pictures = read_picture(tmp_path / "back.png", background_rgb_unit=(1.0, 0.0, 0.0))
+    pictures = read_back_picture(tmp_path / "back.png", background_rgb_unit=(1.0, 0.0, 0.0))
     assert pictures.rgb.shape == (1, 16, 16, 3)
     assert pictures.rgb[0, 0, 0].tolist() == [0, 0, 0] and pictures.rgb[0, 15, 0].tolist() == [255, 0, 0]
 

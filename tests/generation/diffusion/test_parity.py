@@ -14,7 +14,6 @@ from torch import Tensor
 from dp360.generation import orbit
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from dp360.generation.diffusion.release.convert import convert_release
-from dp360.generation.diffusion.release.keys import ReleaseArchitecture
 from dp360.generation.diffusion.release.schedule import ReleaseDDIMScheduler
 from dp360.generation.diffusion.sampling import Sampling, guided
 from dp360.generation.diffusion.unet import ControlResiduals, DenoisingUNet
@@ -42,10 +41,12 @@ class Model:
     def __init__(self, parity, folder: Path) -> None:
         self.config, self.inputs, self.outputs = parity.config, parity.inputs, parity.outputs
         self.is_video = parity.config["kind"] == "video"
-        architecture = ReleaseArchitecture.from_hyperparameters(parity.config["hyperparameters"])
         role = "views_model" if self.is_video else "back_model"
         convert_release(
-            folder, **{role: parity.weights_path}, architecture=architecture, context=parity.inputs["context"][:1]
+            folder,
+            **{role: parity.weights_path},
+            architecture=parity.architecture,
+            context=parity.inputs["context"][:1],
         )
         self.pipeline = DiffPortrait360Pipeline.from_pretrained(folder)
         prefix = "" if self.is_video else "back_"
