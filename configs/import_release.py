@@ -67,8 +67,7 @@ def release_views(folder: ReleaseFolder, *, track: Track) -> ViewSet:
     from dp360.generation.diffusion.release.folder import read_result
     from dp360.reconstruction.hull import hull_points
 
-    made = read_result(folder, track=track)
-    rgba, cameras = made.rgba, made.cameras
+    rgba, cameras = read_result(folder, track=track)
     confidence = torch.full((len(cameras),), _DRAWN_CONFIDENCE)
     names = tuple(f"view_{i:03d}" for i in range(len(cameras)))
     label = folder.label()

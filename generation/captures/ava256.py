@@ -44,6 +44,7 @@ from .capture import (
     CaptureFrame,
     CapturePicture,
     Framing,
+    cameras_with_frame,
     capture_views,
     checked_camera,
     chosen_cameras,
@@ -78,25 +79,18 @@ def read_ava256(
     cameras: Sequence[str] | None = None,
     size_px: int = 512,
     framing: Framing = "head",
-    undistort: bool = False,
     track: Track = silent,
 ) -> ViewSet:
     """One frame of an Ava-256 dome capture as views of a head in our world.
 
     The head pose of the frame gives y up and the face to +z however the person turned; the middle of the head is a
-    fixed point of that frame (`_HEAD_TO_WORLD_UNITS`). Sizes are true to life.
+    fixed point of that frame (`_HEAD_TO_WORLD_UNITS`). Sizes are true to life. The calibrated distortion, at most 6
+    pixels of the full sensor in the corners, is left in, as in the owners' own projections (`demos/keypoints.py`).
 
-    Args:
+    Args (the others are those of every reader, see `captures`):
         path: folder of a capture (`20230308--1352--ABC123`) or its `decoder` folder.
         frame: number of the frame; None takes the first of `segment` in `frame_list.csv`.
         segment: a `seg_id`; None takes `EXP_neutral_peak` or, without it, the first in the list. Ignored with `frame`.
-        cameras: names such as "401031"; None takes all that have the frame (about one picture in a thousand is
-            missing). Others are not decoded.
-        size_px: side of the square pictures, pixels.
-        framing: `head` cuts each picture to what our generated views show, `full` keeps all of it.
-        undistort: take the calibrated distortion away. The owners' own projections (`demos/keypoints.py`) do without,
-            and so does the default; it makes at most 6 pixels of the full sensor in the corners.
-        track: shows progress.
 
     Returns:
         Views named as their cameras; alpha is 255 on the person's parts (not the chair), or everywhere where a camera
@@ -109,26 +103,19 @@ def read_ava256(
     folder = path / "decoder" if (path / "decoder").is_dir() else path
     calibration_file = folder / "camera_calibration.json"
     calibration_bytes = read_bytes(calibration_file, "the calibration of an Ava-256 capture")
-    calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file, undistort)
+    calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file)
     if frame is None:
         segment, frame = _first_frame(folder / "frame_list.csv", segment)
-    names = chosen_cameras(cameras, calibration, str(calibration_file))
-    absent = [name for name in names if not _has(folder / "image" / f"cam{name}", _picture_entries(name, frame))]
-    if cameras is not None and absent:
-        raise InputError(
-            f"{folder / 'image'} has no picture of camera {shortened(absent)} in frame {frame}; choose another frame, "
-            "other cameras, or download them"
-        )
-    names = [name for name in names if name not in absent]
-    if not names:
-        raise InputError(f"{folder / 'image'} has no picture of frame {frame:06d}; choose a frame of frame_list.csv")
+    asked = chosen_cameras(cameras, calibration, str(calibration_file))
+    pictures = folder / "image"
+    with_frame = [name for name in asked if _has(pictures / f"cam{name}", _picture_entries(name, frame))]
+    names = cameras_with_frame(cameras, calibration, with_frame, str(calibration_file), str(pictures), frame)
     mattes = {n for n in names if _has(folder / "segmentation_parts" / f"cam{n}", _matte_entries(n, frame))}
     settings: dict[str, object] = {
         "actor": folder.resolve().parent.name if folder.name == "decoder" else folder.resolve().name,
         "segment": segment,
-        "cameras_left_out": absent,
+        "cameras_left_out": [name for name in asked if name not in names],
         "cameras_without_mask": [name for name in names if name not in mattes],
-        "undistorted": undistort,
     }
 
     def read(name: str) -> CapturePicture:
@@ -158,7 +145,7 @@ def read_ava256(
     )
 
 
-def _calibration(meta: dict, file: Path, undistort: bool) -> dict[str, CaptureCamera]:
+def _calibration(meta: dict, file: Path) -> dict[str, CaptureCamera]:
     """All calibrated cameras by name."""
     rows = meta.get("KRT")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -169,8 +156,7 @@ def _calibration(meta: dict, file: Path, undistort: bool) -> dict[str, CaptureCa
         missing = [key for key in ("cameraId", "K", "T") if key not in row]
         if missing or not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
             raise InputError(f"{file}: a camera ({name}) has no usable {shortened(missing or ['cameraId'])}")
-        distortion = row.get("distortion", ()) if undistort else ()
-        stored = checked_camera(name, row["K"], distortion, row["T"], _SENSOR_SIZE_PX, str(file), by_columns=True)
+        stored = checked_camera(name, row["K"], (), row["T"], _SENSOR_SIZE_PX, str(file), by_columns=True)
         cameras[name] = replace(stored, T_capture_camera=np.linalg.inv(stored.T_capture_camera))
     return cameras
 

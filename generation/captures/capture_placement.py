@@ -108,8 +108,7 @@ def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where:
     }
     if not candidates:
         raise InputError(
-            f"{where}: expected 106 or 68 key points of a face, got {len(keypoints_capture)}; "
-            'pass placement="rig" to place the head by the cameras alone'
+            f"{where}: expected 106 or 68 key points of a face, got {len(keypoints_capture)}; choose another frame"
         )
     model = load_head_model()
     landmarks_world = model.landmarks(model.neutral.astype(np.float64))
@@ -126,11 +125,11 @@ def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where:
         if best is None or error < best[0]:
             best = error, placement
     if best is None:
-        raise InputError(f'{where}: too few usable key points; choose another frame or pass placement="rig"')
+        raise InputError(f"{where}: too few usable key points; choose another frame")
     if best[0] > LARGEST_KEYPOINT_ERROR:
         raise InputError(
             f"{where}: the key points do not form a face (they miss the mean head by "
-            f'{best[0] * METRES_PER_UNIT * 1000:.0f} mm); choose another frame or pass placement="rig"'
+            f"{best[0] * METRES_PER_UNIT * 1000:.0f} mm); choose another frame"
         )
     return best[1]
 

@@ -80,8 +80,6 @@ def read_nersemble(
     cameras: Sequence[str] | None = None,
     size_px: int = 512,
     framing: Framing = "head",
-    middle_m: tuple[float, float, float] | None = None,
-    correct_colors: bool = True,
     track: Track = silent,
 ) -> ViewSet:
     """One frame of a NeRSemble sequence as views of a head in our world.
@@ -92,19 +90,13 @@ def read_nersemble(
     towards the cameras, see `nersemble_dataparser.py`). The middle of the head is where the optical axes of all
     calibrated cameras meet. A head that is turned or off the middle of the rig stays so. Sizes are true to life.
 
-    Args:
+    Args (the others are those of every reader, see `captures`):
         path: a participant's folder, for example `NERSEMBLE/018`.
         sequence: for example `EXP-1-head`.
-        frame: number of the frame.
-        cameras: serial numbers such as "222200037"; None takes all that have the frame. Others are not decoded.
-        size_px: side of the square pictures, pixels.
-        framing: `head` cuts each picture to what our generated views show, `full` keeps all of it.
-        middle_m: middle of the head in the capture's world, metres, where it is known better.
-        correct_colors: apply the owners' colour correction where the folder has it.
-        track: shows progress.
 
     Returns:
-        Views named as their cameras; alpha is the owners' alpha map, or 255 where there is none. `surface` is empty.
+        Views named as their cameras, with the owners' colour correction where the folder has it; alpha is the owners'
+        alpha map, or 255 where there is none. `surface` is empty.
 
     Raises:
         InputError: a file, camera, sequence or frame that is missing, or damaged pictures, videos or calibration.
@@ -116,11 +108,11 @@ def read_nersemble(
     calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file)
     names = cameras_with_frame(cameras, calibration, sources, str(calibration_file), str(folder), frame)
     poses = np.stack([camera.T_capture_camera for camera in calibration.values()])
-    middle = optical_axes_meet(poses, str(calibration_file)) if middle_m is None else np.asarray(middle_m, np.float64)
+    middle = optical_axes_meet(poses, str(calibration_file))
     right, up, _ = mean_camera_axes(poses[:, :3, :3])
-    given = "given" if middle_m is not None else "where the optical axes meet"
-    placed = placement_from_axes(right, up, middle, 1.0, f"the rig: mean axes of its cameras; middle {given}")
-    corrections = _corrections(path, sequence, names) if correct_colors else {}
+    source = "the rig: mean axes of its cameras; middle where the optical axes meet"
+    placed = placement_from_axes(right, up, middle, 1.0, source)
+    corrections = _corrections(path, sequence, names)
     settings: dict[str, object] = {
         "actor": path.resolve().name,
         "sequence": sequence,

@@ -20,7 +20,7 @@ from ..portrait import Portrait
 from ..prior import HeadPrior
 from ..progress import Track, silent
 from ..views import ViewSet
-from .conditions import camera_behind_the_head, control_from_prior, prior_over_background
+from .conditions import camera_behind_the_head, control_from_prior, prior_over_white
 from .control_pictures import PRIOR_CHANNELS, ray_control, resized_cut_outs, start_of_control
 from .cutout import cut_out_views
 from .drawn_views import DrawnViews, drawn_confidence
@@ -84,22 +84,22 @@ class CompactGenerator(DrawnViews):
         self.check(cameras)
         seed, size_px = generator.initial_seed(), self.size_px
         side = max(cameras.width, size_px)
-        shown = self._prior_maps(prior, cameras.resized(side, side), track)
-        behind = self._prior_maps(prior, camera_behind_the_head(cameras.resized(side, side)), silent)
-        made = self.pipeline(
+        maps = self._prior_maps(prior, cameras.resized(side, side), track)
+        back_maps = self._prior_maps(prior, camera_behind_the_head(cameras.resized(side, side)), silent)
+        output = self.pipeline(
             self.reference(portrait, size_px),
             cameras.resized(size_px, size_px),
-            shown.control,
+            maps.control,
             generator=generator,
             back_image=self.given_back(size_px),
-            back_control=behind.control[0],
-            back_start=behind.start[0],
-            start_views=shown.start,
+            back_control=back_maps.control[0],
+            back_start=back_maps.start[0],
+            start_views=maps.start,
             sampling=self.sampling_in_force,
             track=track,
         )
-        drawn = self._full_size(made.images, shown, cameras.width, track)
-        return self.finished(portrait, prior, cameras, drawn, shown.confidence, seed, generator)
+        drawn = self._full_size(output.images, maps, cameras.width, track)
+        return self.finished(portrait, prior, cameras, drawn, maps.confidence, seed, generator)
 
     @property
     def size_px(self) -> int:
@@ -150,7 +150,7 @@ class CompactGenerator(DrawnViews):
         for rows in track(chunks, total=len(chunks), description="Control pictures"):
             here = cameras[rows]
             rendered = prior.render(here)
-            pictures = prior_over_background(rendered)
+            pictures = prior_over_white(rendered)
             alpha, validity = torch.from_numpy(rendered.alpha), torch.from_numpy(rendered.validity)
             renders = control_from_prior(rendered, here, size_px=self.size_px)
             kept = (pictures.half(), alpha.half(), validity.half())
@@ -168,15 +168,15 @@ class CompactGenerator(DrawnViews):
                 assert_never(self.config.control)
 
     def _full_size(
-        self, drawings: Float[Tensor, "n 3 s s"], shown: _PriorMaps, size_px: int, track: Track
+        self, drawings: Float[Tensor, "n 3 s s"], maps: _PriorMaps, size_px: int, track: Track
     ) -> UInt8[Tensor, "n h w 4"]:
         """Views of `size_px`, cut out."""
         finished = torch.empty(len(drawings), size_px, size_px, 4, dtype=torch.uint8)
         chunks = torch.arange(len(drawings)).split(self.config.views_per_chunk)
         for rows in track(chunks, total=len(chunks), description="Full-size views"):
-            pictures, alpha = shown.pictures[rows].float(), shown.alpha_unit[rows].float()
+            pictures, alpha = maps.pictures[rows].float(), maps.alpha_unit[rows].float()
             views = full_size_views(
-                drawings[rows], pictures, alpha, shown.validity_unit[rows].float(), self.config.upscale
+                drawings[rows], pictures, alpha, maps.validity_unit[rows].float(), self.config.upscale
             )
             finished[rows] = resized_cut_outs(self._cut_out(views, pictures, alpha), size_px)
         return finished

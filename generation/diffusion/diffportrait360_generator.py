@@ -17,7 +17,7 @@ from ..portrait import Portrait
 from ..prior import HeadPrior
 from ..progress import Track, silent
 from ..views import ViewSet
-from .conditions import WHITE, camera_behind_the_head, generic_head_control, prior_over_background
+from .conditions import camera_behind_the_head, generic_head_control, prior_over_white
 from .cutout import cut_out_views
 from .drawn_views import DrawnViews, drawn_confidence
 from .release.checkpoint import sha256_of_file
@@ -35,8 +35,6 @@ class DiffPortrait360Generator(DrawnViews):
     """Control pictures; None renders the generic head."""
     start_views: ViewPictures | None = None
     """Rough views to start from; None renders the portrait's prior."""
-    background_rgb_unit: tuple[float, float, float] = WHITE
-    """The plain background, [0, 1]."""
 
     name: str = "diffportrait360"
 
@@ -52,11 +50,11 @@ class DiffPortrait360Generator(DrawnViews):
         self.check(cameras)
         seed = generator.initial_seed()
         rendered = prior.render(cameras, track=track, description="Start views")
-        expected = prior_over_background(rendered, self.background_rgb_unit)
+        expected = prior_over_white(rendered)
         start = expected if self.start_views is None else pictures_for_cameras(self.start_views, cameras)
         control, back_control = self._control(cameras, track)
-        made = self.pipeline(
-            self.reference(portrait, cameras.width, self.background_rgb_unit),
+        output = self.pipeline(
+            self.reference(portrait, cameras.width),
             cameras,
             control,
             generator=generator,
@@ -67,25 +65,15 @@ class DiffPortrait360Generator(DrawnViews):
             track=track,
         )
         silhouettes = torch.from_numpy(rendered.alpha)
-        drawn = cut_out_views(
-            made.images,
-            silhouettes,
-            expected,
-            background_rgb_unit=self.background_rgb_unit,
-            config=self.cutout,
-            track=track,
-        )
+        drawn = cut_out_views(output.images, silhouettes, expected, config=self.cutout, track=track)
         confidence = drawn_confidence(silhouettes, torch.from_numpy(rendered.validity))
         return self.finished(portrait, prior, cameras, drawn, confidence, seed, generator)
 
     @property
     def own_settings(self) -> dict[str, object]:
-        """The background and what was handed in."""
+        """What was handed in."""
         given = {"condition_views_sha256": self.condition_views, "start_views_sha256": self.start_views}
-        return {
-            "background_rgb_unit": self.background_rgb_unit,
-            **{name: None if pictures is None else pictures.sha256 for name, pictures in given.items()},
-        }
+        return {name: None if pictures is None else pictures.sha256 for name, pictures in given.items()}
 
     def check(self, cameras: Cameras) -> None:
         """See that everything needed for views from `cameras` is there, before any time is spent.
@@ -122,13 +110,11 @@ class DiffPortrait360Generator(DrawnViews):
         behind = camera_behind_the_head(cameras)
         given = self.condition_views
         if given is None:
-            both = generic_head_control(
-                concatenate_cameras([cameras, behind]), background_rgb_unit=self.background_rgb_unit, track=track
-            )
+            both = generic_head_control(concatenate_cameras([cameras, behind]), track=track)
             return both[:-1], both[-1]
         row = behind_the_head(given, cameras)
         if row is None:
-            back = generic_head_control(behind, background_rgb_unit=self.background_rgb_unit)[0]
+            back = generic_head_control(behind)[0]
         else:
             back = resized_pictures(given.rgb[row : row + 1], cameras.width, cameras.height)[0] * 2 - 1
         return pictures_for_cameras(given, cameras) * 2 - 1, back

@@ -18,7 +18,6 @@ from ..prior import HeadPrior
 from ..prior.prior_generator import portrait_rgba
 from ..view_generator import provenance_of, views_with_portrait
 from ..views import ViewSet
-from .conditions import WHITE
 from .cutout import CutoutConfig
 from .pipeline import DiffPortrait360Pipeline
 from .release.aligned import AlignedPicture
@@ -107,13 +106,11 @@ class DrawnViews:
         """The back of the head as it was handed in, [0, 1]."""
         return None if self.back_image is None else resized_pictures(self.back_image.rgb, size_px, size_px)[0]
 
-    def reference(
-        self, portrait: Portrait, size_px: int, background_rgb_unit: tuple[float, float, float] = WHITE
-    ) -> Float[Tensor, "3 s s"]:
-        """The portrait over the plain background in the frame that the networks know, [0, 1]."""
+    def reference(self, portrait: Portrait, size_px: int) -> Float[Tensor, "3 s s"]:
+        """The portrait over white in the frame that the networks know, [0, 1]."""
         if self.aligned is not None:
-            return self.aligned.over_background(background_rgb_unit, size_px)
-        return reference_picture(portrait, size_px, background_rgb_unit)
+            return self.aligned.over_white(size_px)
+        return reference_picture(portrait, size_px)
 
     def finished(
         self,
@@ -154,21 +151,18 @@ def drawn_confidence(alpha_unit: Float[Tensor, "n h w"], validity_unit: Float[Te
     return (_INVENTED_CONFIDENCE + (_SHOWN_CONFIDENCE - _INVENTED_CONFIDENCE) * shown).float()
 
 
-def reference_picture(
-    portrait: Portrait, size_px: int, background_rgb_unit: tuple[float, float, float] = WHITE
-) -> Float[Tensor, "3 s s"]:
-    """The portrait over a plain background in the standard frame, whatever frame it was cropped to.
+def reference_picture(portrait: Portrait, size_px: int) -> Float[Tensor, "3 s s"]:
+    """The portrait over white in the standard frame, whatever frame it was cropped to.
 
     Args:
         portrait: the aligned portrait.
         size_px: side of the result, pixels.
-        background_rgb_unit: colour behind the head, [0, 1].
 
     Returns:
         Colours in [0, 1].
     """
     alpha = portrait.alpha_unit[..., None]
-    picture = portrait.foreground_unit * alpha + np.array(background_rgb_unit, np.float32) * (1 - alpha)
+    picture = portrait.foreground_unit * alpha + (1 - alpha)
     camera = portrait.head.camera
     side = float(camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
     x, y = camera.principal_px[0].tolist()

@@ -104,24 +104,17 @@ def count_flops(
     return FlopCount(way, steps, {name: float(flops) for name, flops in counts[0].items()}, around)
 
 
+@dataclass(frozen=True)
 class _Calls:
     """What single calls of one model's networks cost."""
 
-    def __init__(
-        self, pipe: ShapesPipeline, networks: Networks, size_px: int, references: int, *, own_rows: bool
-    ) -> None:
-        """Nothing counted yet.
-
-        Args:
-            pipe: the pipeline.
-            networks: the 360 model or F.
-            size_px: side of a view.
-            references: reference pictures.
-            own_rows: whether every picture brings context, timestep and references of its own (release), or all share
-                one.
-        """
-        self.pipe, self.networks, self.size_px, self.references = pipe, networks, size_px, references
-        self._own_rows = own_rows
+    pipe: ShapesPipeline
+    networks: Networks
+    size_px: int
+    references: int
+    """Reference pictures."""
+    own_rows: bool
+    """Whether every picture brings context, timestep and references of its own (release), or all share one."""
 
     def write(self) -> int:
         """R on the references, as far as its tokens are needed."""
@@ -174,11 +167,11 @@ class _Calls:
 
     def _bank(self, rows: int) -> tuple[Tensor, ...]:
         """What R writes down of one reference for so many pictures."""
-        return self.networks.appearance.write_reference(*self._inputs(rows if self._own_rows else 1))
+        return self.networks.appearance.write_reference(*self._inputs(rows if self.own_rows else 1))
 
     def _inputs(self, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Latents of so many pictures, timesteps and context."""
-        own = rows if self._own_rows else 1
+        own = rows if self.own_rows else 1
         context = None if self.pipe.context is None else self.pipe.context().expand(own, -1, -1)
         timesteps = torch.zeros(own, dtype=torch.long, device=META)
         return self._empty(rows, self.networks.unet.sizes.in_channels), timesteps, context
@@ -189,7 +182,7 @@ class _Calls:
 
     def _flops(self, kind: Hashable, call: Callable[[Any], object], prepare: Callable[[], object] | None = None) -> int:
         """Operations of `call` on what `prepare` makes, counted where no call of this kind has been."""
-        known, key = self.pipe.known_flops, (self.networks.mode, self.size_px, self.references, self._own_rows, kind)
+        known, key = self.pipe.known_flops, (self.networks.mode, self.size_px, self.references, self.own_rows, kind)
         if key not in known:
             with ShapesOnly():
                 prepared = None if prepare is None else prepare()

@@ -273,7 +273,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         generator: torch.Generator,
         back_start: Float[Tensor, "_ _ _"] | None = None,
         sampling: Sampling | None = None,
-        callback_on_step_end: StepCallback | None = None,
         track: Track | None = None,
     ) -> Float[Tensor, "3 H W"]:
         """F: the back of the head from the portrait, in the size of its control picture. Arguments as in `__call__`.
@@ -302,7 +301,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 sampling,
                 generator,
                 description="back view",
-                callback=callback_on_step_end,
                 track=track,
             )
         return self.decode_latents(latents)[0]
