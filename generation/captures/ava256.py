@@ -106,6 +106,7 @@ def read_ava256(
     calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file)
     if frame is None:
         segment, frame = _first_frame(folder / "frame_list.csv", segment)
+    placed = _placement(folder, frame)
     asked = chosen_cameras(cameras, calibration, str(calibration_file))
     pictures = folder / "image"
     with_frame = [name for name in asked if _has(pictures / f"cam{name}", _picture_entries(name, frame))]
@@ -135,7 +136,7 @@ def read_ava256(
             calibration=calibration_bytes,
             cameras=[calibration[name] for name in names],
             read=read,
-            placement=_placement(folder, frame),
+            placement=placed,
             keypoints_capture=_keypoints(folder, frame),
             settings=settings,
         ),

@@ -77,18 +77,13 @@ def count_flops(
     models = [(pipe.networks_for_views(), 2, views)]
     if pipe.can_make_back:
         models.append((pipe.networks_for_back(), 1, 1))
+    calls = [(_Calls(pipe, model, size_px, references, way == "release"), rows) for model, references, rows in models]
     match way:
         case "release":
-            counts = [
-                _release_steps(_Calls(pipe, networks, size_px, references, own_rows=True), rows, steps)
-                for networks, references, rows in models
-            ]
+            counts = [_release_steps(call, rows, steps) for call, rows in calls]
         case "ours":
             ours = replace(sampling or Sampling(schedule="official"), steps=steps)
-            counts = [
-                _our_steps(_Calls(pipe, networks, size_px, references, own_rows=False), rows, ours)
-                for networks, references, rows in models
-            ]
+            counts = [_our_steps(call, rows, ours) for call, rows in calls]
         case _:
             assert_never(way)
     encode, decode = _autoencoder_flops(pipe, size_px)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .sized_network import Latents, ModelMixin, SizedNetwork, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
 
-Pictures = Float[Tensor, "b 3 H W"]
+PictureBatch = Float[Tensor, "b 3 H W"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Encoded:
 class Decoded:
     """What `decode` returns."""
 
-    sample: Pictures
+    sample: PictureBatch
     """Pictures, about [-1, 1], not clipped."""
 
 
@@ -85,7 +85,7 @@ class PatchAutoencoder(SizedNetwork):
             zero_initialised(nn.Conv2d(fine, half, 3, padding=1)),
         )
 
-    def encode(self, pictures: Pictures) -> Encoded:
+    def encode(self, pictures: PictureBatch) -> Encoded:
         """Latents of pictures whose sides are multiples of `patch_px`."""
         patches = F.pixel_unshuffle(pictures, self.sizes.patch_px)
         return Encoded(self.to_latent(patches) + self.encoder(patches))
@@ -96,12 +96,12 @@ class PatchAutoencoder(SizedNetwork):
         halves = _halves(patches, self.sizes.patch_px)
         return Decoded(F.pixel_shuffle(halves + self.fine(halves), 2))
 
-    def forward(self, pictures: Pictures) -> Pictures:
+    def forward(self, pictures: PictureBatch) -> PictureBatch:
         """Encode and decode."""
         return self.decode(self.encode(pictures).latent).sample
 
     @torch.no_grad()
-    def start_from_components(self, pictures: Pictures) -> Float[Tensor, " c"]:
+    def start_from_components(self, pictures: PictureBatch) -> Float[Tensor, " c"]:
         """Set the linear maps to the principal components of the patches of `pictures`.
 
         Returns:

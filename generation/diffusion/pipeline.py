@@ -24,7 +24,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cameras import Cameras
 from ..errors import InputError
@@ -536,18 +536,17 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         if self._stage_device is None:
             yield
             return
+        parts: list[Any] = [stage]  # whose `to` has several signatures
         if isinstance(stage, Networks):
             parts = [stage.unet, stage.appearance, stage.camera_control, stage.view_consistency]
-        else:
-            parts = [stage]
         parts = [part for part in parts if part is not None]
         try:
             for part in parts:
-                nn.Module.to(part, self._stage_device)
+                part.to(self._stage_device)
             yield
         finally:
             for part in parts:
-                nn.Module.to(part, "cpu")
+                part.to("cpu")
 
 
 def control_batches(count: int, sampling: Sampling) -> tuple[Tensor, ...]:
