@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
 from typing_extensions import assert_never
 
-from dp360.generation.dataset.view_dataset import read_dataset
-from dp360.generation.diffusion.cost import cost_report
-from dp360.generation.files import write_bytes_atomically
-from dp360.generation.progress import Track, silent
-from dp360.reconstruction.splat_benchmark import bench_splats
-
-from .commands import BenchCommand
-from .pipeline import dataset_folder
+if TYPE_CHECKING:
+    from .console import Display
 
 
-def bench(command: BenchCommand, *, track: Track = silent) -> str:
+@dataclass(frozen=True)
+class BenchCommand:
+    """Measure what a stage costs on this machine; the splat engine, or the diffusion model with random weights."""
+
+    what: tyro.conf.Positional[Literal["diffusion", "splats"]]
+    """diffusion: operations, parameters, memory and time of the full-size networks, the release's way and ours;
+    splats: milliseconds of the CPU engine at 20,000 and 50,000 Gaussians, 256 and 512 px, and a fit of --data."""
+    views: int = 32
+    """diffusion: views on the level ring."""
+    size_px: int = 512
+    """diffusion: side of the views in pixels, a multiple of 64."""
+    steps: int = 50
+    """diffusion: denoising steps of the comparison with the release; the default sampler keeps its own number."""
+    device: Literal["auto", "cpu", "cuda", "meta"] = "auto"
+    """diffusion: where to time; auto takes the GPU if there is one, meta only counts; cpu times one clip and one step
+    of the full-size networks, which takes 16 GB of memory."""
+    data: Path | None = None
+    """splats: a data set's folder, to time the default fit of it; none without."""
+    json: Path | None = None
+    """File for the same figures as JSON."""
+
+
+def run(command: BenchCommand, display: Display) -> str:
     """Count, and measure where there is a device to measure on.
 
     Returns:
@@ -24,14 +45,27 @@ def bench(command: BenchCommand, *, track: Track = silent) -> str:
         InputError: sizes that the networks cannot do, a device or data set that is not there, or a file that cannot be
             written.
     """
+    from dp360.generation.files import write_bytes_atomically
+
     match command.what:
         case "diffusion":
+            from dp360.generation.diffusion.cost import cost_report
+
             report = cost_report(
-                views=command.views, size_px=command.size_px, steps=command.steps, device=command.device, track=track
+                views=command.views,
+                size_px=command.size_px,
+                steps=command.steps,
+                device=command.device,
+                track=display.track,
             )
         case "splats":
+            from dp360.generation.dataset.view_dataset import read_dataset
+            from dp360.reconstruction.splat_benchmark import bench_splats
+
+            from .pipeline import dataset_folder
+
             views = None if command.data is None else read_dataset(dataset_folder(command.data))
-            report = bench_splats(views, track=track)
+            report = bench_splats(views, track=display.track)
         case _:
             assert_never(command.what)
     if command.json is not None:

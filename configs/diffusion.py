@@ -71,7 +71,7 @@ def open_diffusion_generator(
 def is_compact(pipeline: DiffPortrait360Pipeline) -> bool:
     """Whether a pipeline's control pictures have the prior's channels."""
     control = pipeline.camera_control
-    return control is not None and control.config.control_channels == PRIOR_CHANNELS
+    return control is not None and control.sizes.control_channels == PRIOR_CHANNELS
 
 
 def sampling_of(options: DiffusionOptions) -> Sampling:

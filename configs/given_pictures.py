@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dp360.generation import Cameras, InputError
 from dp360.generation.diffusion.release.aligned import AlignedPicture, read_aligned_picture
 from dp360.generation.diffusion.release.folder import label_of
-from dp360.generation.diffusion.view_pictures import ViewPictures, read_picture, read_view_pictures
+from dp360.generation.diffusion.view_pictures import ViewPictures, read_back_picture, read_view_pictures
 
 from .options import DiffusionOptions, HeadOptions
 
@@ -40,7 +40,7 @@ def read_given(command: HeadOptions, cameras: Cameras) -> GivenPictures:
         for path, read in (
             (options.condition_views, read_view_pictures),
             (options.start_views, read_view_pictures),
-            (options.back_image, read_picture),
+            (options.back_image, read_back_picture),
         )
     )
     for pictures in (condition, start):

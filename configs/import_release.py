@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+import tyro
 
-from dp360.generation import InputError, Provenance, ViewSet
-from dp360.generation.cameras import concatenate_cameras
-from dp360.generation.dataset.view_dataset import TRANSFORMS, write_dataset
-from dp360.generation.dataset.visual_hull import hull_points
-from dp360.generation.diffusion.release.aligned import read_aligned_picture
-from dp360.generation.diffusion.release.folder import ReleaseFolder, read_result
-from dp360.generation.progress import Track, silent
+from .import_capture import require_place_for_dataset
 
-from .commands import ImportReleaseCommand
+if TYPE_CHECKING:
+    from dp360.generation import ViewSet
+    from dp360.generation.diffusion.release.folder import ReleaseFolder
+    from dp360.generation.progress import Track
+
+    from .console import Display
 
 _DRAWN_CONFIDENCE = 0.65
 """Between what the portrait shows (0.8) and what was made up (0.5): without a prior nobody knows which is which."""
 
 
-def import_release(command: ImportReleaseCommand, *, track: Track = silent) -> tuple[Path, ...]:
+@dataclass(frozen=True)
+class ImportReleaseCommand:
+    """Make a data set of what the official DiffPortrait360 release has made."""
+
+    folder: tyro.conf.Positional[Path]
+    """The release's sample_data."""
+    name: str
+    """Name of the portrait in it, without ending."""
+    output: Path
+    """Folder of the data set."""
+
+
+def run(command: ImportReleaseCommand, display: Display) -> tuple[Path, ...]:
     """Write the data set; the portrait is view 0 where the release's folder has it together with its camera.
 
     Returns:
@@ -31,22 +44,30 @@ def import_release(command: ImportReleaseCommand, *, track: Track = silent) -> t
     Raises:
         InputError: something is missing or damaged in the release's folder, or the output cannot be written.
     """
-    output = command.output
-    if output.exists() and not (output / TRANSFORMS).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} exists and is no data set; move it away or choose another --output")
-    views = release_views(ReleaseFolder.find(command.folder, command.name), track=track)
-    write_dataset(views, output)
-    return (output,)
+    from dp360.generation.dataset.view_dataset import write_dataset
+    from dp360.generation.diffusion.release.folder import ReleaseFolder
+
+    require_place_for_dataset(command.output)
+    views = release_views(ReleaseFolder.find(command.folder, command.name), track=display.track)
+    write_dataset(views, command.output)
+    return (command.output,)
 
 
-def release_views(folder: ReleaseFolder, *, track: Track = silent) -> ViewSet:
+def release_views(folder: ReleaseFolder, *, track: Track) -> ViewSet:
     """Finished views of the release, with the surface as the visual hull of their outlines.
 
     Raises:
-        InputError: as `import_release`.
+        InputError: as `run`.
     """
-    made = read_result(folder, track=track)
-    rgba, cameras = made.rgba, made.cameras
+    import torch
+
+    from dp360.generation import Provenance, ViewSet
+    from dp360.generation.cameras import concatenate_cameras
+    from dp360.generation.diffusion.release.aligned import read_aligned_picture
+    from dp360.generation.diffusion.release.folder import read_result
+    from dp360.generation.dataset.visual_hull import hull_points
+
+    rgba, cameras = read_result(folder, track=track)
     confidence = torch.full((len(cameras),), _DRAWN_CONFIDENCE)
     names = tuple(f"view_{i:03d}" for i in range(len(cameras)))
     label = folder.label()

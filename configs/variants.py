@@ -18,7 +18,7 @@ from dp360.generation.prior import PriorGenerator
 from .options import DiffusionOptions
 
 if TYPE_CHECKING:
-    from dp360.generation.diffusion.compact_generator import Control
+    from dp360.generation.diffusion.compact_generator import CompactControl
     from dp360.reconstruction.evaluation.heads import ViewSource
 
 
@@ -30,7 +30,7 @@ class Variant:
     """What it is, for tables."""
     diffusion: DiffusionOptions | None = None
     """Options of the diffusion model; None renders the prior itself."""
-    compact: Control | None = None
+    compact: CompactControl | None = None
     """What controls the compact model; None for every other generator."""
 
 
@@ -160,7 +160,7 @@ def _diffusion(name: str, options: DiffusionOptions, weights: str | None, pipeli
 
 
 def _compact(
-    name: str, options: DiffusionOptions | None, control: Control, folder: str, pipelines: dict[str, tuple]
+    name: str, options: DiffusionOptions | None, control: CompactControl, folder: str, pipelines: dict[str, tuple]
 ) -> ViewGenerator:
     """The compact generator with some options and the weights in `folder`, or those that ship."""
     from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
@@ -172,4 +172,5 @@ def _compact(
         pipelines[folder] = open_weights(folder, options) if folder else open_shipped(options)
     config = CompactConfig(control=control)
     pipeline, weights_name = pipelines[folder]
-    return CompactGenerator(pipeline, weights_name, compact_sampling_of(options, pipeline, config), config, name=name)
+    sampling = compact_sampling_of(options, pipeline, config)
+    return CompactGenerator(pipeline, weights_name, sampling, config=config, name=name)

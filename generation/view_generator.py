@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from .cameras import Cameras
+from .cameras import Cameras, concatenate_cameras
 from .progress import Track, silent
-from .views import ViewSet
+from .views import PointCloud, Provenance, ViewSet
 
 if TYPE_CHECKING:  # training imports this package where OpenCV, numba and SciPy are missing
     from .portrait import Portrait
@@ -36,10 +39,58 @@ class ViewGenerator(Protocol):
         """Views of the portrait's head from `cameras`, view 0 being the portrait itself with its own camera.
 
         Args:
-            portrait: the aligned portrait.
-            prior: its geometric prior.
-            cameras: where to look from; their picture size must be the portrait's.
-            generator: source of randomness; the same state on a CPU gives the same bytes.
+            portrait: the aligned portrait; of a wide crop, networks see the standard frame, which they know.
+            prior: its geometric prior: outlines, surface samples, and what else a generator takes from it.
+            cameras: where to look from: square cameras, of any picture size that `check` of the generator allows.
+            generator: source of all randomness; the same state on a CPU gives the same bytes.
             track: progress.
+
+        Returns:
+            `len(cameras) + 1` views. Confidence is 1 for the portrait and falls with what the portrait does not show.
+
+        Raises:
+            InputError: views that this generator cannot make.
         """
         ...
+
+
+def views_with_portrait(
+    portrait_rgba: UInt8[Tensor, "s s 4"],
+    portrait_camera: Cameras,
+    rgba: UInt8[Tensor, "n s s 4"],
+    cameras: Cameras,
+    confidence: Float[Tensor, " n"],
+    surface: PointCloud,
+    provenance: Provenance,
+) -> ViewSet:
+    """Made views as a set with the portrait, which is trusted fully, as view 0.
+
+    Args:
+        portrait_rgba: the cut-out portrait in the views' size.
+        portrait_camera: its camera, of any picture size.
+        rgba: straight colour and alpha of the other views.
+        cameras: their cameras.
+        confidence: trust in them, [0, 1].
+        surface: samples of the head's surface.
+        provenance: origin of the views.
+    """
+    return ViewSet(
+        rgba=torch.cat([portrait_rgba[None], rgba]),
+        cameras=concatenate_cameras([portrait_camera.resized(cameras.width, cameras.height), cameras]),
+        confidence=torch.cat([torch.ones(1), confidence]),
+        names=("portrait", *(f"view_{i:03d}" for i in range(len(cameras)))),
+        surface=surface,
+        provenance=provenance,
+    )
+
+
+def provenance_of(name: str, weights: str, seed: int, input_sha256: str, settings: dict[str, object]) -> Provenance:
+    """Origin of views of a portrait; `settings` are plain JSON data."""
+    return Provenance(
+        generator=name,
+        weights=weights,
+        seed=seed,
+        input_sha256=input_sha256,
+        version=importlib.metadata.version("dp360"),
+        settings=settings,
+    )

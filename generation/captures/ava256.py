@@ -27,6 +27,7 @@ import io
 import re
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -37,16 +38,17 @@ from ..errors import InputError
 from ..progress import Track, silent
 from ..views import ViewSet
 from .capture import (
+    MAX_FILE_BYTES,
+    NO_KEYPOINTS,
     CaptureCamera,
+    CaptureFrame,
     CapturePicture,
     Framing,
-    capture_provenance,
+    cameras_with_frame,
     capture_views,
     checked_camera,
     chosen_cameras,
     decode_picture,
-    inverted,
-    keypoint_surface,
     mask_of,
     parse_json,
     read_bytes,
@@ -55,7 +57,7 @@ from .capture import (
 )
 from .capture_placement import HeadPlacement
 
-SENSOR_SIZE_PX = (2668, 4096)
+_SENSOR_SIZE_PX = (2668, 4096)
 """Width and height of the pictures that the calibration refers to."""
 NEUTRAL_SEGMENT = "EXP_neutral_peak"
 """The segment whose frames the owners condition on."""
@@ -67,7 +69,6 @@ _HEAD_TO_WORLD_UNITS = np.array([0.0, -0.040, 0.078])
 It lays the nose tip of the owners' published mesh, (0, 7.6, 73.1) mm, on that of our mean head; crown, occiput and
 ears of the two then agree within 1 cm.
 """
-_MAX_PICTURE_BYTES = 64 << 20
 
 
 def read_ava256(
@@ -78,25 +79,18 @@ def read_ava256(
     cameras: Sequence[str] | None = None,
     size_px: int = 512,
     framing: Framing = "head",
-    undistort: bool = False,
     track: Track = silent,
 ) -> ViewSet:
     """One frame of an Ava-256 dome capture as views of a head in our world.
 
     The head pose of the frame gives y up and the face to +z however the person turned; the middle of the head is a
-    fixed point of that frame (`_HEAD_TO_WORLD_UNITS`). Sizes are true to life.
+    fixed point of that frame (`_HEAD_TO_WORLD_UNITS`). Sizes are true to life. The calibrated distortion, at most 6
+    pixels of the full sensor in the corners, is left in, as in the owners' own projections (`demos/keypoints.py`).
 
-    Args:
+    Args (the others are those of every reader, see `captures`):
         path: folder of a capture (`20230308--1352--ABC123`) or its `decoder` folder.
         frame: number of the frame; None takes the first of `segment` in `frame_list.csv`.
         segment: a `seg_id`; None takes `EXP_neutral_peak` or, without it, the first in the list. Ignored with `frame`.
-        cameras: names such as "401031"; None takes all that have the frame (about one picture in a thousand is
-            missing). Others are not decoded.
-        size_px: side of the square pictures, pixels.
-        framing: `head` cuts each picture to what our generated views show, `full` keeps all of it.
-        undistort: take the calibrated distortion away. The owners' own projections (`demos/keypoints.py`) do without,
-            and so does the default; it makes at most 6 pixels of the full sensor in the corners.
-        track: shows progress.
 
     Returns:
         Views named as their cameras; alpha is 255 on the person's parts (not the chair), or everywhere where a camera
@@ -109,30 +103,20 @@ def read_ava256(
     folder = path / "decoder" if (path / "decoder").is_dir() else path
     calibration_file = folder / "camera_calibration.json"
     calibration_bytes = read_bytes(calibration_file, "the calibration of an Ava-256 capture")
-    calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file, undistort)
+    calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file)
     if frame is None:
         segment, frame = _first_frame(folder / "frame_list.csv", segment)
     placed = _placement(folder, frame)
-    names = chosen_cameras(cameras, calibration, str(calibration_file))
-    absent = [name for name in names if not _has(folder / "image" / f"cam{name}", _picture_entries(name, frame))]
-    if cameras is not None and absent:
-        raise InputError(
-            f"{folder / 'image'} has no picture of camera {shortened(absent)} in frame {frame}; choose another frame, "
-            "other cameras, or download them"
-        )
-    names = [name for name in names if name not in absent]
-    if not names:
-        raise InputError(f"{folder / 'image'} has no picture of frame {frame:06d}; choose a frame of frame_list.csv")
+    asked = chosen_cameras(cameras, calibration, str(calibration_file))
+    pictures = folder / "image"
+    with_frame = [name for name in asked if _has(pictures / f"cam{name}", _picture_entries(name, frame))]
+    names = cameras_with_frame(cameras, calibration, with_frame, str(calibration_file), str(pictures), frame)
     mattes = {n for n in names if _has(folder / "segmentation_parts" / f"cam{n}", _matte_entries(n, frame))}
     settings: dict[str, object] = {
         "actor": folder.resolve().parent.name if folder.name == "decoder" else folder.resolve().name,
         "segment": segment,
-        "cameras": names,
-        "cameras_left_out": absent,
+        "cameras_left_out": [name for name in asked if name not in names],
         "cameras_without_mask": [name for name in names if name not in mattes],
-        "framing": framing,
-        "undistorted": undistort,
-        "placement": placed.as_json(),
     }
 
     def read(name: str) -> CapturePicture:
@@ -146,18 +130,23 @@ def read_ava256(
         return CapturePicture(rgb, np.where(np.isin(labels, _LABELS_OUTSIDE), 0, 255).astype(np.uint8), where)
 
     return capture_views(
-        [calibration[name] for name in names],
-        read,
-        placed,
-        keypoint_surface(placed.points_world(_keypoints(folder, frame))),
-        capture_provenance("Ava-256", calibration_bytes, f"frame {frame:06d}", settings),
+        CaptureFrame(
+            dataset="Ava-256",
+            moment=f"frame {frame:06d}",
+            calibration=calibration_bytes,
+            cameras=[calibration[name] for name in names],
+            read=read,
+            placement=placed,
+            keypoints_capture=_keypoints(folder, frame),
+            settings=settings,
+        ),
         size_px=size_px,
         framing=framing,
         track=track,
     )
 
 
-def _calibration(meta: dict, file: Path, undistort: bool) -> dict[str, CaptureCamera]:
+def _calibration(meta: dict, file: Path) -> dict[str, CaptureCamera]:
     """All calibrated cameras by name."""
     rows = meta.get("KRT")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -168,23 +157,9 @@ def _calibration(meta: dict, file: Path, undistort: bool) -> dict[str, CaptureCa
         missing = [key for key in ("cameraId", "K", "T") if key not in row]
         if missing or not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
             raise InputError(f"{file}: a camera ({name}) has no usable {shortened(missing or ['cameraId'])}")
-        distortion = row.get("distortion", ()) if undistort else ()
-        K, T = _transposed(row["K"], name, file), _transposed(row["T"], name, file)
-        stored = checked_camera(name, K, distortion, T, SENSOR_SIZE_PX, str(file))
-        T_world_camera = inverted(stored.T_capture_camera)
-        cameras[name] = CaptureCamera(name, stored.K_px, stored.distortion, T_world_camera, SENSOR_SIZE_PX)
+        stored = checked_camera(name, row["K"], (), row["T"], _SENSOR_SIZE_PX, str(file), by_columns=True)
+        cameras[name] = replace(stored, T_capture_camera=np.linalg.inv(stored.T_capture_camera))
     return cameras
-
-
-def _transposed(value: object, name: str, file: Path) -> Float[np.ndarray, "rows columns"]:
-    """A matrix stored by columns."""
-    try:
-        matrix = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{file}: K or T of camera {name} is not an array of numbers; download it again") from error
-    if matrix.ndim != 2:
-        raise InputError(f"{file}: K or T of camera {name} is not a matrix; download it again")
-    return matrix.T
 
 
 def _first_frame(file: Path, segment: str | None) -> tuple[str, int]:
@@ -209,8 +184,8 @@ def _placement(folder: Path, frame: int) -> HeadPlacement:
         pose = np.loadtxt(io.BytesIO(data), ndmin=2)
     except ValueError as error:
         raise InputError(f"{where} is not a matrix of numbers ({error}); download it again") from error
-    T_capture_head = checked_camera("head", np.eye(3), (), pose, SENSOR_SIZE_PX, where).T_capture_camera
-    T_head_capture = inverted(T_capture_head)
+    T_capture_head = checked_camera("head", np.eye(3), (), pose, _SENSOR_SIZE_PX, where).T_capture_camera
+    T_head_capture = np.linalg.inv(T_capture_head)
     scale = 0.001 / METRES_PER_UNIT
     return HeadPlacement(
         scale, T_head_capture[:3, :3], scale * T_head_capture[:3, 3] + _HEAD_TO_WORLD_UNITS, "the frame's head pose"
@@ -221,13 +196,13 @@ def _keypoints(folder: Path, frame: int) -> Float[np.ndarray, "k 3"]:
     """Key points of the frame in the capture's world; none where the capture has none."""
     archive, entries = folder / "keypoints_3d" / "keypoints_3d", [f"{frame:06d}.npy"]
     if not _has(archive, entries):
-        return np.zeros((0, 3))
+        return NO_KEYPOINTS
     data, where = _entry(archive, entries)
     try:
         rows = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64).reshape(-1, 6)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{where} does not hold rows of 6 numbers ({error}); download it again") from error
-    return rows[np.isfinite(rows[:, 1:4]).all(1), 1:4]
+    return rows[:, 1:4]
 
 
 def _picture_entries(name: str, frame: int) -> list[str]:
@@ -262,7 +237,7 @@ def _entry(archive: Path, entries: list[str]) -> tuple[bytes, str]:
     """
     for file in _unpacked(archive, entries):
         if file.is_file():
-            return read_bytes(file, "a file of an Ava-256 capture", most=_MAX_PICTURE_BYTES), str(file)
+            return read_bytes(file, "a file of an Ava-256 capture", most=MAX_FILE_BYTES), str(file)
     file = archive.with_name(archive.name + ".zip")
     if not file.is_file():
         raise InputError(f"{file} does not exist; download it with the owners' download.py")
@@ -270,10 +245,8 @@ def _entry(archive: Path, entries: list[str]) -> tuple[bytes, str]:
         found = next((entry for entry in entries if entry in contents.NameToInfo), None)
         if found is None:
             raise InputError(f"{file} has no {entries[0]}; choose a frame of frame_list.csv")
-        if contents.getinfo(found).file_size > _MAX_PICTURE_BYTES:
-            raise InputError(
-                f"{file}: {found} is larger than {_MAX_PICTURE_BYTES >> 20} MB; download the archive again"
-            )
+        if contents.getinfo(found).file_size > MAX_FILE_BYTES:
+            raise InputError(f"{file}: {found} is larger than {MAX_FILE_BYTES >> 20} MB; download the archive again")
         try:
             return contents.read(found), f"{file}: {found}"
         except Exception as error:  # zlib, CRC and struct errors of damaged archives

@@ -37,9 +37,15 @@ MAX_PICTURE_PIXELS = 64_000_000
 """Largest picture that is decoded; the sensors of the three rigs have 5 to 11 million pixels."""
 MAX_TEXT_BYTES = 64 << 20
 """Largest calibration or list that is read, bytes."""
+MAX_FILE_BYTES = 256 << 20
+"""Largest encoded picture that is read, bytes."""
 _PICTURE_FORMATS = ("JPEG", "PNG", "AVIF", "WEBP", "TIFF", "BMP")
 _MOST_SAMPLES_PER_SIDE = 8
 _RIGID_TOLERANCE = 1e-3
+
+
+ColorMap = Callable[[UInt8[np.ndarray, "a b 3"]], UInt8[np.ndarray, "a b 3"]]
+"""A colour correction, from 8-bit sRGB to 8-bit sRGB."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +74,21 @@ class CapturePicture:
     """Opacity of the person, 0 to 255, of the same proportions; None where the capture has none."""
     where: str
     """File and entry, for messages."""
-    corrected: Callable[[UInt8[np.ndarray, "a b 3"]], UInt8[np.ndarray, "a b 3"]] | None = None
+    corrected: ColorMap | None = None
     """Colour correction of this camera, applied to the finished picture."""
 
 
 def checked_camera(
-    name: str, K_px: object, distortion: object, T_capture_camera: object, size_px: tuple[int, int], where: str
+    name: str,
+    K_px: object,
+    distortion: object,
+    T_capture_camera: object,
+    size_px: tuple[int, int],
+    where: str,
+    *,
+    by_columns: bool = False,
 ) -> CaptureCamera:
-    """A camera out of untrusted numbers.
+    """A camera out of untrusted numbers; `by_columns` says that matrices are stored so.
 
     Raises:
         InputError: a wrong shape, numbers that are not finite, an impossible focal length, skew, or a pose that is not
@@ -92,6 +105,8 @@ def checked_camera(
         return array
 
     K, T = numbers(K_px, "the intrinsic matrix"), numbers(T_capture_camera, "the pose")
+    if by_columns:
+        K, T = K.T, T.T
     D = numbers(distortion, "the distortion").reshape(-1)
     if K.shape != (3, 3) or T.shape not in ((3, 4), (4, 4)) or len(D) not in (0, 4, 5, 8, 12, 14):
         raise InputError(
@@ -112,13 +127,6 @@ def checked_camera(
     rigid = np.eye(4)
     rigid[:3, :3], rigid[:3, 3] = U @ Vt, T[:3, 3]
     return CaptureCamera(name, K, D, rigid, size_px)
-
-
-def inverted(T: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
-    """The inverse of a rigid transform."""
-    inverse = np.eye(4)
-    inverse[:3, :3], inverse[:3, 3] = T[:3, :3].T, -T[:3, :3].T @ T[:3, 3]
-    return inverse
 
 
 def chosen_cameras(asked: Sequence[str] | None, calibrated: Iterable[str], where: str) -> list[str]:
@@ -229,6 +237,15 @@ def decode_picture(data: bytes, where: str, *, header_only: bool = False) -> Ima
         raise InputError(f"{where} is damaged or cut off ({error}); copy or download it again") from error
 
 
+def read_picture_file(file: Path, *, header_only: bool = False) -> Image.Image:
+    """A picture from a file of its own.
+
+    Raises:
+        InputError: missing or larger than plausible, or as `decode_picture`.
+    """
+    return decode_picture(read_bytes(file, "a picture", most=MAX_FILE_BYTES), str(file), header_only=header_only)
+
+
 def rgb_of(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     """Colour of a decoded picture."""
     return np.array(image.convert("RGB"))
@@ -240,25 +257,62 @@ def mask_of(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
     return values if values.ndim == 2 else values.max(2)
 
 
-def capture_views(
-    cameras: Sequence[CaptureCamera],
-    read: Callable[[str], CapturePicture],
-    placement: HeadPlacement,
-    surface: PointCloud,
-    provenance: Provenance,
-    *,
-    size_px: int,
-    framing: Framing,
-    track: Track,
-) -> ViewSet:
-    """Read, undistort, cut and place the pictures of some cameras, one picture in memory at a time.
+@dataclass(frozen=True)
+class CaptureFrame:
+    """One moment of a capture: all that a reader has found out before any picture is decoded."""
+
+    dataset: str
+    """Name of the data set."""
+    moment: str
+    """Sequence and number of the frame."""
+    calibration: bytes
+    """What the cameras were read from."""
+    cameras: Sequence[CaptureCamera]
+    """The cameras to read, in order."""
+    read: Callable[[str], CapturePicture]
+    """Gives the picture of a camera by name; called once for each."""
+    placement: HeadPlacement
+    """To our world from the capture's."""
+    keypoints_capture: Float[np.ndarray, "k 3"]
+    """Key points of the face in the capture's world; rows that are not finite are left out."""
+    settings: dict[str, object]
+    """What else is worth knowing, as plain JSON data."""
+
+    def provenance(self, framing: Framing) -> Provenance:
+        """Photographs, identified by calibration and moment rather than by terabytes."""
+        return Provenance(
+            generator="capture",
+            weights="none",
+            seed=0,
+            input_sha256=hashlib.sha256(self.calibration + b"\0" + self.moment.encode()).hexdigest(),
+            version=importlib.metadata.version("dp360"),
+            statement=f"Photographs of a real person from {self.dataset} (research use only); not AI-generated",
+            settings={
+                "dataset": self.dataset,
+                "frame": self.moment,
+                **self.settings,
+                "cameras": [camera.name for camera in self.cameras],
+                "framing": framing,
+                "placement": self.placement.as_json(),
+            },
+        )
+
+    def surface(self) -> PointCloud:
+        """The key points in our world: normals point away from the middle of the head, the colour is a plain grey."""
+        finite = self.keypoints_capture[np.isfinite(self.keypoints_capture).all(1)]
+        points_world = self.placement.points_world(finite.astype(np.float64))
+        points = torch.from_numpy(np.ascontiguousarray(points_world, dtype=np.float32)).reshape(-1, 3)
+        return PointCloud(points, torch.nn.functional.normalize(points, dim=-1), torch.full_like(points, 0.5))
+
+
+NO_KEYPOINTS = np.zeros((0, 3))
+
+
+def capture_views(frame: CaptureFrame, *, size_px: int, framing: Framing, track: Track) -> ViewSet:
+    """Read, undistort, cut and place the pictures of a frame, one picture in memory at a time.
 
     Args:
-        cameras: the cameras to read, in order.
-        read: gives the picture of a camera by name; called once for each.
-        placement: to our world from the capture's.
-        surface: points for the view set.
-        provenance: origin for the view set.
+        frame: the cameras, their pictures, and where the head is.
         size_px: side of the square pictures, pixels.
         framing: how the square is laid over each picture.
         track: shows progress.
@@ -268,11 +322,12 @@ def capture_views(
     """
     if size_px < 1:
         raise InputError(f"Expected pictures of at least 1 pixel, got size_px={size_px}")
-    T_world_camera = placement.placed_in_head_frame(np.stack([camera.T_capture_camera for camera in cameras]))
+    cameras = frame.cameras
+    T_world_camera = frame.placement.placed_in_head_frame(np.stack([camera.T_capture_camera for camera in cameras]))
     pictures, focal, principal = [], [], []
     steps = zip(cameras, T_world_camera, strict=True)
     for camera, T in track(steps, total=len(cameras), description="Reading the capture"):
-        rgba, window = _rgba_in_window(read(camera.name), camera, T, size_px, framing)
+        rgba, window = _rgba_in_window(frame.read(camera.name), camera, T, size_px, framing)
         pictures.append(torch.from_numpy(rgba))
         focal.append(window[:2])
         principal.append(window[2:])
@@ -287,8 +342,8 @@ def capture_views(
         ),
         confidence=torch.ones(len(pictures)),
         names=tuple(camera.name for camera in cameras),
-        surface=surface,
-        provenance=provenance,
+        surface=frame.surface(),
+        provenance=frame.provenance(framing),
     )
 
 
@@ -376,30 +431,3 @@ def _window(
             assert_never(framing)
     cx, cy = (principal - corner) * scale
     return float(K_px[0, 0] * scale), float(K_px[1, 1] * scale), float(cx), float(cy)
-
-
-def keypoint_surface(points_world: Float[np.ndarray, "p 3"]) -> PointCloud:
-    """Key points as a point cloud: normals point away from the middle of the head, the colour is a plain grey."""
-    points = torch.from_numpy(np.ascontiguousarray(points_world, dtype=np.float32)).reshape(-1, 3)
-    normals = torch.nn.functional.normalize(points, dim=-1)
-    return PointCloud(points, normals, torch.full_like(points, 0.5))
-
-
-def capture_provenance(dataset: str, calibration: bytes, frame: str, settings: dict[str, object]) -> Provenance:
-    """Origin of a capture's views: photographs, identified by calibration and frame rather than by terabytes.
-
-    Args:
-        dataset: name of the data set.
-        calibration: what the cameras were read from; hashed together with the frame.
-        frame: which moment, with its sequence.
-        settings: plain JSON data; gets the data set's and the frame's name.
-    """
-    return Provenance(
-        generator="capture",
-        weights="none",
-        seed=0,
-        input_sha256=hashlib.sha256(calibration + b"\0" + frame.encode()).hexdigest(),
-        version=importlib.metadata.version("dp360"),
-        statement=f"Photographs of a real person from {dataset} (research use only); not AI-generated",
-        settings={"dataset": dataset, "frame": frame, **settings},
-    )

@@ -82,17 +82,12 @@ class HeadPlacement:
 def best_similarity(
     points: Float[np.ndarray, "p 3"], targets: Float[np.ndarray, "p 3"]
 ) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]]:
-    """Scale, rotation and translation that carry `points` to `targets` with the least squared error.
+    """Scale, rotation and translation that carry `points` to `targets` with the least squared error."""
+    from trimesh.registration import procrustes
 
-    Source: Umeyama 1991, "Least-squares estimation of transformation parameters between two point patterns", Eq. 39-42.
-    """
-    centre, target_centre = points.mean(0), targets.mean(0)
-    p, q = points - centre, targets - target_centre
-    U, D, Vt = np.linalg.svd(q.T @ p / len(p))
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(U) * np.linalg.det(Vt))])
-    R = (U * signs) @ Vt
-    scale = float((D * signs).sum() / (p**2).sum(1).mean())
-    return scale, R, target_centre - scale * R @ centre
+    matrix = np.asarray(procrustes(points, targets, reflection=False, return_cost=False))
+    scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
+    return scale, matrix[:3, :3] / scale, matrix[:3, 3]
 
 
 def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where: str) -> HeadPlacement:
@@ -113,8 +108,7 @@ def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where:
     }
     if not candidates:
         raise InputError(
-            f"{where}: expected 106 or 68 key points of a face, got {len(keypoints_capture)}; "
-            'pass placement="rig" to place the head by the cameras alone'
+            f"{where}: expected 106 or 68 key points of a face, got {len(keypoints_capture)}; choose another frame"
         )
     model = load_head_model()
     landmarks_world = model.landmarks(model.neutral.astype(np.float64))
@@ -131,11 +125,11 @@ def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where:
         if best is None or error < best[0]:
             best = error, placement
     if best is None:
-        raise InputError(f'{where}: too few usable key points; choose another frame or pass placement="rig"')
+        raise InputError(f"{where}: too few usable key points; choose another frame")
     if best[0] > LARGEST_KEYPOINT_ERROR:
         raise InputError(
             f"{where}: the key points do not form a face (they miss the mean head by "
-            f'{best[0] * METRES_PER_UNIT * 1000:.0f} mm); choose another frame or pass placement="rig"'
+            f"{best[0] * METRES_PER_UNIT * 1000:.0f} mm); choose another frame"
         )
     return best[1]
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..errors import InputError
-from .capture import read_bytes
-
-ColorMap = Callable[[UInt8[np.ndarray, "a b 3"]], UInt8[np.ndarray, "a b 3"]]
-"""From 8-bit sRGB to 8-bit sRGB."""
+from .capture import ColorMap, read_bytes
 
 _QUADRATIC = ("r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb", "rgb")
 _CUBES = ("rrr", "ggg", "bbb")

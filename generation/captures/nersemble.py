@@ -27,42 +27,41 @@ to the pictures as they are. Lens distortion is taken to be none, as in the owne
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import UInt8
 
 from ..errors import InputError
 from ..progress import Track, silent
 from ..views import ViewSet
 from .capture import (
+    NO_KEYPOINTS,
     CaptureCamera,
+    CaptureFrame,
     CapturePicture,
     Framing,
     cameras_with_frame,
-    capture_provenance,
     capture_views,
     checked_camera,
-    decode_picture,
-    inverted,
-    keypoint_surface,
     mask_of,
     parse_json,
     read_bytes,
+    read_picture_file,
     rgb_of,
     shortened,
 )
 from .capture_placement import mean_camera_axes, optical_axes_meet, placement_from_axes
-from .color_correction import affine_corrected, polynomial_corrected
+from .color_correction import ColorMap, affine_corrected, polynomial_corrected
 
-SENSOR_SIZE_PX = (2200, 3208)
+_SENSOR_SIZE_PX = (2200, 3208)
 """Width and height of the pictures that a shared intrinsic matrix refers to."""
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_MAX_PICTURE_BYTES = 256 << 20
+_SIZE_OF_PICTURE = (0, 0)
+"""In place of a size that has to be looked up: a matrix refers to pictures as they are."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,6 @@ def read_nersemble(
     cameras: Sequence[str] | None = None,
     size_px: int = 512,
     framing: Framing = "head",
-    middle_m: tuple[float, float, float] | None = None,
-    correct_colors: bool = True,
     track: Track = silent,
 ) -> ViewSet:
     """One frame of a NeRSemble sequence as views of a head in our world.
@@ -93,19 +90,13 @@ def read_nersemble(
     towards the cameras, see `nersemble_dataparser.py`). The middle of the head is where the optical axes of all
     calibrated cameras meet. A head that is turned or off the middle of the rig stays so. Sizes are true to life.
 
-    Args:
+    Args (the others are those of every reader, see `captures`):
         path: a participant's folder, for example `NERSEMBLE/018`.
         sequence: for example `EXP-1-head`.
-        frame: number of the frame.
-        cameras: serial numbers such as "222200037"; None takes all that have the frame. Others are not decoded.
-        size_px: side of the square pictures, pixels.
-        framing: `head` cuts each picture to what our generated views show, `full` keeps all of it.
-        middle_m: middle of the head in the capture's world, metres, where it is known better.
-        correct_colors: apply the owners' colour correction where the folder has it.
-        track: shows progress.
 
     Returns:
-        Views named as their cameras; alpha is the owners' alpha map, or 255 where there is none. `surface` is empty.
+        Views named as their cameras, with the owners' colour correction where the folder has it; alpha is the owners'
+        alpha map, or 255 where there is none. `surface` is empty.
 
     Raises:
         InputError: a file, camera, sequence or frame that is missing, or damaged pictures, videos or calibration.
@@ -116,32 +107,34 @@ def read_nersemble(
     sources = _sources(folder, frame)
     calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file)
     names = cameras_with_frame(cameras, calibration, sources, str(calibration_file), str(folder), frame)
-    poses = np.stack([T for T, _ in calibration.values()])
-    middle = optical_axes_meet(poses, str(calibration_file)) if middle_m is None else np.asarray(middle_m, np.float64)
+    poses = np.stack([camera.T_capture_camera for camera in calibration.values()])
+    middle = optical_axes_meet(poses, str(calibration_file))
     right, up, _ = mean_camera_axes(poses[:, :3, :3])
-    given = "given" if middle_m is not None else "where the optical axes meet"
-    placed = placement_from_axes(right, up, middle, 1.0, f"the rig: mean axes of its cameras; middle {given}")
-    corrections = _corrections(path, sequence, names) if correct_colors else {}
+    source = "the rig: mean axes of its cameras; middle where the optical axes meet"
+    placed = placement_from_axes(right, up, middle, 1.0, source)
+    corrections = _corrections(path, sequence, names)
     settings: dict[str, object] = {
         "actor": path.resolve().name,
         "sequence": sequence,
-        "cameras": names,
         "cameras_left_out": sorted(set(calibration) - set(sources)) if cameras is None else [],
         "cameras_without_mask": [name for name in names if sources[name].matte is None],
         "color_corrected": sorted(corrections),
-        "framing": framing,
-        "placement": placed.as_json(),
     }
 
     def read(name: str) -> CapturePicture:
         return _picture(sources[name], frame, corrections.get(name))
 
     return capture_views(
-        [_camera(name, *calibration[name], sources[name], calibration_file) for name in names],
-        read,
-        placed,
-        keypoint_surface(np.zeros((0, 3))),
-        capture_provenance("NeRSemble", calibration_bytes, f"{sequence} frame {frame}", settings),
+        CaptureFrame(
+            dataset="NeRSemble",
+            moment=f"{sequence} frame {frame}",
+            calibration=calibration_bytes,
+            cameras=[_of_its_picture(calibration[name], sources[name]) for name in names],
+            read=read,
+            placement=placed,
+            keypoints_capture=NO_KEYPOINTS,
+            settings=settings,
+        ),
         size_px=size_px,
         framing=framing,
         track=track,
@@ -164,33 +157,24 @@ def _sequence_folder(path: Path, sequence: str) -> Path:
     raise InputError(f"{path} has no sequence {sequence!r}; it has {shortened(have)}")
 
 
-def _calibration(meta: dict, file: Path) -> dict[str, tuple[Float[np.ndarray, "4 4"], tuple[object, bool]]]:
-    """Pose (to the world from the camera) of each camera, its intrinsic matrix, and whether that is the sensor's."""
+def _calibration(meta: dict, file: Path) -> dict[str, CaptureCamera]:
+    """All calibrated cameras by name; `_SIZE_OF_PICTURE` where a camera has an intrinsic matrix of its own."""
     poses, intrinsics = meta.get("world_2_cam"), meta.get("intrinsics")
     if not isinstance(poses, dict) or not poses or not isinstance(intrinsics, (dict, list)):
         raise InputError(f"{file}: expected `world_2_cam` with a pose per camera and `intrinsics`; download it again")
-    cameras: dict[str, tuple[Float[np.ndarray, "4 4"], tuple[object, bool]]] = {}
+    shared, cameras = isinstance(intrinsics, list), {}
     for name, pose in poses.items():
-        shared = isinstance(intrinsics, list)
-        K = intrinsics if shared else intrinsics.get(name)
+        K = intrinsics if isinstance(intrinsics, list) else intrinsics.get(name)
         if K is None:
             raise InputError(f"{file}: `intrinsics` has no camera {name}; download it again")
-        camera = checked_camera(name, K, (), pose, SENSOR_SIZE_PX, str(file))
-        cameras[name] = inverted(camera.T_capture_camera), (camera.K_px, shared)
+        stored = checked_camera(name, K, (), pose, _SENSOR_SIZE_PX if shared else _SIZE_OF_PICTURE, str(file))
+        cameras[name] = replace(stored, T_capture_camera=np.linalg.inv(stored.T_capture_camera))
     return cameras
 
 
-def _camera(
-    name: str,
-    T_capture_camera: Float[np.ndarray, "4 4"],
-    intrinsics: tuple[object, bool],
-    source: _Source,
-    file: Path,
-) -> CaptureCamera:
-    """The calibrated camera; a matrix of its own refers to its pictures as they are, whose size is looked up."""
-    K_px, of_sensor = intrinsics
-    size = SENSOR_SIZE_PX if of_sensor else _size_of(source.picture)
-    return checked_camera(name, K_px, (), T_capture_camera, size, str(file))
+def _of_its_picture(camera: CaptureCamera, source: _Source) -> CaptureCamera:
+    """The camera with the size that its intrinsic matrix refers to."""
+    return replace(camera, size_px=_size_of(source.picture)) if camera.size_px == _SIZE_OF_PICTURE else camera
 
 
 def _sources(folder: Path, frame: int) -> dict[str, _Source]:
@@ -247,9 +231,7 @@ def _paired(pictures: dict[str, Path], mattes: dict[str, Path]) -> dict[str, _So
     return {name: _Source(file, mattes.get(name)) for name, file in pictures.items()}
 
 
-def _corrections(
-    path: Path, sequence: str, names: list[str]
-) -> dict[str, Callable[[UInt8[np.ndarray, "a b 3"]], UInt8[np.ndarray, "a b 3"]]]:
+def _corrections(path: Path, sequence: str, names: list[str]) -> dict[str, ColorMap]:
     """The owners' colour correction of each camera that has one."""
     shared = path / "calibration" / "color_calibration.json"
     if shared.is_file():
@@ -262,18 +244,14 @@ def _corrections(
 def _picture(
     source: _Source,
     frame: int,
-    corrected: Callable[[UInt8[np.ndarray, "a b 3"]], UInt8[np.ndarray, "a b 3"]] | None,
+    corrected: ColorMap | None,
 ) -> CapturePicture:
     if source.picture.suffix.lower() == ".mp4":
         rgb = _video_frame(source.picture, frame)
         mask = None if source.matte is None else _video_frame(source.matte, frame)[..., 0]
         return CapturePicture(rgb, mask, f"{source.picture} frame {frame}", corrected)
-    mask = None if source.matte is None else mask_of(_decoded(source.matte))
-    return CapturePicture(rgb_of(_decoded(source.picture)), mask, str(source.picture), corrected)
-
-
-def _decoded(file: Path) -> Image.Image:
-    return decode_picture(read_bytes(file, "a picture", most=_MAX_PICTURE_BYTES), str(file))
+    mask = None if source.matte is None else mask_of(read_picture_file(source.matte))
+    return CapturePicture(rgb_of(read_picture_file(source.picture)), mask, str(source.picture), corrected)
 
 
 def _size_of(file: Path) -> tuple[int, int]:
@@ -283,7 +261,7 @@ def _size_of(file: Path) -> tuple[int, int]:
 
         with _opened_video(file) as video:
             return int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    return decode_picture(read_bytes(file, "a picture", most=_MAX_PICTURE_BYTES), str(file), header_only=True).size
+    return read_picture_file(file, header_only=True).size
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -35,22 +35,19 @@ from ..errors import InputError
 from ..progress import Track, silent
 from ..views import ViewSet
 from .capture import (
+    NO_KEYPOINTS,
     CaptureCamera,
+    CaptureFrame,
     CapturePicture,
     Framing,
     cameras_with_frame,
-    capture_provenance,
     capture_views,
     checked_camera,
     decode_picture,
-    keypoint_surface,
     mask_of,
     rgb_of,
 )
 from .capture_placement import HeadPlacement, optical_axes_meet, placement_from_axes, placement_from_keypoints
-
-Placement = Literal["auto", "keypoints", "rig"]
-"""By the key points of the face, by the rig alone, or by the first that the frame has."""
 
 _DOCUMENTED_RESOLUTION = (2048, 2448)
 _MAX_DATA_BYTES = 64 << 20
@@ -60,13 +57,10 @@ _RIGHT_CAPTURE, _UP_CAPTURE = np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.
 def read_renderme360(
     path: Path,
     *,
-    annotation: Path | None = None,
     frame: int = 0,
     cameras: Sequence[str] | None = None,
     size_px: int = 512,
     framing: Framing = "head",
-    placement: Placement = "auto",
-    undistort: bool = True,
     track: Track = silent,
 ) -> ViewSet:
     """One frame of a RenderMe-360 performance as views of a head in our world.
@@ -75,17 +69,9 @@ def read_renderme360(
     alone gives y up and the face to +z as documented above, the middle of the head where the optical axes of all
     calibrated cameras meet (off by a few centimetres where the person sits differently), and the size true to life.
 
-    Args:
-        path: the `.smc` with the pictures.
-        annotation: the `.smc` with masks, calibration and key points; None takes the file itself or, beside a
-            `NAME_raw.smc`, `NAME_anno.smc` in the same folder or in the owners' `anno/ACTOR` folder.
-        frame: number of the frame.
-        cameras: names such as "25"; None takes all that have the frame and a calibration. Others are not decoded.
-        size_px: side of the square pictures, pixels.
-        framing: `head` cuts each picture to what our generated views show, `full` keeps all of it.
-        placement: what the place of the head rests on.
-        undistort: take the lens distortion away.
-        track: shows progress.
+    Args (the others are those of every reader, see `captures`):
+        path: the `.smc` with the pictures. Masks, calibration and key points are read from the file itself or, beside
+            a `NAME_raw.smc`, from `NAME_anno.smc` in the same folder or in the owners' `anno/ACTOR` folder.
 
     Returns:
         Views named as their cameras; alpha is the matte, or 255 where a picture has none. `surface` holds the key
@@ -98,45 +84,41 @@ def read_renderme360(
     import h5py
 
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(_opened(h5py, file)) for file in _files(path, annotation)]
+        files = [stack.enter_context(_opened(h5py, file)) for file in _files(path)]
         with _damage_named(path):
             resolution = _resolution(files)
-            calibration, calibration_bytes = _calibration(files, path, resolution, undistort)
+            calibration, calibration_bytes = _calibration(files, path, resolution)
             with_frame = _cameras_with_frame(files, path, frame)
             names = cameras_with_frame(cameras, calibration, with_frame, str(path), str(path), frame)
             keypoints = _keypoints(files, frame)
-            placed = _placement(placement, keypoints, list(calibration.values()), path, frame)
+            placed = _placement(keypoints, list(calibration.values()), path, frame)
             attributes = _attributes(files)
             without_mask = [name for name in names if _find(files, f"Camera/{name}/mask/{frame}") is None]
-        surface = keypoint_surface(
-            np.zeros((0, 3)) if keypoints is None else placed.points_world(keypoints[np.isfinite(keypoints).all(1)])
-        )
         settings: dict[str, object] = {
             **attributes,
-            "cameras": names,
             "cameras_left_out": sorted(set(with_frame) ^ set(calibration)) if cameras is None else [],
             "cameras_without_mask": without_mask,
-            "framing": framing,
-            "undistorted": undistort,
-            "placement": placed.as_json(),
         }
         part = attributes.get("performance_part", path.stem)
         return capture_views(
-            [calibration[name] for name in names],
-            lambda name: _picture(files, path, name, frame, resolution),
-            placed,
-            surface,
-            capture_provenance("RenderMe-360", calibration_bytes, f"{part} frame {frame}", settings),
+            CaptureFrame(
+                dataset="RenderMe-360",
+                moment=f"{part} frame {frame}",
+                calibration=calibration_bytes,
+                cameras=[calibration[name] for name in names],
+                read=lambda name: _picture(files, path, name, frame, resolution),
+                placement=placed,
+                keypoints_capture=NO_KEYPOINTS if keypoints is None else keypoints,
+                settings=settings,
+            ),
             size_px=size_px,
             framing=framing,
             track=track,
         )
 
 
-def _files(path: Path, annotation: Path | None) -> list[Path]:
+def _files(path: Path) -> list[Path]:
     """The picture file and, where there is one, the file with its annotation."""
-    if annotation is not None:
-        return [path, annotation]
     if path.name.endswith("_raw.smc"):
         name = path.name.removesuffix("_raw.smc") + "_anno.smc"
         for candidate in (path.parent / name, path.parent.parent.parent / "anno" / path.parent.name / name):
@@ -184,7 +166,7 @@ def _array(files: list[Any], name: str, path: Path) -> np.ndarray:
     if item is None or not hasattr(item, "shape"):
         raise InputError(
             f"{path} has no data `{name}`; masks, calibration and key points are in the file that ends in _anno.smc: "
-            "put it beside, or name it as `annotation`"
+            "put it beside"
         )
     if item.nbytes > _MAX_DATA_BYTES:
         raise InputError(f"{path}: the data `{name}` declares {item.nbytes >> 20} MB; the file is damaged")
@@ -215,22 +197,17 @@ def _resolution(files: list[Any]) -> tuple[int, int]:
     return _DOCUMENTED_RESOLUTION
 
 
-def _calibration(
-    files: list[Any], path: Path, resolution: tuple[int, int], undistort: bool
-) -> tuple[dict[str, CaptureCamera], bytes]:
+def _calibration(files: list[Any], path: Path, resolution: tuple[int, int]) -> tuple[dict[str, CaptureCamera], bytes]:
     """All calibrated cameras by name, and their numbers as bytes."""
     group = _find(files, "Calibration")
     if group is None or not len(group):
-        raise InputError(
-            f"{path} has no group `Calibration`; it is in the file that ends in _anno.smc: put it beside, or name it "
-            "as `annotation`"
-        )
+        raise InputError(f"{path} has no group `Calibration`; it is in the file that ends in _anno.smc: put it beside")
     height, width = resolution
     cameras: dict[str, CaptureCamera] = {}
     numbers = []
     for name in sorted(group):
         K, D, T = (_array(files, f"Calibration/{name}/{key}", path) for key in ("K", "D", "RT"))
-        cameras[name] = checked_camera(name, K, D if undistort else (), T, (width, height), f"{path}: Calibration")
+        cameras[name] = checked_camera(name, K, D, T, (width, height), f"{path}: Calibration")
         numbers += [name.encode(), *(np.ascontiguousarray(a, dtype="<f8").tobytes() for a in (K, D, T))]
     return cameras, b"\0".join(numbers)
 
@@ -258,24 +235,13 @@ def _keypoints(files: list[Any], frame: int) -> Float[np.ndarray, "k 3"] | None:
     return np.asarray(item[()], dtype=np.float64)
 
 
-def _placement(
-    placement: Placement, keypoints: np.ndarray | None, cameras: list[CaptureCamera], path: Path, frame: int
-) -> HeadPlacement:
+def _placement(keypoints: np.ndarray | None, cameras: list[CaptureCamera], path: Path, frame: int) -> HeadPlacement:
     """Where the head is, as documented in `read_renderme360`."""
-    match placement:
-        case "auto":
-            return _placement("rig" if keypoints is None else "keypoints", keypoints, cameras, path, frame)
-        case "keypoints":
-            if keypoints is None:
-                raise InputError(f'{path} has no `Keypoints3d/{frame}`; choose another frame or pass placement="rig"')
-            return placement_from_keypoints(keypoints, f"{path}: Keypoints3d/{frame}")
-        case "rig":
-            middle = optical_axes_meet(np.stack([camera.T_capture_camera for camera in cameras]), str(path))
-            return placement_from_axes(
-                _RIGHT_CAPTURE, _UP_CAPTURE, middle, 1.0, "the rig: y down, face to -z, where the optical axes meet"
-            )
-        case _:
-            assert_never(placement)
+    if keypoints is not None:
+        return placement_from_keypoints(keypoints, f"{path}: Keypoints3d/{frame}")
+    middle = optical_axes_meet(np.stack([camera.T_capture_camera for camera in cameras]), str(path))
+    source = "the rig: y down, face to -z, where the optical axes meet"
+    return placement_from_axes(_RIGHT_CAPTURE, _UP_CAPTURE, middle, 1.0, source)
 
 
 def _picture(files: list[Any], path: Path, name: str, frame: int, resolution: tuple[int, int]) -> CapturePicture:

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, ModelMixin
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
 from typing_extensions import assert_never
 
 from .camera_control import CameraControl, CameraControlConfig
 from .null_context import NullContext
 from .patch_autoencoder import PatchAutoencoder
+from .release.schedule import BETA_END, BETA_START
 from .unet import DenoisingUNet, UNetConfig
 from .view_consistency import ViewConsistency, ViewConsistencyConfig
 
@@ -45,28 +45,26 @@ class Architecture:
     """The timestep R always sees; None: the current one."""
     start_shortcut: bool = False
     """Whether the networks predict the difference to the start view's latent."""
+    text_layers: int = 12
+    """Layers of the CLIP text encoder in official checkpoints; its other sizes are read off its tensors."""
 
-    def components(self) -> dict[str, ModelMixin | SchedulerMixin | None]:
+    def components(self) -> dict[str, Any]:
         """Freshly initialised networks and the default scheduler, by their names in the pipeline.
 
         Under `torch.device("meta")` the networks have shapes only.
         """
-        reader = UNetConfig(**{**asdict(self.unet), "output_head": False})
-
-        def control() -> CameraControl:
-            return CameraControl(**asdict(self.camera_control))
-
+        reader = {**asdict(self.unet), "output_head": False}
         context_dim = self.unet.context_dim
         with torch.device("cpu"):  # a scheduler's tables are numbers, on every device
             scheduler = default_scheduler(**self.scheduler)
         return {
             "unet": DenoisingUNet(**asdict(self.unet)),
-            "appearance": DenoisingUNet(**asdict(reader)) if self.own_appearance else None,
-            "camera_control": control(),
+            "appearance": DenoisingUNet(**reader) if self.own_appearance else None,
+            "camera_control": CameraControl(**asdict(self.camera_control)),
             "view_consistency": ViewConsistency(**asdict(self.view_consistency)),
             "back_unet": None,
-            "back_appearance": DenoisingUNet(**asdict(reader)) if self.own_back else None,
-            "back_camera_control": control() if self.own_back else None,
+            "back_appearance": DenoisingUNet(**reader) if self.own_back else None,
+            "back_camera_control": CameraControl(**asdict(self.camera_control)) if self.own_back else None,
             "context": NullContext(self.context_tokens, context_dim) if self.context_tokens and context_dim else None,
             "vae": self._autoencoder(),
             "scheduler": scheduler,
@@ -91,8 +89,8 @@ def default_scheduler(**options: Any) -> DPMSolverMultistepScheduler:
     """
     return DPMSolverMultistepScheduler(
         **{
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
+            "beta_start": BETA_START,
+            "beta_end": BETA_END,
             "beta_schedule": "scaled_linear",
             "algorithm_type": "dpmsolver++",
             "solver_order": 2,
@@ -112,6 +110,7 @@ KL_F8 = {
     "latent_channels": 4,
     "scaling_factor": 0.18215,
     "sample_size": 512,
+    "force_upcast": False,
 }
 """Stable Diffusion 1.5's autoencoder."""
 

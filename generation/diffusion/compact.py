@@ -83,16 +83,6 @@ def held_out() -> HeldOut | None:
         raise InputError(f"{path} is damaged: expected the figures of both generators; install dp360 again") from error
 
 
-def held_out_winner() -> Winner:
-    """What `--generator auto` takes: see `HeldOut.winner`; the prior where no weights ship.
-
-    Raises:
-        InputError: the file of figures is damaged.
-    """
-    measured = held_out()
-    return "prior" if measured is None else measured.winner
-
-
 def load_compact(device: str, dtype: torch.dtype) -> tuple[DiffPortrait360Pipeline, str] | None:
     """The compact model that ships, and its name with a hash; None where this installation lacks it.
 
@@ -132,8 +122,8 @@ def write_compact(pipeline: DiffPortrait360Pipeline, measured: HeldOut | None, f
             figures = {"prior": dict(measured.prior), "compact": dict(measured.compact)}
             text = json.dumps({"heads": measured.heads, "views": measured.views, "figures": figures}, indent=1)
             (temporary / HELD_OUT_NAME).write_text(text + "\n")
-        files = sorted(p for p in temporary.rglob("*") if p.suffix in (".json", ".safetensors"))
-        sums = {p.relative_to(temporary).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+        files = sorted(_files_to_check(temporary))
+        sums = {name: hashlib.sha256((temporary / name).read_bytes()).hexdigest() for name in files}
         (temporary / CHECKSUMS_NAME).write_text(json.dumps(sums, indent=1) + "\n")
         for name, content in cards.items():
             (temporary / name).write_bytes(content)
@@ -149,7 +139,7 @@ def verified_name(folder: Path) -> str:
         expected = dict(json.loads((folder / CHECKSUMS_NAME).read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder / CHECKSUMS_NAME} is damaged: expected SHA-256 by file; {_CURE}") from error
-    unlisted = {p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors")} - expected.keys()
+    unlisted = _files_to_check(folder) - expected.keys()
     if unlisted or "model_index.json" not in expected:
         what = min(unlisted) if unlisted else "model_index.json"
         raise InputError(f"{folder / what} is damaged: expected it in {CHECKSUMS_NAME}, got nothing there; {_CURE}")
@@ -162,7 +152,22 @@ def verified_name(folder: Path) -> str:
     return f"{COMPACT_NAME} (sha256 {digest[:16]})"
 
 
+def _files_to_check(folder: Path) -> set[str]:
+    """Weights and everything that decides how they are used, relative to the folder."""
+    files = {path for ending in ("json", "safetensors") for path in folder.rglob(f"*.{ending}")}
+    return {path.relative_to(folder).as_posix() for path in files} - {CHECKSUMS_NAME}
+
+
 _CURE = "install dp360 again"
+
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)
+"""How loaders of diffusers and transformers fail on folders that are not theirs."""
+
+
+def short_reason(error: Exception) -> str:
+    """What somebody else's error says, as part of a sentence of ours."""
+    return " ".join(str(error).split())[:200]
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype) -> DiffPortrait360Pipeline:
@@ -175,6 +180,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> DiffPortrait360Pipeline:
 
     try:
         return DiffPortrait360Pipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # loaders fail in their own ways
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"The pipeline in {folder} cannot be loaded ({reason}); convert or train it again") from error
+    except LOADING_ERRORS as error:
+        raise InputError(
+            f"The pipeline in {folder} cannot be loaded ({short_reason(error)}); convert or train it again"
+        ) from error

@@ -38,28 +38,22 @@ from ..files import write_bytes_atomically
 from ..mesh import TexturedMesh
 from ..mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
 from ..portrait import prepare_portrait
-from ..prior import HeadPrior, PriorRender, build_head_prior
+from ..prior import PriorRender, build_head_prior
 from ..progress import Track, silent
 from .control_pictures import prior_control
 
-WHITE = (1.0, 1.0, 1.0)
 _SUPERSAMPLE = 2
-_SOURCES = ("*.py", "portrait/*.py", "prior/*.py", "head_model/*.py", "weights/*.npz")
+_SOURCES = ("*.py", "portrait/*.py", "prior/**/*.py", "head_model/*.py", "weights/*.npz", "weights/*.safetensors")
+"""Files of this package that decide how the generic head looks: code, head model and networks of portrait and prior."""
 _LIBRARIES = ("mediapipe", "numpy", "scipy", "opencv-contrib-python", "pymatting", "pillow", "scikit-image")
 _ARRAYS = ("vertices_world", "normals_world", "uv_unit", "faces", "texture_rgb")
 
 
-def generic_head_control(
-    cameras: Cameras,
-    *,
-    background_rgb_unit: tuple[float, float, float] = WHITE,
-    track: Track = silent,
-) -> Float[Tensor, "n 3 h w"]:
-    """Control pictures: the generic head over a plain background.
+def generic_head_control(cameras: Cameras, *, track: Track = silent) -> Float[Tensor, "n 3 h w"]:
+    """Control pictures: the generic head over white.
 
     Args:
         cameras: n cameras, from anywhere.
-        background_rgb_unit: colour behind the head.
         track: progress.
 
     Returns:
@@ -67,45 +61,20 @@ def generic_head_control(
     """
     head = generic_head()
     height, width = cameras.height, cameras.width
-    background = np.array(background_rgb_unit, np.float32)
     texture = head.texture_rgb.astype(np.float32) / 255
     uv_px = head.uv_unit * np.array(texture.shape[1::-1], np.float32)
     pictures = np.empty((len(cameras), height, width, 3), np.float32)
     for i in track(range(len(cameras)), total=len(cameras), description="Control pictures"):
         fragments = rasterize_mesh(head.vertices_world, head.faces, cameras[i], supersample=_SUPERSAMPLE)
         colour = sample_texture(texture, interpolate(fragments, uv_px, head.faces))
-        pictures[i] = box_downsample(np.where(fragments.hit[..., None], colour, background), _SUPERSAMPLE)
+        pictures[i] = box_downsample(np.where(fragments.hit[..., None], colour, np.float32(1)), _SUPERSAMPLE)
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous() * 2 - 1
 
 
-def start_views_from_prior(
-    prior: HeadPrior,
-    cameras: Cameras,
-    *,
-    background_rgb_unit: tuple[float, float, float] = WHITE,
-    track: Track = silent,
-) -> Float[Tensor, "n 3 h w"]:
-    """Start views: the portrait's own prior over a plain background.
-
-    Args:
-        prior: fitted to the portrait.
-        cameras: n cameras.
-        background_rgb_unit: colour behind the head.
-        track: progress.
-
-    Returns:
-        Pictures in [0, 1].
-    """
-    rendered = prior.render(cameras, supersample=_SUPERSAMPLE, track=track, description="Start views")
-    return prior_over_background(rendered, background_rgb_unit)
-
-
-def prior_over_background(
-    rendered: PriorRender, background_rgb_unit: tuple[float, float, float] = WHITE
-) -> Float[Tensor, "n 3 h w"]:
-    """Renders that are there already over a plain background, [0, 1]."""
+def prior_over_white(rendered: PriorRender) -> Float[Tensor, "n 3 h w"]:
+    """Renders that are there already over white, [0, 1]: start views, and what a drawing is expected to show."""
     alpha = rendered.alpha[..., None]
-    pictures = rendered.rgb * alpha + np.array(background_rgb_unit, np.float32) * (1 - alpha)
+    pictures = rendered.rgb * alpha + (1 - alpha)
     return torch.from_numpy(pictures.clip(0, 1)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -177,7 +146,7 @@ def _cache_file(picture: bytes) -> Path | None:
     digest = hashlib.sha256(picture)
     package = Path(str(resources.files("dp360.generation")))
     for file in sorted(file for pattern in _SOURCES for file in package.glob(pattern)):
-        digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        digest.update(file.relative_to(package).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
     for name in _LIBRARIES:
         digest.update(f"{name} {metadata.version(name)}\n".encode())
     try:

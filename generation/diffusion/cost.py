@@ -1,7 +1,6 @@
 """What a generation costs: floating-point operations, parameters, memory and time, at any size and without weights.
 
-Operations and memory are counted by running the pipeline's own loop on shapes alone, so that the figures cannot drift
-from the code; time is measured, with random weights.
+Operations are counted and memory is added up on shapes alone; time is measured, with random weights.
 """
 
 from __future__ import annotations
@@ -15,18 +14,19 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import assert_never
 
+from ..cameras import orbit
 from ..errors import InputError
 from ..progress import Track, silent
 from .architectures import OFFICIAL, Architecture
 from .flops import FlopCount, Way, count_flops
-from .meta_run import META, CallBook, ShapesOnly, encode_one, run_loop, shapes_pipeline
 from .pipeline import DiffPortrait360Pipeline
 from .sampling import DEFAULT_STEPS, OFFICIAL_STEPS, Sampling
+from .shapes_only import META, ShapesOnly, shapes_pipeline
 
-Device = Literal["auto", "cpu", "cuda", "meta"]
+CostDevice = Literal["auto", "cpu", "cuda", "meta"]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CLIPS_PER_BATCH = (1, 2, 4)
@@ -171,7 +171,7 @@ def cost_report(
     views: int = 32,
     size_px: int = 512,
     steps: int = OFFICIAL_STEPS,
-    device: Device = "auto",
+    device: CostDevice = "auto",
     track: Track = silent,
 ) -> CostReport:
     """Count, and measure where there is a device to measure on.
@@ -202,9 +202,7 @@ def cost_report(
     pipe = shapes_pipeline(architecture)
     flops = []
     for title, way, count, sampling in track(asked, total=len(asked), description="operations"):
-        counted = count_flops(
-            architecture, way, views=views, steps=count, size_px=size_px, sampling=sampling, pipe=pipe
-        )
+        counted = count_flops(pipe, way, views=views, steps=count, size_px=size_px, sampling=sampling)
         flops.append(replace(counted, title=title))
     memory = estimate_memory(architecture, views=views, size_px=size_px, track=track)
     runs: list[tuple[str, int]] = []
@@ -224,7 +222,7 @@ def cost_report(
     return CostReport(views, size_px, tuple(flops), count_parameters(pipe), memory, measurements)
 
 
-def _device(device: Device) -> torch.device:
+def _device(device: CostDevice) -> torch.device:
     match device:
         case "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "meta")
@@ -250,10 +248,10 @@ def estimate_memory(
 ) -> tuple[MemoryEstimate, ...]:
     """Peak memory per mode: the weights on the device and the tensors alive at the worst moment.
 
-    One step of the pipeline's loop and the autoencoder are run on shapes. Included is every tensor that the code makes
-    on the device; attention keeps no scores (fused kernels). Not included: what kernels and libraries take for
-    themselves (workspaces of cuDNN, the CUDA context; several hundred MB together) and what the allocator holds back
-    between blocks. F works on one view and stays below the views' stage.
+    One step of the pipeline's loop, up to its first clips, and the autoencoder are run on shapes. Included is every
+    tensor that the code makes on the device; attention keeps no scores (fused kernels). Not included: what kernels and
+    libraries take for themselves (workspaces of cuDNN, the CUDA context; several hundred MB together) and what the
+    allocator holds back between blocks. F works on one view and stays below the views' stage.
 
     Args:
         architecture: sizes of the networks.
@@ -265,11 +263,12 @@ def estimate_memory(
     estimates = []
     for name, clips in track(runs, total=len(runs), description="memory"):
         pipe = shapes_pipeline(architecture, DTYPES[name])
+        pipe.first_batch_only = True
         networks = pipe.networks_for_views()
-        with ShapesOnly() as denoising, CallBook({}).watching(networks):
-            run_loop(pipe, networks, 2, views, size_px, Sampling(steps=1, clips_per_batch=clips), device=META)
+        with ShapesOnly() as denoising:
+            _run_loop(pipe, views, size_px, Sampling(steps=1, clips_per_batch=clips), META)
         with ShapesOnly() as coding:
-            pipe._decode(encode_one(pipe, size_px))
+            pipe.decode_latents(pipe.encode_pictures(torch.empty(1, 3, size_px, size_px, device=META)))
         stage = {networks.unet, networks.appearance, networks.camera_control, networks.view_consistency} - {None}
         everything = _weight_bytes(part for part in pipe.components.values() if isinstance(part, nn.Module))
         modes = [(False, everything, everything)]
@@ -312,16 +311,17 @@ def measure(
     rows = views if whole else min(views, architecture.view_consistency.clip_length)
     timed_steps = steps if whole else 1
     pipe = _random_pipeline(architecture if whole else replace(architecture, own_back=False), device, DTYPES[dtype])
-    networks = pipe.networks_for_views()
     if whole:
-        run_loop(pipe, networks, 2, rows, size_px, replace(sampling, steps=2), device=device)
+        _run_loop(pipe, rows, size_px, replace(sampling, steps=2), device)
         torch.cuda.reset_peak_memory_stats(device)
     start = _now(device)
-    latents = run_loop(pipe, networks, 2, rows, size_px, replace(sampling, steps=timed_steps), device=device)
+    latents = _run_loop(pipe, rows, size_px, replace(sampling, steps=timed_steps), device)
     denoised = _now(device)
-    pipe._decode(latents if whole else latents[:1])
+    pipe.decode_latents(latents if whole else latents[:1])
     decoded = _now(device)
-    spent = count_flops(architecture, "ours", views=rows, steps=timed_steps, size_px=size_px, sampling=sampling)
+    spent = count_flops(
+        shapes_pipeline(architecture), "ours", views=rows, steps=timed_steps, size_px=size_px, sampling=sampling
+    )
     rate = spent.views / (denoised - start)
     name = torch.cuda.get_device_name(device) if whole else device.type
     peak_rate = bf16_peak(name) if dtype == "bf16" else None
@@ -336,6 +336,36 @@ def measure(
         share_of_peak=None if peak_rate is None else rate / peak_rate,
         peak_bytes=torch.cuda.max_memory_allocated(device) if whole else None,
         whole=whole,
+    )
+
+
+def _run_loop(
+    pipe: DiffPortrait360Pipeline, views: int, size_px: int, sampling: Sampling, device: torch.device
+) -> Tensor:
+    """Latents of views on one ring, from the pipeline's loop, two references and pictures of nothing.
+
+    Args:
+        pipe: the pipeline.
+        views: how many.
+        size_px: side of a view.
+        sampling: schedule, steps, guidance and clips.
+        device: where latents are; on the meta device all of it is shapes.
+    """
+    networks = pipe.networks_for_views()
+    control = networks.camera_control.sizes
+    side = size_px // control.latent_factor
+    latents = torch.zeros(views, control.in_channels, side, side, device=device)
+    return pipe.denoise(
+        networks,
+        latents.new_zeros(2, *latents.shape[1:]),
+        orbit(views, size_px=size_px),
+        torch.zeros(views, control.control_channels, size_px, size_px, device=META if latents.is_meta else "cpu"),
+        latents,
+        None,
+        sampling,
+        torch.Generator().manual_seed(0),
+        description="denoising",
+        track=silent,
     )
 
 

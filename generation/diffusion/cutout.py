@@ -95,13 +95,10 @@ def edge_colour(pictures: Float[Tensor, "n 3 h w"]) -> tuple[float, float, float
 
 
 def has_plain_background(
-    picture: Float[Tensor, "3 h w"],
-    background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    config: CutoutConfig | None = None,
+    picture: Float[Tensor, "3 h w"], background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> bool:
     """Whether the picture's top and upper sides have one colour, near the one given, over most of their length."""
-    config = config or CutoutConfig()
-    rgb = _channels_last(picture)
+    config, rgb = CutoutConfig(), _channels_last(picture)
     edge = rgb[_upper_edge(rgb.shape[0], rgb.shape[1])]
     background, _ = measured_background(edge, np.array(background_rgb_unit, np.float32), config)
     return bool((np.abs(edge - background).max(-1) <= config.most_tolerance_unit).mean() > _PLAIN_SHARE)

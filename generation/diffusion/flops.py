@@ -1,25 +1,33 @@
-"""Floating-point operations of one generation, the release's way and ours; a multiply-add counts as two."""
+"""Floating-point operations of one generation, the release's way and ours; a multiply-add counts as two.
+
+PyTorch's `FlopCounterMode` counts each kind of call of the networks once, on shapes; how often it happens follows from
+the clips and steps of the generation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import assert_never
 
-from .architectures import Architecture
-from .meta_run import APPEARANCE, META, CallBook, ShapesOnly, ShapesPipeline, encode_one, run_loop, shapes_pipeline
-from .pipeline import Networks
+from ..cameras import orbit
+from .pipeline import Mode, Networks, control_batches
+from .reference_attention import Reference
 from .sampling import OFFICIAL_STEPS, Sampling
-from .unet import DenoisingUNet
-from .windows import release_clips
+from .shapes_only import META, ShapesOnly, ShapesPipeline
+from .view_consistency import ViewConsistency
+from .windows import batches_of, release_clips
 
 Way = Literal["release", "ours"]
+
+APPEARANCE, REFERENCES, CONTROL = "R", "reference keys and values", "C"
+CONDITIONAL, UNCONDITIONAL = "conditional", "unconditional"
 
 
 @dataclass(frozen=True)
@@ -43,127 +51,193 @@ class FlopCount:
 
 @torch.no_grad()
 def count_flops(
-    architecture: Architecture,
+    pipe: ShapesPipeline,
     way: Way,
     *,
     views: int = 32,
     steps: int = OFFICIAL_STEPS,
     size_px: int = 512,
     sampling: Sampling | None = None,
-    pipe: ShapesPipeline | None = None,
 ) -> FlopCount:
     """Operations of one generation: matrix products, convolutions and attention, of which all but a percent consists.
 
     `release` is what the official code does in every step and for each clip of eight views: R on both references,
     repeated eight times and run to its end; C in both branches, thrown away in one; keys and values of references and
     text for each view apart; the encoder of the control picture every time; two passes of the denoising network and V.
-    `ours` is `DiffPortrait360Pipeline.denoise`, run on shapes. Both make the back view first and encode start views.
+    `ours` is what `DiffPortrait360Pipeline.denoise` does. Both make the back view first and encode start views.
 
     Args:
-        architecture: sizes of the networks.
+        pipe: `shapes_pipeline(architecture)`; it remembers what its calls cost.
         way: whose way of computing.
         views: views on one ring.
         steps: denoising steps.
         size_px: side of a view.
         sampling: for `ours`; its number of steps gives way to `steps`. None follows the release's sampler.
-        pipe: `shapes_pipeline(architecture)`, to be shared by several counts; None makes one.
     """
-    pipe = pipe or shapes_pipeline(architecture)
-    for_views, for_back = pipe.networks_for_views(), pipe.networks_for_back() if pipe.can_make_back else None
-    length = architecture.view_consistency.clip_length
+    models = [(pipe.networks_for_views(), 2, views)]
+    if pipe.can_make_back:
+        models.append((pipe.networks_for_back(), 1, 1))
+    calls = [(_Calls(pipe, model, size_px, references, way == "release"), rows) for model, references, rows in models]
     match way:
         case "release":
-            clips = release_clips(views, length)
-            networks = _release_step(pipe, for_views, 2, min(views, length), size_px)
-            networks = {name: flops * len(clips) * steps for name, flops in networks.items()}
-            back = 0.0
-            if for_back is not None:
-                back = steps * sum(_release_step(pipe, for_back, 1, 1, size_px).values())
+            counts = [_release_steps(call, rows, steps) for call, rows in calls]
         case "ours":
-            sampling = replace(sampling or Sampling(schedule="official"), steps=steps)
-            networks = _our_steps(pipe, for_views, 2, views, size_px, sampling)
-            back = 0.0
-            if for_back is not None:
-                back = sum(_our_steps(pipe, for_back, 1, 1, size_px, sampling).values())
+            ours = replace(sampling or Sampling(schedule="official"), steps=steps)
+            counts = [_our_steps(call, rows, ours) for call, rows in calls]
         case _:
             assert_never(way)
     encode, decode = _autoencoder_flops(pipe, size_px)
-    pictures = views + (for_back is not None)
-    around = {"back view (F)": back, "autoencoder": (pictures + 2) * encode + pictures * decode}
+    pictures = views - 1 + len(models)
+    around = {
+        "back view (F)": float(sum(counts[1].values())) if pipe.can_make_back else 0.0,
+        "autoencoder": float((pictures + 2) * encode + pictures * decode),
+    }
     if way == "release":
         # The encoder runs on both prompts of both programs; per layer 12 d^2 weights and attention of n by n.
-        n, d = architecture.context_tokens or 0, architecture.unet.context_dim or 0
-        around["text encoder"] = float(2 * (1 + (for_back is not None)) * 12 * (24 * n * d**2 + 4 * n**2 * d))
-    return FlopCount(way, steps, networks, around)
+        _, n, d = (1, 0, 0) if pipe.context is None else pipe.context.context.shape
+        around["text encoder"] = float(2 * len(models) * 12 * (24 * n * d**2 + 4 * n**2 * d))
+    return FlopCount(way, steps, {name: float(flops) for name, flops in counts[0].items()}, around)
 
 
-def _our_steps(
-    pipe: ShapesPipeline, networks: Networks, references: int, views: int, size_px: int, sampling: Sampling
-) -> dict[str, float]:
-    """Operations of `denoise` by network."""
-    with ShapesOnly(), FlopCounterMode(display=False) as counter:
-        book = CallBook(pipe.known, counter.get_total_flops)
-        with book.watching(networks):
-            run_loop(pipe, networks, references, views, size_px, sampling, device=META)
-    return {name: float(flops) for name, flops in book.spent.items()}
+@dataclass(frozen=True)
+class _Calls:
+    """What single calls of one model's networks cost."""
+
+    pipe: ShapesPipeline
+    networks: Networks
+    size_px: int
+    references: int
+    """Reference pictures."""
+    own_rows: bool
+    """Whether every picture brings context, timestep and references of its own (release), or all share one."""
+
+    def write(self) -> int:
+        """R on the references, as far as its tokens are needed."""
+        return self._flops("write", lambda _: self.networks.appearance.write_reference(*self._inputs(self.references)))
+
+    def whole_appearance(self, rows: int) -> int:
+        """R on so many references to its end: the denoising network without the head, which R does not have."""
+        unet = self.networks.unet
+        whole, _ = self.predict(rows, None, reads=False)
+        hidden = self._empty(rows, unet.sizes.block_out_channels[0])
+        return whole - self._flops(("head", rows), lambda _: unet.conv_out(hidden))
+
+    def read(self, rows: int) -> int:
+        """Keys and values of the references, for each of `rows` pictures apart where they are not shared."""
+        unet = self.networks.unet
+        return self._flops(
+            ("read", rows), lambda bank: unet.read_reference(*[bank] * self.references), lambda: self._bank(rows)
+        )
+
+    def embed_control(self, rows: int) -> int:
+        """Control pictures brought down to the latents' size."""
+        control = self.networks.camera_control
+        pictures = torch.empty(rows, control.sizes.control_channels, self.size_px, self.size_px, device=META)
+        return self._flops(("embed", rows), lambda _: control.embed_control(pictures))
+
+    def control(self, rows: int) -> int:
+        """C on so many views."""
+        network = self.networks.camera_control
+        embedded = self._empty(rows, network.sizes.block_out_channels[0])
+        return self._flops(("control", rows), lambda _: network(*self._inputs(rows), embedded))
+
+    def predict(self, rows: int, clip_length: int | None, *, reads: bool) -> tuple[int, int]:
+        """The denoising network on so many views, with or without references; and V in it."""
+        unet = self.networks.unet
+
+        def reference() -> Reference | None:
+            return unet.read_reference(*[self._bank(rows)] * self.references) if reads else None
+
+        def call(consistency: ViewConsistency | None) -> int:
+            options = {"view_consistency": consistency, "clip_length": clip_length}
+            return self._flops(
+                ("predict", rows, consistency is not None and clip_length, reads),
+                lambda read: unet(*self._inputs(rows), reference=read, **options),
+                reference,
+            )
+
+        alone = call(None)
+        consistency = self.networks.view_consistency if clip_length else None
+        return alone, 0 if consistency is None else call(consistency) - alone
+
+    def _bank(self, rows: int) -> tuple[Tensor, ...]:
+        """What R writes down of one reference for so many pictures."""
+        return self.networks.appearance.write_reference(*self._inputs(rows if self.own_rows else 1))
+
+    def _inputs(self, rows: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Latents of so many pictures, timesteps and context."""
+        own = rows if self.own_rows else 1
+        context = None if self.pipe.context is None else self.pipe.context().expand(own, -1, -1)
+        timesteps = torch.zeros(own, dtype=torch.long, device=META)
+        return self._empty(rows, self.networks.unet.sizes.in_channels), timesteps, context
+
+    def _empty(self, rows: int, channels: int) -> Tensor:
+        side = self.size_px // self.networks.camera_control.sizes.latent_factor
+        return torch.empty(rows, channels, side, side, device=META)
+
+    def _flops(self, kind: Hashable, call: Callable[[Any], object], prepare: Callable[[], object] | None = None) -> int:
+        """Operations of `call` on what `prepare` makes, counted where no call of this kind has been."""
+        known, key = self.pipe.known_flops, (self.networks.mode, self.size_px, self.references, self.own_rows, kind)
+        if key not in known:
+            with ShapesOnly():
+                prepared = None if prepare is None else prepare()
+                with FlopCounterMode(display=False) as counter:
+                    call(prepared)
+            known[key] = counter.get_total_flops()
+        return known[key]
 
 
-def _release_step(
-    pipe: ShapesPipeline, networks: Networks, references: int, rows: int, size_px: int
-) -> dict[str, float]:
-    """One step of one clip as the official code computes it."""
-    unet, reader, control = networks.unet, networks.appearance, networks.camera_control
-    side = size_px // 2 ** (len(control.config.hint_channels) - 1)
-    latents = torch.empty(rows, unet.config.in_channels, side, side, device="meta")
-    pictures = torch.empty(rows, control.config.control_channels, size_px, size_px, device="meta")
-    context = pipe.context and pipe.context().expand(rows, -1, -1)
-    timesteps = torch.zeros(rows, dtype=torch.long, device="meta")
-    arguments = latents, timesteps, context
-    with ShapesOnly():
-        bank = reader.write_reference(*arguments)
-        with FlopCounterMode(display=False) as whole, _without_head(reader):
-            reader(*arguments)
-        with FlopCounterMode(display=False) as counter:
-            book = CallBook(pipe.known, counter.get_total_flops)
-            with book.watching(networks):
-                reference = unet.read_reference(*[bank] * references)
-                added = [control(*arguments, control.embed_control(pictures)) for _ in range(2)]
-                options = {"view_consistency": networks.view_consistency, "clip_length": rows}
-                unet(*arguments, reference=reference, control=added[0], **options)
-                unet(*arguments, **options)
-    spent = {name: float(flops) for name, flops in book.spent.items()}
-    return {APPEARANCE: float(references * whole.get_total_flops()), **spent}
+def _release_steps(calls: _Calls, views: int, steps: int) -> Counter[str]:
+    """Operations of the official code by network: every clip on its own, every step from the beginning."""
+    consistency = calls.networks.view_consistency
+    rows = views if consistency is None else min(views, consistency.sizes.clip_length)
+    conditional, unconditional = (calls.predict(rows, rows, reads=reads) for reads in (True, False))
+    clip = {
+        APPEARANCE: calls.references * calls.whole_appearance(rows),
+        REFERENCES: calls.read(rows),
+        CONTROL: 2 * (calls.embed_control(rows) + calls.control(rows)),
+        **_by_branch(CONDITIONAL, *conditional),
+        **_by_branch(UNCONDITIONAL, *unconditional),
+    }
+    times = len(release_clips(views, rows)) * steps
+    return Counter({name: times * flops for name, flops in clip.items()})
 
 
-@contextmanager
-def _without_head(reader: DenoisingUNet) -> Iterator[None]:
-    """Let R's forward pass end where the official one ends; it has no head."""
-    if reader.config.output_head:
-        yield
-        return
-    reader.conv_norm_out, reader.conv_out = nn.Identity(), _FirstChannels(reader.config.out_channels)
-    try:
-        yield
-    finally:
-        del reader.conv_norm_out, reader.conv_out
+def _our_steps(calls: _Calls, views: int, sampling: Sampling) -> Counter[str]:
+    """Operations of `DiffPortrait360Pipeline.denoise` by network."""
+    networks, steps = calls.networks, sampling.steps or 0
+    cameras = orbit(views) if networks.mode == Mode.VIEWS else None
+    looks = steps if calls.pipe.config["reference_timestep"] is None else 1
+    spent = Counter(
+        {APPEARANCE: looks * calls.write(), REFERENCES: looks * calls.read(1), CONTROL: calls.embed_control(views)}
+    )
+    if not networks.camera_control.sizes.sees_latent:
+        spent[CONTROL] += calls.control(views)
+    for step in range(steps):
+        clips = calls.pipe.clips_of_step(networks, cameras, views, sampling, step)
+        batches = [(sum(map(len, batch)), len(batch[0])) for batch in batches_of(clips, sampling.clips_per_batch)]
+        if networks.camera_control.sizes.sees_latent:
+            controlled = [rows for rows, _ in batches]
+            if sum(controlled) > views:
+                controlled = [len(rows) for rows in control_batches(views, sampling)]
+            spent[CONTROL] += sum(map(calls.control, controlled))
+        for rows, clip_length in batches:
+            spent.update(_by_branch(CONDITIONAL, *calls.predict(rows, clip_length, reads=True)))
+            if sampling.guides(step, steps):
+                spent.update(_by_branch(UNCONDITIONAL, *calls.predict(rows, clip_length, reads=False)))
+    return spent
 
 
-class _FirstChannels(nn.Module):
-    """In place of a head: as many channels, at no cost."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__()
-        self.count = count
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden[:, : self.count]
+def _by_branch(branch: str, network: int, consistency: int) -> dict[str, int]:
+    named = {f"UNet, {branch}": network, f"V, {branch}": consistency}
+    return {name: flops for name, flops in named.items() if flops}
 
 
-def _autoencoder_flops(pipe: ShapesPipeline, size_px: int) -> tuple[float, float]:
+def _autoencoder_flops(pipe: ShapesPipeline, size_px: int) -> tuple[int, int]:
     """Operations of encoding and of decoding one picture."""
     with ShapesOnly():
         with FlopCounterMode(display=False) as encoding:
-            latents = encode_one(pipe, size_px)
+            latents = pipe.encode_pictures(torch.empty(1, 3, size_px, size_px, device=META))
         with FlopCounterMode(display=False) as decoding:
-            pipe._decode(latents)
-    return float(encoding.get_total_flops()), float(decoding.get_total_flops())
+            pipe.decode_latents(latents)
+    return encoding.get_total_flops(), decoding.get_total_flops()

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Pictures = Float[Tensor, "b 3 H W"]
-Latents = Float[Tensor, "b c h w"]
+from .sized_network import Latents, ModelMixin, SizedNetwork, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
+
+PictureBatch = Float[Tensor, "b 3 H W"]
 
 
 @dataclass(frozen=True)
@@ -51,78 +50,73 @@ class Encoded:
 class Decoded:
     """What `decode` returns."""
 
-    sample: Pictures
+    sample: PictureBatch
     """Pictures, about [-1, 1], not clipped."""
 
 
-class PatchAutoencoder(ModelMixin, ConfigMixin):
-    """Pictures in [-1, 1] to latents and back; deterministic. Fields as in `PatchAutoencoderConfig`."""
+class PatchAutoencoder(SizedNetwork):
+    """Pictures in [-1, 1] to latents and back; deterministic."""
 
-    @register_to_config
-    def __init__(
-        self,
-        latent_channels: int = 16,
-        patch_px: int = 8,
-        width: int = 160,
-        blocks: int = 3,
-        fine_width: int = 48,
-        scaling_factor: float = 1.0,
-    ) -> None:
-        """Random orthonormal maps; see `start_from_components`."""
-        super().__init__()
-        values = 3 * patch_px**2
-        if not 1 <= latent_channels <= values or patch_px % 2:
+    sizes_type = PatchAutoencoderConfig
+    sizes: PatchAutoencoderConfig
+
+    def build(self) -> None:
+        """Make the layers, with random orthonormal maps; see `start_from_components`."""
+        config = self.sizes
+        values, latents, fine = 3 * config.patch_px**2, config.latent_channels, config.fine_width
+        if not 1 <= latents <= values or config.patch_px % 2:
             raise ValueError(
-                f"PatchAutoencoder: expected an even patch_px and 1 to {values} latent channels, got {patch_px} and "
-                f"{latent_channels}"
+                f"PatchAutoencoder: expected an even patch_px and 1 to {values} latent channels, got {config.patch_px} "
+                f"and {latents}"
             )
-        self.to_latent = nn.Conv2d(values, latent_channels, 1)
-        self.to_patch = nn.Conv2d(latent_channels, values, 1)
+        self.to_latent = nn.Conv2d(values, latents, 1)
+        self.to_patch = nn.Conv2d(latents, values, 1)
         nn.init.orthogonal_(self.to_latent.weight.flatten(1))
         with torch.no_grad():
             self.to_patch.weight.copy_(self.to_latent.weight.transpose(0, 1))
-        self.encoder = _network(values, width, latent_channels, blocks)
-        self.decoder = _network(latent_channels, width, values, blocks)
+        self.encoder = _network(values, config.width, latents, config.blocks)
+        self.decoder = _network(latents, config.width, values, config.blocks)
         half = 3 * (2**2)
         self.fine = nn.Sequential(
-            nn.Conv2d(half, fine_width, 3, padding=1),
+            nn.Conv2d(half, fine, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(fine_width, fine_width, 3, padding=1),
+            nn.Conv2d(fine, fine, 3, padding=1),
             nn.SiLU(),
-            _zero(nn.Conv2d(fine_width, half, 3, padding=1)),
+            zero_initialised(nn.Conv2d(fine, half, 3, padding=1)),
         )
 
-    def encode(self, pictures: Pictures) -> Encoded:
+    def encode(self, pictures: PictureBatch) -> Encoded:
         """Latents of pictures whose sides are multiples of `patch_px`."""
-        patches = F.pixel_unshuffle(pictures, self.config.patch_px)
+        patches = F.pixel_unshuffle(pictures, self.sizes.patch_px)
         return Encoded(self.to_latent(patches) + self.encoder(patches))
 
     def decode(self, latents: Latents) -> Decoded:
         """Pictures of latents."""
         patches = self.to_patch(latents) + self.decoder(latents)
-        halves = _halves(patches, self.config.patch_px)
+        halves = _halves(patches, self.sizes.patch_px)
         return Decoded(F.pixel_shuffle(halves + self.fine(halves), 2))
 
-    def forward(self, pictures: Pictures) -> Pictures:
+    def forward(self, pictures: PictureBatch) -> PictureBatch:
         """Encode and decode."""
         return self.decode(self.encode(pictures).latent).sample
 
     @torch.no_grad()
-    def start_from_components(self, pictures: Pictures) -> Float[Tensor, " c"]:
+    def start_from_components(self, pictures: PictureBatch) -> Float[Tensor, " c"]:
         """Set the linear maps to the principal components of the patches of `pictures`.
 
         Returns:
             Variance along each component, largest first.
         """
-        patches = F.pixel_unshuffle(pictures.double(), self.config.patch_px).movedim(1, -1).flatten(0, -2)
+        patches = F.pixel_unshuffle(pictures.double(), self.sizes.patch_px).movedim(1, -1).flatten(0, -2)
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
-        count = self.config.latent_channels
+        count = self.sizes.latent_channels
         components = vectors.flip(1)[:, :count].T
-        self.to_latent.weight.copy_(components[..., None, None])
-        self.to_latent.bias.copy_(-components @ mean)
-        self.to_patch.weight.copy_(components.T[..., None, None])
-        self.to_patch.bias.copy_(mean)
+        for layer, weight, bias in (
+            (self.to_latent, components, -components @ mean),
+            (self.to_patch, components.T, mean),
+        ):
+            layer.load_state_dict({"weight": weight[..., None, None], "bias": bias})
         return values.flip(0)[:count].float()
 
 
@@ -152,12 +146,5 @@ def _network(inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequentia
         nn.Conv2d(inputs, width, 3, padding=1),
         *(_ResidualBlock(width) for _ in range(blocks)),
         nn.SiLU(),
-        _zero(nn.Conv2d(width, outputs, 3, padding=1)),
+        zero_initialised(nn.Conv2d(width, outputs, 3, padding=1)),
     )
-
-
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer

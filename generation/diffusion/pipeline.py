@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -34,16 +34,17 @@ from .null_context import NullContext
 from .patch_autoencoder import PatchAutoencoder
 from .reference_attention import Reference
 from .sampling import Denoiser, Sampling, guided, noise_like
+from .sized_network import Latents
 from .unet import Context, ControlResiduals, DenoisingUNet
 from .view_consistency import ViewConsistency
 from .windows import ViewAverage, batches_of
 
-Picture: TypeAlias = Image.Image | Tensor
-Latents = Float[Tensor, "n c h w"]
+InputPicture: TypeAlias = Image.Image | Tensor
 Images = Float[Tensor, "n 3 H W"]
 StepCallback = Callable[["DiffPortrait360Pipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 
 _LARGEST_ASPECT_ERROR = 0.02
+_DEFAULT_SAMPLING = Sampling()
 
 
 class Mode(IntEnum):
@@ -186,12 +187,12 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        portrait: Picture,
+        portrait: InputPicture,
         cameras: Cameras,
         control: Float[Tensor, "_ _ _ _"],
         *,
         generator: torch.Generator,
-        back_image: Picture | None = None,
+        back_image: InputPicture | None = None,
         back_control: Float[Tensor, "_ _ _"] | None = None,
         back_start: Float[Tensor, "_ _ _"] | None = None,
         start_views: Float[Tensor, "_ _ _ _"] | None = None,
@@ -211,7 +212,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             back_start: rough view from that camera, [3, height, width] in [0, 1], for F; needed with `start_shortcut`.
             start_views: rough views from the same cameras, [n, 3, height, width] in [0, 1]; None starts from noise.
             sampling: schedule, steps, guidance and clips.
-            callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": ...})` behind each step, as in
+            callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": ...})` after each step, as in
                 every pipeline of diffusers; what it returns under "latents" replaces them.
             track: shows progress; None shows diffusers' own bar (`set_progress_bar_config(disable=True)` hides it).
 
@@ -241,8 +242,8 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 portrait, back_control, generator=generator, back_start=back_start, sampling=sampling, track=track
             )
         pictures = [front] if back is None else [front, back]
-        references = self._encode(torch.stack(pictures), sampling, generator)
-        start = None if start_views is None else self._encode(start_views, sampling, generator)
+        references = self.encode_pictures(torch.stack(pictures), sampling, generator)
+        start = None if start_views is None else self.encode_pictures(start_views, sampling, generator)
         networks = self.networks_for_views()
         if not sampling.view_consistency:
             networks = replace(networks, view_consistency=None)
@@ -261,18 +262,17 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 callback=callback_on_step_end,
                 track=track,
             )
-        return DiffPortrait360Output(self._decode(latents), cameras, back)
+        return DiffPortrait360Output(self.decode_latents(latents), cameras, back)
 
     @torch.no_grad()
     def make_back(
         self,
-        portrait: Picture,
+        portrait: InputPicture,
         back_control: Float[Tensor, "_ _ _"],
         *,
         generator: torch.Generator,
         back_start: Float[Tensor, "_ _ _"] | None = None,
         sampling: Sampling | None = None,
-        callback_on_step_end: StepCallback | None = None,
         track: Track | None = None,
     ) -> Float[Tensor, "3 H W"]:
         """F: the back of the head from the portrait, in the size of its control picture. Arguments as in `__call__`.
@@ -286,9 +286,9 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         networks = self.networks_for_back()
         self._check_control(networks.camera_control, back_control[None])
         self._check_start(None if back_start is None else back_start[None], back_control[None])
-        front = _picture_tensor(portrait, tuple(back_control.shape[-2:]), "portrait")
-        references = self._encode(front[None], sampling, generator)
-        start = None if back_start is None else self._encode(back_start[None], sampling, generator)
+        front = _picture_tensor(portrait, (back_control.shape[-2], back_control.shape[-1]), "portrait")
+        references = self.encode_pictures(front[None], sampling, generator)
+        start = None if back_start is None else self.encode_pictures(back_start[None], sampling, generator)
         with self._resident(networks):
             noise = noise_like(tuple(references.shape), generator, self._execution_device)
             latents = self.denoise(
@@ -301,10 +301,9 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 sampling,
                 generator,
                 description="back view",
-                callback=callback_on_step_end,
                 track=track,
             )
-        return self._decode(latents)[0]
+        return self.decode_latents(latents)[0]
 
     def networks_for_views(self) -> Networks:
         """The 360 model."""
@@ -326,7 +325,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         networks: Networks,
         references: Float[Tensor, "references c h w"],
         cameras: Cameras | None,
-        control: Float[Tensor, "n k H W"],
+        control: Float[Tensor, "b k H W"],
         noise: Latents,
         start: Latents | None,
         sampling: Sampling,
@@ -361,16 +360,16 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         embedded = networks.camera_control.embed_control(control.to(device, dtype))
         denoiser = Denoiser(self.scheduler, sampling, device)
         latents = denoiser.start(noise.to(device), start)
-        shortcut = start if self.config.start_shortcut and start is not None else 0.0
-        fixed = self.config.reference_timestep
+        shortcut = start if self.config["start_shortcut"] and start is not None else 0.0
+        fixed = self.config["reference_timestep"]
         reference = None if fixed is None else self._reference(networks, references, torch.tensor([fixed]), context)
-        steady = None if networks.camera_control.config.sees_latent else self._steady_control(networks, embedded)
+        steady = None if networks.camera_control.sizes.sees_latent else self._steady_control(networks, embedded)
         for index, timestep in enumerate(self._tracked(denoiser.timesteps, track, description)):
             if fixed is None:
                 reference = self._reference(networks, references, timestep, context)
             noisy = denoiser.scheduler.scale_model_input(latents, timestep).to(dtype)
             guides = sampling.guides(index, len(denoiser.timesteps))
-            clips = self._clips(networks, cameras, len(latents), sampling, index)
+            clips = self.clips_of_step(networks, cameras, len(latents), sampling, index)
             residuals = steady
             if residuals is None and sum(map(len, clips)) > len(latents):  # views in several clips: control them once
                 residuals = self._control(networks, noisy, timestep, context, embedded, sampling)
@@ -396,13 +395,18 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 latents = (callback(self, index, int(timestep), {"latents": latents}) or {}).get("latents", latents)
         return latents
 
-    def _clips(
+    def clips_of_step(
         self, networks: Networks, cameras: Cameras | None, count: int, sampling: Sampling, step: int
     ) -> list[Tensor]:
+        """Rows of the views that are denoised together in one step, clip by clip; without V each view is a clip.
+
+        Raises:
+            InputError: clips that are longer than V's position table.
+        """
         if networks.view_consistency is None or cameras is None:
             return [torch.tensor([row]) for row in range(count)]
-        length = sampling.clip_length or networks.view_consistency.config.clip_length
-        longest = networks.view_consistency.config.max_clip_length
+        sizes = networks.view_consistency.sizes
+        length, longest = sampling.clip_length or sizes.clip_length, sizes.max_clip_length
         if length > longest:
             raise InputError(f"Cannot sample: expected clip_length at most {longest} for these weights, got {length}")
         return sampling.clips(cameras, length, step)
@@ -421,17 +425,17 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         noisy: Latents,
         timestep: Tensor,
         context: Context | None,
-        embedded: Float[Tensor, "n embedded h w"],
+        embedded: Float[Tensor, "b embedded h w"],
         sampling: Sampling,
     ) -> ControlResiduals:
         """Residuals of all views, a few views at a time."""
-        rows = torch.arange(len(noisy), device=noisy.device).split(8 * sampling.clips_per_batch)
+        rows = control_batches(len(noisy), sampling)
         control = networks.camera_control
         parts = [control(noisy[r], timestep, context, embedded[r], mode=networks.mode) for r in rows]
         skips = zip(*(part.skips for part in parts))
         return ControlResiduals(tuple(map(torch.cat, skips)), torch.cat([part.middle for part in parts]))
 
-    def _steady_control(self, networks: Networks, embedded: Float[Tensor, "n embedded h w"]) -> ControlResiduals:
+    def _steady_control(self, networks: Networks, embedded: Float[Tensor, "b embedded h w"]) -> ControlResiduals:
         """Residuals that hold for all steps."""
         context = self._context(embedded.device, embedded.dtype)
         return networks.camera_control(None, None, context, embedded, mode=networks.mode)
@@ -439,21 +443,24 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
     def _context(self, device: torch.device, dtype: torch.dtype) -> Context | None:
         return None if self.context is None else self.context().to(device, dtype)
 
-    def _encode(self, images: Images, sampling: Sampling, generator: torch.Generator) -> Latents:
+    def encode_pictures(
+        self, images: Images, sampling: Sampling = _DEFAULT_SAMPLING, generator: torch.Generator | None = None
+    ) -> Latents:
         """Latents of pictures in [0, 1]: posterior samples as the release takes them, else the posterior's mode."""
         with self._resident(self.vae):
             latents, device, dtype = [], self._execution_device, self.vae.dtype
             for image in images.split(1):
                 image = (image.to(device, dtype) * 2.0 - 1.0).contiguous()
+                encoded: Any = self.vae.encode(image)  # each autoencoder has its own type of answer
                 if isinstance(self.vae, AutoencoderKL):
-                    posterior = self.vae.encode(image).latent_dist
+                    posterior = encoded.latent_dist
                     latents.append(posterior.sample(generator) if sampling.official else posterior.mode())
                 else:
-                    latents.append(self.vae.encode(image).latent)
+                    latents.append(encoded.latent)
         mean, std = self._latent_statistics(latents[0].device)
         return (torch.cat(latents).float() - mean) / std
 
-    def _decode(self, latents: Latents) -> Images:
+    def decode_latents(self, latents: Latents) -> Images:
         """Pictures in [0, 1], float32 on the CPU."""
         mean, std = self._latent_statistics(latents.device)
         with self._resident(self.vae):
@@ -464,8 +471,8 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
 
     def _latent_statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and spread of the autoencoder's latents, [1 or c, 1, 1]."""
-        mean, std = self.config.latents_mean, self.config.latents_std
-        spread = [1.0 / self.vae.config.scaling_factor] if std is None else std
+        mean, std = self.config["latents_mean"], self.config["latents_std"]
+        spread = [1.0 / self.vae.config["scaling_factor"]] if std is None else std
         return (
             torch.tensor(mean or [0.0], device=device).reshape(-1, 1, 1),
             torch.tensor(spread, device=device).reshape(-1, 1, 1),
@@ -485,7 +492,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
 
     def _check_start(self, start: Tensor | None, control: Tensor) -> None:
         count, _, height, width = control.shape
-        if start is None and self.config.start_shortcut:
+        if start is None and self.config["start_shortcut"]:
             raise InputError("Cannot make views: these weights change rough views of the head; give start views")
         if start is not None and (start.shape[0], *start.shape[2:]) != (count, height, width):
             raise InputError(
@@ -494,7 +501,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             )
 
     def _check_control(self, network: CameraControl, control: Tensor) -> None:
-        channels, factor = network.config.control_channels, 2 ** (len(network.config.hint_channels) - 1)
+        channels, factor = network.sizes.control_channels, network.sizes.latent_factor
         if control.shape[1] != channels or control.shape[2] % factor or control.shape[3] % factor:
             raise InputError(
                 f"Cannot make views: expected control pictures of {channels} channels and a size that is a multiple of "
@@ -503,7 +510,8 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
 
     def _tracked(self, timesteps: Tensor, track: Track | None, description: str) -> Iterable[Tensor]:
         if track is None:
-            return self.progress_bar(timesteps)
+            bar: Any = self.progress_bar
+            return bar(timesteps)
         return track(timesteps, total=len(timesteps), description=description)
 
     def enable_model_cpu_offload(self, gpu_id: int | None = None, device: torch.device | str | None = None) -> None:
@@ -528,10 +536,9 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         if self._stage_device is None:
             yield
             return
+        parts: list[Any] = [stage]  # whose `to` has several signatures
         if isinstance(stage, Networks):
             parts = [stage.unet, stage.appearance, stage.camera_control, stage.view_consistency]
-        else:
-            parts = [stage]
         parts = [part for part in parts if part is not None]
         try:
             for part in parts:
@@ -542,7 +549,12 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 part.to("cpu")
 
 
-def _picture_tensor(picture: Picture, size: tuple[int, int], what: str) -> Float[Tensor, "3 H W"]:
+def control_batches(count: int, sampling: Sampling) -> tuple[Tensor, ...]:
+    """Rows of the views that camera control looks at together where clips overlap."""
+    return torch.arange(count).split(8 * sampling.clips_per_batch)
+
+
+def _picture_tensor(picture: InputPicture, size: tuple[int, int], what: str) -> Float[Tensor, "3 H W"]:
     """A picture in [0, 1] of (height, width) `size`, resized bicubically (the release's filter).
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ReferenceAttention:
         del attention_mask, temb
         batch = hidden_states.shape[0]
         source = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = attn.to_q(hidden_states), attn.to_k(source), attn.to_v(source)
+        query, key, value = projected(attn, hidden_states, source)
         if encoder_hidden_states is None:
             if written is not None:
                 written.append(hidden_states)
@@ -71,7 +71,21 @@ class ReferenceAttention:
                 key = torch.cat([key, reference[0].expand(batch, -1, -1)], dim=1)
                 value = torch.cat([value, reference[1].expand(batch, -1, -1)], dim=1)
         mixed = attend(query, key.expand(batch, -1, -1), value.expand(batch, -1, -1), attn.heads)
-        return attn.to_out[1](attn.to_out[0](mixed))
+        linear, dropout = output_layers(attn)
+        return dropout(linear(mixed))
+
+
+def projected(attn: Attention, own: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of `own`, keys and values of `source`."""
+    assert attn.to_k is not None and attn.to_v is not None  # None in diffusers' joint attentions only
+    return attn.to_q(own), attn.to_k(source), attn.to_v(source)
+
+
+def output_layers(attn: Attention) -> tuple[nn.Module, nn.Module]:
+    """Linear layer and dropout after the attention."""
+    assert attn.to_out is not None  # as above
+    linear, dropout = attn.to_out
+    return linear, dropout
 
 
 def attend(

@@ -5,22 +5,22 @@ from __future__ import annotations
 import inspect
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import assert_never
 
 from ..cameras import Cameras
 from ..errors import InputError
 from .release.schedule import ReleaseDDIMScheduler
-from .windows import Clip, release_clips, ring_clips
+from .sized_network import Latents
+from .windows import ClipRows, release_clips, ring_clips
 
 Schedule = Literal["default", "official"]
-Latents = Float[Tensor, "n c h w"]
+Scheduler: TypeAlias = Any
+"""A scheduler of diffusers: their base class, `SchedulerMixin`, declares none of the methods that all of them have."""
 
 OFFICIAL_STEPS, OFFICIAL_ETA = 50, 0.5
 
@@ -91,7 +91,7 @@ class Sampling:
         place = step / max(steps - 1, 1)
         return self.guidance_scale != 1.0 and low <= place <= high
 
-    def clips(self, cameras: Cameras, clip_length: int, step: int) -> list[Clip]:
+    def clips(self, cameras: Cameras, clip_length: int, step: int) -> list[ClipRows]:
         """The clips of one step.
 
         Raises:
@@ -110,18 +110,18 @@ class Sampling:
 class Denoiser:
     """A scheduler set up for one generation: its timesteps, where it starts, and its step."""
 
-    def __init__(self, scheduler: SchedulerMixin, sampling: Sampling, device: torch.device) -> None:
+    def __init__(self, scheduler: Scheduler, sampling: Sampling, device: torch.device) -> None:
         """A fresh copy of `scheduler`, or the release's sampler on its betas where `sampling` asks for it.
 
         Raises:
             InputError: a number of steps that the release's sampler cannot do.
         """
-        config = scheduler.config
         if sampling.official:
-            scheduler = ReleaseDDIMScheduler(config.num_train_timesteps, config.beta_start, config.beta_end)
+            table = (scheduler.config[name] for name in ("num_train_timesteps", "beta_start", "beta_end"))
+            scheduler = ReleaseDDIMScheduler(*table)
             steps, eta = sampling.steps or OFFICIAL_STEPS, OFFICIAL_ETA
         else:
-            scheduler = type(scheduler).from_config(config)
+            scheduler = type(scheduler).from_config(scheduler.config)
             steps, eta = sampling.steps or DEFAULT_STEPS, 0.0
         try:
             scheduler.set_timesteps(steps, device=device)
@@ -147,13 +147,13 @@ class Denoiser:
             return noise * self.scheduler.init_noise_sigma
         first = self.timesteps[:1]
         if self._official and not self._skipped:
-            first = torch.full_like(first, self.scheduler.config.num_train_timesteps - 1)
+            first = torch.full_like(first, self.scheduler.config["num_train_timesteps"] - 1)
         return self.scheduler.add_noise(start_latents, noise, first.expand(len(noise)))
 
     def step(self, prediction: Latents, timestep: Tensor, latents: Latents, generator: torch.Generator) -> Latents:
         """One step back, in float32."""
-        options = {"generator": generator} if self._takes_generator else {}
-        return self.scheduler.step(prediction, timestep, latents, **self._options, **options, return_dict=False)[0]
+        options = {**self._options, **({"generator": generator} if self._takes_generator else {})}
+        return self.scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
 
 
 DEFAULT_STEPS = 16

@@ -1,7 +1,7 @@
 """The denoising network and the appearance network R: Stable Diffusion 1.5's UNet, which reads reference tokens.
 
 Parameter names and shapes are those of diffusers' `UNet2DConditionModel`, so that stock weights fit. The forward pass
-is our own because the view-consistency modules stand behind the upsamplers and change what the skips carry, which
+is our own because the view-consistency modules come after the upsamplers and change what the skips carry, which
 neither `UNet2DConditionModel` nor `UNetMotionModel` can express.
 """
 
@@ -11,12 +11,10 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2DCrossAttn, get_down_block, get_up_block
 from jaxtyping import Float, Int
@@ -24,26 +22,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .reference_attention import Reference, ReferenceAttention
+from .sized_network import Latents, ModelMixin, SizedNetwork  # noqa: F401 - diffusers looks for ModelMixin here
 from .view_consistency import ViewConsistency
 
 _UNUSED_CONTEXT_DIM = 8
-Latents = Float[Tensor, "b c h w"]
 Context = Float[Tensor, "one_or_b tokens width"]
 AfterLayer = Callable[[int, int, Tensor], Tensor]
+SiteOptions: TypeAlias = dict[str, Any]
+"""What one attention site's processor is given beside its tokens: keyword arguments of `ReferenceAttention`."""
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """Sizes of a `DenoisingUNet`; the defaults are Stable Diffusion 1.5's."""
+class EncoderConfig:
+    """Sizes of a `UNetEncoder`; the defaults are Stable Diffusion 1.5's."""
 
     in_channels: int = 4
     """Channels of the noisy latent."""
-    out_channels: int = 4
-    """Channels of the prediction."""
     block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
     """Width of each level, finest first."""
     layers_per_block: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
+    """Residual blocks per level on the way down; the denoising network has one more on the way up."""
     attention_levels: tuple[bool, ...] = (True, True, True, False)
     """Which levels attend; the middle always does."""
     num_heads: tuple[int, ...] = (8, 8, 8, 8)
@@ -52,10 +50,30 @@ class UNetConfig:
     """Width of the context tokens; None leaves cross-attention out."""
     num_modes: int = 0
     """Learned mode embeddings, for weights that play several roles (compact model); 0 for none."""
-    output_head: bool = True
-    """Whether there is a prediction; R has none."""
     norm_num_groups: int = 32
     """Groups of every group norm."""
+
+    @property
+    def block_options(self) -> dict[str, Any]:
+        """What diffusers' blocks are told alike."""
+        return {
+            "temb_channels": 4 * self.block_out_channels[0],
+            "resnet_eps": 1e-5,
+            "resnet_act_fn": "silu",
+            "resnet_groups": self.norm_num_groups,
+            "cross_attention_dim": self.context_dim or _UNUSED_CONTEXT_DIM,
+            "transformer_layers_per_block": 1,
+        }
+
+
+@dataclass(frozen=True)
+class UNetConfig(EncoderConfig):
+    """Sizes of a `DenoisingUNet`; the defaults are Stable Diffusion 1.5's."""
+
+    out_channels: int = 4
+    """Channels of the prediction."""
+    output_head: bool = True
+    """Whether there is a prediction; R has none."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +90,15 @@ class ControlResiduals:
         return ControlResiduals(tuple(s[rows] for s in self.skips), self.middle[rows])
 
 
-class UNetEncoder(nn.Module):
+class UNetEncoder(SizedNetwork):
     """First half of the UNet with its middle: what the denoising network, R and camera control have in common."""
 
     _supports_gradient_checkpointing = True
+    sizes: EncoderConfig
 
-    def build_encoder(self, config: UNetConfig) -> None:
-        """Make the layers; called by the constructors."""
+    def build(self) -> None:
+        """Make the layers of the way down and of the middle."""
+        config = self.sizes
         widths = config.block_out_channels
         if not len(widths) == len(config.attention_levels) == len(config.num_heads):
             raise ValueError(
@@ -91,7 +111,8 @@ class UNetEncoder(nn.Module):
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], time_dim)
         self.mode_embedding = nn.Embedding(config.num_modes, time_dim) if config.num_modes else None
-        self.down_blocks = nn.ModuleList(
+        # Blocks of diffusers are of several classes without a common one: their parts are looked up by name.
+        self.down_blocks: Any = nn.ModuleList(
             get_down_block(
                 "CrossAttnDownBlock2D" if attends else "DownBlock2D",
                 num_layers=config.layers_per_block,
@@ -101,11 +122,11 @@ class UNetEncoder(nn.Module):
                 num_attention_heads=heads,
                 attention_head_dim=width // heads,
                 downsample_padding=1,
-                **_block_options(config),
+                **config.block_options,
             )
             for level, (width, attends, heads) in enumerate(zip(widths, config.attention_levels, config.num_heads))
         )
-        self.mid_block = UNetMidBlock2DCrossAttn(
+        self.mid_block: Any = UNetMidBlock2DCrossAttn(
             in_channels=widths[-1],
             temb_channels=time_dim,
             resnet_eps=1e-5,
@@ -114,17 +135,17 @@ class UNetEncoder(nn.Module):
             num_attention_heads=config.num_heads[-1],
         )
 
-    def finish_attention(self, context_dim: int | None) -> None:
+    def finish_attention(self) -> None:
         """Give every attention our processor and take cross-attention out where there is no context."""
         for transformer in self.attention_sites():
             for block in transformer.transformer_blocks:
                 block.attn1.processor = ReferenceAttention()
-                if context_dim is None:
+                if self.sizes.context_dim is None:
                     block.attn2 = block.norm2 = None
                 else:
                     block.attn2.processor = ReferenceAttention()
 
-    def attention_sites(self) -> list[nn.Module]:
+    def attention_sites(self) -> list[Any]:
         """The spatial transformers in execution order; their place in this list is the reference's site index."""
         halves = [*self.down_blocks, self.mid_block, *getattr(self, "up_blocks", ())]
         return [transformer for block in halves for transformer in getattr(block, "attentions", ())]
@@ -143,7 +164,7 @@ class UNetEncoder(nn.Module):
         hidden: Latents,
         embedded: Float[Tensor, "one_or_many e"],
         context: Context | None,
-        site_options: Iterator[dict[str, object]],
+        site_options: Iterator[SiteOptions],
         after_layer: AfterLayer | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The way down and the middle.
@@ -153,7 +174,7 @@ class UNetEncoder(nn.Module):
             embedded: time embedding.
             context: context tokens.
             site_options: what each attention site's processor gets, in execution order.
-            after_layer: applied behind each layer of the way down, before the skip is taken.
+            after_layer: applied after each layer of the way down, before the skip is taken.
 
         Returns:
             The middle's output and the skips in execution order.
@@ -167,8 +188,8 @@ class UNetEncoder(nn.Module):
                 if after_layer is not None:
                     hidden = after_layer(level, layer, hidden)
                 skips.append(hidden)
-            if block.downsamplers is not None:
-                hidden = block.downsamplers[0](hidden)
+            for downsampler in block.downsamplers or ():
+                hidden = downsampler(hidden)
                 skips.append(hidden)
         hidden = self.run(self.mid_block.resnets[0], hidden, embedded)
         for transformer, resnet in zip(self.mid_block.attentions, self.mid_block.resnets[1:]):
@@ -179,74 +200,50 @@ class UNetEncoder(nn.Module):
     def run(self, layer: nn.Module, *inputs: object, **options: object) -> Any:
         """Call a layer, under gradient checkpointing where that is switched on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(layer, *inputs, use_reentrant=False, **options)
+            return checkpoint(layer, *inputs, use_reentrant=False, **options)  # pyright: ignore[reportCallIssue,reportArgumentType] - overloads say None
         return layer(*inputs, **options)
 
-    def attend(
-        self, transformer: nn.Module, hidden: Latents, context: Context | None, options: dict[str, object]
-    ) -> Latents:
+    def attend(self, transformer: nn.Module, hidden: Latents, context: Context | None, options: SiteOptions) -> Latents:
         """One spatial transformer, `options` going to its attention processors."""
         return self.run(
             transformer, hidden, encoder_hidden_states=context, cross_attention_kwargs=options, return_dict=False
         )[0]
 
 
-class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
+class DenoisingUNet(UNetEncoder):
     """Predicts noise from a noisy latent, reading references, control residuals and its neighbours in a clip.
 
     The same class is R: `write_reference` runs it on a clean reference latent and returns what its self-attentions are
     given. Spec: arXiv 2503.15667, Sec. 3; https://github.com/FreedomGu/Diffportrait360.
     """
 
-    @register_to_config
-    def __init__(
-        self,
-        in_channels: int = 4,
-        out_channels: int = 4,
-        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
-        layers_per_block: int = 2,
-        attention_levels: Sequence[bool] = (True, True, True, False),
-        num_heads: Sequence[int] = (8, 8, 8, 8),
-        context_dim: int | None = 768,
-        num_modes: int = 0,
-        output_head: bool = True,
-        norm_num_groups: int = 32,
-    ) -> None:
-        """Fields of `UNetConfig`, one by one, so that diffusers can store them."""
-        super().__init__()
-        config = UNetConfig(
-            in_channels,
-            out_channels,
-            tuple(block_out_channels),
-            layers_per_block,
-            tuple(attention_levels),
-            tuple(num_heads),
-            context_dim,
-            num_modes,
-            output_head,
-            norm_num_groups,
-        )
-        self.build_encoder(config)
+    sizes_type = UNetConfig
+    sizes: UNetConfig
+
+    def build(self) -> None:
+        """Make the layers of both halves, and the head where there is one."""
+        super().build()
+        config = self.sizes
         widths = config.block_out_channels[::-1]
         levels = zip(widths, config.attention_levels[::-1], config.num_heads[::-1])
-        self.up_blocks = nn.ModuleList(
+        self.up_blocks: Any = nn.ModuleList(
             get_up_block(
                 "CrossAttnUpBlock2D" if attends else "UpBlock2D",
-                num_layers=layers_per_block + 1,
+                num_layers=config.layers_per_block + 1,
                 in_channels=widths[min(level + 1, len(widths) - 1)],
                 out_channels=width,
                 prev_output_channel=widths[max(level - 1, 0)],
                 add_upsample=level < len(widths) - 1,
                 num_attention_heads=heads,
                 attention_head_dim=width // heads,
-                **_block_options(config),
+                **config.block_options,
             )
             for level, (width, attends, heads) in enumerate(levels)
         )
-        if output_head:
-            self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[-1], eps=1e-5)
-            self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
-        self.finish_attention(context_dim)
+        if config.output_head:
+            self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=1e-5)
+            self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+        self.finish_attention()
 
     def forward(
         self,
@@ -276,11 +273,11 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
             ValueError: the number of rows is no multiple of the clip length.
         """
         embedded = self.embed_time(timesteps, mode, latents.dtype, latents.device)
-        if reference is None:
-            site_options = itertools.repeat({})
-        else:
+        site_options: Iterator[SiteOptions] = itertools.repeat({})
+        if reference is not None:
             site_options = ({"reference": pair} for pair in zip(reference.keys, reference.values))
         after_down = after_up = None
+        waits_for_upsampler = view_consistency is not None and view_consistency.sizes.after_upsample
         if view_consistency is not None:
             after_down = functools.partial(view_consistency.after_down, clip_length=clip_length)
             after_up = functools.partial(view_consistency.after_up, clip_length=clip_length)
@@ -289,18 +286,18 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
             hidden = hidden + control.middle
             skips = [skip + residual for skip, residual in zip(skips, control.skips, strict=True)]
         for level, block in enumerate(self.up_blocks):
-            layers = layers_of(block)
+            layers, upsamplers = layers_of(block), list(block.upsamplers or [])
             for layer, (resnet, transformer) in enumerate(layers):
                 hidden = self.run(resnet, torch.cat([hidden, skips.pop()], dim=1), embedded)
                 if transformer is not None:
                     hidden = self.attend(transformer, hidden, context, next(site_options))
-                upsamples = block.upsamplers is not None and layer == len(layers) - 1
-                late = upsamples and after_up is not None and view_consistency.config.after_upsample
+                upsamples = len(upsamplers) > 0 and layer == len(layers) - 1
+                late = upsamples and waits_for_upsampler
                 if after_up is not None and not late:
                     hidden = after_up(level, layer, hidden)
                 if upsamples:
-                    hidden = block.upsamplers[0](hidden, skips[-1].shape[-2:])
-                if late:
+                    hidden = upsamplers[0](hidden, skips[-1].shape[-2:])
+                if after_up is not None and late:
                     hidden = after_up(level, layer, hidden)
         return self.conv_out(F.silu(self.conv_norm_out(hidden)))
 
@@ -309,7 +306,7 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
     ) -> tuple[Float[Tensor, "b _ _"], ...]:
         """What each self-attention is given when this network looks at a clean latent: R's only result.
 
-        The pass ends at the last self-attention's input; nothing behind it is computed.
+        The pass ends at the last self-attention's input; nothing after it is computed.
 
         Args:
             latents: clean latents of reference pictures.
@@ -322,7 +319,8 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
         """
         embedded = self.embed_time(timesteps, mode, latents.dtype, latents.device)
         written: list[Tensor] = []
-        last, options = self.attention_sites()[-1], {"written": written}
+        last = self.attention_sites()[-1]
+        options: SiteOptions = {"written": written}
         hidden, skips = self.encode(self.conv_in(latents), embedded, context, itertools.repeat(options))
         for block in self.up_blocks:
             for resnet, transformer in layers_of(block):
@@ -332,8 +330,8 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
                     return (*written, last.transformer_blocks[0].norm1(tokens))
                 if transformer is not None:
                     hidden = self.attend(transformer, hidden, context, options)
-            if block.upsamplers is not None:
-                hidden = block.upsamplers[0](hidden, skips[-1].shape[-2:])
+            for upsampler in block.upsamplers or ():
+                hidden = upsampler(hidden, skips[-1].shape[-2:])
         raise AssertionError("the last attention site lies on the way up")
 
     def read_reference(self, *banks: Sequence[Float[Tensor, "_ _ _"]]) -> Reference:
@@ -357,18 +355,7 @@ class DenoisingUNet(UNetEncoder, ModelMixin, ConfigMixin):
         )
 
 
-def layers_of(block: nn.Module) -> list[tuple[nn.Module, nn.Module | None]]:
+def layers_of(block: Any) -> list[tuple[nn.Module, nn.Module | None]]:
     """Residual blocks of a level, each with its spatial transformer or None."""
     attentions = getattr(block, "attentions", [None] * len(block.resnets))
     return list(zip(block.resnets, attentions, strict=True))
-
-
-def _block_options(config: UNetConfig) -> dict[str, object]:
-    return {
-        "temb_channels": 4 * config.block_out_channels[0],
-        "resnet_eps": 1e-5,
-        "resnet_act_fn": "silu",
-        "resnet_groups": config.norm_num_groups,
-        "cross_attention_dim": config.context_dim or _UNUSED_CONTEXT_DIM,
-        "transformer_layers_per_block": 1,
-    }

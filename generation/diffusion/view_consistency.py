@@ -1,6 +1,6 @@
 """V, the view-consistency network: every view of a clip attends to the same place in its neighbours.
 
-AnimateDiff's first motion module in the placement of DiffPortrait360: behind every layer, on the way up behind the
+AnimateDiff's first motion module in the placement of DiffPortrait360: after every layer, on the way up after the
 upsampler, group norm per picture. diffusers' `AnimateDiffTransformer3D` normalises a clip jointly, which gives other
 numbers. Sources: arXiv 2307.04725, arXiv 2503.15667 Sec. 3.3.
 """
@@ -8,21 +8,18 @@ numbers. Sources: arXiv 2307.04725, arXiv 2503.15667 Sec. 3.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention import FeedForward
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .reference_attention import attend
+from .reference_attention import attend, output_layers, projected
+from .sized_network import Latents, ModelMixin, SizedNetwork, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
 
-Latents = Float[Tensor, "b c h w"]
 Sites = Literal["all", "last"]
 
 
@@ -37,9 +34,9 @@ class ViewConsistencyConfig:
     num_heads: tuple[int, ...] = (8, 8, 8, 8)
     """Attention heads of each level."""
     sites: Sites = "all"
-    """Behind every layer, or behind the last layer of each level only."""
+    """After every layer, or after the last layer of each level only."""
     after_upsample: bool = True
-    """Whether the module of a level's last layer stands behind the upsampler (release) or before it."""
+    """Whether the module of a level's last layer comes after the upsampler (release) or before it."""
     clip_length: int = 8
     """Views per clip that the weights were trained with; a call may ask for another."""
     max_clip_length: int = 24
@@ -48,43 +45,35 @@ class ViewConsistencyConfig:
     """Groups of the group norms."""
 
 
-class ViewConsistency(ModelMixin, ConfigMixin):
+class ViewConsistency(SizedNetwork):
     """All temporal modules of the denoising network, apart from it, so that F can use that network without them."""
 
-    @register_to_config
-    def __init__(
-        self,
-        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
-        layers_per_block: int = 2,
-        num_heads: Sequence[int] = (8, 8, 8, 8),
-        sites: Sites = "all",
-        after_upsample: bool = True,
-        clip_length: int = 8,
-        max_clip_length: int = 24,
-        norm_num_groups: int = 32,
-    ) -> None:
-        """Fields of `ViewConsistencyConfig`, one by one, so that diffusers can store them."""
-        super().__init__()
-        levels = list(zip(block_out_channels, num_heads, strict=True))
-        self._down_site = _site_table(len(levels), layers_per_block, sites)
-        self._up_site = _site_table(len(levels), layers_per_block + 1, sites)
+    sizes_type = ViewConsistencyConfig
+    sizes: ViewConsistencyConfig
+
+    def build(self) -> None:
+        """Make one module per site."""
+        config = self.sizes
+        levels = list(zip(config.block_out_channels, config.num_heads, strict=True))
+        self._down_site = _site_table(len(levels), config.layers_per_block, config.sites)
+        self._up_site = _site_table(len(levels), config.layers_per_block + 1, config.sites)
         self.down_modules, self.up_modules = (
             nn.ModuleList(
-                ClipTransformer(width, heads, max_clip_length, norm_num_groups)
+                ClipTransformer(width, heads, config.max_clip_length, config.norm_num_groups)
                 for width, heads in (order[level] for level, _ in table)
             )
             for table, order in ((self._down_site, levels), (self._up_site, levels[::-1]))
         )
 
     def after_down(self, level: int, layer: int, hidden: Latents, clip_length: int | None = None) -> Latents:
-        """The module behind a layer of the way down; `hidden` itself where there is none."""
+        """The module after a layer of the way down; `hidden` itself where there is none."""
         site = self._down_site.get((level, layer))
-        return hidden if site is None else self.down_modules[site](hidden, clip_length or self.config.clip_length)
+        return hidden if site is None else self.down_modules[site](hidden, clip_length or self.sizes.clip_length)
 
     def after_up(self, level: int, layer: int, hidden: Latents, clip_length: int | None = None) -> Latents:
-        """The module behind a layer of the way up (level 0 is the coarsest); `hidden` itself where there is none."""
+        """The module after a layer of the way up (level 0 is the coarsest); `hidden` itself where there is none."""
         site = self._up_site.get((level, layer))
-        return hidden if site is None else self.up_modules[site](hidden, clip_length or self.config.clip_length)
+        return hidden if site is None else self.up_modules[site](hidden, clip_length or self.sizes.clip_length)
 
 
 class ClipTransformer(nn.Module):
@@ -93,15 +82,14 @@ class ClipTransformer(nn.Module):
     def __init__(self, width: int, heads: int, max_clip_length: int, norm_num_groups: int) -> None:
         """A module for maps of `width` channels; its output projection starts at zero, so that it changes nothing."""
         super().__init__()
+        self.max_clip_length = max_clip_length
         self.norm = nn.GroupNorm(norm_num_groups, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width)
         self.attentions = nn.ModuleList(ClipAttention(width, heads, max_clip_length) for _ in range(2))
         self.attention_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.feed_forward = FeedForward(width, activation_fn="geglu")
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.proj_out = nn.Linear(width, width)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
+        self.proj_out = zero_initialised(nn.Linear(width, width))
 
     def forward(self, hidden: Latents, clip_length: int) -> Latents:
         """Mix each clip of `clip_length` consecutive rows.
@@ -110,7 +98,7 @@ class ClipTransformer(nn.Module):
             ValueError: the rows do not make whole clips, or the clip is longer than the position table.
         """
         rows, width, height, breadth = hidden.shape
-        positions = self.attentions[0].position_table.shape[0]
+        positions = self.max_clip_length
         if rows % clip_length or clip_length > positions:
             raise ValueError(
                 f"ViewConsistency: expected whole clips of at most {positions} views, got {rows} views in clips of "
@@ -128,6 +116,8 @@ class ClipTransformer(nn.Module):
 class ClipAttention(Attention):
     """Self-attention over the views of a clip, which know their place from a sinusoidal table."""
 
+    position_table: Tensor
+
     def __init__(self, width: int, heads: int, max_clip_length: int) -> None:
         """A layer for tokens of `width` channels and at most `max_clip_length` views."""
         super().__init__(query_dim=width, heads=heads, dim_head=width // heads)
@@ -136,8 +126,8 @@ class ClipAttention(Attention):
     def forward(self, tokens: Float[Tensor, "b f c"]) -> Float[Tensor, "b f c"]:
         """Attend among the f views at each of b places."""
         tokens = tokens + self.position_table[: tokens.shape[1]].to(tokens.dtype)
-        mixed = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), self.heads)
-        return self.to_out[0](mixed)
+        query, key, value = projected(self, tokens, tokens)
+        return output_layers(self)[0](attend(query, key, value, self.heads))
 
 
 def sinusoidal_positions(count: int, width: int) -> Float[Tensor, "count width"]:

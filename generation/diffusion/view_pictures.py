@@ -20,9 +20,9 @@ from ..portrait import ImageLimits, load_image
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILM_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
-MAX_FRAMES = 1000
+MAX_VIEW_PICTURES = 1000
 """More pictures of one head than any ring needs."""
-MAX_BYTES = 3 << 30
+MAX_VIEW_BYTES = 3 << 30
 """The most decoded pictures that are kept, bytes."""
 _STRETCH = 0.02
 _LEVEL_RAD = math.radians(10.0)
@@ -83,20 +83,19 @@ class ViewPictures:
         return ring_frames(cameras, len(self))
 
 
-def read_view_pictures(
-    path: Path, *, background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)
-) -> ViewPictures:
+def read_view_pictures(path: Path) -> ViewPictures:
     """Read a folder of pictures in name order (numbers in names count as numbers), or the frames of a film.
+
+    Transparent pictures are laid over white.
 
     Args:
         path: the folder, or a file such as condition32.mp4.
-        background_rgb_unit: colour that transparent pictures are laid over.
 
     Raises:
         InputError: nothing there, no pictures in it, no frames in the film, frames of several sizes, or too many.
     """
     if path.is_dir():
-        return _read_folder(path, background_rgb_unit)
+        return _read_folder(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder; expected a folder of pictures or a film such as ring.mp4")
     if path.suffix.lower() in FILM_ENDINGS:
@@ -175,32 +174,31 @@ def read_film(path: Path) -> UInt8[Tensor, "m h w 3"]:
     return _stacked(frames, [f"frame {i}" for i in range(len(frames))], str(path))
 
 
-def read_picture(path: Path, *, background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> ViewPictures:
-    """Read one picture; where it is transparent it is laid over the background.
+def read_back_picture(path: Path) -> ViewPictures:
+    """Read one picture; where it is transparent it is laid over white.
 
     Raises:
         InputError: as `load_image`.
     """
-    return ViewPictures(torch.from_numpy(_over(path, background_rgb_unit))[None], str(path))
+    return ViewPictures(torch.from_numpy(_over_white(path))[None], str(path))
 
 
-def _over(path: Path, background_rgb_unit: tuple[float, float, float]) -> UInt8[np.ndarray, "h w 3"]:
+def _over_white(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     loaded = load_image(path, ImageLimits(min_side_px=8))
     if loaded.alpha is None:
         return loaded.rgb
     alpha = loaded.alpha[..., None].astype(np.float32) / 255
-    background = np.array(background_rgb_unit, np.float32) * 255
-    return np.round(loaded.rgb * alpha + background * (1 - alpha)).astype(np.uint8)
+    return np.round(loaded.rgb * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
-def _read_folder(folder: Path, background_rgb_unit: tuple[float, float, float]) -> ViewPictures:
+def _read_folder(folder: Path) -> ViewPictures:
     files = [p for p in folder.iterdir() if p.suffix.lower() in PICTURE_ENDINGS and not p.name.startswith(".")]
     files.sort(key=_name_order)
     if not files:
         raise InputError(f"{folder}: no pictures in this folder; expected files such as 0000000.png, one per view")
     pictures: list[np.ndarray] = []
     for file in files:
-        pictures.append(_over(file, background_rgb_unit))
+        pictures.append(_over_white(file))
         _refuse_too_much(folder, len(files), pictures[0].size)
     return ViewPictures(_stacked(pictures, [f.name for f in files], str(folder)), str(folder))
 
@@ -212,9 +210,10 @@ def _name_order(path: Path) -> tuple[tuple[int, str], ...]:
 
 
 def _refuse_too_much(path: Path, count: int, bytes_each: int) -> None:
-    if count > MAX_FRAMES or count * bytes_each > MAX_BYTES:
+    if count > MAX_VIEW_PICTURES or count * bytes_each > MAX_VIEW_BYTES:
         raise InputError(
-            f"{path}: more than {MAX_FRAMES} pictures or {MAX_BYTES >> 30} GB of them; expected one per view"
+            f"{path}: more than {MAX_VIEW_PICTURES} pictures or {MAX_VIEW_BYTES >> 30} GB of them; "
+            "expected one per view"
         )
 
 

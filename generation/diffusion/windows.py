@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..cameras import Cameras
 
-Clip = Int[Tensor, " _"]
+ClipRows = Int[Tensor, " _"]
+"""Numbers of the views that form a clip."""
 
 _SAME_ELEVATION_RAD = math.radians(2.0)
 _LARGEST_GAP = 1.6
@@ -35,13 +36,13 @@ def rings_of(cameras: Cameras) -> list[tuple[Int[Tensor, " n"], bool]]:
         members = members[torch.argsort(azimuth[members], stable=True)]
         gaps = torch.remainder(azimuth[members].roll(-1) - azimuth[members], 2 * math.pi)
         closed = len(members) >= 3 and bool(gaps.max() <= _LARGEST_GAP * gaps.median())
-        if not closed:  # begin behind the widest gap, so that an arc across the front stays in one piece
+        if not closed:  # begin after the widest gap, so that an arc across the front stays in one piece
             members = members.roll(-(int(gaps.argmax()) + 1))
         rings.append((members, closed))
     return rings
 
 
-def ring_clips(cameras: Cameras, clip_length: int, stride: int, shift: int = 0) -> list[Clip]:
+def ring_clips(cameras: Cameras, clip_length: int, stride: int, shift: int = 0) -> list[ClipRows]:
     """Clips of neighbouring views that together hold every view at least once.
 
     Args:
@@ -59,7 +60,7 @@ def ring_clips(cameras: Cameras, clip_length: int, stride: int, shift: int = 0) 
     """
     if not 1 <= stride <= clip_length:
         raise ValueError(f"ring_clips: expected a stride from 1 to the clip length {clip_length}, got {stride}")
-    clips: list[Clip] = []
+    clips: list[ClipRows] = []
     for members, closed in rings_of(cameras):
         count = len(members)
         length = min(clip_length, count)
@@ -74,7 +75,7 @@ def ring_clips(cameras: Cameras, clip_length: int, stride: int, shift: int = 0) 
     return clips
 
 
-def release_clips(count: int, clip_length: int) -> list[Clip]:
+def release_clips(count: int, clip_length: int) -> list[ClipRows]:
     """The release's clips: consecutive views in the order given.
 
     The release drops what is left over; here the last clip is moved back so that every view is made.
@@ -84,9 +85,9 @@ def release_clips(count: int, clip_length: int) -> list[Clip]:
     return [start + torch.arange(length) for start in starts]
 
 
-def batches_of(clips: list[Clip], clips_per_batch: int) -> list[list[Clip]]:
+def batches_of(clips: list[ClipRows], clips_per_batch: int) -> list[list[ClipRows]]:
     """Clips of equal length in groups of at most `clips_per_batch`."""
-    groups: list[list[Clip]] = []
+    groups: list[list[ClipRows]] = []
     for clip in clips:
         if groups and len(groups[-1]) < clips_per_batch and len(groups[-1][0]) == len(clip):
             groups[-1].append(clip)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -10,16 +9,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..cameras import Cameras, concatenate_cameras
+from ..cameras import Cameras
 from ..portrait import Portrait
 from ..progress import Track, silent
-from ..views import Provenance, ViewSet
+from ..view_generator import provenance_of, views_with_portrait
+from ..views import ViewSet
 from .head_prior import HeadPrior
 
 
 @dataclass(frozen=True)
 class PriorGenerator:
-    """Renders the prior from every camera. Implements `generation.generator.ViewGenerator`."""
+    """Renders the prior from every camera. Implements `generation.view_generator.ViewGenerator`."""
 
     supersample: int = 2
     """Samples per pixel along each axis."""
@@ -38,41 +38,16 @@ class PriorGenerator:
         *,
         track: Track = silent,
     ) -> ViewSet:
-        """Views from `cameras` behind the portrait itself as view 0.
-
-        Args:
-            portrait: the aligned portrait.
-            prior: its geometric prior.
-            cameras: square cameras of any picture size; the portrait is resized to it.
-            generator: used for the surface samples only.
-            track: progress.
-
-        Returns:
-            `len(cameras) + 1` views. Confidence is 1 for the portrait and falls with what the portrait does not show.
-        """
         seed = generator.initial_seed()
         rendered = prior.render(cameras, supersample=self.supersample, track=track)
         views = np.concatenate([rendered.rgb, rendered.alpha[..., None]], axis=-1)
-        own_camera = portrait.head.camera.resized(cameras.width, cameras.height)
-        rgba = torch.cat([portrait_rgba(portrait, cameras.width)[None], _bytes(views)])
         covered = rendered.alpha.sum((1, 2)).clip(min=1.0)
         shown = (rendered.validity * rendered.alpha).sum((1, 2)) / covered
-        confidence = torch.cat([torch.ones(1), torch.from_numpy(0.3 + 0.5 * shown).float()])
-        return ViewSet(
-            rgba=rgba,
-            cameras=concatenate_cameras([own_camera, cameras]),
-            confidence=confidence,
-            names=("portrait", *(f"view_{i:03d}" for i in range(len(cameras)))),
-            surface=prior.surface_samples(self.surface_points, generator),
-            provenance=Provenance(
-                generator=self.name,
-                weights=prior.weights_name,
-                seed=seed,
-                input_sha256=portrait.source_sha256,
-                version=importlib.metadata.version("dp360"),
-                settings=asdict(self),
-            ),
-        )
+        confidence = torch.from_numpy(0.3 + 0.5 * shown).float()
+        surface = prior.surface_samples(self.surface_points, generator)
+        origin = provenance_of(self.name, prior.weights_name, seed, portrait.source_sha256, asdict(self))
+        first = portrait_rgba(portrait, cameras.width), portrait.head.camera
+        return views_with_portrait(*first, _bytes(views), cameras, confidence, surface, origin)
 
 
 def portrait_rgba(portrait: Portrait, size_px: int) -> UInt8[Tensor, "s s 4"]:

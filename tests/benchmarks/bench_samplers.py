@@ -34,7 +34,6 @@ from dp360.generation.diffusion.architectures import KL_F8, Architecture
 from dp360.generation.diffusion.camera_control import CameraControlConfig
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.release.convert import convert_release
-from dp360.generation.diffusion.release.keys import ReleaseArchitecture
 from dp360.generation.diffusion.release.schedule import ReleaseDDIMScheduler
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.diffusion.unet import UNetConfig
@@ -77,13 +76,37 @@ def fixture_pipeline(parity: Path, folder: Path) -> tuple[DiffPortrait360Pipelin
     convert_release(
         folder,
         views_model=parity / "video_weights.safetensors",
-        architecture=ReleaseArchitecture.from_hyperparameters(sizes),
+        architecture=architecture_of(sizes),
         context=inputs["context"][:1],
     )
     logging.disable_progress_bar()
     pipe = DiffPortrait360Pipeline.from_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
     return pipe, inputs
+
+
+def architecture_of(hyperparameters: dict) -> Architecture:
+    """The fixtures' sizes, which are in the release's own configuration form."""
+    unet, autoencoder = hyperparameters["unet"], hyperparameters["vae"]["ddconfig"]
+    widths = tuple(unet["model_channels"] * factor for factor in unet["channel_mult"])
+    sizes = {
+        "block_out_channels": widths,
+        "layers_per_block": unet["num_res_blocks"],
+        "attention_levels": tuple(2**level in unet["attention_resolutions"] for level in range(len(widths))),
+        "num_heads": (unet["num_heads"],) * len(widths),
+        "context_dim": unet["context_dim"],
+    }
+    motion = unet["unet_additional_kwargs"]["motion_module_kwargs"]
+    heads, clip_length = (motion["num_attention_heads"],) * len(widths), motion["video_length"]
+    channels = tuple(autoencoder["ch"] * factor for factor in autoencoder["ch_mult"])
+    layers = {"block_out_channels": channels, "layers_per_block": autoencoder["num_res_blocks"]}
+    return Architecture(
+        UNetConfig(**sizes),
+        CameraControlConfig(**sizes),
+        ViewConsistencyConfig(widths, unet["num_res_blocks"], heads, clip_length=clip_length),
+        "AutoencoderKL",
+        {**KL_F8, **layers},
+    )
 
 
 def random_pipeline(seed: int) -> DiffPortrait360Pipeline:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def bare(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(compact, "resources", SimpleNamespace(files=lambda package: tmp_path / "nothing"))
 
 
-def views_of(**changes: object) -> ViewsCommand:
+def views_of(**changes: Any) -> ViewsCommand:
     return ViewsCommand(Path("a.png"), Path("out"), **changes)
 
 
@@ -193,7 +194,10 @@ def test_settings_are_opened_with_their_weights(shipped, toy_weights, tmp_path):
     names = ["compact", "compact-without-v", f"compact-rays@{toy_weights}", "prior", f"other={tmp_path}"]
     drawn, alone, rays, prior, other = open_sources(names, None)
     assert isinstance(drawn, GeneratedViews) and isinstance(drawn.generator, CompactGenerator)
-    assert isinstance(alone, GeneratedViews) and isinstance(rays, GeneratedViews) and isinstance(other, FolderViews)
+    assert isinstance(alone, GeneratedViews) and isinstance(alone.generator, CompactGenerator)
+    assert isinstance(rays, GeneratedViews) and isinstance(rays.generator, CompactGenerator)
+    assert isinstance(prior, GeneratedViews) and isinstance(other, FolderViews)
+    assert alone.generator.sampling is not None
     assert drawn.generator.name == "compact" and drawn.generator.weights_name == compact_weights_name("compact")
     assert alone.generator.pipeline is drawn.generator.pipeline and not alone.generator.sampling.view_consistency
     assert rays.name == "compact-rays@toy" == rays.generator.name and rays.generator.config.control == "rays"

@@ -14,8 +14,10 @@ import torch
 import tyro
 from PIL import Image
 
-from dp360.configs import bench, cli, weights
-from dp360.configs.commands import ConvertCommand, DiffusionOptions, ViewsCommand
+from dp360.configs import cli, convert
+from dp360.configs.commands import DiffusionOptions, ViewsCommand
+from dp360.configs.console import Display
+from dp360.configs.convert import ConvertCommand
 from dp360.configs.device import choose_device
 from dp360.configs.diffusion import open_weights, sampling_of
 from dp360.configs.example import write_example_portrait
@@ -23,10 +25,14 @@ from dp360.configs.portrait_trainer import views_key
 from dp360.generation import InputError, look_at_origin
 from dp360.generation.cameras import panohead_label_from_cameras
 from dp360.generation.dataset.view_dataset import read_dataset
+from dp360.generation.diffusion import cost
 from dp360.generation.diffusion.architectures import OFFICIAL, Architecture
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
-from dp360.generation.diffusion.release.folder import release_ring, write_labels
+from dp360.generation.diffusion.release import convert as release_convert
+from dp360.generation.diffusion.release.folder import release_ring
 from dp360.generation.diffusion.sampling import Sampling
+from dp360.generation.progress import silent
+from dp360.reconstruction import splat_benchmark
 
 QUICK = ("--views", "4", "--rings", "level", "--size-px", "64", "--diffusion.steps", "1", "--diffusion.device", "cpu")
 MODEL = ("--generator", "diffportrait360", "--weights")
@@ -222,19 +228,19 @@ def test_which_checkpoint_is_which_is_read_from_the_files(tmp_path, monkeypatch)
         asked.update(options, output=output)
         return Report()
 
-    monkeypatch.setattr(weights, "convert_release", convert_release)
-    monkeypatch.setattr(weights, "release_role", lambda path: "back" if "back" in path.name else "views")
-    views, back = Path("model_state.th"), Path("back_head.th")
+    monkeypatch.setattr(release_convert, "convert_release", convert_release)
+    monkeypatch.setattr(release_convert, "release_role", lambda path: "back" if "back" in path.name else "views")
+    views, back, display = Path("model_state.th"), Path("back_head.th"), Display(silent, print)
     for command in (
         ConvertCommand(official=views, output=tmp_path, back_head=back, dtype="bfloat16"),
         ConvertCommand(official=back, output=tmp_path, back_head=views, dtype="bfloat16"),
     ):
-        assert weights.convert(command) == "done"
+        assert convert.run(command, display) == "done"
         assert (asked["views_model"], asked["back_model"], asked["dtype"]) == (views, back, torch.bfloat16)
-    weights.convert(ConvertCommand(official=back, output=tmp_path))
+    convert.run(ConvertCommand(official=back, output=tmp_path), display)
     assert (asked["views_model"], asked["back_model"]) == (None, back)
     with pytest.raises(InputError, match="both hold the 360 model; give the 360 model with --official"):
-        weights.convert(ConvertCommand(official=views, output=tmp_path, back_head=Path("again.th")))
+        convert.run(ConvertCommand(official=views, output=tmp_path, back_head=Path("again.th")), display)
 
 
 def test_convert_names_a_file_that_is_no_checkpoint(tmp_path, capsys):
@@ -256,7 +262,8 @@ def release(tmp_path) -> Path:
     rgba = np.dstack([frame, inside.astype(np.uint8) * 255])
     Image.fromarray(rgba).save(tmp_path / "sample_data" / "input_image" / "ada.png")
     label = panohead_label_from_cameras(look_at_origin([0.2], [0.0]))[0]
-    write_labels(tmp_path / "sample_data" / "input_image" / "dataset.json", {"ada.png": label})
+    labels = json.dumps({"labels": [["ada.png", label.tolist()]]})
+    (tmp_path / "sample_data" / "input_image" / "dataset.json").write_text(labels)
     return tmp_path / "sample_data"
 
 
@@ -303,7 +310,7 @@ def test_bench_counts_without_weights_or_a_gpu(tmp_path, capsys, monkeypatch):
         asked.update(options)
         return Report()
 
-    monkeypatch.setattr(bench, "cost_report", cost_report)
+    monkeypatch.setattr(cost, "cost_report", cost_report)
     words = ["bench", "diffusion", "--views", "8", "--device", "meta", "--json", str(tmp_path / "cost.json")]
     assert cli.main(words) == 0
     assert capsys.readouterr().out == "figures\n" and json.loads((tmp_path / "cost.json").read_text()) == {}
@@ -312,9 +319,9 @@ def test_bench_counts_without_weights_or_a_gpu(tmp_path, capsys, monkeypatch):
 
 
 def test_bench_splats_writes_what_it_prints(tmp_path, capsys, monkeypatch):
-    measure = bench.bench_splats
+    measure = splat_benchmark.bench_splats
     monkeypatch.setattr(
-        bench, "bench_splats", lambda views, track: measure(views, counts=(300,), sizes_px=(32,), repeats=1)
+        splat_benchmark, "bench_splats", lambda views, track: measure(views, counts=(300,), sizes_px=(32,), repeats=1)
     )
     assert cli.main(["bench", "splats", "--json", str(tmp_path / "splats.json")]) == 0
     figures = json.loads((tmp_path / "splats.json").read_text())

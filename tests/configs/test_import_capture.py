@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from dp360.configs import import_capture as module
 from dp360.configs.cli import main
 from dp360.configs.import_capture import capture_kind
-from dp360.generation import InputError, PointCloud, Provenance, ViewSet, orbit
+from dp360.generation import InputError, PointCloud, Provenance, ViewSet, captures, orbit
 from dp360.generation.dataset.view_dataset import read_dataset
 
 
@@ -32,7 +31,7 @@ def test_a_capture_becomes_a_data_set_with_a_surface(tmp_path: Path, monkeypatch
         asked.append((path, options["sequence"], options["frame"], options["cameras"], options["size_px"]))
         return views()
 
-    monkeypatch.setattr(module, "read_nersemble", read)
+    monkeypatch.setattr(captures, "read_nersemble", read)
     (tmp_path / "018").mkdir()
     (tmp_path / "018" / "camera_params.json").write_text("{}")
     call = ["import-capture", str(tmp_path / "018"), "--output", str(tmp_path / "data"), "--sequence", "EXP-1-head"]

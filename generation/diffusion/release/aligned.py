@@ -41,10 +41,10 @@ class AlignedPicture:
             return self.rgba
         return torch.from_numpy(np.array(Image.fromarray(self.rgba.numpy(), "RGBA").resize((size_px, size_px))))
 
-    def over_background(self, background_rgb_unit: tuple[float, float, float], size_px: int) -> Float[Tensor, "3 t t"]:
-        """The picture over a plain background, [0, 1]."""
+    def over_white(self, size_px: int) -> Float[Tensor, "3 t t"]:
+        """The picture over white, [0, 1]."""
         rgba = self.rgba.float() / 255
-        mixed = rgba[..., :3] * rgba[..., 3:] + torch.tensor(background_rgb_unit) * (1 - rgba[..., 3:])
+        mixed = rgba[..., :3] * rgba[..., 3:] + (1 - rgba[..., 3:])
         picture = Image.fromarray((mixed * 255).round().byte().numpy()).resize((size_px, size_px))
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 

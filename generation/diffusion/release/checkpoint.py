@@ -24,7 +24,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...progress import Track
 
-Read: TypeAlias = Mapping[str, Tensor]
+TensorsByName: TypeAlias = Mapping[str, Tensor]
 """Tensors by key; each is brought in when it is asked for."""
 
 _CHUNK_BYTES = 16 * 2**20
@@ -56,7 +56,7 @@ class CheckpointFile:
             return cls(path, {key: tuple(shape_of(key)) for key in tensors})
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[Read]:
+    def opened(self) -> Iterator[TensorsByName]:
         """The tensors, mapped for the length of the block: their pages leave memory with it."""
         with _mapped(self.path) as tensors:
             yield tensors
@@ -86,7 +86,7 @@ class _Lazy(Mapping[str, Tensor]):
 
 
 @contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[Read]:
+def _mapped(path: Path) -> Iterator[TensorsByName]:
     if path.suffix == ".safetensors":
         try:
             file = safe_open(path, "pt")

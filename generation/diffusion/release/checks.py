@@ -14,16 +14,16 @@ from typing_extensions import assert_never
 
 from ...errors import InputError
 from ...progress import Track
-from .checkpoint import CheckpointFile, Read
+from .checkpoint import CheckpointFile, TensorsByName
 from .conversion_report import ROLE_NAMES, Role, StockComparison
-from .keys import IGNORED_KEYS, Home, Layout, Part, ReleaseArchitecture
+from .keys import IGNORED_KEYS, CheckpointPart, Home, StoredLayout
 
 _FIRST_FEW = 3
-_STOCK_FOLDERS: dict[Part, str] = {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}
+_STOCK_FOLDERS: dict[CheckpointPart, str] = {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}
 _OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
-def official_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+def official_shape(shape: tuple[int, ...], layout: StoredLayout) -> tuple[int, ...]:
     """Shape in the checkpoint of a tensor that has `shape` with us."""
     match layout:
         case "same":
@@ -36,7 +36,7 @@ def official_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
             assert_never(layout)
 
 
-def in_our_shape(tensor: Tensor, layout: Layout) -> Tensor:
+def in_our_shape(tensor: Tensor, layout: StoredLayout) -> Tensor:
     """A tensor of the checkpoint as we store it."""
     match layout:
         case "same":
@@ -90,39 +90,11 @@ def _some(items: list[str]) -> str:
     return ", ".join(items[:_FIRST_FEW]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def schedule_tables(architecture: ReleaseArchitecture) -> dict[str, Float[np.ndarray, " t"]]:
-    """The DDPM vectors that travel in a checkpoint, exact.
-
-    Source: arXiv 2006.11239, Eq. 4, 6 and 7; the posterior's logarithm is taken of at least 1e-20.
-    """
-    first, last = architecture.linear_start**0.5, architecture.linear_end**0.5
-    betas = np.linspace(first, last, architecture.timesteps, dtype=np.float64) ** 2
-    alphas = 1.0 - betas
-    signal = np.cumprod(alphas)
-    before = np.append(1.0, signal[:-1])
-    variance = betas * (1.0 - before) / (1.0 - signal)
-    return {
-        "betas": betas,
-        "alphas_cumprod": signal,
-        "alphas_cumprod_prev": before,
-        "sqrt_alphas_cumprod": np.sqrt(signal),
-        "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - signal),
-        "log_one_minus_alphas_cumprod": np.log(1.0 - signal),
-        "sqrt_recip_alphas_cumprod": np.sqrt(1.0 / signal),
-        "sqrt_recipm1_alphas_cumprod": np.sqrt(1.0 / signal - 1.0),
-        "posterior_variance": variance,
-        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
-        "posterior_mean_coef1": betas * np.sqrt(before) / (1.0 - signal),
-        "posterior_mean_coef2": (1.0 - before) * np.sqrt(alphas) / (1.0 - signal),
-        "logvar": np.zeros_like(betas),
-    }
-
-
-def schedule_notes(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) -> list[str]:
+def schedule_notes(checkpoint: CheckpointFile, tables: Mapping[str, Float[np.ndarray, " t"]]) -> list[str]:
     """One sentence if the checkpoint's tables are not the float16-rounded ones of this schedule, else none."""
     differing = []
     with checkpoint.opened() as stored:
-        for name, exact in schedule_tables(architecture).items():
+        for name, exact in tables.items():
             got, rounded = stored[name].double(), torch.from_numpy(exact).half().double()
             if not torch.equal(got, rounded):
                 differing.append(f"{name} by up to {float((got - rounded).abs().max()):.3g}")
@@ -184,7 +156,7 @@ def _stock_name(home: Home) -> str:
 
 
 def _compare(
-    role: Role, part: Part, pairs: Iterator[tuple[str, Tensor]], theirs: dict[str, tuple[Read, str]]
+    role: Role, part: CheckpointPart, pairs: Iterator[tuple[str, Tensor]], theirs: dict[str, tuple[TensorsByName, str]]
 ) -> StockComparison:
     equal = different = absent = 0
     largest, largest_at = 0.0, None
@@ -211,7 +183,7 @@ def _stock_files(folder: Path) -> list[Path]:
     return plain or files[:1]
 
 
-def _merged(files: list[Read]) -> dict[str, tuple[Read, str]]:
+def _merged(files: list[TensorsByName]) -> dict[str, tuple[TensorsByName, str]]:
     """Where each tensor lies, by the name that diffusers gives it today."""
     places = {}
     for file in files:

@@ -8,7 +8,6 @@ pipeline's constant context.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ModelMixin
+from diffusers import ModelMixin
 from huggingface_hub import split_torch_state_dict_into_shards
 from jaxtyping import Float
 from torch import Tensor
@@ -27,26 +26,14 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from ...errors import InputError
 from ...files import directory_written_atomically
 from ...progress import Track, silent
-from ..architectures import default_scheduler
-from ..camera_control import CameraControl
+from ..architectures import OFFICIAL, Architecture
 from ..null_context import NullContext
 from ..pipeline import DiffPortrait360Pipeline
-from ..unet import DenoisingUNet
-from ..view_consistency import ViewConsistency
 from .checkpoint import CheckpointFile, sha256_of_file, write_safetensors
 from .checks import compare_with_stock, in_our_shape, official_shape, require_all_keys, same_bits, schedule_notes
 from .conversion_report import ROLE_NAMES, ConversionReport, Role, SourceFile, WrittenComponent
-from .keys import (
-    IGNORED_KEYS,
-    SCHEDULE_TABLES,
-    TEXT_PREFIX,
-    UNET_PREFIX,
-    Home,
-    Layout,
-    Part,
-    ReleaseArchitecture,
-    official_keys,
-)
+from .keys import IGNORED_KEYS, TEXT_PREFIX, UNET_PREFIX, CheckpointPart, Home, StoredLayout, official_keys
+from .schedule import SCHEDULE_TABLES, schedule_tables
 
 CONVERSION_RECORD = "dp360_conversion.json"
 """File in the pipeline folder that says what it was made from."""
@@ -63,7 +50,7 @@ def convert_release(
     *,
     views_model: Path | None = None,
     back_model: Path | None = None,
-    architecture: ReleaseArchitecture | None = None,
+    architecture: Architecture = OFFICIAL,
     dtype: torch.dtype = torch.float32,
     context: Float[Tensor, "*b n d"] | Path | None = None,
     stock: Path | None = None,
@@ -78,7 +65,7 @@ def convert_release(
         views_model: the 360 model, `model_state-340000.th` or any file with its keys.
         back_model: F, the back-head model, `back_head-230000.th`. Alone it makes a folder that makes backs only;
             without it a back picture has to be given to the pipeline.
-        architecture: sizes; None takes the released ones. `motion` is set by the file's role.
+        architecture: sizes of the networks in the files.
         dtype: float32, float16 or bfloat16, of all stored weights.
         context: the text context, [n, d] or [1, n, d], or a file with it; None computes it from the text encoder in the
             checkpoint.
@@ -98,10 +85,12 @@ def convert_release(
         raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(_DTYPES.values())}")
     paths: dict[Role, Path] = {role: path for role, path in given.items() if path is not None}
     _refuse_to_lose_files(output, list(paths.values()))
-    sizes = dataclasses.replace(architecture or ReleaseArchitecture(), motion=True)
-    sources = [_Source.inspect(role, path, sizes) for role, path in paths.items()]
-    notes = [note for source in sources for note in schedule_notes(source.checkpoint, source.architecture)]
-    contexts = _contexts(sources, context, sizes.context_dim)
+    networks = _without_weights(architecture)
+    scheduler = networks["scheduler"]
+    tables = schedule_tables(*(scheduler.config[name] for name in ("beta_start", "beta_end", "num_train_timesteps")))
+    sources = [_Source.inspect(role, path, architecture, networks) for role, path in paths.items()]
+    notes = [note for source in sources for note in schedule_notes(source.checkpoint, tables)]
+    contexts = _contexts(sources, context, architecture)
     tokens, context_source = next(iter(contexts.values())), next(iter(contexts))
     comparisons = []
     if stock is not None:
@@ -111,16 +100,13 @@ def convert_release(
     notes += sharing
     if len(contexts) == 2 and not torch.equal(*contexts.values()):
         notes.append("the text contexts of the two checkpoints differ; the 360 model's is kept")
-    components: dict[str, Any] = {part.name: _without_weights(part.part, sizes) for part in parts}
+    components = {part.name: networks[part.part] for part in parts}
     with torch.device("meta"):
         components["context"] = NullContext(*tokens.shape[1:])
     _require_room(output, components.values(), dtype)
     known = known_sha256 or {}
     hashes = {path: known.get(path) or sha256_of_file(path, track) for path in paths.values()}
     described = tuple(source.described(hashes[source.checkpoint.path]) for source in sources)
-    scheduler = default_scheduler(
-        beta_start=sizes.linear_start, beta_end=sizes.linear_end, num_train_timesteps=sizes.timesteps
-    )
     with directory_written_atomically(output) as folder:
         files: dict[str, str] = {}
         for part in parts:
@@ -140,7 +126,7 @@ def convert_release(
         )
         record = {
             "dp360": importlib.metadata.version("dp360"),
-            "architecture": dataclasses.asdict(dataclasses.replace(sizes, motion=views_model is not None)),
+            "architecture": dataclasses.asdict(architecture),
             **report.to_json(),
         }
         (folder / CONVERSION_RECORD).write_text(json.dumps(record, indent=1) + "\n")
@@ -162,25 +148,25 @@ class _Source:
 
     role: Role
     checkpoint: CheckpointFile
-    architecture: ReleaseArchitecture
     homes: Mapping[str, Home]
 
     @classmethod
-    def inspect(cls, role: Role, path: Path, sizes: ReleaseArchitecture) -> _Source:
+    def inspect(cls, role: Role, path: Path, architecture: Architecture, networks: Mapping[str, Any]) -> _Source:
         checkpoint = CheckpointFile.inspect(path)
-        architecture = dataclasses.replace(sizes, motion=role == "views")
-        homes = _without_text_if_absent(official_keys(architecture), checkpoint)
         other: Role = "back" if role == "views" else "views"
-        of_other = official_keys(dataclasses.replace(sizes, motion=other == "views"))
-        if checkpoint.shapes.keys() - IGNORED_KEYS == _without_text_if_absent(of_other, checkpoint).keys():
+        homes, of_other = (
+            _without_text_if_absent(official_keys(architecture, motion=model == "views"), checkpoint)
+            for model in (role, other)
+        )
+        if checkpoint.shapes.keys() - IGNORED_KEYS == of_other.keys():
             raise InputError(
                 f"{path.name} was given as {ROLE_NAMES[role]}, but it is {ROLE_NAMES[other]}: it has "
-                f"{'no' if architecture.motion else 'the'} temporal modules; give it as {ROLE_NAMES[other]}"
+                f"{'no' if role == 'views' else 'the'} temporal modules; give it as {ROLE_NAMES[other]}"
             )
-        require_all_keys(checkpoint, role, _expected_shapes(checkpoint, homes, architecture))
-        return cls(role, checkpoint, architecture, homes)
+        require_all_keys(checkpoint, role, _expected_shapes(checkpoint, homes, architecture, networks))
+        return cls(role, checkpoint, homes)
 
-    def of_part(self, part: Part) -> dict[str, Home]:
+    def of_part(self, part: CheckpointPart) -> dict[str, Home]:
         return {key: home for key, home in self.homes.items() if home.part == part}
 
     def described(self, sha256: str) -> SourceFile:
@@ -193,7 +179,7 @@ class _PartToWrite:
     """A component of the folder and the part of a checkpoint it comes from."""
 
     name: str
-    part: Part
+    part: CheckpointPart
     source: _Source
 
 
@@ -202,43 +188,25 @@ def _has_motion(checkpoint: CheckpointFile) -> bool:
     return any(key.startswith(prefixes) for key in checkpoint.shapes)
 
 
-def network_of(part: Part, sizes: ReleaseArchitecture) -> ModelMixin:
-    """One network of the release, freshly initialised; under `torch.device("meta")` its names and shapes only."""
-    match part:
-        case "unet":
-            return DenoisingUNet(**dataclasses.asdict(sizes.unet_config))
-        case "appearance":
-            return DenoisingUNet(**dataclasses.asdict(sizes.appearance_config))
-        case "camera_control":
-            return CameraControl(**dataclasses.asdict(sizes.camera_control_config))
-        case "view_consistency":
-            return ViewConsistency(**dataclasses.asdict(sizes.view_consistency_config))
-        case "vae":
-            return AutoencoderKL(**sizes.vae_config)
-        case _:
-            raise AssertionError(part)
-
-
-@functools.lru_cache(maxsize=16)
-def _without_weights(part: Part, sizes: ReleaseArchitecture) -> ModelMixin:
-    """A network's names, shapes and configuration; shared, not to be changed."""
+def _without_weights(architecture: Architecture) -> dict[str, Any]:
+    """The networks' names, shapes and configurations, by their names in the pipeline; and the scheduler."""
     with torch.device("meta"):
-        return network_of(part, sizes)
+        return architecture.components()
 
 
 def _expected_shapes(
-    checkpoint: CheckpointFile, homes: Mapping[str, Home], architecture: ReleaseArchitecture
+    checkpoint: CheckpointFile, homes: Mapping[str, Home], architecture: Architecture, networks: Mapping[str, Any]
 ) -> dict[str, tuple[int, ...]]:
     """Shape in the checkpoint of every tensor that has a home."""
     shapes: dict[tuple[str, str], tuple[int, ...]] = {}
     for part in {home.part for home in homes.values()} - {"schedule", "text_encoder"}:
-        network = _without_weights(part, dataclasses.replace(architecture, motion=True))
-        shapes |= {(part, name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        shapes |= {(part, name): tuple(tensor.shape) for name, tensor in networks[part].state_dict().items()}
     if any(home.part == "text_encoder" for home in homes.values()):
         with torch.device("meta"):
             encoder = CLIPTextModel(_text_config(checkpoint, architecture))
         shapes |= {("text_encoder", _with_prefix(name)): tuple(t.shape) for name, t in encoder.state_dict().items()}
-    shapes |= {("schedule", name): (architecture.timesteps,) for name in SCHEDULE_TABLES}
+    timesteps = networks["scheduler"].config["num_train_timesteps"]
+    shapes |= {("schedule", name): (timesteps,) for name in SCHEDULE_TABLES}
     return {key: official_shape(shapes[home.part, home.name], home.layout) for key, home in homes.items()}
 
 
@@ -248,13 +216,13 @@ def _without_text_if_absent(homes: Mapping[str, Home], checkpoint: CheckpointFil
     return {key: home for key, home in homes.items() if has_text or home.part != "text_encoder"}
 
 
-def _text_config(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) -> CLIPTextConfig:
+def _text_config(checkpoint: CheckpointFile, architecture: Architecture) -> CLIPTextConfig:
     """Sizes of the CLIP text encoder in a checkpoint, from its shapes (arXiv 2103.00020: heads of 64 channels)."""
 
     def rows(name: str, otherwise: int) -> int:
         return (checkpoint.shapes.get(f"{TEXT_PREFIX}text_model.{name}.weight") or (otherwise,))[0]
 
-    width = architecture.context_dim
+    width = _context_dim(architecture)
     return CLIPTextConfig(
         vocab_size=max(rows("embeddings.token_embedding", 0), _END_TOKEN + 1),
         hidden_size=width,
@@ -266,13 +234,19 @@ def _text_config(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) 
     )
 
 
+def _context_dim(architecture: Architecture) -> int:
+    """Width of the text context, which every official network has."""
+    assert architecture.unet.context_dim is not None
+    return architecture.unet.context_dim
+
+
 def _with_prefix(name: str) -> str:
     """Name of a text encoder's parameter with the prefix that transformers 5 dropped."""
     return "text_model." + name.removeprefix("text_model.")
 
 
 @torch.no_grad()
-def empty_prompt_context(checkpoint: CheckpointFile, architecture: ReleaseArchitecture) -> Float[Tensor, "1 n d"]:
+def empty_prompt_context(checkpoint: CheckpointFile, architecture: Architecture) -> Float[Tensor, "1 n d"]:
     """Output of the checkpoint's own text encoder for the empty prompt: start token, then end tokens throughout.
 
     Source: last hidden state of CLIP ViT-L/14, as latent-diffusion's `FrozenCLIPEmbedder` takes it.
@@ -289,12 +263,15 @@ def empty_prompt_context(checkpoint: CheckpointFile, architecture: ReleaseArchit
         return encoder.eval()(tokens, position_ids=torch.arange(count)[None]).last_hidden_state
 
 
-def _contexts(sources: Sequence[_Source], given: Tensor | Path | None, width: int) -> dict[str, Float[Tensor, "1 n d"]]:
+def _contexts(
+    sources: Sequence[_Source], given: Tensor | Path | None, architecture: Architecture
+) -> dict[str, Float[Tensor, "1 n d"]]:
     """Text contexts by where they come from, the one to keep first."""
+    width = _context_dim(architecture)
     if given is not None:
         return {"the given context": _given_context(given, width)}
     contexts = {
-        f"the text encoder of {ROLE_NAMES[source.role]}": empty_prompt_context(source.checkpoint, source.architecture)
+        f"the text encoder of {ROLE_NAMES[source.role]}": empty_prompt_context(source.checkpoint, architecture)
         for source in sources
         if source.of_part("text_encoder")
     }
@@ -330,7 +307,7 @@ def _parts_to_write(sources: Sequence[_Source], track: Track) -> tuple[list[_Par
     by_role = {source.role: source for source in sources}
     parts, notes = [], []
     if views := by_role.get("views"):
-        names: tuple[Part, ...] = ("unet", "appearance", "camera_control", "view_consistency", "vae")
+        names: tuple[CheckpointPart, ...] = ("unet", "appearance", "camera_control", "view_consistency", "vae")
         parts += [_PartToWrite(name, name, views) for name in names]
     if back := by_role.get("back"):
         shared = {part: _differing(views, back, part, track) for part in ("unet", "vae")} if views else {}
@@ -345,7 +322,7 @@ def _parts_to_write(sources: Sequence[_Source], track: Track) -> tuple[list[_Par
     return parts, notes
 
 
-def _differing(first: _Source, second: _Source, part: Part, track: Track) -> int:
+def _differing(first: _Source, second: _Source, part: CheckpointPart, track: Track) -> int:
     """How many tensors of a part are not equal bit for bit."""
     keys = first.of_part(part)
     with first.checkpoint.opened() as ours, second.checkpoint.opened() as theirs:
@@ -359,7 +336,7 @@ def _write_component(
     """Write one network; returns SHA-256 by path in the folder."""
     place = folder / part.name
     network.save_config(place)
-    official: dict[str, tuple[str, Layout]] = {
+    official: dict[str, tuple[str, StoredLayout]] = {
         home.name: (key, home.layout) for key, home in part.source.of_part(part.part).items()
     }
     stored = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}

@@ -25,9 +25,8 @@ from torch import Tensor
 
 from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
 from ...errors import InputError
-from ...files import write_bytes_atomically
 from ...progress import Track, silent
-from ..cutout import CutoutConfig, cut_out_views, edge_colour, has_plain_background
+from ..cutout import cut_out_views, edge_colour, has_plain_background
 from ..view_pictures import PICTURE_ENDINGS, read_film, resized_pictures
 
 LABELS_NAME = "dataset.json"
@@ -40,7 +39,7 @@ _MAX_JSON_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class ReleaseFolder:
-    """The paths of one portrait in the release's layout; None where a file is not there."""
+    """The paths of one portrait in the release's layout that views are read from; None where a file is not there."""
 
     root: Path
     """The folder `sample_data`."""
@@ -50,12 +49,6 @@ class ReleaseFolder:
     """The aligned crop."""
     labels: Path | None
     """dataset.json with the crops' cameras."""
-    condition_views: Path | None
-    """Folder of control pictures, shared by all portraits."""
-    start_views: Path | None
-    """Film of start views."""
-    back_head: Path | None
-    """Picture of the back of the head."""
     result: Path | None
     """Film of the finished views."""
 
@@ -82,12 +75,9 @@ class ReleaseFolder:
             stem,
             _picture(root / "input_image", stem),
             labels if labels.is_file() else None,
-            _numbered(root / "cam_condition", "sphere*"),
-            _numbered(root / "3DNoise" / stem, "condition*.mp4"),
-            _picture(root / "Back_Head", stem),
             _first(root / "result" / f"{stem}{ending}.mp4" for ending in (*PICTURE_ENDINGS, "")),
         )
-        if not any((found.input_image, found.start_views, found.back_head, found.result)):
+        if found.input_image is None and found.result is None:
             known = sorted({*_stems(root / "input_image"), *(_stem(p.stem) for p in (root / "result").glob("*.mp4"))})
             raise InputError(
                 f"{root}: nothing named {name!r} in it; it has {', '.join(known[:8]) or 'no portraits'}"
@@ -106,23 +96,15 @@ class ReleaseFolder:
         return label_of(self.labels, self.name)
 
 
-@dataclass(frozen=True, eq=False)
-class ReleaseViews:
-    """Finished views of the release, cut out."""
-
-    rgba: UInt8[Tensor, "n h w 4"]
-    """Straight colour and alpha."""
-    cameras: Cameras
-    """The release's own cameras."""
-
-
-def read_result(folder: ReleaseFolder, *, config: CutoutConfig | None = None, track: Track = silent) -> ReleaseViews:
+def read_result(folder: ReleaseFolder, *, track: Track = silent) -> tuple[UInt8[Tensor, "n h w 4"], Cameras]:
     """The finished views of a portrait with their cameras: frame 0 from the front, a quarter round at +x.
 
     Args:
         folder: where its files are.
-        config: how the background is taken off; its colour is measured in each frame.
         track: progress.
+
+    Returns:
+        Straight colour and alpha, and the release's own cameras.
 
     Raises:
         InputError: no result, a film that cannot be decoded, frames that are not square, or frames without a plain
@@ -139,13 +121,13 @@ def read_result(folder: ReleaseFolder, *, config: CutoutConfig | None = None, tr
     pictures = resized_pictures(frames, width, height)
     background = edge_colour(pictures)
     for i, picture in enumerate(pictures):
-        if not has_plain_background(picture, background, config):
+        if not has_plain_background(picture, background):
             raise InputError(
                 f"{folder.result}: frame {i} has no plain background like the others, so the head cannot be cut out; "
                 "give the release portraits over white"
             )
-    rgba = cut_out_views(pictures, background_rgb_unit=background, config=config, track=track)
-    return ReleaseViews(rgba, release_ring(count, size_px=width))
+    rgba = cut_out_views(pictures, background_rgb_unit=background, track=track)
+    return rgba, release_ring(count, size_px=width)
 
 
 def release_ring(count: int, *, size_px: int = 512) -> Cameras:
@@ -191,7 +173,7 @@ def read_labels(path: Path) -> dict[str, Float[Tensor, " 25"]]:
     entries = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise InputError(f'{path}: expected {{"labels": [[name, [25 numbers]], ...]}} as PanoHead writes it')
-    return dict(_entry(path, entry) for entry in entries)
+    return dict(_label_entry(path, entry) for entry in entries)
 
 
 def label_of(path: Path, name: str) -> Float[Tensor, " 25"]:
@@ -208,21 +190,7 @@ def label_of(path: Path, name: str) -> Float[Tensor, " 25"]:
     return by_stem[stem]
 
 
-def write_labels(path: Path, labels: dict[str, Float[Tensor, " 25"]]) -> None:
-    """Write a dataset.json; names get the ending .png, as the release expects.
-
-    Args:
-        path: the file.
-        labels: 25 numbers by picture name.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    entries = [[f"{_stem(name)}.png", label.tolist()] for name, label in labels.items()]
-    write_bytes_atomically(path, (json.dumps({"labels": entries}) + "\n").encode())
-
-
-def _entry(path: Path, entry: Any) -> tuple[str, Float[Tensor, " 25"]]:
+def _label_entry(path: Path, entry: Any) -> tuple[str, Float[Tensor, " 25"]]:
     if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], list)):
         raise InputError(f"{path}: expected entries of a name and {_LABEL_LENGTH} numbers, got {str(entry)[:80]}")
     name, values = entry
@@ -252,12 +220,6 @@ def _first(paths: Iterable[Path]) -> Path | None:
 
 def _picture(folder: Path, stem: str) -> Path | None:
     return _first(folder / f"{stem}{ending}" for ending in PICTURE_ENDINGS)
-
-
-def _numbered(folder: Path, pattern: str) -> Path | None:
-    """The match with the largest number in its name: condition32.mp4 rather than condition8.mp4."""
-    matches = sorted(folder.glob(pattern), key=lambda p: int("".join(filter(str.isdecimal, p.stem)) or 0))
-    return matches[-1] if matches else None
 
 
 def _stems(folder: Path) -> set[str]:

@@ -17,6 +17,42 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float, Int
 from torch import Tensor
 
+TRAIN_TIMESTEPS, BETA_START, BETA_END = 1000, 0.00085, 0.012
+"""Stable Diffusion's schedule, which the release keeps."""
+
+
+def schedule_tables(
+    beta_start: float = BETA_START, beta_end: float = BETA_END, timesteps: int = TRAIN_TIMESTEPS
+) -> dict[str, Float[np.ndarray, " t"]]:
+    """The DDPM vectors that travel in a checkpoint, exact, for betas whose square roots are equally spaced.
+
+    Source: arXiv 2006.11239, Eq. 4, 6 and 7; the posterior's logarithm is taken of at least 1e-20.
+    """
+    betas = np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2
+    alphas = 1.0 - betas
+    signal = np.cumprod(alphas)
+    before = np.append(1.0, signal[:-1])
+    variance = betas * (1.0 - before) / (1.0 - signal)
+    return {
+        "betas": betas,
+        "alphas_cumprod": signal,
+        "alphas_cumprod_prev": before,
+        "sqrt_alphas_cumprod": np.sqrt(signal),
+        "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - signal),
+        "log_one_minus_alphas_cumprod": np.log(1.0 - signal),
+        "sqrt_recip_alphas_cumprod": np.sqrt(1.0 / signal),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(1.0 / signal - 1.0),
+        "posterior_variance": variance,
+        "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
+        "posterior_mean_coef1": betas * np.sqrt(before) / (1.0 - signal),
+        "posterior_mean_coef2": (1.0 - before) * np.sqrt(alphas) / (1.0 - signal),
+        "logvar": np.zeros_like(betas),
+    }
+
+
+SCHEDULE_TABLES = tuple(schedule_tables())
+"""Their names; they follow from the betas and are not stored by us."""
+
 
 class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
     """DDIM, uniform steps with offset 1, prediction of noise, no clipping, float16-rounded tables.
@@ -30,9 +66,9 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        num_train_timesteps: int = 1000,
-        beta_start: float = 0.00085,
-        beta_end: float = 0.012,
+        num_train_timesteps: int = TRAIN_TIMESTEPS,
+        beta_start: float = BETA_START,
+        beta_end: float = BETA_END,
         prediction_type: str = "epsilon",
     ) -> None:
         """Tables for betas whose square roots are equally spaced from sqrt(beta_start) to sqrt(beta_end).
@@ -42,11 +78,11 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
         """
         if prediction_type != "epsilon":
             raise ValueError(f"ReleaseDDIMScheduler: expected prediction_type epsilon, got {prediction_type!r}")
-        betas = np.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=np.float64) ** 2
-        alphas_cumprod = np.cumprod(1.0 - betas)
-        self.alphas_cumprod = torch.from_numpy(alphas_cumprod.astype(np.float16))
-        self._sqrt_alphas = torch.from_numpy(np.sqrt(alphas_cumprod).astype(np.float16))
-        self._sqrt_one_minus_alphas = torch.from_numpy(np.sqrt(1.0 - alphas_cumprod).astype(np.float16))
+        exact = schedule_tables(beta_start, beta_end, num_train_timesteps)
+        self.alphas_cumprod, self._sqrt_alphas, self._sqrt_one_minus_alphas = (
+            torch.from_numpy(exact[name].astype(np.float16))
+            for name in ("alphas_cumprod", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod")
+        )
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(num_train_timesteps).flip(0)
 
@@ -56,7 +92,7 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             ValueError: a count whose last timestep lies outside the table (take a divisor of the table's length).
         """
-        total = self.config.num_train_timesteps
+        total = self.config["num_train_timesteps"]
         stride = total // max(num_inference_steps, 1)
         ascending = torch.arange(0, total, max(stride, 1)) + 1
         if not 1 <= num_inference_steps <= total or int(ascending[-1]) >= total:
@@ -74,7 +110,7 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
 
     def coefficients(self, timestep: int, eta: float) -> tuple[float, float, float, float]:
         """alpha_t, alpha_prev, sqrt(1 - alpha_t) and sigma_t, rounded where the release rounds them."""
-        stride = self.config.num_train_timesteps // self.num_inference_steps
+        stride = self.config["num_train_timesteps"] // self.num_inference_steps
         one = np.float16(1.0)
         alpha = self.alphas_cumprod.numpy()[timestep]
         alpha_previous = np.float64(self.alphas_cumprod.numpy()[max(timestep - stride, 0)])
@@ -130,4 +166,4 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
         return signal * original_samples + spread * noise
 
     def __len__(self) -> int:
-        return self.config.num_train_timesteps
+        return self.config["num_train_timesteps"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...diffusion.architectures import OFFICIAL, Architecture
+from ...diffusion.compact import LOADING_ERRORS, short_reason
 from ...diffusion.pipeline import DiffPortrait360Pipeline
 from ...diffusion.view_consistency import ViewConsistency
 from ...errors import InputError
@@ -43,11 +45,10 @@ def official_pipeline(folder: Path, *, seed: int = 0) -> DiffPortrait360Pipeline
         source = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", local_files_only=True)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", local_files_only=True)
         context = _empty_prompt(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except LOADING_ERRORS as error:
         raise InputError(
-            f"{folder} is no complete Stable Diffusion 1.5 ({reason}); expected unet, vae, text_encoder and tokenizer "
-            "as diffusers lays them out"
+            f"{folder} is no complete Stable Diffusion 1.5 ({short_reason(error)}); expected unet, vae, text_encoder "
+            "and tokenizer as diffusers lays them out"
         ) from error
     torch.manual_seed(seed)
     architecture = _architecture(source.config, context)
@@ -76,12 +77,14 @@ def take_motion_adapter(network: ViewConsistency, folder: Path) -> None:
     """
     try:
         adapter = MotionAdapter.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} is no motion adapter ({reason}); expected config.json and weights") from error
-    rows, taken = network.config["max_clip_length"], {}
-    for blocks, ours in ((adapter.down_blocks, "down_modules"), (adapter.up_blocks, "up_modules")):
-        for site, module in enumerate(m for block in blocks for m in block.get_submodule("motion_modules").children()):
+    except LOADING_ERRORS as error:
+        raise InputError(
+            f"{folder} is no motion adapter ({short_reason(error)}); expected config.json and weights"
+        ) from error
+    rows, taken = network.sizes.max_clip_length, {}
+    halves: Any = ((adapter.down_blocks, "down_modules"), (adapter.up_blocks, "up_modules"))
+    for blocks, ours in halves:
+        for site, module in enumerate(module for block in blocks for module in block.motion_modules):
             for key, value in module.state_dict().items():
                 layer, _, leaf = key.rpartition(".")
                 if leaf == "pe":
@@ -92,8 +95,7 @@ def take_motion_adapter(network: ViewConsistency, folder: Path) -> None:
     try:
         network.load_state_dict(taken)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} does not have the shapes of this V ({reason})") from error
+        raise InputError(f"{folder} does not have the shapes of this V ({short_reason(error)})") from error
 
 
 _BLOCK = "transformer_blocks.0"

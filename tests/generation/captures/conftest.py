@@ -67,7 +67,7 @@ class Scene:
         rgb, mask = np.full((size[1], size[0], 3), 90, np.uint8), np.zeros((size[1], size[0]), np.uint8)
         for (u, v), colour in zip(uv[:, 0], DOTS_RGB, strict=True):
             centre = (round(u * 16), round(v * 16))
-            cv2.circle(mask, centre, 11 * 16, 255, -1, cv2.LINE_AA, 4)
+            cv2.circle(mask, centre, 11 * 16, (255,), -1, cv2.LINE_AA, 4)
             cv2.circle(rgb, centre, 4 * 16, tuple(int(c) for c in colour), -1, cv2.LINE_AA, 4)
         return rgb, mask
 

@@ -108,13 +108,6 @@ def test_ava_mattes_leave_out_the_chair_and_nothing(scene: type, make_ava: Calla
     assert alpha.reshape(8, 8)[:, 3].tolist() == [0, 255, 255, 0, 255, 255, 255, 255]
 
 
-def test_ava_distortion_is_removed_when_asked(scene: type, make_ava: Callable[..., Ava]) -> None:
-    capture = make_ava(distortion=scene.distortion[:4])
-    scene.assert_dots_in_place(read_ava256(capture.folder, size_px=192, undistort=True))
-    with pytest.raises(AssertionError, match="dot"):
-        scene.assert_dots_in_place(read_ava256(capture.folder, size_px=192), tolerance_px=1.0)
-
-
 def test_avas_head_frame_agrees_with_our_mean_head() -> None:
     """The nose tip of the owners' published mesh, (0, 7.6, 73.1) mm, and its crown, (3, 150, -55) mm, on our head."""
     scale, offset = 0.001 / METRES_PER_UNIT, ava256._HEAD_TO_WORLD_UNITS

@@ -12,11 +12,12 @@ from dp360.generation import InputError, ViewSet
 from dp360.generation.captures import HeadPlacement
 from dp360.generation.captures.capture import (
     HEAD_HALF_EXTENT,
+    NO_KEYPOINTS,
     CaptureCamera,
+    CaptureFrame,
     CapturePicture,
-    capture_provenance,
+    Framing,
     capture_views,
-    keypoint_surface,
 )
 from dp360.generation.captures.capture_placement import (
     KEYPOINT_ORDERS,
@@ -67,7 +68,7 @@ def test_other_peoples_key_points_face_z_with_y_up(scene: type, seed: int) -> No
 
 
 def test_points_that_form_no_face_are_refused() -> None:
-    with pytest.raises(InputError, match=r"do not form a face.*placement=\"rig\""):
+    with pytest.raises(InputError, match=r"do not form a face.*choose another frame"):
         placement_from_keypoints(np.random.default_rng(0).normal(size=(106, 3)), "file")
     with pytest.raises(InputError, match="expected 106 or 68 key points of a face, got 5"):
         placement_from_keypoints(np.zeros((5, 3)), "file")
@@ -84,13 +85,15 @@ def test_optical_axes_meet_where_all_cameras_look(scene: type) -> None:
 
 
 def one_view(
-    camera: CaptureCamera, picture: CapturePicture, size_px: int, framing: str, placement: HeadPlacement | None = None
+    camera: CaptureCamera,
+    picture: CapturePicture,
+    size_px: int,
+    framing: Framing,
+    placement: HeadPlacement | None = None,
 ) -> ViewSet:
     placement = placement or HeadPlacement(1.0, np.eye(3), np.zeros(3), "none")
-    return capture_views(
-        [camera], lambda name: picture, placement, keypoint_surface(np.zeros((0, 3))),
-        capture_provenance("Test", b"", "0", {}), size_px=size_px, framing=framing, track=silent,
-    )  # fmt: skip
+    frame = CaptureFrame("Test", "0", b"", [camera], lambda name: picture, placement, NO_KEYPOINTS, {})
+    return capture_views(frame, size_px=size_px, framing=framing, track=silent)
 
 
 def test_an_uncut_undistorted_picture_comes_out_bit_for_bit_with_the_half_pixel_added(scene: type) -> None:
@@ -132,12 +135,13 @@ def test_a_picture_of_half_the_calibrated_size_gives_the_same_view(scene: type) 
     size = (400, 320)
     K, T = scene.intrinsics(size, 800.0), scene.arc([20])[0]
     rgb, mask = scene.drawn(K, np.zeros(5), T, size)
-    half = tuple(cv2.resize(a, (200, 160), interpolation=cv2.INTER_AREA) for a in (rgb, mask))
+    rgb_half, mask_half = (cv2.resize(a, (200, 160), interpolation=cv2.INTER_AREA) for a in (rgb, mask))
+    half = CapturePicture(rgb_half, mask_half, "a")
     camera = CaptureCamera("a", K, np.zeros(5), T, size)
     whole = one_view(camera, CapturePicture(rgb, mask, "a"), 96, "head")
-    halved = one_view(camera, CapturePicture(*half, "a"), 96, "head")
+    halved = one_view(camera, half, 96, "head")
     torch.testing.assert_close(whole.cameras.K_px, halved.cameras.K_px)
-    full = one_view(camera, CapturePicture(*half, "a"), 200, "full")
+    full = one_view(camera, half, 200, "full")
     np.testing.assert_allclose(full.cameras.principal_px[0], (K[:2, 2] + 0.5) / 2 + (0, 20))
     scene.assert_dots_in_place(halved)
     with pytest.raises(InputError, match=r"160x200 pixels.*calibrated for 400x320"):

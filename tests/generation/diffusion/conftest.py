@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ from torch import Tensor
 
 from dp360.generation import look_at_origin
 from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED
+from dp360.generation.diffusion.architectures import KL_F8, OFFICIAL, Architecture
+from dp360.generation.diffusion.camera_control import CameraControlConfig
+from dp360.generation.diffusion.unet import UNetConfig
+from dp360.generation.diffusion.view_consistency import ViewConsistencyConfig
 from dp360.generation.head_model import HeadFit
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
@@ -24,7 +29,7 @@ from dp360.generation.prior.labels.portrait_labels import PortraitLabels
 from dp360.generation.prior.texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh
 from dp360.generation.prior.texture.prior_texture import PriorTexture
 
-_DEFAULT = Path(__file__).parents[4] / "shared" / "reference" / "parity"
+_REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,73 @@ class ParitySet:
     outputs: dict[str, Tensor]
     """What the official classes answered."""
 
+    @property
+    def architecture(self) -> Architecture:
+        """The sizes in the release's own configuration form: constructor arguments of its networks."""
+        params = self.config["hyperparameters"]
+        unet, autoencoder = params["unet"], params["vae"]["ddconfig"]
+        widths = tuple(unet["model_channels"] * factor for factor in unet["channel_mult"])
+        sizes = {
+            "block_out_channels": widths,
+            "layers_per_block": unet["num_res_blocks"],
+            "attention_levels": tuple(2**level in unet["attention_resolutions"] for level in range(len(widths))),
+            "num_heads": (unet["num_heads"],) * len(widths),
+            "context_dim": unet["context_dim"],
+        }
+        motion = unet.get("unet_additional_kwargs", {}).get("motion_module_kwargs", {})
+        official = OFFICIAL.view_consistency
+        levels = len(autoencoder["ch_mult"])
+        return Architecture(
+            UNetConfig(**sizes),
+            CameraControlConfig(**sizes),
+            ViewConsistencyConfig(
+                widths,
+                unet["num_res_blocks"],
+                (motion.get("num_attention_heads", 8),) * len(widths),
+                clip_length=motion.get("video_length", official.clip_length),
+                max_clip_length=motion.get("temporal_position_encoding_max_len", official.max_clip_length),
+            ),
+            "AutoencoderKL",
+            {
+                **KL_F8,
+                "down_block_types": KL_F8["down_block_types"][:levels],
+                "up_block_types": KL_F8["up_block_types"][:levels],
+                "block_out_channels": tuple(autoencoder["ch"] * factor for factor in autoencoder["ch_mult"]),
+                "layers_per_block": autoencoder["num_res_blocks"],
+                "scaling_factor": params["scale_factor"],
+            },
+        )
+
 
 @pytest.fixture(scope="session")
 def parity_dir() -> Path:
-    """Folder of the fixtures: `DP360_PARITY`, or beside the checkout. Absence fails where `CI` is `true`."""
-    folder = Path(os.environ.get("DP360_PARITY", _DEFAULT))
+    """Folder of the fixtures: `DP360_PARITY`, or beside the checkout."""
+    folder = Path(os.environ.get("DP360_PARITY", _REFERENCE / "parity"))
     if not (folder / "back_config.json").is_file():
-        sentence = f"no golden fixtures at {folder}; set DP360_PARITY to their folder"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
+        missing_reference(f"no golden fixtures at {folder}; set DP360_PARITY to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def reference_json() -> Callable[[str], dict[str, Any]]:
+    """Reads a file of reference data by its name."""
+
+    def read(name: str) -> dict[str, Any]:
+        if not (_REFERENCE / name).is_file():
+            missing_reference(f"no {name} at {_REFERENCE}")
+        return json.loads((_REFERENCE / name).read_text())
+
+    return read
+
+
+def missing_reference(sentence: str) -> NoReturn:
+    """Reference data lie beside our own checkouts only: what needs them is skipped elsewhere.
+
+    `DP360_REQUIRE_REFERENCES=1`, which `.ci/run` sets, makes their absence a failure.
+    """
+    if os.environ.get("DP360_REQUIRE_REFERENCES") == "1":
+        pytest.fail(sentence)
+    pytest.skip(sentence)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from dp360.generation.diffusion.view_pictures import (
     ViewPictures,
     behind_the_head,
     pictures_for_cameras,
-    read_picture,
+    read_back_picture,
     read_view_pictures,
     ring_frames,
 )
@@ -86,10 +86,10 @@ def test_left_and_right_can_be_told_apart_even_from_behind(head):
 
 def test_each_control_picture_depends_on_its_own_camera_alone(head):
     cameras = OrbitConfig(3, 2, lower_count=1).cameras(64)
-    together = generic_head_control(cameras, background_rgb_unit=(0.5, 0.5, 0.5))
-    alone = [generic_head_control(camera, background_rgb_unit=(0.5, 0.5, 0.5))[0] for camera in cameras]
+    together = generic_head_control(cameras)
+    alone = [generic_head_control(camera)[0] for camera in cameras]
     assert torch.equal(together, torch.stack(alone))
-    assert torch.allclose(together[:, :, 0], torch.zeros(1))
+    assert torch.allclose(together[:, :, 0], torch.ones(1))
 
 
 def test_the_generic_head_survives_its_file(head):
@@ -118,6 +118,16 @@ def test_the_generic_head_is_built_once_and_again_where_its_file_is_damaged(head
     assert len(built) == 2 and file.stat().st_size > 1000
     monkeypatch.setenv("XDG_CACHE_HOME", str(file))  # a file in the way: nothing can be kept
     assert np.array_equal(fresh().faces, head.faces) and len(built) == 3
+
+
+@pytest.mark.parametrize("name", ["prior/hair/deep.py", "portrait/near.py", "weights/net.safetensors", "weights/h.npz"])
+def test_a_head_built_by_other_code_or_networks_is_kept_apart(name: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(conditions.resources, "files", lambda package: tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_bytes(b"one")
+    before = conditions._cache_file(b"picture")
+    (tmp_path / name).write_bytes(b"two")
+    assert conditions._cache_file(b"picture") != before
 
 
 def test_the_camera_behind_the_head_is_the_releases_frame_16_of_32():
@@ -172,13 +182,13 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path, name):
     assert torch.equal(pictures.rgb, numbered(12)) and pictures.source == str(folder)
 
 
-def test_a_transparent_picture_lies_over_the_background(tmp_path):
+def test_a_transparent_picture_lies_over_white(tmp_path):
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[:8, :, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "back.png")
-    pictures = read_picture(tmp_path / "back.png", background_rgb_unit=(1.0, 0.0, 0.0))
+    pictures = read_back_picture(tmp_path / "back.png")
     assert pictures.rgb.shape == (1, 16, 16, 3)
-    assert pictures.rgb[0, 0, 0].tolist() == [0, 0, 0] and pictures.rgb[0, 15, 0].tolist() == [255, 0, 0]
+    assert pictures.rgb[0, 0, 0].tolist() == [0, 0, 0] and pictures.rgb[0, 15, 0].tolist() == [255, 255, 255]
 
 
 def test_a_film_gives_its_frames_in_order(tmp_path):

@@ -1,6 +1,5 @@
 """Official checkpoints through the real converter: the fixtures' weights, and small ones with a text encoder."""
 
-import dataclasses
 import functools
 import json
 import os
@@ -16,39 +15,54 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from dp360.generation import InputError
+from dp360.generation.diffusion.architectures import KL_F8, Architecture
+from dp360.generation.diffusion.camera_control import CameraControlConfig
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.release.checkpoint import CheckpointFile, sha256_of_file
-from dp360.generation.diffusion.release.checks import in_our_shape, official_shape, schedule_tables
-from dp360.generation.diffusion.release.convert import CONVERSION_RECORD, convert_release, network_of, release_role
-from dp360.generation.diffusion.release.keys import IGNORED_KEYS, TEXT_PREFIX, ReleaseArchitecture, official_keys
+from dp360.generation.diffusion.release.checks import in_our_shape, official_shape
+from dp360.generation.diffusion.release.conversion_report import ConversionReport
+from dp360.generation.diffusion.release.convert import CONVERSION_RECORD, convert_release, release_role
+from dp360.generation.diffusion.release.keys import IGNORED_KEYS, TEXT_PREFIX, official_keys
+from dp360.generation.diffusion.release.schedule import schedule_tables
+from dp360.generation.diffusion.unet import UNetConfig
+from dp360.generation.diffusion.view_consistency import ViewConsistencyConfig
 from dp360.generation.progress import silent
 
-TINY = ReleaseArchitecture(
-    model_channels=32,
-    channel_mult=(1, 1),
-    num_res_blocks=1,
-    attention_resolutions=(1,),
-    num_heads=2,
-    context_dim=64,
-    motion_heads=2,
-    vae_channels=32,
-    vae_channel_mult=(1, 1),
-    vae_num_res_blocks=1,
-    text_layers=2,
-)
+
+def small(width: int) -> Architecture:
+    """The official architecture with one layer, two levels and two text layers."""
+    sizes = {"block_out_channels": (width, width), "layers_per_block": 1, "num_heads": (2, 2)}
+    attends = {"attention_levels": (True, False), "context_dim": 64}
+    autoencoder = {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (width, width),
+        "layers_per_block": 1,
+    }
+    return Architecture(
+        UNetConfig(**sizes, **attends),
+        CameraControlConfig(**sizes, **attends),
+        ViewConsistencyConfig(**sizes),
+        "AutoencoderKL",
+        {**KL_F8, **autoencoder},
+        text_layers=2,
+    )
+
+
+TINY, WIDTH = small(32), 64
 PARTS = ("unet", "appearance", "camera_control", "view_consistency", "vae")
-CONTEXT = torch.linspace(-1, 1, 5 * TINY.context_dim).reshape(1, 5, TINY.context_dim)
+CONTEXT = torch.linspace(-1, 1, 5 * WIDTH).reshape(1, 5, WIDTH)
 
 
-def random_weights(motion: bool, *, seed: int = 0, sizes: ReleaseArchitecture = TINY) -> dict[str, Tensor]:
+def random_weights(motion: bool, *, seed: int = 0, architecture: Architecture = TINY) -> dict[str, Tensor]:
     """A checkpoint in the official form, without a text encoder."""
-    architecture, generator = dataclasses.replace(sizes, motion=motion), torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
-        networks = {part: network_of(part, architecture) for part in PARTS}
-    shapes = {(part, name): t.shape for part, net in networks.items() for name, t in net.state_dict().items()}
-    tables = {name: torch.from_numpy(table).half() for name, table in schedule_tables(architecture).items()}
+        networks = architecture.components()
+    shapes = {(part, name): t.shape for part in PARTS for name, t in networks[part].state_dict().items()}
+    tables = {name: torch.from_numpy(table).half() for name, table in schedule_tables().items()}
     weights = {}
-    for key, home in official_keys(architecture).items():
+    for key, home in official_keys(architecture, motion=motion).items():
         if home.part == "schedule":
             weights[key] = tables[home.name]
         elif home.part != "text_encoder":
@@ -62,7 +76,7 @@ def text_encoder() -> CLIPTextModel:
     torch.manual_seed(3)
     config = CLIPTextConfig(
         vocab_size=49408,
-        hidden_size=TINY.context_dim,
+        hidden_size=WIDTH,
         intermediate_size=96,
         num_hidden_layers=TINY.text_layers,
         num_attention_heads=1,
@@ -112,7 +126,7 @@ def convert_fixture(parity_set, tmp_path_factory) -> Callable[..., Path]:
             output,
             views_model=paths.get("video"),
             back_model=paths.get("back"),
-            architecture=ReleaseArchitecture.from_hyperparameters(last.config["hyperparameters"]),
+            architecture=last.architecture,
             context=last.inputs["context"][:1],
         )
         return output
@@ -127,7 +141,7 @@ def test_the_fixtures_arrive_complete(convert_fixture, parity_set, names: tuple[
     for name in names:
         case = parity_set(name)
         weights = load_file(case.weights_path)
-        homes = official_keys(ReleaseArchitecture.from_hyperparameters(case.config["hyperparameters"]))
+        homes = official_keys(case.architecture, motion=name == "video")
         for part in PARTS[: 4 if name == "video" else 3]:
             component = part if name == "video" else f"back_{part}"
             assert_component_holds(folder, component, part, weights, homes)
@@ -165,7 +179,7 @@ def test_every_form_of_a_file_gives_the_same_folder(kind: str, views_weights, vi
         torch.save({"state_dict": views_weights, "global_step": 340000} if kind == "wrapped" else views_weights, path)
     report = convert_release(tmp_path / "out", views_model=path, architecture=TINY, context=CONTEXT)
     for part in PARTS:
-        assert_component_holds(tmp_path / "out", part, part, views_weights, official_keys(TINY))
+        assert_component_holds(tmp_path / "out", part, part, views_weights, official_keys(TINY, motion=True))
     assert report.sources[0].sha256 == sha256_of_file(path, silent)
 
 
@@ -181,7 +195,7 @@ def test_large_components_are_split_as_diffusers_reads_them(views_weights, views
     out = tmp_path / "out"
     convert_release(out, views_model=views_file, architecture=TINY, context=CONTEXT, largest_file_bytes=500_000)
     assert len(list((out / "unet").glob("*.safetensors"))) > 2
-    assert_component_holds(out, "unet", "unet", views_weights, official_keys(TINY))
+    assert_component_holds(out, "unet", "unet", views_weights, official_keys(TINY, motion=True))
     loaded = DiffPortrait360Pipeline.from_pretrained(out).unet.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in stored(out, "unet").items())
 
@@ -191,8 +205,14 @@ def test_networks_shared_by_both_files_are_stored_once(views_weights, views_file
     same = ("model.diffusion_model.", "first_stage_model.")
     back |= {key: tensor for key, tensor in views_weights.items() if key.startswith(same) and key in back}
     torch.save(back, tmp_path / "back.th")
-    files = {"views_model": views_file, "back_model": tmp_path / "back.th"}
-    report = convert_release(tmp_path / "out", **files, architecture=TINY, context=CONTEXT)
+
+    def convert() -> ConversionReport:
+        back_file = tmp_path / "back.th"
+        return convert_release(
+            tmp_path / "out", views_model=views_file, back_model=back_file, architecture=TINY, context=CONTEXT
+        )
+
+    report = convert()
     assert not (tmp_path / "out" / "back_unet").exists()
     assert json.loads((tmp_path / "out" / "model_index.json").read_text())["back_unet"] == [None, None]
     assert any("equal bit for bit" in note for note in report.notes) and not any("differ" in n for n in report.notes)
@@ -201,9 +221,9 @@ def test_networks_shared_by_both_files_are_stored_once(views_weights, views_file
     back["model.diffusion_model.out.2.bias"] = back["model.diffusion_model.out.2.bias"] + 1e-6
     back["first_stage_model.quant_conv.bias"] = -back["first_stage_model.quant_conv.bias"]
     torch.save(back, tmp_path / "back.th")
-    report = convert_release(tmp_path / "out", **files, architecture=TINY, context=CONTEXT)
-    assert_component_holds(tmp_path / "out", "back_unet", "unet", back, official_keys(TINY))
-    assert_component_holds(tmp_path / "out", "vae", "vae", views_weights, official_keys(TINY))
+    report = convert()
+    assert_component_holds(tmp_path / "out", "back_unet", "unet", back, official_keys(TINY, motion=True))
+    assert_component_holds(tmp_path / "out", "vae", "vae", views_weights, official_keys(TINY, motion=True))
     assert any("VAEs of the two checkpoints differ in 1 tensors" in note for note in report.notes)
 
 
@@ -236,7 +256,7 @@ def test_what_is_wrong_with_a_fixture_is_named(parity_set, tmp_path: Path, damag
         convert_release(
             tmp_path / "out",
             views_model=tmp_path / "broken.safetensors",
-            architecture=ReleaseArchitecture.from_hyperparameters(case.config["hyperparameters"]),
+            architecture=case.architecture,
             context=case.inputs["context"][:1],
         )
     assert not (tmp_path / "out").exists()
@@ -380,7 +400,7 @@ def test_a_context_that_cannot_be_computed_has_to_be_given(views_file: Path, tmp
 def test_other_schedule_tables_are_reported_and_no_obstacle(views_weights, views_file: Path, tmp_path: Path) -> None:
     same = convert_release(tmp_path / "out", views_model=views_file, architecture=TINY, context=CONTEXT)
     assert not same.notes
-    exact = {name: torch.from_numpy(table).float() for name, table in schedule_tables(TINY).items()}
+    exact = {name: torch.from_numpy(table).float() for name, table in schedule_tables().items()}
     save_file({**views_weights, **exact}, views_file)
     report = convert_release(tmp_path / "out", views_model=views_file, architecture=TINY, context=CONTEXT)
     assert any("schedule tables that differ from the release's float16 ones" in note for note in report.notes)
@@ -429,8 +449,14 @@ def test_nothing_to_convert_is_said(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads the memory figures of Linux")
 def test_weights_pass_through_without_a_copy_of_the_file_in_memory(tmp_path: Path) -> None:
-    sizes = ReleaseArchitecture(model_channels=64, vae_channels=64)
-    weights = random_weights(motion=True, sizes=sizes)
+    sizes = Architecture(
+        UNetConfig(block_out_channels=(64, 128, 256, 256)),
+        CameraControlConfig(block_out_channels=(64, 128, 256, 256)),
+        ViewConsistencyConfig(block_out_channels=(64, 128, 256, 256)),
+        "AutoencoderKL",
+        {**KL_F8, "block_out_channels": (64, 128, 256, 256)},
+    )
+    weights = random_weights(motion=True, architecture=sizes)
     torch.save(weights, tmp_path / "views.th")
     file_bytes = (tmp_path / "views.th").stat().st_size
     del weights
@@ -445,7 +471,7 @@ def test_weights_pass_through_without_a_copy_of_the_file_in_memory(tmp_path: Pat
             yield item
 
     before, seen = (resident_bytes("RssAnon"), resident_bytes("VmRSS")), []
-    context = torch.zeros(77, sizes.context_dim)
+    context = torch.zeros(77, 768)
     views = tmp_path / "views.th"
     convert_release(tmp_path / "out", views_model=views, architecture=sizes, context=context, track=watched)
     private, total = (max(column) - start for column, start in zip(zip(*seen), before))

@@ -14,7 +14,6 @@ from torch import Tensor
 from dp360.generation import orbit
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from dp360.generation.diffusion.release.convert import convert_release
-from dp360.generation.diffusion.release.keys import ReleaseArchitecture
 from dp360.generation.diffusion.release.schedule import ReleaseDDIMScheduler
 from dp360.generation.diffusion.sampling import Sampling, guided
 from dp360.generation.diffusion.unet import ControlResiduals, DenoisingUNet
@@ -42,10 +41,12 @@ class Model:
     def __init__(self, parity, folder: Path) -> None:
         self.config, self.inputs, self.outputs = parity.config, parity.inputs, parity.outputs
         self.is_video = parity.config["kind"] == "video"
-        architecture = ReleaseArchitecture.from_hyperparameters(parity.config["hyperparameters"])
         role = "views_model" if self.is_video else "back_model"
         convert_release(
-            folder, **{role: parity.weights_path}, architecture=architecture, context=parity.inputs["context"][:1]
+            folder,
+            **{role: parity.weights_path},
+            architecture=parity.architecture,
+            context=parity.inputs["context"][:1],
         )
         self.pipeline = DiffPortrait360Pipeline.from_pretrained(folder)
         prefix = "" if self.is_video else "back_"
@@ -161,6 +162,7 @@ def test_front_reference_alone_and_views_on_their_own(video: Model) -> None:
 
 @torch.no_grad()
 def test_motion_module(video: Model) -> None:
+    assert video.consistency is not None
     close(video.consistency.after_down(0, 0, video.inputs["motion_in"]), video.outputs["motion_out_input0"])
 
 
@@ -199,17 +201,19 @@ def test_ddim_steps(model: Model) -> None:
     scheduler.set_timesteps(50)
     sample = model.inputs["x_t"]
     for index, timestep in enumerate(scheduler.timesteps[:3]):
-        step = scheduler.step(model.guided(sample, timestep.expand(len(sample))), timestep, sample)
-        close(step.prev_sample, model.outputs[f"ddim50_eta0.step{index}.x_prev"])
+        prediction = model.guided(sample, timestep.expand(len(sample)))
+        previous, original = scheduler.step(prediction, timestep, sample, return_dict=False)
+        close(previous, model.outputs[f"ddim50_eta0.step{index}.x_prev"])
         expected = model.outputs[f"ddim50_eta0.step{index}.pred_x0"]
-        close(step.pred_original_sample, expected, original_tolerance(scheduler, timestep))
-        sample = step.prev_sample
+        close(original, expected, original_tolerance(scheduler, timestep))
+        sample = previous
     sample, timestep = model.inputs["x_t"], scheduler.timesteps[-1 - 25]
     prediction = model.guided(sample, timestep.expand(len(sample)))
-    step = scheduler.step(prediction, timestep, sample, eta=0.5, variance_noise=model.inputs["ddim_noise"])
-    close(step.prev_sample, model.outputs["ddim50_eta05.index25.x_prev"])
+    noise = model.inputs["ddim_noise"]
+    previous, original = scheduler.step(prediction, timestep, sample, 0.5, variance_noise=noise, return_dict=False)
+    close(previous, model.outputs["ddim50_eta05.index25.x_prev"])
     expected = model.outputs["ddim50_eta05.index25.pred_x0"]
-    close(step.pred_original_sample, expected, original_tolerance(scheduler, timestep))
+    close(original, expected, original_tolerance(scheduler, timestep))
 
 
 @torch.no_grad()

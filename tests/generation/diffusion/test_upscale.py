@@ -50,14 +50,14 @@ def test_a_drawing_like_the_prior_is_the_prior(prior, sigma_px, size_px):
 
 def test_a_plain_drawing_stays_plain_without_detail(prior, unseen):
     drawing = torch.full((2, 3, SMALL, SMALL), 0.4)
-    views = full_size_views(drawing, prior, *unseen, UpscaleConfig(detail_share=0.0))
+    views = full_size_views(drawing, prior, *unseen, config=UpscaleConfig(detail_share=0.0))
     assert torch.allclose(views, torch.tensor(0.4), atol=1e-5)
 
 
 def test_a_smooth_drawing_gets_the_priors_detail_under_its_own_colours(prior, unseen):
     drawing = torch.full((2, 3, SMALL, SMALL), 0.55)
     config = UpscaleConfig(detail_disagreement=(0.5, 0.6))
-    views = full_size_views(drawing, prior, *unseen, config)
+    views = full_size_views(drawing, prior, *unseen, config=config)
     assert float((views - drawing.mean()).mean().abs()) < 0.01
     fine = prior - enlarged(blurred(resized_by_area(prior, SMALL), config.detail_sigma_px), LARGE)
     assert float((views - 0.55 - fine).abs().max()) < 1e-4
