@@ -1,11 +1,15 @@
-"""A textured triangle mesh: what the prior gives to mesh exporters."""
+"""A textured triangle mesh: what the prior and the mesher give to mesh exporters, and what is read of other people's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+
+if TYPE_CHECKING:
+    import trimesh
 
 
 @dataclass(frozen=True)
@@ -22,3 +26,26 @@ class TexturedMesh:
     """Vertex indices, counter-clockwise seen from outside."""
     texture_rgb: UInt8[np.ndarray, "h w 3"]
     """Base colour, sRGB."""
+
+    def to_trimesh(self, *, metres_per_unit: float = 1.0) -> trimesh.Trimesh:
+        """The same triangles, in the same order, for trimesh; its texture coordinates start at the *bottom left*.
+
+        Args:
+            metres_per_unit: factor on positions.
+        """
+        import trimesh
+        from PIL import Image
+
+        material = trimesh.visual.material.PBRMaterial(
+            name="head",
+            baseColorTexture=Image.fromarray(self.texture_rgb),
+            metallicFactor=0.0,
+            roughnessFactor=1.0,
+        )
+        return trimesh.Trimesh(
+            self.vertices_world * metres_per_unit,
+            self.faces,
+            vertex_normals=self.normals_world,
+            visual=trimesh.visual.TextureVisuals(self.uv_unit * [1, -1] + [0, 1], material=material),
+            process=False,
+        )
