@@ -14,7 +14,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 
-from . import gltf_binary, ply_header, splat_glb
+from . import ply_header, splat_glb
 from .provenance import provenance_from_json
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A textured triangle mesh: what the prior and the mesher give to mesh exporters, and what is read of other people's."""
+"""A textured triangle mesh: what mesh exporters take, and what becomes of other people's meshes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ class TexturedMesh:
         """
         import trimesh
         from PIL import Image
+        from trimesh.visual import TextureVisuals
+        from trimesh.visual.material import PBRMaterial
 
-        material = trimesh.visual.material.PBRMaterial(
+        material = PBRMaterial(
             name="head",
             baseColorTexture=Image.fromarray(self.texture_rgb),
             metallicFactor=0.0,
@@ -46,6 +48,6 @@ class TexturedMesh:
             self.vertices_world * metres_per_unit,
             self.faces,
             vertex_normals=self.normals_world,
-            visual=trimesh.visual.TextureVisuals(self.uv_unit * [1, -1] + [0, 1], material=material),
+            visual=TextureVisuals(self.uv_unit * [1, -1] + [0, 1], material=material),
             process=False,
         )

@@ -118,10 +118,10 @@ def _from_neighbours(
     positions: Float32[np.ndarray, "s 3"], colours: Float32[np.ndarray, "s 3"], wanted: Float64[np.ndarray, "q 3"]
 ) -> Float32[np.ndarray, "q 3"]:
     """Colours of places that no view sees: the mean of the nearest seen ones in space, nearer ones counting more."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     step = max(1, len(positions) // 200_000)
-    tree = cKDTree(positions[::step])
+    tree = KDTree(positions[::step])
     distance, index = tree.query(wanted, k=min(12, len(positions[::step])), workers=-1)
     distance, index = np.atleast_2d(distance.T).T, np.atleast_2d(index.T).T
     weight = 1.0 / (distance + 1e-3) ** 2
@@ -135,7 +135,7 @@ def continued(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h 
 
     if covered.all() or not covered.any():
         return picture
-    _, nearest = distance_transform_edt(~covered, return_indices=True)
+    nearest = np.asarray(distance_transform_edt(~covered, return_distances=False, return_indices=True))
     return np.ascontiguousarray(picture[nearest[0], nearest[1]])
 
 

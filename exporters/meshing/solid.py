@@ -29,12 +29,12 @@ _CORE_LAYERS = 4
 def clean_solid(field: DistanceField) -> DistanceField:
     """The same field, a little smoothed, with a single piece inside, nothing hollow, and handles cut."""
     from scipy import ndimage
-    from skimage.measure import euler_number
+    from skimage.measure import euler_number, label
 
     values, least = ndimage.gaussian_filter(field.values, _SMOOTHING_VOXELS), np.float32(_LEAST * field.voxel_size)
     values[np.abs(values) < least] = least
     inside = _largest_piece(values < 0)
-    labels, _ = ndimage.label(~inside, structure=np.ones((3, 3, 3), bool))
+    labels = label(~inside, connectivity=3)
     inside = labels != labels[0, 0, 0]  # cavities are other pieces of the outside
     if inside.any() and euler_number(inside, connectivity=1) != 1:
         inside = grow_without_handles(values, inside)
@@ -46,10 +46,10 @@ def clean_solid(field: DistanceField) -> DistanceField:
 
 def _largest_piece(inside: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """The face-connected piece with most voxels."""
-    from scipy import ndimage
+    from skimage.measure import label
 
-    labels, count = ndimage.label(inside)
-    return labels == np.bincount(labels.ravel())[1:].argmax() + 1 if count > 1 else inside
+    pieces = np.asarray(label(inside, connectivity=1))
+    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if pieces.any() else inside
 
 
 def grow_without_handles(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
 import trimesh
 from jaxtyping import Float32, Int32, Int64
@@ -67,7 +68,7 @@ def unwrap(surface: trimesh.Trimesh, *, texture_px: int) -> Unwrapped:
 
 def _patches(surface: trimesh.Trimesh) -> Int64[np.ndarray, " f"]:
     """A label per face: Lloyd's clusters of place and normal, started at points far from each other."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     normals = surface.vertex_normals[surface.faces].mean(axis=1)
     features = np.concatenate([surface.triangles_center / surface.extents.max(), _NORMAL_WEIGHT * normals], axis=1)
@@ -78,7 +79,7 @@ def _patches(surface: trimesh.Trimesh) -> Int64[np.ndarray, " f"]:
     centres = features[chosen]
     label = np.zeros(len(features), np.int64)
     for _ in range(_LLOYD_STEPS):
-        label = cKDTree(centres).query(features)[1].astype(np.int64)
+        label = KDTree(centres).query(features)[1].astype(np.int64)
         count = np.bincount(label, minlength=len(centres))
         sums = np.stack([np.bincount(label, column, minlength=len(centres)) for column in features.T], axis=1)
         centres = np.where(count[:, None] > 0, sums / np.maximum(count, 1)[:, None], centres)

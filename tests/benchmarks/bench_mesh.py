@@ -1,6 +1,6 @@
 """Quality, time and memory of meshes out of splats: `python tests/benchmarks/bench_mesh.py head.ply [...]`.
 
-For each file of fitted Gaussians: what kind of surface comes out (watertight, pieces, Euler number, faces), seconds and CPU
+For each file of fitted Gaussians: what kind of surface comes out (watertight, pieces, Euler number), seconds and CPU
 seconds of a second run (kernels are compiled in the first), the most memory the process ever took, and how renders of
 the textured mesh compare with renders of the Gaussians, from cameras that the mesh was not made from: PSNR inside the
 silhouette at 256 px, mean and worst, and the overlap (intersection over union) of the silhouettes. Cameras look from
@@ -89,7 +89,9 @@ def main() -> None:
         surface = arrays_for_mesh_file(mesh, metres_per_unit=1.0, writer="bench_mesh").to_trimesh()
         psnr, overlap = compare(mesh, scene, config, held_out_cameras())
         print(f"{path}: {len(scene.splats)} Gaussians, load {os.getloadavg()[0]:.1f}")
-        print(f"  {len(surface.faces)} faces, watertight {surface.is_watertight}, pieces {surface.body_count}, ", end="")
+        print(
+            f"  {len(surface.faces)} faces, watertight {surface.is_watertight}, pieces {surface.body_count}, ", end=""
+        )
         print(f"Euler number {surface.euler_number}, volume {surface.volume:.4f}")
         print(f"  {wall:.1f} s, {cpu:.1f} CPU s on {os.cpu_count()} cores, at most {memory:.2f} GiB")
         print(f"  PSNR {psnr.mean():.2f} dB, worst {psnr.min():.2f}")
