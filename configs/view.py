@@ -21,12 +21,15 @@ import numpy as np
 import torch
 import viser
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
+from trimesh.exchange.gltf import export_glb
 
-from dp360.exporters import splat_glb
+from dp360.exporters.mesh_read import is_mesh_file, load_trimesh
 from dp360.generation import InputError
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.front_view import FrontCamera, front_camera_of
+from dp360.reconstruction.spherical_harmonics import SH_C0
 from dp360.reconstruction.splats import Splats
 
 from .commands import ViewCommand
@@ -34,10 +37,8 @@ from .fitted_head import open_head
 
 _SCALE = 10.0
 """Scene lengths per world unit, as in nerfstudio's viewer: viser adds 1e-7 to covariances, which must not show."""
-_SH_CONSTANT = 0.28209479177387814
 _STD_RANGE, _THINNEST = (1e-4, 1e4), 1e-5
 """Scene lengths of an axis of a Gaussian, and the least part of its longest one: what viser's factorisation bears."""
-_PORTS_TRIED = 100
 
 
 def view(command: ViewCommand) -> None:
@@ -47,6 +48,8 @@ def view(command: ViewCommand) -> None:
         InputError: the file cannot be read, does not hold what can be shown, or nothing can be served at this address.
     """
     with serve(command) as url:
+        if command.port and not url.endswith(f":{command.port}"):
+            print(f"port {command.port} is taken; the next free one serves instead", flush=True)
         print(f"showing {command.file} at {url} (Ctrl-C ends it)", flush=True)
         if command.open and _has_screen():
             webbrowser.open(url)
@@ -63,18 +66,16 @@ def serve(command: ViewCommand) -> Iterator[str]:
     Raises:
         InputError: as `view`.
     """
-    splats = _splats(command.file)
-    mesh = None if splats is not None else _read(command.file)
-    port = _free_port(command.host, command.port)
+    shown = _mesh_glb(command.file) if is_mesh_file(command.file) else _splats(command.file)
+    port = _usable_port(command.host, command.port)
     with contextlib.redirect_stdout(io.StringIO()):  # its table of addresses; ours is one line
         server = viser.ViserServer(host=command.host, port=port, label=command.file.name, verbose=False)
     try:
-        if splats is not None:
-            _add_splats(server, splats)
-            front = front_camera_of(splats.means_world)
+        if isinstance(shown, Splats):
+            _add_splats(server, shown)
+            front = front_camera_of(shown.means_world)
         else:
-            assert mesh is not None
-            server.scene.add_glb("/head", mesh, scale=_SCALE / METRES_PER_UNIT)
+            server.scene.add_glb("/head", shown, scale=_SCALE / METRES_PER_UNIT)
             front = FrontCamera()
         _stand_in_front(server, front)
         shown_host = "127.0.0.1" if command.host in ("", "0.0.0.0", "::") else command.host
@@ -83,12 +84,14 @@ def serve(command: ViewCommand) -> Iterator[str]:
         server.stop()
 
 
-def _splats(path: Path) -> Splats | None:
-    """The Gaussians of a file, folder or run; None for a .glb without any, which is a mesh."""
-    suffix = path.suffix.lower()
-    if suffix == ".glb" and splat_glb.EXTENSION.encode() not in _read(path):
-        return None
-    is_config = suffix in (".yml", ".yaml")
+def _mesh_glb(path: Path) -> bytes:
+    """A mesh file as .glb, which viser shows; a .glb as it is, with materials and parts that trimesh does not know."""
+    return path.read_bytes() if path.suffix.lower() == ".glb" else export_glb(load_trimesh(path))
+
+
+def _splats(path: Path) -> Splats:
+    """The Gaussians of a file, folder or run."""
+    is_config = path.suffix.lower() in (".yml", ".yaml")
     head = open_head(path, None) if is_config else open_head(None, path)
     if head.splats is None:
         raise InputError(f"Cannot show {path}: it is a radiance field; open it with ns-viewer --load-config {path}")
@@ -97,23 +100,13 @@ def _splats(path: Path) -> Splats | None:
     return head.splats
 
 
-def _read(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}") from error
-    if data[:4] != b"glTF" or len(data) != int.from_bytes(data[8:12], "little"):
-        raise InputError(f"Cannot show {path}: expected a whole binary glTF file (.glb); the file is damaged")
-    return data
-
-
 def _add_splats(server: viser.ViserServer, splats: Splats) -> None:
     splats = splats.to("cpu")
     server.scene._add_gaussian_splats(  # viser's experimental interface; the version is pinned
         "/head",
         centers=(_SCALE * splats.means_world).numpy(),
         covariances=_covariances(splats, _SCALE).numpy(),
-        rgbs=(0.5 + _SH_CONSTANT * splats.sh0).clamp(0, 1).numpy(),
+        rgbs=(0.5 + SH_C0 * splats.sh0).clamp(0, 1).numpy(),
         opacities=splats.opacities[:, None].numpy(),
     )
 
@@ -122,13 +115,8 @@ def _covariances(splats: Splats, scale: float) -> Float[Tensor, "n 3 3"]:
     """Second moments R diag(s^2) R^T of the Gaussians, scaled by `scale`, positive definite, float64."""
     std = (splats.scales.double() * scale).clamp(*_STD_RANGE)
     std = std.maximum(_THINNEST * std.max(dim=1, keepdim=True).values)
-    w, x, y, z = torch.nn.functional.normalize(splats.quats_wxyz.double(), dim=-1).unbind(-1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
-    ]
-    half = torch.stack(rows, dim=1) * std[:, None]
+    rotations = Rotation.from_quat(splats.quats_wxyz[:, [1, 2, 3, 0]].double().numpy()).as_matrix()
+    half = torch.from_numpy(rotations) * std[:, None]
     return half @ half.mT
 
 
@@ -155,29 +143,22 @@ def _stand_in_front(server: viser.ViserServer, front: FrontCamera) -> None:
             place(event.client)
 
 
-def _free_port(host: str, first: int) -> int:
-    """The first port from `first` on that is free; 0 takes any."""
-    if not 0 <= first <= 65535:
-        raise InputError(f"Cannot serve at port {first}: expected a number from 0 to 65535")
-    last = min(first + _PORTS_TRIED, 65536)
-    for port in range(first, last):
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            with socket.socket(family, kind, protocol) as probe:
-                if os.name == "posix":
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
-                probe.bind(address)
-                return probe.getsockname()[1]
-        except PermissionError:
-            raise InputError(f"Cannot serve at port {port}: it needs more rights; take one from 1024 on") from None
-        except socket.gaierror as error:
-            raise InputError(f"Cannot serve at host {host}: {error.strerror}") from error
-        except OSError as error:
-            if port == first and error.errno != errno.EADDRINUSE:
-                raise InputError(f"Cannot serve at {host}: {error.strerror}") from error
-    raise InputError(f"Cannot serve at {host}: ports {first} to {last - 1} are all taken; give another --port")
+def _usable_port(host: str, port: int) -> int:
+    """The port if one can serve there, now or at one of the next, which viser tries itself; 0 becomes a free one.
+
+    viser neither says what is wrong with a host nor which port it was given for 0, so both are asked for here.
+    """
+    if not 0 <= port <= 65535:
+        raise InputError(f"Cannot serve at port {port}: expected a number from 0 to 65535")
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            return probe.getsockname()[1]
+    except PermissionError:
+        raise InputError(f"Cannot serve at port {port}: it needs more rights; take one from 1024 on") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return port
+        raise InputError(f"Cannot serve at host {host}: {error.strerror}") from error
 
 
 def _has_screen() -> bool:

@@ -29,6 +29,7 @@ from . import (
     turntable,
     viewer_html,
 )
+from .usd_stage import UsdForm
 
 Kind = Literal["splats", "mesh", "turntable", "sheet"]
 """What a file is made of: Gaussians, a textured surface, pictures from a circle of cameras, or a contact sheet."""
@@ -95,7 +96,7 @@ def _splats(extension: str, title: str, module: ModuleType, options: frozenset[s
     return Format(extension, "splats", f"Gaussian splats, {title}", encode, options, module.decode, origin, **more)
 
 
-def _usd(extension: str, form: splat_usd.UsdForm, title: str) -> Format:
+def _usd(extension: str, form: UsdForm, title: str) -> Format:
     encode = functools.partial(splat_usd.encode, form=form)
     return _splats(extension, f"OpenUSD {title}", splat_usd, _METRES, encode=encode, lossless=True)
 

@@ -13,8 +13,7 @@ from jaxtyping import Float
 
 from dp360.generation import InputError
 
-ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
-UINT32, FLOAT32 = 5125, 5126
+_ARRAY_BUFFER, _FLOAT32 = 34962, 5126
 
 _COMPONENT_TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
@@ -31,32 +30,22 @@ class GltfBuffer:
         self.views: list[dict[str, int]] = []
         self.accessors: list[dict[str, object]] = []
 
-    def view(self, content: bytes, target: int | None = None) -> int:
-        """Append `content` at a multiple of four bytes; the index of its buffer view."""
-        self.data.extend(b"\0" * (-len(self.data) % 4))
-        view = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(content)}
-        self.views.append(view if target is None else {**view, "target": target})
-        self.data.extend(content)
-        return len(self.views) - 1
-
     def vertex_attribute(self, values: Float[np.ndarray, "v c"], *, bounds: bool = False) -> int:
         """Append float32 numbers or vectors; the index of their accessor. `bounds` are required of positions."""
         values = np.ascontiguousarray(values, dtype="<f4")
+        self.views.append(
+            {"buffer": 0, "byteOffset": len(self.data), "byteLength": values.nbytes, "target": _ARRAY_BUFFER}
+        )
+        self.data.extend(values.tobytes())
         accessor: dict[str, object] = {
-            "bufferView": self.view(values.tobytes(), ARRAY_BUFFER),
-            "componentType": FLOAT32,
+            "bufferView": len(self.views) - 1,
+            "componentType": _FLOAT32,
             "count": len(values),
             "type": _TYPES[values.shape[1]],
         }
         if bounds:
             accessor |= {"min": values.min(axis=0).tolist(), "max": values.max(axis=0).tolist()}
         self.accessors.append(accessor)
-        return len(self.accessors) - 1
-
-    def indices(self, faces: np.ndarray) -> int:
-        """Append uint32 vertex indices; the index of their accessor."""
-        view = self.view(faces.tobytes(), ELEMENT_ARRAY_BUFFER)
-        self.accessors.append({"bufferView": view, "componentType": UINT32, "count": faces.size, "type": "SCALAR"})
         return len(self.accessors) - 1
 
     def described(self) -> dict[str, object]:

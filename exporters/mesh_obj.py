@@ -3,6 +3,9 @@
 Frame and unit: metres, +y up, the face to +z. Positions, texture coordinates and normals are indexed apart, so a closed
 surface is closed in the file. The texture holds light as it fell on the portrait; its material reflects diffusely only.
 
+Own code: trimesh's writer gives a position, a texture coordinate and a normal one number in common, which tears a
+closed surface along the seams of its texture. trimesh reads these files in the tests.
+
 Source: Wavefront, "Object Files (.obj)" and "MTL material format", Appendix B of the Advanced Visualizer manual,
 https://www.martinreddy.net/gfx/3d/OBJ.spec and https://www.fileformat.info/format/material/
 """

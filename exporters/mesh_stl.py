@@ -1,15 +1,13 @@
-"""A mesh as binary .stl: bare triangles, for printing.
+"""A mesh as binary .stl, written by trimesh: bare triangles, for printing.
 
 Frame and unit: metres, +y up, the face to +z; the format has no place for a unit and most slicers take numbers for
-millimetres, for which `metres_per_unit` is multiplied by 1000.
+millimetres, for which `metres_per_unit` is multiplied by 1000. Its one place for words, the 80 bytes of the header,
+says where the head comes from.
 
-Source: 3D Systems, "StereoLithography Interface Specification", 1988, binary form: 80 bytes of text, the number of
-facets, and 50 bytes per facet.
+Source: 3D Systems, "StereoLithography Interface Specification", 1988, binary form.
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from dp360.generation import Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
@@ -18,7 +16,6 @@ from dp360.generation.mesh import TexturedMesh
 from .mesh_arrays import arrays_for_mesh_file
 
 _HEADER_BYTES = 80
-_FACET = np.dtype([("normal", "<f4", (3,)), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
 def encode(mesh: TexturedMesh, provenance: Provenance, *, metres_per_unit: float = METRES_PER_UNIT) -> bytes:
@@ -32,14 +29,10 @@ def encode(mesh: TexturedMesh, provenance: Provenance, *, metres_per_unit: float
     Raises:
         ValueError: as `arrays_for_mesh_file`.
     """
+    from trimesh.exchange.stl import export_stl
+
     arrays = arrays_for_mesh_file(mesh, metres_per_unit=metres_per_unit, writer="mesh_stl.encode")
-    facets = np.zeros(len(arrays.faces), _FACET)
-    corners = arrays.positions[arrays.faces]
-    facets["corners"] = corners
-    wide = corners.astype(np.float64)
-    normal = np.cross(wide[:, 1] - wide[:, 0], wide[:, 2] - wide[:, 0])
-    facets["normal"] = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
-    return _header(provenance) + np.uint32(len(facets)).astype("<u4").tobytes() + facets.tobytes()
+    return _header(provenance) + export_stl(arrays.to_trimesh())[_HEADER_BYTES:]
 
 
 def _header(provenance: Provenance) -> bytes:

@@ -1,6 +1,7 @@
 """The text at the start of a .ply file: what its elements are, where they lie, and our comments.
 
-Own code: plyfile and open3d read whole files, trust the counts, and allocate before they compare them with the size.
+Own code: plyfile reads bytes row by row and takes memory for a count before it looks at the size; trimesh, which reads
+our point clouds and meshes, keeps no comments and refuses splats that are followed by lists.
 
 Source: Turk, "The PLY Polygon File Format", 1994, http://paulbourke.net/dataformats/ply/
 """
@@ -19,7 +20,7 @@ from .splat_file_frame import FileNote, UpAxis, positive_factor
 
 _COMMENT_CHARACTERS = 160
 """Longest piece of provenance per comment: the reader inside open3d refuses lines of 1024 characters."""
-_HEADER_BYTES_MAX = 1 << 18
+HEADER_BYTES_MAX = 1 << 18
 """Headers end within this many bytes; a file without an end is refused before it is searched through."""
 _NUMPY_TYPES = {
     **dict.fromkeys(("char", "int8"), "<i1"),
@@ -95,7 +96,7 @@ def read_header(data: bytes) -> PlyHeader:
     """
     if data[:4] not in (b"ply\n", b"ply\r"):
         raise InputError(f"Cannot read splats: expected a .ply file (first line 'ply'), got {data[:16]!r}")
-    end = re.compile(rb"\nend_header\r?\n").search(data, 0, _HEADER_BYTES_MAX)
+    end = re.compile(rb"\nend_header\r?\n").search(data, 0, HEADER_BYTES_MAX)
     if end is None:
         raise InputError("Cannot read splats: this .ply has no line 'end_header'; the file is cut off or damaged")
     lines = data[: end.start()].decode("ascii", errors="replace").splitlines()[1:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from scipy.special import expit
 
 from dp360.reconstruction.spherical_harmonics import SH_C0
 
@@ -17,9 +18,8 @@ _MORTON_BITS = 16
 
 
 def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Opacities of logits, without overflow at either end."""
-    half = np.tanh(logits.astype(np.float64) / 2)
-    return (0.5 + 0.5 * half).astype(np.float32)
+    """Opacities of logits, rounded once, from double precision."""
+    return expit(logits.astype(np.float64)).astype(np.float32)
 
 
 def logits(opacity: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

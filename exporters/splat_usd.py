@@ -7,11 +7,11 @@ binary crates (`.usdc`, also `.usd`), text (`.usda`) or a package (`.usdz`).
 Frame and unit: stage metadata say y up and one metre per unit; the face looks to +z. Origin and unit stand in the
 layer's `customLayerData` under `dp360`.
 
-Uses usd-core, OpenUSD's own Python package, an optional dependency (extra `usd`): its schema is generated from the
-source, and a hand-written crate would be a second implementation of it.
-
 Source: https://openusd.org/release/user_guides/schemas/usdVol/ParticleField3DGaussianSplat.html
 """
+
+# pyright: reportAttributeAccessIssue=false
+# OpenUSD's modules are compiled and come without stubs.
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,14 +29,11 @@ from dp360.reconstruction.splats import Splats
 
 from .splat_file_frame import FileNote, SplatArrays, arrays_for_file, check_promised_count, file_note, splats_from_file
 from .splat_packing import logits, sigmoid, unit_quats
+from .usd_stage import ROOT, SPLATS_TYPE, UsdForm, encode_stage, require_usd
 
 if TYPE_CHECKING:
-    from pxr import Sdf
+    from pxr import Sdf, Usd
 
-UsdForm = Literal["usdc", "usda", "usdz"]
-
-_PRIM = "/head/splats"
-_TYPE = "ParticleField3DGaussianSplat"
 _WHAT = "this OpenUSD file"
 
 
@@ -62,20 +59,13 @@ def encode(
     arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis="+y", writer="splat_usd.encode")
     if not len(arrays):
         raise ValueError("splat_usd.encode: expected at least one Gaussian, got none")
-    _require_usd()
-    from pxr import Sdf, Usd, UsdGeom, UsdUtils, UsdVol, Vt
-
     scales = np.exp(np.clip(arrays.log_scales.astype(np.float64), -80, 80)).astype(np.float32)
-    harmonics = np.concatenate([arrays.sh0[:, None], arrays.sh_rest], axis=1).reshape(-1, 3)
-    with tempfile.TemporaryDirectory() as folder:
-        # a crate can only be made in a file; its name is what it is called inside a package
-        path = Path(folder) / ("head.usda" if form == "usda" else "head.usdc")
-        stage = Usd.Stage.CreateNew(str(path))
-        UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
-        UsdGeom.SetStageMetersPerUnit(stage, 1.0)
-        head = UsdGeom.Xform.Define(stage, "/head")
-        stage.SetDefaultPrim(head.GetPrim())
-        field = UsdVol.ParticleField3DGaussianSplat.Define(stage, _PRIM)
+
+    def build(stage: Usd.Stage) -> None:
+        from pxr import UsdVol, Vt
+
+        harmonics = np.concatenate([arrays.sh0[:, None], arrays.sh_rest], axis=1).reshape(-1, 3)
+        field = UsdVol.ParticleField3DGaussianSplat.Define(stage, f"{ROOT}/splats")
         values = {
             "positions": Vt.Vec3fArray.FromNumpy(arrays.means),
             "orientations": Vt.QuatfArray.FromNumpy(_gf_quats(arrays.quats_wxyz)),
@@ -87,16 +77,9 @@ def encode(
         }
         for name, value in values.items():
             field.GetPrim().GetAttribute(name).Set(value)
-        layer = stage.GetRootLayer()
-        note = json.dumps(FileNote(provenance, metres_per_unit).as_json_data(), sort_keys=True)
-        layer.customLayerData = {"dp360": note, "generator": f"dp360 {provenance.version}"}
-        layer.documentation = provenance.statement
-        layer.Save()
-        if form == "usdz":
-            package = Path(folder) / "head.usdz"
-            UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(path)), str(package))
-            path = package
-        return path.read_bytes()
+
+    note = json.dumps(FileNote(provenance, metres_per_unit).as_json_data(), sort_keys=True)
+    return encode_stage(build, provenance, note=note, form=form)
 
 
 def decode(data: bytes) -> Splats:
@@ -125,7 +108,7 @@ def _read(data: bytes) -> tuple[SplatArrays, FileNote]:
     suffix = next((suffix for magic, suffix in suffixes.items() if data.startswith(magic)), None)
     if suffix is None:
         raise InputError(f"Cannot read splats: expected an OpenUSD file (usda, usdc or usdz), got {data[:16]!r}")
-    _require_usd()
+    require_usd()
     from pxr import Sdf, Tf
 
     with tempfile.TemporaryDirectory() as folder:
@@ -139,9 +122,11 @@ def _read(data: bytes) -> tuple[SplatArrays, FileNote]:
             raise InputError(f"Cannot read splats from {_WHAT}: it is cut off or damaged")
         prims = []
         layer.Traverse(Sdf.Path.absoluteRootPath, lambda path: prims.append(path) if path.IsPrimPath() else None)
-        chosen = next((p for p in sorted(prims) if layer.GetPrimAtPath(p).typeName == _TYPE), None)
+        chosen = next((p for p in sorted(prims) if layer.GetPrimAtPath(p).typeName == SPLATS_TYPE), None)
         if chosen is None:
-            raise InputError(f"Cannot read splats from {_WHAT}: it holds no {_TYPE}; a mesh is no Gaussian splat file")
+            raise InputError(
+                f"Cannot read splats from {_WHAT}: it holds no {SPLATS_TYPE}; a mesh is no Gaussian splat file"
+            )
         prefixes = [layer.GetPrimAtPath(prefix) for prefix in chosen.GetPrefixes()]
         if any(name.startswith("xformOp") for prim in prefixes for name in prim.properties.keys()):
             raise InputError(f"Cannot read splats from {_WHAT}: a transform moves them; bake the transform first")
@@ -207,15 +192,3 @@ def _extent(arrays: SplatArrays, scales: np.ndarray) -> np.ndarray:
     """Corners of the box around all Gaussians, out to three standard deviations."""
     reach = 3 * scales.max(axis=1, keepdims=True)
     return np.stack([(arrays.means - reach).min(axis=0), (arrays.means + reach).max(axis=0)]).astype(np.float32)
-
-
-def _require_usd() -> None:
-    """Refuse with the way to install it where OpenUSD, or the splat schema in it, is missing."""
-    try:
-        from pxr import UsdVol
-
-        known = hasattr(UsdVol, _TYPE)
-    except ImportError:
-        known = False
-    if not known:
-        raise InputError("OpenUSD needs the package usd-core, 26.3 or newer; run `pip install 'dp360[usd]'`")

@@ -77,14 +77,14 @@ def encode(
     first = next(frames, None)
     if first is None:
         raise ValueError("turntable.encode: expected at least one frame, got none")
-    frames = itertools.chain([first], frames)
+    frames, size_px = itertools.chain([first], frames), (first.shape[0], first.shape[1])
     match extension:
         case ".mp4":
-            return _mp4(frames, first.shape[:2], provenance, fps)
+            return _mp4(frames, size_px, provenance, fps)
         case ".gif":
             return _gif(frames, provenance, fps)
         case ".webp":
-            return _with_xmp(_webp(frames, first.shape[:2], fps), first.shape[:2], provenance)
+            return _with_xmp(_webp(frames, size_px, fps), size_px, provenance)
         case _:
             assert_never(extension)
 

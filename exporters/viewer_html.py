@@ -15,7 +15,6 @@ import binascii
 import html
 import json
 import re
-from html.parser import HTMLParser
 from importlib import resources
 
 from dp360.generation import InputError, Provenance
@@ -132,7 +131,7 @@ def encode(splats: Splats, provenance: Provenance, *, title: str = "3D head") ->
         ValueError: no Gaussians, or a number is not finite.
     """
     sog = splat_sog.encode(splats, provenance, up_axis="-y")  # the viewer turns what it loads half a turn about z
-    folder = resources.files(__package__) / "supersplat_viewer"
+    folder = resources.files("dp360.exporters") / "supersplat_viewer"
     parts = {
         "POLICY": _POLICY,
         "GENERATOR": html.escape(f"dp360 {provenance.version}"),
@@ -168,10 +167,9 @@ def decode_provenance(data: bytes) -> Provenance | None:
     Raises:
         InputError: the note is damaged.
     """
-    reader = _MetaReader()
-    reader.feed(data[: data.find(b"<style>")].decode("utf-8", errors="replace"))
-    note = reader.contents.get(_PROVENANCE_NAME)
-    return None if note is None else provenance_from_json(note)
+    head = data[: data.find(b"<style>")].decode("utf-8", errors="replace")
+    note = re.search(f'<meta name="{re.escape(_PROVENANCE_NAME)}" content="([^"]*)">', head)
+    return None if note is None else provenance_from_json(html.unescape(note[1]))
 
 
 def _embedded_sog(data: bytes) -> bytes:
@@ -197,16 +195,3 @@ def _view_json(view: FrontCamera) -> str:
         },
         sort_keys=True,
     )
-
-
-class _MetaReader(HTMLParser):
-    """Collects `<meta name=... content=...>`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.contents: dict[str, str] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        named = dict(attrs)
-        if tag == "meta" and named.get("name"):
-            self.contents[str(named["name"])] = named.get("content") or ""

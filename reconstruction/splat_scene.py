@@ -16,6 +16,8 @@ from .splats import Splats
 
 _BEHIND = 0.03
 """World units (about 2 cm) behind the expected depth from which a Gaussian is part of another surface."""
+_UNSEEN_LOGIT = -50.0
+"""Of an opacity that no picture shows."""
 
 
 @dataclass(frozen=True)
@@ -34,37 +36,44 @@ class SplatScene:
     @torch.no_grad()
     def render(self, cameras: Cameras) -> Renders:
         """Pictures of the Gaussians, one camera after another."""
-        pictures, alphas, depths = [], [], []
+        logits, pictures, alphas, depths = self.splats.opacity_logits, [], [], []
         for camera in cameras:
-            picture, alpha = self._draw(self.splats, camera)
-            front, front_alpha = self._draw(self.splats[self._in_front(picture[..., 3], alpha, camera)], camera)
+            picture, alpha, means_px = self._draw(logits, camera)
+            in_front = self._in_front(picture[..., 3], alpha, means_px, camera)
+            front, front_alpha, _ = self._draw(torch.where(in_front.to(logits.device), logits, _UNSEEN_LOGIT), camera)
             pictures.append(picture[..., :3])
             alphas.append(alpha)
             depths.append(torch.where(front_alpha > 0.25, front[..., 3], picture[..., 3]))
         return Renders(torch.stack(pictures).clamp(0, 1), torch.stack(alphas).clamp(0, 1), torch.stack(depths))
 
-    def _draw(self, splats: Splats, camera: Cameras) -> tuple[Float[Tensor, "h w 4"], Float[Tensor, "h w"]]:
-        """Colour with expected depth, and alpha, of one camera."""
-        device = splats.means_world.device
-        picture, alpha, _ = rasterize_splats(
-            splats.means_world,
-            splats.quats_wxyz,
-            splats.log_scales,
-            splats.opacity_logits,
-            splats.sh0,
-            splats.sh_rest,
+    def _draw(
+        self, opacity_logits: Float[Tensor, " n"], camera: Cameras
+    ) -> tuple[Float[Tensor, "h w 4"], Float[Tensor, "h w"], Float[Tensor, "n 2"]]:
+        """Colour with expected depth, alpha, and the Gaussians' middles in pixels, on the CPU, of one camera."""
+        device = opacity_logits.device
+        picture, alpha, info = rasterize_splats(
+            self.splats.means_world,
+            self.splats.quats_wxyz,
+            self.splats.log_scales,
+            opacity_logits,
+            self.splats.sh0,
+            self.splats.sh_rest,
             camera.T_camera_world.to(device),
             camera.K_px.to(device),
             camera.width,
             camera.height,
-            sh_degree=splats.sh_degree,
+            sh_degree=self.splats.sh_degree,
             render_mode="RGB+ED",
             backend=self.backend,
         )
-        return picture[0].float().cpu(), alpha[0, ..., 0].float().cpu()
+        return picture[0].float().cpu(), alpha[0, ..., 0].float().cpu(), info["means2d"][0].float().cpu()
 
     def _in_front(
-        self, depth: Float[Tensor, "h w"], alpha: Float[Tensor, "h w"], camera: Cameras
+        self,
+        depth: Float[Tensor, "h w"],
+        alpha: Float[Tensor, "h w"],
+        means_px: Float[Tensor, "n 2"],
+        camera: Cameras,
     ) -> Bool[Tensor, " n"]:
         """Gaussians that are not clearly behind what the camera sees around them.
 
@@ -72,7 +81,8 @@ class SplatScene:
         head, a foot behind, pull the expected depth inwards by centimetres, so depth is drawn without the back.
         """
         deepest = torch.nn.functional.max_pool2d((depth * (alpha > 0.5))[None, None], 7, stride=1, padding=3)[0, 0]
-        uvz = camera.project(self.splats.means_world.cpu())[0].float()
-        column, row = uvz[:, 0].long().clamp(0, camera.width - 1), uvz[:, 1].long().clamp(0, camera.height - 1)
+        column, row = means_px.long().unbind(1)
+        column, row = column.clamp(0, camera.width - 1), row.clamp(0, camera.height - 1)
         limit = deepest[row, column]
-        return ((limit == 0) | (uvz[:, 2] < limit + _BEHIND)).to(self.splats.means_world.device)
+        to_camera = camera.T_camera_world[0, 2].float()
+        return (limit == 0) | (self.splats.means_world.cpu() @ to_camera[:3] + to_camera[3] < limit + _BEHIND)

@@ -3,9 +3,8 @@
 from dp360.reconstruction.renders import Renderable as Renderable
 from dp360.reconstruction.renders import Renders as Renders
 
-from .closed_surface import MeshReport as MeshReport
-from .closed_surface import mesh_report as mesh_report
 from .config import COARSE_MESH as COARSE_MESH
+from .config import RUN_MESH as RUN_MESH
 from .config import MeshConfig as MeshConfig
 from .config import Ring as Ring
 from .mesher import mesh_from_renders as mesh_from_renders

@@ -13,7 +13,8 @@ from typing import no_type_check
 import numba
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Float64, Int32, UInt8
+import trimesh
+from jaxtyping import Bool, Float32, Float64, Int, UInt8
 
 from dp360.generation import Cameras
 from dp360.generation.mesh_raster import Fragments, interpolate, rasterize_mesh
@@ -30,9 +31,7 @@ _DEPTH_TOLERANCE = 0.006
 
 
 def bake(
-    vertices: Float64[np.ndarray, "v 3"],
-    normals: Float64[np.ndarray, "v 3"],
-    faces: Int32[np.ndarray, "f 3"],
+    surface: trimesh.Trimesh,
     unwrapped: Unwrapped,
     pictures: Pictures,
     *,
@@ -40,12 +39,13 @@ def bake(
     track: Track,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Colours of all texels; those between charts continue the nearest chart."""
-    fragments = _flat_fragments(unwrapped, texture_px)
+    vertices, faces = np.asarray(surface.vertices), np.asarray(surface.faces)
+    fragments = flat_fragments(unwrapped, texture_px)
     texels = fragments.hit
-    attributes = np.concatenate([vertices, normals], axis=1)[unwrapped.vertex_index].astype(np.float32)
-    surface = interpolate(fragments, attributes, unwrapped.faces)[texels]
-    positions = np.ascontiguousarray(surface[:, :3])
-    directions = surface[:, 3:] / np.maximum(np.linalg.norm(surface[:, 3:], axis=1, keepdims=True), 1e-12)
+    attributes = np.concatenate([vertices, surface.vertex_normals], axis=1)[unwrapped.vertex_index].astype(np.float32)
+    places_and_normals = interpolate(fragments, attributes, unwrapped.faces)[texels]
+    positions = np.ascontiguousarray(places_and_normals[:, :3])
+    directions = trimesh.util.unitize(places_and_normals[:, 3:])
     face_of_texel = fragments.triangle_index[texels]
     total = np.zeros((len(positions), 4), np.float32)
     poses, lenses = pictures.poses, pictures.lenses
@@ -53,8 +53,7 @@ def bake(
     depths, shown = [], []
     for i in track(views, total=len(views), description="Baking the texture"):
         camera = pictures.cameras[i]
-        with numba_pool(camera.width * camera.height):
-            seen_by_camera = rasterize_mesh(vertices, faces, camera)
+        seen_by_camera = rasterize_mesh(vertices, faces, camera)
         depths.append(seen_by_camera.depth)
         shown.append(_faces_around(seen_by_camera, faces, len(vertices)))
     eyes = pictures.cameras.position_world.numpy()
@@ -89,10 +88,10 @@ def bake(
         colours[~seen] = filled[~seen]
     picture = np.zeros((texture_px, texture_px, 3), np.uint8)
     picture[texels] = np.clip(colours + 0.5, 0, 255).astype(np.uint8)
-    return _dilate(picture, texels)
+    return continued(picture, texels)
 
 
-def _flat_fragments(unwrapped: Unwrapped, texture_px: int) -> Fragments:
+def flat_fragments(unwrapped: Unwrapped, texture_px: int) -> Fragments:
     """The texture as a picture: which triangle lies at each texel's centre.
 
     A camera at the origin sees the plane z = 1 with one texel per pixel.
@@ -108,7 +107,7 @@ def _flat_fragments(unwrapped: Unwrapped, texture_px: int) -> Fragments:
     return rasterize_mesh(flat, unwrapped.faces, camera)
 
 
-def _faces_around(fragments: Fragments, faces: Int32[np.ndarray, "f 3"], vertex_count: int) -> Bool[np.ndarray, " f"]:
+def _faces_around(fragments: Fragments, faces: Int[np.ndarray, "f 3"], vertex_count: int) -> Bool[np.ndarray, " f"]:
     """Faces that a camera sees, and those that share a vertex with one: the only ones whose texels are worth a look."""
     touched = np.zeros(vertex_count, bool)
     touched[faces[np.unique(fragments.triangle_index[fragments.hit])]] = True
@@ -119,10 +118,10 @@ def _from_neighbours(
     positions: Float32[np.ndarray, "s 3"], colours: Float32[np.ndarray, "s 3"], wanted: Float64[np.ndarray, "q 3"]
 ) -> Float32[np.ndarray, "q 3"]:
     """Colours of places that no view sees: the mean of the nearest seen ones in space, nearer ones counting more."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     step = max(1, len(positions) // 200_000)
-    tree = cKDTree(positions[::step])
+    tree = KDTree(positions[::step])
     distance, index = tree.query(wanted, k=min(12, len(positions[::step])), workers=-1)
     distance, index = np.atleast_2d(distance.T).T, np.atleast_2d(index.T).T
     weight = 1.0 / (distance + 1e-3) ** 2
@@ -130,13 +129,13 @@ def _from_neighbours(
     return mean.astype(np.float32)
 
 
-def _dilate(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def continued(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """Uncovered texels get the colour of the nearest covered one: no foreign colour at seams."""
     from scipy.ndimage import distance_transform_edt
 
     if covered.all() or not covered.any():
         return picture
-    _, nearest = distance_transform_edt(~covered, return_indices=True)
+    nearest = np.asarray(distance_transform_edt(~covered, return_distances=False, return_indices=True))
     return np.ascontiguousarray(picture[nearest[0], nearest[1]])
 
 

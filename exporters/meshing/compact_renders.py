@@ -12,6 +12,7 @@ from jaxtyping import Float64, UInt8
 from dp360.generation import Cameras, InputError
 from dp360.generation.numba_pool import numba_pool
 from dp360.generation.progress import Track
+from dp360.reconstruction.renders import Renderable
 
 SOLID_ALPHA = 128
 """Of 255: from here on a pixel shows a surface."""
@@ -64,7 +65,7 @@ def take_pictures(scene: Renderable, cameras: Cameras, track: Track) -> Pictures
         if not np.isfinite(depth[i]).all():
             raise InputError("Cannot make a mesh: the scene rendered depths that are not finite; fit it again")
         with numba_pool(height * width):
-            _facing(depth[i], alpha[i], *lenses[i], facing[i])
+            _facing(depth[i], alpha[i], lenses[i], facing[i])
     if not (alpha >= SOLID_ALPHA).any():
         raise InputError(
             "Cannot make a mesh: the renders are empty, no pixel is more than half opaque; the head must lie at the "
@@ -75,9 +76,10 @@ def take_pictures(scene: Renderable, cameras: Cameras, track: Track) -> Pictures
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
-def _facing(depth, alpha, fx, fy, cx, cy, facing):
+def _facing(depth, alpha, lens, facing):
     """Fill `facing` from central differences of the points behind neighbouring pixels."""
     height, width = depth.shape
+    fx, fy, cx, cy = lens[0], lens[1], lens[2], lens[3]
     for y in numba.prange(height):
         for x in range(width):
             facing[y, x] = 0

@@ -40,12 +40,8 @@ class MeshConfig:
     """Half the side of the cube around the origin outside of which nothing is looked for, world units."""
     bottom_y: float = -0.36
     """Height of the flat cut that closes the bust, world units; a little below what a portrait shows."""
-    genus_zero: bool = True
-    """Whether handles and tunnels are cut, so that the surface becomes a deformed sphere."""
     smoothing_steps: int = 8
     """Pairs of Taubin steps over the surface; 0 leaves marching cubes' surface as it is."""
-    head_importance: float = 4.0
-    """Error of the simplification counts this much more in the head than below it."""
     render_px: int = 512
     """Side of the square renders, pixels."""
     near_rings: tuple[Ring, ...] = field(default=(Ring(24, 0.0), Ring(12, 30.0, 0.5), Ring(10, -22.0, 0.5)))
@@ -75,6 +71,15 @@ class MeshConfig:
         return concatenate_cameras([_ring_cameras(ring, focal, self.render_px) for ring, focal in rings])
 
 
+RUN_MESH = MeshConfig(
+    face_budget=20_000,
+    voxel_size=0.004,
+    texture_px=1024,
+    render_px=384,
+    near_rings=(Ring(16, 0.0), Ring(8, 30.0, 0.5), Ring(6, -22.0, 0.5)),
+    far_rings=(Ring(8, 0.0, 0.5), Ring(6, 30.0), Ring(4, 62.0, 0.5), Ring(6, -24.0), Ring(1, 86.0)),
+)
+"""What every run makes: less than a third of the default's time."""
 COARSE_MESH = MeshConfig(
     voxel_size=0.005,
     texture_px=1024,

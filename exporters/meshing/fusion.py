@@ -100,7 +100,7 @@ def _sound_bottom(coarse: Float32[np.ndarray, "x y z"], heights: Float64[np.ndar
     from scipy.ndimage import binary_fill_holes
 
     rows = np.flatnonzero((heights > bottom_y) & (heights < bottom_y + 2 * _EDGE_REACH))
-    area = np.array([binary_fill_holes(coarse[:, row] < 0).sum() for row in rows])
+    area = np.array([np.asarray(binary_fill_holes(coarse[:, row] < 0)).sum() for row in rows])
     usual = np.median(area[heights[rows] > bottom_y + _EDGE_REACH])
     whole = rows[(area >= 0.9 * usual) & (heights[rows] < bottom_y + _EDGE_REACH)]
     if not len(whole) or whole[0] == rows[0]:
@@ -119,7 +119,7 @@ def _fill_bust(values: Float32[np.ndarray, "x y z"], heights: Float64[np.ndarray
     for row in np.flatnonzero((heights > bottom_y) & (heights < bottom_y + _BUST_REACH)):
         layer = values[:, row]
         solid = layer < 0
-        values[:, row] = np.where(binary_fill_holes(solid) & ~solid, deepest, layer)
+        values[:, row] = np.where(np.asarray(binary_fill_holes(solid)) & ~solid, deepest, layer)
 
 
 def _near_surface(coarse: Float32[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:

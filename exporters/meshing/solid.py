@@ -1,4 +1,4 @@
-"""From a distance field to one closed surface: largest piece, no cavities, no handles, marching cubes.
+"""From a distance field to a solid whose surface is a deformed sphere: one piece, no cavities, no handles.
 
 Handles are cut by growing the solid anew from its core, deepest voxels first, and taking a voxel only if it is simple,
 that is if taking it changes neither the number of pieces nor of cavities nor of tunnels; what closes a ring stays
@@ -16,7 +16,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32
+from jaxtyping import Bool, Float32
 
 from .fusion import DistanceField
 
@@ -26,17 +26,17 @@ _SMOOTHING_VOXELS = 0.8
 _CORE_LAYERS = 4
 
 
-def clean_solid(field: DistanceField, *, genus_zero: bool) -> DistanceField:
-    """The same field, a little smoothed, with a single piece inside, nothing hollow, and handles cut if asked for."""
+def clean_solid(field: DistanceField) -> DistanceField:
+    """The same field, a little smoothed, with a single piece inside, nothing hollow, and handles cut."""
     from scipy import ndimage
+    from skimage.measure import euler_number, label
 
     values, least = ndimage.gaussian_filter(field.values, _SMOOTHING_VOXELS), np.float32(_LEAST * field.voxel_size)
     values[np.abs(values) < least] = least
-    labels, count = ndimage.label(values < 0)
-    inside = labels == np.bincount(labels.ravel())[1:].argmax() + 1 if count else labels > 0
-    labels, _ = ndimage.label(~inside, structure=np.ones((3, 3, 3), bool))
+    inside = _largest_piece(values < 0)
+    labels = label(~inside, connectivity=3)
     inside = labels != labels[0, 0, 0]  # cavities are other pieces of the outside
-    if genus_zero and count and euler_number(inside) != 1:
+    if inside.any() and euler_number(inside, connectivity=1) != 1:
         inside = grow_without_handles(values, inside)
     values[(values < 0) & ~inside] = least
     values[(values > 0) & inside] = -least
@@ -44,31 +44,12 @@ def clean_solid(field: DistanceField, *, genus_zero: bool) -> DistanceField:
     return DistanceField(values, field.origin_world, field.voxel_size)
 
 
-def extract_surface(field: DistanceField) -> tuple[Float64[np.ndarray, "v 3"], Int32[np.ndarray, "f 3"]]:
-    """Marching cubes: vertices in world units and faces, counter-clockwise seen from outside."""
-    from skimage.measure import marching_cubes
+def _largest_piece(inside: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """The face-connected piece with most voxels."""
+    from skimage.measure import label
 
-    vertices, faces, _, _ = marching_cubes(field.values, 0.0, gradient_direction="descent", allow_degenerate=False)
-    faces = _largest_piece(faces.astype(np.int32), len(vertices))
-    used, faces = np.unique(faces, return_inverse=True)
-    vertices = vertices[used].astype(np.float64) * field.voxel_size + field.origin_world
-    return vertices, faces.reshape(-1, 3).astype(np.int32)
-
-
-def _largest_piece(faces: Int32[np.ndarray, "f 3"], count: int) -> Int32[np.ndarray, "g 3"]:
-    """The faces of the connected piece that has most of them."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    ends = np.concatenate([faces[:, :2], faces[:, 1:]])
-    graph = coo_matrix((np.ones(len(ends), np.int8), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    piece = connected_components(graph, directed=False)[1][faces[:, 0]]
-    return faces[piece == np.bincount(piece).argmax()]
-
-
-def euler_number(inside: Bool[np.ndarray, "x y z"]) -> int:
-    """Pieces minus tunnels plus cavities of a solid of face-connected voxels; 1 for a deformed ball."""
-    return int(_euler_number(np.ascontiguousarray(inside)))
+    pieces = np.asarray(label(inside, connectivity=1))
+    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if pieces.any() else inside
 
 
 def grow_without_handles(
@@ -81,6 +62,7 @@ def grow_without_handles(
         inside: one face-connected piece that does not touch the border of the grid.
     """
     from scipy import ndimage
+    from skimage.measure import euler_number
 
     core = inside
     for layers in range(1, max(inside.shape)):
@@ -91,36 +73,12 @@ def grow_without_handles(
             break
         core = thinner
         if layers >= _CORE_LAYERS and layers % 2 == 0:
-            labels, count = ndimage.label(core)
-            if count > 1:
-                core = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-            if euler_number(core) == 1:
+            core = _largest_piece(core)
+            if euler_number(core, connectivity=1) == 1:
                 break
     state = inside.astype(np.uint8) + core.astype(np.uint8)
     _grow(state, values)
     return state == _TAKEN
-
-
-@numba.njit(cache=True, nogil=True)
-@no_type_check
-def _euler_number(inside):
-    """Voxels minus pairs plus squares minus cubes of neighbours (the cubical complex of the voxels' centres)."""
-    nx, ny, nz = inside.shape
-    total = 0
-    for x in range(nx):
-        for y in range(ny):
-            for z in range(nz):
-                if not inside[x, y, z]:
-                    continue
-                a = x + 1 < nx and inside[x + 1, y, z]
-                b = y + 1 < ny and inside[x, y + 1, z]
-                c = z + 1 < nz and inside[x, y, z + 1]
-                ab = a and b and inside[x + 1, y + 1, z]
-                ac = a and c and inside[x + 1, y, z + 1]
-                bc = b and c and inside[x, y + 1, z + 1]
-                abc = ab and ac and bc and inside[x + 1, y + 1, z + 1]
-                total += 1 - a - b - c + ab + ac + bc - abc
-    return total
 
 
 @numba.njit(cache=True, nogil=True)
@@ -161,47 +119,23 @@ _TAKEN = 2
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _is_simple(cube, stack, seen):
-    """Whether the middle of a 3x3x3 neighbourhood (27 numbers, 1 inside) may change sides."""
-    # inside: pieces within the 18-neighbourhood, connected by faces, that touch the middle by a face
+def _is_one_piece(cube, side, starts, steps_max, distance_max, stack, seen):
+    """Whether the voxels of one side that hang together with one of `starts` are one piece, and there is one.
+
+    Args:
+        cube: a 3x3x3 neighbourhood (27 numbers, 1 inside, 0 outside); its middle belongs to neither side.
+        side: 1 or 0.
+        starts: places in the cube to begin at.
+        steps_max: coordinates in which neighbours may differ: 1 connects through faces, 3 through corners too.
+        distance_max: coordinates in which a voxel may differ from the middle: 2 leaves the eight corners out.
+        stack: room for places.
+        seen: room for a mark per place.
+    """
     for n in range(27):
         seen[n] = 0
     pieces = 0
-    for start in (4, 10, 12, 14, 16, 22):
-        if cube[start] == 0 or seen[start]:
-            continue
-        pieces += 1
-        if pieces > 1:
-            return False
-        top = 1
-        stack[0] = start
-        seen[start] = 1
-        while top:
-            top -= 1
-            at = stack[top]
-            x, y, z = at // 9, at // 3 % 3, at % 3
-            for axis in range(3):
-                for step in (-1, 1):
-                    p, q, r = x, y, z
-                    if axis == 0:
-                        p += step
-                    elif axis == 1:
-                        q += step
-                    else:
-                        r += step
-                    if min(p, q, r) < 0 or max(p, q, r) > 2 or abs(p - 1) + abs(q - 1) + abs(r - 1) > 2:
-                        continue
-                    other = 9 * p + 3 * q + r
-                    if other != 13 and cube[other] and not seen[other]:
-                        seen[other] = 1
-                        stack[top] = other
-                        top += 1
-    if pieces != 1:
-        return False
-    # outside: pieces of the 26 neighbours, connected by corners
-    pieces = 0
-    for start in range(27):
-        if start == 13 or cube[start] or seen[start]:
+    for start in starts:
+        if start == 13 or cube[start] != side or seen[start]:
             continue
         pieces += 1
         if pieces > 1:
@@ -217,11 +151,22 @@ def _is_simple(cube, stack, seen):
                 for q in range(max(y - 1, 0), min(y + 2, 3)):
                     for r in range(max(z - 1, 0), min(z + 2, 3)):
                         other = 9 * p + 3 * q + r
-                        if other != 13 and not cube[other] and not seen[other]:
+                        near = abs(p - x) + abs(q - y) + abs(r - z) <= steps_max
+                        within = abs(p - 1) + abs(q - 1) + abs(r - 1) <= distance_max
+                        if near and within and other != 13 and cube[other] == side and not seen[other]:
                             seen[other] = 1
                             stack[top] = other
                             top += 1
     return pieces == 1
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _is_simple(cube, stack, seen):
+    """Whether the middle of a 3x3x3 neighbourhood may change sides: one piece inside, and one outside, touch it."""
+    return _is_one_piece(cube, 1, (4, 10, 12, 14, 16, 22), 1, 2, stack, seen) and _is_one_piece(
+        cube, 0, range(27), 3, 3, stack, seen
+    )
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64
+import trimesh
+from jaxtyping import Float32, Int32, Int64
 
 PADDING_TEXELS = 4
 _PATCHES = 96
@@ -27,13 +28,7 @@ class Unwrapped:
     """The same triangles in the same order, in split vertices."""
 
 
-def unwrap(
-    vertices: Float64[np.ndarray, "v 3"],
-    normals: Float64[np.ndarray, "v 3"],
-    faces: Int32[np.ndarray, "f 3"],
-    *,
-    texture_px: int,
-) -> Unwrapped:
+def unwrap(surface: trimesh.Trimesh, *, texture_px: int) -> Unwrapped:
     """Cut a surface into flat charts and pack them into one square.
 
     xatlas' time grows with the square of the charts' size, so the surface is handed over in patches of like normals:
@@ -43,7 +38,8 @@ def unwrap(
     """
     import xatlas
 
-    patch = _patches(vertices, normals, faces)
+    vertices, faces = np.asarray(surface.vertices), np.asarray(surface.faces)
+    patch = _patches(surface)
     members = [np.flatnonzero(patch == label) for label in np.unique(patch)]
     atlas, used = xatlas.Atlas(), []
     for rows in members:
@@ -70,41 +66,36 @@ def unwrap(
     return Unwrapped(np.concatenate(vertex_index).astype(np.int32), uv_unit, split_faces)
 
 
-def _patches(
-    vertices: Float64[np.ndarray, "v 3"], normals: Float64[np.ndarray, "v 3"], faces: Int32[np.ndarray, "f 3"]
-) -> Int64[np.ndarray, " f"]:
+def _patches(surface: trimesh.Trimesh) -> Int64[np.ndarray, " f"]:
     """A label per face: Lloyd's clusters of place and normal, started at points far from each other."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    size = float(np.ptp(vertices, axis=0).max())
-    features = np.concatenate(
-        [vertices[faces].mean(axis=1) / size, _NORMAL_WEIGHT * normals[faces].mean(axis=1)], axis=1
-    )
+    normals = surface.vertex_normals[surface.faces].mean(axis=1)
+    features = np.concatenate([surface.triangles_center / surface.extents.max(), _NORMAL_WEIGHT * normals], axis=1)
     chosen, nearest = [0], np.full(len(features), np.inf)
-    for _ in range(min(_PATCHES, len(faces) // _LEAST_PATCH_FACES)):
+    for _ in range(min(_PATCHES, len(features) // _LEAST_PATCH_FACES)):
         nearest = np.minimum(nearest, ((features - features[chosen[-1]]) ** 2).sum(axis=1))
         chosen.append(int(nearest.argmax()))
     centres = features[chosen]
     label = np.zeros(len(features), np.int64)
     for _ in range(_LLOYD_STEPS):
-        label = cKDTree(centres).query(features)[1].astype(np.int64)
+        label = KDTree(centres).query(features)[1].astype(np.int64)
         count = np.bincount(label, minlength=len(centres))
         sums = np.stack([np.bincount(label, column, minlength=len(centres)) for column in features.T], axis=1)
         centres = np.where(count[:, None] > 0, sums / np.maximum(count, 1)[:, None], centres)
-    return _without_teeth(label, faces, len(vertices))
+    return _without_teeth(label, surface)
 
 
-def _without_teeth(
-    label: Int64[np.ndarray, " f"], faces: Int32[np.ndarray, "f 3"], vertex_count: int
-) -> Int64[np.ndarray, " f"]:
-    """Borders between patches straightened: a face whose neighbours mostly have another label takes it."""
-    ends = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).astype(np.int64), axis=1)
-    order = np.argsort(ends[:, 0] * vertex_count + ends[:, 1], kind="stable")
-    face = np.tile(np.arange(len(faces)), 3)[order]
-    one, other = face[0::2], face[1::2]  # a closed surface: edges come in pairs
-    both = np.argsort(np.concatenate([one, other]), kind="stable")
-    beside = np.concatenate([other, one])[both].reshape(-1, 3)
+def _without_teeth(label: Int64[np.ndarray, " f"], surface: trimesh.Trimesh) -> Int64[np.ndarray, " f"]:
+    """Borders between patches straightened: a face whose three neighbours mostly have another label takes it."""
+    one, other = surface.face_adjacency.T
+    order = np.argsort(np.concatenate([one, other]), kind="stable")
+    beside = np.concatenate([other, one])[order]
+    start = np.searchsorted(np.concatenate([one, other])[order], np.arange(len(label)))
+    inner = np.flatnonzero(np.bincount(surface.face_adjacency.ravel(), minlength=len(label)) == 3)  # not at a rim
+    neighbours = beside[start[inner, None] + np.arange(3)]
     for _ in range(_SMOOTHING_STEPS):
-        a, b, c = label[beside].T
-        label = np.where(a == b, a, np.where(b == c, b, np.where(a == c, a, label)))
+        a, b, c = label[neighbours].T
+        label = label.copy()
+        label[inner] = np.where(a == b, a, np.where(b == c, b, np.where(a == c, a, label[inner])))
     return label

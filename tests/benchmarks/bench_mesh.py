@@ -1,6 +1,6 @@
 """Quality, time and memory of meshes out of splats: `python tests/benchmarks/bench_mesh.py head.ply [...]`.
 
-For each file of fitted Gaussians: what kind of surface comes out (watertight, pieces, genus, faces), seconds and CPU
+For each file of fitted Gaussians: what kind of surface comes out (watertight, pieces, Euler number), seconds and CPU
 seconds of a second run (kernels are compiled in the first), the most memory the process ever took, and how renders of
 the textured mesh compare with renders of the Gaussians, from cameras that the mesh was not made from: PSNR inside the
 silhouette at 256 px, mean and worst, and the overlap (intersection over union) of the silhouettes. Cameras look from
@@ -20,7 +20,7 @@ import numpy as np
 
 from dp360.exporters import mesh_glb, splat_ply
 from dp360.exporters.mesh_arrays import arrays_for_mesh_file
-from dp360.exporters.meshing import MeshConfig, mesh_from_renders, mesh_report
+from dp360.exporters.meshing import MeshConfig, mesh_from_renders
 from dp360.generation import Cameras, Provenance
 from dp360.generation.cameras import concatenate_cameras, orbit
 from dp360.generation.mesh import TexturedMesh
@@ -86,11 +86,13 @@ def main() -> None:
         mesh = mesh_from_renders(scene, config)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        arrays = arrays_for_mesh_file(mesh, metres_per_unit=1.0, writer="bench_mesh")
-        report = mesh_report(arrays.positions.astype(np.float64), arrays.faces)
+        surface = arrays_for_mesh_file(mesh, metres_per_unit=1.0, writer="bench_mesh").to_trimesh()
         psnr, overlap = compare(mesh, scene, config, held_out_cameras())
         print(f"{path}: {len(scene.splats)} Gaussians, load {os.getloadavg()[0]:.1f}")
-        print(f"  {report}")
+        print(
+            f"  {len(surface.faces)} faces, watertight {surface.is_watertight}, pieces {surface.body_count}, ", end=""
+        )
+        print(f"Euler number {surface.euler_number}, volume {surface.volume:.4f}")
         print(f"  {wall:.1f} s, {cpu:.1f} CPU s on {os.cpu_count()} cores, at most {memory:.2f} GiB")
         print(f"  PSNR {psnr.mean():.2f} dB, worst {psnr.min():.2f}")
         print(f"  silhouettes overlap {overlap.mean():.4f}, worst {overlap.min():.4f}")

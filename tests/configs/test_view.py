@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 
 from dp360.configs.commands import ViewCommand
 from dp360.configs.view import _covariances, serve
@@ -47,6 +48,14 @@ def test_every_splat_format(extension, make_splats, provenance, tmp_path):
         assert answer.status == 200
 
 
+@pytest.mark.parametrize("extension", [".glb", ".obj", ".ply", ".stl"])
+def test_any_mesh(extension, tmp_path):
+    path = tmp_path / f"head{extension}"
+    trimesh.creation.icosphere(radius=0.1).export(path)
+    with serve(ViewCommand(path, port=0)) as url, urllib.request.urlopen(url, timeout=20) as answer:
+        assert answer.status == 200
+
+
 def test_taken_port_gives_way_to_the_next(head):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -69,7 +78,7 @@ def test_only_this_machine_may_look(head):
     ("changes", "message"),
     [
         ({"port": 70000}, "expected a number from 0 to 65535"),
-        ({"host": "192.0.2.1"}, "Cannot serve at 192.0.2.1"),
+        ({"host": "192.0.2.1"}, "Cannot serve at host 192.0.2.1"),
         ({"host": "no such host"}, "Cannot serve at host no such host"),
     ],
 )
@@ -80,6 +89,7 @@ def test_addresses_that_do_not_work(head, changes, message):
 
 def test_files_that_cannot_be_shown(tmp_path, make_splats, provenance):
     (tmp_path / "broken.glb").write_bytes(b"glTF\2\0\0\0\xff\xff\xff\xff")
+    (tmp_path / "broken.stl").write_bytes(b"solid" + b"\xff" * 90)
     (tmp_path / "text.ply").write_text("hello")
     (tmp_path / "head.xyz").write_text("hello")
     (tmp_path / "empty.ply").write_bytes(splat_ply.encode(make_splats(0, 0), provenance))
@@ -87,7 +97,8 @@ def test_files_that_cannot_be_shown(tmp_path, make_splats, provenance):
         ("none.ply", "Cannot read .*none.ply"),
         ("none.glb", "Cannot read .*none.glb"),
         ("none.yml", "Cannot read .*none.yml"),
-        ("broken.glb", "whole binary glTF"),
+        ("broken.glb", "expected a .glb|cut off or damaged"),
+        ("broken.stl", "damaged or no mesh|expected triangles"),
         ("text.ply", r"text.ply"),
         ("empty.ply", "at least one|got none|no Gaussians"),
         ("head.xyz", "expected a name that ends in one of"),

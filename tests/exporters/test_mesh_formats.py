@@ -127,7 +127,8 @@ def test_stl_by_trimesh_and_open3d(tmp_path):
     mesh = trimesh.load(io.BytesIO(data), file_type="stl")
     check_frame(mesh.vertices)
     check_closed(mesh)
-    stored = np.frombuffer(data, mesh_stl._FACET, offset=84)["normal"]
+    facet = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    stored = np.frombuffer(data, facet, offset=84)["normal"]
     np.testing.assert_allclose(stored, mesh.face_normals, atol=1e-4)
     (tmp_path / "head.stl").write_bytes(data)
     assert len(open3d.io.read_triangle_mesh(str(tmp_path / "head.stl")).triangles) == len(closed_head().faces)

@@ -108,7 +108,9 @@ def test_container_and_provenance():
 
 def test_normals_have_length_one():
     data = mesh_glb.encode(marked_head(), PROVENANCE)
-    view = document(data)["bufferViews"][1]
+    content = document(data)
+    accessor = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"]["NORMAL"]]
+    view = content["bufferViews"][accessor["bufferView"]]
     start = data.index(b"BIN\0") + 4 + view["byteOffset"]
     normals = np.frombuffer(data, "<f4", view["byteLength"] // 4, start).reshape(-1, 3)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)

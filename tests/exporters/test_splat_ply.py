@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dp360.exporters import splat_ply
-from dp360.exporters.splat_frames import half_turn_about_z
+from dp360.exporters.splat_file_frame import half_turn_about_z
 from dp360.generation import Cameras, InputError, Provenance, look_at_origin
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats, render_splats

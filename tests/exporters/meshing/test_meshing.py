@@ -10,13 +10,13 @@ import torch
 import trimesh
 
 from dp360.exporters.mesh_arrays import arrays_for_mesh_file
-from dp360.exporters.meshing import MeshConfig, Ring, mesh_from_renders, mesh_report
-from dp360.exporters.meshing.closed_surface import smooth_taubin, vertex_normals
-from dp360.exporters.meshing.decimate import decimate
+from dp360.exporters.meshing import MeshConfig, Ring, mesh_from_renders
+from dp360.exporters.meshing.closed_surface import extract_surface, simplify, smooth_taubin
 from dp360.exporters.meshing.fusion import DistanceField
-from dp360.exporters.meshing.solid import clean_solid, euler_number, extract_surface
+from dp360.exporters.meshing.solid import clean_solid
 from dp360.exporters.meshing.unwrap import unwrap
 from dp360.generation import Cameras, InputError
+from dp360.generation.mesh import TexturedMesh
 from dp360.reconstruction.renders import Renders
 from dp360.reconstruction.splat_scene import SplatScene
 from dp360.reconstruction.splats import Splats
@@ -61,9 +61,14 @@ class Ball:
         return Renders(*(torch.stack(channel) for channel in zip(*pictures)))
 
 
-def welded(mesh) -> tuple[np.ndarray, np.ndarray]:
-    arrays = arrays_for_mesh_file(mesh, metres_per_unit=1.0, writer="test")
-    return arrays.positions.astype(np.float64), arrays.faces
+def welded(mesh: TexturedMesh) -> trimesh.Trimesh:
+    return arrays_for_mesh_file(mesh, metres_per_unit=1.0, writer="test").to_trimesh()
+
+
+def assert_closed(surface: trimesh.Trimesh, *, genus: int = 0) -> None:
+    """One piece whose edges lie between two faces each, faces looking outwards, and as many handles as said."""
+    assert surface.is_watertight and surface.is_winding_consistent and surface.body_count == 1
+    assert surface.euler_number == 2 - 2 * genus and surface.volume > 0
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +77,10 @@ def ball():
 
 
 def test_a_ball_comes_back_closed_and_cut_flat(ball):
-    vertices, faces = welded(ball)
-    report = mesh_report(vertices, faces)
-    assert report.watertight and report.components == 1 and report.genus == 0
-    assert 1000 < report.faces <= QUICK.face_budget and report.volume > 0
-    other = trimesh.Trimesh(vertices, faces, process=False)
-    assert other.is_watertight and other.is_winding_consistent and other.euler_number == 2
+    surface = welded(ball)
+    assert_closed(surface)
+    assert 1000 < len(surface.faces) <= QUICK.face_budget
+    vertices = np.asarray(surface.vertices)
     above = vertices[vertices[:, 1] > QUICK.bottom_y + 2 * QUICK.voxel_size]
     np.testing.assert_allclose(np.linalg.norm(above, axis=1), RADIUS, atol=0.8 * QUICK.voxel_size)
     assert abs(vertices[:, 1].min() - QUICK.bottom_y) < QUICK.voxel_size
@@ -125,10 +128,9 @@ def test_splats_become_a_mesh(marked_head):
         near_rings=QUICK.near_rings,
         far_rings=QUICK.far_rings,
     )
-    vertices, faces = welded(mesh_from_renders(SplatScene(marked_head), config))
-    report = mesh_report(vertices, faces)
-    assert report.watertight and report.components == 1 and report.genus == 0
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    surface = welded(mesh_from_renders(SplatScene(marked_head), config))
+    assert_closed(surface)
+    low, high = surface.bounds
     assert high[0] > -low[0] + 0.001  # the ear stands out
     assert 0.15 < high[1] < 0.25 and high[2] > 0.16
 
@@ -159,12 +161,11 @@ def test_handles_cavities_and_crumbs_go():
     torus = (np.hypot(x, y) - 12) ** 2 + z**2 < 25
     torus &= ~((x - 12) ** 2 + y**2 + z**2 < 4)
     torus |= (x**2 + y**2 + z**2) < 4
-    kept = mesh_report(*extract_surface(clean_solid(field_of(torus), genus_zero=False)))
-    assert kept.watertight and kept.components == 1 and kept.genus == 1
-    cut = clean_solid(field_of(torus), genus_zero=True)
-    assert euler_number(cut.values < 0) == 1
-    report = mesh_report(*extract_surface(cut))
-    assert report.watertight and report.components == 1 and report.genus == 0 and report.volume > 0.9 * kept.volume
+    kept = extract_surface(field_of(torus))
+    assert_closed(kept, genus=1)
+    cut = extract_surface(clean_solid(field_of(torus)))
+    assert_closed(cut)
+    assert cut.volume > 0.9 * kept.volume
 
 
 def test_random_solids_become_spheres():
@@ -174,8 +175,7 @@ def test_random_solids_become_spheres():
         noise = gaussian_filter(np.random.default_rng(seed).standard_normal((36, 36, 36)), 1.5)
         inside = noise > -0.02
         inside[[0, -1]] = inside[:, [0, -1]] = inside[:, :, [0, -1]] = False
-        report = mesh_report(*extract_surface(clean_solid(field_of(inside), genus_zero=True)))
-        assert report.watertight and report.components == 1 and report.genus == 0
+        assert_closed(extract_surface(clean_solid(field_of(inside))))
 
 
 @pytest.fixture(scope="module")
@@ -185,39 +185,34 @@ def torus():
     return extract_surface(DistanceField(distance.astype(np.float32), np.zeros(3), 1.0))
 
 
-def test_simplification_keeps_the_kind_of_surface(torus):
-    for budget in (4000, 1000, 300):
-        vertices, faces = decimate(*torus, face_budget=budget)
-        report = mesh_report(vertices, faces)
-        assert report.faces <= budget and report.watertight and report.components == 1 and report.genus == 1
-        volume = 2 * math.pi**2 * 18 * 49
-        assert abs(report.volume / volume - 1) < 60 / budget
-        centred = vertices - (30 - 0.25)
-        distance = np.sqrt((np.hypot(centred[:, 0], centred[:, 1]) - 18) ** 2 + centred[:, 2] ** 2)
-        assert np.abs(distance - 7).max() < 0.3 + 600 / budget
-
-
-def test_importance_moves_triangles(torus):
-    importance = np.where(torus[0][:, 0] > 30, 50.0, 1.0)
-    vertices, faces = decimate(*torus, face_budget=2000, importance=importance)
-    right = (vertices[faces].mean(axis=1)[:, 0] > 30).mean()
-    assert right > 0.6
+@pytest.mark.parametrize("budget", [4000, 1000, 300])
+def test_simplification_keeps_the_kind_of_surface(torus, budget):
+    surface = simplify(torus, budget)
+    assert len(surface.faces) <= budget
+    assert_closed(surface, genus=1)
+    assert abs(surface.volume / (2 * math.pi**2 * 18 * 49) - 1) < 60 / budget
+    centred = surface.vertices - (30 - 0.25)
+    distance = np.sqrt((np.hypot(centred[:, 0], centred[:, 1]) - 18) ** 2 + centred[:, 2] ** 2)
+    assert np.abs(distance - 7).max() < 0.3 + 600 / budget
 
 
 def test_smoothing_takes_noise_and_keeps_volume(torus):
-    vertices, faces = torus
-    noisy = vertices + np.random.default_rng(0).normal(0, 0.15, vertices.shape)
-    smooth = smooth_taubin(noisy, faces, steps=8)
-    truth = vertex_normals(vertices, faces)
-    before, after = (np.abs(((v - vertices) * truth).sum(axis=1)).mean() for v in (noisy, smooth))
+    smooth = torus.copy()
+    smooth.vertices += np.random.default_rng(0).normal(0, 0.15, torus.vertices.shape)
+    before = np.abs(((smooth.vertices - torus.vertices) * torus.vertex_normals).sum(axis=1)).mean()
+    smooth_taubin(smooth, steps=8)
+    after = np.abs(((smooth.vertices - torus.vertices) * torus.vertex_normals).sum(axis=1)).mean()
     assert after < 0.6 * before
-    assert abs(mesh_report(smooth, faces).volume / mesh_report(vertices, faces).volume - 1) < 0.01
+    assert abs(smooth.volume / torus.volume - 1) < 0.01
 
 
-def test_unwrapping_keeps_faces_and_overlaps_nowhere(torus):
-    vertices, faces = decimate(*torus, face_budget=1500)
-    unwrapped = unwrap(vertices, vertex_normals(vertices, faces), faces, texture_px=512)
-    np.testing.assert_array_equal(unwrapped.vertex_index[unwrapped.faces], faces)
+@pytest.mark.parametrize("is_open", [False, True])
+def test_unwrapping_keeps_faces_and_overlaps_nowhere(torus, is_open):
+    surface = simplify(torus, 1500)
+    if is_open:
+        surface = trimesh.Trimesh(surface.vertices, surface.faces[surface.triangles_center[:, 0] < 40], process=False)
+    unwrapped = unwrap(surface, texture_px=512)
+    np.testing.assert_array_equal(unwrapped.vertex_index[unwrapped.faces], surface.faces)
     assert unwrapped.uv_unit.min() >= 0 and unwrapped.uv_unit.max() <= 1
     a, b, c = unwrapped.uv_unit[unwrapped.faces].astype(np.float64).transpose(1, 0, 2)
     area = np.abs(np.cross(b - a, c - a)).sum() / 2

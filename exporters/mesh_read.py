@@ -1,0 +1,151 @@
+"""Meshes out of files, ours and other people's: .glb, .obj, .ply and .stl, all read by trimesh."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from dp360.generation import InputError, Provenance
+from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.generation.mesh import TexturedMesh
+
+from . import ply_header, splat_glb
+from .provenance import provenance_from_json
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from .meshing.unwrap import Unwrapped
+
+EXTENSIONS = (".glb", ".obj", ".ply", ".stl")
+_GREY = 190
+"""Of 255: colour of a mesh that brings none."""
+_VERTEX_COLOUR_TEXTURE_PX = 2048
+_UV_SLACK = 1e-3
+"""Texture coordinates this far outside of the picture are rounding."""
+_OBJ_NOTE = re.compile(rb"^# dp360\.provenance (.*)$", re.MULTILINE)
+
+
+def is_mesh_file(path: Path) -> bool:
+    """Whether a file is to be read as a mesh: .obj, .stl, and .glb or .ply that hold no splats.
+
+    Raises:
+        InputError: the file cannot be read, or is a damaged .glb or .ply.
+    """
+    extension = path.suffix.lower()
+    if extension == ".glb":
+        return not splat_glb.holds_splats(_bytes(path))
+    if extension == ".ply":
+        return bool(re.search(rb"\nelement face \d+\s", _bytes(path)[: ply_header.HEADER_BYTES_MAX]))
+    return extension in EXTENSIONS
+
+
+def load_trimesh(path: Path) -> trimesh.Trimesh:
+    """All triangles of a mesh file as one mesh, in the file's own unit.
+
+    Raises:
+        InputError: no such file, another ending, a damaged file, or one without triangles.
+    """
+    import trimesh
+
+    if path.suffix.lower() not in EXTENSIONS:
+        raise InputError(f"Cannot read {path} as a mesh: expected a name that ends in one of {', '.join(EXTENSIONS)}")
+    data = _bytes(path)
+    try:  # a resolver finds the material and the picture beside an .obj
+        resolver = trimesh.resolvers.FilePathResolver(str(path))
+        mesh = trimesh.load(
+            io.BytesIO(data), file_type=path.suffix.lower()[1:], resolver=resolver, force="mesh", process=False
+        )
+    except Exception as error:  # trimesh names damage in many ways
+        raise InputError(f"Cannot read {path}: the file is damaged or no mesh ({error}); export it again") from error
+    if not isinstance(mesh, trimesh.Trimesh) or not len(mesh.faces):
+        raise InputError(f"Cannot read {path}: expected triangles, found none; a point cloud is no mesh")
+    if not np.isfinite(mesh.vertices).all():
+        raise InputError(f"Cannot read {path}: positions hold NaN or Inf; export it again")
+    return mesh
+
+
+def read_mesh(path: Path) -> tuple[TexturedMesh, Provenance | None]:
+    """A mesh file as one textured mesh, and its origin where it is one of ours that says so.
+
+    Numbers are taken for metres, +y up, the face to +z. Colours of vertices and faces become a texture; a mesh without
+    colours becomes grey.
+
+    Args:
+        path: a .glb, .obj, .ply or .stl.
+
+    Raises:
+        InputError: as `load_trimesh`, a texture that repeats, or a damaged note of its origin.
+    """
+    mesh = load_trimesh(path)
+    uv, picture = _texture_of(mesh)
+    if uv is None or picture is None:
+        return _with_texture(mesh), _provenance(path)
+    if uv.min() < -_UV_SLACK or uv.max() > 1 + _UV_SLACK:
+        raise InputError(f"Cannot read {path}: its texture repeats; bake it into one picture first")
+    from_top_left = np.clip(uv[:, :2] * [1, -1] + [0, 1], 0, 1)
+    return _textured(mesh, from_top_left, np.array(picture.convert("RGB"))), _provenance(path)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+
+
+def _textured(
+    mesh: trimesh.Trimesh, uv_unit: np.ndarray, texture_rgb: np.ndarray, split: Unwrapped | None = None
+) -> TexturedMesh:
+    """The mesh in world units with a picture; its vertices split along seams, if they are not yet."""
+    index = slice(None) if split is None else split.vertex_index
+    return TexturedMesh(
+        vertices_world=(mesh.vertices[index] / METRES_PER_UNIT).astype(np.float32),
+        normals_world=mesh.vertex_normals[index].astype(np.float32),
+        uv_unit=uv_unit.astype(np.float32),
+        faces=(mesh.faces if split is None else split.faces).astype(np.int32),
+        texture_rgb=texture_rgb,
+    )
+
+
+def _texture_of(mesh: trimesh.Trimesh) -> tuple[np.ndarray | None, Image.Image | None]:
+    """Texture coordinates from the bottom left, and the base colour's picture."""
+    material = getattr(mesh.visual, "material", None)
+    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    uv = getattr(mesh.visual, "uv", None)
+    return (uv if uv is not None and len(uv) == len(mesh.vertices) else None), picture
+
+
+def _with_texture(mesh: trimesh.Trimesh) -> TexturedMesh:
+    """The mesh with a texture made from its colours."""
+    if mesh.visual.kind not in ("vertex", "face"):
+        colour = getattr(getattr(mesh.visual, "material", None), "main_color", None)
+        grey = np.full(3, _GREY, np.uint8) if colour is None else np.asarray(colour[:3], np.uint8)
+        return _textured(mesh, np.full((len(mesh.vertices), 2), 0.5), np.tile(grey, (4, 4, 1)))
+    from dp360.generation.mesh_raster import interpolate
+
+    from .meshing.baking import continued, flat_fragments
+    from .meshing.unwrap import unwrap
+
+    unwrapped = unwrap(mesh, texture_px=_VERTEX_COLOUR_TEXTURE_PX)
+    fragments = flat_fragments(unwrapped, _VERTEX_COLOUR_TEXTURE_PX)
+    colours = np.asarray(mesh.visual.vertex_colors)[unwrapped.vertex_index, :3].astype(np.float32)
+    picture = np.rint(interpolate(fragments, colours, unwrapped.faces)).clip(0, 255).astype(np.uint8)
+    return _textured(mesh, unwrapped.uv_unit, continued(picture, fragments.hit), unwrapped)
+
+
+def _provenance(path: Path) -> Provenance | None:
+    """The origin that our writers put into a file."""
+    data, extension = _bytes(path), path.suffix.lower()
+    if extension == ".glb":
+        return splat_glb.decode_provenance(data)
+    if extension == ".ply":
+        comments = re.findall(rb"^comment dp360\.provenance (.*)$", data[: ply_header.HEADER_BYTES_MAX], re.MULTILINE)
+        return provenance_from_json(b"".join(comments).decode("ascii", "replace")) if comments else None
+    note = _OBJ_NOTE.search(data) if extension == ".obj" else None
+    return provenance_from_json(note[1].decode("ascii", "replace")) if note else None
