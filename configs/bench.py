@@ -62,7 +62,7 @@ def run(command: BenchCommand, display: Display) -> str:
             from dp360.generation.dataset.view_dataset import read_dataset
             from dp360.reconstruction.splat_benchmark import bench_splats
 
-            from .pipeline import dataset_folder
+            from .run_folder import dataset_folder
 
             views = None if command.data is None else read_dataset(dataset_folder(command.data))
             report = bench_splats(views, track=display.track)

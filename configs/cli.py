@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome: Outcome = handler(command, display)
         if isinstance(outcome, int):
             return outcome
-        for item in outcome:
+        for item in [outcome] if isinstance(outcome, str) else outcome:
             print(f"wrote {item}" if isinstance(item, Path) else item)
     return 0
 

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,8 @@ class _Terminated(KeyboardInterrupt):
 
 Notify = Callable[[str], None]
 """Shows one sentence to the person who started the run."""
-Outcome = Iterable["Path | str"] | int
-"""What a command's handler returns: files it wrote and lines to print, or an exit code."""
+Outcome = Iterable["Path | str"] | str | int
+"""What a command's handler returns: files it wrote and texts to print, one text, or an exit code."""
 
 
 def ignore(sentence: str) -> None:
@@ -35,28 +36,26 @@ def ignore(sentence: str) -> None:
     del sentence
 
 
+@dataclass(frozen=True)
 class Display:
-    """What a running job may show: bars and notices on the error stream, so that standard output stays free for names
-    of files. Nothing is shown, and nothing imported, before the first of them."""
+    """What a running job may show."""
 
-    def __init__(self) -> None:
-        self._bars: Progress | None = None
+    track: Callable[..., Iterable[Any]]
+    """A `Track`: one bar per stage with elapsed and remaining time."""
+    notify: Notify
+    """Shows a sentence above the bars."""
 
-    def track(self, sequence: Iterable[Any], **arguments: Any) -> Iterable[Any]:
-        """A `Track`: one bar per stage with elapsed and remaining time."""
-        return self._progress().track(sequence, **arguments)
 
-    def notify(self, sentence: str) -> None:
-        """A sentence above the bars."""
-        self._progress().console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Display]:
+    """Bars and notices on the terminal's error stream; standard output stays free for the names of files.
 
-    def close(self) -> None:
-        """End the bars."""
-        if self._bars is not None:
-            self._bars.stop()
+    Nothing is shown, and nothing imported, before the first of them.
+    """
+    shown: list[Progress] = []
 
-    def _progress(self) -> Progress:
-        if self._bars is None:
+    def progress() -> Progress:
+        if not shown:
             from rich.console import Console
             from rich.progress import (
                 BarColumn,
@@ -67,28 +66,32 @@ class Display:
                 TimeRemainingColumn,
             )
 
-            self._bars = Progress(
-                TextColumn("{task.description:<26}"),
-                BarColumn(bar_width=30),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("elapsed,"),
-                TimeRemainingColumn(),
-                TextColumn("left"),
-                console=Console(stderr=True),
+            shown.append(
+                Progress(
+                    TextColumn("{task.description:<26}"),
+                    BarColumn(bar_width=30),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("elapsed,"),
+                    TimeRemainingColumn(),
+                    TextColumn("left"),
+                    console=Console(stderr=True),
+                )
             )
-            self._bars.start()
-        return self._bars
+            shown[0].start()
+        return shown[0]
 
+    def track(sequence: Iterable[Any], **arguments: Any) -> Iterable[Any]:
+        return progress().track(sequence, **arguments)
 
-@contextlib.contextmanager
-def progress_bars() -> Iterator[Display]:
-    """A `Display` that ends with the block."""
-    display = Display()
+    def notify(sentence: str) -> None:
+        progress().console.print(f"note: {sentence}", markup=False, highlight=False, soft_wrap=True)
+
     try:
-        yield display
+        yield Display(track, notify)
     finally:
-        display.close()
+        for bars in shown:
+            bars.stop()
 
 
 @contextlib.contextmanager

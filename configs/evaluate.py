@@ -132,7 +132,7 @@ class EvalCommand:
     """What to measure."""
 
 
-def run(command: EvalCommand, display: Display) -> tuple[str, list[Path]]:
+def run(command: EvalCommand, display: Display) -> tuple[str | Path, ...]:
     """Measure what the command names.
 
     Returns:
@@ -146,4 +146,4 @@ def run(command: EvalCommand, display: Display) -> tuple[str, list[Path]]:
     from .evaluation_jobs import measure
 
     result = measure(command.what, display)
-    return result.markdown(), write_result(command.what.output, result)
+    return (result.markdown(), *write_result(command.what.output, result))

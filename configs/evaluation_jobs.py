@@ -51,8 +51,7 @@ from dp360.reconstruction.evaluation.results import EvaluationResult, unique_nam
 from dp360.reconstruction.fit import SplatFitConfig
 from dp360.reconstruction.prepare import fit_threads
 
-from .commands import DataCommand
-from .data import make_heads
+from .data import DataHeadsCommand, make_heads
 from .device import choose_device
 from .evaluate import (
     EvalAblationCommand,
@@ -64,8 +63,8 @@ from .evaluate import (
     EvalWhat,
     PerceptualChoice,
 )
-from .pipeline import dataset_folder
 from .processes import in_processes
+from .run_folder import dataset_folder
 from .variants import GENERATOR_VARIANTS, compact_weights_name, open_sources, source_name
 
 if TYPE_CHECKING:
@@ -209,11 +208,11 @@ def _heads(command: EvalHeadsCommand, display: Display) -> list[Path]:
         asked, found = command.heads, 0
         while found < command.heads:  # heads whose face is not found are replaced by the ones that follow
             made = make_heads(
-                DataCommand(
-                    "heads", command.benchmark, command.data, asked, split="held-out", views=GRID_VIEWS,
-                    size=GRID_SIZE_PX, orbit="grid", maps=False, jobs=command.jobs,
+                DataHeadsCommand(
+                    command.data, command.benchmark, asked, split="held-out", views=GRID_VIEWS, size=GRID_SIZE_PX,
+                    orbit="grid", maps=False, jobs=command.jobs,
                 ),
-                track=display.track, notify=display.notify,
+                display,
             )  # fmt: skip
             if asked > 4 * command.heads + 16:
                 raise InputError(f"Only {len(made)} of {asked} heads could be made in {command.benchmark}")

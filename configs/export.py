@@ -23,8 +23,8 @@ class ExportCommand:
     load_config: Path | None = None
     """The config.yml of an ns-train run. A run of dp360-nerf has no splats: it gives meshes and pictures."""
     input: Path | None = None
-    """Instead of a run of ns-train: splats in a file of any of the formats, from dp360 or any other program, or the
-    folder that dp360 run has made."""
+    """Instead of a run of ns-train: splats in a file of any of the formats, or a mesh (.glb .obj .ply .stl), from dp360
+    or any other program, or the folder that dp360 run has made. A mesh becomes other mesh files alone."""
     kind: Literal["splats", "mesh"] | None = None
     """What to put into .ply, .glb and .usdz, which may hold either; if not given, splats into .ply and a mesh into .glb
     and .usdz."""

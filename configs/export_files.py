@@ -154,6 +154,11 @@ def _targets(name: Path, command: ExportCommand, head: FittedHead) -> list[_Targ
 def _refuse_what_it_cannot_become(target: _Target, head: FittedHead) -> None:
     """Say early, before minutes of work, that a head lacks what a file is made of."""
     kind = target.format.kind
+    if head.mesh is not None and kind != "mesh":
+        raise InputError(
+            f"Cannot make {target.path}: {head.name} is a mesh and becomes .glb, .obj, .ply, .stl or .usdz alone; for "
+            "splats, films and pages give splats with --input"
+        )
     if kind == "splats" and head.splats is None:
         raise InputError(
             f"Cannot make {target.path}: {head.name} is a radiance field and has no Gaussian splats; export a mesh, a "
@@ -215,9 +220,15 @@ class _Assets:
     @cached_property
     def mesh(self) -> TexturedMesh:
         """A closed surface around the head, with a texture."""
+        options = {name: self.given[name] for name in _MAKING_OPTIONS["mesh"] if name in self.given}
+        if self.head.mesh is not None:
+            if options:
+                raise ValueError(
+                    "--face-budget and --texture-px are for meshes made of splats; this one is kept as it is"
+                )
+            return self.head.mesh
         from dp360.exporters.meshing import COARSE_MESH, MeshConfig, mesh_from_renders
 
-        options = {name: self.given[name] for name in _MAKING_OPTIONS["mesh"] if name in self.given}
         config = replace(COARSE_MESH if self.head.is_slow else MeshConfig(), **options)
         return mesh_from_renders(self.head.scene, config, track=self.track)
 

@@ -1,4 +1,4 @@
-"""What `dp360 export` starts from: a run of ns-train, the folder of `dp360 run`, or a file of splats.
+"""What `dp360 export` starts from: a run of ns-train, the folder of `dp360 run`, a file of splats, or a mesh.
 
 Folders may have been moved: what belongs to a run is looked for beside it first, and splats need nothing but their
 own file.
@@ -18,8 +18,10 @@ from torch import Tensor
 from dp360.exporters import splat_ply
 from dp360.exporters.formats import decode_splats
 from dp360.exporters.head_files import SPLATS_NAME
+from dp360.exporters.mesh_read import is_mesh_file, read_mesh
 from dp360.generation import Cameras, InputError, Provenance, ViewSet
 from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
+from dp360.generation.mesh import TexturedMesh
 from dp360.reconstruction.splat_pictures import splat_pictures
 from dp360.reconstruction.splats import Splats
 
@@ -37,8 +39,8 @@ class FittedHead:
 
     name: str
     """The file, folder or configuration it comes from, for messages."""
-    fitted: Splats | HeadNerfModel
-    """What was fitted: Gaussians, or a radiance field."""
+    fitted: Splats | HeadNerfModel | TexturedMesh
+    """What was fitted, Gaussians or a radiance field; or somebody's mesh."""
     known_provenance: Provenance | None
     """Its origin where the file tells it."""
     data: Path | None
@@ -50,9 +52,14 @@ class FittedHead:
         return self.fitted if isinstance(self.fitted, Splats) else None
 
     @property
+    def mesh(self) -> TexturedMesh | None:
+        """Somebody's mesh; None for what has to be meshed first."""
+        return self.fitted if isinstance(self.fitted, TexturedMesh) else None
+
+    @property
     def is_slow(self) -> bool:
         """Whether a picture takes seconds: a radiance field on a CPU."""
-        return not isinstance(self.fitted, Splats) and self.fitted.device.type == "cpu"
+        return not isinstance(self.fitted, (Splats, TexturedMesh)) and self.fitted.device.type == "cpu"
 
     @property
     def scene(self) -> Renderable:
@@ -61,6 +68,7 @@ class FittedHead:
 
         if isinstance(self.fitted, Splats):
             return SplatScene(self.fitted)
+        assert not isinstance(self.fitted, TexturedMesh)
         from dp360.reconstruction.nerfstudio_nerf import NerfScene
 
         return NerfScene(self.fitted)
@@ -86,7 +94,7 @@ class FittedHead:
             return self.known_provenance
         if self.views is not None:
             return self.views.provenance
-        return Provenance("unknown", "unknown", 0, "unknown", "unknown", "Gaussian splats of unknown origin")
+        return Provenance("unknown", "unknown", 0, "unknown", "unknown", "A head of unknown origin")
 
     @property
     def portrait_rgb(self) -> UInt8[Tensor, "h w 3"] | None:
@@ -114,7 +122,10 @@ def open_head(load_config: Path | None, given: Path | None) -> FittedHead:
 
 
 def _open_file(path: Path, data: Path | None = None) -> FittedHead:
-    """Splats out of a file of any format."""
+    """Splats or a mesh out of a file of any format."""
+    if is_mesh_file(path):
+        mesh, origin = read_mesh(path)
+        return FittedHead(str(path), mesh, origin, None)
     try:
         content = path.read_bytes()
     except OSError as error:

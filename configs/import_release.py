@@ -63,9 +63,9 @@ def release_views(folder: ReleaseFolder, *, track: Track) -> ViewSet:
 
     from dp360.generation import Provenance, ViewSet
     from dp360.generation.cameras import concatenate_cameras
+    from dp360.generation.dataset.visual_hull import hull_points
     from dp360.generation.diffusion.release.aligned import read_aligned_picture
     from dp360.generation.diffusion.release.folder import read_result
-    from dp360.generation.dataset.visual_hull import hull_points
 
     rgba, cameras = read_result(folder, track=track)
     confidence = torch.full((len(cameras),), _DRAWN_CONFIDENCE)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dp360.configs import cli
-from dp360.configs.console import Display
+from dp360.configs.console import Display, ignore
 from dp360.configs.device import choose_device
 from dp360.configs.export import ExportCommand
 from dp360.configs.export_files import export
@@ -65,16 +65,15 @@ def test_same_seed_same_bytes(data, tmp_path, quick_mesh):
 def test_a_stopped_fit_leaves_splats_and_no_seal(data, tmp_path, quick_mesh):
     fit(data, tmp_path / "out")
 
-    class Impatient(Display):
-        def track(self, sequence: Iterable, **arguments: Any) -> Iterable:
-            for i, item in enumerate(sequence):
-                if i == 5:
-                    raise KeyboardInterrupt
-                yield item
+    def impatient(sequence: Iterable, **arguments: Any) -> Iterable:
+        for i, item in enumerate(sequence):
+            if i == 5:
+                raise KeyboardInterrupt
+            yield item
 
     command = FitCommand(data, tmp_path / "out", fit=FitOptions(iterations=1000), device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        run(command, Impatient())
+        run(command, Display(impatient, ignore))
     head = (tmp_path / "out" / "head.ply").read_bytes()
     assert len(splat_ply.decode(head)) > 100
     origin = splat_ply.decode_provenance(head)
