@@ -15,7 +15,8 @@ class ViewCommand:
     """Show a head in the browser, seen from the front; Ctrl-C ends it."""
 
     file: tyro.conf.Positional[Path]
-    """Splats in any format of dp360 export, a mesh (.glb .obj .ply .stl), or the config.yml of an ns-train run with dp360-splat."""
+    """Splats in any format of dp360 export, a mesh (.glb .obj .ply .stl), or the config.yml of an ns-train run with
+    dp360-splat."""
     port: int = 7007
     """Port to serve at; if it is taken, the next free one."""
     host: str = "127.0.0.1"
