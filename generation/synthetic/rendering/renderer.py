@@ -17,7 +17,7 @@ from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
 from ...numba_pool import numba_pool
 from ..parts import Part, SyntheticHead
 from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
-from .renderer_kernels import LitScene, draw_bands
+from .renderer_kernels import draw_bands
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,14 @@ class HeadScene:
         order = self._nearest_first(screen)
         faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
         start, members = bin_by_band(screen, faces, width, height, False)
-        scene = LitScene(
-            screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part, self.layout,
-            self.specular, self.texels, self.label_texels, sky, sun_seen, camera.position_world[0].numpy(),
-            lighting.sun_direction_world.astype(np.float64), lighting.sun_rgb.astype(np.float64),
-            np.array([shading.steps, shading.flatness, shading.specular]),
-        )  # fmt: skip
         with numba_pool(width * height):
-            return draw_bands(scene, start, members, width, height, supersample)
+            return draw_bands(
+                screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part,
+                self.layout, self.specular, self.texels, self.label_texels, sky, sun_seen, start, members,
+                camera.position_world[0].numpy(), lighting.sun_direction_world.astype(np.float64),
+                lighting.sun_rgb.astype(np.float64), np.array([shading.steps, shading.flatness, shading.specular]),
+                width, height, supersample,
+            )  # fmt: skip
 
 
 def _compact(part: Part) -> Part:

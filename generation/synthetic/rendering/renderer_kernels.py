@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -20,49 +20,6 @@ THROUGH = 0.02
 """Light that may pass to the eye from what lies still deeper; less is left out."""
 _DONE = 0.04
 """Light that may pass all layers of a sample before what lies behind them is left out."""
-
-
-class LitScene(NamedTuple):
-    """Triangles, textures and light of one picture, as `renderer.HeadScene` describes them."""
-
-    screen: np.ndarray
-    """Column, row and 1 / depth per vertex."""
-    vertices: np.ndarray
-    normals: np.ndarray
-    tangents: np.ndarray
-    faces: np.ndarray
-    uv: np.ndarray
-    faces_uv: np.ndarray
-    face_part: np.ndarray
-    layout: np.ndarray
-    specular: np.ndarray
-    texels: np.ndarray
-    label_texels: np.ndarray
-    sky: np.ndarray
-    """Light of the sky per vertex."""
-    sun_seen: np.ndarray
-    """Share of the sun's disc per vertex."""
-    camera: np.ndarray
-    """Its position."""
-    sun: np.ndarray
-    """Unit vector towards the sun."""
-    sun_rgb: np.ndarray
-    style: np.ndarray
-    """Steps, flatness and highlights of `renderer.Shading`."""
-
-
-class _Depths(NamedTuple):
-    """What the samples of one band of rows see: the nearest solid face, and half-clear ones before it."""
-
-    solid_depth: np.ndarray
-    solid_face: np.ndarray
-    depth: np.ndarray
-    """Of the half-clear layers, nearest first; all depths are inverse."""
-    face: np.ndarray
-    alpha: np.ndarray
-    count: np.ndarray
-    through: np.ndarray
-    """Light that passes all layers."""
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
@@ -86,10 +43,11 @@ def _texel(texels, layout_row, u, v, first, out):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
-def _collect(scene, f, row_begin, row_end, width, seen, texel):
+def _collect(screen, faces, f, uv, faces_uv, layout_row, texels, row_begin, row_end, width,
+             solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count, layer_through,
+             texel):  # fmt: skip
     """Depth-test one triangle; half-clear samples go into the sorted list of their sample."""
-    screen, uv, layout_row = scene.screen, scene.uv, scene.layout[scene.face_part[f]]
-    a, b, c = scene.faces[f, 0], scene.faces[f, 1], scene.faces[f, 2]
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
     bx, by, bz = screen[b, 0], screen[b, 1], screen[b, 2]
     cx, cy, cz = screen[c, 0], screen[c, 1], screen[c, 2]
@@ -98,7 +56,7 @@ def _collect(scene, f, row_begin, row_end, width, seen, texel):
         return
     per_area = 1.0 / area
     half_clear = layout_row[3] == 1
-    ta, tb, tc = scene.faces_uv[f, 0], scene.faces_uv[f, 1], scene.faces_uv[f, 2]
+    ta, tb, tc = faces_uv[f, 0], faces_uv[f, 1], faces_uv[f, 2]
     x_begin = int(max(np.ceil(max(min(ax, bx, cx), -1e7) - 0.5), 0.0))
     x_end = int(min(np.floor(min(max(ax, bx, cx), 1e7) - 0.5) + 1.0, width))
     y_begin = int(max(np.ceil(max(min(ay, by, cy), -1e7) - 0.5), row_begin))
@@ -114,44 +72,45 @@ def _collect(scene, f, row_begin, row_end, width, seen, texel):
                 continue
             wa, wb, wc = wa * az, wb * bz, wc * cz
             inverse_depth = wa + wb + wc
-            if inverse_depth <= seen.solid_depth[row, x]:
+            if inverse_depth <= solid_depth[row, x]:
                 continue
             if not half_clear:
-                seen.solid_depth[row, x] = inverse_depth
-                seen.solid_face[row, x] = f
+                solid_depth[row, x] = inverse_depth
+                solid_face[row, x] = f
                 continue
-            count = seen.count[row, x]
-            if count > 0 and inverse_depth <= seen.depth[row, x, count - 1]:
-                if count == LAYERS or seen.through[row, x] < _DONE:
+            count = layer_count[row, x]
+            if count > 0 and inverse_depth <= layer_depth[row, x, count - 1]:
+                if count == LAYERS or layer_through[row, x] < _DONE:
                     continue
             u = (wa * uv[ta, 0] + wb * uv[tb, 0] + wc * uv[tc, 0]) / inverse_depth
             v = (wa * uv[ta, 1] + wb * uv[tb, 1] + wc * uv[tc, 1]) / inverse_depth
-            _texel(scene.texels, layout_row, u, v, 3, texel)
+            _texel(texels, layout_row, u, v, 3, texel)
             opacity = texel[3]
             if opacity < CLEAR:
                 continue
             if opacity > SOLID:
-                seen.solid_depth[row, x] = inverse_depth
-                seen.solid_face[row, x] = f
+                solid_depth[row, x] = inverse_depth
+                solid_face[row, x] = f
                 continue
             if count == LAYERS:
                 count -= 1
-            seen.through[row, x] *= 1.0 - opacity
+            layer_through[row, x] *= 1.0 - opacity
             place = count
-            while place > 0 and seen.depth[row, x, place - 1] < inverse_depth:
-                seen.depth[row, x, place] = seen.depth[row, x, place - 1]
-                seen.face[row, x, place] = seen.face[row, x, place - 1]
-                seen.alpha[row, x, place] = seen.alpha[row, x, place - 1]
+            while place > 0 and layer_depth[row, x, place - 1] < inverse_depth:
+                layer_depth[row, x, place] = layer_depth[row, x, place - 1]
+                layer_face[row, x, place] = layer_face[row, x, place - 1]
+                layer_alpha[row, x, place] = layer_alpha[row, x, place - 1]
                 place -= 1
-            seen.depth[row, x, place] = inverse_depth
-            seen.face[row, x, place] = f
-            seen.alpha[row, x, place] = opacity
-            seen.count[row, x] = count + 1
+            layer_depth[row, x, place] = inverse_depth
+            layer_face[row, x, place] = f
+            layer_alpha[row, x, place] = opacity
+            layer_count[row, x] = count + 1
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 @no_type_check
-def _shade(scene, f, px, py, texel, out):
+def _shade(f, px, py, screen, vertices, normals, tangents, faces, uv, faces_uv, layout_row, specular, texels,
+           label_texels, sky, sun_seen, camera, sun, sun_rgb, style, texel, out):  # fmt: skip
     """Linear colour [0:3], opacity [3], depth [4], normal [5:8] of one surface at one sample; returns its label.
 
     `out[8:11]` is room for the light.
@@ -159,11 +118,7 @@ def _shade(scene, f, px, py, texel, out):
     Diffuse light wraps a little round edges (Green, "Real-Time Approximations to Subsurface Scattering", GPU Gems
     2004, Sec. 16.2); highlights are Blinn-Phong's, on fibres those of Kajiya and Kay (1989).
     """
-    screen, vertices, normals, tangents, uv = scene.screen, scene.vertices, scene.normals, scene.tangents, scene.uv
-    sky, sun_seen, sun, sun_rgb, style = scene.sky, scene.sun_seen, scene.sun, scene.sun_rgb, scene.style
-    part = scene.face_part[f]
-    layout_row = scene.layout[part]
-    a, b, c = scene.faces[f, 0], scene.faces[f, 1], scene.faces[f, 2]
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     ax, ay = screen[a, 0] - px, screen[a, 1] - py
     bx, by = screen[b, 0] - px, screen[b, 1] - py
     cx, cy = screen[c, 0] - px, screen[c, 1] - py
@@ -173,18 +128,18 @@ def _shade(scene, f, px, py, texel, out):
     scale = 1.0 / (wa + wb + wc)
     wa, wb, wc = wa * scale, wb * scale, wc * scale
     out[4] = wa / screen[a, 2] + wb / screen[b, 2] + wc / screen[c, 2]
-    ta, tb, tc = scene.faces_uv[f, 0], scene.faces_uv[f, 1], scene.faces_uv[f, 2]
+    ta, tb, tc = faces_uv[f, 0], faces_uv[f, 1], faces_uv[f, 2]
     u = wa * uv[ta, 0] + wb * uv[tb, 0] + wc * uv[tc, 0]
     v = wa * uv[ta, 1] + wb * uv[tb, 1] + wc * uv[tc, 1]
-    _texel(scene.texels, layout_row, u, v, 0, texel)
+    _texel(texels, layout_row, u, v, 0, texel)
     nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
     ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
     nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
     length = max(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-9)
     nx, ny, nz = nx / length, ny / length, nz / length
-    ex = scene.camera[0] - (wa * vertices[a, 0] + wb * vertices[b, 0] + wc * vertices[c, 0])
-    ey = scene.camera[1] - (wa * vertices[a, 1] + wb * vertices[b, 1] + wc * vertices[c, 1])
-    ez = scene.camera[2] - (wa * vertices[a, 2] + wb * vertices[b, 2] + wc * vertices[c, 2])
+    ex = camera[0] - (wa * vertices[a, 0] + wb * vertices[b, 0] + wc * vertices[c, 0])
+    ey = camera[1] - (wa * vertices[a, 1] + wb * vertices[b, 1] + wc * vertices[c, 1])
+    ez = camera[2] - (wa * vertices[a, 2] + wb * vertices[b, 2] + wc * vertices[c, 2])
     length = np.sqrt(ex * ex + ey * ey + ez * ez)
     ex, ey, ez = ex / length, ey / length, ez / length
     seen = wa * sun_seen[a] + wb * sun_seen[b] + wc * sun_seen[c]
@@ -192,7 +147,7 @@ def _shade(scene, f, px, py, texel, out):
     hx, hy, hz = sun[0] + ex, sun[1] + ey, sun[2] + ez
     length = max(np.sqrt(hx * hx + hy * hy + hz * hz), 1e-6)
     hx, hy, hz = hx / length, hy / length, hz / length
-    gloss = scene.specular[part] * style[2]
+    gloss = specular * style[2]
     if layout_row[7] == 1:
         tx = wa * tangents[a, 0] + wb * tangents[b, 0] + wc * tangents[c, 0]
         ty = wa * tangents[a, 1] + wb * tangents[b, 1] + wc * tangents[c, 1]
@@ -234,12 +189,14 @@ def _shade(scene, f, px, py, texel, out):
     out[5], out[6], out[7] = nx * facing, ny * facing, nz * facing
     lx = min(int((u - np.floor(u)) * layout_row[6]), layout_row[6] - 1)
     ly = min(int((v - np.floor(v)) * layout_row[5]), layout_row[5] - 1)
-    return scene.label_texels[layout_row[4] + ly * layout_row[6] + lx]
+    return label_texels[layout_row[4] + ly * layout_row[6] + lx]
 
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
-def draw_bands(scene, start, members, width, height, supersample):
+def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_part, layout, specular, texels,
+               label_texels, sky, sun_seen, start, members, camera, sun, sun_rgb, style, width, height,
+               supersample):  # fmt: skip
     """One picture at `supersample` samples along each axis; bands of rows are independent of each other."""
     s = supersample
     rgb = np.zeros((height // s, width // s, 3), np.float32)
@@ -252,15 +209,19 @@ def draw_bands(scene, start, members, width, height, supersample):
         row_begin = band * BAND_ROWS
         row_end = min(row_begin + BAND_ROWS, height)
         rows = row_end - row_begin
-        seen = _Depths(
-            np.zeros((rows, width), np.float64), np.full((rows, width), -1, np.int32),
-            np.zeros((rows, width, LAYERS), np.float64), np.zeros((rows, width, LAYERS), np.int32),
-            np.zeros((rows, width, LAYERS), np.float32), np.zeros((rows, width), np.int32),
-            np.ones((rows, width), np.float32),
-        )  # fmt: skip
+        solid_depth = np.zeros((rows, width), np.float64)
+        solid_face = np.full((rows, width), -1, np.int32)
+        layer_depth = np.zeros((rows, width, LAYERS), np.float64)
+        layer_face = np.zeros((rows, width, LAYERS), np.int32)
+        layer_alpha = np.zeros((rows, width, LAYERS), np.float32)
+        layer_count = np.zeros((rows, width), np.int32)
+        layer_through = np.ones((rows, width), np.float32)
         texel = np.zeros(4)
         for m in range(start[band], start[band + 1]):
-            _collect(scene, members[m], row_begin, row_end, width, seen, texel)
+            f = members[m]
+            _collect(screen, faces, f, uv, faces_uv, layout[face_part[f]], texels, row_begin, row_end, width,
+                     solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count,
+                     layer_through, texel)  # fmt: skip
         out = np.zeros(11)
         share = np.zeros((LABEL_COUNT, 5))
         for py in range(row_begin // s, row_end // s):
@@ -271,15 +232,21 @@ def draw_bands(scene, start, members, width, height, supersample):
                     y, x = py * s + k // s, px * s + k % s
                     row = y - row_begin
                     through = 1.0
-                    for layer in range(seen.count[row, x] + 1):
-                        solid = layer == seen.count[row, x]
-                        if not solid and seen.depth[row, x, layer] <= seen.solid_depth[row, x]:
-                            continue
-                        f = seen.solid_face[row, x] if solid else seen.face[row, x, layer]
-                        if f < 0:
-                            break
-                        label = _shade(scene, f, x + 0.5, y + 0.5, texel, out)
-                        weight = through if solid else through * seen.alpha[row, x, layer]
+                    for layer in range(layer_count[row, x] + 1):
+                        if layer < layer_count[row, x]:
+                            if layer_depth[row, x, layer] <= solid_depth[row, x]:
+                                continue
+                            f = layer_face[row, x, layer]
+                        else:
+                            f = solid_face[row, x]
+                            if f < 0:
+                                break
+                        part = face_part[f]
+                        label = _shade(f, x + 0.5, y + 0.5, screen, vertices, normals, tangents, faces, uv, faces_uv,
+                                       layout[part], specular[part], texels, label_texels, sky, sun_seen, camera,
+                                       sun, sun_rgb, style, texel, out)  # fmt: skip
+                        solid = layer == layer_count[row, x]
+                        weight = through if solid else through * layer_alpha[row, x, layer]
                         red += weight * out[0]
                         green += weight * out[1]
                         blue += weight * out[2]
