@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...diffusion.control_pictures import start_of_control
 from ...diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
@@ -104,8 +104,8 @@ def train_autoencoder(
         on_step: see `train_model`.
     """
     torch.manual_seed(config.loop.seed)
-    made = PatchAutoencoder(**vars(config.network))  # pyright: ignore[reportCallIssue] - diffusers hides the signature
-    network = made.to(memory_format=torch.channels_last)
+    network = PatchAutoencoder(**vars(config.network))
+    nn.Module.to(network, memory_format=torch.channels_last)  # diffusers' own `to` has no type
     sample = _pictures(source, config, np.random.default_rng([config.loop.seed, 7]), config.component_pictures)
     network.start_from_components(sample)
 

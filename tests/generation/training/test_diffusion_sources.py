@@ -653,13 +653,19 @@ def test_layouts_in_one_folder_become_one_source(posed):
 
 
 def test_recent_heads_are_kept_and_read_once():
-    made = []
-    make = lambda index: made.append(index) or DotsHead(orbit(4, size_px=SIZE), str(index))  # noqa: E731
+    made: list[int] = []
+    heads: dict[int, DotsHead] = {}
+
+    def make(index: int) -> HeadPictures:
+        made.append(index)
+        heads[index] = DotsHead(orbit(4, size_px=SIZE), str(index))
+        return heads[index]
+
     recent = RecentHeads("dots", make, count=3, keep=2)
     for index in (0, 1, 0, 2, 0, 1):
         recent.head(index).rgba(0, SIZE)
     assert made == [0, 1, 2, 1]
-    assert recent.head(0).reads == 1
+    assert recent.head(0) is heads[0] and heads[0].reads == 1
     assert torch.equal(recent.head(0).control(1, SIZE), recent.head(0).control(1, SIZE))
     for index in (-1, 3):
         with pytest.raises(IndexError, match="dots has 3 heads"):
