@@ -45,7 +45,7 @@ from .posed_frames import (
 from .visual_hull import hull_points
 
 MAX_PICTURE_BYTES = 6 << 30
-"""The most decoded picture data that is read, bytes; a fit keeps pictures as bytes and adds 2 GB at most."""
+"""The most decoded picture data that is read, bytes; a fit keeps it as bytes and at most 1 GiB of it as floats."""
 _MEMORY_SHARE = 0.75
 """Share of the machine's memory that pictures may take."""
 _EVAL_EVERY = 8

@@ -300,7 +300,7 @@ def _features(
     views: ViewSet, truth: ViewSet, rows: Sequence[ViewFigures], network: EfficientNetLite0
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
     """Pooled features of both sides' pictures over white, in the order of `rows`."""
-    pairs, _ = match_views(NamedViews(views, ""), NamedViews(truth, "")())
+    pairs, _ = match_views(NamedViews(views, ""), NamedViews(truth, ""))
     partner = {truth.names[index]: (ours, index) for ours, index in pairs}
     sides = []
     for side, source in enumerate((views, truth)):

@@ -38,7 +38,7 @@ from dp360.reconstruction.evaluation.features import (
     open_perceptual,
     square_around,
 )
-from dp360.reconstruction.evaluation.heads import HeadResult, distribution_distances, spread
+from dp360.reconstruction.evaluation.heads import HeadResult, _features, distribution_distances, spread
 from dp360.reconstruction.evaluation.identity import IdentityAt
 from dp360.reconstruction.evaluation.reports import identity_result
 from dp360.reconstruction.evaluation.results import (
@@ -230,6 +230,24 @@ def test_equal_views_are_perfect_and_a_shrunken_head_is_not(truth: ViewSet) -> N
     for row in compare_views(named(small), named(truth)).rows:
         assert row.values["iou"] == pytest.approx((0.25 / 0.3) ** 2, abs=0.05)
         assert row.values["psnr"] < row.values["psnr_full"]  # the empty background makes the full picture look good
+
+
+def test_features_are_paired_in_the_order_of_the_rows(truth: ViewSet) -> None:
+    """Whatever the order of both sides: a network that sees the mean colour finds equal features in equal views."""
+
+    class MeanColour(EfficientNetLite0):
+        def __init__(self) -> None:
+            pass
+
+        def pooled(self, rgb_unit: np.ndarray) -> np.ndarray:
+            return rgb_unit.mean((1, 2)).astype(np.float64)
+
+    rows = compare_views(named(truth), named(truth)).rows
+    shuffled = truth.select(np.random.default_rng(5).permutation(14).tolist())
+    ours, true = _features(shuffled, truth, rows, MeanColour())
+    expected = [truth.rgb_unit()[truth.names.index(row.name)].mean((0, 1)).numpy() for row in rows]
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    np.testing.assert_allclose(true, expected, atol=1e-4)
 
 
 def test_order_and_image_format_do_not_matter(truth: ViewSet, tmp_path: Path) -> None:
