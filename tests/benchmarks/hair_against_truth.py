@@ -158,7 +158,6 @@ def figures_of(
         row[f"{name}, 0"] = overlap(0, counted[0])
         row[f"{name}, +-90"] = (overlap(1, counted[1]) + overlap(3, counted[3])) / 2
         row[f"{name}, 180"] = overlap(2, counted[2])
-    row["portrait's outline"] = shell.outline_iou
     ours = np.maximum(shell.thickness, 0) * (not labels.bald)
     true = np.where(case.truth.presence > 0.5, np.maximum(case.truth.radius - shell.skull_radius, 0), 0)
     for name, mask in region_masks().items():
