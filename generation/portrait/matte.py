@@ -15,7 +15,6 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -27,8 +26,6 @@ from ..head_model.anatomy import CHIN_LANDMARK
 from ..mesh_raster import rasterize_mesh
 from .face_detection import mediapipe_solutions
 from .resample import square_crop
-
-MatteMethod = Literal["file", "segmentation", "grabcut", "outline"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,6 @@ class Matte:
     """Opacity in [0, 1]; zero outside the source picture."""
     foreground_unit: Float32[np.ndarray, "s s 3"]
     """Colour of the person in [0, 1], continued smoothly beyond the edge."""
-    method: MatteMethod
-    """What decided about the outline."""
     notices: tuple[str, ...]
     """Sentences for the user."""
 
@@ -221,7 +216,7 @@ def estimate_matte(
     if file_alpha is not None:
         alpha = np.where(inside, file_alpha / np.float32(255), np.float32(0))
         if not contradicts_head(alpha > 0.5, inside, zones, config):
-            return Matte(alpha, _foreground(rgb, alpha, inside), "file", ())
+            return Matte(alpha, _foreground(rgb, alpha, inside), ())
         notices.append("The file's transparency does not outline the head; the outline is looked for in the picture.")
 
     agreeing = [m for m in maps if not contradicts_head(m > 0.5, inside, zones, config)]
@@ -233,18 +228,18 @@ def estimate_matte(
         probability = _decided_by_colour(rgb, inside, agreeing, zones)
         alpha = _refined(rgb, inside, probability, zones, config)
         if not contradicts_head(alpha > 0.5, inside, zones, config):
-            return Matte(alpha, _foreground(rgb, alpha, inside), "segmentation", tuple(notices))
+            return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
 
     mask = _grabcut(rgb, inside, _seeds_from_head(zones, elsewhere), zones) > 0.5
     if not contradicts_head(mask, inside, zones, config):
         alpha = _refined(rgb, inside, mask.astype(np.float32), zones, config)
         if not contradicts_head(alpha > 0.5, inside, zones, config):
             notices.append("No person was recognised by its outline; the outline comes from colours around the head.")
-            return Matte(alpha, _foreground(rgb, alpha, inside), "grabcut", tuple(notices))
+            return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
 
     notices.append("The outline of hair and shoulders was not found; the outline of an average head is used.")
     alpha = _outline_of_head(inside, zones)
-    return Matte(alpha, _foreground(rgb, alpha, inside), "outline", tuple(notices))
+    return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
 
 
 def _decided_by_colour(

@@ -61,7 +61,9 @@ def cell_coordinates(
     points_world: Float[np.ndarray, "*g 3"],
 ) -> tuple[Float[np.ndarray, "*g"], Float[np.ndarray, "*g"], Float[np.ndarray, "*g"]]:
     """Fractional row, fractional column in [0, COLUMNS) and radius of world points: the inverse of the chart."""
-    x, y, z = points_world[..., 0], points_world[..., 1] - CENTRE_Y, points_world[..., 2]
+    # numpy's arctan2 of strided arrays depends, in its last bit, on where they lie in memory: hence the copies
+    x, y, z = (np.ascontiguousarray(points_world[..., axis]) for axis in range(3))
+    y = y - CENTRE_Y
     horizontal = np.hypot(x, z)
     columns = (np.arctan2(x, z) % (2 * math.pi)) * (COLUMNS / (2 * math.pi))
     elevation = np.arctan2(y, horizontal)

@@ -101,8 +101,6 @@ class HairShell:
     """Of the shell's surface on the capsule grid, world units."""
     skull_radius: Float[np.ndarray, "rows columns"]
     """Of the opened skull."""
-    outline_iou: float
-    """Overlap of the fitted head's outline with the matte (without cloth) in the portrait's view."""
 
 
 def grid_mesh(radius: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
@@ -137,17 +135,10 @@ class _Outline:
     """What the portrait says about the outline, at raster size."""
 
     camera: Cameras
-    body: Bool[np.ndarray, "r r"]
-    """Skin or hair."""
     counted: Bool[np.ndarray, "r r"]
     """Pixels in which the outline means something: inside the picture, not near cloth."""
     distance_px: Float[np.ndarray, "r r"]
-    """Signed distance to the body's border, pixels of this size."""
-
-    def overlap(self, hit: Bool[np.ndarray, "r r"]) -> float:
-        """Intersection over union with a rendered mask."""
-        union = ((hit | self.body) & self.counted).sum()
-        return float((hit & self.body & self.counted).sum() / max(1, union))
+    """Signed distance to the border of skin and hair, pixels of this size."""
 
 
 def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
@@ -162,7 +153,6 @@ def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
 
     return _Outline(
         portrait.head.camera.resized(_RASTER_SIZE, _RASTER_SIZE),
-        small(body),
         small(portrait.inside) & ~small(near_cloth),
         cv2.resize(distance, (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA),
     )
@@ -280,11 +270,11 @@ def fit_hair_shell(
     config = config or HairShellConfig()
     head_faces = model.skin_faces
     skull = capsule.opened_skull_radius(portrait.head.vertices_world, head_faces)
-    outline = _outline(portrait, labels)
     thickness = np.full_like(skull, _SUNK_THICKNESS)
     if not labels.bald:
         bare_ears = _bare_ears(portrait, labels, model)
         start = _start(portrait, labels, skull, thickness_network or HAIR_THICKNESS.load(), config)
+        outline = _outline(portrait, labels)
         solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start, config)
         thickness = solver.solve(start.thickness, config.coarse_bending, config.coarse_rounds)
         thickness = solver.solve(thickness, config.fine_bending, config.fine_rounds)
@@ -293,8 +283,7 @@ def fit_hair_shell(
         floor = np.where(start.covered & ~skin_seen, config.minimum_scalp_thickness, -1.0)
         thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears, config)
     radius = _surface_radius(skull, thickness)
-    hit = _render_hits(portrait.head.vertices_world, head_faces, radius, outline.camera)[0]
-    return HairShell(thickness, radius, skull, outline.overlap(hit))
+    return HairShell(thickness, radius, skull)
 
 
 def _render_hits(

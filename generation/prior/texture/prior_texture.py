@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from ...head_model import HeadModel
 from ...networks import LoadedNetwork
@@ -19,18 +19,21 @@ from .atlas import (
     ATLAS_HEIGHT,
     ATLAS_WIDTH,
     MATERIAL_CLOTH,
+    MATERIAL_EYE,
     MATERIAL_HAIR,
+    MATERIAL_MOUTH,
+    MATERIAL_TEETH,
     SHELL_TILE,
     TORSO_TILE,
     AtlasMesh,
+    AtlasTexels,
     atlas_texels,
     fill_uncovered,
 )
 from .completion_chart import LookedUp, chart_of_portrait, chart_places, chart_subset
 from .completion_network import COMPLETION, SKIN_MATERIAL, CompletionNet, complete
-from .portrait_lookup import picture_of_portrait
-from .tiles import SeenTile, paint_small_parts
-from .unseen_side import paint_shell, paint_skin, paint_torso
+from .portrait_lookup import SeenPoints, picture_of_portrait
+from .unseen_side import Painted, SeenTile, paint_shell, paint_skin, paint_torso
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def paint_prior(
         texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = colour, trust
 
     skin = paint_skin(labels, model, mesh, picture, texels, looked_up, smooth, detail)
-    for painted in (skin, paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL])):
+    for painted in (skin, _paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL])):
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 
@@ -99,3 +102,18 @@ def paint_prior(
     covered[texels.rows[above], texels.columns[above]] = True
     texture[:head_rows] = fill_uncovered(texture[:head_rows], covered)
     return PriorTexture((np.clip(texture, 0, 1) * 255 + 0.5).astype(np.uint8), confidence)
+
+
+def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.ndarray, " 3"]) -> Painted:
+    """Eyes, teeth and the inside of the mouth: seen where they are seen, plain elsewhere."""
+    plain = {
+        MATERIAL_MOUTH: skin_rgb * np.array([0.45, 0.3, 0.3]),
+        MATERIAL_TEETH: np.array([0.80, 0.76, 0.70]),
+        MATERIAL_EYE: np.array([0.82, 0.80, 0.79]),
+    }
+    chosen = np.nonzero(np.isin(texels.material, list(plain)))[0]
+    base = np.zeros((len(chosen), 3))
+    for material, colour in plain.items():
+        base[texels.material[chosen] == material] = colour
+    trust = own.trust[chosen]
+    return Painted(chosen, base + (own.colour[chosen] - base) * trust[:, None], trust)

@@ -20,7 +20,7 @@ from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ...mesh_raster import interpolate
 from .. import capsule
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
-from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
+from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .combed import combed_detail, noise_strands
 from .completion_chart import LookedUp
 from .completion_network import (
@@ -33,11 +33,11 @@ from .completion_network import (
     sample_chart,
 )
 from .fills import diffuse_over_mesh, push_pull, wrapped_blur
-from .portrait_lookup import PictureOfMesh
+from .portrait_lookup import PictureOfMesh, SeenPoints
 from .quilting import quilt
-from .tiles import Painted, SeenTile, soft_border
 
 _REDUCE = 4
+"""Fills and soft borders are computed at a lower resolution."""
 _DETAIL_SIGMA_PX = 18.0
 """Texels; what is finer is detail, what is coarser the network's."""
 _MOST_DETAIL = 0.9
@@ -47,6 +47,52 @@ _FLOOR = 0.03
 _MOST_CARRIED = 0.12
 
 Chart = Float32[np.ndarray, "2 rows columns 3"]
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Some texels with their colours."""
+
+    texels: Int[np.ndarray, " n"]
+    """Their numbers."""
+    rgb_unit: Float[np.ndarray, "n 3"]
+    """Colours, sRGB."""
+    confidence: Float[np.ndarray, " n"]
+    """1 where the portrait shows the texel, about 0.5 where its mirror image does, 0 where it is made up."""
+
+
+@dataclass(frozen=True)
+class SeenTile:
+    """What the portrait says about the texels of one tile, as pictures."""
+
+    colour: Float32[np.ndarray, "h w 3"]
+    """Colour where each texel projects; 0 off the mesh."""
+    trust: Float32[np.ndarray, "h w"]
+    """How plainly it is visible."""
+    classes: Float32[np.ndarray, "h w 3"]
+    """Probability of skin, hair and cloth."""
+
+    @staticmethod
+    def of(
+        texels: AtlasTexels, chosen: Int[np.ndarray, " n"], seen: SeenPoints, tile: tuple[int, int, int, int]
+    ) -> SeenTile:
+        """Pictures of a tile from its texels.
+
+        Args:
+            texels: of the atlas.
+            chosen: numbers of the tile's texels.
+            seen: what the portrait shows of them.
+            tile: column, row, width and height in the atlas.
+        """
+        x, y, width, height = tile
+        place = (texels.rows[chosen] - y, texels.columns[chosen] - x)
+        images = []
+        for values in (seen.colour, seen.trust, seen.classes):
+            image = np.zeros((height, width, *values.shape[1:]), np.float32)
+            image[place] = values
+            image[:, -1] = image[:, 0]  # the seam column belongs to the next turn
+            images.append(image)
+        return SeenTile(*images)
 
 
 @dataclass(frozen=True)
@@ -138,13 +184,34 @@ def paint_skin(
     on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
     foreign = np.maximum(own.classes[:, CLOTH], on_neck) * (1 - tone.belief(own.colour))
     trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
-    trust = trust * soft_border(trust, texels, chosen)
+    trust = trust * _soft_border(trust, texels, chosen)
     fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
     fits = fits + mirrored.classes[:, HAIR] * on_scalp
     m_trust = mirrored.trust * np.clip(fits, 0, 1)
-    m_trust = m_trust * soft_border(m_trust, texels, chosen)
+    m_trust = m_trust * _soft_border(m_trust, texels, chosen)
     hidden = below + (mirrored.colour + shift - below) * m_trust[:, None]
     return Painted(chosen, hidden + (own.colour - hidden) * trust[:, None], np.maximum(trust, 0.5 * m_trust))
+
+
+def _soft_border(
+    trust: Float[np.ndarray, " n"], texels: AtlasTexels, chosen: Int[np.ndarray, " n"]
+) -> Float32[np.ndarray, " n"]:
+    """A factor that lets trust end gently where visibility or the matte would cut it off.
+
+    Args:
+        trust: of some texels.
+        texels: of the atlas.
+        chosen: numbers of these texels.
+    """
+    height, width = ATLAS_HEIGHT // _REDUCE, ATLAS_WIDTH // _REDUCE
+    row, column = texels.rows[chosen] // _REDUCE, texels.columns[chosen] // _REDUCE
+    cell = row * width + column
+    mass = np.bincount(cell, minlength=height * width).reshape(height, width).astype(np.float32)
+    total = np.bincount(cell, trust, minlength=height * width).reshape(height, width).astype(np.float32)
+    sigma = 9 / _REDUCE
+    around = cv2.GaussianBlur(total, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(mass, (0, 0), sigma), 1e-2)
+    around = cv2.resize(around, (ATLAS_WIDTH, ATLAS_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    return np.clip(1.6 * around[texels.rows[chosen], texels.columns[chosen]] - 0.3, 0.0, 1.0)
 
 
 def paint_shell(

@@ -27,6 +27,18 @@ def test_the_chart_has_an_inverse() -> None:
     np.testing.assert_allclose(radius_back, radius, atol=1e-9)
 
 
+def test_cells_do_not_depend_on_where_points_lie_in_memory() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(40, 97, 3))
+    found, kept = set(), []
+    for _ in range(300):  # allocations and releases move what is allocated next
+        kept.append([np.zeros(int(size)) for size in rng.integers(1, 2000, int(rng.integers(1, 30)))])
+        if rng.random() < 0.3:
+            kept = kept[-3:]
+        found.add(b"".join(np.ascontiguousarray(part).tobytes() for part in capsule.cell_coordinates(points.copy())))
+    assert len(found) == 1
+
+
 def test_known_cells() -> None:
     middle = np.array([0.0, capsule.CENTRE_Y, 0.0])
     rows = np.array([0.0, capsule.SPHERE_ROWS, capsule.SPHERE_ROWS, capsule.ROWS - 1])
