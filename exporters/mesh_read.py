@@ -14,7 +14,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 
-from . import ply_header, splat_glb
+from . import ply_tables, splat_glb
 from .provenance import provenance_from_json
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def is_mesh_file(path: Path) -> bool:
     if extension == ".glb":
         return not splat_glb.holds_splats(_bytes(path))
     if extension == ".ply":
-        return bool(re.search(rb"\nelement face \d+\s", _bytes(path)[: ply_header.HEADER_BYTES_MAX]))
+        return bool(re.search(rb"\nelement face \d+\s", _bytes(path)[: ply_tables.HEADER_BYTES_MAX]))
     return extension in EXTENSIONS
 
 
@@ -148,7 +148,7 @@ def _provenance(path: Path) -> Provenance | None:
     if extension == ".glb":
         return splat_glb.decode_provenance(data)
     if extension == ".ply":
-        comments = re.findall(rb"^comment dp360\.provenance (.*)$", data[: ply_header.HEADER_BYTES_MAX], re.MULTILINE)
+        comments = re.findall(rb"^comment dp360\.provenance (.*)$", data[: ply_tables.HEADER_BYTES_MAX], re.MULTILINE)
         return provenance_from_json(b"".join(comments).decode("ascii", "replace")) if comments else None
     note = _OBJ_NOTE.search(data) if extension == ".obj" else None
     return provenance_from_json(note[1].decode("ascii", "replace")) if note else None

@@ -182,7 +182,7 @@ def test_zstd_bombs_are_bounded():
         (b"property float min_x", b"property list uchar float min_x", "one number per property"),
     ],
 )
-def test_lying_compressed_ply_headers(old, new, message):
+def test_lying_compressed_ply_tabless(old, new, message):
     data = FILES[".compressed.ply"]
     assert data.count(old) == 1
     refused(".compressed.ply", data.replace(old, new), message)
