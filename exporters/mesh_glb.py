@@ -57,7 +57,8 @@ def encode(
     Raises:
         ValueError: as `checked_mesh`.
     """
-    import trimesh
+    from trimesh import Scene
+    from trimesh.exchange.gltf import export_glb
 
     mesh = checked_mesh(mesh, metres_per_unit=metres_per_unit, writer="mesh_glb.encode")
 
@@ -81,8 +82,8 @@ def encode(
         material["extensions"] = {_UNLIT: {}}
         tree["samplers"], texture["sampler"] = [_SAMPLER], 0
 
-    return trimesh.exchange.gltf.export_glb(
-        trimesh.Scene({"head": mesh.to_trimesh(metres_per_unit=metres_per_unit)}),
+    return export_glb(
+        Scene({"head": mesh.to_trimesh(metres_per_unit=metres_per_unit)}),
         include_normals=True,
         tree_postprocessor=describe,
         buffer_postprocessor=as_jpeg if texture_format == "jpeg" else None,

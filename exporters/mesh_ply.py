@@ -13,7 +13,7 @@ from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 
 from .mesh_arrays import arrays_for_mesh_file, vertex_colours
-from .ply_header import our_comments
+from .ply_tables import our_comments
 
 
 def encode(mesh: TexturedMesh, provenance: Provenance, *, metres_per_unit: float = METRES_PER_UNIT) -> bytes:

@@ -14,7 +14,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 
-from . import ply_header, splat_glb
+from . import ply_tables, splat_glb
 from .provenance import provenance_from_json
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def is_mesh_file(path: Path) -> bool:
     if extension == ".glb":
         return not splat_glb.holds_splats(_bytes(path))
     if extension == ".ply":
-        return bool(re.search(rb"\nelement face \d+\s", _bytes(path)[: ply_header.HEADER_BYTES_MAX]))
+        return bool(re.search(rb"\nelement face \d+\s", _bytes(path)[: ply_tables.HEADER_BYTES_MAX]))
     return extension in EXTENSIONS
 
 
@@ -52,12 +52,13 @@ def load_trimesh(path: Path) -> trimesh.Trimesh:
         InputError: no such file, another ending, a damaged file, or one without triangles.
     """
     import trimesh
+    from trimesh.resolvers import FilePathResolver
 
     if path.suffix.lower() not in EXTENSIONS:
         raise InputError(f"Cannot read {path} as a mesh: expected a name that ends in one of {', '.join(EXTENSIONS)}")
     data = _bytes(path)
     try:  # a resolver finds the material and the picture beside an .obj
-        resolver = trimesh.resolvers.FilePathResolver(str(path))
+        resolver = FilePathResolver(str(path))
         mesh = trimesh.load(
             io.BytesIO(data), file_type=path.suffix.lower()[1:], resolver=resolver, force="mesh", process=False
         )
@@ -123,7 +124,9 @@ def _texture_of(mesh: trimesh.Trimesh) -> tuple[np.ndarray | None, Image.Image |
 
 def _with_texture(mesh: trimesh.Trimesh) -> TexturedMesh:
     """The mesh with a texture made from its colours."""
-    if mesh.visual.kind not in ("vertex", "face"):
+    from trimesh.visual import ColorVisuals
+
+    if not isinstance(mesh.visual, ColorVisuals) or mesh.visual.kind is None:
         colour = getattr(getattr(mesh.visual, "material", None), "main_color", None)
         grey = np.full(3, _GREY, np.uint8) if colour is None else np.asarray(colour[:3], np.uint8)
         return _textured(mesh, np.full((len(mesh.vertices), 2), 0.5), np.tile(grey, (4, 4, 1)))
@@ -145,7 +148,7 @@ def _provenance(path: Path) -> Provenance | None:
     if extension == ".glb":
         return splat_glb.decode_provenance(data)
     if extension == ".ply":
-        comments = re.findall(rb"^comment dp360\.provenance (.*)$", data[: ply_header.HEADER_BYTES_MAX], re.MULTILINE)
+        comments = re.findall(rb"^comment dp360\.provenance (.*)$", data[: ply_tables.HEADER_BYTES_MAX], re.MULTILINE)
         return provenance_from_json(b"".join(comments).decode("ascii", "replace")) if comments else None
     note = _OBJ_NOTE.search(data) if extension == ".obj" else None
     return provenance_from_json(note[1].decode("ascii", "replace")) if note else None

@@ -22,7 +22,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_header import PlyElement, our_comments, read_header
+from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
 from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, splats_from_file
 from .splat_packing import (
     dc_from_rgb,
@@ -89,21 +89,15 @@ def encode(
     vertices[:, 1] = _pack_rotation(arrays.quats_wxyz)
     rgb = to_bytes(steps[2]).astype(np.uint32)
     vertices[:, 3] = rgb[:, 0] << 24 | rgb[:, 1] << 16 | rgb[:, 2] << 8 | opacity_bytes(arrays.opacity_logits)
-    body = [np.concatenate(chunks, axis=1).astype("<f4").tobytes(), vertices.tobytes()]
-    header = [
-        "ply",
-        "format binary_little_endian 1.0",
-        *our_comments(provenance, metres_per_unit, up_axis),
-        f"element chunk {-(-n // _CHUNK)}",
-        *(f"property float {name}" for name in _CHUNK_NAMES),
-        f"element vertex {n}",
-        *(f"property uint {name}" for name in _VERTEX_NAMES),
+    tables = [
+        ("chunk", _CHUNK_NAMES, np.concatenate(chunks, axis=1).astype("<f4")),
+        ("vertex", _VERTEX_NAMES, vertices),
     ]
     rest_count = 3 * arrays.sh_rest.shape[1]
     if rest_count:
-        header += [f"element sh {n}", *(f"property uchar f_rest_{i}" for i in range(rest_count))]
-        body.append(_sh_bytes(arrays.sh_rest.transpose(0, 2, 1).reshape(n, rest_count)).tobytes())
-    return ("\n".join([*header, "end_header"]) + "\n").encode("ascii") + b"".join(body)
+        rest = _sh_bytes(arrays.sh_rest.transpose(0, 2, 1).reshape(n, rest_count))
+        tables.append(("sh", tuple(f"f_rest_{i}" for i in range(rest_count)), rest))
+    return ply_bytes(our_comments(provenance, metres_per_unit, up_axis), tables)
 
 
 def decode(data: bytes) -> Splats:

@@ -30,7 +30,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_header import our_comments, read_header
+from .ply_tables import our_comments, ply_bytes, read_header
 from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, splats_from_file
 
 _BEFORE_REST = ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
@@ -73,15 +73,7 @@ def encode(
         axis=1,
     )
     names = (*_BEFORE_REST, *(f"f_rest_{i}" for i in range(3 * k)), *_AFTER_REST)
-    header = [
-        "ply",
-        "format binary_little_endian 1.0",
-        *our_comments(provenance, metres_per_unit, up_axis),
-        f"element vertex {len(table)}",
-        *(f"property float {name}" for name in names),
-        "end_header",
-    ]
-    return ("\n".join(header) + "\n").encode("ascii") + table.astype("<f4").tobytes()
+    return ply_bytes(our_comments(provenance, metres_per_unit, up_axis), [("vertex", names, table.astype("<f4"))])
 
 
 def decode(data: bytes) -> Splats:

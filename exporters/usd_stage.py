@@ -58,10 +58,10 @@ def encode_stage(
         pictures: content of files that the stage names, by name; for packages.
 
     Raises:
-        InputError: the package usd-core is missing, or a package could not be written.
+        InputError: the package usd-core is missing.
     """
     require_usd()
-    from pxr import Sdf, Usd, UsdGeom, UsdUtils
+    from pxr import Sdf, Usd, UsdGeom
 
     with tempfile.TemporaryDirectory() as folder:
         # a crate can only be made in a file; its name is what it is called inside a package
@@ -79,8 +79,9 @@ def encode_stage(
         layer.Save()
         if form != "usdz":
             return path.read_bytes()
-        for file in Path(folder).iterdir():  # packages hold local times: the same head gives the same bytes
-            os.utime(file, (_ZIP_EPOCH, _ZIP_EPOCH))
-        if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(path)), str(package)):
-            raise InputError("Cannot write a .usdz: OpenUSD could not package it; is the temporary folder full?")
+        writer = Sdf.ZipFileWriter.CreateNew(str(package))
+        for file in (path, *(Path(folder) / name for name in pictures or {})):  # readers want the stage first
+            os.utime(file, (_ZIP_EPOCH, _ZIP_EPOCH))  # the same head gives the same bytes at any time
+            writer.AddFile(str(file), file.name)
+        writer.Save()
         return package.read_bytes()

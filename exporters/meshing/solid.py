@@ -34,7 +34,7 @@ def clean_solid(field: DistanceField) -> DistanceField:
     values, least = ndimage.gaussian_filter(field.values, _SMOOTHING_VOXELS), np.float32(_LEAST * field.voxel_size)
     values[np.abs(values) < least] = least
     inside = _largest_piece(values < 0)
-    labels = label(~inside, connectivity=3)
+    labels = np.asarray(label(~inside, connectivity=3))
     inside = labels != labels[0, 0, 0]  # cavities are other pieces of the outside
     if inside.any() and euler_number(inside, connectivity=1) != 1:
         inside = grow_without_handles(values, inside)

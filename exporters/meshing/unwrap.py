@@ -79,7 +79,7 @@ def _patches(surface: trimesh.Trimesh) -> Int64[np.ndarray, " f"]:
     centres = features[chosen]
     label = np.zeros(len(features), np.int64)
     for _ in range(_LLOYD_STEPS):
-        label = KDTree(centres).query(features)[1].astype(np.int64)
+        label = np.asarray(KDTree(centres).query(features)[1], np.int64)
         count = np.bincount(label, minlength=len(centres))
         sums = np.stack([np.bincount(label, column, minlength=len(centres)) for column in features.T], axis=1)
         centres = np.where(count[:, None] > 0, sums / np.maximum(count, 1)[:, None], centres)

@@ -127,8 +127,14 @@ def test_covariances_keep_axes_and_never_degenerate(make_splats):
 def test_ctrl_c_ends_with_130(head):
     words = [sys.executable, "-m", "dp360.configs.cli", "view", str(head), "--port", "0", "--no-open"]
     # tests that run in the background of a shell ignore the signal, and what they start would inherit that
-    start = {"preexec_fn": functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **start) as process:
+    heed_signal = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_signal,  # noqa: PLW1509 - no other thread runs while it is started
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         try:
             line = process.stdout.readline()

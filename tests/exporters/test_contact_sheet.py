@@ -41,8 +41,8 @@ def test_sheet_reads_back_with_its_provenance(views, ball, with_splats):
     renders = splat_pictures(ball, sheet_cameras(64)) if with_splats else None
     data = encode(SheetContent(PORTRAIT, views, renders), views.provenance, tile_px=96)
     picture = Image.open(io.BytesIO(data))
-    assert provenance_from_json(picture.text["dp360.provenance"]) == views.provenance
-    assert picture.text["Description"] == views.provenance.statement
+    assert provenance_from_json(picture.info["dp360.provenance"]) == views.provenance
+    assert picture.info["Description"] == views.provenance.statement
     assert picture.width > 8 * 96
     assert data == encode(SheetContent(PORTRAIT, views, renders), views.provenance, tile_px=96)
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from dp360.exporters import mesh_glb
 from dp360.generation import Provenance
@@ -42,10 +44,23 @@ def marked_head() -> TexturedMesh:
 
 
 def read(data: bytes) -> trimesh.Trimesh:
-    scene = trimesh.load(io.BytesIO(data), file_type="glb")
+    scene = trimesh.load_scene(io.BytesIO(data), file_type="glb")
     (mesh,) = scene.geometry.values()
+    assert isinstance(mesh, trimesh.Trimesh)
     np.testing.assert_array_equal(scene.graph.get(scene.graph.nodes_geometry[0])[0], np.eye(4))
     return mesh
+
+
+def look(mesh: trimesh.Trimesh) -> tuple[PBRMaterial, np.ndarray]:
+    """Material, and texture coordinates from the bottom left."""
+    assert isinstance(mesh.visual, TextureVisuals) and isinstance(mesh.visual.material, PBRMaterial)
+    assert mesh.visual.uv is not None
+    return mesh.visual.material, mesh.visual.uv
+
+
+def texels(material: PBRMaterial) -> np.ndarray:
+    assert material.baseColorTexture is not None
+    return np.asarray(material.baseColorTexture.convert("RGB"))
 
 
 def document(data: bytes) -> dict:
@@ -74,8 +89,8 @@ def test_faces_look_outwards():
 
 def test_left_ear_is_marked_on_the_left():
     mesh = read(mesh_glb.encode(marked_head(), PROVENANCE))
-    picture = np.asarray(mesh.visual.material.baseColorTexture)
-    uv = mesh.visual.uv  # trimesh counts v from the bottom
+    material, uv = look(mesh)
+    picture = texels(material)
     column = np.clip(np.round(uv[:, 0] * 128 - 0.5), 0, 127).astype(int)
     row = np.clip(np.round((1 - uv[:, 1]) * 64 - 0.5), 0, 63).astype(int)
     ear = (picture[row, column, :3] == EAR_RGB).all(axis=1)
@@ -84,15 +99,15 @@ def test_left_ear_is_marked_on_the_left():
 
 def test_texture_is_kept_texel_by_texel():
     head = marked_head()
-    material = read(mesh_glb.encode(head, PROVENANCE)).visual.material
-    np.testing.assert_array_equal(np.asarray(material.baseColorTexture.convert("RGB")), head.texture_rgb)
+    material, _ = look(read(mesh_glb.encode(head, PROVENANCE)))
+    np.testing.assert_array_equal(texels(material), head.texture_rgb)
     assert material.metallicFactor == 0.0 and material.roughnessFactor == 1.0
 
 
 def test_jpeg_texture_is_smaller_and_close():
     head = marked_head()
     png, jpeg = mesh_glb.encode(head, PROVENANCE), mesh_glb.encode(head, PROVENANCE, texture_format="jpeg")
-    picture = np.asarray(read(jpeg).visual.material.baseColorTexture.convert("RGB")).astype(int)
+    picture = texels(look(read(jpeg))[0]).astype(int)
     assert len(jpeg) < len(png) and abs(picture - head.texture_rgb).mean() < 5
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from trimesh.visual import ColorVisuals, TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from dp360.exporters import formats
 from dp360.exporters.mesh_read import is_mesh_file, read_mesh
@@ -38,7 +40,7 @@ def test_ours_come_back(extension, marked_mesh, provenance, tmp_path):
         np.testing.assert_array_equal(mesh.texture_rgb, marked_mesh.texture_rgb)
     if extension != ".stl":
         for axis, channel in ((0, 0), (1, 1), (2, 2)):  # red left ear, green crown, blue nose
-            tip = colours_at(mesh, mesh.vertices_world[:, axis].argmax()[None])[0]
+            tip = colours_at(mesh, np.array([mesh.vertices_world[:, axis].argmax()]))[0]
             assert tip[channel] > 200 and np.delete(tip, channel).max() < 60
     again = write(tmp_path / "again.glb", "mesh", mesh, provenance)
     np.testing.assert_allclose(read_mesh(again)[0].vertices_world, mesh.vertices_world, atol=1e-6)
@@ -47,7 +49,8 @@ def test_ours_come_back(extension, marked_mesh, provenance, tmp_path):
 def test_colours_of_faces_become_a_texture(tmp_path):
     box = trimesh.creation.box(extents=[0.1, 0.2, 0.3])
     box.unmerge_vertices()
-    box.visual.vertex_colors = np.where(box.vertices[:, :1] > 0, [[250, 10, 20, 255]], [[10, 20, 250, 255]])
+    colours = np.where(box.vertices[:, :1] > 0, [[250, 10, 20, 255]], [[10, 20, 250, 255]])
+    box.visual = ColorVisuals(box, vertex_colors=colours.astype(np.uint8))
     box.export(tmp_path / "box.glb")
     mesh, origin = read_mesh(tmp_path / "box.glb")
     assert origin is None
@@ -73,8 +76,8 @@ def test_what_is_no_mesh_is_said(tmp_path, make_splats, provenance):
     (tmp_path / "cut.stl").write_bytes(b"\0" * 84 + b"x" * 7)
     (tmp_path / "nan.obj").write_text("v nan 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
     repeated = trimesh.creation.box()
-    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.new("RGB", (4, 4)))
-    repeated.visual = trimesh.visual.TextureVisuals(np.linspace(0, 3, 16).reshape(8, 2), material=material)
+    material = PBRMaterial(baseColorTexture=Image.new("RGB", (4, 4)))
+    repeated.visual = TextureVisuals(np.linspace(0, 3, 16).reshape(8, 2), material=material)
     repeated.export(tmp_path / "repeated.glb")
     for name, message in (
         ("none.obj", "Cannot read .*none.obj"),

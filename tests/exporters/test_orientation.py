@@ -3,6 +3,9 @@
 Splats and mesh have a red left ear, a blue nose tip and a green crown; pictures are looked at where those must show.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# OpenUSD's modules are compiled and come without stubs.
+
 import base64
 import gzip
 import io
@@ -19,6 +22,8 @@ import plyfile
 import pytest
 import trimesh
 from PIL import Image
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import SimpleMaterial
 
 from dp360.exporters import formats, splat_glb
 from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
@@ -142,7 +147,7 @@ def json_reads_glb(data: bytes) -> Read:
 
 def trimesh_reads_glb(data: bytes) -> Read:
     """A reader without the extension: a coloured point cloud."""
-    (cloud,) = trimesh.load(io.BytesIO(data), file_type="glb").geometry.values()
+    (cloud,) = trimesh.load_scene(io.BytesIO(data), file_type="glb").geometry.values()
     assert isinstance(cloud, trimesh.PointCloud)
     colours = np.asarray(cloud.colors, dtype=np.float64)
     linear = colours[:, :3] / (255 if colours.max() > 1 else 1)
@@ -231,12 +236,14 @@ def texture_at(picture: Image.Image, uv_from_bottom: np.ndarray) -> np.ndarray:
 
 
 def trimesh_reads_glb_mesh(data: bytes) -> MeshRead:
-    (mesh,) = trimesh.load(io.BytesIO(data), file_type="glb").geometry.values()
+    (mesh,) = trimesh.load_scene(io.BytesIO(data), file_type="glb").geometry.values()
     return MeshRead(mesh.vertices, mesh.faces, texture_at(mesh.visual.material.baseColorTexture, mesh.visual.uv))
 
 
 def trimesh_reads_obj(folder: Path) -> MeshRead:
-    mesh = trimesh.load(folder / "head.obj", force="mesh", process=False)
+    mesh = trimesh.load_mesh(folder / "head.obj", process=False)
+    assert isinstance(mesh.visual, TextureVisuals) and isinstance(mesh.visual.material, SimpleMaterial)
+    assert mesh.visual.material.image is not None and mesh.visual.uv is not None
     return MeshRead(mesh.vertices, mesh.faces, texture_at(mesh.visual.material.image, mesh.visual.uv))
 
 
@@ -251,7 +258,7 @@ def open3d_reads(name: str):
 
 
 def trimesh_reads_stl(data: bytes) -> MeshRead:
-    mesh = trimesh.load(io.BytesIO(data), file_type="stl")
+    mesh = trimesh.load_mesh(io.BytesIO(data), file_type="stl")
     return MeshRead(mesh.vertices, mesh.faces, None)
 
 

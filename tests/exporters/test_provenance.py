@@ -1,5 +1,8 @@
 """Where a head comes from stands in every file that has a place for it, and readers that are not ours find it."""
 
+# pyright: reportAttributeAccessIssue=false
+# OpenUSD's modules are compiled and come without stubs.
+
 import hashlib
 import json
 import re

@@ -1,5 +1,8 @@
 """Every splat format: it looks the same when read back, within its steps, and says where it comes from."""
 
+# pyright: reportAttributeAccessIssue=false
+# OpenUSD's modules are compiled and come without stubs.
+
 import gzip
 import io
 import itertools

@@ -1,4 +1,4 @@
-"""The text at the start of a .ply file: what its elements are, where they lie, and our comments.
+"""Tables of numbers as .ply: writing them, and reading the header: what there is, where it lies, and our comments.
 
 Own code: plyfile reads bytes row by row and takes memory for a count before it looks at the size; trimesh, which reads
 our point clouds and meshes, keeps no comments and refuses splats that are followed by lists.
@@ -9,6 +9,7 @@ Source: Turk, "The PLY Polygon File Format", 1994, http://paulbourke.net/datafor
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ _COMMENT_CHARACTERS = 160
 """Longest piece of provenance per comment: the reader inside open3d refuses lines of 1024 characters."""
 HEADER_BYTES_MAX = 1 << 18
 """Headers end within this many bytes; a file without an end is refused before it is searched through."""
+_PLY_TYPES = {"<f4": "float", "<u4": "uint", "|u1": "uchar"}
 _NUMPY_TYPES = {
     **dict.fromkeys(("char", "int8"), "<i1"),
     **dict.fromkeys(("uchar", "uint8"), "<u1"),
@@ -86,6 +88,22 @@ def our_comments(provenance: Provenance, metres_per_unit: float, up_axis: UpAxis
         f"comment dp360.up_axis {up_axis}",
         *(f"comment dp360.provenance {piece}" for piece in pieces),
     ]
+
+
+def ply_bytes(comments: list[str], tables: Sequence[tuple[str, Sequence[str], np.ndarray]]) -> bytes:
+    """A complete binary file.
+
+    Args:
+        comments: lines of the header.
+        tables: for each element its name, the names of its properties, and the numbers, a row each, of one type.
+    """
+    header = ["ply", "format binary_little_endian 1.0", *comments]
+    for name, properties, rows in tables:
+        kind = _PLY_TYPES[rows.dtype.str]
+        header += [f"element {name} {len(rows)}", *(f"property {kind} {p}" for p in properties)]
+    return ("\n".join([*header, "end_header"]) + "\n").encode("ascii") + b"".join(
+        rows.tobytes() for _, _, rows in tables
+    )
 
 
 def read_header(data: bytes) -> PlyHeader:
