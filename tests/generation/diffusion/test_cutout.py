@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from dp360.generation import orbit
 from dp360.generation.diffusion.conditions import generic_head
-from dp360.generation.diffusion.cutout import CutoutConfig, cut_out_views, edge_colour, has_plain_background
+from dp360.generation.diffusion.cutout import cut_out_views, edge_colour, has_plain_background
 from dp360.generation.mesh import TexturedMesh
 from dp360.generation.mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
 
@@ -169,4 +169,4 @@ def test_plain_backgrounds_are_told_from_others(renders):
     assert has_plain_background(green[0], edge_colour(green))
     assert not has_plain_background(green[0])
     assert not has_plain_background(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)))
-    assert has_plain_background(renders.over(noise=0.01)[0], config=CutoutConfig())
+    assert has_plain_background(renders.over(noise=0.01)[0])
