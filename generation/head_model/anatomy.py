@@ -22,7 +22,7 @@ CROWN_TO_CHIN_CM = 22.4
 """Height of the mean head without hair."""
 
 CHIN_Y_CM, CHIN_Z_CM = -8.5, 6.0
-"""Where the chin is, on the middle plane."""
+"""The chin's underside, on the middle plane."""
 NECK_BASE_Y_CM, NECK_BASE_Z_CM = -13.0, 0.0
 """Where the neck meets the shoulders, on the middle plane."""
 NECK_TOP_Y_CM = -9.0
