@@ -69,6 +69,14 @@ def test_parts_of_a_scene_become_one_mesh(tmp_path):
     np.testing.assert_allclose(np.ptp(mesh.vertices_world[:, 0]) * METRES_PER_UNIT, 0.3, rtol=1e-5)
 
 
+def test_a_mesh_that_only_names_the_extension_of_splats_is_a_mesh(tmp_path):
+    ball = trimesh.creation.icosphere(radius=0.05)
+    ball.metadata["note"] = "made from KHR_gaussian_splatting"
+    ball.export(tmp_path / "ball.glb")
+    assert b"KHR_gaussian_splatting" in (tmp_path / "ball.glb").read_bytes()
+    assert is_mesh_file(tmp_path / "ball.glb") and len(read_mesh(tmp_path / "ball.glb")[0].faces) == len(ball.faces)
+
+
 def test_what_is_no_mesh_is_said(tmp_path, make_splats, provenance):
     for extension in (".ply", ".glb"):
         assert not is_mesh_file(write(tmp_path / f"splats{extension}", "splats", make_splats(9, 0), provenance))
