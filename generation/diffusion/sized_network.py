@@ -26,10 +26,12 @@ class SizedNetwork(ModelMixin, ConfigMixin):
     sizes: Any
     """An instance of it; subclasses say of which type."""
 
-    def __init__(self, **sizes: Any) -> None:
+    def __init__(self, *in_order: Any, **by_name: Any) -> None:
         """Layers of these sizes; what is not given is as in `sizes_type`. Lists, as JSON has them, become tuples."""
         super().__init__()
-        self.sizes = self.sizes_type(**{k: tuple(v) if isinstance(v, list) else v for k, v in sizes.items()})
+        positional = [tuple(value) if isinstance(value, list) else value for value in in_order]
+        named = {name: tuple(value) if isinstance(value, list) else value for name, value in by_name.items()}
+        self.sizes = self.sizes_type(*positional, **named)
         self.register_to_config(**asdict(self.sizes))
         self.build()
 

@@ -108,7 +108,7 @@ class ViewAverage:
         """Add predictions for some views; a view may occur in several calls, and several times in one."""
         rows = rows.to(self._sum.device)
         self._sum.index_add_(0, rows, predictions.to(self._sum.dtype))
-        self._count.index_add_(0, rows, torch.ones_like(self._count[: len(rows)]))
+        self._count.index_add_(0, rows, self._count.new_ones(len(rows), 1, 1, 1))
 
     @property
     def mean(self) -> Float[Tensor, "n c h w"]:

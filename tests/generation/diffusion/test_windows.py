@@ -86,3 +86,10 @@ def test_average_of_views_in_several_clips() -> None:
     average.add(torch.tensor([0, 1]), torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1))
     average.add(torch.tensor([1, 2, 1]), torch.tensor([4.0, 5.0, 6.0]).reshape(3, 1, 1, 1))
     assert average.mean.flatten().tolist() == [1.0, 4.0, 5.0]
+
+
+def test_more_rows_than_views_in_one_call_are_averaged() -> None:
+    """Two overlapping clips of a short ring, computed at once."""
+    average, rows = ViewAverage(torch.zeros(3, 1, 1, 1)), torch.tensor([0, 1, 2, 0])
+    average.add(rows, torch.tensor([1.0, 2.0, 3.0, 5.0]).reshape(4, 1, 1, 1))
+    assert average.mean.flatten().tolist() == [3.0, 2.0, 3.0]
