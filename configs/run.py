@@ -87,7 +87,7 @@ def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
     refuse_contradictions(options)
     options = settled(options, display.notify)
     with exclusive_run(folder):
-        record = RunRecord(folder / RECORD_NAME, settings_of(command, recipe))
+        record = RunRecord(folder / RECORD_NAME, settings_of(options, recipe))
         made = portrait_to_dataset(options, recipe, folder, record, track=display.track, notify=display.notify)
         if isinstance(command, ViewsCommand):
             files = (*made.files, record.write(made.views.provenance.input_sha256, made.files))

@@ -40,7 +40,7 @@ from ..prior.texture.portrait_lookup import PictureOfMesh, picture_of_portrait
 from ..progress import Track, silent
 from ..synthetic.assets import Split
 from ..synthetic.compose import SyntheticHead
-from ..synthetic.fitted_composed_head import FittedConfig, FittedHead, fitted_head, photograph_look
+from ..synthetic.fitted_composed_head import FittedComposedHead, FittedConfig, fitted_head, photograph_look
 from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from .head_samples import HeadSamplesConfig, Sample, Sampler, head_samples
@@ -88,7 +88,7 @@ class CompletionSamples:
 
 
 def _true_colours(
-    fitted: FittedHead, mesh: AtlasMesh, texels: AtlasTexels, chosen: np.ndarray, size_px: int
+    fitted: FittedComposedHead, mesh: AtlasMesh, texels: AtlasTexels, chosen: np.ndarray, size_px: int
 ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]]:
     """True colours of texels and how far the views agree on them (0: not seen, or something else is there).
 
@@ -133,7 +133,7 @@ def _agreed(
     return mean.astype(np.float32), np.clip(robust.sum(0), 0, 1).astype(np.float32)
 
 
-def completion_sample(fitted: FittedHead, model: HeadModel, truth_px: int) -> Sample:
+def completion_sample(fitted: FittedComposedHead, model: HeadModel, truth_px: int) -> Sample:
     """One sample: the fields of `CompletionSamples` but for the head's number.
 
     Args:
@@ -142,7 +142,7 @@ def completion_sample(fitted: FittedHead, model: HeadModel, truth_px: int) -> Sa
         truth_px: side of the true views.
     """
     portrait = fitted.portrait
-    labels = label_portrait(portrait, model, seed=0)
+    labels = label_portrait(portrait, model)
     shell, torso = fit_hair_shell(portrait, labels, model), fit_torso(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
     texels = atlas_texels(mesh)

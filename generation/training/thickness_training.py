@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
 from ..mesh_raster import rasterize_mesh
+from ..networks import LoadedNetwork
 from ..prior import capsule
 from ..prior.hair.hair_shell import grid_mesh
 from ..prior.hair.thickness_network import (

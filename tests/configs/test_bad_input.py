@@ -14,13 +14,13 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from dp360.configs import cli, pipeline
+from dp360.configs import cli, portrait_to_head
 from dp360.configs.example import write_example_portrait
 from dp360.exporters import splat_ply
 from dp360.generation import InputError, ViewSet
 from dp360.generation.dataset.view_dataset import write_dataset
 
-SMALL = ("--views", "4", "--size-px", "48", "--iterations", "2", "--device", "cpu")
+SMALL = ("--views", "4", "--size-px", "48", "--fit.iterations", "2", "--device", "cpu")
 
 
 def empty(path: Path) -> None:
@@ -67,8 +67,12 @@ def back_of_a_head(path: Path) -> None:
     Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path)
 
 
+def dp360(*words: str | Path) -> None:
+    assert cli.main([str(word) for word in words]) == 0
+
+
 def run(*words: str | Path) -> None:
-    assert cli.main(["run", *SMALL, *map(str, words)]) == 0
+    dp360("run", *SMALL, *words)
 
 
 def ns_train(*words: str | Path) -> None:
@@ -139,7 +143,7 @@ def test_of_two_faces_the_largest_is_taken_and_said_in_one_line(tmp_path, capsys
     def stop(portrait, **settings):
         raise InputError("far enough for this test")
 
-    monkeypatch.setattr(pipeline, "build_head_prior", stop)
+    monkeypatch.setattr(portrait_to_head, "build_head_prior", stop)
     with pytest.raises(SystemExit):
         run("--image", tmp_path / "two.png", "--output", tmp_path / "out", "--generator", "prior")
     (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
@@ -154,7 +158,7 @@ def test_a_seed_out_of_range_is_refused_before_any_work(tmp_path, capsys, seed):
 
 def test_a_damaged_ply_is_named(tmp_path, capsys):
     letter(tmp_path / "letter.ply")
-    line = refusal(capsys, cli.main, ["export", "--input", str(tmp_path / "letter.ply"), "--output", "out.ply"])
+    line = refusal(capsys, dp360, "export", "--input", tmp_path / "letter.ply", "--output", "out.ply")
     assert "letter.ply" in line and "expected a .ply file" in line
 
 
@@ -187,8 +191,8 @@ def test_a_read_only_disk(tmp_path, capsys, make_disk):
 def test_a_disk_that_fills_up_during_a_fit(tmp_path, capsys, make_disk, views):
     write_dataset(views, tmp_path / "data")
     disk = make_disk("size=200k")
-    words = ["fit", "--data", tmp_path / "data", "--output", disk / "out", "--iterations", "2", "--device", "cpu"]
-    line = refusal(capsys, cli.main, [str(word) for word in words])
+    words = ("fit", "--data", tmp_path / "data", "--output", disk / "out", "--fit.iterations", "2", "--device", "cpu")
+    line = refusal(capsys, dp360, *words)
     assert "head.ply: the disk is full; free some space and run again" in line
     assert list(disk.iterdir()) == []
 
@@ -207,7 +211,13 @@ def test_a_disk_that_fills_up_during_a_run_keeps_whole_files_only(tmp_path, caps
     line = refusal(capsys, run, "--image", tmp_path / "ada.png", "--output", disk / "out")
     assert "the disk is full; free some space and run again" in line
     left = {p.name: p for p in (disk / "out").iterdir()}
-    assert left.keys() <= {"portrait.png", "head.glb", "dataset", "head.ply"}  # no record, no temporary file
+    assert left.keys() <= {
+        "portrait.png",
+        "prior.glb",
+        "dataset",
+        "head.ply",
+        "head.glb",
+    }  # no record, no temporary file
     if "portrait.png" in left:
         Image.open(left["portrait.png"]).load()
     if "head.ply" in left:

@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from dp360.configs import cli
-from dp360.configs.commands import DiffusionOptions, ViewsCommand
 from dp360.configs.diffusion import compact_sampling_of, open_diffusion_generator
 from dp360.configs.evaluate import EvalHeadsCommand
 from dp360.configs.evaluation_jobs import _results_folder
 from dp360.configs.example import write_example_portrait
 from dp360.configs.given_pictures import GivenPictures
+from dp360.configs.options import DiffusionOptions, HeadOptions
 from dp360.configs.portrait_trainer import views_key
+from dp360.configs.recipe import head_recipe
 from dp360.configs.variants import GENERATOR_VARIANTS, compact_weights_name, open_sources, source_name
 from dp360.configs.view_generators import open_generator, settled
 from dp360.generation import InputError, orbit
@@ -78,8 +79,8 @@ def bare(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(compact, "resources", SimpleNamespace(files=lambda package: tmp_path / "nothing"))
 
 
-def views_of(**changes: Any) -> ViewsCommand:
-    return ViewsCommand(Path("a.png"), Path("out"), **changes)
+def views_of(**changes: Any) -> HeadOptions:
+    return HeadOptions((Path("a.png"),), **changes)
 
 
 def test_auto_is_the_default_and_says_what_it_takes(shipped):
@@ -87,8 +88,13 @@ def test_auto_is_the_default_and_says_what_it_takes(shipped):
     chosen = settled(views_of(), said.append)
     assert views_of().generator == "auto" and chosen.generator == "compact"
     assert said == [
-        "--generator auto takes compact (on 48 held-out heads: PSNR in dB compact 22.25, prior 20.00, perceptual "
-        "distance compact 0.280, prior 0.300)"
+        "the views are drawn by the small diffusion model; --generator prior makes them by geometry alone"
+    ]  # plain words; figures are for those who ask
+    settled(views_of(verbose=True), said.append)
+    assert said[1:] == [
+        said[0],
+        "figures on 48 held-out heads: PSNR in dB compact 22.25, prior 20.00, perceptual distance compact 0.280, prior "
+        "0.300",
     ]
     worse = {**FIGURES, "compact": {**FIGURES["compact"], "perceptual": 0.31}}
     (shipped / "held_out.json").write_text(json.dumps({"heads": 48, "views": 72, "figures": worse}))
@@ -100,14 +106,18 @@ def test_auto_is_the_default_and_says_what_it_takes(shipped):
 def test_auto_without_weights_is_the_prior(bare):
     said: list[str] = []
     assert settled(views_of(), said.append).generator == "prior"
-    assert said == ["--generator auto takes prior (this installation has no compact weights)"]
+    assert said == [
+        "the views are made by fitted geometry; --generator compact draws them with a small diffusion model"
+    ]
+    assert settled(views_of(verbose=True), said.append).generator == "prior"
+    assert said[2] == "this installation has no compact weights"
 
 
 def test_views_made_with_auto_and_with_the_name_of_what_it_takes_are_the_same_views(bare, tmp_path):
     face = tmp_path / "face.png"
     write_example_portrait(face)
-    auto, prior = ViewsCommand(face, Path()), ViewsCommand(face, Path(), generator="prior")
-    assert views_key(settled(auto)) == views_key(prior) and auto.preset == prior.preset
+    auto, prior = settled(HeadOptions((face,))), HeadOptions((face,), generator="prior")
+    assert views_key(auto, head_recipe(auto)) == views_key(prior, head_recipe(prior))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +183,7 @@ def test_portrait_to_views_by_the_model_that_ships(shipped, tmp_path, capsys):
     assert views.provenance.weights.startswith("compact-1 (sha256 ") and "head_model-1" in views.provenance.weights
     record = json.loads((tmp_path / "out" / "dp360.json").read_text())
     assert record["command"]["generator"] == "compact"
-    assert "--generator auto takes compact" in capsys.readouterr().err
+    assert "drawn by the small diffusion model" in capsys.readouterr().err
 
 
 def test_names_of_settings(tmp_path):

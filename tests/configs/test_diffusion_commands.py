@@ -15,13 +15,14 @@ import tyro
 from PIL import Image
 
 from dp360.configs import cli, convert
-from dp360.configs.commands import DiffusionOptions, ViewsCommand
 from dp360.configs.console import Display
 from dp360.configs.convert import ConvertCommand
 from dp360.configs.device import choose_device
 from dp360.configs.diffusion import open_weights, sampling_of
 from dp360.configs.example import write_example_portrait
+from dp360.configs.options import DiffusionOptions, HeadOptions
 from dp360.configs.portrait_trainer import views_key
+from dp360.configs.recipe import head_recipe
 from dp360.generation import InputError, look_at_origin
 from dp360.generation.cameras import panohead_label_from_cameras
 from dp360.generation.dataset.view_dataset import read_dataset
@@ -146,10 +147,10 @@ def test_contradictions_and_bad_pictures_are_refused_before_any_work(
     ],
 )
 def test_weights_and_numbers_that_cannot_be_used(toy_weights, face, tmp_path, monkeypatch, capsys, words, message):
-    from dp360.configs import pipeline as stages
+    from dp360.configs import portrait_to_head
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stages, "prepare_portrait", lambda *args, **kwargs: _Notices())
+    monkeypatch.setattr(portrait_to_head, "prepare_portrait", lambda *args, **kwargs: _Notices())
     write_pictures(tmp_path / "three", 3)
     (tmp_path / "toy").symlink_to(toy_weights)
     (tmp_path / "broken" / "unet").mkdir(parents=True)
@@ -180,30 +181,33 @@ def test_options_reach_the_sampler():
     given = "steps 9,schedule official,guidance-scale 2,guidance-interval 0.1 0.8,eta 0.2,window-stride 3"
     words = [word for option in given.split(",") for word in f"--diffusion.{option}".split()]
     words += ["--diffusion.clips-per-batch", "2", "--diffusion.clip-length", "6"]
-    options = tyro.cli(ViewsCommand, args=["--image", "a.png", "--output", "out", *words]).diffusion
+    options = tyro.cli(HeadOptions, args=["--image", "a.png", *words]).diffusion
     expected = Sampling("official", 9, 2.0, 0.0, (0.1, 0.8), 0.2, 1.0, 6, 3, 2)
     assert sampling_of(options) == expected
     assert sampling_of(DiffusionOptions()) == Sampling()
 
 
 def test_the_diffusion_model_draws_at_512_unless_told_otherwise():
-    views = ViewsCommand(Path("a.png"), Path("out"), quality="fast", generator="diffportrait360")
-    assert views.preset.size_px == 512
-    assert dataclasses.replace(views, size_px=64).preset.size_px == 64
-    assert dataclasses.replace(views, generator="prior").preset.size_px == 256
+    options = HeadOptions(quality="fast", generator="diffportrait360")
+    assert head_recipe(options).size_px == 512
+    assert head_recipe(dataclasses.replace(options, size_px=64)).size_px == 64
+    assert head_recipe(dataclasses.replace(options, generator="prior")).size_px == 256
 
 
 def test_the_key_of_views_follows_generator_options_and_files(face, tmp_path):
+    def key(options: HeadOptions) -> str:
+        return views_key(options, head_recipe(options))
+
     folder = write_pictures(tmp_path / "ring", 2)
-    prior = ViewsCommand(face, Path())
+    prior = HeadOptions((face,), generator="prior")
     model = dataclasses.replace(prior, generator="diffportrait360", weights=str(folder))
     steps = dataclasses.replace(model, diffusion=DiffusionOptions(steps=3))
     given = dataclasses.replace(model, diffusion=DiffusionOptions(condition_views=folder))
     level = dataclasses.replace(prior, rings="level")
-    keys = [views_key(command) for command in (prior, model, steps, given, level)]
-    assert len(set(keys)) == 5 and views_key(dataclasses.replace(model)) == keys[1]
+    keys = [key(options) for options in (prior, model, steps, given, level)]
+    assert len(set(keys)) == 5 and key(dataclasses.replace(model)) == keys[1]
     Image.new("RGB", (65, 65)).save(folder / "0000002.png")
-    assert views_key(model) != keys[1] and views_key(given) != keys[3] and views_key(prior) == keys[0]
+    assert key(model) != keys[1] and key(given) != keys[3] and key(prior) == keys[0]
 
 
 def test_ns_train_refuses_a_diffusion_model_without_weights(face, tmp_path, capsys):

@@ -23,6 +23,7 @@ from .head_pictures import HeadPictures, RecentHeads
 if TYPE_CHECKING:
     from ...head_model import HeadModel
     from ...prior import HeadPrior
+    from ...synthetic.fitted_composed_head import FittedComposedHead
 
 _TRIES = 20
 

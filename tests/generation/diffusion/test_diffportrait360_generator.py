@@ -274,7 +274,7 @@ def test_weights_have_a_name_and_a_hash(pipeline, tmp_path):
 
 
 def test_every_option_of_the_sampler_can_be_given_on_the_command_line():
-    from dp360.configs.commands import DiffusionOptions
+    from dp360.configs.options import DiffusionOptions
 
     options = {field.name: field.default for field in dataclasses.fields(DiffusionOptions)}
     for field in dataclasses.fields(Sampling):

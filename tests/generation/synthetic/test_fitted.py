@@ -94,7 +94,7 @@ def test_depth_is_in_units_of_the_fit(fitted: FittedComposedHead) -> None:
     assert facing[0, ..., 0].mean() > 0.6 and facing[1, ..., 1].mean() > 0.5
 
 
-def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedHead) -> None:
+def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedComposedHead) -> None:
     sample = completion_sample(fitted, load_head_model(), COMPLETION_SAMPLES.size_px)
     known, weight = sample["chart"][0, 4, :56].astype(np.float32), sample["weight"][0, :56].astype(np.float32)
     back = slice(24, 41)

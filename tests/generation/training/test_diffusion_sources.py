@@ -665,7 +665,8 @@ def test_recent_heads_are_kept_and_read_once():
     for index in (0, 1, 0, 2, 0, 1):
         recent.head(index).rgba(0, SIZE)
     assert made == [0, 1, 2, 1]
-    assert recent.head(0) is heads[0] and heads[0].reads == 1
+    head = recent.head(0)
+    assert isinstance(head, DotsHead) and head is heads[0] and head.reads == 1
     assert torch.equal(recent.head(0).control(1, SIZE), recent.head(0).control(1, SIZE))
     for index in (-1, 3):
         with pytest.raises(IndexError, match="dots has 3 heads"):

@@ -109,7 +109,7 @@ def toy_compact_architecture() -> Architecture:
 
 def toy_compact(seed: int = 0) -> DiffPortrait360Pipeline:
     torch.manual_seed(seed)
-    vae = PatchAutoencoder(16, width=32, blocks=1, fine_width=8)
+    vae = PatchAutoencoder(latent_channels=16, width=32, blocks=1, fine_width=8)
     clips = clips_of(Balls(), toy_config("appearance"), 0)
     vae.start_from_components(clips["views"].flatten(0, 1) * 2 - 1)
     with torch.no_grad():
@@ -459,7 +459,9 @@ def test_view_consistency_starts_as_animatediff(tmp_path: Path, middle: bool) ->
     for parameter in adapter.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     adapter.save_pretrained(tmp_path)
-    network = ViewConsistency((16, 32), 1, (4, 4), max_clip_length=24, norm_num_groups=4)
+    network = ViewConsistency(
+        block_out_channels=(16, 32), layers_per_block=1, num_heads=(4, 4), max_clip_length=24, norm_num_groups=4
+    )
     take_motion_adapter(network, tmp_path)
     blocks = [*adapter.down_blocks, *adapter.up_blocks]
     first = [module for block in blocks for module in block.get_submodule("motion_modules").children()]
@@ -472,6 +474,9 @@ def test_view_consistency_starts_as_animatediff(tmp_path: Path, middle: bool) ->
             theirs, got = other(clip, num_frames=5), one(clip, 5)
         assert (got - clip).abs().max() > 0.1 and torch.allclose(got, theirs, atol=1e-4)
     with pytest.raises(InputError, match="does not have the shapes"):
-        take_motion_adapter(ViewConsistency((16, 64), 1, (4, 4), norm_num_groups=4), tmp_path)
+        take_motion_adapter(
+            ViewConsistency(block_out_channels=(16, 64), layers_per_block=1, num_heads=(4, 4), norm_num_groups=4),
+            tmp_path,
+        )
     with pytest.raises(InputError, match="is no motion adapter"):
         take_motion_adapter(network, tmp_path / "nothing")
