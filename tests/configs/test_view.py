@@ -13,8 +13,8 @@ import pytest
 import torch
 import trimesh
 
-from dp360.configs.commands import ViewCommand
-from dp360.configs.view import _covariances, serve
+from dp360.configs.view import ViewCommand
+from dp360.configs.viewer import _covariances, serve
 from dp360.exporters import formats, splat_ply
 from dp360.generation import InputError
 

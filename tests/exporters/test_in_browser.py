@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dp360.configs.commands import ViewCommand
-from dp360.configs.view import serve
+from dp360.configs.view import ViewCommand
+from dp360.configs.viewer import serve
 from dp360.exporters import mesh_glb, splat_ply, viewer_html
 from dp360.generation.mesh import TexturedMesh
 

@@ -11,11 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dp360.generation import Cameras, InputError
@@ -31,55 +31,57 @@ from dp360.generation.training.diffusion.autoencoder import (
     evaluate_autoencoder,
     train_autoencoder,
 )
+from dp360.generation.training.diffusion.head_pictures import HeadPictures
 from dp360.generation.training.diffusion.objective import Noised, NoiseSchedule, ObjectiveConfig, ViewObjective
-from dp360.generation.training.diffusion.stages import Stage, StageConfig, recipe, stage_objective
+from dp360.generation.training.diffusion.stages import (
+    ModelSize,
+    StageConfig,
+    TrainingStage,
+    stage_objective,
+    stage_recipe,
+)
 from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion, take_motion_adapter
 from dp360.generation.training.diffusion.trainer import JOURNAL, clips_of, compact_pipeline, train_stage
 from dp360.generation.training.diffusion.validation import ValidationConfig, draw_clip, spread_clip, validate
-from dp360.generation.training.loop import LoopConfig, train
+from dp360.generation.training.loop import Batch, LoopConfig, train_model
 
-SIZE = 64
+SIZE, VIEWS = 64, 12
 STILL = AugmentConfig(mirrored=0.0, drop_references=0.0, drop_control=0.0)
 
 
-class Ball:
+class Ball(HeadPictures):
     """A head of two colours, whose prior lacks the colour of the back."""
 
-    has_poses = has_control = True
+    has_control = True
 
     def __init__(self, number: int) -> None:
-        self.name = f"ball_{number}"
-        generator = torch.Generator().manual_seed(number)
-        self.colours = torch.rand(2, 3, generator=generator)
-        count = 12
-        self.cameras: Cameras = look_at_origin(
-            torch.arange(count, dtype=torch.float64) * (2 * math.pi / count), torch.zeros(count), size_px=SIZE
-        )
+        super().__init__(f"ball_{number}")
+        self.colours = torch.rand(2, 3, generator=torch.Generator().manual_seed(number))
+        azimuth = torch.arange(VIEWS, dtype=torch.float64) * (2 * math.pi / VIEWS)
+        self._cameras = look_at_origin(azimuth, torch.zeros(VIEWS), size_px=SIZE)
 
-    def _picture(self, view: int, size_px: int, colours: Tensor) -> Float[Tensor, "4 s s"]:
+    @property
+    def cameras(self) -> Cameras:
+        return self._cameras
+
+    def _drawn(self, view: int, size_px: int, back: Tensor) -> Float[Tensor, "4 s s"]:
         y, x = torch.meshgrid(*[torch.linspace(-1, 1, size_px)] * 2, indexing="ij")
         depth = (0.8**2 - x**2 - y**2).clamp(min=0).sqrt()
         azimuth = float(self.cameras.azimuth_rad[view])
         front = (depth * math.cos(azimuth) + x * math.sin(azimuth) > 0)[None]
-        colour = torch.where(front, colours[0].view(3, 1, 1), colours[1].view(3, 1, 1))
+        colour = torch.where(front, self.colours[0].view(3, 1, 1), back.view(3, 1, 1))
         return torch.cat([colour, (depth > 0).float()[None]])
 
-    def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
-        return self._picture(view, size_px, self.colours)
+    def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
+        return (255 * self._drawn(view, size_px, self.colours[1])).round().to(torch.uint8).permute(1, 2, 0)
 
-    def control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        known = self._picture(view, size_px, torch.stack([self.colours[0], torch.full((3,), 0.5)]))
+    def _read_control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
+        known = self._drawn(view, size_px, torch.full((3,), 0.5))
         over_white = known[:3] * known[3:] + 1 - known[3:]
         return torch.cat([over_white * 2 - 1, known[3:] * 2 - 1, torch.zeros(3, size_px, size_px)])
 
-    def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        return None
-
-    def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        return self.rgba(0, size_px)
-
-    def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        return None
+    def _read_portrait(self) -> UInt8[Tensor, "h w 4"]:
+        return self._read_rgba(0, SIZE)
 
 
 class Balls:
@@ -132,11 +134,12 @@ def toy_official() -> DiffPortrait360Pipeline:
         context_tokens=3,
     )
     torch.manual_seed(0)
-    return DiffPortrait360Pipeline(**architecture.components())
+    components: dict[str, Any] = architecture.components()
+    return DiffPortrait360Pipeline(**components)
 
 
-def toy_config(stage: Stage, size: str = "compact", **loop: object) -> StageConfig:
-    config = recipe("compact" if size == "compact" else "official", stage)
+def toy_config(stage: TrainingStage, size: str = "compact", **loop: object) -> StageConfig:
+    config = stage_recipe("compact" if size == "compact" else "official", stage)
     length = 4 if stage == "consistency" else 2
     stride = (30.0, 60.0)
     return dataclasses.replace(
@@ -166,7 +169,7 @@ LEARNING = {
 
 
 @pytest.mark.parametrize("size, stage", LEARNING)
-def test_what_learns_gets_gradients_and_nothing_else_does(size: str, stage: Stage) -> None:
+def test_what_learns_gets_gradients_and_nothing_else_does(size: str, stage: TrainingStage) -> None:
     pipeline = PIPELINES[size]()
     objective = stage_objective(pipeline, toy_config(stage, size))
     for parameter in objective.parameters():  # zero-initialised layers stop what comes before them, and C is not used
@@ -207,7 +210,7 @@ def test_an_untrained_compact_model_draws_the_start_view() -> None:
 
 
 @pytest.mark.parametrize("stage, steps", [("appearance", 220), ("consistency", 260)])
-def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: Stage, steps: int) -> None:
+def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: TrainingStage, steps: int) -> None:
     source, pipeline = Balls(1), toy_compact()
     config = toy_config(stage, steps=steps, learning_rate=4e-3, save_every=steps, ema_decay=0.9, warmup_steps=10)
     config = dataclasses.replace(
@@ -220,12 +223,9 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: Stage, steps: int) 
     if stage == "consistency":  # V comes last: the others have gone half of the way
         before = dataclasses.replace(config, stage="appearance", loop=dataclasses.replace(config.loop, steps=80))
         joint = stage_objective(pipeline, before)
-        joint.load_state_dict(
-            train(joint, lambda _: fixed, lambda model, batch: model(batch), before.loop, tmp_path / "before")
-        )
+        train_model(joint, lambda _: fixed, lambda model, batch: model(batch), before.loop, tmp_path / "before")
         objective = stage_objective(pipeline, config)
-    weights = train(objective, lambda _: fixed, lambda model, batch: model(batch), config.loop, tmp_path)
-    objective.load_state_dict(weights)
+    train_model(objective, lambda _: fixed, lambda model, batch: model(batch), config.loop, tmp_path)
     with torch.no_grad():
         clean = objective.encode(fixed["views"].flatten(0, 1))
         start = objective.encode(fixed["start"].flatten(0, 1))
@@ -271,7 +271,7 @@ def test_a_killed_and_resumed_stage_equals_an_unbroken_one(tmp_path: Path) -> No
         for run in ("whole", "broken")
     ]  # fmt: skip
     assert losses[0] == losses[1] and len(losses[0]) == 5
-    assert DiffPortrait360Pipeline.from_pretrained(broken, local_files_only=True).config.start_shortcut
+    assert DiffPortrait360Pipeline.from_pretrained(broken, local_files_only=True).config["start_shortcut"]
 
 
 _TWO_PROCESSES = """
@@ -356,7 +356,7 @@ def test_clips_without_conditions_do_not_depend_on_them() -> None:
     batch = clips_of(Balls(), toy_config("appearance", "official"), 0)
     changed = {**batch, "front": batch["back"], "control": -batch["control"]}
 
-    def loss(b: dict[str, Tensor], keeps: bool) -> float:
+    def loss(b: Batch, keeps: bool) -> float:
         torch.manual_seed(1)
         with torch.no_grad():
             return float(objective({**b, "keeps": torch.full((2,), keeps)}))
@@ -390,12 +390,12 @@ def test_the_autoencoder_starts_at_principal_components_and_gets_better(tmp_path
     assert after.psnr_db > before.psnr_db + 0.3 and min(trained.latents_std) >= config.smallest_std
 
 
-@pytest.mark.parametrize("size", ["compact", "official"])
-def test_recipes_name_every_stage(size: str) -> None:
-    for stage in get_args(Stage):
-        config = recipe(size, stage)
+@pytest.mark.parametrize("size", get_args(ModelSize))
+def test_recipes_name_every_stage(size: ModelSize) -> None:
+    for stage in get_args(TrainingStage):
+        config = stage_recipe(size, stage)
         assert config.stage == stage and config.size == size
-    official = recipe("official", "camera").loop
+    official = stage_recipe("official", "camera").loop
     assert (official.learning_rate, official.steps, official.gradient_clip) == (1e-5, 60_000, 0.5)
 
 
@@ -461,13 +461,12 @@ def test_view_consistency_starts_as_animatediff(tmp_path: Path, middle: bool) ->
     adapter.save_pretrained(tmp_path)
     network = ViewConsistency((16, 32), 1, (4, 4), max_clip_length=24, norm_num_groups=4)
     take_motion_adapter(network, tmp_path)
-    first = [
-        module for blocks in (adapter.down_blocks, adapter.up_blocks) for b in blocks for module in b.motion_modules
-    ]
+    blocks = [*adapter.down_blocks, *adapter.up_blocks]
+    first = [module for block in blocks for module in block.get_submodule("motion_modules").children()]
     ours = [*network.down_modules, *network.up_modules]
     assert len(ours) == len(first) == 6
     for one, other in zip(ours, first):
-        view = torch.randn(1, one.norm.num_channels, 6, 6)
+        view = torch.randn(1, len(one.get_parameter("norm.weight")), 6, 6)
         clip = torch.cat([view.flatten(2)[..., torch.randperm(36)].view_as(view) for _ in range(5)])
         with torch.no_grad():
             theirs, got = other(clip, num_frames=5), one(clip, 5)
