@@ -63,12 +63,13 @@ def shipped(toy_weights, tmp_path, monkeypatch) -> Iterator[Path]:
     folder = tmp_path / "installed" / "compact"
     folder.parent.mkdir()
     folder.symlink_to(toy_weights)
+    (toy_weights / "held_out.json").write_text(json.dumps({"heads": 48, "views": 72, "figures": FIGURES}))
     hashes = {
         file.relative_to(toy_weights).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in [toy_weights / "model_index.json", *toy_weights.rglob("*.safetensors")]
+        for file in toy_weights.rglob("*")
+        if file.suffix in (".json", ".safetensors") and file.name != "checksums.json"
     }
     (toy_weights / "checksums.json").write_text(json.dumps(hashes))
-    (toy_weights / "held_out.json").write_text(json.dumps({"heads": 48, "views": 72, "figures": FIGURES}))
     monkeypatch.setattr(compact, "resources", SimpleNamespace(files=lambda package: folder.parent))
     yield folder
 
