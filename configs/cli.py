@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _Parsed,
         prog="dp360",
         description="From one portrait to a complete 3D head: views from all sides, Gaussian splats, a mesh. "
-        "Start with: dp360 run face.png (dp360 example face.png writes a portrait to try).",
+        "Start with: dp360 run face.png (dp360 example face.png writes a portrait to try). "
+        "dp360 --version says which version this is.",
         args=words,
     )
     handler = sys.modules[type(command).__module__].run
