@@ -9,10 +9,9 @@ the inner face's landmarks agree.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,9 +25,9 @@ from ..portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_z
 from ..portrait.portrait import WIDE_FACTOR, CropFrame
 from ..portrait.resample import inside_mask, square_crop
 from ..prior import HeadPrior, build_head_prior
+from ..similarity import Similarity
 from .assets import Split, asset_index, field_rng, sub_seed
 from .compose import compose
-from .hair.hair_truth import Similarity
 from .parts import Label, SyntheticHead
 from .portraits.backgrounds import Backgrounds
 from .portraits.portrait_shots import (
@@ -45,35 +44,16 @@ from .recipe import HeadRecipe, sample_recipe
 from .rendering.lighting import Lighting
 from .rendering.renderer import HeadScene, HeadViews
 
+SIZE_PX = 512
+"""Side of the aligned crop."""
+PHOTOGRAPHS = PortraitLook(
+    other_frame=1.0, mirrored=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, cut=0.1,
+    colour_faults=0.3,
+)  # fmt: skip
+"""Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
+_MOST_MISFIT = 0.015
+"""Fits whose landmarks are off by more than this share of the picture (median) are left out."""
 _LEAST_LANDMARKS = 100
-
-
-def photograph_look() -> PortraitLook:
-    """Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
-    return PortraitLook(
-        other_frame=1.0,
-        mirrored=0.0,
-        recoloured=0.0,
-        painted=0.0,
-        drawn=0.0,
-        random_convolution=0.0,
-        cut=0.1,
-        colour_faults=0.3,
-    )
-
-
-@dataclass(frozen=True)
-class FittedConfig:
-    """How portraits of composed heads are made and prepared."""
-
-    size_px: int = 512
-    """Side of the aligned crop."""
-    look: PortraitLook = field(default_factory=photograph_look)
-    """How pictures look; mirrored or recoloured ones would contradict the true views."""
-    matte: Literal["estimated", "true"] = "estimated"
-    """Cut out as a user's picture is, or by the true coverage, which saves some seconds."""
-    most_misfit: float = 0.015
-    """Fits whose landmarks are off by more than this share of the picture (median) are left out."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +102,7 @@ def moved_cameras(cameras: Cameras, move: Similarity) -> Cameras:
 
 def fitted_head(
     head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
-    config: FittedConfig | None = None, *, model: HeadModel | None = None,
+    look: PortraitLook = PHOTOGRAPHS, *, true_matte: bool = False, model: HeadModel | None = None,
 ) -> FittedComposedHead | None:  # fmt: skip
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
@@ -132,39 +112,37 @@ def fitted_head(
         seed: seed of camera, light, background and look; the same seed gives the same bytes.
         faces: face detectors.
         people: person segmentation; not asked with the true matte.
-        config: how.
+        look: how the picture looks; a mirrored or recoloured one would contradict the true views.
+        true_matte: cut out by the true coverage, which saves some seconds, and not as a user's picture is.
         model: the head model; default is the one that ships.
 
     Returns:
         None where no face is found, or where the fit does not agree with it.
     """
-    config = config or FittedConfig()
     model = model or load_head_model()
     scene = HeadScene(head)
-    side = round(1.375 * config.size_px)
-    camera, lighting = shot_camera_and_light(backgrounds, field_rng(seed, "shot"), side)
+    camera, lighting = shot_camera_and_light(backgrounds, field_rng(seed, "shot"), round(1.375 * SIZE_PX))
     shot = shoot(scene, head.style, camera, lighting)
-    picture_px = round(1.125 * config.size_px)
-    sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), picture_px, config.look)
-    found = _aligned(sample, config, model, faces)
+    sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), round(1.125 * SIZE_PX), look)
+    found = _aligned(sample, model, faces)
     if found is None:
         return None
     crop, wide, fit, landmarks_px, true_camera = found
     to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit, model)
     if to_fit is None:
         return None
-    portrait = _portrait(sample, crop, wide, fit, landmarks_px, config, model, people, head.name)
+    portrait = _portrait(sample, crop, wide, fit, landmarks_px, true_matte, model, people, head.name)
     return FittedComposedHead(head, scene, lighting, portrait, to_fit)
 
 
 def _aligned(
-    sample: PortraitSample, config: FittedConfig, model: HeadModel, networks: FaceNetworks
+    sample: PortraitSample, model: HeadModel, networks: FaceNetworks
 ) -> tuple[CropFrame, bool, HeadFit, Float[np.ndarray, "478 3"], Cameras] | None:
     """The crop and whether it is the wide one, the head fitted in it, the landmarks in it and its true camera."""
     found = find_faces(sample.rgb, networks)
     if not found:
         return None
-    picture_px, size = len(sample.rgb), config.size_px
+    picture_px, size = len(sample.rgb), SIZE_PX
     face = found[0]
     fit = fit_landmarks(model, face.landmarks_px, picture_px, picture_px)
     wide = _reaches_over(sample, CropFrame.of(fit, 1.0))
@@ -181,7 +159,7 @@ def _aligned(
         mean = (face.landmarks_px + again / scale) / 2
         fit = fit_landmarks(model, mean, picture_px, picture_px)
         crop = CropFrame.of(fit, factor)
-    if np.median(fit.residual_px) > config.most_misfit * picture_px:
+    if np.median(fit.residual_px) > _MOST_MISFIT * picture_px:
         return None
     scale, offset = crop.to_crop(size)
     landmarks = mean * scale
@@ -206,21 +184,21 @@ def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
 
 def _portrait(
     sample: PortraitSample, crop: CropFrame, wide: bool, fit: HeadFit, landmarks_px: Float[np.ndarray, "478 3"],
-    config: FittedConfig, model: HeadModel, people: PersonNetworks, name: str,
+    true_matte: bool, model: HeadModel, people: PersonNetworks, name: str,
 ) -> Portrait:  # fmt: skip
     """What `prepare_portrait` would hand on."""
-    size, matte_config = config.size_px, MatteConfig()
-    frame = (crop.center_px, crop.side_px, size)
+    matte_config = MatteConfig()
+    frame = (crop.center_px, crop.side_px, SIZE_PX)
     rgb = square_crop(sample.rgb, *frame, sharp=True)
     within = square_crop((255 * sample.inside).astype(np.uint8), *frame) > 254
     inside = inside_mask(len(sample.rgb), sample.rgb.shape[1], *frame) & within
     maps: list = []
     alpha: UInt8[np.ndarray, "s s"] | None = None
-    if config.matte == "true":
+    if true_matte:
         alpha = square_crop(np.round(255 * sample.alpha_unit).astype(np.uint8), *frame, sharp=True)
     else:
         sides = tuple(w * crop.side_px / (WIDE_FACTOR if wide else 1.0) for w in matte_config.window_sizes)
-        maps = person_maps(sample.rgb, crop.center_px, crop.side_px, size, sides, people)
+        maps = person_maps(sample.rgb, *frame, sides, people)
     matte = estimate_matte(rgb, inside, head_zones(fit, model, matte_config), maps, matte_config, file_alpha=alpha)
     digest = hashlib.sha256(sample.rgb.tobytes()).hexdigest()
     return Portrait(

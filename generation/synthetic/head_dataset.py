@@ -38,7 +38,7 @@ from .assets import field_rng
 from .fitted_composed_head import FittedComposedHead
 from .parts import Label
 from .recipe import HeadRecipe
-from .rendering.renderer import HeadViews
+from .rendering.renderer import HeadViews, rgba_8_bits
 
 Orbit = Literal["level", "swinging", "random", "grid"]
 FACTS, PORTRAIT = "head.json", "portrait.npz"
@@ -128,12 +128,12 @@ def head_data(
         maps = {
             "normals": _normals(truth.normals_world),
             "labels": truth.labels,
-            "control": _rgba(rendered.rgb, rendered.alpha),
+            "control": rgba_8_bits(rendered.rgb, rendered.alpha),
             "control_validity": np.round(255 * rendered.validity).astype(np.uint8),
             "control_normals": _normals(rendered.normals_world),
         }
     views = ViewSet(
-        rgba=torch.from_numpy(_rgba(truth.rgb_unit, truth.alpha_unit)),
+        rgba=torch.from_numpy(truth.rgba),
         cameras=cameras,
         confidence=torch.ones(len(cameras)),
         names=("portrait", *(f"view_{k:03d}" for k in range(view_count))),
@@ -159,12 +159,7 @@ def head_data(
         "fit_from_true": {"scale": move.scale, "R": move.R.tolist(), "shift": move.shift.tolist()},
         "labels": {label.name.lower(): int(label) for label in Label},
     }
-    return HeadData(views, maps, _rgba(back.rgb_unit, back.alpha_unit)[0], fitted.portrait, facts)
-
-
-def _rgba(rgb_unit: Float32[np.ndarray, "n h w 3"], alpha_unit: Float32[np.ndarray, "n h w"]) -> np.ndarray:
-    both = np.concatenate([rgb_unit, alpha_unit[..., None]], axis=-1)
-    return np.round(255 * np.clip(both, 0, 1)).astype(np.uint8)
+    return HeadData(views, maps, back.rgba[0], fitted.portrait, facts)
 
 
 def _normals(normals_world: Float32[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:

@@ -15,9 +15,6 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
-from ..cameras import UNITS_PER_CM  # noqa: F401 - for the parts of composed heads
-from ..mesh import vertex_normals  # noqa: F401 - likewise
-
 CROWN_TO_CHIN = 0.37
 """Height of every composed head without hair, world units; the mean parametric head has it."""
 EYES_WORLD = np.array([0.0, 0.0266, 0.1154])

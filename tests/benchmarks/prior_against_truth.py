@@ -38,10 +38,9 @@ from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH
 from dp360.generation.synthetic.assets import Split, asset_index
 from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.fitted_composed_head import (
+    PHOTOGRAPHS,
     FittedComposedHead,
-    FittedConfig,
     fitted_head,
-    photograph_look,
 )
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
@@ -140,7 +139,7 @@ def main(config: PriorBenchmarkConfig) -> None:
     """Measure, and write the table, the figures of each head and a strip of pictures of each."""
     model, backgrounds = load_head_model(), Backgrounds.of_split(config.data, config.split)
     # white balance and exposure of the photograph are no fault of the prior
-    settings = FittedConfig(look=dataclasses.replace(photograph_look(), photographed=0.0))
+    settings = dataclasses.replace(PHOTOGRAPHS, photographed=0.0)
     config.output.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, float]] = []
     number = 0

@@ -43,7 +43,7 @@ def test_a_head_is_written_once_with_its_truth(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("the head is there already")
 
-    monkeypatch.setattr("dp360.generation.synthetic.numbered_heads.compose", refuse)
+    monkeypatch.setattr("dp360.generation.synthetic.fitted_composed_head.compose", refuse)
     assert make_heads(command(tmp_path, first=1), Display(silent, notices.append)) == [folder]
 
 

@@ -8,6 +8,7 @@ Order-Independent Transparency"; k-buffers by Bavoil et al. 2007).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -52,10 +53,23 @@ class HeadViews:
         """Straight sRGB in [0, 1]."""
         return srgb_from_linear(self.rgb_linear)
 
+    @property
+    def rgba(self) -> UInt8[np.ndarray, "n h w 4"]:
+        """Straight sRGB and coverage, 8 bits."""
+        return rgba_8_bits(self.rgb_unit, self.alpha_unit)
+
     def over(self, background_unit: Float[np.ndarray, ...] | float = 1.0) -> Float32[np.ndarray, "n h w 3"]:
         """sRGB pictures in front of a background (sRGB, broadcast to n h w 3), mixed in sRGB as mattes are."""
         alpha = self.alpha_unit[..., None]
         return (self.rgb_unit * alpha + np.asarray(background_unit, np.float32) * (1 - alpha)).astype(np.float32)
+
+
+def rgba_8_bits(
+    rgb_unit: Float32[np.ndarray, "n h w 3"], alpha_unit: Float32[np.ndarray, "n h w"]
+) -> UInt8[np.ndarray, "n h w 4"]:
+    """Colour and coverage in [0, 1] as one picture each."""
+    both = np.concatenate([rgb_unit, alpha_unit[..., None]], axis=-1)
+    return np.round(255 * np.clip(both, 0, 1)).astype(np.uint8)
 
 
 def srgb_from_linear(linear: Float[np.ndarray, ...]) -> Float32[np.ndarray, ...]:
@@ -109,23 +123,24 @@ class HeadScene:
         mean_alpha = np.array([float(p.texture[..., 3].mean()) if p.alpha_tested else 1.0 for p in parts], np.float32)
         self.face_alpha = np.minimum(1.0, 1.2 * mean_alpha)[self.face_part]
         self.face_alpha[(mean_alpha < 0.25)[self.face_part]] = 0  # lenses, corneas, lashes cast no shadow
-        self._transfer: Float32[np.ndarray, "v d"] | None = None
 
-    @property
+    @cached_property
     def transfer(self) -> Float32[np.ndarray, "v d"]:
         """Cosine times visibility of every sky direction at every vertex."""
-        if self._transfer is None:
-            shadow_faces = self.faces[self.face_alpha > 0]
-            shadow_alpha = self.face_alpha[self.face_alpha > 0]
-            columns = []
-            fibre = np.linalg.norm(self.tangents, axis=1) > 0.5
-            for direction in sky_directions():
-                cosine = (self.normals @ direction.astype(np.float32)).clip(0)
-                cosine = np.where(fibre, 0.55 * cosine + 0.18, cosine)  # hairs scatter light round their bundle
-                seen = visibility(self.vertices, self.normals, shadow_faces, shadow_alpha, direction, resolution=96)
-                columns.append(cosine * (0.04 + 0.96 * seen))
-            self._transfer = np.stack(columns, axis=1).astype(np.float32)
-        return self._transfer
+        columns = []
+        fibre = np.linalg.norm(self.tangents, axis=1) > 0.5
+        for direction in sky_directions():
+            cosine = (self.normals @ direction.astype(np.float32)).clip(0)
+            cosine = np.where(fibre, 0.55 * cosine + 0.18, cosine)  # hairs scatter light round their bundle
+            columns.append(cosine * (0.04 + 0.96 * self._lit(direction, 96)))
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def _lit(self, direction: Float[np.ndarray, " 3"], resolution: int) -> Float32[np.ndarray, " v"]:
+        """How much of a distant light reaches each vertex."""
+        solid = self.face_alpha > 0
+        return visibility(
+            self.vertices, self.normals, self.faces[solid], self.face_alpha[solid], direction, resolution=resolution
+        )
 
     def render(
         self, cameras: Cameras, lighting: Lighting | None = None, *, shading: Shading | None = None,
@@ -146,11 +161,7 @@ class HeadScene:
             raise ValueError(f"HeadScene.render: expected supersample to be 1, 2, 4 or 8, got {supersample}")
         lighting, shading = lighting or studio_lighting(), shading or Shading()
         sky = (self.transfer @ (lighting.sky_rgb * (4 / DIRECTION_COUNT)).astype(np.float32)).astype(np.float32)
-        solid = self.face_alpha > 0
-        sun_seen = visibility(
-            self.vertices, self.normals, self.faces[solid], self.face_alpha[solid], lighting.sun_direction_world,
-            resolution=256,
-        )  # fmt: skip
+        sun_seen = self._lit(lighting.sun_direction_world, 256)
         pictures = [self._picture(camera, lighting, sky, sun_seen, shading, supersample) for camera in cameras]
         return HeadViews(*(np.stack(channel) for channel in zip(*pictures)))
 

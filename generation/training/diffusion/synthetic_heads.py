@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -104,6 +103,4 @@ class ComposedHead(HeadPictures):
         return self._true_view(camera_behind_the_head(self._cameras.resized(size_px, size_px)))
 
     def _true_view(self, camera: Cameras) -> UInt8[Tensor, "h w 4"]:
-        drawn = self._fitted.true_views(camera)
-        rgba = np.concatenate([drawn.rgb_unit, drawn.alpha_unit[..., None]], axis=-1)[0]
-        return torch.from_numpy(np.round(255 * rgba.clip(0, 1)).astype(np.uint8))
+        return torch.from_numpy(self._fitted.true_views(camera).rgba[0])
