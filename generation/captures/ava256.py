@@ -221,7 +221,7 @@ class _Entry:
             raise InputError(f"{zipped} has no {self.names[0]}; choose a frame of frame_list.csv")
         file, name = place
         if not name:
-            return capture.read_bytes(file, "a file of an Ava-256 capture", most=capture.MAX_FILE_BYTES), str(file)
+            return capture.read_bytes(file, "a file of an Ava-256 capture"), str(file)
         with _opened(file) as contents:
             if contents.getinfo(name).file_size > capture.MAX_FILE_BYTES:
                 raise InputError(

@@ -35,10 +35,8 @@ HEAD_HALF_EXTENT = 0.5 * PANOHEAD_RADIUS / PANOHEAD_FOCAL_NORMALISED
 """Half of what a generated view shows at the middle of the head, world units (0.192 m)."""
 MAX_PICTURE_PIXELS = 64_000_000
 """Largest picture that is decoded; the sensors of the three rigs have 5 to 11 million pixels."""
-MAX_TEXT_BYTES = 64 << 20
-"""Largest calibration or list that is read, bytes."""
 MAX_FILE_BYTES = 256 << 20
-"""Largest encoded picture that is read, bytes."""
+"""Largest file that is read, bytes; an encoded picture has up to 20 million."""
 _PICTURE_FORMATS = ("JPEG", "PNG", "AVIF", "WEBP", "TIFF", "BMP")
 _MOST_SAMPLES_PER_SIDE = 8
 _RIGID_TOLERANCE = 1e-3
@@ -60,8 +58,8 @@ class CaptureCamera:
     """OpenCV's coefficients k1, k2, p1, p2[, k3, ...]; empty for a lens without distortion."""
     T_capture_camera: Float[np.ndarray, "4 4"]
     """To the capture's world from the camera (OpenCV axes), rigid, capture's unit."""
-    size_px: tuple[int, int]
-    """Width and height that `K_px` refers to."""
+    size_px: tuple[int, int] | None
+    """Width and height that `K_px` refers to; None: those of the pictures as they are."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,27 @@ class CapturePicture:
     """Colour correction of this camera, applied to the finished picture."""
 
 
+def finite_numbers(value: object, what: str) -> Float[np.ndarray, "*shape"]:
+    """Untrusted numbers as an array.
+
+    Raises:
+        InputError: no array of numbers, or some are not finite; `what` names file and purpose.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} is not an array of numbers") from error
+    if not np.isfinite(array).all():
+        raise InputError(f"{what} holds numbers that are not finite; the file is damaged")
+    return array
+
+
 def checked_camera(
     name: str,
     K_px: object,
     distortion: object,
     T_capture_camera: object,
-    size_px: tuple[int, int],
+    size_px: tuple[int, int] | None,
     where: str,
     *,
     by_columns: bool = False,
@@ -101,20 +114,11 @@ def checked_camera(
         InputError: a wrong shape, numbers that are not finite, an impossible focal length, skew, or a pose that is not
             a rotation and a translation.
     """
-
-    def numbers(value: object, what: str) -> Float[np.ndarray, "*shape"]:
-        try:
-            array = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: {what} of camera {name} is not an array of numbers") from error
-        if not np.isfinite(array).all():
-            raise InputError(f"{where}: {what} of camera {name} holds numbers that are not finite; the file is damaged")
-        return array
-
-    K, T = numbers(K_px, "the intrinsic matrix"), numbers(T_capture_camera, "the pose")
+    K = finite_numbers(K_px, f"{where}: the intrinsic matrix of camera {name}")
+    T = finite_numbers(T_capture_camera, f"{where}: the pose of camera {name}")
     if by_columns:
         K, T = K.T, T.T
-    D = numbers(distortion, "the distortion").reshape(-1)
+    D = finite_numbers(distortion, f"{where}: the distortion of camera {name}").reshape(-1)
     if K.shape != (3, 3) or T.shape not in ((3, 4), (4, 4)) or len(D) not in (0, 4, 5, 8, 12, 14):
         raise InputError(
             f"{where}: camera {name} has arrays of shape {K.shape}, {T.shape} and {D.shape}; expected a 3x3 intrinsic "
@@ -178,7 +182,7 @@ def shortened(names: Sequence[object], most: int = 20) -> str:
     return f"{text} and {len(names) - most} more" if len(names) > most else text or "none"
 
 
-def read_bytes(path: Path, what: str, *, most: int = MAX_TEXT_BYTES) -> bytes:
+def read_bytes(path: Path, what: str) -> bytes:
     """A whole file.
 
     Raises:
@@ -187,8 +191,8 @@ def read_bytes(path: Path, what: str, *, most: int = MAX_TEXT_BYTES) -> bytes:
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected {what}")
     try:
-        if path.stat().st_size > most:
-            raise InputError(f"{path} is larger than {most >> 20} MB; expected {what}")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MB; expected {what}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); copy it to a local disk") from error
@@ -210,8 +214,8 @@ def read_json(path: Path, what: str) -> tuple[dict[str, Any], bytes]:
     return value, data
 
 
-def decode_picture(data: bytes, where: str, *, header_only: bool = False) -> Image.Image:
-    """A decoded picture, or its header alone for the size.
+def decode_picture(data: bytes, where: str) -> Image.Image:
+    """A decoded picture.
 
     Raises:
         InputError: not a picture, damaged, too large, or a format that this Pillow cannot read.
@@ -224,8 +228,7 @@ def decode_picture(data: bytes, where: str, *, header_only: bool = False) -> Ima
             image = Image.open(io.BytesIO(data), formats=_PICTURE_FORMATS)
             if image.width * image.height > MAX_PICTURE_PIXELS:
                 raise InputError(f"{where} declares {image.width}x{image.height} pixels, more than any rig records")
-            if not header_only:
-                image.load()
+            image.load()
             return image
     except InputError:
         raise
@@ -369,8 +372,8 @@ def _rgba_in_window(
 
 def _scaled_to(camera: CaptureCamera, width: int, height: int, where: str) -> Float[np.ndarray, "3 3"]:
     """The intrinsic matrix for a picture of another resolution than the calibrated one."""
-    calibrated_width, calibrated_height = camera.size_px
-    if abs(width * calibrated_height - height * calibrated_width) > 2 * max(camera.size_px):
+    calibrated_width, calibrated_height = camera.size_px or (width, height)
+    if abs(width * calibrated_height - height * calibrated_width) > 2 * max(calibrated_width, calibrated_height):
         raise InputError(
             f"{where} has {width}x{height} pixels, camera {camera.name} is calibrated for "
             f"{calibrated_width}x{calibrated_height}; expected the same proportions (an uncut picture)"

@@ -85,7 +85,7 @@ def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where:
         raise InputError(f"{where}: expected 106 or 68 key points of a face, got {count}; choose another frame")
     model = load_head_model()
     landmarks_world = model.landmarks(model.neutral.astype(np.float64))
-    best: tuple[float, HeadPlacement] | None = None
+    placements: list[tuple[float, HeadPlacement]] = []
     for name, order in candidates.items():
         points = keypoints_capture[list(order)].astype(np.float64)
         targets = landmarks_world[list(order.values())]
@@ -94,16 +94,16 @@ def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where:
             continue
         found = best_similarity(points[finite], targets[finite])
         error = float(np.sqrt(((found(points[finite]) - targets[finite]) ** 2).sum(1).mean()))
-        if best is None or error < best[0]:
-            best = error, HeadPlacement(found.scale, found.R, found.shift, f"{name} on the mean head")
-    if best is None:
+        placements.append((error, HeadPlacement(found.scale, found.R, found.shift, f"{name} on the mean head")))
+    if not placements:
         raise InputError(f"{where}: too few usable key points; choose another frame")
-    if best[0] > LARGEST_KEYPOINT_ERROR:
+    error, placement = min(placements, key=lambda each: each[0])
+    if error > LARGEST_KEYPOINT_ERROR:
         raise InputError(
             f"{where}: the key points do not form a face (they miss the mean head by "
-            f"{best[0] * METRES_PER_UNIT * 1000:.0f} mm); choose another frame"
+            f"{error * METRES_PER_UNIT * 1000:.0f} mm); choose another frame"
         )
-    return best[1]
+    return placement
 
 
 def optical_axes_meet(T_capture_camera: Float[np.ndarray, "n 4 4"], where: str) -> Float[np.ndarray, " 3"]:

@@ -26,13 +26,10 @@ to the pictures as they are. Lens distortion is taken to be none, as in the owne
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -49,8 +46,6 @@ _SENSOR_SIZE_PX = (2200, 3208)
 """Width and height of the pictures that a shared intrinsic matrix refers to."""
 _PICTURE = r"\.(png|jpe?g|webp)"
 """Endings of picture files."""
-_SIZE_OF_PICTURE = (0, 0)
-"""In place of a size that has to be looked up: a matrix refers to pictures as they are."""
 _QUADRATIC = ("r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb", "rgb")
 _CUBES = ("rrr", "ggg", "bbb")
 _MIXED = ("rrg", "ggb", "bbr")
@@ -135,7 +130,7 @@ def read_nersemble(
         rgb = np.array(_image(picture, frame).convert("RGB"))
         return CapturePicture(rgb, mask, where, corrections.get(name))
 
-    chosen = [_of_its_picture(calibration[name], sources[name][0]) for name in names]
+    chosen = [calibration[name] for name in names]
     moment = f"{sequence} frame {frame}"
     taken = CaptureFrame("NeRSemble", moment, calibration_bytes, chosen, read, placed, capture.NO_KEYPOINTS, settings)
     return capture.capture_views(taken, size_px, framing, track)
@@ -158,7 +153,7 @@ def _sequence_folder(path: Path, sequence: str) -> Path:
 
 
 def _calibration(meta: dict, file: Path) -> dict[str, CaptureCamera]:
-    """All calibrated cameras by name; `_SIZE_OF_PICTURE` where a camera has an intrinsic matrix of its own."""
+    """All calibrated cameras by name; without a size where each has an intrinsic matrix of its own."""
     poses, intrinsics = meta.get("world_2_cam"), meta.get("intrinsics")
     if not isinstance(poses, dict) or not poses or not isinstance(intrinsics, (dict, list)):
         raise InputError(f"{file}: expected `world_2_cam` with a pose per camera and `intrinsics`; download it again")
@@ -167,22 +162,9 @@ def _calibration(meta: dict, file: Path) -> dict[str, CaptureCamera]:
         K = intrinsics if isinstance(intrinsics, list) else intrinsics.get(name)
         if K is None:
             raise InputError(f"{file}: `intrinsics` has no camera {name}; download it again")
-        size = _SENSOR_SIZE_PX if intrinsics is K else _SIZE_OF_PICTURE
+        size = _SENSOR_SIZE_PX if intrinsics is K else None
         cameras[name] = capture.checked_camera(name, K, (), pose, size, str(file), to_camera=True)
     return cameras
-
-
-def _of_its_picture(camera: CaptureCamera, picture: Path) -> CaptureCamera:
-    """The camera with the size that its intrinsic matrix refers to."""
-    if camera.size_px != _SIZE_OF_PICTURE:
-        return camera
-    if not _is_video(picture):
-        return replace(camera, size_px=capture.decode_picture(_bytes_of(picture), str(picture), header_only=True).size)
-    import cv2
-
-    with _opened_video(picture) as video:
-        width, height = (int(video.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    return replace(camera, size_px=(width, height))
 
 
 def _sources(folder: Path, frame: int) -> _Sources:
@@ -236,23 +218,18 @@ def _is_video(file: Path) -> bool:
     return file.suffix.lower() == ".mp4"
 
 
-def _bytes_of(picture: Path) -> bytes:
-    return capture.read_bytes(picture, "a picture", most=capture.MAX_FILE_BYTES)
-
-
 def _image(file: Path, frame: int) -> Image.Image:
     """A picture file, or one frame of a video."""
     if _is_video(file):
         return Image.fromarray(_video_frame(file, frame))
-    return capture.decode_picture(_bytes_of(file), str(file))
+    return capture.decode_picture(capture.read_bytes(file, "a picture"), str(file))
 
 
-@contextlib.contextmanager
-def _opened_video(file: Path) -> Iterator[Any]:
-    """An open video.
+def _video_frame(file: Path, frame: int) -> UInt8[np.ndarray, "h w 3"]:
+    """One frame of a video, found and decoded with OpenCV as in the owners' `VideoFrameLoader`.
 
     Raises:
-        InputError: missing, or not a video.
+        InputError: missing, not a video, damaged, or fewer frames.
     """
     import cv2
 
@@ -260,27 +237,15 @@ def _opened_video(file: Path) -> Iterator[Any]:
         raise InputError(f"{file} does not exist; expected a video")
     video = cv2.VideoCapture(str(file))
     try:
-        if not video.isOpened() or video.get(cv2.CAP_PROP_FRAME_COUNT) < 1:
+        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+        if count < 1:
             raise InputError(f"{file} is not a video that can be read; download it again")
-        yield video
-    finally:
-        video.release()
-
-
-def _video_frame(file: Path, frame: int) -> UInt8[np.ndarray, "h w 3"]:
-    """One frame of a video, found and decoded with OpenCV as in the owners' `VideoFrameLoader`.
-
-    Raises:
-        InputError: not a video, damaged, or fewer frames.
-    """
-    import cv2
-
-    with _opened_video(file) as video:
-        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         if not 0 <= frame < count:
             raise InputError(f"{file} has the frames 0 to {count - 1}, not {frame}")
         video.set(cv2.CAP_PROP_POS_FRAMES, frame)
         done, bgr = video.read()
+    finally:
+        video.release()
     if not done:
         raise InputError(f"{file}: frame {frame} cannot be decoded; download the video again")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -300,8 +265,8 @@ def polynomial_corrected(matrix: object, where: str) -> ColorMap:
     networks and polynomial transforms", with the order of terms of https://colour.readthedocs.io
     (`matrix_augmented_Cheung2004`), which NeRSemble's owners use (nersemble-data `util/color_correction.py`).
     """
-    M = _finite_matrix(matrix, where)
-    if M.shape[0] != 3 or M.shape[1] not in _TERMS:
+    M = capture.finite_numbers(matrix, f"{where}: the colour correction")
+    if M.ndim != 2 or len(M) != 3 or M.shape[1] not in _TERMS:
         raise InputError(f"{where}: expected a colour matrix of 3 rows and {sorted(_TERMS)} columns, got {M.shape}")
     terms = _TERMS[M.shape[1]]
 
@@ -336,24 +301,14 @@ def affine_corrected(file: Path) -> ColorMap:
         stored = np.load(io.BytesIO(capture.read_bytes(file, "a colour correction")), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{file} is not a numpy array ({error}); download it again") from error
-    A = _finite_matrix(stored, str(file))
-    if A.shape[0] < 3 or A.shape[1] != 4:
+    A = capture.finite_numbers(stored, f"{file}: the colour correction")
+    if A.ndim != 2 or len(A) < 3 or A.shape[1] != 4:
         raise InputError(f"{file}: expected a colour correction of 3 or 4 rows and 4 columns, got {A.shape}")
 
     def corrected(rgb: UInt8[np.ndarray, "a b 3"]) -> UInt8[np.ndarray, "a b 3"]:
         return _to_8_bits((rgb / 255.0) @ A[:3, :3] + A[:3, 3])
 
     return corrected
-
-
-def _finite_matrix(value: object, where: str) -> Float[np.ndarray, "rows columns"]:
-    try:
-        matrix = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: the colour correction is not an array of numbers") from error
-    if matrix.ndim != 2 or not np.isfinite(matrix).all():
-        raise InputError(f"{where}: expected a matrix of finite numbers as colour correction, got shape {matrix.shape}")
-    return matrix
 
 
 def _to_8_bits(rgb_unit: Float[np.ndarray, "a b 3"]) -> UInt8[np.ndarray, "a b 3"]:

@@ -40,7 +40,6 @@ from .capture import CaptureCamera, CaptureFrame, CapturePicture, Framing
 from .capture_placement import HeadPlacement, placement_from_keypoints, placement_from_rig
 
 _DOCUMENTED_RESOLUTION = (2048, 2448)
-_MAX_DATA_BYTES = 64 << 20
 _RIGHT_CAPTURE, _UP_CAPTURE = np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 
@@ -156,20 +155,19 @@ def _array(files: list[Any], name: str, path: Path) -> np.ndarray:
             f"{path} has no data `{name}`; masks, calibration and key points are in the file that ends in _anno.smc: "
             "put it beside"
         )
-    if item.nbytes > _MAX_DATA_BYTES:
+    if item.nbytes > capture.MAX_FILE_BYTES:
         raise InputError(f"{path}: the data `{name}` declares {item.nbytes >> 20} MB; the file is damaged")
     return np.asarray(item[()])
 
 
 def _attributes(files: list[Any]) -> dict[str, object]:
     """Who and what was captured, as text."""
-    found: dict[str, object] = {}
-    for key in ("actor_id", "performance_part", "capture_date"):
-        for file in reversed(files):
-            if key in file.attrs:
-                value = file.attrs[key]
-                found[key] = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return found
+    keys = ("actor_id", "performance_part", "capture_date")
+    found = {key: file.attrs[key] for key in keys for file in reversed(files) if key in file.attrs}
+    return {
+        key: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for key, value in found.items()
+    }
 
 
 def _resolution(files: list[Any]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ them and the crown is `CROWN_TO_CHIN` above the chin.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,6 +118,20 @@ class SyntheticHead:
             if part.name == name:
                 return part
         raise KeyError(f"{self.name}: no part {name!r}; it has {[p.name for p in self.parts]}")
+
+
+def merged(parts: Sequence[Part]) -> Part:
+    """The surfaces of parts as one; the rest is that of the first."""
+    vertex = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
+    texel = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
+    return replace(
+        parts[0],
+        vertices_world=np.concatenate([p.vertices_world for p in parts]),
+        normals_world=np.concatenate([p.normals_world for p in parts]),
+        faces=np.concatenate([p.faces + s for p, s in zip(parts, vertex)]),
+        uv_unit=np.concatenate([p.uv_unit for p in parts]),
+        faces_uv=np.concatenate([p.faces_uv + s for p, s in zip(parts, texel)]),
+    )
 
 
 def read_texture(path: Path, *, largest_side: int | None = None) -> Float32[np.ndarray, "h w 4"]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ...cameras import UNITS_PER_CM
+from ...cameras import UNITS_PER_CM as CM
 from ...head_model.anatomy import centimetres, ramp, world_units
 from ...prior import capsule
 from ..bodies.head_surface import HeadSurface
@@ -23,7 +23,6 @@ from ..parts import unit, world_from_asset
 from ..recipe import HairRecipe
 from . import hair_zones as zones
 
-CM = UNITS_PER_CM
 POINTS = 14
 """Points per strand."""
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from ...cameras import Cameras
 from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
 from ...numba_pool import numba_pool
-from ..parts import Part, SyntheticHead
+from ..parts import Part, SyntheticHead, merged
 from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
 from .renderer_kernels import draw_bands
 
@@ -95,19 +95,15 @@ class HeadScene:
     def __init__(self, head: SyntheticHead) -> None:
         """Collects the parts; solid ones first, so that half-clear ones meet a finished depth map."""
         parts = sorted((_compact(p) for p in head.parts), key=lambda p: p.alpha_tested)
-        vertex_start = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
-        uv_start = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
+        surface = merged(parts)
         textures = {id(p.texture): p.texture for p in parts}  # parts may share one
-        starts = np.cumsum([0, *(t[..., 0].size for t in textures.values())])
-        start_of = dict(zip(textures, starts))
-        texel_start = [start_of[id(p.texture)] for p in parts]
+        texel_start = dict(zip(textures, np.cumsum([0, *(t[..., 0].size for t in textures.values())])))
         label_start = np.cumsum([0, *(p.label_map.size for p in parts)])
-        self.vertices = np.concatenate([p.vertices_world for p in parts]).astype(np.float64)
-        self.normals = np.concatenate([p.normals_world for p in parts]).astype(np.float32)
+        self.vertices = surface.vertices_world.astype(np.float64)
+        self.normals = surface.normals_world.astype(np.float32)
         self.tangents = np.concatenate([_tangents(p) for p in parts])
-        self.uv = np.concatenate([p.uv_unit for p in parts]).astype(np.float32)
-        self.faces = np.concatenate([p.faces + s for p, s in zip(parts, vertex_start)]).astype(np.int32)
-        self.faces_uv = np.concatenate([p.faces_uv + s for p, s in zip(parts, uv_start)]).astype(np.int32)
+        self.uv = surface.uv_unit.astype(np.float32)
+        self.faces, self.faces_uv = surface.faces.astype(np.int32), surface.faces_uv.astype(np.int32)
         self.face_part = np.repeat(np.arange(len(parts)), [len(p.faces) for p in parts]).astype(np.int32)
         self.texels = np.concatenate([_premultiplied(t) for t in textures.values()])
         self.label_texels = np.concatenate([p.label_map.ravel() for p in parts])
@@ -115,7 +111,7 @@ class HeadScene:
         self.layout = np.array(
             [
                 [t, *p.texture.shape[:2], p.alpha_tested, s, *p.label_map.shape, p.tangents_world is not None]
-                for p, t, s in zip(parts, texel_start, label_start)
+                for p, t, s in zip(parts, (texel_start[id(p.texture)] for p in parts), label_start)
             ],
             dtype=np.int64,
         )

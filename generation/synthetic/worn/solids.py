@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float, Float32
 from scipy import ndimage
@@ -117,17 +115,3 @@ def ball(
 def upright(polar: Float[np.ndarray, "*g"], azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g 3"]:
     """Unit vectors at an angle from straight up, turned from the face (+z) towards the head's left."""
     return np.stack([np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)], axis=-1)
-
-
-def merged(parts: list[Part]) -> Part:
-    """Parts that share name, texture and highlight as one."""
-    vertex = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
-    texel = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
-    return replace(
-        parts[0],
-        vertices_world=np.concatenate([p.vertices_world for p in parts]),
-        normals_world=np.concatenate([p.normals_world for p in parts]),
-        faces=np.concatenate([p.faces + s for p, s in zip(parts, vertex)]),
-        uv_unit=np.concatenate([p.uv_unit for p in parts]),
-        faces_uv=np.concatenate([p.faces_uv + s for p, s in zip(parts, texel)]),
-    )
