@@ -112,19 +112,16 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Any:
     """An HDF5 file for reading, or a sentence that says why not."""
     import h5py
 
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a RenderMe-360 file that ends in .smc")
     try:
-        file = h5py.File(path, "r")
+        return h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"{path} is not an HDF5 file or is cut off ({error}); download it again") from error
-    with file:
-        yield file
 
 
 @contextlib.contextmanager

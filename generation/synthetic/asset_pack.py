@@ -35,24 +35,19 @@ class AssetPart:
         """Files that are opened, relative to the pack."""
         return tuple(f"{self.folder}/{name}" for name in self.names)
 
+    def missing(self, data: Path) -> list[str]:
+        """Which of `files` the folder `data` lacks; all of them where there is no such folder."""
+        return [file for file in self.files if not (data / file).is_file()]
 
-@dataclass(frozen=True)
-class PartCheck:
-    """What of a part is there."""
-
-    part: AssetPart
-    """The part."""
-    missing: tuple[str, ...]
-    """Its files that are not there."""
-
-    def __str__(self) -> str:
-        part, count = self.part, len(self.part.files)
+    def report(self, data: Path) -> str:
+        """What it is for, and what of it is in the folder `data`, for people."""
+        count, missing = len(self.files), self.missing(data)
         state = f"complete, {count} files"
-        if self.missing:
-            more = f" and {len(self.missing) - _MOST_NAMED} more" if len(self.missing) > _MOST_NAMED else ""
-            state = f"{len(self.missing)} of {count} files missing: {', '.join(self.missing[:_MOST_NAMED])}{more}"
-        need = "" if part.needed_for_heads else " (not needed to compose heads)"
-        return f"{part.folder}: {state}\n  for {part.used_for}{need}\n  from {part.source}; {part.licence}"
+        if missing:
+            more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+            state = f"{len(missing)} of {count} files missing: {', '.join(missing[:_MOST_NAMED])}{more}"
+        need = "" if self.needed_for_heads else " (not needed to compose heads)"
+        return f"{self.folder}: {state}\n  for {self.used_for}{need}\n  from {self.source}; {self.licence}"
 
 
 _MOST_NAMED = 4
@@ -124,11 +119,6 @@ def asset_parts() -> tuple[AssetPart, ...]:
             needed_for_heads=False,
         ),
     )
-
-
-def check_asset_pack(data: Path) -> list[PartCheck]:
-    """What is missing of each part in the folder `data`; of a folder that is not there, everything."""
-    return [PartCheck(part, tuple(f for f in part.files if not (data / f).is_file())) for part in asset_parts()]
 
 
 def require_head_assets(data: Path) -> None:

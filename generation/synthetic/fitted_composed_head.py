@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from ..cameras import Cameras
-from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel, fit_landmarks, load_head_model
+from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, fit_landmarks, load_head_model
 from ..portrait import Portrait
 from ..portrait.face_detection import FaceNetworks, find_faces, steady_landmarks
 from ..portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_zones, person_maps
@@ -71,9 +71,9 @@ class FittedComposedHead:
     fit_from_true: Similarity
     """Carries the composed head into the fitted frame."""
 
-    def prior(self, model: HeadModel | None = None, *, seed: int = 0) -> HeadPrior:
+    def prior(self, *, seed: int = 0) -> HeadPrior:
         """The prior of the portrait."""
-        return build_head_prior(self.portrait, model=model, seed=seed)
+        return build_head_prior(self.portrait, seed=seed)
 
     def true_views(self, cameras: Cameras, *, supersample: int = 2) -> HeadViews:
         """What cameras of the fitted frame truly see, in the portrait's light; lengths are those of the fit.
@@ -102,7 +102,7 @@ def moved_cameras(cameras: Cameras, move: Similarity) -> Cameras:
 
 def fitted_head(
     head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
-    look: PortraitLook = PHOTOGRAPHS, *, true_matte: bool = False, model: HeadModel | None = None,
+    look: PortraitLook = PHOTOGRAPHS, *, true_matte: bool = False,
 ) -> FittedComposedHead | None:  # fmt: skip
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
@@ -114,35 +114,33 @@ def fitted_head(
         people: person segmentation; not asked with the true matte.
         look: how the picture looks; a mirrored or recoloured one would contradict the true views.
         true_matte: cut out by the true coverage, which saves some seconds, and not as a user's picture is.
-        model: the head model; default is the one that ships.
 
     Returns:
         None where no face is found, or where the fit does not agree with it.
     """
-    model = model or load_head_model()
     scene = HeadScene(head)
     camera, lighting = shot_camera_and_light(backgrounds, field_rng(seed, "shot"), round(1.375 * SIZE_PX))
     shot = shoot(scene, head.style, camera, lighting)
     sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), round(1.125 * SIZE_PX), look)
-    found = _aligned(sample, model, faces)
+    found = _aligned(sample, faces)
     if found is None:
         return None
     crop, wide, fit, landmarks_px, true_camera = found
-    to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit, model)
+    to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit)
     if to_fit is None:
         return None
-    portrait = _portrait(sample, crop, wide, fit, landmarks_px, true_matte, model, people, head.name)
+    portrait = _portrait(sample, crop, wide, fit, landmarks_px, true_matte, people, head.name)
     return FittedComposedHead(head, scene, lighting, portrait, to_fit)
 
 
 def _aligned(
-    sample: PortraitSample, model: HeadModel, networks: FaceNetworks
+    sample: PortraitSample, networks: FaceNetworks
 ) -> tuple[CropFrame, bool, HeadFit, Float[np.ndarray, "478 3"], Cameras] | None:
     """The crop and whether it is the wide one, the head fitted in it, the landmarks in it and its true camera."""
     found = find_faces(sample.rgb, networks)
     if not found:
         return None
-    picture_px, size = len(sample.rgb), SIZE_PX
+    picture_px, size, model = len(sample.rgb), SIZE_PX, load_head_model()
     face = found[0]
     fit = fit_landmarks(model, face.landmarks_px, picture_px, picture_px)
     wide = _reaches_over(sample, CropFrame.of(fit, 1.0))
@@ -184,7 +182,7 @@ def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
 
 def _portrait(
     sample: PortraitSample, crop: CropFrame, wide: bool, fit: HeadFit, landmarks_px: Float[np.ndarray, "478 3"],
-    true_matte: bool, model: HeadModel, people: PersonNetworks, name: str,
+    true_matte: bool, people: PersonNetworks, name: str,
 ) -> Portrait:  # fmt: skip
     """What `prepare_portrait` would hand on."""
     matte_config = MatteConfig()
@@ -199,7 +197,8 @@ def _portrait(
     else:
         sides = tuple(w * crop.side_px / (WIDE_FACTOR if wide else 1.0) for w in matte_config.window_sizes)
         maps = person_maps(sample.rgb, *frame, sides, people)
-    matte = estimate_matte(rgb, inside, head_zones(fit, model, matte_config), maps, matte_config, file_alpha=alpha)
+    zones = head_zones(fit, load_head_model(), matte_config)
+    matte = estimate_matte(rgb, inside, zones, maps, matte_config, file_alpha=alpha)
     digest = hashlib.sha256(sample.rgb.tobytes()).hexdigest()
     return Portrait(
         rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if wide else "standard",
@@ -209,7 +208,6 @@ def _portrait(
 
 def _fit_from_true(
     scene: HeadScene, style: str, camera: Cameras, landmarks_px: Float[np.ndarray, "478 3"], fit: HeadFit,
-    model: HeadModel,
 ) -> Similarity | None:  # fmt: skip
     """The map under which the fitted camera sees the composed head as the true camera does; None without a face."""
     small = camera.resized(256, 256)
@@ -224,7 +222,7 @@ def _fit_from_true(
     rays = (uv - small.principal_px[0].numpy()) / small.focal_px[0].numpy()
     a = np.concatenate([rays, np.ones((len(uv), 1))], axis=1)[used] * depth[used, None]
     T_camera_fit = fit.camera.T_camera_world[0].numpy()
-    b = (fit.detected_landmarks_world(model) @ T_camera_fit[:3, :3].T + T_camera_fit[:3, 3])[used]
+    b = (fit.detected_landmarks_world(load_head_model()) @ T_camera_fit[:3, :3].T + T_camera_fit[:3, 3])[used]
     keep = np.ones(len(a), bool)
     scale, shift = 1.0, np.zeros(3)
     for _ in range(3):
@@ -267,11 +265,6 @@ class NumberedHeads:
         self.data, self.seed = data, seed
         self.split: Split = split
 
-    @cached_property
-    def model(self) -> HeadModel:
-        """The head model that is fitted."""
-        return load_head_model()
-
     def name(self, number: int) -> str:
         """Name of a head; data sets have it as their folder's."""
         return f"{self.split}_{number:06d}"
@@ -286,7 +279,7 @@ class NumberedHeads:
         recipe = sample_recipe(number, asset_index(), self.split)
         seed = sub_seed(self.seed, f"{self.split}/{number}")
         head = compose(recipe, self.data)
-        fitted = fitted_head(head, backgrounds, seed, faces, people, model=self.model)
+        fitted = fitted_head(head, backgrounds, seed, faces, people)
         return None if fitted is None else NumberedHead(self.name(number), recipe, fitted, seed % 2**31)
 
     @cached_property

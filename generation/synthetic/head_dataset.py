@@ -31,7 +31,6 @@ from jaxtyping import Float, Float32, UInt8
 from ..cameras import Cameras, concatenate_cameras, look_at_origin
 from ..dataset.view_dataset import png_bytes, write_dataset
 from ..files import directory_written_atomically
-from ..head_model import HeadModel
 from ..portrait import Portrait, encode_portrait
 from ..views import PointCloud, Provenance, ViewSet
 from .assets import field_rng
@@ -101,7 +100,7 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
 
 def head_data(
     fitted: FittedComposedHead, recipe: HeadRecipe, orbit: Orbit, view_count: int, size_px: int, seed: int,
-    *, model: HeadModel | None = None, with_maps: bool = True,
+    *, with_maps: bool = True,
 ) -> HeadData:  # fmt: skip
     """All that is kept of one head.
 
@@ -112,7 +111,6 @@ def head_data(
         view_count: cameras on the orbit.
         size_px: side of the pictures.
         seed: of cameras, surface samples and the prior.
-        model: the head model.
         with_maps: fit the prior and keep `maps`; without, only views and portrait are made.
     """
     own = fitted.portrait.head.camera.resized(size_px, size_px)
@@ -123,7 +121,7 @@ def head_data(
     maps: dict[str, np.ndarray] = {}
     weights = "none"
     if with_maps:
-        prior = fitted.prior(model, seed=seed)
+        prior = fitted.prior(seed=seed)
         rendered, weights = prior.render(cameras), prior.weights_name
         maps = {
             "normals": _normals(truth.normals_world),

@@ -177,7 +177,7 @@ def completion_samples(
         with FaceNetworks() as faces, PersonNetworks() as people:
 
             def sampler(head: SyntheticHead, number: int) -> list[Sample]:
-                fitted = fitted_head(head, backgrounds, number, faces, people, PORTRAITS_FOR_COMPLETION, model=model)
+                fitted = fitted_head(head, backgrounds, number, faces, people, PORTRAITS_FOR_COMPLETION)
                 return [] if fitted is None else [completion_sample(fitted, model, config.size_px)]
 
             yield sampler

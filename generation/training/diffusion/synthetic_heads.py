@@ -20,7 +20,6 @@ from ...synthetic.asset_pack import require_head_assets
 from .head_pictures import HeadPictures, RecentHeads
 
 if TYPE_CHECKING:
-    from ...head_model import HeadModel
     from ...prior import HeadPrior
     from ...synthetic.fitted_composed_head import FittedComposedHead
 
@@ -60,7 +59,7 @@ class SyntheticHeads(RecentHeads):
                 own = made.fitted.portrait.head.camera
                 around = orbit_cameras("swinging", self._views, own.width, made.seed)
                 cameras = concatenate_cameras([own, around])
-                return ComposedHead(made.name, made.fitted, cameras, self._numbered.model, made.seed)
+                return ComposedHead(made.name, made.fitted, cameras, made.seed)
         raise InputError(f"{self.name}: no face was found in the portraits of {_TRIES} heads in a row")
 
 
@@ -69,9 +68,9 @@ class ComposedHead(HeadPictures):
 
     has_control = True
 
-    def __init__(self, name: str, fitted: FittedComposedHead, cameras: Cameras, model: HeadModel, seed: int) -> None:
+    def __init__(self, name: str, fitted: FittedComposedHead, cameras: Cameras, seed: int) -> None:
         super().__init__(name)
-        self._fitted, self._cameras, self._model, self._seed = fitted, cameras, model, seed
+        self._fitted, self._cameras, self._seed = fitted, cameras, seed
 
     @property
     def cameras(self) -> Cameras:
@@ -80,7 +79,7 @@ class ComposedHead(HeadPictures):
 
     @cached_property
     def _prior(self) -> HeadPrior:
-        return self._fitted.prior(self._model, seed=self._seed)
+        return self._fitted.prior(seed=self._seed)
 
     def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
         return self._true_view(self._cameras[view].resized(size_px, size_px))

@@ -110,7 +110,7 @@ def test_the_shipped_weights_beat_typical_colours_on_held_out_heads() -> None:
     with FaceNetworks() as faces, PersonNetworks() as people:
         for number in range(3):
             head = compose(sample_recipe(number, asset_index(), "held_out"), HEADS)
-            fitted = fitted_head(head, backgrounds, number, faces, people, look, model=model)
+            fitted = fitted_head(head, backgrounds, number, faces, people, look)
             assert fitted is not None
             truth = fitted.true_views(cameras)
             learned = build_head_prior(fitted.portrait, model=model)
