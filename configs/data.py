@@ -94,11 +94,11 @@ def run(command: DataCommand, display: Display) -> Iterable[Path]:
 
 def check_assets(command: DataCheckCommand) -> bool:
     """Print what is there; whether heads can be composed."""
-    from dp360.generation.synthetic.asset_pack import check_asset_pack
+    from dp360.generation.synthetic.asset_pack import asset_parts
 
-    checks = check_asset_pack(command.data)
-    print("\n".join(str(check) for check in checks))
-    complete = not any(check.missing for check in checks if check.part.needed_for_heads)
+    parts = asset_parts()
+    print("\n".join(part.report(command.data) for part in parts))
+    complete = not any(part.missing(command.data) for part in parts if part.needed_for_heads)
     print(
         f"{command.data} has all that heads are composed of"
         if complete
@@ -143,14 +143,12 @@ def _make_head(command: DataHeadsCommand, number: int) -> bool:
     """Compose, photograph, fit and write one head; whether its face was found."""
     from dp360.generation.synthetic.head_dataset import head_data, write_head_dataset
 
-    heads = _heads(command.data, _split(command), command.seed)
-    made = heads.make(number)
+    made = _heads(command.data, _split(command), command.seed).make(number)
     if made is None:
         return False
     data = head_data(
-        made.fitted, made.recipe, command.orbit, command.views, command.size, made.seed, model=heads.model,
-        with_maps=command.maps,
-    )  # fmt: skip
+        made.fitted, made.recipe, command.orbit, command.views, command.size, made.seed, with_maps=command.maps
+    )
     write_head_dataset(data, command.output / made.name)
     return True
 

@@ -27,7 +27,7 @@ import io
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -37,24 +37,8 @@ from ..cameras import METRES_PER_UNIT
 from ..errors import InputError
 from ..progress import Track, silent
 from ..views import ViewSet
-from .capture import (
-    MAX_FILE_BYTES,
-    NO_KEYPOINTS,
-    CaptureCamera,
-    CaptureFrame,
-    CapturePicture,
-    Framing,
-    cameras_with_frame,
-    capture_views,
-    checked_camera,
-    chosen_cameras,
-    decode_picture,
-    mask_of,
-    parse_json,
-    read_bytes,
-    rgb_of,
-    shortened,
-)
+from . import capture
+from .capture import CaptureCamera, CaptureFrame, CapturePicture, Framing
 from .capture_placement import HeadPlacement
 
 _SENSOR_SIZE_PX = (2668, 4096)
@@ -102,48 +86,45 @@ def read_ava256(
     """
     folder = path / "decoder" if (path / "decoder").is_dir() else path
     calibration_file = folder / "camera_calibration.json"
-    calibration_bytes = read_bytes(calibration_file, "the calibration of an Ava-256 capture")
-    calibration = _calibration(parse_json(calibration_bytes, calibration_file), calibration_file)
+    meta, calibration_bytes = capture.read_json(calibration_file, "the calibration of an Ava-256 capture")
+    calibration = _calibration(meta, calibration_file)
     if frame is None:
         segment, frame = _first_frame(folder / "frame_list.csv", segment)
     placed = _placement(folder, frame)
-    asked = chosen_cameras(cameras, calibration, str(calibration_file))
-    pictures = folder / "image"
-    with_frame = [name for name in asked if _has(pictures / f"cam{name}", _picture_entries(name, frame))]
-    names = cameras_with_frame(cameras, calibration, with_frame, str(calibration_file), str(pictures), frame)
-    mattes = {n for n in names if _has(folder / "segmentation_parts" / f"cam{n}", _matte_entries(n, frame))}
+
+    def picture_of(name: str) -> _Entry:
+        entries = [f"cam{name}/{frame:06d}{suffix}" for suffix in (".avif", ".png", ".jpg")]
+        return _Entry(folder / "image" / f"cam{name}", entries)
+
+    def matte_of(name: str) -> _Entry:
+        return _Entry(folder / "segmentation_parts" / f"cam{name}", [f"cam{name}/{frame:06d}.png"])
+
+    def has_frame(name: str) -> bool:
+        return picture_of(name).place() is not None
+
+    names, left_out = capture.cameras_with_frame(
+        cameras, calibration, has_frame, calibration_file, folder / "image", frame
+    )
+    without_mask = [name for name in names if matte_of(name).place() is None]
+
+    def read(name: str) -> CapturePicture:
+        data, where = picture_of(name).read()
+        rgb = np.array(capture.decode_picture(data, where).convert("RGB"))
+        if name in without_mask:
+            return CapturePicture(rgb, None, where)
+        image = capture.decode_picture(*matte_of(name).read())
+        labels = np.array(image) if image.mode == "P" else capture.mask_of(image)
+        return CapturePicture(rgb, np.where(np.isin(labels, _LABELS_OUTSIDE), 0, 255).astype(np.uint8), where)
+
     settings: dict[str, object] = {
         "actor": folder.resolve().parent.name if folder.name == "decoder" else folder.resolve().name,
         "segment": segment,
-        "cameras_left_out": [name for name in asked if name not in names],
-        "cameras_without_mask": [name for name in names if name not in mattes],
+        "cameras_left_out": left_out,
+        "cameras_without_mask": without_mask,
     }
-
-    def read(name: str) -> CapturePicture:
-        data, where = _entry(folder / "image" / f"cam{name}", _picture_entries(name, frame))
-        rgb = rgb_of(decode_picture(data, where))
-        if name not in mattes:
-            return CapturePicture(rgb, None, where)
-        data, where_matte = _entry(folder / "segmentation_parts" / f"cam{name}", _matte_entries(name, frame))
-        image = decode_picture(data, where_matte)
-        labels = np.array(image) if image.mode == "P" else mask_of(image)
-        return CapturePicture(rgb, np.where(np.isin(labels, _LABELS_OUTSIDE), 0, 255).astype(np.uint8), where)
-
-    return capture_views(
-        CaptureFrame(
-            dataset="Ava-256",
-            moment=f"frame {frame:06d}",
-            calibration=calibration_bytes,
-            cameras=[calibration[name] for name in names],
-            read=read,
-            placement=placed,
-            keypoints_capture=_keypoints(folder, frame),
-            settings=settings,
-        ),
-        size_px=size_px,
-        framing=framing,
-        track=track,
-    )
+    moment, chosen, points = f"frame {frame:06d}", [calibration[name] for name in names], _keypoints(folder, frame)
+    taken = CaptureFrame("Ava-256", moment, calibration_bytes, chosen, read, placed, points, settings)
+    return capture.capture_views(taken, size_px, framing, track)
 
 
 def _calibration(meta: dict, file: Path) -> dict[str, CaptureCamera]:
@@ -156,15 +137,16 @@ def _calibration(meta: dict, file: Path) -> dict[str, CaptureCamera]:
         name = str(row.get("cameraId"))
         missing = [key for key in ("cameraId", "K", "T") if key not in row]
         if missing or not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", name):
-            raise InputError(f"{file}: a camera ({name}) has no usable {shortened(missing or ['cameraId'])}")
-        stored = checked_camera(name, row["K"], (), row["T"], _SENSOR_SIZE_PX, str(file), by_columns=True)
-        cameras[name] = replace(stored, T_capture_camera=np.linalg.inv(stored.T_capture_camera))
+            raise InputError(f"{file}: a camera ({name}) has no usable {capture.shortened(missing or ['cameraId'])}")
+        cameras[name] = capture.checked_camera(
+            name, row["K"], (), row["T"], _SENSOR_SIZE_PX, str(file), by_columns=True, to_camera=True
+        )
     return cameras
 
 
 def _first_frame(file: Path, segment: str | None) -> tuple[str, int]:
     """Segment and number of the first frame of a segment."""
-    text = read_bytes(file, "the list of frames of an Ava-256 capture").decode("utf-8-sig", "replace")
+    text = capture.read_bytes(file, "the list of frames of an Ava-256 capture").decode("utf-8-sig", "replace")
     rows = [
         row for row in csv.DictReader(text.splitlines()) if row.get("seg_id") and (row.get("frame_id") or "").isdigit()
     ]
@@ -173,19 +155,20 @@ def _first_frame(file: Path, segment: str | None) -> tuple[str, int]:
     segments = list(dict.fromkeys(row["seg_id"] for row in rows))
     chosen = segment or (NEUTRAL_SEGMENT if NEUTRAL_SEGMENT in segments else segments[0])
     if chosen not in segments:
-        raise InputError(f"{file} has no segment {chosen}; it has {shortened(segments)}")
+        raise InputError(f"{file} has no segment {chosen}; it has {capture.shortened(segments)}")
     return chosen, min(int(row["frame_id"]) for row in rows if row["seg_id"] == chosen)
 
 
 def _placement(folder: Path, frame: int) -> HeadPlacement:
     """The frame's head pose as a similarity to our world."""
-    data, where = _entry(folder / "head_pose" / "head_pose", [f"{frame:06d}.txt"])
+    data, where = _Entry(folder / "head_pose" / "head_pose", [f"{frame:06d}.txt"]).read()
     try:
         pose = np.loadtxt(io.BytesIO(data), ndmin=2)
     except ValueError as error:
         raise InputError(f"{where} is not a matrix of numbers ({error}); download it again") from error
-    T_capture_head = checked_camera("head", np.eye(3), (), pose, _SENSOR_SIZE_PX, where).T_capture_camera
-    T_head_capture = np.linalg.inv(T_capture_head)
+    T_head_capture = capture.checked_camera(
+        "head", np.eye(3), (), pose, _SENSOR_SIZE_PX, where, to_camera=True
+    ).T_capture_camera
     scale = 0.001 / METRES_PER_UNIT
     return HeadPlacement(
         scale, T_head_capture[:3, :3], scale * T_head_capture[:3, 3] + _HEAD_TO_WORLD_UNITS, "the frame's head pose"
@@ -194,10 +177,10 @@ def _placement(folder: Path, frame: int) -> HeadPlacement:
 
 def _keypoints(folder: Path, frame: int) -> Float[np.ndarray, "k 3"]:
     """Key points of the frame in the capture's world; none where the capture has none."""
-    archive, entries = folder / "keypoints_3d" / "keypoints_3d", [f"{frame:06d}.npy"]
-    if not _has(archive, entries):
-        return NO_KEYPOINTS
-    data, where = _entry(archive, entries)
+    entry = _Entry(folder / "keypoints_3d" / "keypoints_3d", [f"{frame:06d}.npy"])
+    if entry.place() is None:
+        return capture.NO_KEYPOINTS
+    data, where = entry.read()
     try:
         rows = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64).reshape(-1, 6)
     except (ValueError, EOFError, OSError) as error:
@@ -205,52 +188,49 @@ def _keypoints(folder: Path, frame: int) -> Float[np.ndarray, "k 3"]:
     return rows[:, 1:4]
 
 
-def _picture_entries(name: str, frame: int) -> list[str]:
-    return [f"cam{name}/{frame:06d}{suffix}" for suffix in (".avif", ".png", ".jpg")]
+@dataclass(frozen=True)
+class _Entry:
+    """One of several possible entries of `ARCHIVE.zip`, or of the folder that it was unpacked to."""
 
+    archive: Path
+    names: list[str]
 
-def _matte_entries(name: str, frame: int) -> list[str]:
-    return [f"cam{name}/{frame:06d}.png"]
+    def place(self) -> tuple[Path, str] | None:
+        """The file that holds it, and its name within if that is a zip; None where none of the entries is there."""
+        unpacked = [at for name in self.names for at in (self.archive / PurePosixPath(name).name, self.archive / name)]
+        for file in unpacked:  # with or without the inner folder
+            if file.is_file():
+                return file, ""
+        packed = self.archive.with_name(self.archive.name + ".zip")
+        if not packed.is_file():
+            return None
+        with _opened(packed) as contents:
+            return next(((packed, name) for name in self.names if name in contents.NameToInfo), None)
 
+    def read(self) -> tuple[bytes, str]:
+        """Its bytes, and its name for messages.
 
-def _unpacked(archive: Path, entries: list[str]) -> list[Path]:
-    """Where an archive's entries are when it was unpacked in its place, with or without the inner folder."""
-    return [place for e in entries for place in (archive / PurePosixPath(e).name, archive / e)]
-
-
-def _has(archive: Path, entries: list[str]) -> bool:
-    """Whether one of the entries is in `ARCHIVE.zip` or in the folder `ARCHIVE`."""
-    if any(file.is_file() for file in _unpacked(archive, entries)):
-        return True
-    file = archive.with_name(archive.name + ".zip")
-    if not file.is_file():
-        return False
-    with _opened(file) as contents:
-        return any(entry in contents.NameToInfo for entry in entries)
-
-
-def _entry(archive: Path, entries: list[str]) -> tuple[bytes, str]:
-    """Bytes of the first entry that is there, and its name for messages.
-
-    Raises:
-        InputError: neither the archive nor the folder has it, or it is damaged.
-    """
-    for file in _unpacked(archive, entries):
-        if file.is_file():
-            return read_bytes(file, "a file of an Ava-256 capture", most=MAX_FILE_BYTES), str(file)
-    file = archive.with_name(archive.name + ".zip")
-    if not file.is_file():
-        raise InputError(f"{file} does not exist; download it with the owners' download.py")
-    with _opened(file) as contents:
-        found = next((entry for entry in entries if entry in contents.NameToInfo), None)
-        if found is None:
-            raise InputError(f"{file} has no {entries[0]}; choose a frame of frame_list.csv")
-        if contents.getinfo(found).file_size > MAX_FILE_BYTES:
-            raise InputError(f"{file}: {found} is larger than {MAX_FILE_BYTES >> 20} MB; download the archive again")
-        try:
-            return contents.read(found), f"{file}: {found}"
-        except Exception as error:  # zlib, CRC and struct errors of damaged archives
-            raise InputError(f"{file}: {found} is damaged ({error}); download the archive again") from error
+        Raises:
+            InputError: neither the archive nor the folder has it, or it is damaged.
+        """
+        place = self.place()
+        if place is None:
+            zipped = f"{self.archive}.zip"
+            if not Path(zipped).is_file():
+                raise InputError(f"{zipped} does not exist; download it with the owners' download.py")
+            raise InputError(f"{zipped} has no {self.names[0]}; choose a frame of frame_list.csv")
+        file, name = place
+        if not name:
+            return capture.read_bytes(file, "a file of an Ava-256 capture"), str(file)
+        with _opened(file) as contents:
+            if contents.getinfo(name).file_size > capture.MAX_FILE_BYTES:
+                raise InputError(
+                    f"{file}: {name} is larger than {capture.MAX_FILE_BYTES >> 20} MB; download the archive again"
+                )
+            try:
+                return contents.read(name), f"{file}: {name}"
+            except Exception as error:  # zlib, CRC and struct errors of damaged archives
+                raise InputError(f"{file}: {name} is damaged ({error}); download the archive again") from error
 
 
 def _opened(file: Path) -> zipfile.ZipFile:

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -35,10 +35,8 @@ HEAD_HALF_EXTENT = 0.5 * PANOHEAD_RADIUS / PANOHEAD_FOCAL_NORMALISED
 """Half of what a generated view shows at the middle of the head, world units (0.192 m)."""
 MAX_PICTURE_PIXELS = 64_000_000
 """Largest picture that is decoded; the sensors of the three rigs have 5 to 11 million pixels."""
-MAX_TEXT_BYTES = 64 << 20
-"""Largest calibration or list that is read, bytes."""
 MAX_FILE_BYTES = 256 << 20
-"""Largest encoded picture that is read, bytes."""
+"""Largest file that is read, bytes; an encoded picture has up to 20 million."""
 _PICTURE_FORMATS = ("JPEG", "PNG", "AVIF", "WEBP", "TIFF", "BMP")
 _MOST_SAMPLES_PER_SIDE = 8
 _RIGID_TOLERANCE = 1e-3
@@ -60,8 +58,8 @@ class CaptureCamera:
     """OpenCV's coefficients k1, k2, p1, p2[, k3, ...]; empty for a lens without distortion."""
     T_capture_camera: Float[np.ndarray, "4 4"]
     """To the capture's world from the camera (OpenCV axes), rigid, capture's unit."""
-    size_px: tuple[int, int]
-    """Width and height that `K_px` refers to."""
+    size_px: tuple[int, int] | None
+    """Width and height that `K_px` refers to; None: those of the pictures as they are."""
 
 
 @dataclass(frozen=True)
@@ -78,36 +76,49 @@ class CapturePicture:
     """Colour correction of this camera, applied to the finished picture."""
 
 
+def finite_numbers(value: object, what: str) -> Float[np.ndarray, "*shape"]:
+    """Untrusted numbers as an array.
+
+    Raises:
+        InputError: no array of numbers, or some are not finite; `what` names file and purpose.
+    """
+    try:
+        array = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} is not an array of numbers") from error
+    if not np.isfinite(array).all():
+        raise InputError(f"{what} holds numbers that are not finite; the file is damaged")
+    return array
+
+
 def checked_camera(
     name: str,
     K_px: object,
     distortion: object,
     T_capture_camera: object,
-    size_px: tuple[int, int],
+    size_px: tuple[int, int] | None,
     where: str,
     *,
     by_columns: bool = False,
+    to_camera: bool = False,
 ) -> CaptureCamera:
-    """A camera out of untrusted numbers; `by_columns` says that matrices are stored so.
+    """A camera out of untrusted numbers.
+
+    Args:
+        name, K_px, distortion, T_capture_camera, size_px: as the fields of `CaptureCamera`.
+        where: file of the numbers, for messages.
+        by_columns: matrices are stored transposed.
+        to_camera: poses are stored the other way round, to the camera from the capture.
 
     Raises:
         InputError: a wrong shape, numbers that are not finite, an impossible focal length, skew, or a pose that is not
             a rotation and a translation.
     """
-
-    def numbers(value: object, what: str) -> Float[np.ndarray, "*shape"]:
-        try:
-            array = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: {what} of camera {name} is not an array of numbers") from error
-        if not np.isfinite(array).all():
-            raise InputError(f"{where}: {what} of camera {name} holds numbers that are not finite; the file is damaged")
-        return array
-
-    K, T = numbers(K_px, "the intrinsic matrix"), numbers(T_capture_camera, "the pose")
+    K = finite_numbers(K_px, f"{where}: the intrinsic matrix of camera {name}")
+    T = finite_numbers(T_capture_camera, f"{where}: the pose of camera {name}")
     if by_columns:
         K, T = K.T, T.T
-    D = numbers(distortion, "the distortion").reshape(-1)
+    D = finite_numbers(distortion, f"{where}: the distortion of camera {name}").reshape(-1)
     if K.shape != (3, 3) or T.shape not in ((3, 4), (4, 4)) or len(D) not in (0, 4, 5, 8, 12, 14):
         raise InputError(
             f"{where}: camera {name} has arrays of shape {K.shape}, {T.shape} and {D.shape}; expected a 3x3 intrinsic "
@@ -126,53 +137,43 @@ def checked_camera(
     U, _, Vt = np.linalg.svd(R)
     rigid = np.eye(4)
     rigid[:3, :3], rigid[:3, 3] = U @ Vt, T[:3, 3]
-    return CaptureCamera(name, K, D, rigid, size_px)
-
-
-def chosen_cameras(asked: Sequence[str] | None, calibrated: Iterable[str], where: str) -> list[str]:
-    """The cameras to read: those asked for in that order, or all calibrated ones by name.
-
-    Raises:
-        InputError: a camera that is not calibrated, one asked for twice, or none.
-    """
-    known = sorted(calibrated)
-    if asked is None:
-        return known
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise InputError(f"{where} has no camera {', '.join(unknown)}; it has {shortened(known)}")
-    if not asked or len(set(asked)) < len(asked):
-        raise InputError(f"Expected a list of different cameras, got {list(asked)}; {where} has {shortened(known)}")
-    return list(asked)
+    return CaptureCamera(name, K, D, np.linalg.inv(rigid) if to_camera else rigid, size_px)
 
 
 def cameras_with_frame(
-    asked: Sequence[str] | None, calibrated: Iterable[str], with_frame: Collection[str], calibration: str, where: str,
-    frame: int,
-) -> list[str]:  # fmt: skip
-    """The `chosen_cameras` of a frame: all that have it where none was asked for.
+    asked: Sequence[str] | None, calibrated: Iterable[str], has_frame: Callable[[str], bool], calibration: Path,
+    pictures: Path, frame: int,
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """The cameras to read: those asked for in that order, or all that have a calibration and the frame, by name.
 
     Args:
         asked: names, or None.
         calibrated: cameras with a calibration.
-        with_frame: cameras with a picture of the frame.
-        calibration: what messages call the calibration.
-        where: what messages call the pictures.
+        has_frame: whether a camera has a picture of the frame.
+        calibration, pictures: what messages call the two.
         frame: number of the frame.
 
+    Returns:
+        Their names, and those of calibrated cameras that were left out because they lack the frame.
+
     Raises:
-        InputError: as `chosen_cameras`, or a camera that was asked for, or every one, lacks the frame.
+        InputError: a camera that was asked for twice, is not calibrated or lacks the frame, or no camera has it.
     """
-    names = chosen_cameras(asked, calibrated, calibration)
-    if asked is None:
-        names = [name for name in names if name in with_frame]
-    absent = [name for name in names if name not in with_frame]
-    if absent or not names:
+    known = sorted(calibrated)
+    wanted = known if asked is None else list(asked)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(f"{calibration} has no camera {', '.join(unknown)}; it has {shortened(known)}")
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise InputError(f"Expected a list of different cameras, got {wanted}; {calibration} has {shortened(known)}")
+    names = [name for name in wanted if has_frame(name)]
+    absent = [name for name in wanted if name not in names]
+    if not names or (absent and asked is not None):
         raise InputError(
-            f"{where} has no picture of camera {shortened(absent)} in frame {frame}; "
-            f"cameras with that frame: {shortened(sorted(with_frame))}"
+            f"{pictures} has no picture of camera {shortened(absent)} in frame {frame}; "
+            f"cameras with that frame: {shortened([name for name in known if has_frame(name)])}"
         )
-    return names
+    return names, absent
 
 
 def shortened(names: Sequence[object], most: int = 20) -> str:
@@ -181,7 +182,7 @@ def shortened(names: Sequence[object], most: int = 20) -> str:
     return f"{text} and {len(names) - most} more" if len(names) > most else text or "none"
 
 
-def read_bytes(path: Path, what: str, *, most: int = MAX_TEXT_BYTES) -> bytes:
+def read_bytes(path: Path, what: str) -> bytes:
     """A whole file.
 
     Raises:
@@ -190,30 +191,31 @@ def read_bytes(path: Path, what: str, *, most: int = MAX_TEXT_BYTES) -> bytes:
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected {what}")
     try:
-        if path.stat().st_size > most:
-            raise InputError(f"{path} is larger than {most >> 20} MB; expected {what}")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MB; expected {what}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); copy it to a local disk") from error
 
 
-def parse_json(data: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object.
+def read_json(path: Path, what: str) -> tuple[dict[str, Any], bytes]:
+    """A JSON object and the bytes it was read from.
 
     Raises:
-        InputError: not JSON, or not an object.
+        InputError: as `read_bytes`, not JSON, or not an object.
     """
+    data = read_bytes(path, what)
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}); download it again") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected a JSON object, got {type(value).__name__}; download it again")
-    return value
+    return value, data
 
 
-def decode_picture(data: bytes, where: str, *, header_only: bool = False) -> Image.Image:
-    """A decoded picture, or its header alone for the size.
+def decode_picture(data: bytes, where: str) -> Image.Image:
+    """A decoded picture.
 
     Raises:
         InputError: not a picture, damaged, too large, or a format that this Pillow cannot read.
@@ -226,8 +228,7 @@ def decode_picture(data: bytes, where: str, *, header_only: bool = False) -> Ima
             image = Image.open(io.BytesIO(data), formats=_PICTURE_FORMATS)
             if image.width * image.height > MAX_PICTURE_PIXELS:
                 raise InputError(f"{where} declares {image.width}x{image.height} pixels, more than any rig records")
-            if not header_only:
-                image.load()
+            image.load()
             return image
     except InputError:
         raise
@@ -237,24 +238,13 @@ def decode_picture(data: bytes, where: str, *, header_only: bool = False) -> Ima
         raise InputError(f"{where} is damaged or cut off ({error}); copy or download it again") from error
 
 
-def read_picture_file(file: Path, *, header_only: bool = False) -> Image.Image:
-    """A picture from a file of its own.
-
-    Raises:
-        InputError: missing or larger than plausible, or as `decode_picture`.
-    """
-    return decode_picture(read_bytes(file, "a picture", most=MAX_FILE_BYTES), str(file), header_only=header_only)
-
-
-def rgb_of(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-    """Colour of a decoded picture."""
-    return np.array(image.convert("RGB"))
-
-
 def mask_of(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
     """A decoded matte: one channel, or the largest of several."""
     values = np.array(image if image.mode in ("L", "RGB") else image.convert("L"))
     return values if values.ndim == 2 else values.max(2)
+
+
+NO_KEYPOINTS = np.zeros((0, 3))
 
 
 @dataclass(frozen=True)
@@ -274,42 +264,16 @@ class CaptureFrame:
     placement: HeadPlacement
     """To our world from the capture's."""
     keypoints_capture: Float[np.ndarray, "k 3"]
-    """Key points of the face in the capture's world; rows that are not finite are left out."""
+    """Key points of the face in the capture's world, `NO_KEYPOINTS` if it has none; not finite rows are left out."""
     settings: dict[str, object]
     """What else is worth knowing, as plain JSON data."""
 
-    def provenance(self, framing: Framing) -> Provenance:
-        """Photographs, identified by calibration and moment rather than by terabytes."""
-        return Provenance(
-            generator="capture",
-            weights="none",
-            seed=0,
-            input_sha256=hashlib.sha256(self.calibration + b"\0" + self.moment.encode()).hexdigest(),
-            version=importlib.metadata.version("dp360"),
-            statement=f"Photographs of a real person from {self.dataset} (research use only); not AI-generated",
-            settings={
-                "dataset": self.dataset,
-                "frame": self.moment,
-                **self.settings,
-                "cameras": [camera.name for camera in self.cameras],
-                "framing": framing,
-                "placement": self.placement.as_json(),
-            },
-        )
 
-    def surface(self) -> PointCloud:
-        """The key points in our world: normals point away from the middle of the head, the colour is a plain grey."""
-        finite = self.keypoints_capture[np.isfinite(self.keypoints_capture).all(1)]
-        points_world = self.placement.points_world(finite.astype(np.float64))
-        points = torch.from_numpy(np.ascontiguousarray(points_world, dtype=np.float32)).reshape(-1, 3)
-        return PointCloud(points, torch.nn.functional.normalize(points, dim=-1), torch.full_like(points, 0.5))
-
-
-NO_KEYPOINTS = np.zeros((0, 3))
-
-
-def capture_views(frame: CaptureFrame, *, size_px: int, framing: Framing, track: Track) -> ViewSet:
+def capture_views(frame: CaptureFrame, size_px: int, framing: Framing, track: Track) -> ViewSet:
     """Read, undistort, cut and place the pictures of a frame, one picture in memory at a time.
+
+    The views' surface is the key points: normals away from the middle of the head, grey. Their provenance names the
+    photographs by calibration and moment rather than by terabytes.
 
     Args:
         frame: the cameras, their pictures, and where the head is.
@@ -323,7 +287,7 @@ def capture_views(frame: CaptureFrame, *, size_px: int, framing: Framing, track:
     if size_px < 1:
         raise InputError(f"Expected pictures of at least 1 pixel, got size_px={size_px}")
     cameras = frame.cameras
-    T_world_camera = frame.placement.placed_in_head_frame(np.stack([camera.T_capture_camera for camera in cameras]))
+    T_world_camera = frame.placement.moved_poses(np.stack([camera.T_capture_camera for camera in cameras]))
     pictures, focal, principal = [], [], []
     steps = zip(cameras, T_world_camera, strict=True)
     for camera, T in track(steps, total=len(cameras), description="Reading the capture"):
@@ -331,6 +295,8 @@ def capture_views(frame: CaptureFrame, *, size_px: int, framing: Framing, track:
         pictures.append(torch.from_numpy(rgba))
         focal.append(window[:2])
         principal.append(window[2:])
+    finite = frame.keypoints_capture[np.isfinite(frame.keypoints_capture).all(1)].astype(np.float64)
+    points = torch.from_numpy(frame.placement(finite)).float().reshape(-1, 3)
     return ViewSet(
         rgba=torch.stack(pictures),
         cameras=Cameras(
@@ -342,8 +308,23 @@ def capture_views(frame: CaptureFrame, *, size_px: int, framing: Framing, track:
         ),
         confidence=torch.ones(len(pictures)),
         names=tuple(camera.name for camera in cameras),
-        surface=frame.surface(),
-        provenance=frame.provenance(framing),
+        surface=PointCloud(points, torch.nn.functional.normalize(points, dim=-1), torch.full_like(points, 0.5)),
+        provenance=Provenance(
+            generator="capture",
+            weights="none",
+            seed=0,
+            input_sha256=hashlib.sha256(frame.calibration + b"\0" + frame.moment.encode()).hexdigest(),
+            version=importlib.metadata.version("dp360"),
+            statement=f"Photographs of a real person from {frame.dataset} (research use only); not AI-generated",
+            settings={
+                "dataset": frame.dataset,
+                "frame": frame.moment,
+                **frame.settings,
+                "cameras": [camera.name for camera in cameras],
+                "framing": framing,
+                "placement": frame.placement.as_json(),
+            },
+        ),
     )
 
 
@@ -391,8 +372,8 @@ def _rgba_in_window(
 
 def _scaled_to(camera: CaptureCamera, width: int, height: int, where: str) -> Float[np.ndarray, "3 3"]:
     """The intrinsic matrix for a picture of another resolution than the calibrated one."""
-    calibrated_width, calibrated_height = camera.size_px
-    if abs(width * calibrated_height - height * calibrated_width) > 2 * max(camera.size_px):
+    calibrated_width, calibrated_height = camera.size_px or (width, height)
+    if abs(width * calibrated_height - height * calibrated_width) > 2 * max(calibrated_width, calibrated_height):
         raise InputError(
             f"{where} has {width}x{height} pixels, camera {camera.name} is calibrated for "
             f"{calibrated_width}x{calibrated_height}; expected the same proportions (an uncut picture)"

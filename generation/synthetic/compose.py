@@ -24,4 +24,5 @@ def compose(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     Returns:
         Parts in world units; the same recipe gives the same bytes.
     """
-    return stylised_head(_BUILDERS[recipe.base](recipe, data), recipe)
+    parts = tuple(part for part in _BUILDERS[recipe.base](recipe, data) if len(part.faces))
+    return stylised_head(SyntheticHead(recipe.name, parts, recipe.assets, recipe.style), recipe.exaggeration)

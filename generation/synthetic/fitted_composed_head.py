@@ -9,26 +9,25 @@ the inner face's landmarks agree.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
 from ..cameras import Cameras
-from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel, fit_landmarks, load_head_model
+from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, fit_landmarks, load_head_model
 from ..portrait import Portrait
 from ..portrait.face_detection import FaceNetworks, find_faces, steady_landmarks
 from ..portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_zones, person_maps
 from ..portrait.portrait import WIDE_FACTOR, CropFrame
 from ..portrait.resample import inside_mask, square_crop
 from ..prior import HeadPrior, build_head_prior
+from ..similarity import Similarity
 from .assets import Split, asset_index, field_rng, sub_seed
 from .compose import compose
-from .hair.hair_truth import Similarity
 from .parts import Label, SyntheticHead
 from .portraits.backgrounds import Backgrounds
 from .portraits.portrait_shots import (
@@ -45,35 +44,16 @@ from .recipe import HeadRecipe, sample_recipe
 from .rendering.lighting import Lighting
 from .rendering.renderer import HeadScene, HeadViews
 
+SIZE_PX = 512
+"""Side of the aligned crop."""
+PHOTOGRAPHS = PortraitLook(
+    other_frame=1.0, mirrored=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, cut=0.1,
+    colour_faults=0.3,
+)  # fmt: skip
+"""Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
+_MOST_MISFIT = 0.015
+"""Fits whose landmarks are off by more than this share of the picture (median) are left out."""
 _LEAST_LANDMARKS = 100
-
-
-def photograph_look() -> PortraitLook:
-    """Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
-    return PortraitLook(
-        other_frame=1.0,
-        mirrored=0.0,
-        recoloured=0.0,
-        painted=0.0,
-        drawn=0.0,
-        random_convolution=0.0,
-        cut=0.1,
-        colour_faults=0.3,
-    )
-
-
-@dataclass(frozen=True)
-class FittedConfig:
-    """How portraits of composed heads are made and prepared."""
-
-    size_px: int = 512
-    """Side of the aligned crop."""
-    look: PortraitLook = field(default_factory=photograph_look)
-    """How pictures look; mirrored or recoloured ones would contradict the true views."""
-    matte: Literal["estimated", "true"] = "estimated"
-    """Cut out as a user's picture is, or by the true coverage, which saves some seconds."""
-    most_misfit: float = 0.015
-    """Fits whose landmarks are off by more than this share of the picture (median) are left out."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +71,9 @@ class FittedComposedHead:
     fit_from_true: Similarity
     """Carries the composed head into the fitted frame."""
 
-    def prior(self, model: HeadModel | None = None, *, seed: int = 0) -> HeadPrior:
+    def prior(self, *, seed: int = 0) -> HeadPrior:
         """The prior of the portrait."""
-        return build_head_prior(self.portrait, model=model, seed=seed)
+        return build_head_prior(self.portrait, seed=seed)
 
     def true_views(self, cameras: Cameras, *, supersample: int = 2) -> HeadViews:
         """What cameras of the fitted frame truly see, in the portrait's light; lengths are those of the fit.
@@ -122,7 +102,7 @@ def moved_cameras(cameras: Cameras, move: Similarity) -> Cameras:
 
 def fitted_head(
     head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
-    config: FittedConfig | None = None, *, model: HeadModel | None = None,
+    look: PortraitLook = PHOTOGRAPHS, *, true_matte: bool = False,
 ) -> FittedComposedHead | None:  # fmt: skip
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
@@ -132,39 +112,35 @@ def fitted_head(
         seed: seed of camera, light, background and look; the same seed gives the same bytes.
         faces: face detectors.
         people: person segmentation; not asked with the true matte.
-        config: how.
-        model: the head model; default is the one that ships.
+        look: how the picture looks; a mirrored or recoloured one would contradict the true views.
+        true_matte: cut out by the true coverage, which saves some seconds, and not as a user's picture is.
 
     Returns:
         None where no face is found, or where the fit does not agree with it.
     """
-    config = config or FittedConfig()
-    model = model or load_head_model()
     scene = HeadScene(head)
-    side = round(1.375 * config.size_px)
-    camera, lighting = shot_camera_and_light(backgrounds, field_rng(seed, "shot"), side)
+    camera, lighting = shot_camera_and_light(backgrounds, field_rng(seed, "shot"), round(1.375 * SIZE_PX))
     shot = shoot(scene, head.style, camera, lighting)
-    picture_px = round(1.125 * config.size_px)
-    sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), picture_px, config.look)
-    found = _aligned(sample, config, model, faces)
+    sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), round(1.125 * SIZE_PX), look)
+    found = _aligned(sample, faces)
     if found is None:
         return None
     crop, wide, fit, landmarks_px, true_camera = found
-    to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit, model)
+    to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit)
     if to_fit is None:
         return None
-    portrait = _portrait(sample, crop, wide, fit, landmarks_px, config, model, people, head.name)
+    portrait = _portrait(sample, crop, wide, fit, landmarks_px, true_matte, people, head.name)
     return FittedComposedHead(head, scene, lighting, portrait, to_fit)
 
 
 def _aligned(
-    sample: PortraitSample, config: FittedConfig, model: HeadModel, networks: FaceNetworks
+    sample: PortraitSample, networks: FaceNetworks
 ) -> tuple[CropFrame, bool, HeadFit, Float[np.ndarray, "478 3"], Cameras] | None:
     """The crop and whether it is the wide one, the head fitted in it, the landmarks in it and its true camera."""
     found = find_faces(sample.rgb, networks)
     if not found:
         return None
-    picture_px, size = len(sample.rgb), config.size_px
+    picture_px, size, model = len(sample.rgb), SIZE_PX, load_head_model()
     face = found[0]
     fit = fit_landmarks(model, face.landmarks_px, picture_px, picture_px)
     wide = _reaches_over(sample, CropFrame.of(fit, 1.0))
@@ -181,7 +157,7 @@ def _aligned(
         mean = (face.landmarks_px + again / scale) / 2
         fit = fit_landmarks(model, mean, picture_px, picture_px)
         crop = CropFrame.of(fit, factor)
-    if np.median(fit.residual_px) > config.most_misfit * picture_px:
+    if np.median(fit.residual_px) > _MOST_MISFIT * picture_px:
         return None
     scale, offset = crop.to_crop(size)
     landmarks = mean * scale
@@ -206,22 +182,23 @@ def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
 
 def _portrait(
     sample: PortraitSample, crop: CropFrame, wide: bool, fit: HeadFit, landmarks_px: Float[np.ndarray, "478 3"],
-    config: FittedConfig, model: HeadModel, people: PersonNetworks, name: str,
+    true_matte: bool, people: PersonNetworks, name: str,
 ) -> Portrait:  # fmt: skip
     """What `prepare_portrait` would hand on."""
-    size, matte_config = config.size_px, MatteConfig()
-    frame = (crop.center_px, crop.side_px, size)
+    matte_config = MatteConfig()
+    frame = (crop.center_px, crop.side_px, SIZE_PX)
     rgb = square_crop(sample.rgb, *frame, sharp=True)
     within = square_crop((255 * sample.inside).astype(np.uint8), *frame) > 254
     inside = inside_mask(len(sample.rgb), sample.rgb.shape[1], *frame) & within
     maps: list = []
     alpha: UInt8[np.ndarray, "s s"] | None = None
-    if config.matte == "true":
+    if true_matte:
         alpha = square_crop(np.round(255 * sample.alpha_unit).astype(np.uint8), *frame, sharp=True)
     else:
         sides = tuple(w * crop.side_px / (WIDE_FACTOR if wide else 1.0) for w in matte_config.window_sizes)
-        maps = person_maps(sample.rgb, crop.center_px, crop.side_px, size, sides, people)
-    matte = estimate_matte(rgb, inside, head_zones(fit, model, matte_config), maps, matte_config, file_alpha=alpha)
+        maps = person_maps(sample.rgb, *frame, sides, people)
+    zones = head_zones(fit, load_head_model(), matte_config)
+    matte = estimate_matte(rgb, inside, zones, maps, matte_config, file_alpha=alpha)
     digest = hashlib.sha256(sample.rgb.tobytes()).hexdigest()
     return Portrait(
         rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if wide else "standard",
@@ -231,7 +208,6 @@ def _portrait(
 
 def _fit_from_true(
     scene: HeadScene, style: str, camera: Cameras, landmarks_px: Float[np.ndarray, "478 3"], fit: HeadFit,
-    model: HeadModel,
 ) -> Similarity | None:  # fmt: skip
     """The map under which the fitted camera sees the composed head as the true camera does; None without a face."""
     small = camera.resized(256, 256)
@@ -246,7 +222,7 @@ def _fit_from_true(
     rays = (uv - small.principal_px[0].numpy()) / small.focal_px[0].numpy()
     a = np.concatenate([rays, np.ones((len(uv), 1))], axis=1)[used] * depth[used, None]
     T_camera_fit = fit.camera.T_camera_world[0].numpy()
-    b = (fit.detected_landmarks_world(model) @ T_camera_fit[:3, :3].T + T_camera_fit[:3, 3])[used]
+    b = (fit.detected_landmarks_world(load_head_model()) @ T_camera_fit[:3, :3].T + T_camera_fit[:3, 3])[used]
     keep = np.ones(len(a), bool)
     scale, shift = 1.0, np.zeros(3)
     for _ in range(3):
@@ -289,11 +265,6 @@ class NumberedHeads:
         self.data, self.seed = data, seed
         self.split: Split = split
 
-    @cached_property
-    def model(self) -> HeadModel:
-        """The head model that is fitted."""
-        return load_head_model()
-
     def name(self, number: int) -> str:
         """Name of a head; data sets have it as their folder's."""
         return f"{self.split}_{number:06d}"
@@ -308,7 +279,7 @@ class NumberedHeads:
         recipe = sample_recipe(number, asset_index(), self.split)
         seed = sub_seed(self.seed, f"{self.split}/{number}")
         head = compose(recipe, self.data)
-        fitted = fitted_head(head, backgrounds, seed, faces, people, model=self.model)
+        fitted = fitted_head(head, backgrounds, seed, faces, people)
         return None if fitted is None else NumberedHead(self.name(number), recipe, fitted, seed % 2**31)
 
     @cached_property

@@ -31,14 +31,13 @@ from jaxtyping import Float, Float32, UInt8
 from ..cameras import Cameras, concatenate_cameras, look_at_origin
 from ..dataset.view_dataset import png_bytes, write_dataset
 from ..files import directory_written_atomically
-from ..head_model import HeadModel
 from ..portrait import Portrait, encode_portrait
 from ..views import PointCloud, Provenance, ViewSet
 from .assets import field_rng
 from .fitted_composed_head import FittedComposedHead
 from .parts import Label
 from .recipe import HeadRecipe
-from .rendering.renderer import HeadViews
+from .rendering.renderer import HeadViews, rgba_8_bits
 
 Orbit = Literal["level", "swinging", "random", "grid"]
 FACTS, PORTRAIT = "head.json", "portrait.npz"
@@ -101,7 +100,7 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
 
 def head_data(
     fitted: FittedComposedHead, recipe: HeadRecipe, orbit: Orbit, view_count: int, size_px: int, seed: int,
-    *, model: HeadModel | None = None, with_maps: bool = True,
+    *, with_maps: bool = True,
 ) -> HeadData:  # fmt: skip
     """All that is kept of one head.
 
@@ -112,7 +111,6 @@ def head_data(
         view_count: cameras on the orbit.
         size_px: side of the pictures.
         seed: of cameras, surface samples and the prior.
-        model: the head model.
         with_maps: fit the prior and keep `maps`; without, only views and portrait are made.
     """
     own = fitted.portrait.head.camera.resized(size_px, size_px)
@@ -123,17 +121,17 @@ def head_data(
     maps: dict[str, np.ndarray] = {}
     weights = "none"
     if with_maps:
-        prior = fitted.prior(model, seed=seed)
+        prior = fitted.prior(seed=seed)
         rendered, weights = prior.render(cameras), prior.weights_name
         maps = {
             "normals": _normals(truth.normals_world),
             "labels": truth.labels,
-            "control": _rgba(rendered.rgb, rendered.alpha),
+            "control": rgba_8_bits(rendered.rgb, rendered.alpha),
             "control_validity": np.round(255 * rendered.validity).astype(np.uint8),
             "control_normals": _normals(rendered.normals_world),
         }
     views = ViewSet(
-        rgba=torch.from_numpy(_rgba(truth.rgb_unit, truth.alpha_unit)),
+        rgba=torch.from_numpy(truth.rgba),
         cameras=cameras,
         confidence=torch.ones(len(cameras)),
         names=("portrait", *(f"view_{k:03d}" for k in range(view_count))),
@@ -159,12 +157,7 @@ def head_data(
         "fit_from_true": {"scale": move.scale, "R": move.R.tolist(), "shift": move.shift.tolist()},
         "labels": {label.name.lower(): int(label) for label in Label},
     }
-    return HeadData(views, maps, _rgba(back.rgb_unit, back.alpha_unit)[0], fitted.portrait, facts)
-
-
-def _rgba(rgb_unit: Float32[np.ndarray, "n h w 3"], alpha_unit: Float32[np.ndarray, "n h w"]) -> np.ndarray:
-    both = np.concatenate([rgb_unit, alpha_unit[..., None]], axis=-1)
-    return np.round(255 * np.clip(both, 0, 1)).astype(np.uint8)
+    return HeadData(views, maps, back.rgba[0], fitted.portrait, facts)
 
 
 def _normals(normals_world: Float32[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:

@@ -7,16 +7,13 @@ them and the crown is `CROWN_TO_CHIN` above the chin.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
-
-from ..cameras import UNITS_PER_CM  # noqa: F401 - for the parts of composed heads
-from ..mesh import vertex_normals  # noqa: F401 - likewise
 
 CROWN_TO_CHIN = 0.37
 """Height of every composed head without hair, world units; the mean parametric head has it."""
@@ -121,6 +118,20 @@ class SyntheticHead:
             if part.name == name:
                 return part
         raise KeyError(f"{self.name}: no part {name!r}; it has {[p.name for p in self.parts]}")
+
+
+def merged(parts: Sequence[Part]) -> Part:
+    """The surfaces of parts as one; the rest is that of the first."""
+    vertex = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
+    texel = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
+    return replace(
+        parts[0],
+        vertices_world=np.concatenate([p.vertices_world for p in parts]),
+        normals_world=np.concatenate([p.normals_world for p in parts]),
+        faces=np.concatenate([p.faces + s for p, s in zip(parts, vertex)]),
+        uv_unit=np.concatenate([p.uv_unit for p in parts]),
+        faces_uv=np.concatenate([p.faces_uv + s for p, s in zip(parts, texel)]),
+    )
 
 
 def read_texture(path: Path, *, largest_side: int | None = None) -> Float32[np.ndarray, "h w 4"]:

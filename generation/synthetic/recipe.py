@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from .assets import AssetIndex, Split, choose, field_rng
+from .assets import AssetIndex, Kind, Split, choose, field_rng
 from .parts import RGB
 
 Base = Literal["shape", "bust", "toon"]
@@ -47,6 +47,9 @@ DARK_CLOTHS: tuple[RGB, ...] = (
     (0.05, 0.05, 0.055), (0.09, 0.09, 0.1), (0.07, 0.08, 0.15), (0.16, 0.1, 0.07), (0.1, 0.14, 0.1), (0.2, 0.07, 0.08),
     (0.2, 0.2, 0.22), (0.14, 0.12, 0.11),
 )  # fmt: skip
+
+
+_KIND_OF_HAIR: Mapping[str, Kind] = {"card": "card_hair", "strand": "strand_hair", "cut": "cut"}
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class HeadRecipe:
         named = [
             (self.base if self.base != "shape" else "identity", self.identity),
             ("skin", self.skin),
-            ({"card": "card_hair", "strand": "strand_hair", "cut": "cut"}.get(self.hair.kind, ""), self.hair.name),
+            (_KIND_OF_HAIR.get(self.hair.kind, ""), self.hair.name),
             ("garment", self.wear.garment),
             ("eyebrows", self.eyebrows),
             ("headgear", self.wear.headgear),
@@ -267,8 +270,7 @@ def _hair(seed: int, assets: AssetIndex, split: Split, male: float, age: float) 
         return HairRecipe("bald")
     kind: HairKind = "card" if draw < bald + 0.2 else "strand" if draw < bald + 0.33 else "cut"
     name = choose(
-        seed, f"hair/{kind}",
-        assets.of("card_hair" if kind == "card" else "strand_hair" if kind == "strand" else "cut", split),
+        seed, f"hair/{kind}", assets.of(_KIND_OF_HAIR[kind], split),
         {"receding": (0.2, 2.0)[male > 0.5 and age > 0.4], "buzz": (0.3, 1.2)[male > 0.5], "mohawk": 0.35},
     )  # fmt: skip
     numbers = field_rng(seed, "hair_numbers")

@@ -40,7 +40,7 @@ from ..prior.texture.portrait_lookup import PictureOfMesh, picture_of_portrait
 from ..progress import Track, silent
 from ..synthetic.assets import Split
 from ..synthetic.compose import SyntheticHead
-from ..synthetic.fitted_composed_head import FittedComposedHead, FittedConfig, fitted_head, photograph_look
+from ..synthetic.fitted_composed_head import PHOTOGRAPHS, FittedComposedHead, fitted_head
 from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from .head_samples import HeadSamplesConfig, Sample, Sampler, head_samples
@@ -64,7 +64,7 @@ _LABELS_OF_MATERIAL = (
 )
 COMPLETION_SAMPLES = HeadSamplesConfig(heads=300, size_px=256, heads_per_file=1)
 """The training set; the size is that of the true views."""
-PORTRAITS_FOR_COMPLETION = FittedConfig(look=replace(photograph_look(), photographed=0.0))
+PORTRAITS_FOR_COMPLETION = replace(PHOTOGRAPHS, photographed=0.0)
 """How portraits are made: a camera's exposure and white balance would contradict the true views."""
 
 
@@ -177,7 +177,7 @@ def completion_samples(
         with FaceNetworks() as faces, PersonNetworks() as people:
 
             def sampler(head: SyntheticHead, number: int) -> list[Sample]:
-                fitted = fitted_head(head, backgrounds, number, faces, people, PORTRAITS_FOR_COMPLETION, model=model)
+                fitted = fitted_head(head, backgrounds, number, faces, people, PORTRAITS_FOR_COMPLETION)
                 return [] if fitted is None else [completion_sample(fitted, model, config.size_px)]
 
             yield sampler

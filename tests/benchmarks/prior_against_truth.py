@@ -31,17 +31,15 @@ from PIL import Image
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.head_model import HeadModel, load_head_model
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH
 from dp360.generation.synthetic.assets import Split, asset_index
 from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.fitted_composed_head import (
+    PHOTOGRAPHS,
     FittedComposedHead,
-    FittedConfig,
     fitted_head,
-    photograph_look,
 )
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
@@ -100,9 +98,9 @@ def colour_figures(
     }
 
 
-def measure(fitted: FittedComposedHead, model: HeadModel) -> tuple[dict[str, float], np.ndarray]:
+def measure(fitted: FittedComposedHead) -> tuple[dict[str, float], np.ndarray]:
     """Figures by name, and a strip: portrait, then truth and prior from all sides."""
-    portrait, prior = fitted.portrait, fitted.prior(model)
+    portrait, prior = fitted.portrait, fitted.prior()
     seen = fitted.true_views(portrait.head.camera).labels[0]
     figures = {
         f"labels, {name}": [overlap(getattr(prior.portrait_labels, name), np.isin(seen, true) & portrait.inside)]
@@ -138,9 +136,9 @@ def table(results: list[dict[str, float]]) -> str:
 
 def main(config: PriorBenchmarkConfig) -> None:
     """Measure, and write the table, the figures of each head and a strip of pictures of each."""
-    model, backgrounds = load_head_model(), Backgrounds.of_split(config.data, config.split)
+    backgrounds = Backgrounds.of_split(config.data, config.split)
     # white balance and exposure of the photograph are no fault of the prior
-    settings = FittedConfig(look=dataclasses.replace(photograph_look(), photographed=0.0))
+    settings = dataclasses.replace(PHOTOGRAPHS, photographed=0.0)
     config.output.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, float]] = []
     number = 0
@@ -149,10 +147,10 @@ def main(config: PriorBenchmarkConfig) -> None:
             path = config.output / f"{config.split}_{number:04d}.json"
             if not path.is_file():
                 head = compose(sample_recipe(number, asset_index(), config.split), config.data)
-                fitted = fitted_head(head, backgrounds, number, faces, people, settings, model=model)
+                fitted = fitted_head(head, backgrounds, number, faces, people, settings)
                 figures: dict[str, float] = {}
                 if fitted is not None:
-                    figures, strip = measure(fitted, model)
+                    figures, strip = measure(fitted)
                     Image.fromarray(strip).save(path.with_suffix(".png"))
                 write_bytes_atomically(path, json.dumps(figures).encode())
             found = json.loads(path.read_text("utf-8"))

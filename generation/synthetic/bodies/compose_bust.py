@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -28,7 +28,7 @@ from ..hair.hair_zones import beard_weights
 from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, world_from_asset
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
-from .head_surface import HeadSurface, head_surface, height_over_skull
+from .head_surface import head_surface, height_over_skull
 from .skin_texture import skin_labels, uv_map
 
 _SIDE_TEXELS = 1024
@@ -42,18 +42,6 @@ _SHOULDER_X_M = (0.13, 0.23)
 _KINDS = {"HighRes": "skin", "eye": "eyes", "gland": "eyes", "Teeth": "teeth", "wig": "hair"}
 _LAB_WEIGHTS = (0.7, 1.3, 1.3)
 """Colours are compared in CIELAB with these factors: hue counts more than light."""
-
-
-@dataclass(frozen=True)
-class LabelledBust:
-    """A bust with a label map of its body texture."""
-
-    head: SyntheticHead
-    """Its parts."""
-    labels: UInt8[np.ndarray, "s s"]
-    """Of the body's texture."""
-    is_ear: Bool[np.ndarray, " v"]
-    """Vertices of the body that belong to the ears."""
 
 
 def load_bust(data: Path, name: str, *, largest_side: int | None = None) -> SyntheticHead:
@@ -111,15 +99,16 @@ def _with_arms_lowered(
 
 
 @functools.lru_cache(maxsize=6)
-def labelled_bust(data: Path, name: str) -> LabelledBust:
-    """Loads a bust and finds its labels; about half a second."""
+def _labelled_bust(data: Path, name: str) -> tuple[Part, tuple[Part, ...], Bool[np.ndarray, " v"]]:
+    """A bust's body with a label map, its other parts, and which vertices of the body are ears; half a second."""
     head = load_bust(data, name, largest_side=_SIDE_TEXELS)
     body = head.part("skin")
     rest_cm = centimetres(body.vertices_world)
     x, y, z = rest_cm.T
     stands_off = height_over_skull(body.vertices_world, body.faces) > 0.003
     is_ear = (np.abs(x) > 6.4) & (y > -4.5) & (y < 5.0) & (z > -4.0) & (z < 2.4) & stands_off
-    return LabelledBust(head, _body_labels(body, rest_cm, is_ear, bald=name.startswith(_BALD)), is_ear)
+    labels = _body_labels(body, rest_cm, is_ear, bald=name.startswith(_BALD))
+    return replace(body, labels=labels), tuple(p for p in head.parts if p.name != "skin"), is_ear
 
 
 def _body_labels(
@@ -174,36 +163,32 @@ def _tidy(mask: Bool[np.ndarray, "s s"], smallest: int) -> Bool[np.ndarray, "s s
     return mask & (np.bincount(pieces.ravel())[pieces] >= smallest)
 
 
-def compose_bust(recipe: HeadRecipe, data: Path) -> SyntheticHead:
-    """The head of a recipe whose base is `bust`."""
-    bust = labelled_bust(data, recipe.identity)
-    body = bust.head.part("skin")
-    texture = body.texture
+def compose_bust(recipe: HeadRecipe, data: Path) -> list[Part]:
+    """The parts of a recipe whose base is `bust`."""
+    body, others, is_ear = _labelled_bust(data, recipe.identity)
+    texture, rest_cm = body.texture, centimetres(body.vertices_world)
     recoloured = recipe.hair.rgb[0] >= 0
     if recoloured:
-        texture = _recoloured(texture, bust.labels, (Label.HAIR, Label.BEARD), recipe.hair.rgb, dye=False)
+        texture = _recoloured(texture, body.label_map, (Label.HAIR, Label.BEARD), recipe.hair.rgb, dye=False)
     if recipe.wear.garment_rgb is not None:
-        texture = _recoloured(texture, bust.labels, (Label.CLOTH,), recipe.wear.garment_rgb, dye=True)
+        texture = _recoloured(texture, body.label_map, (Label.CLOTH,), recipe.wear.garment_rgb, dye=True)
     # the texture's two sides overlap in places: what must be cloth is told by place, not by texel
     x, y, z = np.moveaxis(centimetres(body.vertices_world[body.faces].mean(1)), -1, 0)
     shirt = ((y < -12.0) & (z < 0)) | ((np.abs(x) > 8.0) & (y < -8.0)) | (y < -18)
-    skin = replace(body, texture=texture, labels=bust.labels)
-    seen = y > -42.0
-    parts = [
-        skin.with_faces(~shirt),
-        replace(skin.with_faces(shirt & seen), name="clothes", labels=None, specular=0.03),
-    ]
-    hair = []
-    for part in bust.head.parts:
+    skin = replace(body, texture=texture)
+    cloth = replace(skin.with_faces(shirt & (y > -42.0)), name="clothes", labels=None, specular=0.03)
+    parts, hair = [skin.with_faces(~shirt), cloth], []
+    for part in others:
         if part.name == "hair":
             shade = tinted(part.texture, recipe.hair.rgb) if recoloured else part.texture
             hair.append(replace(part, texture=shade, specular=0.04))
-        elif part.name != "skin":
+        else:
             parts.append(part)
-    surface = _surface(body, bust)
+    balls = np.stack([box_middle(part.vertices_world) for part in others if part.name == "eyes"])
+    eyes = np.stack([balls[balls[:, 0] < 0].mean(0), balls[balls[:, 0] >= 0].mean(0)])
+    surface = head_surface(body.vertices_world, body.faces, rest_cm, is_ear, eyes)
     worn, fit = worn_parts(recipe, surface, None)
-    parts += [under_headgear(part, surface, fit) for part in hair] + worn
-    return SyntheticHead(recipe.name, tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style)
+    return [*parts, *(under_headgear(part, surface, fit) for part in hair), *worn]
 
 
 def _recoloured(
@@ -220,11 +205,3 @@ def _recoloured(
     result = texture.copy()
     result[..., :3] = texture[..., :3] * (1 - soft) + shade[..., :3] * soft
     return result
-
-
-def _surface(body: Part, bust: LabelledBust) -> HeadSurface:
-    eyes = np.stack([box_middle(p.vertices_world) for p in bust.head.parts if p.name == "eyes"])
-    right, left = eyes[eyes[:, 0] < 0].mean(0), eyes[eyes[:, 0] >= 0].mean(0)
-    return head_surface(
-        body.vertices_world, body.faces, centimetres(body.vertices_world), bust.is_ear, np.stack([right, left])
-    )

@@ -13,7 +13,7 @@ from ...mesh import vertex_normals
 from ..assets import field_rng
 from ..hair.hair_parts import beard_parts, hair_parts, under_headgear
 from ..hair.hair_zones import RECEDING_Y_CM, RECEDING_Z_CM, beard_weights, scalp_weight
-from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted
+from ..parts import RGB, Label, Part, box_middle, dyed, read_texture, tinted
 from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
 from .head_surface import head_surface
@@ -48,8 +48,8 @@ def _texture(path: Path, side: int) -> Float32[np.ndarray, "h w 4"]:
     return texture
 
 
-def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
-    """The head of a recipe whose base is `shape`."""
+def compose_shape(recipe: HeadRecipe, data: Path) -> list[Part]:
+    """The parts of a recipe whose base is `shape`."""
     body, wear = base_body(data), recipe.wear
     vertices_dm = shape_vertices(body, recipe)
     scale, shift = body.transform(vertices_dm)
@@ -84,7 +84,7 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     surface = head_surface(
         vertices, body.faces[body.is_outer], body.rest_cm, body.is_ear,
         np.stack([box_middle(vertices[e]) for e in body.eye_vertices]),
-        tuple((c.vertices_world, c.faces) for c in clothes),
+        clothes,
     )  # fmt: skip
     skin_texture, labels = _painted_skin(recipe, data)
     visible = body.is_skin & ~hidden[body.faces].all(1)
@@ -107,8 +107,7 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> SyntheticHead:
     fedora = cloth("headgear", "fedora", wear.headgear_rgb) if wear.headgear == "fedora" else None
     worn, fit = worn_parts(recipe, surface, fedora)
     hair = [under_headgear(part, surface, fit) for part in hair_parts(recipe, surface, data, card)]
-    parts += [*clothes, *beard_parts(recipe, surface), *hair, *worn]
-    return SyntheticHead(recipe.name, tuple(p for p in parts if len(p.faces)), recipe.assets, recipe.style)
+    return [*parts, *clothes, *beard_parts(recipe, surface), *hair, *worn]
 
 
 def _painted_skin(recipe: HeadRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -12,6 +13,7 @@ from scipy.spatial import KDTree
 
 from ...mesh import vertex_normals
 from ...prior import capsule
+from ..parts import Part
 
 _LOW = np.array([-0.42, -0.46, -0.36])
 _HIGH = np.array([0.42, 0.32, 0.32])
@@ -151,7 +153,7 @@ class HeadSurface:
 def head_surface(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], rest_cm: Float[np.ndarray, "v 3"],
     is_ear: Bool[np.ndarray, " v"], eyes: Float[np.ndarray, "2 3"],
-    clothes: tuple[tuple[Float[np.ndarray, "c 3"], Int[np.ndarray, "g 3"]], ...] = (),
+    clothes: Sequence[Part] = (),
 ) -> HeadSurface:  # fmt: skip
     """A surface with normals and distances.
 
@@ -161,15 +163,13 @@ def head_surface(
         rest_cm: where each vertex lies on the average head.
         is_ear: vertices of the ears.
         eyes: middles of the eyeballs.
-        clothes: vertices and faces of garments, which hair must not enter either.
+        clothes: garments, which hair must not enter either.
     """
     normals = vertex_normals(vertices, faces)
-    all_vertices, all_normals, all_faces = [vertices], [normals], [faces]
-    offset = len(vertices)
-    for cloth_vertices, cloth_faces in clothes:
-        all_vertices.append(cloth_vertices)
-        all_normals.append(vertex_normals(cloth_vertices, cloth_faces))
-        all_faces.append(cloth_faces + offset)
-        offset += len(cloth_vertices)
-    distances = skin_distance(np.concatenate(all_vertices), np.concatenate(all_normals), np.concatenate(all_faces))
+    starts = np.cumsum([len(vertices), *(len(part.vertices_world) for part in clothes)])
+    distances = skin_distance(
+        np.concatenate([vertices, *(part.vertices_world for part in clothes)]),
+        np.concatenate([normals, *(vertex_normals(part.vertices_world, part.faces) for part in clothes)]),
+        np.concatenate([faces, *(part.faces + start for part, start in zip(clothes, starts))]),
+    )
     return HeadSurface(vertices, normals, faces, rest_cm, is_ear, eyes, distances)

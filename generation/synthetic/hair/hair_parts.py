@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ...cameras import UNITS_PER_CM
+from ...cameras import UNITS_PER_CM as CM
 from ..assets import field_rng
 from ..bodies.head_surface import HeadSurface, SkinDistance
-from ..parts import Label, Part, tinted, uniform_labels, unit
+from ..parts import Part, tinted, unit
 from ..recipe import HairRecipe, HeadRecipe
 from ..worn.headgear import BANDS, HeadgearFit
 from .hair_zones import HAT_LINE_Y_CM, beard_weights
 from .strands import CUTS, POINTS, Cut, Strands, curled, draw_roots, grow_cut, strands_from_asset
 
-CM = UNITS_PER_CM
 VARIANTS = 8
 """Locks in the texture, side by side."""
 _WIDE, _TALL = 24, 96
@@ -128,7 +127,7 @@ def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:
     curls = Cut((0.0, 0.0, 0.0), curl=(0.12, 4.0), clump=0.35)
     strands = Strands(curled(points, curls, style, rng), np.full(n, 0.34 * CM))
     texture = hair_texture(style, rng, density=0.7, taper=0.8)
-    return [ribbons("beard", strands, surface.field, texture, rng, label=Label.BEARD, specular=0.05)]
+    return [ribbons("beard", strands, surface.field, texture, rng, specular=0.05)]
 
 
 @functools.lru_cache(maxsize=4)
@@ -188,17 +187,16 @@ def hair_texture(
 
 def ribbons(
     name: str, strands: Strands, field: SkinDistance, texture: Float32[np.ndarray, "h w 4"], rng: np.random.Generator,
-    *, label: Label = Label.HAIR, specular: float,
+    *, specular: float,
 ) -> Part:  # fmt: skip
     """One part with a strip of triangles per strand.
 
     Args:
-        name: of the part.
+        name: of the part, `hair` or `beard`.
         strands: hairs with their widths.
         field: distance to the skin, for the way the strips face.
         texture: as `hair_texture` makes it.
         rng: twists and choice of locks.
-        label: of the strips.
         specular: strength of the highlight.
     """
     points = strands.points
@@ -229,8 +227,8 @@ def ribbons(
     first = (np.arange(n)[:, None] * p + np.arange(p - 1)[None]).reshape(-1) * 2
     faces = np.concatenate([np.stack([first, first + 1, first + 2], 1), np.stack([first + 1, first + 3, first + 2], 1)])
     return Part(
-        name, vertices, normals, faces, uv, faces, texture, True, specular, uniform_labels(label),
-        np.repeat(tangent.reshape(-1, 3), 2, axis=0),
+        name, vertices, normals, faces, uv, faces, texture, True, specular,
+        tangents_world=np.repeat(tangent.reshape(-1, 3), 2, axis=0),
     )  # fmt: skip
 
 

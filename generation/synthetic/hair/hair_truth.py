@@ -21,6 +21,7 @@ from ...head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel
 from ...mesh_raster import rasterize_mesh
 from ...prior import capsule
 from ...prior.capsule import ray_hit, spanned_cells
+from ...similarity import Similarity, best_similarity
 from ..parts import Label, SyntheticHead
 
 _SUB = 2
@@ -43,39 +44,6 @@ class HairTruth:
     """Share of the cell whose outermost surface is hair or headgear, [0, 1]."""
     cloth: Float32[np.ndarray, "rows columns"]
     """Share whose outermost surface is cloth."""
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """`scale * R @ p + shift`."""
-
-    scale: float
-    """Factor on lengths."""
-    R: Float[np.ndarray, "3 3"]
-    """Rotation."""
-    shift: Float[np.ndarray, " 3"]
-    """World units."""
-
-    def __call__(self, points: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
-        return self.scale * points @ self.R.T + self.shift
-
-    def inverse(self) -> Similarity:
-        """The map back."""
-        return Similarity(1 / self.scale, self.R.T, -self.R.T @ self.shift / self.scale)
-
-
-def similarity(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]) -> Similarity:
-    """The least-squares map of paired points.
-
-    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991,
-        eq. 40-42.
-    """
-    a, b = source - source.mean(0), target - target.mean(0)
-    U, D, Vt = np.linalg.svd(b.T @ a)
-    S = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
-    R = U @ np.diag(S) @ Vt
-    scale = float((D * S).sum() / (a**2).sum())
-    return Similarity(scale, R, target.mean(0) - scale * R @ source.mean(0))
 
 
 def map_to_fit(
@@ -107,7 +75,7 @@ def map_to_fit(
     on_skin = (skin.vertices_world[skin.faces[face]] * weights[..., None]).sum(1)
     on_model = fit.detected_landmarks_world(model)
     for _ in range(3):
-        found = similarity(on_skin[used], on_model[used])
+        found = best_similarity(on_skin[used], on_model[used])
         error = np.linalg.norm(found(on_skin) - on_model, axis=1)
         used &= error < max(0.008, 2.5 * float(np.median(error[used])))
     return found

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from ...cameras import UNITS_PER_CM
+from ...cameras import UNITS_PER_CM as CM
 from ...head_model.anatomy import centimetres, ramp, world_units
 from ...prior import capsule
 from ..bodies.head_surface import HeadSurface
@@ -23,7 +23,6 @@ from ..parts import unit, world_from_asset
 from ..recipe import HairRecipe
 from . import hair_zones as zones
 
-CM = UNITS_PER_CM
 POINTS = 14
 """Points per strand."""
 
@@ -69,32 +68,26 @@ CUTS: Mapping[str, Cut] = {
     "receding": Cut((2.5, 2.0, 2.2), lift=0.5, volume=0.6, comb="forward", gravity=0.2, bare="crown"),
     "undercut": Cut((9.0, 0.5, 0.5), lift=0.6, volume=1.8, comb="back", gravity=0.1),
     "pixie": Cut((7.0, 3.5, 4.0), lift=0.45, volume=1.3, comb="side", gravity=0.3),
-    "bowl": Cut((16.0, 9.0, 9.0), end_y=1.5, lift=0.3, volume=1.6, comb="down", gravity=0.6),
-    "bob": Cut((28.0, 20.0, 18.0), end_y=-7.5, lift=0.3, volume=1.8, comb="side", gravity=0.6,
-                    count=3000),
-    "shag": Cut((18.0, 14.0, 15.0), end_y=-10.0, lift=0.5, volume=2.2, comb="side", gravity=0.5, curl=(0.5, 1.6),
-                    count=3200),
+    "bowl": Cut((16.0, 9.0, 9.0), end_y=1.5, lift=0.3, volume=1.6, gravity=0.6),
+    "bob": Cut((28.0, 20.0, 18.0), end_y=-7.5, lift=0.3, volume=1.8, comb="side", gravity=0.6, count=3000),
+    "shag": Cut((18.0, 14.0, 15.0), end_y=-10.0, lift=0.5, volume=2.2, comb="side", curl=(0.5, 1.6), count=3200),
     "curtains": Cut((15.0, 6.0, 5.0), end_y=-1.0, lift=0.5, volume=1.6, comb="side", gravity=0.45),
-    "mullet": Cut((7.0, 3.0, 22.0), lift=0.5, volume=1.4, comb="down", gravity=0.4, curl=(0.3, 1.5),
-                    count=3400),
-    "long_straight": Cut((44.0, 38.0, 36.0), end_y=-24.0, lift=0.25, volume=1.4, comb="side", gravity=0.65,
-                    count=2500),
-    "long_wavy": Cut((44.0, 38.0, 36.0), end_y=-22.0, lift=0.35, volume=2.2, comb="side", gravity=0.6, curl=(1.0, 1.3),
-                    count=2700),
-    "long_curly": Cut((36.0, 32.0, 30.0), end_y=-17.0, lift=0.5, volume=1.8, comb="side", gravity=0.55,
-                      curl=(0.8, 3.2), clump=0.75, count=3300),
+    "mullet": Cut((7.0, 3.0, 22.0), lift=0.5, volume=1.4, gravity=0.4, curl=(0.3, 1.5), count=3400),
+    "long_straight": Cut((44.0, 38.0, 36.0), end_y=-24.0, lift=0.25, volume=1.4, comb="side", gravity=0.65, count=2500),
+    "long_wavy": Cut((44.0, 38.0, 36.0), end_y=-22.0, volume=2.2, comb="side", gravity=0.6, curl=(1.0, 1.3),
+                     count=2700),
+    "long_curly": Cut((36.0, 32.0, 30.0), end_y=-17.0, lift=0.5, volume=1.8, comb="side", gravity=0.55, curl=(0.8,
+                      3.2), clump=0.75, count=3300),
     "curly": Cut((11.0, 8.0, 8.0), lift=0.85, volume=2.6, comb="radial", gravity=0.2, curl=(0.9, 5.0), clump=0.7,
                  count=5200, width=0.5),
     "afro": Cut((8.0, 7.0, 6.5), lift=1.0, volume=6.0, comb="radial", gravity=0.0, curl=(0.35, 9.0), clump=0.2,
                 count=6500, width=0.5),
-    "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65,
-                    count=2900),
+    "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65, count=2900),
     "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8),
                     count=3000),
     "spiky": Cut((3.4, 1.6, 2.0), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
     "mohawk": Cut((9.0, 0.5, 0.5), lift=1.0, volume=4.0, comb="up", gravity=0.0, clump=0.6, bare="mohawk"),
-    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.12, volume=0.8, comb="back", gravity=0.6,
-                    count=2700),
+    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.12, volume=0.8, comb="back", gravity=0.6, count=2700),
     "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0),
                     count=4600),
     "ponytail": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 7.5, -9.5),
@@ -182,10 +175,10 @@ def grow_cut(
     points = curled(points, cut, hair, rng)
     points = surface.field.pushed_out(points, 0.12 * CM * np.linspace(0, 1, POINTS)[None] - 0.1 * CM)
     widths = np.full(n, cut.width * CM * (1 - 0.45 * hair.wet))
-    strands = Strands(points, widths)
-    if cut.tie is not None:
-        strands = _joined(strands, _tail(surface, cut, hair, rng))
-    return strands
+    if cut.tie is None:
+        return Strands(points, widths)
+    tail = _tail(surface, cut, hair, rng)
+    return Strands(np.concatenate([points, tail.points]), np.concatenate([widths, tail.widths]))
 
 
 def draw_roots(
@@ -339,10 +332,6 @@ def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Gener
         points[:, k] = moved + out * np.maximum(0, margin - distance)[:, None]
     tail_cut = Cut((0.0, 0.0, 0.0), curl=(0.35 + 0.8 * hair.curl, 1.5), clump=0.5)
     return Strands(curled(points, tail_cut, hair, rng), np.full(n, 0.7 * CM))
-
-
-def _joined(a: Strands, b: Strands) -> Strands:
-    return Strands(np.concatenate([a.points, b.points]), np.concatenate([a.widths, b.widths]))
 
 
 @functools.lru_cache(maxsize=8)

@@ -28,6 +28,8 @@ SHOT_FACTOR = 1.45
 """Side of a shot in units of the standard frame: the wide crop with its errors fits into it."""
 MOST_CUT = 0.06
 """The standard frame may run through this much hair or hat, in units of its side."""
+_MOST_SHIFT, _MOST_SCALE, _MOST_ROLL_DEG = 0.03, 0.06, 4.0
+"""Largest errors of the crop: of its middle in units of its side, of its scale, and the roll added to the shot's."""
 HEAD_LABELS = (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR)
 """What the frame should not cut."""
 
@@ -36,12 +38,6 @@ HEAD_LABELS = (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR)
 class PortraitLook:
     """How pictures are made of shots; shares are probabilities."""
 
-    most_shift: float = 0.03
-    """Largest error of the crop's middle, in units of its side."""
-    most_scale: float = 0.06
-    """Largest relative error of the crop's scale."""
-    most_roll_deg: float = 4.0
-    """Largest roll that is added to the shot's."""
     other_frame: float = 0.25
     """Share of crops of any size between standard and wide; the others follow the rule of `crop="auto"`."""
     mirrored: float = 0.5
@@ -141,8 +137,8 @@ def shot_camera_and_light(backgrounds: Backgrounds, rng: np.random.Generator, si
 def shoot(scene: HeadScene, style: str, camera: Cameras, lighting: Lighting) -> PortraitShot:
     """The head alone as one camera sees it in a given light."""
     views = draw_views(scene, style, camera, lighting)
-    rgb, alpha = (np.round(255 * a[0]).astype(np.uint8) for a in (views.rgb_unit, views.alpha_unit))
-    return _with_longer_torso(PortraitShot(rgb, alpha, views.labels[0]))
+    rgba = views.rgba[0]
+    return _with_longer_torso(PortraitShot(rgba[..., :3], rgba[..., 3], views.labels[0]))
 
 
 def finish_shot(
@@ -202,9 +198,9 @@ def _crop(
         factor = rng.uniform(1, WIDE_FACTOR)
     else:
         factor = WIDE_FACTOR if _cut_by_standard_frame(shot) > MOST_CUT else 1.0
-    scale = SHOT_FACTOR * size_px / len(shot.rgb) / factor * (1 + rng.uniform(-1, 1) * look.most_scale)
-    shift = rng.uniform(-1, 1, 2) * look.most_shift * size_px
-    roll = math.radians(rng.uniform(-1, 1) * look.most_roll_deg)
+    scale = SHOT_FACTOR * size_px / len(shot.rgb) / factor * (1 + rng.uniform(-1, 1) * _MOST_SCALE)
+    shift = rng.uniform(-1, 1, 2) * _MOST_SHIFT * size_px
+    roll = math.radians(rng.uniform(-1, 1) * _MOST_ROLL_DEG)
     mirrored = bool(rng.random() < look.mirrored)
     turn = np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
     mirror = np.diag([-1.0 if mirrored else 1.0, 1.0])

@@ -17,7 +17,6 @@ from scipy import ndimage
 from ...cameras import Cameras
 from ...head_model.anatomy import centimetres, ramp, world_units
 from ..parts import Label, Part, SyntheticHead, unit
-from ..recipe import HeadRecipe
 from ..rendering.lighting import Lighting
 from ..rendering.renderer import HeadScene, HeadViews, Shading
 from .looks import calmest
@@ -53,11 +52,11 @@ STYLES: Mapping[str, Style] = {
 """All ways of drawing by name."""
 
 
-def stylised_head(head: SyntheticHead, recipe: HeadRecipe) -> SyntheticHead:
-    """The head with the recipe's proportions and the style's textures."""
+def stylised_head(head: SyntheticHead, exaggeration: float) -> SyntheticHead:
+    """The head with a recipe's proportions and its style's textures."""
     parts = head.parts
-    if recipe.exaggeration:
-        parts = tuple(_exaggerated(part, recipe.exaggeration) for part in parts)
+    if exaggeration:
+        parts = tuple(_exaggerated(part, exaggeration) for part in parts)
     style = STYLES[head.style]
     if style.colours or style.smooth or style.saturation != 1:
         done: dict[int, Float32[np.ndarray, "h w 4"]] = {}

@@ -8,6 +8,7 @@ Order-Independent Transparency"; k-buffers by Bavoil et al. 2007).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
@@ -15,7 +16,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from ...cameras import Cameras
 from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
 from ...numba_pool import numba_pool
-from ..parts import Part, SyntheticHead
+from ..parts import Part, SyntheticHead, merged
 from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
 from .renderer_kernels import draw_bands
 
@@ -52,10 +53,23 @@ class HeadViews:
         """Straight sRGB in [0, 1]."""
         return srgb_from_linear(self.rgb_linear)
 
+    @property
+    def rgba(self) -> UInt8[np.ndarray, "n h w 4"]:
+        """Straight sRGB and coverage, 8 bits."""
+        return rgba_8_bits(self.rgb_unit, self.alpha_unit)
+
     def over(self, background_unit: Float[np.ndarray, ...] | float = 1.0) -> Float32[np.ndarray, "n h w 3"]:
         """sRGB pictures in front of a background (sRGB, broadcast to n h w 3), mixed in sRGB as mattes are."""
         alpha = self.alpha_unit[..., None]
         return (self.rgb_unit * alpha + np.asarray(background_unit, np.float32) * (1 - alpha)).astype(np.float32)
+
+
+def rgba_8_bits(
+    rgb_unit: Float32[np.ndarray, "n h w 3"], alpha_unit: Float32[np.ndarray, "n h w"]
+) -> UInt8[np.ndarray, "n h w 4"]:
+    """Colour and coverage in [0, 1] as one picture each."""
+    both = np.concatenate([rgb_unit, alpha_unit[..., None]], axis=-1)
+    return np.round(255 * np.clip(both, 0, 1)).astype(np.uint8)
 
 
 def srgb_from_linear(linear: Float[np.ndarray, ...]) -> Float32[np.ndarray, ...]:
@@ -81,19 +95,15 @@ class HeadScene:
     def __init__(self, head: SyntheticHead) -> None:
         """Collects the parts; solid ones first, so that half-clear ones meet a finished depth map."""
         parts = sorted((_compact(p) for p in head.parts), key=lambda p: p.alpha_tested)
-        vertex_start = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
-        uv_start = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
+        surface = merged(parts)
         textures = {id(p.texture): p.texture for p in parts}  # parts may share one
-        starts = np.cumsum([0, *(t[..., 0].size for t in textures.values())])
-        start_of = dict(zip(textures, starts))
-        texel_start = [start_of[id(p.texture)] for p in parts]
+        texel_start = dict(zip(textures, np.cumsum([0, *(t[..., 0].size for t in textures.values())])))
         label_start = np.cumsum([0, *(p.label_map.size for p in parts)])
-        self.vertices = np.concatenate([p.vertices_world for p in parts]).astype(np.float64)
-        self.normals = np.concatenate([p.normals_world for p in parts]).astype(np.float32)
+        self.vertices = surface.vertices_world.astype(np.float64)
+        self.normals = surface.normals_world.astype(np.float32)
         self.tangents = np.concatenate([_tangents(p) for p in parts])
-        self.uv = np.concatenate([p.uv_unit for p in parts]).astype(np.float32)
-        self.faces = np.concatenate([p.faces + s for p, s in zip(parts, vertex_start)]).astype(np.int32)
-        self.faces_uv = np.concatenate([p.faces_uv + s for p, s in zip(parts, uv_start)]).astype(np.int32)
+        self.uv = surface.uv_unit.astype(np.float32)
+        self.faces, self.faces_uv = surface.faces.astype(np.int32), surface.faces_uv.astype(np.int32)
         self.face_part = np.repeat(np.arange(len(parts)), [len(p.faces) for p in parts]).astype(np.int32)
         self.texels = np.concatenate([_premultiplied(t) for t in textures.values()])
         self.label_texels = np.concatenate([p.label_map.ravel() for p in parts])
@@ -101,7 +111,7 @@ class HeadScene:
         self.layout = np.array(
             [
                 [t, *p.texture.shape[:2], p.alpha_tested, s, *p.label_map.shape, p.tangents_world is not None]
-                for p, t, s in zip(parts, texel_start, label_start)
+                for p, t, s in zip(parts, (texel_start[id(p.texture)] for p in parts), label_start)
             ],
             dtype=np.int64,
         )
@@ -109,23 +119,24 @@ class HeadScene:
         mean_alpha = np.array([float(p.texture[..., 3].mean()) if p.alpha_tested else 1.0 for p in parts], np.float32)
         self.face_alpha = np.minimum(1.0, 1.2 * mean_alpha)[self.face_part]
         self.face_alpha[(mean_alpha < 0.25)[self.face_part]] = 0  # lenses, corneas, lashes cast no shadow
-        self._transfer: Float32[np.ndarray, "v d"] | None = None
 
-    @property
+    @cached_property
     def transfer(self) -> Float32[np.ndarray, "v d"]:
         """Cosine times visibility of every sky direction at every vertex."""
-        if self._transfer is None:
-            shadow_faces = self.faces[self.face_alpha > 0]
-            shadow_alpha = self.face_alpha[self.face_alpha > 0]
-            columns = []
-            fibre = np.linalg.norm(self.tangents, axis=1) > 0.5
-            for direction in sky_directions():
-                cosine = (self.normals @ direction.astype(np.float32)).clip(0)
-                cosine = np.where(fibre, 0.55 * cosine + 0.18, cosine)  # hairs scatter light round their bundle
-                seen = visibility(self.vertices, self.normals, shadow_faces, shadow_alpha, direction, resolution=96)
-                columns.append(cosine * (0.04 + 0.96 * seen))
-            self._transfer = np.stack(columns, axis=1).astype(np.float32)
-        return self._transfer
+        columns = []
+        fibre = np.linalg.norm(self.tangents, axis=1) > 0.5
+        for direction in sky_directions():
+            cosine = (self.normals @ direction.astype(np.float32)).clip(0)
+            cosine = np.where(fibre, 0.55 * cosine + 0.18, cosine)  # hairs scatter light round their bundle
+            columns.append(cosine * (0.04 + 0.96 * self._lit(direction, 96)))
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def _lit(self, direction: Float[np.ndarray, " 3"], resolution: int) -> Float32[np.ndarray, " v"]:
+        """How much of a distant light reaches each vertex."""
+        solid = self.face_alpha > 0
+        return visibility(
+            self.vertices, self.normals, self.faces[solid], self.face_alpha[solid], direction, resolution=resolution
+        )
 
     def render(
         self, cameras: Cameras, lighting: Lighting | None = None, *, shading: Shading | None = None,
@@ -146,11 +157,7 @@ class HeadScene:
             raise ValueError(f"HeadScene.render: expected supersample to be 1, 2, 4 or 8, got {supersample}")
         lighting, shading = lighting or studio_lighting(), shading or Shading()
         sky = (self.transfer @ (lighting.sky_rgb * (4 / DIRECTION_COUNT)).astype(np.float32)).astype(np.float32)
-        solid = self.face_alpha > 0
-        sun_seen = visibility(
-            self.vertices, self.normals, self.faces[solid], self.face_alpha[solid], lighting.sun_direction_world,
-            resolution=256,
-        )  # fmt: skip
+        sun_seen = self._lit(lighting.sun_direction_world, 256)
         pictures = [self._picture(camera, lighting, sky, sun_seen, shading, supersample) for camera in cameras]
         return HeadViews(*(np.stack(channel) for channel in zip(*pictures)))
 

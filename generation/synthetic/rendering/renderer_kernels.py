@@ -222,11 +222,12 @@ def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_pa
             _collect(screen, faces, f, uv, faces_uv, layout[face_part[f]], texels, row_begin, row_end, width,
                      solid_depth, solid_face, layer_depth, layer_face, layer_alpha, layer_count,
                      layer_through, texel)  # fmt: skip
-        out = np.zeros(11)
+        out, colour = np.zeros(11), np.zeros(3)
         share = np.zeros((LABEL_COUNT, 5))
         for py in range(row_begin // s, row_end // s):
             for px in range(width // s):
-                red, green, blue, covered = 0.0, 0.0, 0.0, 0.0
+                covered = 0.0
+                colour[:] = 0.0
                 share[:] = 0.0
                 for k in range(s * s):
                     y, x = py * s + k // s, px * s + k % s
@@ -247,23 +248,19 @@ def draw_bands(screen, vertices, normals, tangents, faces, uv, faces_uv, face_pa
                                        sun, sun_rgb, style, texel, out)  # fmt: skip
                         solid = layer == layer_count[row, x]
                         weight = through if solid else through * layer_alpha[row, x, layer]
-                        red += weight * out[0]
-                        green += weight * out[1]
-                        blue += weight * out[2]
                         covered += weight
                         share[label, 0] += weight
-                        share[label, 1] += weight * out[4]
-                        share[label, 2] += weight * out[5]
-                        share[label, 3] += weight * out[6]
-                        share[label, 4] += weight * out[7]
+                        for channel in range(3):
+                            colour[channel] += weight * out[channel]
+                        for value in range(1, 5):
+                            share[label, value] += weight * out[3 + value]
                         through -= weight
                         if through < THROUGH:
                             break
                 if covered <= 1e-4:
                     continue
-                rgb[py, px, 0] = red / covered
-                rgb[py, px, 1] = green / covered
-                rgb[py, px, 2] = blue / covered
+                for channel in range(3):
+                    rgb[py, px, channel] = colour[channel] / covered
                 alpha[py, px] = min(covered / (s * s), 1.0)
                 if covered < 0.5 * s * s:
                     continue

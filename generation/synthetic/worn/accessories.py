@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 
-from ...cameras import UNITS_PER_CM
+from ...cameras import UNITS_PER_CM as CM
 from ...head_model.anatomy import centimetres, world_units
 from ..assets import field_rng
 from ..bodies.head_surface import HeadSurface
-from ..parts import Label, Part, uniform_labels
+from ..parts import Part, merged
 from ..recipe import HeadRecipe, WearRecipe
 from .headgear import HOODS, HeadgearFit, wear_headgear
-from .solids import ball, cloth_texture, merged, plain_texture, sheet, tube
+from .solids import ball, cloth_texture, plain_texture, sheet, tube
 
-CM = UNITS_PER_CM
 _LENSES = {
     "round": (2.3, 2.3, 2.0, 0.0),
     "square": (2.6, 2.1, 5.0, 0.0),
@@ -195,8 +192,7 @@ def _neckwear(wear: WearRecipe, surface: HeadSurface, rng: np.random.Generator) 
     )
     texture = cloth_texture(rgb, rng, pattern=pattern)
     centre = world_units(np.array([0.0, -13.0, -1.0]))
-    part = sheet("clothes", points, texture, closed=not gap, repeat=(2.0, 8.0), outward_from=centre)
-    return [replace(part, labels=uniform_labels(Label.CLOTH))]
+    return [sheet("clothes", points, texture, closed=not gap, repeat=(2.0, 8.0), outward_from=centre)]
 
 
 def _necklace(surface: HeadSurface, rng: np.random.Generator) -> list[Part]:

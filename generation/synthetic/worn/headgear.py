@@ -15,13 +15,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from ...cameras import UNITS_PER_CM
+from ...cameras import UNITS_PER_CM as CM
 from ...head_model.anatomy import world_units
 from ..bodies.head_surface import HeadSurface
 from ..parts import RGB, Part
 from .solids import ball, cloth_texture, plain_texture, sheet, upright
 
-CM = UNITS_PER_CM
 CENTRE = world_units(np.array([0.0, 4.0, -1.0]))
 """The point in the head that radii are measured from."""
 _COLUMNS = 96

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float, Float32
 from scipy import ndimage
@@ -47,7 +45,7 @@ def cloth_texture(
 def sheet(
     name: str, points: Float[np.ndarray, "m n 3"], texture: Float32[np.ndarray, "h w 4"], *,
     repeat: tuple[float, float] = (1.0, 1.0), specular: float = 0.03, alpha: bool = False, closed: bool = False,
-    outward_from: Float[np.ndarray, " 3"] | None = None,
+    outward_from: Float[np.ndarray, "*v 3"] | None = None,
 ) -> Part:  # fmt: skip
     """A grid of points as a surface.
 
@@ -59,7 +57,8 @@ def sheet(
         specular: strength of the highlight.
         alpha: the texture's opacity counts.
         closed: the last column joins the first.
-        outward_from: a point that the surface turns its back to; the grid's own middle if not given.
+        outward_from: the point, or one for each vertex, that the surface turns its back to; the grid's own middle if
+            not given.
     """
     m, n = points.shape[:2]
     columns = n if closed else n - 1
@@ -97,15 +96,9 @@ def tube(
     points = path[:, None] + size * ring
     if closed:
         points = np.concatenate([points, points[:1]])
-    part = sheet(name, points, texture, closed=True, specular=specular)
     # the middle of a bent wire says nothing about outside: take the wire's own axis
-    axis = np.concatenate([path, path[:1]]) if closed else path
-    outward = part.vertices_world - np.repeat(axis, sides, axis=0)
-    if (part.normals_world * outward).sum() < 0:
-        return replace(
-            part, normals_world=-part.normals_world, faces=part.faces[:, ::-1], faces_uv=part.faces_uv[:, ::-1]
-        )
-    return part
+    axis = np.repeat(np.concatenate([path, path[:1]]) if closed else path, sides, axis=0)
+    return sheet(name, points, texture, closed=True, specular=specular, outward_from=axis)
 
 
 def ball(
@@ -122,17 +115,3 @@ def ball(
 def upright(polar: Float[np.ndarray, "*g"], azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g 3"]:
     """Unit vectors at an angle from straight up, turned from the face (+z) towards the head's left."""
     return np.stack([np.sin(polar) * np.sin(azimuth), np.cos(polar), np.sin(polar) * np.cos(azimuth)], axis=-1)
-
-
-def merged(parts: list[Part]) -> Part:
-    """Parts that share name, texture and highlight as one."""
-    vertex = np.cumsum([0, *(len(p.vertices_world) for p in parts)])
-    texel = np.cumsum([0, *(len(p.uv_unit) for p in parts)])
-    return replace(
-        parts[0],
-        vertices_world=np.concatenate([p.vertices_world for p in parts]),
-        normals_world=np.concatenate([p.normals_world for p in parts]),
-        faces=np.concatenate([p.faces + s for p, s in zip(parts, vertex)]),
-        uv_unit=np.concatenate([p.uv_unit for p in parts]),
-        faces_uv=np.concatenate([p.faces_uv + s for p, s in zip(parts, texel)]),
-    )

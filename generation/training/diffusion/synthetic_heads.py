@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -21,7 +20,6 @@ from ...synthetic.asset_pack import require_head_assets
 from .head_pictures import HeadPictures, RecentHeads
 
 if TYPE_CHECKING:
-    from ...head_model import HeadModel
     from ...prior import HeadPrior
     from ...synthetic.fitted_composed_head import FittedComposedHead
 
@@ -61,7 +59,7 @@ class SyntheticHeads(RecentHeads):
                 own = made.fitted.portrait.head.camera
                 around = orbit_cameras("swinging", self._views, own.width, made.seed)
                 cameras = concatenate_cameras([own, around])
-                return ComposedHead(made.name, made.fitted, cameras, self._numbered.model, made.seed)
+                return ComposedHead(made.name, made.fitted, cameras, made.seed)
         raise InputError(f"{self.name}: no face was found in the portraits of {_TRIES} heads in a row")
 
 
@@ -70,9 +68,9 @@ class ComposedHead(HeadPictures):
 
     has_control = True
 
-    def __init__(self, name: str, fitted: FittedComposedHead, cameras: Cameras, model: HeadModel, seed: int) -> None:
+    def __init__(self, name: str, fitted: FittedComposedHead, cameras: Cameras, seed: int) -> None:
         super().__init__(name)
-        self._fitted, self._cameras, self._model, self._seed = fitted, cameras, model, seed
+        self._fitted, self._cameras, self._seed = fitted, cameras, seed
 
     @property
     def cameras(self) -> Cameras:
@@ -81,7 +79,7 @@ class ComposedHead(HeadPictures):
 
     @cached_property
     def _prior(self) -> HeadPrior:
-        return self._fitted.prior(self._model, seed=self._seed)
+        return self._fitted.prior(seed=self._seed)
 
     def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
         return self._true_view(self._cameras[view].resized(size_px, size_px))
@@ -104,6 +102,4 @@ class ComposedHead(HeadPictures):
         return self._true_view(camera_behind_the_head(self._cameras.resized(size_px, size_px)))
 
     def _true_view(self, camera: Cameras) -> UInt8[Tensor, "h w 4"]:
-        drawn = self._fitted.true_views(camera)
-        rgba = np.concatenate([drawn.rgb_unit, drawn.alpha_unit[..., None]], axis=-1)[0]
-        return torch.from_numpy(np.round(255 * rgba.clip(0, 1)).astype(np.uint8))
+        return torch.from_numpy(self._fitted.true_views(camera).rgba[0])

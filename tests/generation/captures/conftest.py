@@ -48,10 +48,10 @@ class Scene:
 
     @staticmethod
     def in_capture(T_world_camera: Float[np.ndarray, "n 4 4"], placement: HeadPlacement) -> Float[np.ndarray, "n 4 4"]:
-        """The inverse of `placed_in_head_frame`, written out on its own."""
+        """The inverse of `moved_poses`, written out on its own."""
         T = T_world_camera.copy()
-        T[:, :3, :3] = placement.R_world_capture.T @ T[:, :3, :3]
-        T[:, :3, 3] = (T[:, :3, 3] - placement.t_world_capture) @ placement.R_world_capture / placement.scale
+        T[:, :3, :3] = placement.R.T @ T[:, :3, :3]
+        T[:, :3, 3] = (T[:, :3, 3] - placement.shift) @ placement.R / placement.scale
         return T
 
     @staticmethod

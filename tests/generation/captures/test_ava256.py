@@ -78,7 +78,7 @@ def make_ava(scene: type, tmp_path: Path) -> Callable[..., Ava]:
         buffer = io.BytesIO()
         np.savetxt(buffer, np.column_stack([R_head, t_head]))
         store(decoder / "head_pose" / "head_pose.zip", "000123.txt", buffer.getvalue(), unpacked)
-        points = (scene.dots_world - placement.t_world_capture) @ placement.R_world_capture / placement.scale
+        points = (scene.dots_world - placement.shift) @ placement.R / placement.scale
         buffer = io.BytesIO()
         np.save(buffer, np.column_stack([np.arange(len(points)), points, np.ones((len(points), 2))]))
         store(decoder / "keypoints_3d" / "keypoints_3d.zip", "000123.npy", buffer.getvalue(), unpacked)

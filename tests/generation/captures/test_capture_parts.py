@@ -21,12 +21,12 @@ from dp360.generation.captures.capture import (
 )
 from dp360.generation.captures.capture_placement import (
     KEYPOINT_ORDERS,
-    best_similarity,
     optical_axes_meet,
     placement_from_keypoints,
 )
-from dp360.generation.captures.color_correction import affine_corrected, polynomial_corrected
+from dp360.generation.captures.nersemble import affine_corrected, polynomial_corrected
 from dp360.generation.progress import silent
+from dp360.generation.similarity import best_similarity
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -34,14 +34,14 @@ def test_the_best_similarity_undoes_a_similarity(scene: type, seed: int) -> None
     generator = np.random.default_rng(seed)
     points, R, t, scale = generator.normal(size=(7, 3)), scene.rotation(seed), generator.normal(size=3), 0.3 + seed
     found = best_similarity(points, scale * points @ R.T + t)
-    np.testing.assert_allclose(found[0], scale)
-    np.testing.assert_allclose(found[1], R, atol=1e-9)
-    np.testing.assert_allclose(found[2], t, atol=1e-9)
+    np.testing.assert_allclose(found.scale, scale)
+    np.testing.assert_allclose(found.R, R, atol=1e-9)
+    np.testing.assert_allclose(found.shift, t, atol=1e-9)
 
 
 def test_flat_points_are_not_mirrored() -> None:
     points = np.random.default_rng(0).normal(size=(6, 3)) * (1, 1, 0)
-    _, R, _ = best_similarity(points, points * (-1, 1, 1))
+    R = best_similarity(points, points * (-1, 1, 1)).R
     assert np.linalg.det(R) == pytest.approx(1)
 
 
@@ -52,9 +52,7 @@ def test_each_order_of_key_points_puts_the_mean_head_where_it_belongs(scene: typ
     placement = placement_from_keypoints((points_world - t) @ R / scale, "file")
     assert placement.source.startswith(order)
     used = list(KEYPOINT_ORDERS[order])
-    np.testing.assert_allclose(
-        placement.points_world((points_world[used] - t) @ R / scale), points_world[used], atol=1e-8
-    )
+    np.testing.assert_allclose(placement((points_world[used] - t) @ R / scale), points_world[used], atol=1e-8)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -62,7 +60,7 @@ def test_other_peoples_key_points_face_z_with_y_up(scene: type, seed: int) -> No
     order = "106 points, nose tip 46"
     R = scene.rotation(seed)
     placement = placement_from_keypoints(scene.face_keypoints(order, 106, seed + 1) @ R, "file")
-    angle = math.degrees(math.acos(np.clip((np.trace(placement.R_world_capture @ R.T) - 1) / 2, -1, 1)))
+    angle = math.degrees(math.acos(np.clip((np.trace(placement.R @ R.T) - 1) / 2, -1, 1)))
     assert angle < 6
     assert 0.85 < placement.scale < 1.15
 
@@ -93,7 +91,7 @@ def one_view(
 ) -> ViewSet:
     placement = placement or HeadPlacement(1.0, np.eye(3), np.zeros(3), "none")
     frame = CaptureFrame("Test", "0", b"", [camera], lambda name: picture, placement, NO_KEYPOINTS, {})
-    return capture_views(frame, size_px=size_px, framing=framing, track=silent)
+    return capture_views(frame, size_px, framing, silent)
 
 
 def test_an_uncut_undistorted_picture_comes_out_bit_for_bit_with_the_half_pixel_added(scene: type) -> None:

@@ -80,7 +80,7 @@ def make_renderme(scene: type, tmp_path: Path) -> Callable[..., RenderMe]:
             group.attrs["num_frame"] = 1
             if keypoints:
                 face = scene.face_keypoints("106 points, nose tip 54", 106)
-                group["0"] = (face - placement.t_world_capture) @ placement.R_world_capture / placement.scale
+                group["0"] = (face - placement.shift) @ placement.R / placement.scale
         return RenderMe(raw, annotation, T_world_camera)
 
     return make

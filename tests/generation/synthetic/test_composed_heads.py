@@ -11,7 +11,6 @@ from scipy import ndimage
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.bodies.compose_bust import load_bust
-from dp360.generation.synthetic.bodies.compose_shape import compose_shape
 from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.parts import EYES_WORLD, Label, SyntheticHead
 from dp360.generation.synthetic.portraits.stylise import STYLES, draw_views
@@ -96,7 +95,7 @@ def test_same_seed_same_pixels_and_sound_parts(seed: int) -> None:
     ("cut", "longest", "shortest"), [("buzz", 0.03, -0.3), ("long_straight", 0.7, 0.2), ("bob", 0.5, 0.1)]
 )
 def test_hair_grows_to_its_length_and_stays_out_of_the_head(cut: str, longest: float, shortest: float) -> None:
-    head = compose_shape(shape_recipe(hair=HairRecipe("cut", cut, messy=0.1)), HEADS)
+    head = compose(shape_recipe(hair=HairRecipe("cut", cut, messy=0.1)), HEADS)
     hair, skin = head.part("hair"), head.part("skin")
     crown = skin.vertices_world[:, 1].max()
     hangs = crown - np.quantile(hair.vertices_world[:, 1], 0.02)

@@ -15,16 +15,15 @@ from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import FaceNetworks, read_portrait
 from dp360.generation.portrait.matte import PersonNetworks
+from dp360.generation.similarity import Similarity
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.fitted_composed_head import (
+    PHOTOGRAPHS,
     FittedComposedHead,
-    FittedConfig,
     fitted_head,
     moved_cameras,
-    photograph_look,
 )
-from dp360.generation.synthetic.hair.hair_truth import Similarity
 from dp360.generation.synthetic.head_dataset import (
     FACTS,
     PORTRAIT,
@@ -40,7 +39,7 @@ from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, com
 
 HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
 pytestmark = pytest.mark.skipif(not HEADS.is_dir(), reason="needs the head assets")
-CLEAN = FittedConfig(look=dataclasses.replace(photograph_look(), photographed=0.0, cut=0.0), matte="true")
+CLEAN = dataclasses.replace(PHOTOGRAPHS, photographed=0.0, cut=0.0)
 NUMBER = 1
 
 
@@ -53,7 +52,7 @@ def recipe() -> HeadRecipe:
 def fitted(recipe: HeadRecipe) -> FittedComposedHead:
     backgrounds = Backgrounds.of_split(HEADS, "train")
     with FaceNetworks() as faces, PersonNetworks() as people:
-        made = fitted_head(compose(recipe, HEADS), backgrounds, NUMBER, faces, people, CLEAN)
+        made = fitted_head(compose(recipe, HEADS), backgrounds, NUMBER, faces, people, CLEAN, true_matte=True)
     assert made is not None
     return made
 

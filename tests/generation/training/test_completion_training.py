@@ -27,7 +27,7 @@ from dp360.generation.prior.texture.completion_network import (
 from dp360.generation.prior.texture.prior_texture import paint_prior
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.compose import compose
-from dp360.generation.synthetic.fitted_composed_head import FittedConfig, fitted_head, photograph_look
+from dp360.generation.synthetic.fitted_composed_head import PHOTOGRAPHS, fitted_head
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.recipe import sample_recipe
 from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, CompletionSamples, completion_samples
@@ -103,14 +103,14 @@ def test_samples_of_another_chart_are_refused(samples: CompletionSamples, tmp_pa
 @pytest.mark.slow
 def test_the_shipped_weights_beat_typical_colours_on_held_out_heads() -> None:
     model, backgrounds = load_head_model(), Backgrounds.of_split(HEADS, "held_out")
-    look = FittedConfig(look=replace(photograph_look(), photographed=0.0))
+    look = replace(PHOTOGRAPHS, photographed=0.0)
     cameras = look_at_origin([math.radians(a) for a in (90, 135, 180, -135, -90)], [0.0] * 5, size_px=96)
     errors: dict[str, list[float]] = {"learned": [], "plain": []}
     untrained = LoadedNetwork(CompletionNet().eval(), "")  # it says the typical colours
     with FaceNetworks() as faces, PersonNetworks() as people:
         for number in range(3):
             head = compose(sample_recipe(number, asset_index(), "held_out"), HEADS)
-            fitted = fitted_head(head, backgrounds, number, faces, people, look, model=model)
+            fitted = fitted_head(head, backgrounds, number, faces, people, look)
             assert fitted is not None
             truth = fitted.true_views(cameras)
             learned = build_head_prior(fitted.portrait, model=model)

@@ -22,7 +22,8 @@ from dp360.generation.prior.hair.thickness_network import (
     mirrored,
     shell_features,
 )
-from dp360.generation.synthetic.hair.hair_truth import hair_truth, similarity
+from dp360.generation.similarity import best_similarity
+from dp360.generation.synthetic.hair.hair_truth import hair_truth
 from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform_labels
 from dp360.generation.training.loop import LoopConfig
 from dp360.generation.training.thickness_samples import HAIR_SAMPLES, HairSamples, hair_samples
@@ -138,7 +139,7 @@ def test_similarity_undoes_itself_and_finds_a_known_map() -> None:
     points = rng.normal(size=(30, 3))
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     turn *= np.sign(np.linalg.det(turn))
-    found = similarity(points, 1.3 * points @ turn.T + [0.1, -0.2, 0.3])
+    found = best_similarity(points, 1.3 * points @ turn.T + [0.1, -0.2, 0.3])
     assert found.scale == pytest.approx(1.3)
     np.testing.assert_allclose(found.R, turn, atol=1e-9)
     np.testing.assert_allclose(found.inverse()(found(points)), points, atol=1e-9)

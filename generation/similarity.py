@@ -1,0 +1,41 @@
+"""Similarities of space: what carries captured and composed heads to the place and size of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """`scale * R @ p + shift`."""
+
+    scale: float
+    """Factor on lengths."""
+    R: Float[np.ndarray, "3 3"]
+    """Rotation."""
+    shift: Float[np.ndarray, " 3"]
+    """Units of the target."""
+
+    def __call__(self, points: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
+        return self.scale * points @ self.R.T + self.shift
+
+    def inverse(self) -> Similarity:
+        """The map back."""
+        return Similarity(1 / self.scale, self.R.T, -self.R.T @ self.shift / self.scale)
+
+
+def best_similarity(source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"]) -> Similarity:
+    """The least-squares map of paired points.
+
+    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991,
+        eq. 40-42.
+    """
+    a, b = source - source.mean(0), target - target.mean(0)
+    U, D, Vt = np.linalg.svd(b.T @ a)
+    S = np.array([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))])
+    R = U @ np.diag(S) @ Vt
+    scale = float((D * S).sum() / (a**2).sum())
+    return Similarity(scale, R, target.mean(0) - scale * R @ source.mean(0))
