@@ -172,9 +172,7 @@ def empty_scene(backgrounds: Backgrounds, rng: np.random.Generator, size_px: int
         for _ in range(rng.integers(1, 12)):
             x, y = (int(v) for v in rng.uniform(0, size_px, 2))
             axes = (int(rng.uniform(1, size_px / 3)), int(rng.uniform(1, size_px / 3)))
-            colour = [
-                float(v) for v in (rng.uniform(0, 1, 3) if rng.random() < 0.6 else np.full(3, rng.choice([0, 1])))
-            ]
+            colour = (rng.uniform(0, 1, 3) if rng.random() < 0.6 else np.full(3, float(rng.choice([0, 1])))).tolist()
             thickness = -1 if rng.random() < 0.5 else int(rng.integers(1, 4))
             if rng.random() < 0.6:
                 cv2.ellipse(rgb, (x, y), axes, rng.uniform(0, 180), 0, 360, colour, thickness, cv2.LINE_AA)
