@@ -18,7 +18,6 @@ from .console import Display
 from .processes import in_processes
 
 if TYPE_CHECKING:
-    from dp360.generation.synthetic.assets import Split
     from dp360.generation.synthetic.fitted_composed_head import NumberedHeads
 
 SKIPPED = "skipped.json"
@@ -116,11 +115,16 @@ def make_heads(command: DataHeadsCommand, display: Display) -> list[Path]:
     Raises:
         InputError: the head assets are not there, a number makes no sense, or the folder cannot be written.
     """
+    from dp360.generation import InputError
     from dp360.generation.files import write_bytes_atomically
+    from dp360.generation.synthetic.asset_pack import require_head_assets
     from dp360.generation.synthetic.head_dataset import FACTS
 
-    _refuse_nonsense(command)
-    heads = _heads(command.data, _split(command), command.seed)
+    require_head_assets(command.data)
+    for name, least in (("count", 1), ("views", 1), ("size", 32), ("first", 0), ("jobs", 1)):
+        if getattr(command, name) < least:
+            raise InputError(f"--{name} must be at least {least}, got {getattr(command, name)}")
+    heads = _heads(command)
     numbers = range(command.first, command.first + command.count)
     folders = {number: command.output / heads.name(number) for number in numbers}
     skipped = _read_skipped(command.output / SKIPPED)
@@ -143,7 +147,8 @@ def _make_head(command: DataHeadsCommand, number: int) -> bool:
     """Compose, photograph, fit and write one head; whether its face was found."""
     from dp360.generation.synthetic.head_dataset import head_data, write_head_dataset
 
-    made = _heads(command.data, _split(command), command.seed).make(number)
+    heads = _heads(command)
+    made = heads.make(number)
     if made is None:
         return False
     data = head_data(
@@ -154,25 +159,12 @@ def _make_head(command: DataHeadsCommand, number: int) -> bool:
 
 
 @cache
-def _heads(data: Path, split: Split, seed: int) -> NumberedHeads:
+def _heads(command: DataHeadsCommand) -> NumberedHeads:
     """One for all heads of a process."""
     from dp360.generation.synthetic.fitted_composed_head import NumberedHeads
 
-    return NumberedHeads(data, split, seed)
-
-
-def _split(command: DataHeadsCommand) -> Split:
-    return "held_out" if command.split == "held-out" else command.split
-
-
-def _refuse_nonsense(command: DataHeadsCommand) -> None:
-    from dp360.generation import InputError
-    from dp360.generation.synthetic.asset_pack import require_head_assets
-
-    require_head_assets(command.data)
-    for name, least in (("count", 1), ("views", 1), ("size", 32), ("first", 0), ("jobs", 1)):
-        if getattr(command, name) < least:
-            raise InputError(f"--{name} must be at least {least}, got {getattr(command, name)}")
+    split = "held_out" if command.split == "held-out" else command.split
+    return NumberedHeads(command.data, split, command.seed)
 
 
 def _read_skipped(path: Path) -> list[str]:

@@ -45,89 +45,79 @@ def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
 def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
     from dp360.generation.prior.labels.segmenter import CLASS_NAMES, SEGMENTER
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-    from dp360.generation.training.segmenter_training import (
-        PLAIN_PORTRAITS,
-        SegmenterTrainConfig,
-        evaluate_segmenter,
-        train_segmenter,
-    )
+    from dp360.generation.training import segmenter_training as training
     from dp360.generation.training.shots import PORTRAIT_SHOTS, portrait_shots
 
     folder, track = command.output / "shots", display.track
-    config = SegmenterTrainConfig()
+    config = training.SegmenterTrainConfig()
     config = replace(config, stages=tuple(replace(s, loop=_scheduled(s.loop, command)) for s in config.stages))
-    shots = portrait_shots(command.data, "train", folder, _heads(PORTRAIT_SHOTS, command), track=track)
+    learned_from, unseen = _heads(PORTRAIT_SHOTS, command)
+    shots = portrait_shots(command.data, "train", folder, learned_from, track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")
-    network = train_segmenter(shots, backgrounds, command.output, config, **_options(command, display))
+    network = training.train_segmenter(shots, backgrounds, command.output, config, **_told(display))
     path = _saved(command, SEGMENTER, network)
-    shots = portrait_shots(command.data, "validation", folder, _validation_heads(PORTRAIT_SHOTS, command), track=track)
+    shots = portrait_shots(command.data, "validation", folder, unseen, track=track)
     backgrounds = Backgrounds.of_split(command.data, "validation")
-    iou = evaluate_segmenter(SEGMENTER.read(path), shots, backgrounds, PLAIN_PORTRAITS, track=track).iou
+    loaded = SEGMENTER.read(path)
+    iou = training.evaluate_segmenter(loaded, shots, backgrounds, training.PLAIN_PORTRAITS, track=track)
     display.notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
     return path
 
 
 def _train_hair(command: TrainNetworkCommand, display: Display) -> Path:
     from dp360.generation.prior.hair.thickness_network import HAIR_THICKNESS
+    from dp360.generation.training import thickness_training as training
     from dp360.generation.training.thickness_samples import HAIR_SAMPLES, hair_samples
-    from dp360.generation.training.thickness_training import (
-        HairTrainConfig,
-        evaluate_hair_thickness,
-        train_hair_thickness,
-    )
 
     folder, track = command.output / "samples", display.track
-    config = HairTrainConfig(loop=_scheduled(HairTrainConfig().loop, command))
-    samples = hair_samples(command.data, "train", folder, _heads(HAIR_SAMPLES, command), track=track)
-    network = train_hair_thickness(samples, command.output, config, **_options(command, display))
+    loop = _scheduled(training.HAIR_LOOP, command)
+    learned_from, unseen = _heads(HAIR_SAMPLES, command)
+    samples = hair_samples(command.data, "train", folder, learned_from, track=track)
+    network = training.train_hair_thickness(samples, command.output, loop, **_told(display))
     path = _saved(command, HAIR_THICKNESS, network)
-    samples = hair_samples(command.data, "validation", folder, _validation_heads(HAIR_SAMPLES, command), track=track)
-    display.notify(str(evaluate_hair_thickness(HAIR_THICKNESS.read(path), samples)))
+    samples = hair_samples(command.data, "validation", folder, unseen, track=track)
+    display.notify(str(training.evaluate_hair_thickness(HAIR_THICKNESS.read(path), samples)))
     return path
 
 
 def _train_completion(command: TrainNetworkCommand, display: Display) -> Path:
     from dp360.generation.prior.texture.completion_network import COMPLETION
+    from dp360.generation.training import completion_training as training
     from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, completion_samples
-    from dp360.generation.training.completion_training import (
-        CompletionTrainConfig,
-        evaluate_completion,
-        train_completion,
-    )
 
     folder, track = command.output / "samples", display.track
-    config = CompletionTrainConfig(loop=_scheduled(CompletionTrainConfig().loop, command))
-    samples = completion_samples(command.data, "train", folder, _heads(COMPLETION_SAMPLES, command), track=track)
-    network = train_completion(samples, command.output, config, **_options(command, display))
+    loop = _scheduled(training.COMPLETION_LOOP, command)
+    learned_from, unseen = _heads(COMPLETION_SAMPLES, command)
+    samples = completion_samples(command.data, "train", folder, learned_from, track=track)
+    network = training.train_completion(samples, command.output, loop, **_told(display))
     path = _saved(command, COMPLETION, network)
-    heads = _validation_heads(COMPLETION_SAMPLES, command)
-    samples = completion_samples(command.data, "validation", folder, heads, track=track)
-    display.notify(str(evaluate_completion(COMPLETION.read(path), samples)))
+    samples = completion_samples(command.data, "validation", folder, unseen, track=track)
+    display.notify(str(training.evaluate_completion(COMPLETION.read(path), samples)))
     return path
 
 
 def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
     from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-    from dp360.generation.training.landmark_figures import landmark_figures
     from dp360.generation.training.landmark_scenes import PLAIN_SCENES, labelled_shots
-    from dp360.generation.training.landmark_training import LandmarkTrainConfig, train_landmark_networks
+    from dp360.generation.training.landmark_training import (
+        LandmarkTrainConfig,
+        landmark_figures,
+        train_landmark_networks,
+    )
     from dp360.generation.training.shots import SURROUND_SHOTS, surround_shots
 
     folder, track = command.output / "shots", display.track
     config = LandmarkTrainConfig()
-    config = replace(
-        config,
-        points_loop=_scheduled(config.points_loop, command),
-        locator_loop=_scheduled(config.locator_loop, command),
-    )
-    shots = surround_shots(command.data, "train", folder, _heads(SURROUND_SHOTS, command), track=track)
+    points_loop, locator_loop = (_scheduled(loop, command) for loop in (config.points_loop, config.locator_loop))
+    config = replace(config, points_loop=points_loop, locator_loop=locator_loop)
+    learned_from, unseen = _heads(SURROUND_SHOTS, command, samples_per_head=SURROUND_SHOTS.samples_per_head)
+    shots = surround_shots(command.data, "train", folder, learned_from, track=track)
     labelled = labelled_shots(shots, "train", command.data, track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")
-    networks = train_landmark_networks(labelled, backgrounds, command.output, config, **_options(command, display))
+    networks = train_landmark_networks(labelled, backgrounds, command.output, config, **_told(display))
     path = _saved(command, FACE_LANDMARKS, networks)
-    heads = replace(SURROUND_SHOTS, heads=command.validation_heads, first_head=0)
-    shots = surround_shots(command.data, "validation", folder, heads, track=track)
+    shots = surround_shots(command.data, "validation", folder, unseen, track=track)
     labelled = labelled_shots(shots, "validation", command.data, track=track)
     loaded, backgrounds = FACE_LANDMARKS.read(path), Backgrounds.of_split(command.data, "validation")
 
@@ -141,23 +131,22 @@ def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
 
 
 def _scheduled(loop: LoopConfig, command: TrainNetworkCommand) -> LoopConfig:
-    """The loop with the command's seed and its factor on the steps."""
-    return replace(loop, seed=command.seed, steps=max(1, round(loop.steps * command.effort)))
+    """The loop with the command's seed, device, time, and its factor on the steps."""
+    steps, device = max(1, round(loop.steps * command.effort)), choose_device(command.device)
+    return replace(loop, seed=command.seed, steps=steps, device=device, minutes=command.minutes)
 
 
-def _heads(config: HeadSamplesConfig, command: TrainNetworkCommand) -> HeadSamplesConfig:
-    return replace(config, heads=command.heads)
+def _heads(
+    config: HeadSamplesConfig, command: TrainNetworkCommand, *, samples_per_head: int = 1
+) -> tuple[HeadSamplesConfig, HeadSamplesConfig]:
+    """Heads to learn from, and those to measure with, which have so many samples each."""
+    unseen = replace(config, heads=command.validation_heads, first_head=0, samples_per_head=samples_per_head)
+    return replace(config, heads=command.heads), unseen
 
 
-def _validation_heads(config: HeadSamplesConfig, command: TrainNetworkCommand) -> HeadSamplesConfig:
-    return replace(config, heads=command.validation_heads, samples_per_head=1)
-
-
-def _options(command: TrainNetworkCommand, display: Display) -> dict[str, Any]:
-    """What every training takes."""
+def _told(display: Display) -> dict[str, Any]:
+    """How every training shows what it does."""
     return {
-        "minutes": command.minutes,
-        "device": choose_device(command.device),
         "track": display.track,
         "on_evaluation": lambda step, _, loss: display.notify(f"step {step}: loss {loss:.4f}"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,16 +18,22 @@ from dp360.generation.training.diffusion.autoencoder import (
     evaluate_autoencoder,
     train_autoencoder,
 )
-from dp360.generation.training.diffusion.clips import HeadSource
-from dp360.generation.training.diffusion.sources import MixedSource, open_source
+from dp360.generation.training.diffusion.head_pictures import HeadSource
+from dp360.generation.training.diffusion.sources import mixed_source, open_source
 from dp360.generation.training.diffusion.stages import StageConfig, stage_recipe
 from dp360.generation.training.diffusion.start import (
     official_pipeline,
     reads_as_stable_diffusion,
     take_motion_adapter,
 )
-from dp360.generation.training.diffusion.synthetic_heads import SyntheticHeads
-from dp360.generation.training.diffusion.trainer import PIPELINE, Journal, compact_pipeline, save_pipeline, train_stage
+from dp360.generation.training.diffusion.synthetic_heads import synthetic_heads
+from dp360.generation.training.diffusion.trainer import (
+    PIPELINE,
+    compact_pipeline,
+    open_journal,
+    save_pipeline,
+    train_stage,
+)
 from dp360.generation.training.loop import LoopConfig
 
 from .console import Display
@@ -49,13 +56,18 @@ def train_autoencoder_stage(command: TrainAutoencoderCommand, display: Display) 
         line = f"step {step}: loss {loss:.5f}"
         if validation is not None:
             figures = evaluate_autoencoder(network, validation, command.size_px)
-            journal.validated(step, {"psnr": figures.psnr_db, "psnr_head": figures.psnr_head_db})
-            line += f"; PSNR {figures.psnr_db:.2f} dB, within heads {figures.psnr_head_db:.2f} dB"
+            write("validation", step, figures)
+            line += f"; PSNR {figures['psnr']:.2f} dB, within heads {figures['psnr_head']:.2f} dB"
         display.notify(line)
 
-    with Journal(command.output) as journal:
+    with open_journal(command.output) as write:
         trained = train_autoencoder(
-            source, config, command.output, track=display.track, on_evaluation=told, on_step=journal.trained
+            source,
+            config,
+            command.output,
+            track=display.track,
+            on_evaluation=told,
+            on_step=partial(write, "train"),
         )
     return save_pipeline(compact_pipeline(trained, seed=command.seed), command.output / PIPELINE)
 
@@ -116,14 +128,14 @@ def _sources(command: TrainViewsCommand) -> tuple[HeadSource, HeadSource | None]
     opened = [_open(folder, command) for folder in command.data]
     if not opened:
         raise InputError("Nothing to train on: --data expects at least one folder of heads")
-    source = opened[0] if len(opened) == 1 else MixedSource(opened)
+    source = opened[0] if len(opened) == 1 else mixed_source(opened)
     return source, None if command.validation is None else open_source(command.validation)
 
 
 def _open(folder: Path, command: TrainViewsCommand) -> HeadSource:
     """Heads in a folder, or composed on the fly where it holds the head assets."""
     if (folder / "makehuman").is_dir():
-        return SyntheticHeads(folder, _COMPOSED_HEADS, seed=command.seed, cache_heads=command.cache_heads)
+        return synthetic_heads(folder, _COMPOSED_HEADS, seed=command.seed, cache_heads=command.cache_heads)
     return open_source(folder, cache_heads=command.cache_heads)
 
 

@@ -7,7 +7,8 @@ show counts fully.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,22 +35,26 @@ from ..progress import Track, silent
 from ..synthetic.assets import field_rng
 from .completion_samples import CompletionSamples
 from .head_samples import in_new_order
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, micro_batches_of, train_model
 
 _OWN, _OWN_KNOWN = slice(1, 4), 4
 _MIRROR, _MIRROR_KNOWN = slice(5, 8), 8
+COMPLETION_LOOP = LoopConfig(
+    steps=1200, batch_size=8, learning_rate=1.5e-3, warmup_steps=40, ema_decay=0.99, save_every=75
+)
+"""Schedule."""
+_MOST_GAMMA = 0.35  # largest logarithm of the exponent that is put on all colours
+_MOST_GAIN = 0.35  # largest logarithm of the factor on all colours
+_MOST_TINT = 0.15  # the same for each channel
+_SEEN_WEIGHT = 0.15  # weight of what the portrait shows anyway, against what it does not
+_SMOOTHNESS = 0.02  # weight of the differences between neighbouring cells, which decide where nothing is known
+_ROBUST_SCALE = 0.04  # colour difference up to which errors count by their square
 
 
 @dataclass(frozen=True)
 class CompletionLook:
     """How samples are varied."""
 
-    most_gamma: float = 0.35
-    """Largest logarithm of the exponent that is put on all colours."""
-    most_gain: float = 0.35
-    """Largest logarithm of the factor on all colours."""
-    most_tint: float = 0.15
-    """The same for each channel."""
     noise: float = 0.02
     """Standard deviation of errors in what the portrait shows."""
     typical_noise: float = 0.05
@@ -58,45 +63,27 @@ class CompletionLook:
     """Share of samples of which a part is hidden."""
 
 
-@dataclass(frozen=True)
-class CompletionTrainConfig:
-    """How the completion is trained."""
-
-    network: CompletionConfig = field(default_factory=CompletionConfig)
-    """The network."""
-    look: CompletionLook = field(default_factory=CompletionLook)
-    """How samples are varied."""
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            steps=1200, batch_size=8, learning_rate=1.5e-3, warmup_steps=40, ema_decay=0.99, save_every=75
-        )
-    )
-    """Schedule."""
-    seen_weight: float = 0.15
-    """Weight of what the portrait shows anyway, against what it does not."""
-    smoothness: float = 0.02
-    """Weight of the differences between neighbouring cells, which decide where nothing is known."""
-    robust_scale: float = 0.04
-    """Colour difference up to which errors count by their square."""
-
-
 def train_completion(
-    samples: CompletionSamples, folder: Path, config: CompletionTrainConfig, *, minutes: float | None = None,
-    device: str = "cpu", track: Track = silent, on_evaluation: OnEvaluation | None = None,
-) -> CompletionNet:  # fmt: skip
-    """The network with averaged weights, on the CPU; arguments as of `train_parts`."""
-    torch.manual_seed(config.loop.seed)
-    network = CompletionNet(config.network)
+    samples: CompletionSamples,
+    folder: Path,
+    loop: LoopConfig = COMPLETION_LOOP,
+    network_config: CompletionConfig | None = None,
+    *,
+    track: Track = silent,
+    on_evaluation: OnEvaluation | None = None,
+) -> CompletionNet:
+    """The network with averaged weights, on the CPU; arguments as of `train_model`."""
+    torch.manual_seed(loop.seed)
+    network = CompletionNet(network_config or CompletionConfig())
     chart, truth, weight = (torch.from_numpy(a).float() for a in (samples.chart, samples.truth, samples.weight))
-    typical, seed = torch.from_numpy(samples.typical), config.loop.seed
+    typical, seed = torch.from_numpy(samples.typical), loop.seed
 
     def sample(k: int) -> dict[str, Tensor]:
         i = in_new_order(k, len(samples), seed)
-        return varied(chart[i], typical[i], truth[i], weight[i], field_rng(seed, f"look/{k}"), config.look)
+        return varied(chart[i], typical[i], truth[i], weight[i], field_rng(seed, f"look/{k}"))
 
-    batch_of = micro_batches_of(sample, config.loop.batch_size)
-    part = TrainingPart("completion", network, batch_of, lambda m, b: completion_loss(m, b, config), config.loop)
-    train_parts([part], folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+    batch_of, folder = micro_batches_of(sample, loop.batch_size), folder / "completion"
+    train_model(network, batch_of, completion_loss, loop, folder, track=track, on_evaluation=on_evaluation)
     return network
 
 
@@ -106,12 +93,12 @@ def varied(
     truth: Float[Tensor, "2 3 rows columns"],
     weight: Float[Tensor, "2 rows columns"],
     rng: np.random.Generator,
-    look: CompletionLook,
+    look: CompletionLook = CompletionLook(),
 ) -> dict[str, Tensor]:
     """One sample in other colours, mirrored or not, with parts hidden."""
     chart = chart.clone()
-    gamma = float(np.exp(rng.uniform(-1, 1) * look.most_gamma))
-    gain = np.exp(rng.uniform(-1, 1) * look.most_gain + rng.uniform(-1, 1, 3) * look.most_tint)
+    gamma = float(np.exp(rng.uniform(-1, 1) * _MOST_GAMMA))
+    gain = np.exp(rng.uniform(-1, 1) * _MOST_GAIN + rng.uniform(-1, 1, 3) * _MOST_TINT)
 
     def recoloured(rgb: Tensor, axis: int) -> Tensor:
         shape = [1] * rgb.dim()
@@ -152,16 +139,16 @@ def _hidden_part(rng: np.random.Generator) -> Float[Tensor, "rows columns"]:
     return torch.from_numpy(mask.astype(np.float32))
 
 
-def completion_loss(model: nn.Module, batch: Batch, config: CompletionTrainConfig) -> Tensor:
+def completion_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Robust colour error where the truth is known, more where the portrait shows nothing; smoothness elsewhere."""
     chart, typical = batch["chart"], batch["typical"]
     ratio = model(features_of(chart, typical))
     colour = from_log_ratio(ratio, typical_in_chart(typical))
     known = torch.maximum(chart[:, :, _OWN_KNOWN], 0.5 * chart[:, :, _MIRROR_KNOWN]).clamp(0, 1)
-    weight = batch["weight"] * (1 - (1 - config.seen_weight) * known)
-    error = F.smooth_l1_loss(colour, batch["truth"], beta=config.robust_scale, reduction="none").mean(2)
+    weight = batch["weight"] * (1 - (1 - _SEEN_WEIGHT) * known)
+    error = F.smooth_l1_loss(colour, batch["truth"], beta=_ROBUST_SCALE, reduction="none").mean(2)
     rough = (ratio - ratio.roll(1, -1)).abs().mean() + (ratio[..., 1:, :] - ratio[..., :-1, :]).abs().mean()
-    return (error * weight).sum() / weight.sum().clamp_min(1) + config.smoothness * rough
+    return (error * weight).sum() / weight.sum().clamp_min(1) + _SMOOTHNESS * rough
 
 
 @dataclass(frozen=True)
@@ -194,8 +181,7 @@ def evaluate_completion(loaded: LoadedNetwork[CompletionNet], samples: Completio
     parts = {"side": (azimuth > 45) & (azimuth < 120), "back": azimuth >= 120}
     upper = np.arange(ROWS) < UPPER_ROWS
     layers = {"hair": (0, upper), "skin": (1, upper), "cloth": (0, ~upper)}
-    errors: dict[str, list[float]] = {}
-    plain: dict[str, list[float]] = {}
+    errors, plain = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for i in range(len(samples)):
         chart, truth = samples.chart[i].astype(np.float32), samples.truth[i].astype(np.float32)
         found = complete(chart, samples.typical[i], loaded).transpose(0, 3, 1, 2)
@@ -206,14 +192,8 @@ def evaluate_completion(loaded: LoadedNetwork[CompletionNet], samples: Completio
                 mask = weight[layer] * rows[:, None] * columns[None]
                 if mask.sum() < 10:
                     continue
-                for table, colour in (
-                    (errors, found[layer]),
-                    (plain, np.broadcast_to(middle[layer], truth[layer].shape)),
-                ):
+                for table, colour in ((errors, found[layer]), (plain, middle[layer])):
                     error = np.abs(colour - truth[layer]).mean(0)
-                    table.setdefault(f"{name}_{part}", []).append(float((error * mask).sum() / mask.sum()))
-    return CompletionFigures(
-        {name: float(np.mean(values)) for name, values in errors.items()},
-        {name: float(np.mean(values)) for name, values in plain.items()},
-        len(samples),
-    )
+                    table[f"{name}_{part}"].append(float((error * mask).sum() / mask.sum()))
+    learned, typical = ({name: float(np.mean(v)) for name, v in table.items()} for table in (errors, plain))
+    return CompletionFigures(learned, typical, len(samples))

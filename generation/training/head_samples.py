@@ -7,6 +7,7 @@ that what is there is not made again.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -85,22 +86,14 @@ def head_samples(
                     for sample in sampler(compose(sample_recipe(number, asset_index(), split), data), number)
                 ]
                 file = io.BytesIO()
-                np.savez_compressed(file, **_columns(samples))
+                names = samples[0] if samples else ()
+                np.savez_compressed(file, **{name: np.stack([sample[name] for sample in samples]) for name in names})
                 write_bytes_atomically(paths[numbers], file.getvalue())
-    return load_head_samples(list(paths.values()))
-
-
-def load_head_samples(paths: list[Path]) -> dict[str, np.ndarray]:
-    """The samples of several files of `head_samples`.
-
-    Raises:
-        InputError: there are none in them.
-    """
-    parts: dict[str, list[np.ndarray]] = {}
-    for path in paths:
+    parts = defaultdict[str, list[np.ndarray]](list)
+    for path in paths.values():
         with np.load(path) as file:
             for name in file.files:
-                parts.setdefault(name, []).append(file[name])
+                parts[name].append(file[name])
     if not parts:
         raise InputError("No face was found in any portrait of these heads; make more of them")
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}
@@ -125,10 +118,6 @@ def square_camera(
         size_px,
         size_px,
     )
-
-
-def _columns(samples: list[Sample]) -> dict[str, np.ndarray]:
-    return {name: np.stack([sample[name] for sample in samples]) for name in (samples[0] if samples else ())}
 
 
 def in_new_order(position: int, count: int, *seeds: int) -> int:

@@ -134,7 +134,7 @@ def make_scene(
         points = (points * [-1, 1] + [images[1].shape[1], 0])[list(MIRRORED)]
         toward = toward * [-1, 1, 1]
     as_cartoon = bool(rng.random() < look.cartoon)
-    warp = _Warp.draw(points, rng, 1.0 if as_cartoon else 0.5) if rng.random() < look.warped else _Warp.none(points)
+    warp = _Warp.draw(points, rng, 1.0 if as_cartoon else 0.5) if rng.random() < look.warped else None
     source = face_box(points)
     stretch = math.exp(rng.normal(0, 0.07 if as_cartoon else 0.03))
     turn = target.roll_rad - source.roll_rad
@@ -142,7 +142,7 @@ def make_scene(
     linear = target.size_px / source.size_px * np.array([[c, -s], [s, c]]) @ np.diag([stretch, 1 / stretch])
     center = np.array(target.center_px)
     rgb, alpha, labels = _placed(images, linear, np.array(source.center_px), center, warp, size_px)
-    points = (warp(points) - source.center_px) @ linear.T + center
+    points = ((points if warp is None else warp(points)) - source.center_px) @ linear.T + center
 
     seen = [m for m in (mean_rgb(rgb, labels == k) for k in (Label.HAIR, Label.CLOTH, Label.FACE)) if m is not None]
     background = backgrounds.draw(rng, size_px, seen)
@@ -172,9 +172,7 @@ def empty_scene(backgrounds: Backgrounds, rng: np.random.Generator, size_px: int
         for _ in range(rng.integers(1, 12)):
             x, y = (int(v) for v in rng.uniform(0, size_px, 2))
             axes = (int(rng.uniform(1, size_px / 3)), int(rng.uniform(1, size_px / 3)))
-            colour = [
-                float(v) for v in (rng.uniform(0, 1, 3) if rng.random() < 0.6 else np.full(3, rng.choice([0, 1])))
-            ]
+            colour = (rng.uniform(0, 1, 3) if rng.random() < 0.6 else np.full(3, float(rng.choice([0, 1])))).tolist()
             thickness = -1 if rng.random() < 0.5 else int(rng.integers(1, 4))
             if rng.random() < 0.6:
                 cv2.ellipse(rgb, (x, y), axes, rng.uniform(0, 180), 0, 360, colour, thickness, cv2.LINE_AA)
@@ -197,11 +195,6 @@ class _Warp:
     waves: Float[np.ndarray, "w 5"]
 
     @staticmethod
-    def none(points_px: Float[np.ndarray, "69 2"]) -> _Warp:
-        """The map that moves nothing."""
-        return _Warp(face_box(points_px), np.zeros((2, 2)), 0.0, 0.0, 0.0, np.zeros((0, 5)))
-
-    @staticmethod
     def draw(points_px: Float[np.ndarray, "69 2"], rng: np.random.Generator, strength: float) -> _Warp:
         """A random map."""
         eyes = np.stack([points_px[24:36:2].mean(0), points_px[25:36:2].mean(0)])
@@ -215,8 +208,6 @@ class _Warp:
 
     def __call__(self, p: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
         """Where points go."""
-        if not len(self.waves):
-            return p
         size = self.box.size_px
         out = p.astype(np.float64)
         for eye in self.eyes:
@@ -227,7 +218,7 @@ class _Warp:
         side = np.array([down[1], -down[0]])
         u = (p - np.array(self.box.center_px)) / size
         x, y = u @ side, u @ down
-        low = np.clip((y - 0.0) / 0.5, 0, 1) * np.clip((0.9 - y) / 0.35, 0, 1)
+        low = np.clip(y / 0.5, 0, 1) * np.clip((0.9 - y) / 0.35, 0, 1)
         high = np.clip(-0.15 - y, 0, 1)
         out = out + (size * self.chin_growth * low * np.clip(x, -0.6, 0.6))[..., None] * side
         out = out - (size * self.crown_growth * high)[..., None] * down
@@ -238,8 +229,6 @@ class _Warp:
 
     def inverse(self, q: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
         """Where points come from, by fixed-point iteration."""
-        if not len(self.waves):
-            return q
         p = q
         for _ in range(6):
             p = p + (q - self(p))
@@ -248,13 +237,14 @@ class _Warp:
 
 def _placed(
     images: list[np.ndarray], linear: Float[np.ndarray, "2 2"], origin: Float[np.ndarray, " 2"],
-    center: Float[np.ndarray, " 2"], warp: _Warp, size_px: int,
+    center: Float[np.ndarray, " 2"], warp: _Warp | None, size_px: int,
 ) -> tuple[Float32[np.ndarray, "s s 3"], Float32[np.ndarray, "s s"], UInt8[np.ndarray, "s s"]]:  # fmt: skip
     """Colours, coverage and labels of a warped and placed shot; below and beside the shoulders its edge goes on."""
     side = images[1].shape[0]
     nodes = np.linspace(0.5, size_px - 0.5, 33)
     out = np.stack(np.meshgrid(nodes, nodes), axis=-1)
-    coarse = warp.inverse((out - center) @ np.linalg.inv(linear).T + origin)
+    coarse = (out - center) @ np.linalg.inv(linear).T + origin
+    coarse = coarse if warp is None else warp.inverse(coarse)
     share = np.linspace(0, 32, size_px, dtype=np.float32)
     columns, rows = np.meshgrid(share, share)
     back = cv2.remap(coarse.astype(np.float32), columns, rows, cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""Training of the landmark networks on composed heads: cartoons drawn at their points, paintings, photographs."""
+"""Training of the landmark networks on composed heads, cartoons drawn at their points among them, and their figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +24,16 @@ _BACK_YAW_RAD = math.radians(112)
 """Heads turned away further than this show no face; those between say nothing about its presence."""
 _SKULL_WEIGHT = 0.4
 """Weight of the points of ears and skull, which hair hides."""
+_WITHOUT_FACE = 0.2
+"""Share of pictures without a face: backgrounds, backs of heads, and for the points also boxes beside the face."""
+
+YAW_EDGES_DEG = (0, 30, 60, 90)
+"""Borders of the bins in which errors are stated."""
+_HIT = 0.5
+"""A face counts as found if its box's middle lies within this much of the true box's size."""
+
+FaceFinder = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "69 2"] | None]
+"""Finds the points of a face in a picture, NaN where a finder does not know a point; None where it sees no face."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,6 @@ class LandmarkTrainConfig:
         default_factory=lambda: LoopConfig(steps=1800, batch_size=16, learning_rate=3e-3, save_every=100)
     )
     """Schedule of the locator."""
-    without_face: float = 0.2
-    """Share of pictures without a face: backgrounds, backs of heads, and for the points also boxes beside the face."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +61,15 @@ class _Scenes:
     labelled: LabelledShots
     backgrounds: Backgrounds
     look: SceneLook
-    faces: Int[np.ndarray, " f"]
-    """Numbers of the shots that show a face."""
-    backs: Int[np.ndarray, " b"]
-    """Numbers of those that show the back of a head."""
 
-    @staticmethod
-    def of(labelled: LabelledShots, backgrounds: Backgrounds, look: SceneLook) -> _Scenes:
-        yaw = np.abs(labelled.yaw_rad)
-        faces, backs = np.flatnonzero(yaw < MOST_YAW_RAD), np.flatnonzero(yaw > _BACK_YAW_RAD)
-        return _Scenes(labelled, backgrounds, look, faces, backs)
-
-    def of_shot(
-        self, chosen: Int[np.ndarray, " n"], box: FaceBox, rng: np.random.Generator, size: int
-    ) -> LandmarkScene:
-        """A picture of one of the shots with its face in the box."""
+    def face(self, box: FaceBox, rng: np.random.Generator, size: int, *, back: bool = False) -> LandmarkScene:
+        """A picture with a face in the box, or with the back of a head there: of nobody where no shot shows one."""
+        yaw = np.abs(self.labelled.yaw_rad)
+        chosen = np.flatnonzero(yaw > _BACK_YAW_RAD if back else yaw < MOST_YAW_RAD)
+        if back and not len(chosen):
+            return self.nobody(rng, size)
         rng.random()  # earlier versions drew a set of shots here: a seed keeps its pictures
         return make_scene(self.labelled, int(rng.choice(chosen)), box, self.backgrounds, rng, size, self.look)
-
-    def face(self, box: FaceBox, rng: np.random.Generator, size: int) -> LandmarkScene:
-        """A picture with a face in the box."""
-        return self.of_shot(self.faces, box, rng, size)
-
-    def back(self, box: FaceBox, rng: np.random.Generator, size: int) -> LandmarkScene:
-        """A picture of the back of a head, or of nobody where no shot shows one."""
-        return self.of_shot(self.backs, box, rng, size) if len(self.backs) else self.nobody(rng, size)
 
     def nobody(self, rng: np.random.Generator, size: int) -> LandmarkScene:
         """A picture without anybody; its points say nothing."""
@@ -86,7 +78,7 @@ class _Scenes:
 
 def train_landmark_networks(
     labelled: LabelledShots, backgrounds: Backgrounds, folder: Path, config: LandmarkTrainConfig, *,
-    minutes: float | None = None, device: str = "cpu", track: Track = silent, on_evaluation: OnEvaluation | None = None,
+    track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> LandmarkNetworks:  # fmt: skip
     """Both networks with averaged weights, on the CPU: the points are trained, then the locator.
 
@@ -94,19 +86,20 @@ def train_landmark_networks(
         labelled: shots of heads of the split `train`, from all sides.
         backgrounds: of the same split.
         folder: for checkpoints.
-        config: how.
-        minutes: as of `train_parts`, two thirds of it for the points; the others as well.
+        config: how; of the time of `points_loop`, which is that of both, the points may take two thirds.
+        track: progress display.
+        on_evaluation: as of `train_model`.
     """
     torch.manual_seed(config.points_loop.seed)
     networks = LandmarkNetworks(config.network).to(memory_format=torch.channels_last)
-    scenes = _Scenes.of(labelled, backgrounds, config.look)
+    scenes = _Scenes(labelled, backgrounds, config.look)
     parts = (
         TrainingPart(
             "points", networks.points, _points_batches(scenes, config), points_loss, config.points_loop, 2 / 3
         ),
         TrainingPart("locator", networks.locator, _locator_batches(scenes, config), locator_loss, config.locator_loop),
     )
-    train_parts(parts, folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+    train_parts(parts, folder, track=track, on_evaluation=on_evaluation)
     return networks.eval()
 
 
@@ -119,13 +112,13 @@ def _points_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[i
         """A picture and whether its face is where it is expected, 1 or 0."""
         middle = size / 2 + rng.normal(0, 0.11, 2) * unit
         box = FaceBox((middle[0], middle[1]), unit * math.exp(rng.normal(0, 0.18)), rng.normal(0, 0.22))
-        draw = rng.random() / config.without_face
+        draw = rng.random() / _WITHOUT_FACE
         if draw > 1:
             return scenes.face(box, rng, size), 1.0
         if draw < 0.4:
             return scenes.nobody(rng, size), 0.0
         if draw < 0.7:
-            return scenes.back(box, rng, size), 0.0
+            return scenes.face(box, rng, size, back=True), 0.0
         away = rng.uniform(0, 2 * math.pi)
         off = rng.uniform(1.0, 1.6) * unit
         x, y = middle + off * np.array([math.cos(away), math.sin(away)])
@@ -169,11 +162,11 @@ def _locator_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[
         reach = max(0.5 * (1 - 0.8 * share), 0.05) * size
         x, y = size / 2 + np.clip(rng.normal(0, 0.5, 2), -1, 1) * reach
         box = FaceBox((x, y), share * size, float(np.clip(rng.normal(0, 0.25), -0.7, 0.7)))
-        draw = rng.random() / config.without_face
+        draw = rng.random() / _WITHOUT_FACE
         if draw > 1:
             made = scenes.face(box, rng, size)
             return made, face_box(made.points_px)
-        return scenes.nobody(rng, size) if draw < 0.55 else scenes.back(box, rng, size), None
+        return scenes.nobody(rng, size) if draw < 0.55 else scenes.face(box, rng, size, back=True), None
 
     def sample(position: int) -> dict[str, Tensor]:
         made, face = scene(np.random.default_rng((loop.seed, 4, position)))
@@ -216,3 +209,83 @@ def locator_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     weights = torch.tensor([0.3, 0.3, 2.0, 2.0, 2.0], device=found.device)[:, None, None]
     wrong = ((found[:, 1:] - target[:, 1:6]).abs() * weights * asked).sum() / asked.sum().clamp(min=1)
     return (positive + negative) / is_center.sum().clamp(min=1) + wrong
+
+
+@dataclass(frozen=True)
+class LandmarkFigures:
+    """Errors over pictures, by |yaw|."""
+
+    nme: Float[np.ndarray, " b"]
+    """Mean distance of the face's points from the truth over the face box's side, of the faces that were found."""
+    recall: Float[np.ndarray, " b"]
+    """Share of the faces that were found."""
+    count: Float[np.ndarray, " b"]
+    """Pictures."""
+    false_positives: float
+    """Share of the pictures without a face in which one was found."""
+    empty_count: int
+    """Pictures without a face."""
+
+    def __str__(self) -> str:
+        bins = zip(YAW_EDGES_DEG, YAW_EDGES_DEG[1:], self.nme, self.recall, self.count)
+        rows = [f"{a}-{b} deg: error {100 * e:.1f}% found {100 * r:.0f}% of {n:.0f}" for a, b, e, r, n in bins]
+        return "; ".join([*rows, f"false {100 * self.false_positives:.1f}% of {self.empty_count}"])
+
+
+def measured_scene(
+    labelled: LabelledShots, index: int, backgrounds: Backgrounds, look: SceneLook, *, seed: int = 0, size_px: int = 512
+) -> LandmarkScene:
+    """The picture of a shot in which faces are looked for: 28 to 50 % of its side, tilted, anywhere near the middle."""
+    rng = np.random.default_rng((seed, 5, index))
+    side = size_px * rng.uniform(0.28, 0.5)
+    x, y = size_px * (0.5 + rng.uniform(-0.12, 0.12, 2))
+    box = FaceBox((float(x), float(y)), float(side), float(rng.normal(0, 0.12)))
+    return make_scene(labelled, index, box, backgrounds, rng, size_px, look)
+
+
+def face_error(found: Float[np.ndarray, "69 2"] | None, truth: Float[np.ndarray, "69 2"]) -> float:
+    """Mean distance of the face's points over the true box's side; not a number where the face was missed."""
+    if found is None:
+        return math.nan
+    face = list(FACE_POINTS)
+    known = face_box(truth)
+    low, high = np.nanmin(found[face], 0), np.nanmax(found[face], 0)
+    if np.linalg.norm((low + high) / 2 - known.center_px) > _HIT * known.size_px:
+        return math.nan
+    return float(np.nanmean(np.linalg.norm((found - truth)[face], axis=1)) / known.size_px)
+
+
+def landmark_figures(
+    finder: FaceFinder, labelled: LabelledShots, backgrounds: Backgrounds, look: SceneLook, *, empty: int = 100,
+    seed: int = 0, size_px: int = 512, track: Track = silent,
+) -> LandmarkFigures:  # fmt: skip
+    """Figures of a finder.
+
+    Args:
+        finder: what to measure.
+        labelled: shots of heads that it has not seen.
+        backgrounds: of the same split.
+        look: how pictures look.
+        empty: number of pictures without anybody.
+        seed: seed of the pictures.
+        size_px: side of the pictures.
+        track: progress display.
+    """
+    yaw = np.degrees(np.abs(labelled.yaw_rad))
+    shown = np.flatnonzero(yaw <= YAW_EDGES_DEG[-1])
+    error = np.full(len(shown), math.nan)
+    for k in track(range(len(shown)), total=len(shown), description="Measuring"):
+        scene = measured_scene(labelled, int(shown[k]), backgrounds, look, seed=seed, size_px=size_px)
+        error[k] = face_error(finder(scene.rgb), scene.points_px)
+    pictures = (empty_scene(backgrounds, np.random.default_rng((seed, 6, k)), size_px) for k in range(empty))
+    wrong = sum(finder(picture) is not None for picture in pictures)
+    which = np.digitize(yaw[shown], YAW_EDGES_DEG[1:-1])
+    by_bin = [error[which == b] for b in range(len(YAW_EDGES_DEG) - 1)]
+    found = [e[~np.isnan(e)] for e in by_bin]
+    return LandmarkFigures(
+        np.array([e.mean() if len(e) else math.nan for e in found]),
+        np.array([len(f) / len(e) if len(e) else math.nan for f, e in zip(found, by_bin)]),
+        np.array([float(len(e)) for e in by_bin]),
+        wrong / max(empty, 1),
+        empty,
+    )

@@ -15,8 +15,9 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -128,12 +129,16 @@ def train_model(
     model.to(accelerator.device).train()
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(learning.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    averages = _Averages(learning)
+    averages = {name: p.detach().clone() for name, p in learning.items()}
     first = _resume(folder, learning, averages, optimizer)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     started, losses, since = time.monotonic(), 0.0, first
     steps = range(first, config.steps)
-    numbers = _micro_batches(steps, config.accumulation, accelerator.num_processes, accelerator.process_index)
+    numbers = (
+        (step * config.accumulation + micro) * accelerator.num_processes + accelerator.process_index
+        for step in steps
+        for micro in range(config.accumulation)
+    )
     made = _made_ahead(batch_of, numbers)
     for step in track(steps, total=len(steps), description="Training") if first_process else steps:
         began = time.monotonic()
@@ -151,7 +156,9 @@ def train_model(
         norm = cast(Tensor, accelerator.clip_grad_norm_(list(learning.values()), config.gradient_clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        averages.update(learning, min(config.ema_decay, (step + 1) / (step + 10)))
+        decay = min(config.ema_decay, (step + 1) / (step + 10))
+        for name, parameter in learning.items():
+            averages[name].lerp_(parameter.detach(), 1 - decay)
         mean_loss = float(cast(Tensor, accelerator.reduce(loss, "mean")))
         losses += mean_loss
         if not math.isfinite(mean_loss):
@@ -168,14 +175,14 @@ def train_model(
             if first_process:
                 _save(folder, done, learning, averages, optimizer)
                 if on_evaluation is not None:
-                    with averages.in_place_of(learning, model):
+                    with _evaluating(model, learning, averages):
                         on_evaluation(done, model, losses / (done - since))
             losses, since = 0.0, done
             accelerator.wait_for_everyone()
         if out_of_time:
             break
     made.close()
-    _copy_into(averages.tensors, learning)
+    _copy_into(averages, learning)
     model.to("cpu").eval()
 
 
@@ -192,34 +199,32 @@ class TrainingPart:
     loss_of: Callable[[nn.Module, Batch], Tensor]
     """See `train_model`."""
     loop: LoopConfig
-    """Schedule; its `minutes` and `device` are those of all parts."""
+    """Schedule; the `minutes` of the first part are those of all together."""
     share_of_time: float = 1.0
     """Of the time that is left when it begins, how much it may take."""
 
 
 def train_parts(
-    parts: Sequence[TrainingPart], folder: Path, *, minutes: float | None = None, device: str = "cpu",
-    track: Track = silent, on_evaluation: OnEvaluation | None = None,
-) -> None:  # fmt: skip
+    parts: Sequence[TrainingPart], folder: Path, *, track: Track = silent, on_evaluation: OnEvaluation | None = None
+) -> None:
     """Train parts one after another; the same call goes on where the last one stopped.
 
     Args:
-        parts: in order; each starts where the one before has left the models.
+        parts: in order; each starts where the one before has left the models. Those for which no time is left are left
+            out.
         folder: for checkpoints.
-        minutes: of all together; parts for which no time is left are left out. None runs to the end.
-        device: kind of torch device.
         track: progress display.
         on_evaluation: called at every checkpoint.
 
     Raises:
         InputError: as `train_model`.
     """
-    started = time.monotonic()
+    started, minutes = time.monotonic(), parts[0].loop.minutes
     for part in parts:
         left = None if minutes is None else minutes - (time.monotonic() - started) / 60
         if left is not None and left <= 0 and part is not parts[0]:
             break
-        loop = replace(part.loop, minutes=None if left is None else part.share_of_time * left, device=device)
+        loop = replace(part.loop, minutes=None if left is None else part.share_of_time * left)
         train_model(
             part.model, part.batch_of, part.loss_of, loop, folder / part.name, track=track, on_evaluation=on_evaluation
         )
@@ -246,61 +251,47 @@ def stacked(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-def _micro_batches(steps: range, accumulation: int, processes: int, process: int) -> Iterator[int]:
-    """Numbers of the micro-batches of one process, in order."""
-    for step in steps:
-        for micro in range(accumulation):
-            yield (step * accumulation + micro) * processes + process
-
-
-def _made_ahead(batch_of: Callable[[int], Batch], numbers: Iterator[int]) -> Generator[tuple[int, Batch], None, None]:
+def _made_ahead(batch_of: Callable[[int], Batch], numbers: Iterable[int]) -> Generator[tuple[int, Batch], None, None]:
     """Numbers and their micro-batches; the next one is made in a thread while one is learned from."""
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as worker:
-        number = next(numbers, None)
-        coming = None if number is None else worker.submit(batch_of, number)
-        while number is not None and coming is not None:
-            batch, here = coming.result(), number
-            number = next(numbers, None)
-            coming = None if number is None else worker.submit(batch_of, number)
-            yield here, batch
+        coming = deque[tuple[int, Future[Batch]]]()
+        for number in numbers:
+            coming.append((number, worker.submit(batch_of, number)))
+            if len(coming) > 1:
+                here, batch = coming.popleft()
+                yield here, batch.result()
+        for here, batch in coming:
+            yield here, batch.result()
 
 
-class _Averages:
-    """Exponential averages of the weights that learn."""
-
-    def __init__(self, learning: Mapping[str, nn.Parameter]) -> None:
-        self.tensors = {name: p.detach().clone() for name, p in learning.items()}
-
-    @torch.no_grad()
-    def update(self, learning: Mapping[str, nn.Parameter], decay: float) -> None:
-        """Move towards the weights."""
-        for name, parameter in learning.items():
-            self.tensors[name].lerp_(parameter.detach(), 1 - decay)
-
-    @contextlib.contextmanager
-    def in_place_of(self, learning: Mapping[str, nn.Parameter], model: nn.Module) -> Iterator[None]:
-        """Within the block the model, in evaluation mode and without gradients, has the averages as its weights."""
-        own = {name: p.detach().clone() for name, p in learning.items()}
-        _copy_into(self.tensors, learning)
-        model.eval()
+@contextlib.contextmanager
+def _evaluating(
+    model: nn.Module, learning: Mapping[str, nn.Parameter], averages: Mapping[str, Tensor]
+) -> Iterator[None]:
+    """Within the block the model, in evaluation mode and without gradients, has the averages as its weights."""
+    own = {name: p.detach().clone() for name, p in learning.items()}
+    _copy_into(averages, learning)
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        _copy_into(own, learning)
         for parameter in learning.values():
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            _copy_into(own, learning)
-            for parameter in learning.values():
-                parameter.requires_grad_(True)
-            model.train()
+            parameter.requires_grad_(True)
+        model.train()
 
 
 def _save(
-    folder: Path, step: int, learning: Mapping[str, Tensor], averages: _Averages, optimizer: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    learning: Mapping[str, Tensor],
+    averages: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     state = {
         "step": step,
         "model": {name: tensor.detach() for name, tensor in learning.items()},
-        "averaged": averages.tensors,
+        "averaged": averages,
         "optimizer": optimizer.state_dict(),
     }
     data = io.BytesIO()
@@ -313,19 +304,17 @@ def _save(
 
 
 def _resume(
-    folder: Path, learning: Mapping[str, nn.Parameter], averages: _Averages, optimizer: torch.optim.Optimizer
+    folder: Path, learning: Mapping[str, Tensor], averages: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> int:
     """Load the newest checkpoint that can be read; steps done so far."""
     found = [folder / name for name in (NEWEST, PREVIOUS) if (folder / name).is_file()]
-    if not found:
-        return 0
     for path in found:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:  # torch raises many kinds of errors on damaged files
             continue
         try:
-            for saved, here in ((state["model"], learning), (state["averaged"], averages.tensors)):
+            for saved, here in ((state["model"], learning), (state["averaged"], averages)):
                 _copy_into(saved, here)
             optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -336,7 +325,9 @@ def _resume(
             with write_errors_for_people(path):
                 os.replace(path, folder / NEWEST)  # the damaged one must not push the good one out
         return int(state["step"])
-    raise InputError(f"The checkpoints in {folder} are damaged; remove them to train from the start")
+    if found:
+        raise InputError(f"The checkpoints in {folder} are damaged; remove them to train from the start")
+    return 0
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..networks import LoadedNetwork
@@ -37,6 +37,8 @@ _CLASS_OF_LABEL = {
 }
 _CLASS_WEIGHTS = (0.8, 1.0, 1.3, 1.8, 1.1, 1.8, 2.2)
 """Weights of `CLASS_NAMES` in the cross-entropy: rare classes count more, not in full proportion."""
+_DICE_WEIGHT = 0.6
+"""Weight of the soft Dice loss beside the cross-entropy."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,16 @@ class SegmenterTrainConfig:
     """How pictures are made of shots."""
     stages: tuple[SegmenterStage, ...] = SEGMENTER_STAGES
     """From small to large."""
-    dice_weight: float = 0.6
-    """Weight of the soft Dice loss beside the cross-entropy."""
 
 
 def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
     """The segmenter's classes of `parts.Label`."""
-    table = np.zeros(max(Label) + 1, np.uint8)
-    for label, number in _CLASS_OF_LABEL.items():
-        table[label] = number
-    return table[labels]
+    return np.array([_CLASS_OF_LABEL[label] for label in Label], np.uint8)[labels]
 
 
 def train_segmenter(
-    shots: Shots, backgrounds: Backgrounds, folder: Path, config: SegmenterTrainConfig, *,
-    minutes: float | None = None, device: str = "cpu", track: Track = silent, on_evaluation: OnEvaluation | None = None,
+    shots: Shots, backgrounds: Backgrounds, folder: Path, config: SegmenterTrainConfig, *, track: Track = silent,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Segmenter:  # fmt: skip
     """The network with averaged weights, on the CPU, trained through all stages.
 
@@ -89,7 +86,8 @@ def train_segmenter(
         backgrounds: of the same split.
         folder: for checkpoints.
         config: how.
-        minutes: as of `train_parts`; so are the others.
+        track: progress display.
+        on_evaluation: as of `train_model`.
     """
     torch.manual_seed(config.stages[0].loop.seed)
     network = Segmenter(config.network).to(memory_format=torch.channels_last)
@@ -98,14 +96,13 @@ def train_segmenter(
         seed = stage.loop.seed + 1000 * number
         batch_of = segmenter_batches(shots, backgrounds, stage, config.look, seed=seed)
         name = f"stage_{number}_{stage.size_px}px"
-        parts.append(
-            TrainingPart(
-                name, network, batch_of, lambda m, b: segmentation_loss(m(b["rgb"]), b["classes"], config.dice_weight),
-                stage.loop,
-            )
-        )  # fmt: skip
-    train_parts(parts, folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+        parts.append(TrainingPart(name, network, batch_of, _loss, stage.loop))
+    train_parts(parts, folder, track=track, on_evaluation=on_evaluation)
     return network
+
+
+def _loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+    return segmentation_loss(network(batch["rgb"]), batch["classes"])
 
 
 def segmenter_batches(
@@ -127,9 +124,7 @@ def _classes(sample: PortraitSample) -> UInt8[np.ndarray, "s s"]:
     return np.where(sample.inside, classes_of(sample.labels), np.uint8(IGNORED))
 
 
-def segmentation_loss(
-    logits: Float[Tensor, "n c h w"], classes: Int[Tensor, "n h w"], dice_weight: float
-) -> Float[Tensor, ""]:
+def segmentation_loss(logits: Float[Tensor, "n c h w"], classes: Int[Tensor, "n h w"]) -> Float[Tensor, ""]:
     """Weighted cross-entropy plus soft Dice over the batch.
 
     Source: Milletari, Navab, Ahmadi, "V-Net", 2016, Sec. 3 (Dice with squared denominators).
@@ -142,48 +137,31 @@ def segmentation_loss(
     shared = (probability * truth).sum((0, 2, 3))
     sizes = (probability**2).sum((0, 2, 3)) + truth.sum((0, 2, 3))
     dice = (2 * shared + 50) / (sizes + 50)
-    return entropy + dice_weight * (1 - dice).mean()
+    return entropy + _DICE_WEIGHT * (1 - dice).mean()
 
 
 PLAIN_PORTRAITS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0)
 """Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
 
 
-@dataclass(frozen=True)
-class ClassCounts:
-    """Pixels per class, to be added up over pictures."""
-
-    shared: Int[np.ndarray, " c"]
-    """Pixels that have a class in prediction and truth."""
-    either: Int[np.ndarray, " c"]
-    """Pixels that have it in one of them at least."""
-
-    def __add__(self, other: ClassCounts) -> ClassCounts:
-        return ClassCounts(self.shared + other.shared, self.either + other.either)
-
-    @property
-    def iou(self) -> Float[np.ndarray, " c"]:
-        """Intersection over union; not a number where a class never came up."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self.shared / self.either
-
-
 def count_classes(
     predicted: UInt8[np.ndarray, "*s"], truth: UInt8[np.ndarray, "*s"], classes: int = len(CLASS_NAMES)
-) -> ClassCounts:
-    """Counts of predicted and true classes; where the truth is `IGNORED` nothing counts."""
+) -> Int[np.ndarray, "2 c"]:
+    """Pixels per class that have it in prediction and truth, and in one of them at least; pictures' counts add up.
+
+    Where the truth is `IGNORED` nothing counts.
+    """
     known = truth != IGNORED
-    predicted, truth = predicted[known], truth[known]
     each = np.arange(classes)[:, None]
-    has, should = predicted[None] == each, truth[None] == each
-    return ClassCounts((has & should).sum(1), (has | should).sum(1))
+    has, should = predicted[known] == each, truth[known] == each
+    return np.stack([(has & should).sum(1), (has | should).sum(1)])
 
 
 def evaluate_segmenter(
     segmenter: LoadedNetwork[Segmenter], shots: Shots, backgrounds: Backgrounds, look: PortraitLook, *,
     size_px: int = 512, seed: int = 0, track: Track = silent,
-) -> ClassCounts:  # fmt: skip
-    """Predictions against truth, one portrait per shot, counted at the portrait's size.
+) -> Float[np.ndarray, " c"]:  # fmt: skip
+    """Intersections over unions of the classes, one portrait per shot; not a number where a class never came up.
 
     Args:
         segmenter: the network.
@@ -194,9 +172,10 @@ def evaluate_segmenter(
         seed: seed of the looks.
         track: progress display.
     """
-    total = ClassCounts(np.zeros(len(CLASS_NAMES), np.int64), np.zeros(len(CLASS_NAMES), np.int64))
+    total = np.zeros((2, len(CLASS_NAMES)), np.int64)
     for index in track(range(len(shots)), total=len(shots), description="Measuring"):
         sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((seed, index)), size_px, look)
         found = learned.segment(sample.rgb, sample.inside, segmenter).argmax(-1).astype(np.uint8)
         total += count_classes(found, _classes(sample))
-    return total
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return total[0] / total[1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,53 +28,28 @@ from ..prior.hair.thickness_network import (
     shell_features,
 )
 from ..progress import Track, silent
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, stacked, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, stacked, train_model
 from .thickness_samples import HairSamples
 
 _HAIR, _SKIN, _CLOTH = 1, 2, 3
 _CLASS_OF_LABEL = np.array([0, _SKIN, _SKIN, _HAIR, _SKIN, _CLOTH, _HAIR, _SKIN], np.uint8)
 """By `parts.Label`: background, skin (with beards and glasses), hair (with hats), cloth, as the prior's labels."""
 _WIDE_FACTOR = 1.35
+HAIR_LOOP = LoopConfig(steps=2000, batch_size=8, learning_rate=2e-3, save_every=50)
+"""Schedule."""
 
 
-@dataclass(frozen=True)
-class HairLook:
-    """Errors of fit and labels, and other hair, that training adds; shares are probabilities."""
-
-    reshaped: float = 0.4
-    """Share of heads whose hair is made thicker, thinner, shorter or longer, with the label map to match."""
-    turn_deg: float = 1.2
-    """Standard deviation of added turns of the camera about the head's axes."""
-    shift: float = 0.005
-    """Standard deviation of shifts, in units of the standard frame."""
-    scale: float = 0.012
-    """Standard deviation of the logarithm of scale."""
-    warp_px: float = 2.5
-    """Largest smooth displacement of class borders, pixels at 352."""
-    swapped: float = 0.4
-    """Share of portraits in which blobs of hair below the chin are called cloth, or the other way round."""
-    bare: float = 0.06
-    """Share in which a blob of hair is called skin."""
-    grown_px: int = 2
-    """Largest growth or shrinkage of the hair, pixels at 352."""
-    other_frame: float = 0.25
-    """Share of frames of any size between standard and wide."""
-    cut: float = 0.2
-    """Share of pictures that end inside the frame."""
-
-
-@dataclass(frozen=True)
-class HairTrainConfig:
-    """Network, schedule and errors."""
-
-    network: HairThicknessConfig = field(default_factory=HairThicknessConfig)
-    """Size of the network."""
-    loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=2000, batch_size=8, learning_rate=2e-3, save_every=50)
-    )
-    """Schedule."""
-    look: HairLook = field(default_factory=HairLook)
-    """Augmentation."""
+# Errors of fit and labels, and other hair, that training adds.
+_RESHAPED = 0.4  # share of heads whose hair is made thicker, thinner, shorter or longer, with the label map to match
+_TURN_DEG = 1.2  # standard deviation of added turns of the camera about the head's axes
+_SHIFT = 0.005  # standard deviation of shifts, in units of the standard frame
+_SCALE = 0.012  # standard deviation of the logarithm of scale
+_WARP_PX = 2.5  # largest smooth displacement of class borders, pixels at 352
+_SWAPPED = 0.4  # share of portraits in which blobs of hair below the chin are called cloth, or the other way round
+_BARE = 0.06  # share in which a blob of hair is called skin
+_GROWN_PX = 2  # largest growth or shrinkage of the hair, pixels at 352
+_OTHER_FRAME = 0.25  # share of frames of any size between standard and wide
+_CUT = 0.2  # share of pictures that end inside the frame
 
 
 @dataclass(frozen=True)
@@ -91,10 +68,15 @@ class ThicknessFigures:
         return f"Mean error of the thickness on {self.count} validation portraits, 1/1000 of a world unit: {by_region}"
 
 
+def _off_front_deg() -> Float[np.ndarray, " columns"]:
+    """Angles between the columns and the face."""
+    azimuth = np.degrees(np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS))
+    return np.minimum(azimuth, 360 - azimuth)
+
+
 def region_masks() -> dict[str, Bool[np.ndarray, "rows columns"]]:
     """Crown, sides, back and nape on the grid; azimuth 0 is the face."""
-    azimuth = np.degrees(np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS))[None]
-    off_front = np.minimum(azimuth, 360 - azimuth)
+    off_front = _off_front_deg()[None]
     rows = np.arange(capsule.ROWS)[:, None]
     middle = capsule.SPHERE_ROWS
     return {
@@ -117,27 +99,32 @@ def cell_weights() -> Float32[np.ndarray, "rows columns"]:
 
 
 def train_hair_thickness(
-    samples: HairSamples, folder: Path, config: HairTrainConfig, *, minutes: float | None = None, device: str = "cpu",
-    track: Track = silent, on_evaluation: OnEvaluation | None = None,
-) -> HairThicknessNet:  # fmt: skip
-    """The network with averaged weights, on the CPU; arguments as of `train_parts`."""
-    torch.manual_seed(config.loop.seed)
-    network = HairThicknessNet(config.network)
-    part = TrainingPart(".", network, lambda step: hair_batch(samples, step, config), hair_loss, config.loop)
-    train_parts([part], folder, minutes=minutes, device=device, track=track, on_evaluation=on_evaluation)
+    samples: HairSamples,
+    folder: Path,
+    loop: LoopConfig = HAIR_LOOP,
+    network_config: HairThicknessConfig | None = None,
+    *,
+    track: Track = silent,
+    on_evaluation: OnEvaluation | None = None,
+) -> HairThicknessNet:
+    """The network with averaged weights, on the CPU; arguments as of `train_model`."""
+    torch.manual_seed(loop.seed)
+    network = HairThicknessNet(network_config or HairThicknessConfig())
+    batch_of = partial(hair_batch, samples, loop)
+    train_model(network, batch_of, hair_loss, loop, folder, track=track, on_evaluation=on_evaluation)
     return network
 
 
-def hair_batch(samples: HairSamples, step: int, config: HairTrainConfig) -> Batch:
+def hair_batch(samples: HairSamples, loop: LoopConfig, step: int) -> Batch:
     """The portraits of one step: every portrait once per epoch, each time with other errors, half of them mirrored."""
-    per_epoch = max(1, len(samples) // config.loop.batch_size)
+    per_epoch = max(1, len(samples) // loop.batch_size)
     epoch, place = divmod(step, per_epoch)
-    order = np.random.default_rng([config.loop.seed, epoch]).permutation(len(samples))
-    chosen = order[place * config.loop.batch_size : (place + 1) * config.loop.batch_size]
-    rng = np.random.default_rng([config.loop.seed, step, 1])
+    order = np.random.default_rng([loop.seed, epoch]).permutation(len(samples))
+    chosen = order[place * loop.batch_size : (place + 1) * loop.batch_size]
+    rng = np.random.default_rng([loop.seed, step, 1])
     rows = []
     for index in chosen:
-        x, y = _augmented(samples, int(index), rng, config.look)
+        x, y = _augmented(samples, int(index), rng)
         x, y = torch.from_numpy(x), torch.from_numpy(y)
         if rng.random() < 0.5:
             columns = (-torch.arange(capsule.COLUMNS)) % capsule.COLUMNS
@@ -165,17 +152,17 @@ def hair_loss(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def _augmented(
-    samples: HairSamples, index: int, rng: np.random.Generator, look: HairLook
+    samples: HairSamples, index: int, rng: np.random.Generator
 ) -> tuple[Float32[np.ndarray, "c rows columns"], Float32[np.ndarray, "3 rows columns"]]:
     camera, truth = samples.camera(index), truth_of(samples, index)
     classes, skull = _CLASS_OF_LABEL[samples.labels[index]], samples.skull_radius[index].astype(np.float32)
-    if rng.random() < look.reshaped:
+    if rng.random() < _RESHAPED:
         presence, thickness = other_hair(truth[0], truth[1], skull, rng)
         classes = _redrawn(classes, camera, skull, presence, thickness)
         truth = np.stack([presence, thickness, truth[2]])
-    camera = _disturbed(camera, rng, look)
-    inside = _frame(classes, camera, rng, look)
-    classes = _misread(classes, camera, rng, look)
+    camera = _disturbed(camera, rng)
+    inside = _frame(classes, camera, rng)
+    classes = _misread(classes, camera, rng)
     return _features(classes, inside, camera, skull), truth.astype(np.float32)
 
 
@@ -211,8 +198,7 @@ def other_hair(
     elif draw < 0.5:
         presence, thickness = presence.copy(), thickness.copy()
         end = rng.uniform(capsule.BOTTOM_Y - 0.1, -0.05)
-        azimuth = np.degrees(np.arange(capsule.COLUMNS) * (2 * np.pi / capsule.COLUMNS))
-        hangs = np.minimum(azimuth, 360 - azimuth) > rng.uniform(50, 110)
+        hangs = _off_front_deg() > rng.uniform(50, 110)
         radius = skull + thickness
         for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
             grown = hangs & (presence[row] < 0.5) & (presence[row - 1] > 0.5) & (height[row] > end)
@@ -266,26 +252,24 @@ def _redrawn(
 def plain_features(samples: HairSamples, index: int) -> Float32[np.ndarray, "c rows columns"]:
     """Features of a sample without added errors, in the frame that the alignment would choose."""
     camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
-    look = HairLook(other_frame=0.0, cut=0.0)
-    inside = _frame(classes, camera, np.random.default_rng(0), look)
-    return _features(classes, inside, camera, samples.skull_radius[index].astype(np.float32))
+    return _features(classes, _frame(classes, camera), camera, samples.skull_radius[index].astype(np.float32))
 
 
-def _disturbed(camera: Cameras, rng: np.random.Generator, look: HairLook) -> Cameras:
+def _disturbed(camera: Cameras, rng: np.random.Generator) -> Cameras:
     """A camera that is a little wrong."""
-    turn = torch.from_numpy(cv2.Rodrigues(np.radians(rng.normal(0, look.turn_deg, 3)))[0])
+    turn = torch.from_numpy(cv2.Rodrigues(np.radians(rng.normal(0, _TURN_DEG, 3)))[0])
     T = camera.T_world_camera.clone()
     T[0, :3] = turn @ T[0, :3]
     side = float(camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
-    shift = torch.from_numpy(rng.normal(0, look.shift * side, 2))[None]
-    factor = float(np.exp(rng.normal(0, look.scale)))
+    shift = torch.from_numpy(rng.normal(0, _SHIFT * side, 2))[None]
+    factor = float(np.exp(rng.normal(0, _SCALE)))
     return Cameras(T, camera.focal_px * factor, camera.principal_px + shift, camera.width, camera.height)
 
 
 def _frame(
-    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: HairLook
+    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator | None = None
 ) -> Bool[np.ndarray, "s s"]:
-    """Pixels inside the frame that the alignment would crop, or one like it."""
+    """Pixels inside the frame that the alignment would crop; with `rng`, sometimes one like it."""
     side = float(camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED
     x, y = camera.principal_px[0].tolist()
     rows, columns = np.ogrid[: len(classes), : len(classes)]
@@ -297,9 +281,11 @@ def _frame(
     beyond = wide & ~standard & (rows < y + 0.2 * side)
     is_wide = ((classes == _HAIR) | (classes == _SKIN))[beyond].sum() > 0.004 * side**2
     inside = wide if is_wide else standard
-    if rng.random() < look.other_frame:
+    if rng is None:
+        return inside
+    if rng.random() < _OTHER_FRAME:
         inside = square(rng.uniform(1, _WIDE_FACTOR))
-    if rng.random() < look.cut:
+    if rng.random() < _CUT:
         left, top, right, bottom = (rng.uniform(0, 0.2) if rng.random() < 0.4 else 0 for _ in range(4))
         half = (_WIDE_FACTOR if is_wide else 1.0) * side / 2
         inside = inside & (columns > x - half * (1 - 2 * left)) & (columns < x + half * (1 - 2 * right))
@@ -313,17 +299,15 @@ def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Float32[np
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _misread(
-    classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator, look: HairLook
-) -> UInt8[np.ndarray, "s s"]:
+def _misread(classes: UInt8[np.ndarray, "s s"], camera: Cameras, rng: np.random.Generator) -> UInt8[np.ndarray, "s s"]:
     """Labels as a segmenter might give them: borders off, hair taken for cloth below the chin and the reverse."""
     size = len(classes)
-    amplitude = rng.uniform(0, look.warp_px)
+    amplitude = rng.uniform(0, _WARP_PX)
     grid = np.stack(np.meshgrid(np.arange(size), np.arange(size)), axis=-1).astype(np.float32)
     warp = np.stack([_smooth_noise(rng, size, 14), _smooth_noise(rng, size, 14)], axis=-1) * (0.6 * amplitude)
     x, y = np.moveaxis(grid + warp.astype(np.float32), -1, 0)
     classes = cv2.remap(classes, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT)
-    grow = int(rng.integers(-look.grown_px, look.grown_px + 1))
+    grow = int(rng.integers(-_GROWN_PX, _GROWN_PX + 1))
     if grow:
         hair = (classes == _HAIR).astype(np.uint8)
         kernel = np.ones((2 * abs(grow) + 1,) * 2, np.uint8)
@@ -336,7 +320,7 @@ def _misread(
     units_per_px = PANOHEAD_RADIUS / float(camera.focal_px[0, 0])
     chin_row = float(camera.principal_px[0, 1]) + 0.15 / units_per_px
     below = np.arange(size)[:, None] > chin_row
-    if rng.random() < look.swapped:
+    if rng.random() < _SWAPPED:
         source, target = (_HAIR, _CLOTH) if rng.random() < 0.5 else (_CLOTH, _HAIR)
         if target == _CLOTH:
             blob = _smooth_noise(rng, size, 5) > rng.uniform(-1.5, 0.8)
@@ -346,7 +330,7 @@ def _misread(
             near = cv2.dilate(body.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
             blob = near & (_smooth_noise(rng, size, int(rng.integers(5, 14))) > rng.uniform(-0.5, 1.0))
         classes = np.where(blob & below & (classes == source), np.uint8(target), classes)
-    if rng.random() < look.bare:
+    if rng.random() < _BARE:
         blob = _smooth_noise(rng, size, 6) > rng.uniform(0.5, 1.5)
         classes = np.where(blob & (classes == _HAIR), np.uint8(_SKIN), classes)
     return classes
@@ -354,21 +338,16 @@ def _misread(
 
 def evaluate_hair_thickness(loaded: LoadedNetwork[HairThicknessNet], samples: HairSamples) -> ThicknessFigures:
     """Errors on samples without added errors."""
-    masks = region_masks()
-    errors: dict[str, list[float]] = {name: [] for name in masks}
-    right: dict[str, list[float]] = {name: [] for name in masks}
+    errors, right = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for index in range(len(samples)):
         estimate = estimate_hair(plain_features(samples, index), loaded)
         presence, thickness, trust = truth_of(samples, index)
-        for name, mask in masks.items():
+        for name, mask in region_masks().items():
             counted = mask & (trust > 0.5)
             both = counted & (presence > 0.5) & (estimate.presence > 0.5)
             if both.sum() > 20:
                 errors[name].append(float(np.abs(estimate.thickness - thickness)[both].mean()))
             if counted.any():
                 right[name].append(float(((presence > 0.5) == (estimate.presence > 0.5))[counted].mean()))
-    return ThicknessFigures(
-        {name: float(np.mean(values)) for name, values in errors.items() if values},
-        {name: float(np.mean(values)) for name, values in right.items() if values},
-        len(samples),
-    )
+    mae, accuracy = ({name: float(np.mean(v)) for name, v in table.items()} for table in (errors, right))
+    return ThicknessFigures(mae, accuracy, len(samples))

@@ -28,7 +28,6 @@ from dp360.generation.head_model.sparse_points import _POINTS, FACE_POINTS, POIN
 from dp360.generation.portrait import FaceNetworks, find_faces
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-from dp360.generation.training.landmark_figures import YAW_EDGES_DEG, face_error, measured_scene
 from dp360.generation.training.landmark_scenes import (
     CARTOON_SCENES,
     PLAIN_SCENES,
@@ -37,6 +36,7 @@ from dp360.generation.training.landmark_scenes import (
     empty_scene,
     labelled_shots,
 )
+from dp360.generation.training.landmark_training import YAW_EDGES_DEG, face_error, measured_scene
 from dp360.generation.training.shots import SURROUND_SHOTS, surround_shots
 
 LOOKS = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +22,8 @@ from ...cameras import Cameras
 from ...diffusion.control_pictures import COLOUR, NORMALS, VALIDITY, ray_control
 from ...diffusion.upscale import blurred
 from .clips import TrainingClip
+
+_Pictures = Float[Tensor, "n 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class ColourJitter:
     """Largest change of the distance from grey, as a share."""
     hue_deg: float = 6.0
     """Largest turn about the grey axis, degrees."""
+
+
+STILL = ColourJitter(0.0, 0.0, 0.0, 0.0, 0.0)
+"""Leaves colours as they are."""
+_PRIOR_COLOURS = ColourJitter(0.2, 0.1, 0.2, 0.2, 4.0)  # of the prior alone, in control and start views
+_PRIOR_BLUR = 0.005  # largest standard deviation of a blur of the prior's colours, as a share of the side
+_PRIOR_NOISE = 0.03  # largest standard deviation of noise on the prior's colours
+_JPEG_QUALITY = (30, 95)  # least and greatest
 
 
 @dataclass(frozen=True)
@@ -59,8 +70,6 @@ class PortraitAugmentation:
     """Largest standard deviation of grain."""
     jpeg_share: float = 0.5
     """Share of changed portraits that go through JPEG."""
-    jpeg_quality: tuple[int, int] = (30, 95)
-    """Least and greatest JPEG quality."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,6 @@ class ControlAugmentation:
 
     share: float = 0.5
     """Share of clips whose control pictures are changed."""
-    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.2, 0.1, 0.2, 0.2, 4.0))
-    """Colours of the prior alone, in control and start views."""
-    blur: float = 0.005
-    """Largest standard deviation of a blur of the prior's colours, as a share of the side."""
-    noise: float = 0.03
-    """Largest standard deviation of noise on the prior's colours."""
     hidden_validity: float = 0.3
     """Share of changed clips in which a rectangle of every picture counts as not shown by the portrait."""
     no_validity: float = 0.1
@@ -113,9 +116,9 @@ def augment_clip(clip: TrainingClip, config: AugmentConfig, rng: np.random.Gener
         clip = mirrored_clip(clip)
     change = _colour_change(config.colours, rng)
     clip = replace(clip, views=change(clip.views), front=change(clip.front[None])[0], back=change(clip.back[None])[0])
-    clip = clip if change.changes_nothing else _with_start(clip, change(clip.start))
+    clip = clip if config.colours == STILL else _with_start(clip, change(clip.start))
     if rng.random() < config.portrait.share:
-        clip = replace(clip, front=_worse_portrait(clip.front, clip.background_rgb_unit, config.portrait, rng))
+        clip = replace(clip, front=_worse_portrait(clip.front, config.portrait, rng))
     if rng.random() < config.control.share:
         clip = _worse_control(clip, config.control, rng)
     return clip, bool((rng.random(2) >= (config.drop_references, config.drop_control)).all())
@@ -123,22 +126,18 @@ def augment_clip(clip: TrainingClip, config: AugmentConfig, rng: np.random.Gener
 
 def mirrored_clip(clip: TrainingClip) -> TrainingClip:
     """The clip of the head's mirror image, its views in reverse, so that azimuths that grew still grow."""
-
-    def flipped(pictures: Float[Tensor, "f c s s"]) -> Float[Tensor, "f c s s"]:
-        return pictures.flip(0, -1)
-
     cameras = mirrored_cameras(clip.cameras)[list(range(len(clip)))[::-1]]
-    control = flipped(clip.control)
+    control = clip.control.flip(0, -1)
     if clip.control_kind == "prior":
         control[:, NORMALS.start] *= -1
     elif clip.control_kind == "rays":
         control = ray_control(cameras).to(control)
     return replace(
         clip,
-        views=flipped(clip.views),
-        alpha=flipped(clip.alpha),
+        views=clip.views.flip(0, -1),
+        alpha=clip.alpha.flip(0, -1),
         control=control,
-        start=flipped(clip.start),
+        start=clip.start.flip(0, -1),
         front=clip.front.flip(-1),
         back=clip.back.flip(-1),
         cameras=cameras,
@@ -154,44 +153,25 @@ def mirrored_cameras(cameras: Cameras) -> Cameras:
     return Cameras(T_world_camera, cameras.focal_px, principal_px, cameras.width, cameras.height)
 
 
-@dataclass(frozen=True)
-class _ColourChange:
-    """One change of colours; black and white stay."""
-
-    lifts: tuple[float, float, float]
-    """g of the curve of each channel."""
-    contrast: float
-    """k of the S-curve."""
-    mixing: Float[np.ndarray, "3 3"] | None
-    """Turns and stretches colours about the grey axis."""
-
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether all pictures stay as they are."""
-        return not self.contrast and not any(self.lifts) and self.mixing is None
-
-    def __call__(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-        if self.changes_nothing:
-            return rgb_unit
-        x = rgb_unit
-        if self.mixing is not None:
-            mixing = torch.from_numpy(self.mixing).to(rgb_unit)
-            x = (mixing @ rgb_unit.flatten(2)).view_as(rgb_unit).clamp_(0, 1)
-        lifts = torch.tensor(self.lifts).to(rgb_unit).view(1, 3, 1, 1)
-        slope = (2 * self.contrast * x).add_(lifts - self.contrast)
-        return torch.addcmul(x, slope, x - x * x).clamp_(0, 1)
-
-
-def _colour_change(config: ColourJitter, rng: np.random.Generator) -> _ColourChange:
-    """A random change."""
+def _colour_change(config: ColourJitter, rng: np.random.Generator) -> Callable[[_Pictures], _Pictures]:
+    """A random change of colours; black and white stay."""
     draws = rng.uniform(-1, 1, 7)
-    red, green, blue = (float(config.brightness * draws[0] + config.tint * draw) for draw in draws[1:4])
-    turn = math.radians(config.hue_deg) * draws[5]
+    if config == STILL:
+        return lambda rgb_unit: rgb_unit
+    lift_of_channel = [float(config.brightness * draws[0] + config.tint * draw) for draw in draws[1:4]]
+    contrast, turn = float(config.contrast * draws[4]), math.radians(config.hue_deg) * draws[5]
     grey = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)  # the grey axis as a cross product
     across = math.cos(turn) * (np.eye(3) - grey) + math.sin(turn) * cross
-    mixing = grey + (1 + config.saturation * draws[6]) * across if config.hue_deg or config.saturation else None
-    return _ColourChange((red, green, blue), float(config.contrast * draws[4]), mixing)
+    mixing = torch.from_numpy(grey + (1 + config.saturation * draws[6]) * across)  # turns and stretches about grey
+
+    def changed(rgb_unit: _Pictures) -> _Pictures:
+        x = (mixing.to(rgb_unit) @ rgb_unit.flatten(2)).view_as(rgb_unit).clamp_(0, 1)
+        lifts = torch.tensor(lift_of_channel).to(rgb_unit).view(1, 3, 1, 1)
+        slope = (2 * contrast * x).add_(lifts - contrast)
+        return torch.addcmul(x, slope, x - x * x).clamp_(0, 1)
+
+    return changed
 
 
 def _with_start(clip: TrainingClip, start: Float[Tensor, "f 3 s s"]) -> TrainingClip:
@@ -202,14 +182,10 @@ def _with_start(clip: TrainingClip, start: Float[Tensor, "f 3 s s"]) -> Training
 
 
 def _worse_portrait(
-    front: Float[Tensor, "3 s s"],
-    background_rgb_unit: tuple[float, float, float],
-    config: PortraitAugmentation,
-    rng: np.random.Generator,
+    front: Float[Tensor, "3 s s"], config: PortraitAugmentation, rng: np.random.Generator
 ) -> Float[Tensor, "3 s s"]:
-    """A front reference with the faults of a user's picture; the background stays plain."""
+    """A front reference with the faults of a user's picture; the background stays white."""
     size = front.shape[-1]
-    background = torch.tensor(background_rgb_unit).to(front).view(1, 3, 1, 1)
     draws = rng.uniform(-1, 1, 4)
     change = _colour_change(config.colours, rng)
     blur, noise = rng.uniform(0, 1, 2) * (config.blur * size, config.noise)
@@ -223,17 +199,17 @@ def _worse_portrait(
         picture = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)  # shoulders go on
     picture = blurred(change(picture), float(blur))
     grain = torch.from_numpy(rng.standard_normal((1, 3, size, size), np.float32)).to(front)
-    not_background = (8 * (picture - background).abs().amax(dim=1, keepdim=True)).clamp(0, 1)
-    picture = (picture + float(noise) * grain * not_background).clamp(0, 1)
-    quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
+    not_white = (8 * (picture - 1).abs().amax(dim=1, keepdim=True)).clamp(0, 1)
+    picture = (picture + float(noise) * grain * not_white).clamp(0, 1)
+    quality = int(rng.integers(_JPEG_QUALITY[0], _JPEG_QUALITY[1] + 1))
     return _through_jpeg(picture[0], quality) if rng.random() < config.jpeg_share else picture[0]
 
 
 def _worse_control(clip: TrainingClip, config: ControlAugmentation, rng: np.random.Generator) -> TrainingClip:
     """A whole clip's control pictures and start views with the faults of a prior that fits less well."""
-    change = _colour_change(config.colours, rng)
+    change = _colour_change(_PRIOR_COLOURS, rng)
     size = clip.start.shape[-1]
-    blur, noise = rng.uniform(0, 1, 2) * (config.blur * size, config.noise)
+    blur, noise = rng.uniform(0, 1, 2) * (_PRIOR_BLUR * size, _PRIOR_NOISE)
     corners = np.sort(rng.uniform(0, size, (2, 2)), axis=1).astype(int)
     hides, blanks, flattens = rng.random(3) < (config.hidden_validity, config.no_validity, config.no_normals)
     grains = float(noise) * torch.from_numpy(rng.standard_normal((3, size, size), np.float32)).to(clip.start)

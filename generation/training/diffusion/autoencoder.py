@@ -17,9 +17,16 @@ from ...diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderCon
 from ...errors import InputError
 from ...progress import Track, silent
 from ..loop import Batch, LoopConfig, OnEvaluation, train_model
-from .clips import HeadSource, composited
+from .clips import composited
+from .head_pictures import HeadSource
 
 _Pictures = Float[Tensor, "b 3 h w"]
+SMALLEST_STD = 0.05
+"""Channels of the latents that vary less than this are not blown up further when they are normalised."""
+_PRIOR_SHARE = 0.35  # of crops from renders of the prior, which the diffusion model starts from
+_COLOURED_SHARE = 0.1  # of crops over a plain background of any colour in place of white
+_COLOUR_JITTER = 0.1  # standard deviation of the change of each channel's gain, and half that of its offset
+_ABSOLUTE_WEIGHT = 0.1  # weight of the absolute error beside the squared one
 
 
 @dataclass(frozen=True)
@@ -40,16 +47,6 @@ class AutoencoderTrainConfig:
     """Side of the crops that are learned from, a multiple of the patch."""
     component_pictures: int = 192
     """Whole pictures that the principal components are taken from."""
-    prior_share: float = 0.35
-    """Share of crops from renders of the prior, which the diffusion model starts from."""
-    coloured_share: float = 0.1
-    """Share of crops over a plain background of any colour in place of white."""
-    colour_jitter: float = 0.1
-    """Standard deviation of the change of each channel's gain, and half that of its offset."""
-    absolute_weight: float = 0.1
-    """Weight of the absolute error beside the squared one."""
-    smallest_std: float = 0.05
-    """Channels of the latents that vary less than this are not blown up further when they are normalised."""
 
     def __post_init__(self) -> None:
         patch = self.network.patch_px
@@ -61,18 +58,6 @@ class AutoencoderTrainConfig:
 
 
 @dataclass(frozen=True)
-class AutoencoderFigures:
-    """How well pictures of other heads survive."""
-
-    psnr_db: float
-    """Of the whole picture over white, mean over pictures."""
-    psnr_head_db: float
-    """Of the pixels that the head covers."""
-    pictures: int
-    """How many there were."""
-
-
-@dataclass(frozen=True)
 class TrainedAutoencoder:
     """The network and the statistics of its latents."""
 
@@ -81,7 +66,7 @@ class TrainedAutoencoder:
     latents_mean: tuple[float, ...]
     """Per channel."""
     latents_std: tuple[float, ...]
-    """Per channel, not below the smallest that the training allows."""
+    """Per channel, not below `SMALLEST_STD`."""
 
 
 def train_autoencoder(
@@ -112,7 +97,7 @@ def train_autoencoder(
     train_model(
         network,
         lambda number: _batch(source, config, number),
-        lambda model, batch: reconstruction_loss(model(batch["pictures"]), batch["pictures"], config.absolute_weight),
+        _loss,
         config.loop,
         folder,
         track=track,
@@ -122,20 +107,26 @@ def train_autoencoder(
     network.requires_grad_(False)
     with torch.no_grad():
         latents = torch.cat([network.encode(part).latent for part in sample.split(8)])
-    std = latents.std((0, 2, 3)).clamp(min=config.smallest_std)
+    std = latents.std((0, 2, 3)).clamp(min=SMALLEST_STD)
     return TrainedAutoencoder(network, tuple(latents.mean((0, 2, 3)).tolist()), tuple(std.tolist()))
 
 
-def reconstruction_loss(made: _Pictures, wanted: _Pictures, absolute_weight: float) -> Float[Tensor, ""]:
-    """Squared error and a share of the absolute one, of pictures in [-1, 1]."""
-    return F.mse_loss(made.float(), wanted) + absolute_weight * F.l1_loss(made.float(), wanted)
+def _loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
+    """Squared error and a share of the absolute one."""
+    made, wanted = model(batch["pictures"]).float(), batch["pictures"]
+    return F.mse_loss(made, wanted) + _ABSOLUTE_WEIGHT * F.l1_loss(made, wanted)
 
 
 @torch.no_grad()
 def evaluate_autoencoder(
     network: PatchAutoencoder, source: HeadSource, picture_px: int = 256, views_per_head: int = 8
-) -> AutoencoderFigures:
-    """Peak signal-to-noise ratio on views of every head of `source`, clipped to what can be shown."""
+) -> dict[str, float]:
+    """Peak signal-to-noise ratio on views of every head of `source`, clipped to what can be shown.
+
+    Returns:
+        psnr, dB, of whole pictures over white, and psnr_head, of the pixels that the head covers; means over pictures.
+    """
+    device = next(network.parameters()).device
     whole, inside = [], []
     for index in range(len(source)):
         head = source.head(index)
@@ -143,14 +134,13 @@ def evaluate_autoencoder(
         for view in range(0, count, max(1, count // views_per_head)):
             rgba = head.rgba(view, picture_px)
             alpha, picture = rgba[3:], composited(rgba[None])[0]
-            device = next(network.parameters()).device
             made = network(picture[None].to(device) * 2 - 1)[0].cpu().clamp(-1, 1) / 2 + 0.5
             squared = (made - picture) ** 2
             covered = (alpha > 0.5).expand_as(squared)
             whole.append(-10 * float(squared.mean().clamp(min=1e-10).log10()))
             if covered.any():
                 inside.append(-10 * float(squared[covered].mean().clamp(min=1e-10).log10()))
-    return AutoencoderFigures(float(np.mean(whole)), float(np.mean(inside)), len(whole))
+    return {"psnr": float(np.mean(whole)), "psnr_head": float(np.mean(inside))}
 
 
 def _batch(source: HeadSource, config: AutoencoderTrainConfig, number: int) -> Batch:
@@ -170,14 +160,14 @@ def _pictures(source: HeadSource, config: AutoencoderTrainConfig, rng: np.random
     for _ in range(count):
         head = source.head(int(rng.integers(len(source))))
         view = int(rng.integers(len(head.cameras)))
-        if head.has_control and rng.random() < config.prior_share:
+        if head.read_control is not None and rng.random() < _PRIOR_SHARE:
             picture = start_of_control(head.control(view, config.picture_px)[None])[0]
         else:
             rgba = head.rgba(view, config.picture_px)
-            colour = rng.random(3) if rng.random() < config.coloured_share else np.ones(3)
+            colour = rng.random(3) if rng.random() < _COLOURED_SHARE else np.ones(3)
             picture = composited(rgba[None], (float(colour[0]), float(colour[1]), float(colour[2])))[0]
-        gain = torch.from_numpy(1 + config.colour_jitter * rng.standard_normal(3)).float()[:, None, None]
-        offset = torch.from_numpy(0.5 * config.colour_jitter * rng.standard_normal(3)).float()[:, None, None]
+        gain = torch.from_numpy(1 + _COLOUR_JITTER * rng.standard_normal(3)).float()[:, None, None]
+        offset = torch.from_numpy(0.5 * _COLOUR_JITTER * rng.standard_normal(3)).float()[:, None, None]
         if rng.random() < 0.5:  # white stays white in the others
             picture = (picture * gain + offset).clamp(0, 1)
         pictures.append(picture.flip(-1) if rng.random() < 0.5 else picture)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, int8
 
 from ...cameras import Cameras
 from ...dataset.posed_frames import picture_size
@@ -19,22 +18,96 @@ from ...diffusion.control_pictures import resized_cut_outs
 from ...errors import InputError
 
 _CONTROL_STEPS = 127
+Reader = Callable[[int, int], UInt8[Tensor, "h w 4"] | None]
+"""Reads a straight picture of any size, or None where there is none, of a view (0 where pictures belong to no view);
+told the size that will be made of it."""
 
 
-class RecentHeads:
-    """A `HeadSource` that keeps the heads that were asked for last; others are made anew."""
+def _nothing(view: int, size_px: int) -> None:
+    """Reads no picture."""
 
-    def __init__(self, name: str, make: Callable[[int], HeadPictures], count: int, keep: int) -> None:
+
+@dataclass(eq=False)
+class HeadPictures:
+    """Pictures of one head; what was read is kept in 8 bits, at each size that was asked for.
+
+    Sizes are sides of square pictures in pixels; pictures are straight, colour and alpha in [0, 1].
+    """
+
+    name: str
+    """For messages; different heads of a source have different ones."""
+    cameras: Cameras
+    """A camera for each view, of any picture size."""
+    read_rgba: Reader
+    """Reads views; never None."""
+    read_control: Callable[[int, int], Float[Tensor, "7 s s"]] | None = None
+    """Draws the prior's control picture of a view at a size, where there is a prior fitted to the head."""
+    read_driver: Reader = _nothing
+    """Reads another head from the view's camera."""
+    read_portrait: Reader = _nothing
+    """Reads the prepared portrait."""
+    read_back: Reader = _nothing
+    """Reads the view from straight behind."""
+    has_poses: bool = True
+    """False where the cameras tell no more than which views show the front and which the back."""
+    _kept: dict[tuple[str, int, int], Tensor | None] = field(default_factory=dict)
+
+    def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
+        """One view."""
+        picture = self._picture("rgba", self.read_rgba, view, size_px)
+        assert picture is not None
+        return picture
+
+    def control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
+        """The prior from that view's camera (`control_pictures.prior_control`); only with `read_control`.
+
+        It is kept in steps of 1/127, so that 0 stays 0.
+        """
+        assert self.read_control is not None
+        key = ("control", view, size_px)
+        if key not in self._kept:
+            self._kept[key] = (_CONTROL_STEPS * self.read_control(view, size_px)).round().to(int8)
+        kept = self._kept[key]
+        assert kept is not None
+        return kept / _CONTROL_STEPS
+
+    def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """A picture of another head from that view's camera; None where the source gives none."""
+        return self._picture("driver", self.read_driver, view, size_px)
+
+    def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """The portrait as a user's picture is prepared; None where there is none."""
+        return self._picture("portrait", self.read_portrait, 0, size_px)
+
+    def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        """The view from straight behind, where it is no view of its own; None where there is none."""
+        return self._picture("back", self.read_back, 0, size_px)
+
+    def _picture(self, kind: str, read: Reader, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
+        key = (kind, view, size_px)
+        if key not in self._kept:
+            picture = read(view, size_px)
+            if picture is not None:
+                picture = resized_cut_outs(picture[None], size_px)[0].permute(2, 0, 1).contiguous()
+            self._kept[key] = picture
+        kept = self._kept[key]
+        return None if kept is None else kept / 255
+
+
+class HeadSource:
+    """A numbered lot of heads; it keeps those that were asked for last, others are made anew."""
+
+    def __init__(self, name: str, make: Callable[[int], HeadPictures], count: int, keep: int = 0) -> None:
         """Make nothing yet.
 
         Args:
             name: for messages.
             make: makes the head of a number from 0 to `count` - 1.
             count: heads of the source.
-            keep: heads to keep, at least 1.
+            keep: heads to keep.
         """
-        if keep < 1:
-            raise InputError(f"Expected at least one head to be kept in memory, got {keep}")
+        if keep < 0:
+            raise InputError(f"Expected 0 or more heads to be kept in memory, got {keep}")
         self.name, self._count = name, count
         self._made = functools.lru_cache(keep)(make)
 
@@ -46,90 +119,6 @@ class RecentHeads:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.name} has {len(self)} heads, asked for number {index}")
         return self._made(index)
-
-
-class HeadPictures(ABC):
-    """Pictures of one head; what was read is kept in 8 bits, at each size that was asked for.
-
-    Sizes are sides of square pictures in pixels; pictures are straight, colour and alpha in [0, 1].
-    """
-
-    has_poses: bool = True
-    """False where the cameras tell no more than which views show the front and which the back."""
-    has_control: bool = False
-    """Whether there is a prior fitted to the head."""
-
-    def __init__(self, name: str) -> None:
-        """`name` is for messages; different heads of a source have different ones."""
-        self.name = name
-        self._kept: dict[tuple[str, int, int], Tensor | None] = {}
-
-    @property
-    @abstractmethod
-    def cameras(self) -> Cameras:
-        """A camera for each view, of any picture size."""
-
-    @abstractmethod
-    def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
-        """One view, straight, of any size; `size_px` is what will be made of it."""
-
-    def _read_control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        """The prior's control picture."""
-        raise InputError(f"{self.name} has no prior; choose another control")
-
-    def _read_driver(self, view: int) -> UInt8[Tensor, "h w 4"] | None:
-        """Another head from the view's camera."""
-        return None
-
-    def _read_portrait(self) -> UInt8[Tensor, "h w 4"] | None:
-        """The prepared portrait."""
-        return None
-
-    def _read_back(self, size_px: int) -> UInt8[Tensor, "h w 4"] | None:
-        """The view from straight behind."""
-        return None
-
-    def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
-        """One view."""
-        picture = self._picture("rgba", view, size_px, lambda: self._read_rgba(view, size_px))
-        assert picture is not None
-        return picture
-
-    def control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        """The prior from that view's camera (`control_pictures.prior_control`); only with `has_control`.
-
-        It is kept in steps of 1/127, so that 0 stays 0.
-        """
-        key = ("control", view, size_px)
-        if key not in self._kept:
-            self._kept[key] = (_CONTROL_STEPS * self._read_control(view, size_px)).round().to(torch.int8)
-        kept = self._kept[key]
-        assert kept is not None
-        return kept / _CONTROL_STEPS
-
-    def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """A picture of another head from that view's camera; None where the source gives none."""
-        return self._picture("driver", view, size_px, lambda: self._read_driver(view))
-
-    def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The portrait as a user's picture is prepared; None where there is none."""
-        return self._picture("portrait", 0, size_px, self._read_portrait)
-
-    def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The view from straight behind, where it is no view of its own; None where there is none."""
-        return self._picture("back", 0, size_px, lambda: self._read_back(size_px))
-
-    def _picture(
-        self, kind: str, view: int, size_px: int, read: Callable[[], UInt8[Tensor, "h w 4"] | None]
-    ) -> Float[Tensor, "4 s s"] | None:
-        key = (kind, view, size_px)
-        if key not in self._kept:
-            picture = read()
-            if picture is not None:
-                picture = resized_cut_outs(picture[None], size_px)[0].permute(2, 0, 1).contiguous()
-            self._kept[key] = picture
-        kept = self._kept[key]
-        return None if kept is None else kept / 255
 
 
 def picture_pixels(path: Path, mode: str, size_px: tuple[int, int] | None = None) -> UInt8[np.ndarray, "h w *c"]:

@@ -17,7 +17,6 @@ from typing_extensions import assert_never
 from ...diffusion.patch_autoencoder import PatchAutoencoder
 from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from ...diffusion.reference_attention import Reference
-from ...diffusion.release.schedule import ReleaseDDIMScheduler
 from ...diffusion.unet import Context, ControlResiduals
 from ..loop import Batch
 
@@ -34,10 +33,6 @@ class ObjectiveConfig:
     terminal_share: float = 0.0
     """Share of clips at the last timestep, where networks with zero terminal SNR see nothing but noise: what they
     predict there is the mean of all answers, which drawing in one or two steps returns. The others are uniform."""
-    noised_references: bool = False
-    """Whether references get the noise of their view, as the release's script for the back view does."""
-    release_tables: bool = False
-    """Noise from the release's float16 tables instead of exact ones."""
     background_weight: float = 1.0
     """Weight of latents that only background lies under; 0 leaves out those as well that it lies partly under, for
     views that take their outline from elsewhere: white must not creep in from where a head might end."""
@@ -60,25 +55,11 @@ class NoiseSchedule:
     """epsilon: the noise; sample: the clean latent; v_prediction: arXiv 2202.00512, Eq. 11."""
 
     @staticmethod
-    def of(scheduler: SchedulerMixin, release_tables: bool = False) -> NoiseSchedule:
-        """Of a pipeline's scheduler, exact, or with the release's rounded tables on its betas.
-
-        Raises:
-            ValueError: rounded tables for a prediction that the release does not know.
-        """
+    def of(scheduler: SchedulerMixin) -> NoiseSchedule:
+        """Of a pipeline's scheduler."""
         assert isinstance(scheduler, ConfigMixin)
-        config = scheduler.config
-        if release_tables:
-            release = ReleaseDDIMScheduler(
-                config["num_train_timesteps"], config["beta_start"], config["beta_end"], config["prediction_type"]
-            )
-            one, steps = torch.ones(len(release), 1, 1, 1), torch.arange(len(release))
-            none = torch.zeros_like(one)
-            return NoiseSchedule(
-                release.add_noise(one, none, steps).flatten(), release.add_noise(none, one, steps).flatten(), "epsilon"
-            )
         alphas: Tensor = scheduler.alphas_cumprod.double()  # pyright: ignore[reportAttributeAccessIssue] - all have it
-        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), config["prediction_type"])
+        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), scheduler.config["prediction_type"])
 
     def noisy(self, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
         """Latents at timesteps, one for each row."""
@@ -101,27 +82,17 @@ class NoiseSchedule:
         return table.to(like.device)[timesteps.to(like.device)].reshape(-1, 1, 1, 1)
 
 
-@dataclass(frozen=True)
-class Noised:
-    """Random parts of one micro-batch."""
+def draw_timesteps(latents: _Latents, frames: int, steps: int, config: ObjectiveConfig) -> Int[Tensor, " n"]:
+    """A timestep below `steps` for each view, from torch's generator, which the loop has seeded.
 
-    noise: _Latents
-    """Standard normal."""
-    timesteps: Int[Tensor, " n"]
-    """One for each view."""
-
-    @staticmethod
-    def draw(latents: _Latents, frames: int, schedule: NoiseSchedule, config: ObjectiveConfig) -> Noised:
-        """From torch's generator, which the loop has seeded; `frames` rows are a clip."""
-        count = len(latents) // frames if config.shared_timestep else len(latents)
-        last = len(schedule.signal) - 1
-        timesteps = torch.randint(last + 1, (count,), device=latents.device)
-        if config.terminal_share:
-            terminal = torch.rand(count, device=latents.device) < config.terminal_share
-            timesteps = torch.where(terminal, last, timesteps)
-        if config.shared_timestep:
-            timesteps = timesteps.repeat_interleave(frames)
-        return Noised(torch.randn_like(latents), timesteps)
+    `frames` rows are a clip.
+    """
+    count = len(latents) // frames if config.shared_timestep else len(latents)
+    timesteps = torch.randint(steps, (count,), device=latents.device)
+    if config.terminal_share:
+        terminal = torch.rand(count, device=latents.device) < config.terminal_share
+        timesteps = torch.where(terminal, steps - 1, timesteps)
+    return timesteps.repeat_interleave(frames) if config.shared_timestep else timesteps
 
 
 class ViewObjective(nn.Module):
@@ -152,7 +123,7 @@ class ViewObjective(nn.Module):
         """
         super().__init__()
         self.config, self.mode, self.with_consistency = config, mode, with_consistency
-        self.schedule = NoiseSchedule.of(pipeline.scheduler, config.release_tables)
+        self.schedule = NoiseSchedule.of(pipeline.scheduler)
         self.start_shortcut = bool(pipeline.config["start_shortcut"])
         self.reference_timestep: int | None = pipeline.config["reference_timestep"]
         networks = pipeline.networks_for_back() if mode == Mode.BACK else pipeline.networks_for_views()
@@ -171,23 +142,23 @@ class ViewObjective(nn.Module):
         clean = self.encode(batch["views"].flatten(0, 1))
         start = self.encode(batch["start"].flatten(0, 1)) if self.start_shortcut else None
         references = torch.stack([self.encode(batch["front"]), self.encode(batch["back"])], dim=1)
-        noised = Noised.draw(clean, frames, self.schedule, self.config)
+        timesteps = draw_timesteps(clean, frames, len(self.schedule.signal), self.config)
+        noise = torch.randn_like(clean)
         is_back = self.mode == Mode.BACK or bool(batch["is_back"].all())
         dual = torch.rand(clips, device=clean.device) < self.config.dual_share
         if is_back:
             dual = torch.zeros_like(dual)
         prediction = self.predict(
-            self.schedule.noisy(clean, noised.noise, noised.timesteps),
-            noised.timesteps,
+            self.schedule.noisy(clean, noise, timesteps),
+            timesteps,
             references,
             batch["control"].flatten(0, 1),
             start,
-            noise=noised.noise,
             mode=Mode.BACK if is_back else Mode.VIEWS,
             dual=dual,
             keeps=batch["keeps"].bool(),
         )
-        squared = (prediction.float() - self.schedule.target(clean, noised.noise, noised.timesteps)) ** 2
+        squared = (prediction.float() - self.schedule.target(clean, noise, timesteps)) ** 2
         return (squared * self._weights(batch["alpha"].flatten(0, 1), squared)).mean()
 
     def predict(
@@ -198,7 +169,6 @@ class ViewObjective(nn.Module):
         control: Float[Tensor, "n k H W"],
         start: _Latents | None,
         *,
-        noise: _Latents,
         mode: Mode,
         dual: Tensor,
         keeps: Tensor,
@@ -211,7 +181,6 @@ class ViewObjective(nn.Module):
             references: clean latents of the front and the back of each clip.
             control: control pictures.
             start: latents of the start views, for networks that predict the difference to them.
-            noise: what is on `noisy`; for references that shall be noisy too.
             mode: role of shared weights.
             dual: which clips see both references; the others see the front one.
             keeps: which clips have conditions; the others learn to draw without references and control.
@@ -219,7 +188,11 @@ class ViewObjective(nn.Module):
         rows, clips = len(noisy), len(references)
         frames = rows // clips
         context = None if self.context is None else self.context().to(noisy.dtype)
-        residuals = self._control(noisy, timesteps, control, context, keeps.repeat_interleave(frames), mode)
+        embedded = self.camera_control.embed_control(control.to(noisy.dtype))
+        seen = (noisy, timesteps) if self.camera_control.config["sees_latent"] else (None, None)
+        made = self.camera_control(*seen, context, embedded, mode=mode)
+        kept = keeps.repeat_interleave(frames).to(noisy.dtype).reshape(-1, 1, 1, 1)
+        residuals = ControlResiduals(tuple(skip * kept for skip in made.skips), made.middle * kept)
         options: dict[str, object] = {"mode": mode}
         if self.view_consistency is not None and mode == Mode.VIEWS:
             options |= {"view_consistency": self.view_consistency, "clip_length": frames}
@@ -230,9 +203,7 @@ class ViewObjective(nn.Module):
             chosen = group.repeat_interleave(frames).nonzero().flatten()
             reference = None
             if banks:
-                reference = self._reference(
-                    references[group, :banks], frames, timesteps[chosen], noise[chosen], context
-                )
+                reference = self._reference(references[group, :banks], frames, timesteps[chosen], context)
             made = self.unet(
                 noisy[chosen], timesteps[chosen], context, reference=reference, control=residuals[chosen], **options
             )
@@ -254,28 +225,11 @@ class ViewObjective(nn.Module):
             latents = torch.cat([self.vae.encode(part).latent for part in scaled.split(8)])
         return (latents.float() - self.latents_mean) / self.latents_std
 
-    def _control(
-        self,
-        noisy: _Latents,
-        timesteps: Int[Tensor, " n"],
-        control: Float[Tensor, "n k H W"],
-        context: Context | None,
-        keeps: Tensor,
-        mode: Mode,
-    ) -> ControlResiduals:
-        """Residuals of all views, zero where a clip goes without."""
-        embedded = self.camera_control.embed_control(control.to(noisy.dtype))
-        sees = self.camera_control.config["sees_latent"]
-        made = self.camera_control(noisy if sees else None, timesteps if sees else None, context, embedded, mode=mode)
-        kept = keeps.to(noisy.dtype).reshape(-1, 1, 1, 1)
-        return ControlResiduals(tuple(skip * kept for skip in made.skips), made.middle * kept)
-
     def _reference(
         self,
         references: Float[Tensor, "b banks c h w"],
         frames: int,
         timesteps: Int[Tensor, " n"],
-        noise: _Latents,
         context: Context | None,
     ) -> Reference:
         """Reference tokens of every view.
@@ -288,14 +242,12 @@ class ViewObjective(nn.Module):
         banks = []
         for bank in range(references.shape[1]):
             latents = references[:, bank]
-            if fixed is not None:
+            if fixed is None:
+                latents = latents.repeat_interleave(frames, dim=0)
+                banks.append(reader.write_reference(latents, timesteps, context, mode=Mode.REFERENCE))
+            else:
                 written = reader.write_reference(latents, torch.tensor([fixed]), context, mode=Mode.REFERENCE)
                 banks.append(tuple(tokens.repeat_interleave(frames, dim=0) for tokens in written))
-                continue
-            latents = latents.repeat_interleave(frames, dim=0)
-            if self.config.noised_references:
-                latents = self.schedule.noisy(latents, noise, timesteps)
-            banks.append(reader.write_reference(latents, timesteps, context, mode=Mode.REFERENCE))
         return self.unet.read_reference(*banks)
 
     def _weights(self, alpha: Float[Tensor, "n 1 H W"], like: _Latents) -> Float[Tensor, "_ _ _ _"]:

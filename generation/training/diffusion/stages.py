@@ -6,8 +6,7 @@ leave things open we chose:
 
 - `appearance` trains R alone and `camera` C alone, in DiffPortrait3D's order; both on eight views of one head from
   anywhere, with both references (dual appearance), because nothing in them depends on the order of views;
-- references are clean in every stage, as when views are drawn; the release's script for F noises them
-  (`ObjectiveConfig.noised_references` does that);
+- references are clean in every stage, as when views are drawn; the release's script for F noises them;
 - the release never drops conditions although it draws with guidance; here about one clip in five learns without
   references and control (`AugmentConfig`), so that guidance has something to compare with;
 - each view has a noise level of its own, as in the release.
@@ -23,9 +22,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Literal
-
-from torch import nn
-from typing_extensions import assert_never
 
 from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from ..loop import LoopConfig
@@ -44,8 +40,6 @@ class StageConfig:
 
     stage: TrainingStage
     """Which networks learn."""
-    size: ModelSize
-    """Whose recipe; the networks' sizes come with the pipeline that training starts from."""
     loop: LoopConfig
     """Schedule; `batch_size` counts clips."""
     clips: ClipConfig
@@ -73,13 +67,9 @@ def stage_recipe(size: ModelSize, stage: TrainingStage, *, control: ControlKind 
         control: control pictures; None takes the release's for the official size (another head), the prior for the
             compact one.
     """
-    match size:
-        case "official":
-            return _official_recipe(stage, control or "other")
-        case "compact":
-            return _compact_recipe(stage, control or "prior")
-        case _:
-            assert_never(size)
+    if size == "compact":
+        return _compact_recipe(stage, control or "prior")
+    return _official_recipe(stage, control or "other")
 
 
 def _official_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
@@ -95,19 +85,14 @@ def _official_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
         save_every=500,
         seed=42,
     )
-    clips = ClipConfig(size_px=512, control=control)
-    match stage:
-        case "appearance" | "camera":
-            clips = replace(clips, order="random")
-        case "back-view":
-            clips = replace(clips, target="back")
-        case "consistency":
-            pass
-        case _:
-            assert_never(stage)
-    return StageConfig(
-        stage, "official", loop, clips, objective=ObjectiveConfig(shared_timestep=False), gradient_checkpointing=True
+    clips = ClipConfig(
+        size_px=512,
+        control=control,
+        order="random" if stage in ("appearance", "camera") else "continuous",
+        target="back" if stage == "back-view" else "views",
     )
+    objective = ObjectiveConfig(shared_timestep=False)
+    return StageConfig(stage, loop, clips, objective=objective, gradient_checkpointing=True)
 
 
 def _compact_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
@@ -115,22 +100,14 @@ def _compact_recipe(stage: TrainingStage, control: ControlKind) -> StageConfig:
         steps=20_000, batch_size=4, learning_rate=3e-4, warmup_steps=200, weight_decay=1e-3, ema_decay=0.998
     )
     clips = ClipConfig(size_px=256, clip_length=4, order="random", control=control)
+    if stage in ("camera", "back-view"):
+        loop = replace(loop, steps=5000, learning_rate=1e-4)
+    elif stage == "consistency":
+        loop = replace(loop, steps=10_000, batch_size=2, learning_rate=2e-4)
+        clips = replace(clips, clip_length=8, order="continuous")
     objective = ObjectiveConfig(terminal_share=0.5, background_weight=0.0, channel_power=1.0, dual_share=0.8)
-    back_share = 0.15
-    match stage:
-        case "appearance":
-            pass
-        case "back-view":
-            loop, back_share = replace(loop, steps=5000, learning_rate=1e-4), 0.5
-        case "camera":
-            loop, back_share = replace(loop, steps=5000, learning_rate=1e-4), 0.0
-        case "consistency":
-            loop = replace(loop, steps=10_000, batch_size=2, learning_rate=2e-4)
-            clips = replace(clips, clip_length=8, order="continuous")
-            back_share = 0.0
-        case _:
-            assert_never(stage)
-    return StageConfig(stage, "compact", loop, clips, objective=objective, back_share=back_share)
+    back_share = {"appearance": 0.15, "back-view": 0.5}.get(stage, 0.0)
+    return StageConfig(stage, loop, clips, objective=objective, back_share=back_share)
 
 
 def stage_objective(pipeline: DiffPortrait360Pipeline, config: StageConfig) -> ViewObjective:
@@ -139,29 +116,19 @@ def stage_objective(pipeline: DiffPortrait360Pipeline, config: StageConfig) -> V
     Raises:
         ValueError: a pipeline without the networks of this stage.
     """
-    own_back = pipeline.back_appearance is not None
-    is_back = config.stage == "back-view" and own_back
-    objective = ViewObjective(
-        pipeline,
-        config.objective,
-        mode=Mode.BACK if is_back else Mode.VIEWS,
-        with_consistency=config.stage == "consistency",
-    )
+    is_back = config.stage == "back-view" and pipeline.back_appearance is not None
+    mode, with_consistency = Mode.BACK if is_back else Mode.VIEWS, config.stage == "consistency"
+    objective = ViewObjective(pipeline, config.objective, mode=mode, with_consistency=with_consistency)
     objective.requires_grad_(False)
-    joint = objective.appearance is None
-    learning: list[nn.Module | None]
-    match config.stage:
-        case "appearance":
-            learning = [objective.unet, objective.camera_control] if joint else [objective.appearance]
-        case "camera":
-            learning = [objective.camera_control]
-        case "consistency":
-            learning = [objective.view_consistency]
-        case "back-view":
-            learning = [objective.unet if joint else objective.appearance, objective.camera_control]
-        case _:
-            assert_never(config.stage)
-    for network in learning:
+    control, joint = objective.camera_control, objective.appearance is None
+    reader = objective.unet if joint else objective.appearance
+    learning = {
+        "appearance": (reader, control) if joint else (reader,),
+        "camera": (control,),
+        "consistency": (objective.view_consistency,),
+        "back-view": (reader, control),
+    }
+    for network in learning[config.stage]:
         if network is None:
             raise ValueError(f"The pipeline has no network to train in stage {config.stage}")
         network.requires_grad_(True)

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,7 +30,8 @@ from ...progress import Track, silent
 from ..loop import Batch, stacked, train_model
 from .augment import augment_clip
 from .autoencoder import TrainedAutoencoder
-from .clips import HeadSource, sample_clip
+from .clips import sample_clip
+from .head_pictures import HeadSource
 from .stages import StageConfig, stage_objective
 from .validation import validate, write_sheet
 
@@ -110,13 +113,13 @@ def train_stage(
         line = f"step {step}: loss {loss:.4f}"
         if validation is not None:
             with torch.random.fork_rng():
-                drawn = validate(pipeline, validation, config.clips, shown)
-            write_sheet(drawn, folder / f"sheet_{step:07d}.jpg")
-            journal.validated(step, drawn.figures)
-            line += "; " + ", ".join(f"{name} {value:.2f} dB" for name, value in drawn.figures.items())
+                figures, sheet = validate(pipeline, validation, config.clips, shown)
+            write_sheet(sheet, folder / f"sheet_{step:07d}.jpg")
+            write("validation", step, figures)
+            line += "; " + ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
         notify(line)
 
-    with Journal(folder) as journal:
+    with open_journal(folder) as write:
         train_model(
             objective,
             lambda number: clips_of(source, config, number),
@@ -125,7 +128,7 @@ def train_stage(
             folder,
             track=track,
             on_evaluation=evaluated,
-            on_step=journal.trained,
+            on_step=partial(write, "train"),
         )
     pipeline.register_to_config(picture_px=config.clips.size_px)
     return save_pipeline(pipeline, folder / PIPELINE)
@@ -153,40 +156,27 @@ def save_pipeline(pipeline: DiffPortrait360Pipeline, folder: Path) -> Path:
     return folder
 
 
-class Journal:
-    """Figures by step: a line of JSON each, and TensorBoard's files where it is installed."""
+@contextlib.contextmanager
+def open_journal(folder: Path) -> Iterator[Callable[[Literal["train", "validation"], int, dict[str, float]], None]]:
+    """What keeps the figures of a step, or of heads that are not learned from, behind those that `folder` has.
 
-    def __init__(self, folder: Path) -> None:
-        """Goes on with the files that `folder` has."""
-        with write_errors_for_people(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / JOURNAL).open("a", encoding="utf-8")
-        self._board = None
-        with contextlib.suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
+    A line of JSON for each step, and TensorBoard's files where it is installed.
+    """
+    with write_errors_for_people(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    board = None
+    with contextlib.suppress(ImportError):
+        from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+        board = SummaryWriter(str(folder / "tensorboard"))
+    with (folder / JOURNAL).open("a", encoding="utf-8") as file, contextlib.closing(board or file):
 
-    def trained(self, step: int, figures: dict[str, float]) -> None:
-        """Keep the figures of a step."""
-        self._write(step, "train", figures)
+        def write(group: Literal["train", "validation"], step: int, figures: dict[str, float]) -> None:
+            rounded = {f"{group}/{name}": float(f"{value:.6g}") for name, value in figures.items()}
+            file.write(json.dumps({"step": step, **rounded}) + "\n")
+            file.flush()
+            if board is not None:
+                for name, value in figures.items():
+                    board.add_scalar(f"{group}/{name}", value, step)
 
-    def validated(self, step: int, figures: dict[str, float]) -> None:
-        """Keep the figures of heads that are not learned from."""
-        self._write(step, "validation", figures)
-
-    def _write(self, step: int, group: str, figures: dict[str, float]) -> None:
-        rounded = {f"{group}/{name}": float(f"{value:.6g}") for name, value in figures.items()}
-        self._file.write(json.dumps({"step": step, **rounded}) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        yield write

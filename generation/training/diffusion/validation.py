@@ -16,9 +16,12 @@ from ...diffusion.pipeline import DiffPortrait360Pipeline
 from ...diffusion.sampling import Sampling
 from ...files import write_bytes_atomically
 from ...progress import silent
-from .clips import ClipConfig, HeadSource, TrainingClip, sample_clip
+from .clips import ClipConfig, TrainingClip, sample_clip
+from .head_pictures import HeadSource
 
 _Pictures = Float[Tensor, "n 3 h w"]
+_SEED = 0
+"""Of the choice of views and of the noise."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +34,12 @@ class ValidationConfig:
     """Views of each, in the order of azimuth."""
     sampling: Sampling = field(default_factory=lambda: Sampling(steps=8, guidance_scale=1.0))
     """How they are drawn."""
-    seed: int = 0
-    """Seed of the choice of views and of the noise."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Figures and pictures of one checkpoint."""
-
-    figures: dict[str, float]
-    """psnr_head and psnr, dB, of the drawn views against the true ones, and `start_psnr_head` and `start_psnr` of the
-    start views: what there was without drawing. Means over views; head: where the true view has alpha above a half."""
-    sheet: Image.Image
-    """For each head three rows: the true views, the start views and the drawn ones, behind the two references."""
 
 
 @torch.no_grad()
 def validate(
     pipeline: DiffPortrait360Pipeline, source: HeadSource, clips: ClipConfig, config: ValidationConfig
-) -> Validation:
+) -> tuple[dict[str, float], Image.Image]:
     """Draw views of the first heads of `source`.
 
     Args:
@@ -57,6 +47,13 @@ def validate(
         source: heads that training does not see.
         clips: size and control of the training's clips.
         config: how much.
+
+    Returns:
+        Figures: psnr_head and psnr, dB, of the drawn views against the true ones, and `start_psnr_head` and
+        `start_psnr` of the start views: what there was without drawing. Means over views; head: where the true view has
+        alpha above a half.
+        A sheet with three rows for each head: the true views, the start views and the drawn ones, behind the two
+        references.
     """
     figures: dict[str, list[float]] = {name: [] for name in ("psnr_head", "psnr", "start_psnr_head", "start_psnr")}
     rows: list[Tensor] = []
@@ -75,14 +72,12 @@ def validate(
         for first, pictures in ((clip.front, clip.views), (clip.back, clip.start), (white, drawn)):
             rows.append(torch.cat([first, *pictures], dim=-1))
     picture = (torch.cat(rows, dim=-2).clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
-    return Validation(
-        {name: float(np.mean(values)) for name, values in figures.items() if values}, Image.fromarray(picture)
-    )
+    return {name: float(np.mean(values)) for name, values in figures.items() if values}, Image.fromarray(picture)
 
 
 def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: ValidationConfig) -> TrainingClip:
     """Views all round a head: the ring if there is one, with references as in training."""
-    rng = np.random.default_rng([config.seed, index])
+    rng = np.random.default_rng([_SEED, index])
     count = min(config.views, len(source.head(index).cameras))
     even = ClipConfig(
         size_px=clips.size_px,
@@ -90,7 +85,6 @@ def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: Valid
         stride_deg=(180 / count, 360 / count),  # holds a whole step of every ring that is long enough
         control=clips.control,
         portrait_share=1.0,
-        background_rgb_unit=clips.background_rgb_unit,
     )
     return sample_clip(source, index, even, rng)
 
@@ -102,7 +96,7 @@ def draw_clip(pipeline: DiffPortrait360Pipeline, clip: TrainingClip, config: Val
         clip.front,
         clip.cameras,
         clip.control,
-        generator=torch.Generator().manual_seed(config.seed),
+        generator=torch.Generator().manual_seed(_SEED),
         back_image=clip.back,
         start_views=None if clip.control_kind == "other" else clip.start,
         sampling=config.sampling,
@@ -116,8 +110,8 @@ def _decibels(squared: Float[Tensor, "*_"]) -> float:
     return -10 * float(squared.mean().clamp(min=1e-10).log10())
 
 
-def write_sheet(validation: Validation, path: Path) -> None:
+def write_sheet(sheet: Image.Image, path: Path) -> None:
     """The sheet as a JPEG."""
     data = io.BytesIO()
-    validation.sheet.save(data, "JPEG", quality=90)
+    sheet.save(data, "JPEG", quality=90)
     write_bytes_atomically(path, data.getvalue())

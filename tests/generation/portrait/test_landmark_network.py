@@ -38,7 +38,6 @@ from dp360.generation.portrait.landmark_network import (
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.portraits.cartoons import cartoon
-from dp360.generation.training.landmark_figures import face_error, landmark_figures
 from dp360.generation.training.landmark_scenes import (
     CARTOON_SCENES,
     PLAIN_SCENES,
@@ -48,7 +47,13 @@ from dp360.generation.training.landmark_scenes import (
     labelled_shots,
     make_scene,
 )
-from dp360.generation.training.landmark_training import LandmarkTrainConfig, locator_target, train_landmark_networks
+from dp360.generation.training.landmark_training import (
+    LandmarkTrainConfig,
+    face_error,
+    landmark_figures,
+    locator_target,
+    train_landmark_networks,
+)
 from dp360.generation.training.loop import LoopConfig
 from dp360.generation.training.shots import SURROUND_SHOTS, Shots, surround_shots
 
@@ -243,8 +248,9 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     config = LandmarkTrainConfig(network=TINY, points_loop=loop, locator_loop=loop, look=CARTOON_SCENES)
     shots, backgrounds = disc_shots(), Backgrounds(())
     whole = train_landmark_networks(shots, backgrounds, tmp_path / "whole", config)
-    short = replace(config, points_loop=replace(loop, steps=3), locator_loop=replace(loop, steps=3))
-    train_landmark_networks(shots, backgrounds, tmp_path / "parts", short, minutes=0.0)
+    stopped = replace(loop, steps=3, minutes=0.0)
+    short = replace(config, points_loop=stopped, locator_loop=stopped)
+    train_landmark_networks(shots, backgrounds, tmp_path / "parts", short)
     parts = train_landmark_networks(shots, backgrounds, tmp_path / "parts", config)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=0, atol=0)

@@ -33,7 +33,6 @@ from dp360.generation.synthetic.recipe import sample_recipe
 from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, CompletionSamples, completion_samples
 from dp360.generation.training.completion_training import (
     CompletionLook,
-    CompletionTrainConfig,
     evaluate_completion,
     train_completion,
     varied,
@@ -79,16 +78,13 @@ def test_variations_change_what_is_shown_and_what_is_true_alike(samples: Complet
 
 
 def test_a_run_learns_what_one_colour_cannot_say_and_resumes(samples: CompletionSamples, tmp_path: Path) -> None:
-    config = CompletionTrainConfig(
-        network=SMALL, smoothness=0.0,
-        loop=LoopConfig(steps=60, batch_size=3, learning_rate=1e-2, warmup_steps=3, ema_decay=0.9, save_every=20),
-    )  # fmt: skip
-    network = train_completion(samples, tmp_path / "run", config)
+    loop = LoopConfig(steps=60, batch_size=3, learning_rate=1e-2, warmup_steps=3, ema_decay=0.9, save_every=20)
+    network = train_completion(samples, tmp_path / "run", loop, SMALL)
     figures = evaluate_completion(LoadedNetwork(network, ""), samples)
     assert figures.count == len(samples)
     for part in ("hair_back", "skin_back", "cloth_back"):
         assert figures.learned[part] < 0.7 * figures.typical[part]
-    again = train_completion(samples, tmp_path / "run", config)
+    again = train_completion(samples, tmp_path / "run", loop, SMALL)
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values()))
 
 

@@ -21,6 +21,7 @@ from dp360.generation import Cameras, InputError, OrbitConfig, PointCloud, Prove
 from dp360.generation.cameras import concatenate_cameras, opengl_from_opencv
 from dp360.generation.diffusion.control_pictures import COLOUR, NORMALS, VALIDITY, prior_control, ray_control
 from dp360.generation.training.diffusion.augment import (
+    STILL,
     AugmentConfig,
     ColourJitter,
     ControlAugmentation,
@@ -29,10 +30,15 @@ from dp360.generation.training.diffusion.augment import (
     mirrored_cameras,
     mirrored_clip,
 )
-from dp360.generation.training.diffusion.clips import ClipConfig, HeadSource, sample_clip
-from dp360.generation.training.diffusion.head_pictures import HeadPictures, RecentHeads
-from dp360.generation.training.diffusion.sources import MixedSource, open_source
-from dp360.generation.training.diffusion.view_order import angles_rad, closed_rings, continuous_views
+from dp360.generation.training.diffusion.clips import (
+    ClipConfig,
+    angles_rad,
+    closed_rings,
+    continuous_views,
+    sample_clip,
+)
+from dp360.generation.training.diffusion.head_pictures import HeadPictures, HeadSource, Reader
+from dp360.generation.training.diffusion.sources import mixed_source, open_source
 
 SIZE = 32
 DOTS = np.array(
@@ -42,7 +48,6 @@ DOTS = np.array(
 DOTS_RGB = np.array([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.2, 0.1, 0.9], [0.8, 0.7, 0.1], [0.6, 0.1, 0.7]])
 DOTS_NORMAL = DOTS / np.linalg.norm(DOTS, axis=1, keepdims=True)
 MIRROR = np.array([-1.0, 1.0, 1.0])
-STILL = ColourJitter(0.0, 0.0, 0.0, 0.0, 0.0)
 NOTHING = AugmentConfig(0.0, STILL, PortraitAugmentation(share=0.0), ControlAugmentation(share=0.0), 0.0, 0.0)
 
 
@@ -64,28 +69,21 @@ def drawn(
 class DotsHead(HeadPictures):
     """The head of dots with a prior of its own; counts what is read of it."""
 
-    has_control = True
-
     def __init__(self, cameras: Cameras, name: str = "dots", mirror: bool = False) -> None:
-        super().__init__(name)
-        self._cameras = cameras
+        super().__init__(name, cameras, self._rgba, self._control)
         self.points, self.normals = (a * MIRROR if mirror else a for a in (DOTS, DOTS_NORMAL))
         self.reads = 0
 
-    @property
-    def cameras(self) -> Cameras:
-        return self._cameras
-
-    def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
+    def _rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
         self.reads += 1
-        return self.draw(self._cameras[view].resized(size_px, size_px))
+        return self.draw(self.cameras[view].resized(size_px, size_px))
 
     def draw(self, camera: Cameras) -> UInt8[Tensor, "h w 4"]:
         rgb, alpha = drawn(camera, self.points, DOTS_RGB)
         return (255 * torch.cat([rgb, alpha], dim=1)[0]).round().to(torch.uint8).permute(1, 2, 0)
 
-    def _read_control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        return self.control_of(self._cameras[view].resized(size_px, size_px))[0]
+    def _control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
+        return self.control_of(self.cameras[view].resized(size_px, size_px))[0]
 
     def control_of(self, cameras: Cameras) -> Float[Tensor, "n 7 h w"]:
         rgb, alpha = drawn(cameras, self.points, DOTS_RGB)
@@ -93,43 +91,25 @@ class DotsHead(HeadPictures):
         return prior_control(rgb, alpha, 0.25 * alpha, normals, cameras)
 
 
-class NumberedHead(HeadPictures):
+def plain(*rgb: int) -> Reader:
+    """Reads a picture of one colour."""
+    return lambda *_: torch.tensor([*rgb, 255], dtype=torch.uint8).expand(4, 4, 4)
+
+
+def numbered_head(cameras: Cameras, name: str = "numbers", extra: bool = True) -> HeadPictures:
     """Views of one grey, which is the number of the view; the portrait is red, the back picture blue."""
-
-    has_control = True
-
-    def __init__(self, cameras: Cameras, name: str = "numbers", extra: bool = True) -> None:
-        super().__init__(name)
-        self._cameras, self._extra = cameras, extra
-
-    @property
-    def cameras(self) -> Cameras:
-        return self._cameras
-
-    def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
-        return torch.tensor([view, view, view, 255], dtype=torch.uint8).expand(4, 4, 4)
-
-    def _read_control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
-        return torch.zeros(7, size_px, size_px)
-
-    def _read_portrait(self) -> UInt8[Tensor, "h w 4"] | None:
-        return torch.tensor([255, 0, 0, 255], dtype=torch.uint8).expand(4, 4, 4) if self._extra else None
-
-    def _read_back(self, size_px: int) -> UInt8[Tensor, "h w 4"] | None:
-        return torch.tensor([0, 0, 255, 255], dtype=torch.uint8).expand(4, 4, 4) if self._extra else None
+    head = HeadPictures(
+        name,
+        cameras,
+        lambda view, size: plain(view, view, view)(view, size),
+        lambda _, size: torch.zeros(7, size, size),
+    )
+    return replace(head, read_portrait=plain(255, 0, 0), read_back=plain(0, 0, 255)) if extra else head
 
 
-class ListSource:
+def list_source(*heads: HeadPictures) -> HeadSource:
     """Heads that are there."""
-
-    def __init__(self, *heads: HeadPictures, name: str = "list") -> None:
-        self.heads, self.name = heads, name
-
-    def __len__(self) -> int:
-        return len(self.heads)
-
-    def head(self, index: int) -> HeadPictures:
-        return self.heads[index]
+    return HeadSource("list", lambda index: heads[index], len(heads))
 
 
 def swinging(count: int, phase: float = 0.0) -> Cameras:
@@ -142,7 +122,7 @@ SMALL = ClipConfig(size_px=SIZE)
 
 
 def number_of(picture: Float[Tensor, "3 s s"]) -> int:
-    """Which view of a `NumberedHead` this is: -1 its portrait, -2 its back picture."""
+    """Which view of a `numbered_head` this is: -1 its portrait, -2 its back picture."""
     r, _, b = (255 * picture[:, 0, 0]).round().int().tolist()
     return r if r == b else -1 if r else -2
 
@@ -230,7 +210,7 @@ def test_a_mirrored_clip_shows_the_mirrored_head_from_its_cameras(kind):
     cameras = swinging(24)
     off_centre = replace(cameras, principal_px=cameras.principal_px + torch.tensor([1.7, -0.6], dtype=torch.float64))
     head, other = DotsHead(off_centre), DotsHead(off_centre, "other")
-    clip = sample_clip(ListSource(head, other), 0, replace(SMALL, control=kind), rng(5))
+    clip = sample_clip(list_source(head, other), 0, replace(SMALL, control=kind), rng(5))
     mirrored = mirrored_clip(clip)
     truth = DotsHead(mirrored.cameras, mirror=True)
     for i in range(len(clip)):
@@ -267,10 +247,10 @@ def test_mirrored_cameras_project_mirrored_points_to_mirrored_pixels():
 def test_views_go_on_in_even_steps_over_the_end_of_the_ring(count):
     """Strides are whole steps of 10 to 30 degrees, no view comes twice, and clips do cross the seam."""
     cameras = concatenate_cameras([PORTRAIT_CAMERA, swinging(count)])
-    head = NumberedHead(cameras)
+    head = numbered_head(cameras)
     crossed, strides = 0, set()
     for seed in range(60):
-        views = [number_of(v) for v in sample_clip(ListSource(head), 0, SMALL, rng(seed)).views]
+        views = [number_of(v) for v in sample_clip(list_source(head), 0, SMALL, rng(seed)).views]
         assert len(set(views)) == 8 and 0 not in views  # the portrait's camera belongs to no ring
         steps = torch.remainder(cameras.azimuth_rad[views].diff(), 2 * math.pi)
         assert torch.allclose(steps, steps[0].expand_as(steps))
@@ -308,8 +288,8 @@ def test_cameras_without_rings_are_followed_as_near_as_can_be():
 
 def test_references_lie_in_their_cones_and_the_portrait_is_taken_as_often_as_asked():
     cameras = concatenate_cameras([PORTRAIT_CAMERA, swinging(36)])
-    head = NumberedHead(cameras)
-    source = ListSource(head)
+    head = numbered_head(cameras)
+    source = list_source(head)
     front, back = set(), set()
     for seed in range(150):
         clip = sample_clip(source, 0, replace(SMALL, clip_length=1), rng(seed))
@@ -322,22 +302,22 @@ def test_references_lie_in_their_cones_and_the_portrait_is_taken_as_often_as_ask
     for share, numbers in ((0.0, False), (1.0, True)):
         picked = [sample_clip(source, 0, replace(SMALL, portrait_share=share), rng(s)).front for s in range(10)]
         assert all((number_of(p) == -1) == numbers for p in picked)
-    without = ListSource(NumberedHead(cameras, extra=False))
+    without = list_source(numbered_head(cameras, extra=False))
     assert number_of(sample_clip(without, 0, replace(SMALL, portrait_share=1.0), rng()).front) >= 0
 
 
 def test_back_targets_are_single_views_from_straight_behind():
     cameras = concatenate_cameras([PORTRAIT_CAMERA, swinging(36)])
     for seed in range(30):
-        clip = sample_clip(ListSource(NumberedHead(cameras)), 0, replace(SMALL, target="back"), rng(seed))
-        assert len(clip) == 1 == replace(SMALL, target="back").frames
+        clip = sample_clip(list_source(numbered_head(cameras)), 0, replace(SMALL, target="back"), rng(seed))
+        assert len(clip) == 1
         assert float(angles_rad(clip.cameras, (0.0, 0.0, -1.0))) <= math.radians(20) + 1e-6
 
 
 def test_random_order_takes_views_from_anywhere():
-    head = NumberedHead(swinging(36))
+    head = numbered_head(swinging(36))
     views = [
-        [number_of(v) for v in sample_clip(ListSource(head), 0, replace(SMALL, order="random"), rng(s)).views]
+        [number_of(v) for v in sample_clip(list_source(head), 0, replace(SMALL, order="random"), rng(s)).views]
         for s in range(20)
     ]
     assert all(len(set(v)) == 8 for v in views)
@@ -346,20 +326,20 @@ def test_random_order_takes_views_from_anywhere():
 
 
 def test_other_control_is_another_head_from_the_nearest_camera():
-    target = NumberedHead(swinging(36), "target")
-    other = NumberedHead(orbit(18, size_px=SIZE), "other")
-    clip = sample_clip(ListSource(target, other, target), 0, replace(SMALL, control="other"), rng(3))
+    target = numbered_head(swinging(36), "target")
+    other = numbered_head(orbit(18, size_px=SIZE), "other")
+    clip = sample_clip(list_source(target, other, target), 0, replace(SMALL, control="other"), rng(3))
     assert clip.control.shape == (8, 3, SIZE, SIZE)
     torch.testing.assert_close(clip.control, 2 * clip.start - 1)
     for camera, picture in zip(clip.cameras, clip.start):
         error = other.cameras[number_of(picture)].azimuth_rad - camera.azimuth_rad
         assert abs(math.remainder(float(error), 2 * math.pi)) <= math.radians(10.1)
     with pytest.raises(InputError, match="second head"):
-        sample_clip(ListSource(target, target), 0, replace(SMALL, control="other"), rng())
+        sample_clip(list_source(target, target), 0, replace(SMALL, control="other"), rng())
 
 
 def test_the_same_seed_gives_the_same_clip():
-    source = ListSource(DotsHead(swinging(36)), DotsHead(swinging(36, 1.0), "b"))
+    source = list_source(DotsHead(swinging(36)), DotsHead(swinging(36, 1.0), "b"))
     first, again, another = (
         augment_clip(sample_clip(source, 0, SMALL, g), AugmentConfig(), g) for g in map(rng, [7, 7, 8])
     )
@@ -367,12 +347,12 @@ def test_the_same_seed_gives_the_same_clip():
         assert torch.equal(getattr(first[0], name), getattr(again[0], name)), name
     assert torch.equal(first[0].cameras.T_world_camera, again[0].cameras.T_world_camera) and first[1] == again[1]
     assert not torch.equal(first[0].views, another[0].views)
-    fresh = ListSource(DotsHead(swinging(36)), DotsHead(swinging(36, 1.0), "b"))  # nothing kept in memory
+    fresh = list_source(DotsHead(swinging(36)), DotsHead(swinging(36, 1.0), "b"))  # nothing kept in memory
     assert torch.equal(sample_clip(fresh, 0, SMALL, rng(7)).control, sample_clip(source, 0, SMALL, rng(7)).control)
 
 
 def test_nothing_changes_where_everything_is_zero():
-    clip = sample_clip(ListSource(DotsHead(swinging(36))), 0, SMALL, rng())
+    clip = sample_clip(list_source(DotsHead(swinging(36))), 0, SMALL, rng())
     same, keeps = augment_clip(clip, NOTHING, rng())
     for name in ("views", "alpha", "control", "start", "front", "back"):
         assert torch.equal(getattr(same, name), getattr(clip, name)), name
@@ -382,7 +362,7 @@ def test_nothing_changes_where_everything_is_zero():
 
 
 def test_colours_change_alike_in_all_pictures_and_white_stays():
-    clip = sample_clip(ListSource(DotsHead(swinging(36))), 0, SMALL, rng(2))
+    clip = sample_clip(list_source(DotsHead(swinging(36))), 0, SMALL, rng(2))
     changed, _ = augment_clip(clip, replace(NOTHING, colours=ColourJitter()), rng(1))
     control = (clip.control[:, COLOUR] + 1) / 2
     before = torch.cat([clip.views, clip.front[None], clip.back[None], clip.start, control])
@@ -401,7 +381,7 @@ def test_colours_change_alike_in_all_pictures_and_white_stays():
 
 
 def test_each_augmentation_touches_its_own_pictures_only():
-    clip = sample_clip(ListSource(DotsHead(swinging(36))), 0, SMALL, rng(2))
+    clip = sample_clip(list_source(DotsHead(swinging(36))), 0, SMALL, rng(2))
     portrait, _ = augment_clip(clip, replace(NOTHING, portrait=PortraitAugmentation(share=1.0)), rng(3))
     assert not torch.equal(portrait.front, clip.front) and torch.equal(portrait.back, clip.back)
     assert torch.equal(portrait.views, clip.views) and torch.equal(portrait.control, clip.control)
@@ -462,7 +442,7 @@ def posed(tmp_path: Path) -> Path:
 def test_a_clip_from_disk_is_the_clip_from_memory(posed):
     config = replace(SMALL, clip_length=4, stride_deg=(25.0, 35.0))
     from_disk = sample_clip(open_source(posed), 0, config, rng(2))
-    in_memory = sample_clip(ListSource(DotsHead(swinging(12))), 0, config, rng(2))
+    in_memory = sample_clip(list_source(DotsHead(swinging(12))), 0, config, rng(2))
     torch.testing.assert_close(from_disk.cameras.T_world_camera, in_memory.cameras.T_world_camera)
     for name in ("views", "alpha", "start", "front", "back"):
         torch.testing.assert_close(getattr(from_disk, name), getattr(in_memory, name), atol=0.006, rtol=0)
@@ -481,7 +461,6 @@ def test_portrait_and_back_picture_come_from_their_files(posed):
     png(folder / "portrait_alpha.png", np.full((64, 64), 255, np.uint8))
     png(folder / "back.png", np.full((SIZE, SIZE, 4), (10, 10, 200, 255), np.uint8))
     head = open_source(posed).head(0)
-    assert isinstance(head, HeadPictures)
     assert middle_of(head.portrait(16)) == pytest.approx([200, 10, 10, 255])
     assert middle_of(head.back(16)) == pytest.approx([10, 10, 200, 255])
     foreground = np.broadcast_to(np.array([0.2, 0.4, 0.6], np.float32), (64, 64, 3))
@@ -497,18 +476,17 @@ def test_any_nerfstudio_data_set_serves_with_other_controls(tmp_path):
     folder = posed_folder(tmp_path / "one", DotsHead(swinging(12)), prior=False)
     source = open_source(folder)
     config = replace(SMALL, clip_length=4, stride_deg=(25.0, 35.0))
-    assert len(source) == 1 and isinstance(source, HeadSource)
+    assert len(source) == 1
     rays = sample_clip(source, 0, replace(config, control="rays"), rng())
     assert rays.control.shape == (4, 7, SIZE, SIZE) and bool((rays.start == 1).all())
     with pytest.raises(InputError, match="has no prior"):
         sample_clip(source, 0, config, rng())
 
 
-def test_background_is_what_the_config_says(posed):
-    config = replace(SMALL, clip_length=1, background_rgb_unit=(0.0, 0.5, 0.0))
-    clip = sample_clip(open_source(posed), 0, config, rng())
-    assert clip.views[0, :, 0, 0].tolist() == [0.0, 0.5, 0.0]
-    assert bool((clip.start[:, :, 0, 0] == 1).all())
+def test_background_is_white(posed):
+    clip = sample_clip(open_source(posed), 0, replace(SMALL, clip_length=1), rng())
+    for picture in (clip.views[0], clip.front, clip.back, clip.start[0]):
+        assert picture[:, 0, 0].tolist() == [1.0, 1.0, 1.0]
 
 
 def grey(value: int) -> np.ndarray:
@@ -558,7 +536,7 @@ def test_renderme360_folders_know_front_from_back_and_bring_their_drivers(tmp_pa
         sample_clip(open_source(tmp_path), 0, replace(SMALL, target="back", control="other"), rng())
 
 
-def test_captures_are_opened_when_a_picture_is_asked_for(tmp_path, monkeypatch):
+def test_captures_are_opened_when_their_head_is_asked_for(tmp_path, monkeypatch):
     opened = []
 
     def read(path: Path, *, size_px: int) -> ViewSet:
@@ -573,8 +551,8 @@ def test_captures_are_opened_when_a_picture_is_asked_for(tmp_path, monkeypatch):
     for name in ("0026_e0_raw.smc", "0026_e0_anno.smc", "0041_e0.smc"):
         (tmp_path / name).write_bytes(b"")
     source = open_source(tmp_path)
-    head = source.head(1)
     assert (len(source), opened) == (2, [])
+    head = source.head(1)
     assert head.rgba(0, 16).shape == (4, 16, 16)
     head.rgba(1, 16)
     assert opened == ["0041_e0.smc"]
@@ -602,8 +580,8 @@ DAMAGE = {
 def test_damaged_folders_are_named(posed, name):
     change, message = DAMAGE[name]
     change(posed / "head_0")
-    head = open_source(posed).head(0)
     with pytest.raises(InputError, match=message) as caught:
+        head = open_source(posed).head(0)
         for view in range(len(head.cameras)):
             head.rgba(view, 16)
             head.control(view, 16)
@@ -621,13 +599,13 @@ def test_what_cannot_be_sampled_is_said(tmp_path, posed):
         sample_clip(source, 0, replace(SMALL, clip_length=13), rng())
     with pytest.raises(InputError, match="rings of 12 views"):
         sample_clip(source, 0, replace(SMALL, stride_deg=(5.0, 20.0)), rng())
-    front_only = NumberedHead(look_at_origin(torch.linspace(-0.5, 0.5, 9), torch.zeros(9), size_px=SIZE), extra=False)
+    front_only = numbered_head(look_at_origin(torch.linspace(-0.5, 0.5, 9), torch.zeros(9), size_px=SIZE), extra=False)
     with pytest.raises(InputError, match="a back reference"):
-        sample_clip(ListSource(front_only), 0, replace(SMALL, clip_length=1), rng())
+        sample_clip(list_source(front_only), 0, replace(SMALL, clip_length=1), rng())
     with pytest.raises(InputError, match="behind the head"):
-        sample_clip(ListSource(front_only), 0, replace(SMALL, target="back"), rng())
+        sample_clip(list_source(front_only), 0, replace(SMALL, target="back"), rng())
     with pytest.raises(InputError, match="where a clip should go on"):
-        sample_clip(ListSource(front_only), 0, replace(SMALL, stride_deg=(30.0, 30.0)), rng())
+        sample_clip(list_source(front_only), 0, replace(SMALL, stride_deg=(30.0, 30.0)), rng())
     png(tmp_path / "gap/seed0001/00.png", grey(1))
     png(tmp_path / "gap/seed0001/02.png", grey(2))
     with pytest.raises(InputError, match="without a gap"):
@@ -635,8 +613,8 @@ def test_what_cannot_be_sampled_is_said(tmp_path, posed):
 
 
 def test_mixtures_are_even_and_miss_no_head():
-    a, b = ([NumberedHead(orbit(4, size_px=SIZE), f"{c}{k}") for k in range(n)] for c, n in (("a", 30), ("b", 10)))
-    mixed = MixedSource([ListSource(*a), ListSource(*b)])
+    a, b = ([numbered_head(orbit(4, size_px=SIZE), f"{c}{k}") for k in range(n)] for c, n in (("a", 30), ("b", 10)))
+    mixed = mixed_source([list_source(*a), list_source(*b)])
     names = [mixed.head(i).name for i in range(len(mixed))]
     assert sorted(names) == sorted(head.name for head in [*a, *b])
     assert all(sum(n[0] == "b" for n in names[k : k + 8]) == 2 for k in range(0, len(names), 8))
@@ -648,7 +626,6 @@ def test_layouts_in_one_folder_become_one_source(posed):
     for k in range(4):
         png(posed / f"toon/{k}.png", grey(200 + k))
     source = open_source(posed)
-    assert isinstance(source, MixedSource)
     assert sorted(Path(source.head(k).name).name for k in range(len(source))) == ["head_0", "head_1", "toon"]
 
 
@@ -661,7 +638,7 @@ def test_recent_heads_are_kept_and_read_once():
         heads[index] = DotsHead(orbit(4, size_px=SIZE), str(index))
         return heads[index]
 
-    recent = RecentHeads("dots", make, count=3, keep=2)
+    recent = HeadSource("dots", make, count=3, keep=2)
     for index in (0, 1, 0, 2, 0, 1):
         recent.head(index).rgba(0, SIZE)
     assert made == [0, 1, 2, 1]
@@ -682,12 +659,12 @@ def test_heads_on_the_fly_are_those_on_disk(tmp_path):
     from dp360.configs.console import Display
     from dp360.configs.data import DataHeadsCommand, make_heads
     from dp360.generation.progress import silent
-    from dp360.generation.training.diffusion.synthetic_heads import SyntheticHeads
+    from dp360.generation.training.diffusion.synthetic_heads import synthetic_heads
 
     command = DataHeadsCommand(ASSETS, tmp_path, count=1, views=12, size=64)
     make_heads(command, Display(silent, pytest.fail))
     config = ClipConfig(size_px=64, clip_length=3, stride_deg=(25.0, 35.0))
-    on_disk, on_the_fly = open_source(tmp_path), SyntheticHeads(ASSETS, 1, views=12)
+    on_disk, on_the_fly = open_source(tmp_path), synthetic_heads(ASSETS, 1, views=12)
     for seed in range(3):
         a, b = (sample_clip(source, 0, config, rng(seed)) for source in (on_disk, on_the_fly))
         torch.testing.assert_close(a.cameras.T_world_camera, b.cameras.T_world_camera)

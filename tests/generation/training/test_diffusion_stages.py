@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from dp360.generation import Cameras, InputError
+from dp360.generation import InputError
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.diffusion.architectures import COMPACT, OFFICIAL, Architecture
 from dp360.generation.diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
@@ -26,13 +26,14 @@ from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from dp360.generation.diffusion.view_consistency import ViewConsistency
 from dp360.generation.training.diffusion.augment import AugmentConfig
 from dp360.generation.training.diffusion.autoencoder import (
+    SMALLEST_STD,
     AutoencoderTrainConfig,
     TrainedAutoencoder,
     evaluate_autoencoder,
     train_autoencoder,
 )
-from dp360.generation.training.diffusion.head_pictures import HeadPictures
-from dp360.generation.training.diffusion.objective import Noised, NoiseSchedule, ObjectiveConfig, ViewObjective
+from dp360.generation.training.diffusion.head_pictures import HeadPictures, HeadSource
+from dp360.generation.training.diffusion.objective import NoiseSchedule, ObjectiveConfig, ViewObjective, draw_timesteps
 from dp360.generation.training.diffusion.stages import (
     ModelSize,
     StageConfig,
@@ -52,17 +53,12 @@ STILL = AugmentConfig(mirrored=0.0, drop_references=0.0, drop_control=0.0)
 class Ball(HeadPictures):
     """A head of two colours, whose prior lacks the colour of the back."""
 
-    has_control = True
-
     def __init__(self, number: int) -> None:
-        super().__init__(f"ball_{number}")
-        self.colours = torch.rand(2, 3, generator=torch.Generator().manual_seed(number))
         azimuth = torch.arange(VIEWS, dtype=torch.float64) * (2 * math.pi / VIEWS)
-        self._cameras = look_at_origin(azimuth, torch.zeros(VIEWS), size_px=SIZE)
-
-    @property
-    def cameras(self) -> Cameras:
-        return self._cameras
+        cameras = look_at_origin(azimuth, torch.zeros(VIEWS), size_px=SIZE)
+        super().__init__(f"ball_{number}", cameras, self._rgba, self._control)
+        self.read_portrait = lambda *_: self._rgba(0, SIZE)
+        self.colours = torch.rand(2, 3, generator=torch.Generator().manual_seed(number))
 
     def _drawn(self, view: int, size_px: int, back: Tensor) -> Float[Tensor, "4 s s"]:
         y, x = torch.meshgrid(*[torch.linspace(-1, 1, size_px)] * 2, indexing="ij")
@@ -72,29 +68,18 @@ class Ball(HeadPictures):
         colour = torch.where(front, self.colours[0].view(3, 1, 1), back.view(3, 1, 1))
         return torch.cat([colour, (depth > 0).float()[None]])
 
-    def _read_rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
+    def _rgba(self, view: int, size_px: int) -> UInt8[Tensor, "h w 4"]:
         return (255 * self._drawn(view, size_px, self.colours[1])).round().to(torch.uint8).permute(1, 2, 0)
 
-    def _read_control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
+    def _control(self, view: int, size_px: int) -> Float[Tensor, "7 s s"]:
         known = self._drawn(view, size_px, torch.full((3,), 0.5))
         over_white = known[:3] * known[3:] + 1 - known[3:]
         return torch.cat([over_white * 2 - 1, known[3:] * 2 - 1, torch.zeros(3, size_px, size_px)])
 
-    def _read_portrait(self) -> UInt8[Tensor, "h w 4"]:
-        return self._read_rgba(0, SIZE)
 
-
-class Balls:
-    name = "balls"
-
+class Balls(HeadSource):
     def __init__(self, count: int = 3) -> None:
-        self.heads = [Ball(number) for number in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.heads)
-
-    def head(self, index: int) -> Ball:
-        return self.heads[index]
+        super().__init__("balls", Ball, count, count)
 
 
 def toy_compact_architecture() -> Architecture:
@@ -201,12 +186,12 @@ def test_an_untrained_compact_model_draws_the_start_view() -> None:
     with torch.no_grad():
         again = pipeline.vae(clip.start * 2 - 1).clamp(-1, 1) / 2 + 0.5
     assert torch.allclose(draw_clip(pipeline, clip, config), again, atol=1e-4)
-    drawn = validate(pipeline, Balls(), clips, config)
-    assert drawn.sheet.size == (SIZE * 5, SIZE * 6)
+    figures, sheet = validate(pipeline, Balls(), clips, config)
+    assert sheet.size == (SIZE * 5, SIZE * 6)
     spread = [spread_clip(Balls(), index, clips, config) for index in (0, 1)]
     errors = [((clip.start - clip.views) ** 2).mean((1, 2, 3)) for clip in spread]
     mean_db = float((-10 * torch.cat(errors).clamp(min=1e-10).log10()).mean())
-    assert drawn.figures["start_psnr"] == pytest.approx(mean_db, abs=1e-3)
+    assert figures["start_psnr"] == pytest.approx(mean_db, abs=1e-3)
 
 
 @pytest.mark.parametrize("stage, steps", [("appearance", 220), ("consistency", 260)])
@@ -234,8 +219,7 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: TrainingStage, step
         noise, timesteps = torch.randn_like(clean), torch.full((len(clean),), 600)
         made = objective.predict(
             objective.schedule.noisy(clean, noise, timesteps), timesteps, references, fixed["control"].flatten(0, 1),
-            start, noise=noise, mode=Mode.VIEWS, dual=torch.ones(2, dtype=torch.bool),
-            keeps=torch.ones(2, dtype=torch.bool),
+            start, mode=Mode.VIEWS, dual=torch.ones(2, dtype=torch.bool), keeps=torch.ones(2, dtype=torch.bool),
         )  # fmt: skip
         pictures, best = (
             objective.vae.decode(z * objective.latents_std + objective.latents_mean).sample / 2 + 0.5
@@ -252,7 +236,7 @@ def test_a_killed_and_resumed_stage_equals_an_unbroken_one(tmp_path: Path) -> No
     class Failing(Balls):
         calls = 0
 
-        def head(self, index: int) -> Ball:
+        def head(self, index: int) -> HeadPictures:
             Failing.calls += 1
             if Failing.calls > 7:
                 raise KeyboardInterrupt
@@ -325,10 +309,10 @@ def test_noise_schedules_agree_with_the_sampler() -> None:
 
 
 def test_timesteps_are_shared_by_a_clip_or_not() -> None:
-    schedule, latents = NoiseSchedule.of(toy_compact().scheduler), torch.zeros(8, 4, 2, 2)
+    latents = torch.zeros(8, 4, 2, 2)
     torch.manual_seed(0)
-    shared = Noised.draw(latents, 4, schedule, ObjectiveConfig()).timesteps.view(2, 4)
-    single = Noised.draw(latents, 4, schedule, ObjectiveConfig(shared_timestep=False)).timesteps
+    shared = draw_timesteps(latents, 4, 1000, ObjectiveConfig()).view(2, 4)
+    single = draw_timesteps(latents, 4, 1000, ObjectiveConfig(shared_timestep=False))
     assert (shared == shared[:, :1]).all() and shared[0, 0] != shared[1, 0] and len(single.unique()) > 4
 
 
@@ -376,7 +360,7 @@ def test_the_autoencoder_starts_at_principal_components_and_gets_better(tmp_path
     )
     torch.manual_seed(0)
     start = PatchAutoencoder(**vars(config.network))
-    pictures = torch.stack([h.rgba(v, SIZE)[:3] * 2 - 1 for h in source.heads for v in range(12)])
+    pictures = torch.stack([h.rgba(v, SIZE)[:3] * 2 - 1 for h in map(source.head, range(3)) for v in range(12)])
     variances = start.start_from_components(pictures)
     assert (variances.diff() <= 0).all()
     patches = torch.nn.functional.pixel_unshuffle(pictures.double(), 8).movedim(1, -1).flatten(0, -2)
@@ -387,14 +371,14 @@ def test_the_autoencoder_starts_at_principal_components_and_gets_better(tmp_path
     before = evaluate_autoencoder(start, source, SIZE)
     trained = train_autoencoder(source, config, tmp_path)
     after = evaluate_autoencoder(trained.network, source, SIZE)
-    assert after.psnr_db > before.psnr_db + 0.3 and min(trained.latents_std) >= config.smallest_std
+    assert after["psnr"] > before["psnr"] + 0.3 and min(trained.latents_std) >= SMALLEST_STD
 
 
 @pytest.mark.parametrize("size", get_args(ModelSize))
 def test_recipes_name_every_stage(size: ModelSize) -> None:
     for stage in get_args(TrainingStage):
         config = stage_recipe(size, stage)
-        assert config.stage == stage and config.size == size
+        assert config.stage == stage and config.clips.size_px == {"compact": 256, "official": 512}[size]
     official = stage_recipe("official", "camera").loop
     assert (official.learning_rate, official.steps, official.gradient_clip) == (1e-5, 60_000, 0.5)
 

@@ -131,13 +131,13 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_parts_share_the_time_and_a_later_one_waits_for_it(tmp_path: Path) -> None:
-    def parts() -> list[TrainingPart]:
-        model, short = network(), LoopConfig(steps=3, save_every=1)
+    def parts(minutes: float | None = None) -> list[TrainingPart]:
+        model, short = network(), LoopConfig(steps=3, save_every=1, minutes=minutes)
         return [TrainingPart(name, model, batch_of, loss_of, short) for name in ("first", "second")]
 
     whole, broken = parts(), parts()
     train_parts(whole, tmp_path / "whole")
-    train_parts(broken, tmp_path / "broken", minutes=0.0)  # one step of the first part
+    train_parts(parts(minutes=0.0), tmp_path / "broken")  # one step of the first part
     assert [path.name for path in (tmp_path / "broken").iterdir()] == ["first"]
     train_parts(broken, tmp_path / "broken")
     assert same_bytes(whole[0].model.state_dict(), broken[0].model.state_dict())

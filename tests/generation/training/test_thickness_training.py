@@ -28,7 +28,6 @@ from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform
 from dp360.generation.training.loop import LoopConfig
 from dp360.generation.training.thickness_samples import HAIR_SAMPLES, HairSamples, hair_samples
 from dp360.generation.training.thickness_training import (
-    HairTrainConfig,
     evaluate_hair_thickness,
     hair_batch,
     train_hair_thickness,
@@ -165,9 +164,7 @@ def samples() -> HairSamples:
     )
 
 
-CONFIG = HairTrainConfig(
-    network=SMALL, loop=LoopConfig(steps=6, batch_size=2, warmup_steps=2, save_every=2, learning_rate=1e-3)
-)
+LOOP = LoopConfig(steps=6, batch_size=2, warmup_steps=2, save_every=2, learning_rate=1e-3)
 
 
 class Killed(Exception):
@@ -175,21 +172,21 @@ class Killed(Exception):
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(samples: HairSamples, tmp_path: Path) -> None:
-    whole = train_hair_thickness(samples, tmp_path / "whole", CONFIG)
+    whole = train_hair_thickness(samples, tmp_path / "whole", LOOP, SMALL)
 
     def kill(step: int, *_: object) -> None:
         if step == 4:
             raise Killed
 
     with pytest.raises(Killed):
-        train_hair_thickness(samples, tmp_path / "broken", CONFIG, on_evaluation=kill)
-    resumed = train_hair_thickness(samples, tmp_path / "broken", CONFIG)
+        train_hair_thickness(samples, tmp_path / "broken", LOOP, SMALL, on_evaluation=kill)
+    resumed = train_hair_thickness(samples, tmp_path / "broken", LOOP, SMALL)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_a_batch_depends_on_its_step_alone_and_epochs_differ(samples: HairSamples) -> None:
-    once, again, later = (hair_batch(samples, step, CONFIG) for step in (1, 1, 4))
+    once, again, later = (hair_batch(samples, LOOP, step) for step in (1, 1, 4))
     assert torch.equal(once["features"], again["features"]) and torch.equal(once["target"], again["target"])
     assert not torch.equal(once["features"], later["features"])
 

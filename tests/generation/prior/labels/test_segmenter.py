@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -112,19 +113,18 @@ def test_the_loss_is_small_only_for_the_truth_and_ignores_the_unknown() -> None:
     truth = torch.randint(0, 7, (2, 16, 16), generator=generator)
     right = 20.0 * torch.nn.functional.one_hot(truth, 7).permute(0, 3, 1, 2).float()
     wrong = right.roll(1, dims=1)
-    assert float(segmentation_loss(right, truth, 0.6)) < 1e-3 < 5 < float(segmentation_loss(wrong, truth, 0.6))
+    assert float(segmentation_loss(right, truth)) < 1e-3 < 5 < float(segmentation_loss(wrong, truth))
     hidden = truth.clone()
     hidden[:, :8] = IGNORED
     half_wrong = torch.cat([wrong[:, :, :8], right[:, :, 8:]], dim=2)
-    assert float(segmentation_loss(half_wrong, hidden, 0.6)) < 1e-3
+    assert float(segmentation_loss(half_wrong, hidden)) < 1e-3
 
 
 def test_intersection_over_union_of_a_known_case() -> None:
     truth = np.array([[0, 0, 1, 1], [2, 2, IGNORED, 1]], np.uint8)
     found = np.array([[0, 1, 1, 1], [2, 0, 0, 1]], np.uint8)
-    iou = (count_classes(found[:1], truth[:1], 4) + count_classes(found[1:], truth[1:], 4)).iou
-    np.testing.assert_allclose(iou[:3], [1 / 3, 3 / 4, 1 / 2])
-    assert np.isnan(iou[3])
+    shared, either = count_classes(found[:1], truth[:1], 4) + count_classes(found[1:], truth[1:], 4)
+    assert shared.tolist() == [1, 3, 1, 0] and either.tolist() == [3, 4, 2, 0]
 
 
 def test_batches_depend_on_their_step_alone_and_every_pass_shows_every_shot(shots: Shots) -> None:
@@ -145,14 +145,16 @@ def test_a_small_network_learns_drawn_heads(shots: Shots, tmp_path: Path) -> Non
         shots, NO_PANORAMAS, tmp_path, tiny_training(140), on_evaluation=lambda step, model, loss: losses.append(loss)
     )
     assert losses[-1] < 0.5 * losses[0]
-    counts = evaluate_segmenter(LoadedNetwork(network, ""), shots, NO_PANORAMAS, PLAIN_PORTRAITS, size_px=64, seed=9)
-    assert counts.iou[[BACKGROUND, SKIN, HAIR, CLOTH]].min() > 0.5
+    iou = evaluate_segmenter(LoadedNetwork(network, ""), shots, NO_PANORAMAS, PLAIN_PORTRAITS, size_px=64, seed=9)
+    assert iou[[BACKGROUND, SKIN, HAIR, CLOTH]].min() > 0.5
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_weights(shots: Shots, tmp_path: Path) -> None:
     whole = train_segmenter(shots, NO_PANORAMAS, tmp_path / "whole", tiny_training(9)).state_dict()
+    (stage,) = tiny_training(9).stages
+    short = replace(tiny_training(9), stages=(replace(stage, loop=replace(stage.loop, minutes=1e-9)),))
     for _ in range(9):
-        broken = train_segmenter(shots, NO_PANORAMAS, tmp_path / "broken", tiny_training(9), minutes=1e-9).state_dict()
+        broken = train_segmenter(shots, NO_PANORAMAS, tmp_path / "broken", short).state_dict()
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
@@ -189,6 +191,6 @@ def test_a_photograph_is_told_apart(portrait: Portrait) -> None:
 def test_heads_never_seen_in_training_are_told_apart(tmp_path: Path) -> None:
     segmenter = SEGMENTER.load()
     shots = portrait_shots(HEADS, "held_out", tmp_path, HeadSamplesConfig(heads=6, size_px=256))
-    counts = evaluate_segmenter(segmenter, shots, Backgrounds.of_split(HEADS, "held_out"), PLAIN_PORTRAITS, size_px=256)
-    background, skin, hair, _, cloth, _, _ = counts.iou  # hats are often called hair
+    iou = evaluate_segmenter(segmenter, shots, Backgrounds.of_split(HEADS, "held_out"), PLAIN_PORTRAITS, size_px=256)
+    background, skin, hair, _, cloth, _, _ = iou  # hats are often called hair
     assert min(background, skin, cloth) > 0.8 and hair > 0.6
