@@ -113,16 +113,13 @@ def read_header(data: bytes) -> PlyHeader:
         InputError: not a binary little-endian .ply, or its header is damaged or promises more than follows.
     """
     if data[:4] not in (b"ply\n", b"ply\r"):
-        raise InputError(f"Cannot read splats: expected a .ply file (first line 'ply'), got {data[:16]!r}")
+        raise InputError(f"expected a first line 'ply', got {data[:16]!r}")
     end = re.compile(rb"\nend_header\r?\n").search(data, 0, HEADER_BYTES_MAX)
     if end is None:
-        raise InputError("Cannot read splats: this .ply has no line 'end_header'; the file is cut off or damaged")
+        raise InputError("it has no line 'end_header'; the file is cut off or damaged")
     lines = data[: end.start()].decode("ascii", errors="replace").splitlines()[1:]
     if "format binary_little_endian 1.0" not in lines:
-        raise InputError(
-            "Cannot read splats: expected a .ply with 'format binary_little_endian 1.0'; convert text or big endian "
-            "files first"
-        )
+        raise InputError("expected 'format binary_little_endian 1.0'; convert text or big endian files first")
     tables: list[PlyElement] = []
     first_with_lists: int | None = None
     metres_per_unit, provenance = 1.0, ""
@@ -134,16 +131,16 @@ def read_header(data: bytes) -> PlyHeader:
                 tables.append(PlyElement(name, int(number), [], 0))
             case ["element", *rest]:
                 name = rest[0][:40] if rest else "NAME"
-                raise InputError(f"Cannot read splats: expected one 'element {name} COUNT', got {line[:60]!r}")
+                raise InputError(f"expected one 'element {name} COUNT', got {line[:60]!r}")
             case ["property", "list", *_] if len(tables) > 1:
                 first_with_lists = len(tables) - 1 if first_with_lists is None else first_with_lists
             case ["property", kind, name] if tables:
                 properties = tables[-1].properties
                 if kind not in _NUMPY_TYPES or name in dict(properties):
-                    raise InputError(f"Cannot read splats: expected one number per property, got {line[:80]!r}")
+                    raise InputError(f"expected one number per property, got {line[:80]!r}")
                 properties.append((name, _NUMPY_TYPES[kind]))
             case ["property", *_]:
-                raise InputError(f"Cannot read splats: expected one number per property, got {line[:80]!r}")
+                raise InputError(f"expected one number per property, got {line[:80]!r}")
             case ["comment", "dp360.metres_per_unit", number]:
                 metres_per_unit = positive_factor(number)
             case ["comment", "dp360.up_axis", "-y"]:
@@ -157,8 +154,8 @@ def read_header(data: bytes) -> PlyHeader:
         if got < expected or (got > expected and len(tables) == 1):
             kind = "vertices" if table.name == "vertex" else f"rows of {table.name}"
             raise InputError(
-                f"Cannot read splats: the header of this .ply promises {table.count} {kind} ({expected} bytes), but "
-                f"{got} bytes follow; the file is cut off or damaged"
+                f"its header promises {table.count} {kind} ({expected} bytes), but {got} bytes follow; the file is cut "
+                "off or damaged"
             )
         elements.append(replace(table, offset=position))
         position += expected

@@ -16,24 +16,26 @@ https://github.com/playcanvas/splat-transform (src/lib/readers/decompress-ply.ts
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8, UInt32
+from jaxtyping import Float, UInt32
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
-from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, splats_from_file
+from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 from .splat_packing import (
     dc_from_rgb,
     logits_from_bytes,
     morton_order,
+    nearest_level,
     opacity_bytes,
     quats_from_smallest_three,
     rgb_from_dc,
     smallest_three,
     to_bytes,
 )
+from .splat_ply import REST_PROPERTIES
 
 _CHUNK = 256
 _LOG_SCALE_LIMIT = 20.0
@@ -41,7 +43,6 @@ _SH_RANGE = 8.0
 """Harmonics reach from minus half of this to plus half of it."""
 _SH_VALUES = np.concatenate([[-0.5], (np.arange(1, 255) + 0.5) / 256 - 0.5, [0.5]]) * _SH_RANGE
 """What readers make of each byte: the two ends stand for the limits, the others for the middle of their step."""
-_REST_PROPERTIES = (9, 24, 45)
 _CHUNK_NAMES = tuple(
     f"{bound}_{name}"
     for group in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b"))
@@ -93,13 +94,13 @@ def encode(
         ("chunk", _CHUNK_NAMES, np.concatenate(chunks, axis=1).astype("<f4")),
         ("vertex", _VERTEX_NAMES, vertices),
     ]
-    rest_count = 3 * arrays.sh_rest.shape[1]
-    if rest_count:
-        rest = _sh_bytes(arrays.sh_rest.transpose(0, 2, 1).reshape(n, rest_count))
-        tables.append(("sh", tuple(f"f_rest_{i}" for i in range(rest_count)), rest))
+    rest = nearest_level(arrays.rest_by_channel, _SH_VALUES)
+    if rest.shape[1]:
+        tables.append(("sh", tuple(f"f_rest_{i}" for i in range(rest.shape[1])), rest))
     return ply_bytes(our_comments(provenance, metres_per_unit, up_axis), tables)
 
 
+@reading("splats from this compressed .ply")
 def decode(data: bytes) -> Splats:
     """Gaussians in world units out of a compressed .ply, ours or another program's; the order is the file's.
 
@@ -109,16 +110,11 @@ def decode(data: bytes) -> Splats:
     """
     header = read_header(data)
     tables = {element.name: element for element in header.elements}
-    vertices, chunk = (
-        _element(tables, "vertex", _VERTEX_NAMES, "<u4"),
-        _element(tables, "chunk", _CHUNK_NAMES[:12], "<f4"),
-    )
+    vertices = _element(tables, "vertex", _VERTEX_NAMES, "<u4")
+    chunk = _element(tables, "chunk", _CHUNK_NAMES[:12], "<f4")
     n = vertices.count
     if chunk.count != -(-n // _CHUNK):
-        raise InputError(
-            f"Cannot read splats from this compressed .ply: expected {-(-n // _CHUNK)} chunks for {n} Gaussians, got "
-            f"{chunk.count}; the file is damaged"
-        )
+        raise InputError(f"expected {-(-n // _CHUNK)} chunks for {n} Gaussians, got {chunk.count}; the file is damaged")
     packed, bounds = vertices.rows(data), chunk.rows(data)
     chunk_of = np.arange(n) // _CHUNK
 
@@ -139,9 +135,10 @@ def decode(data: bytes) -> Splats:
         sh0=dc_from_rgb(rgb),
         sh_rest=_read_rest(tables.get("sh"), n, data),
     )
-    return splats_from_file(arrays, header.note, what="this compressed .ply")
+    return splats_from_file(arrays, header.note)
 
 
+@reading("this compressed .ply")
 def decode_provenance(data: bytes) -> Provenance | None:
     """The origin that `encode` wrote into the comments, or None in another program's file.
 
@@ -151,6 +148,7 @@ def decode_provenance(data: bytes) -> Provenance | None:
     return read_header(data).provenance()
 
 
+@reading("this .ply")
 def is_compressed(data: bytes) -> bool:
     """Whether a .ply is of this kind rather than a plain 3DGS one, told by its header.
 
@@ -166,8 +164,7 @@ def _element(tables: dict[str, PlyElement], name: str, properties: tuple[str, ..
     missing = [p for p in properties if element is None or (p, kind) not in element.properties]
     if element is None or missing:
         raise InputError(
-            f"Cannot read splats from this compressed .ply: its element {name} lacks {', '.join(missing)}; a point "
-            "cloud or mesh is no Gaussian splat file"
+            f"its element {name} lacks {', '.join(missing)}; a point cloud or mesh is no Gaussian splat file"
         )
     return element
 
@@ -205,25 +202,20 @@ def _unpack_rotation(packed: UInt32[np.ndarray, " n"]) -> Float[np.ndarray, "n 4
     return quats_from_smallest_three((packed >> 30).astype(np.int64), three * 2 - 1)
 
 
-def _sh_bytes(rest: Float[np.ndarray, "n r"]) -> UInt8[np.ndarray, "n r"]:
-    """The byte whose value in `_SH_VALUES` is nearest."""
-    return np.searchsorted(0.5 * (_SH_VALUES[1:] + _SH_VALUES[:-1]), rest).astype(np.uint8)
-
-
 def _read_rest(element: PlyElement | None, count: int, data: bytes) -> Float[np.ndarray, "n k 3"]:
     """Harmonics above the constant one; none where the element is missing."""
     if element is None:
         return np.zeros((count, 0, 3), dtype=np.float32)
-    names = [f"f_rest_{i}" for i in range(len(element.names))]
+    size = len(element.names)
     if (
         element.count != count
-        or len(names) not in _REST_PROPERTIES
-        or set(element.properties) != {(n, "<u1") for n in names}
+        or size not in REST_PROPERTIES[1:]
+        or set(element.properties) != {(f"f_rest_{i}", "<u1") for i in range(size)}
     ):
         raise InputError(
-            f"Cannot read splats from this compressed .ply: expected {count} rows of 9, 24 or 45 bytes f_rest_0.. in "
-            f"element sh, got {element.count} of {len(names)} properties"
+            f"expected {count} rows of 9, 24 or 45 bytes f_rest_0.. in element sh, got {element.count} of {size} "
+            "properties"
         )
     rows = element.rows(data)
-    table = np.stack([rows[name] for name in names], axis=1).reshape(count, 3, len(names) // 3)
+    table = np.stack([rows[f"f_rest_{i}"] for i in range(size)], axis=1).reshape(count, 3, size // 3)
     return _SH_VALUES.astype(np.float32)[table.transpose(0, 2, 1)]
