@@ -16,7 +16,7 @@ https://github.com/playcanvas/splat-transform (src/lib/readers/decompress-ply.ts
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt32
+from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
@@ -25,15 +25,18 @@ from dp360.reconstruction.splats import Splats
 from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
 from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 from .splat_packing import (
+    ROTATION_BITS,
     dc_from_rgb,
     logits_from_bytes,
     morton_order,
     nearest_level,
     opacity_bytes,
+    pack_fields,
     quats_from_smallest_three,
     rgb_from_dc,
     smallest_three,
     to_bytes,
+    unpack_fields,
 )
 from .splat_ply import REST_PROPERTIES
 
@@ -49,6 +52,8 @@ _CHUNK_NAMES = tuple(
     for bound in ("min", "max")
     for name in group
 )
+_PLACE_BITS, _COLOUR_BITS = (11, 10, 11), (8, 8, 8, 8)
+_PLACE_LEVELS = np.array([2047, 1023, 2047], dtype=np.float32)
 _VERTEX_NAMES = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
 
 
@@ -86,10 +91,13 @@ def encode(
         chunks += [low, high]
         steps.append((values - low[chunk_of]) / np.maximum(high - low, 1e-12)[chunk_of])
     vertices = np.empty((n, 4), dtype="<u4")
-    vertices[:, 0], vertices[:, 2] = _pack_11_10_11(steps[0]), _pack_11_10_11(steps[1])
-    vertices[:, 1] = _pack_rotation(arrays.quats_wxyz)
-    rgb = to_bytes(steps[2]).astype(np.uint32)
-    vertices[:, 3] = rgb[:, 0] << 24 | rgb[:, 1] << 16 | rgb[:, 2] << 8 | opacity_bytes(arrays.opacity_logits)
+    for column, unit in ((0, steps[0]), (2, steps[1])):
+        vertices[:, column] = pack_fields(np.rint(np.clip(unit, 0, 1) * _PLACE_LEVELS).astype(np.int64), _PLACE_BITS)
+    largest, three = smallest_three(arrays.quats_wxyz)
+    rotation = np.rint((three * 0.5 + 0.5) * 1023).astype(np.int64)
+    vertices[:, 1] = pack_fields(np.column_stack([largest, rotation]), ROTATION_BITS)
+    rgba = np.column_stack([to_bytes(steps[2]), opacity_bytes(arrays.opacity_logits)])
+    vertices[:, 3] = pack_fields(rgba, _COLOUR_BITS)
     tables = [
         ("chunk", _CHUNK_NAMES, np.concatenate(chunks, axis=1).astype("<f4")),
         ("vertex", _VERTEX_NAMES, vertices),
@@ -123,14 +131,19 @@ def decode(data: bytes) -> Splats:
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are refused later
             return (low * (1 - unit) + high * unit).astype(np.float32)
 
-    rgba = packed["packed_color"][:, None] >> np.array([24, 16, 8, 0], dtype=np.uint32) & np.uint32(255)
+    rgba = unpack_fields(packed["packed_color"], _COLOUR_BITS)
+    rotation = unpack_fields(packed["packed_rotation"], ROTATION_BITS)
+    place, size = (
+        (unpack_fields(packed[name], _PLACE_BITS) / _PLACE_LEVELS).astype(np.float32)
+        for name in ("packed_position", "packed_scale")
+    )
     rgb = rgba[:, :3].astype(np.float32) / 255
     if set(_CHUNK_NAMES[12:]) <= set(chunk.names):  # early files have colours between 0 and 1
         rgb = between(_CHUNK_NAMES[12:], rgb)
     arrays = SplatArrays(
-        means=between(_CHUNK_NAMES[:6], _unpack_11_10_11(packed["packed_position"])),
-        log_scales=between(_CHUNK_NAMES[6:12], _unpack_11_10_11(packed["packed_scale"])),
-        quats_wxyz=_unpack_rotation(packed["packed_rotation"]),
+        means=between(_CHUNK_NAMES[:6], place),
+        log_scales=between(_CHUNK_NAMES[6:12], size),
+        quats_wxyz=quats_from_smallest_three(rotation[:, 0], rotation[:, 1:].astype(np.float32) / 1023 * 2 - 1),
         opacity_logits=logits_from_bytes(rgba[:, 3].astype(np.uint8)),
         sh0=dc_from_rgb(rgb),
         sh_rest=_read_rest(tables.get("sh"), n, data),
@@ -175,31 +188,6 @@ def _bounds(values: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "c 3"],
     if not len(starts):
         return values, values
     return np.minimum.reduceat(values, starts, axis=0), np.maximum.reduceat(values, starts, axis=0)
-
-
-def _pack_11_10_11(unit: Float[np.ndarray, "n 3"]) -> UInt32[np.ndarray, " n"]:
-    """Three numbers in [0, 1] as one of 32 bits."""
-    x, y, z = (np.rint(np.clip(unit[:, i], 0, 1) * m).astype(np.uint32) for i, m in enumerate((2047, 1023, 2047)))
-    return x << 21 | y << 11 | z
-
-
-def _unpack_11_10_11(packed: UInt32[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
-    """Inverse of `_pack_11_10_11`."""
-    parts = [(packed >> 21) / 2047, (packed >> 11 & 1023) / 1023, (packed & 2047) / 2047]
-    return np.stack(parts, axis=1).astype(np.float32)
-
-
-def _pack_rotation(quats_wxyz: Float[np.ndarray, "n 4"]) -> UInt32[np.ndarray, " n"]:
-    """Index of the largest component in the upper two bits, the others in ten bits each."""
-    index, three = smallest_three(quats_wxyz)
-    a, b, c = (np.rint((three[:, i] * 0.5 + 0.5) * 1023).astype(np.uint32) for i in range(3))
-    return index.astype(np.uint32) << 30 | a << 20 | b << 10 | c
-
-
-def _unpack_rotation(packed: UInt32[np.ndarray, " n"]) -> Float[np.ndarray, "n 4"]:
-    """Inverse of `_pack_rotation`."""
-    three = np.stack([packed >> shift & 1023 for shift in (20, 10, 0)], axis=1).astype(np.float32) / 1023
-    return quats_from_smallest_three((packed >> 30).astype(np.int64), three * 2 - 1)
 
 
 def _read_rest(element: PlyElement | None, count: int, data: bytes) -> Float[np.ndarray, "n k 3"]:

@@ -97,13 +97,14 @@ def encode(
     quats = np.concatenate([to_bytes(three * 0.5 + 0.5), (index[:, None] + _LARGEST_TAG).astype(np.uint8)], axis=1)
     scale_codebook, colour_codebook = scalar_codebook(arrays.log_scales.ravel()), scalar_codebook(arrays.sh0.ravel())
     opacity = to_bytes(arrays.opacity)[:, None]
-    pictures = {
-        "means_l.webp": _grid((steps & 255).astype(np.uint8), width, height),
-        "means_u.webp": _grid((steps >> 8).astype(np.uint8), width, height),
-        "quats.webp": _grid(quats, width, height),
-        "scales.webp": _grid(nearest_level(arrays.log_scales, scale_codebook), width, height),
-        "sh0.webp": _grid(np.concatenate([nearest_level(arrays.sh0, colour_codebook), opacity], axis=1), width, height),
+    per_gaussian = {
+        "means_l.webp": (steps & 255).astype(np.uint8),
+        "means_u.webp": (steps >> 8).astype(np.uint8),
+        "quats.webp": quats,
+        "scales.webp": nearest_level(arrays.log_scales, scale_codebook),
+        "sh0.webp": np.concatenate([nearest_level(arrays.sh0, colour_codebook), opacity], axis=1),
     }
+    pictures = {name: _webp(values, width, height) for name, values in per_gaussian.items()}
     meta: dict[str, object] = {
         "version": 2,
         "asset": {"generator": f"dp360 {provenance.version}"},
@@ -120,18 +121,20 @@ def encode(
         codebook = scalar_codebook(centroids.ravel())
         entries = nearest_level(centroids, codebook).reshape(len(centroids) * k, 3)
         rows = -(-len(centroids) // _PALETTE_COLUMNS)
-        pictures["shN_centroids.webp"] = _grid(entries, _PALETTE_COLUMNS * k, rows)
+        pictures["shN_centroids.webp"] = _webp(entries, _PALETTE_COLUMNS * k, rows)
         two_bytes = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1).astype(np.uint8)
-        pictures["shN_labels.webp"] = _grid(two_bytes, width, height)
+        pictures["shN_labels.webp"] = _webp(two_bytes, width, height)
         meta["shN"] = {
             "count": len(centroids),
             "bands": arrays.sh_degree,
             "codebook": codebook.tolist(),
             "files": ["shN_centroids.webp", "shN_labels.webp"],
         }
-    files = {"meta.json": json.dumps(meta, sort_keys=True).encode("ascii")}
-    files |= {name: _webp(picture) for name, picture in pictures.items()}
-    return _zip(files)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in {"meta.json": json.dumps(meta, sort_keys=True).encode("ascii"), **pictures}.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980: the same splats give the same bytes
+    return buffer.getvalue()
 
 
 @reading("splats from this .sog")
@@ -256,27 +259,17 @@ def _rest(file: _SogFile, count: int) -> Float[np.ndarray, "n k 3"]:
     return centroids[labels]
 
 
-def _grid(values: UInt8[np.ndarray, "n c"], width: int, height: int) -> UInt8[np.ndarray, "h w 4"]:
-    """Values row by row as RGBA pixels; opaque where there is no fourth value, so that no reader touches the others."""
+def _webp(values: UInt8[np.ndarray, "n c"], width: int, height: int) -> bytes:
+    """Values row by row as a lossless RGBA picture that keeps colours under transparent pixels.
+
+    It is opaque where there is no fourth value, so that no reader touches the others.
+    """
     pixels = np.zeros((width * height, 4), dtype=np.uint8)
     pixels[:, 3] = 255
     pixels[: len(values), : values.shape[1]] = values
-    return pixels.reshape(height, width, 4)
-
-
-def _webp(pixels: UInt8[np.ndarray, "h w 4"]) -> bytes:
-    """A lossless picture that keeps colours under transparent pixels."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, exact=True, quality=70, method=4)
-    return buffer.getvalue()
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    """Stored, not compressed again, and dated 1980, so that the same splats give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
+    picture = Image.fromarray(pixels.reshape(height, width, 4))
+    picture.save(buffer, "WEBP", lossless=True, exact=True, quality=70, method=4)
     return buffer.getvalue()
 
 

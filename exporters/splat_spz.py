@@ -46,11 +46,14 @@ from .splat_file_frame import (
     splats_from_file,
 )
 from .splat_packing import (
+    ROTATION_BITS,
     logits_from_bytes,
     opacity_bytes,
+    pack_fields,
     quats_from_smallest_three,
     smallest_three,
     to_bytes,
+    unpack_fields,
 )
 
 SpzVersion = Literal[2, 3]
@@ -176,18 +179,15 @@ def _fractional_bits(means: Float[np.ndarray, "n 3"]) -> int:
 def _pack_rotations(quats_xyzw: Float[np.ndarray, "n 4"]) -> UInt8[np.ndarray, "n 4"]:
     """Index of the largest component in the upper two bits, then the others as a sign and nine bits each."""
     index, three = smallest_three(quats_xyzw)
-    packed = index.astype(np.uint32)
-    for i in range(3):
-        magnitude = np.rint(np.abs(three[:, i]) * 511).astype(np.uint32)
-        packed = packed << 10 | (three[:, i] < 0).astype(np.uint32) << 9 | magnitude
-    return packed.astype("<u4").view(np.uint8).reshape(-1, 4)
+    signed = np.rint(np.abs(three) * 511).astype(np.int64) | (three < 0) * 512
+    return pack_fields(np.column_stack([index, signed]), ROTATION_BITS).astype("<u4").view(np.uint8).reshape(-1, 4)
 
 
 def _unpack_rotations(packed: np.ndarray) -> Float[np.ndarray, "n 4"]:
     """Inverse of `_pack_rotations`: unit quaternions xyzw."""
-    fields = np.stack([packed >> shift & 1023 for shift in (20, 10, 0)], axis=1).astype(np.int64)
+    fields = unpack_fields(packed, ROTATION_BITS)
     three = np.where(fields & 512, -1.0, 1.0) * (fields & 511) / 511
-    return quats_from_smallest_three((packed >> 30).astype(np.int64), three.astype(np.float32))
+    return quats_from_smallest_three(fields[:, 0], three[:, 1:].astype(np.float32))
 
 
 def _gzip(payload: bytes, comment: str) -> bytes:
