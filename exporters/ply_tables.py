@@ -16,8 +16,8 @@ import numpy as np
 
 from dp360.generation import InputError, Provenance
 
-from .provenance import provenance_from_json, provenance_to_json
-from .splat_file_frame import FileNote, UpAxis, positive_factor
+from .provenance import one_line, provenance_from_json, provenance_to_json
+from .splat_file_frame import FileNote, UpAxis, positive_factor, reading
 
 _COMMENT_CHARACTERS = 160
 """Longest piece of provenance per comment: the reader inside open3d refuses lines of 1024 characters."""
@@ -69,21 +69,13 @@ class PlyHeader:
     provenance_json: str
     """Empty where none is written."""
 
-    def provenance(self) -> Provenance | None:
-        """The origin in the comments, or None in another program's file.
-
-        Raises:
-            InputError: the comments are damaged.
-        """
-        return provenance_from_json(self.provenance_json) if self.provenance_json else None
-
 
 def our_comments(provenance: Provenance, metres_per_unit: float, up_axis: UpAxis) -> list[str]:
     """Header lines that tell people and `read_header` where a file comes from, its unit and its axes."""
     text = provenance_to_json(provenance)
     pieces = (text[i : i + _COMMENT_CHARACTERS] for i in range(0, len(text), _COMMENT_CHARACTERS))
     return [
-        f"comment {_one_line(provenance.statement)}",
+        f"comment {one_line(provenance.statement)[:_COMMENT_CHARACTERS]}",
         f"comment dp360.metres_per_unit {metres_per_unit!r}",
         f"comment dp360.up_axis {up_axis}",
         *(f"comment dp360.provenance {piece}" for piece in pieces),
@@ -127,7 +119,9 @@ def read_header(data: bytes) -> PlyHeader:
     position = end.end()
     for line in lines:
         match line.split():
-            case ["element", name, number] if _is_count(number) and name not in {t.name for t in tables}:
+            case ["element", name, number] if (
+                number.isdigit() and len(number) <= 18 and name not in {t.name for t in tables}
+            ):
                 tables.append(PlyElement(name, int(number), [], 0))
             case ["element", *rest]:
                 name = rest[0][:40] if rest else "NAME"
@@ -162,11 +156,12 @@ def read_header(data: bytes) -> PlyHeader:
     return PlyHeader(elements, FileNote(None, metres_per_unit, up_axis), provenance)
 
 
-def _is_count(number: str) -> bool:
-    """Whether a word is a whole number that is not negative and not absurdly long."""
-    return number.isdigit() and len(number) <= 18
+@reading("this .ply")
+def decode_provenance(data: bytes) -> Provenance | None:
+    """The origin that `our_comments` put into a header, or None in another program's file.
 
-
-def _one_line(text: str) -> str:
-    """Printable ASCII without line breaks, short enough for every reader."""
-    return " ".join(text.split()).encode("ascii", errors="replace").decode("ascii")[:_COMMENT_CHARACTERS]
+    Raises:
+        InputError: not a .ply file, or its comments are damaged.
+    """
+    text = read_header(data).provenance_json
+    return provenance_from_json(text) if text else None

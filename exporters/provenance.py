@@ -28,3 +28,8 @@ def provenance_from_json(text: str) -> Provenance:
         if not isinstance(data, dict) or not isinstance(data.get(name), kind):
             raise InputError(f"expected its provenance as a JSON object with {name} ({kind.__name__})")
     return Provenance(**{name: data[name] for name in known})
+
+
+def one_line(text: str) -> str:
+    """ASCII without line breaks, for comments in files."""
+    return " ".join(text.split()).encode("ascii", "replace").decode("ascii")

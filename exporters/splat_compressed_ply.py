@@ -22,7 +22,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
+from .ply_tables import PlyElement, decode_provenance, our_comments, ply_bytes, read_header  # noqa: F401 - for callers
 from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 from .splat_packing import (
     ROTATION_BITS,
@@ -149,16 +149,6 @@ def decode(data: bytes) -> Splats:
         sh_rest=_read_rest(tables.get("sh"), n, data),
     )
     return splats_from_file(arrays, header.note)
-
-
-@reading("this compressed .ply")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into the comments, or None in another program's file.
-
-    Raises:
-        InputError: not a .ply file, or its comments are damaged.
-    """
-    return read_header(data).provenance()
 
 
 @reading("this .ply")

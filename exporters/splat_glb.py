@@ -7,10 +7,7 @@ compression on top of it is still a draft and left out.
 
 Frame and unit are glTF's own: metres, +y up, the face to +z. Nothing is turned, hence no harmonics are either.
 
-Khronos' validator as released (2.0.0-dev.3.10) does not know prefixed attribute names yet and reports each of them
-(https://github.com/KhronosGroup/glTF-Validator/issues/252), and nothing else.
-
-Own code: trimesh and pygltflib write what they are told, but know nothing of the extension.
+Own code: trimesh and pygltflib know nothing of the extension.
 
 Source: https://github.com/KhronosGroup/glTF/tree/main/extensions/2.0/Khronos/KHR_gaussian_splatting
 """

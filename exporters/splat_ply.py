@@ -23,7 +23,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_tables import our_comments, ply_bytes, read_header
+from .ply_tables import decode_provenance, our_comments, ply_bytes, read_header  # noqa: F401 - the first for callers
 from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 
 _BEFORE_REST = ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
@@ -97,13 +97,3 @@ def decode(data: bytes) -> Splats:
         sh_rest=columns(*rest).reshape(vertices.count, 3, len(rest) // 3).transpose(0, 2, 1),
     )
     return splats_from_file(arrays, header.note)
-
-
-@reading("this .ply")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into the comments, or None in another program's file.
-
-    Raises:
-        InputError: not a .ply file, or its comments are damaged.
-    """
-    return read_header(data).provenance()

@@ -6,16 +6,14 @@ log-scales in sixteenths, rotations, and harmonics coefficient by coefficient in
 positions; version 2 keeps x, y, z of each quaternion in 8 bits; version 3 its smallest three components in 9 bits and
 a sign. Version 4 keeps the numbers of version 3 in one zstd stream per attribute behind a plain header.
 
-We write version 3: the newest that one gzip stream holds, hence the one that nearly every reader takes (version 4 came
-in 2026 and needs zstd), with rotations four times finer than version 2, which is there for readers older than that.
-All four versions are read; version 4 needs the package `zstandard`.
+We write version 3, which nearly every reader takes, with rotations four times finer than version 2, which is there for
+older readers. All four versions are read; version 4 needs the package `zstandard`.
 
 Frame: RUB, that is x right, y up, z back: ours. The format leaves unit and origin unsaid; they travel in the comment
 field of the gzip header (RFC 1952, section 2.3), which every gzip reader skips.
 
-Own code: the reference library (C++, with Python bindings that are built from source) uses 12 fractional bits and
-coarse harmonics whatever the size of the scene, a quarter of a millimetre on a head; gsply reads and writes files
-without bounds on what a damaged header promises. gsply is the second reader in the tests.
+Own code: the reference library (C++) uses 12 fractional bits, a quarter of a millimetre on a head, and coarse harmonics;
+gsply, the second reader in the tests, believes whatever a damaged header promises.
 
 Source: https://github.com/nianticlabs/spz (README.md, "File Format", and src/cc/load-spz.cc for the constants).
 """

@@ -68,6 +68,8 @@ def encode(
     def build(stage: Usd.Stage) -> None:
         from pxr import UsdVol, Vt
 
+        reach = 3 * arrays.scales.max(axis=1, keepdims=True)  # three standard deviations
+        extent = np.stack([(arrays.means - reach).min(axis=0), (arrays.means + reach).max(axis=0)]).astype(np.float32)
         field = UsdVol.ParticleField3DGaussianSplat.Define(stage, f"{ROOT}/splats")
         values = {
             "positions": Vt.Vec3fArray.FromNumpy(arrays.means),
@@ -76,7 +78,7 @@ def encode(
             "opacities": Vt.FloatArray.FromNumpy(arrays.opacity),
             "radiance:sphericalHarmonicsDegree": arrays.sh_degree,
             "radiance:sphericalHarmonicsCoefficients": Vt.Vec3fArray.FromNumpy(arrays.harmonics.reshape(-1, 3)),
-            "extent": Vt.Vec3fArray.FromNumpy(_extent(arrays)),
+            "extent": Vt.Vec3fArray.FromNumpy(extent),
         }
         for name, value in values.items():
             field.GetPrim().GetAttribute(name).Set(value)
@@ -162,9 +164,3 @@ def _note(layer: Sdf.Layer) -> FileNote:
     """Our note in the layer's custom data."""
     text = dict(layer.customLayerData).get("dp360")
     return file_note(json_object(text, "dp360 note")) if isinstance(text, str) else FileNote()
-
-
-def _extent(arrays: SplatArrays) -> np.ndarray:
-    """Corners of the box around all Gaussians, out to three standard deviations."""
-    reach = 3 * arrays.scales.max(axis=1, keepdims=True)
-    return np.stack([(arrays.means - reach).min(axis=0), (arrays.means + reach).max(axis=0)]).astype(np.float32)

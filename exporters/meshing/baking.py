@@ -59,7 +59,7 @@ def bake(
         texels_left = positions[missing], directions[missing], face_of_texel[missing]
         for shown, view, mesh_depth in views:
             with numba_pool(len(missing)):
-                _add_view(part, *texels_left, shown, min_cosine, *view, mesh_depth)
+                _add_view(part, *texels_left, shown, mesh_depth, min_cosine, *view)
         total[missing] = part
     seen = total[:, 3] > 0
     colours = total[:, :3] / np.maximum(total[:, 3:], 1e-30)
@@ -123,7 +123,7 @@ def continued(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
 def _add_view(
-    total, positions, directions, face_of_texel, shown, min_cosine, eye, T, lens, alpha, depth, facing, rgb, mesh_depth
+    total, positions, directions, face_of_texel, shown, mesh_depth, min_cosine, eye, T, lens, alpha, depth, facing, rgb
 ):
     """Add weight times colour (0 to 255), and weight, of one picture to all texels that it sees."""
     height, width = alpha.shape

@@ -18,7 +18,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float32, Float64
 
 from dp360.generation import InputError
 from dp360.generation.numba_pool import numba_pool
@@ -54,6 +54,8 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     Raises:
         InputError: no surface in the cube.
     """
+    from scipy.ndimage import maximum_filter, minimum_filter
+
     coarse_size = COARSE_FACTOR * config.voxel_size
     blocks = int(np.ceil(2 * config.half_extent / (_BLOCK * coarse_size)))
     origin = np.full(3, -0.5 * blocks * _BLOCK * coarse_size + 0.5 * coarse_size)
@@ -74,7 +76,7 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     inside = np.argwhere(solid)
     low, high = np.maximum(inside.min(axis=0) - 3, 0), np.minimum(inside.max(axis=0) + 4, coarse.shape)
     coarse = coarse[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    near = _near_surface(coarse)
+    solid = (coarse < 0).astype(np.uint8)
     corner = origin + low * coarse_size  # centre of the first coarse voxel
     fine_origin = corner - 0.5 * (coarse_size - config.voxel_size)
     values = np.repeat(np.repeat(np.repeat(np.sign(coarse), 4, axis=0), 4, axis=1), 4, axis=2)
@@ -82,7 +84,9 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     values *= truncation
     first, last = origin + inside.min(axis=0) * coarse_size, origin + inside.max(axis=0) * coarse_size
     footprint = np.array([first[0], bottom_y, first[2], last[0], last[2]])
-    active = np.argwhere(near).astype(np.int32)
+    active = np.argwhere(maximum_filter(solid, 3) > minimum_filter(solid, 3)).astype(
+        np.int32
+    )  # beside a change of sign
     with numba_pool(values.size):
         _fuse_blocks(values, fine_origin, config.voxel_size, active, COARSE_FACTOR, truncation, footprint, *views)
     heights = fine_origin[1] + config.voxel_size * np.arange(values.shape[1])
@@ -119,14 +123,6 @@ def _fill_bust(values: Float32[np.ndarray, "x y z"], heights: Float64[np.ndarray
         layer = values[:, row]
         solid = layer < 0
         values[:, row] = np.where(np.asarray(binary_fill_holes(solid)) & ~solid, deepest, layer)
-
-
-def _near_surface(coarse: Float32[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """Coarse voxels beside a change of sign, corners included."""
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    solid = (coarse < 0).astype(np.uint8)
-    return maximum_filter(solid, 3) > minimum_filter(solid, 3)
 
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")

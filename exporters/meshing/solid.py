@@ -77,7 +77,7 @@ def grow_without_handles(
             if euler_number(core, connectivity=1) == 1:
                 break
     state = inside.astype(np.uint8) + core.astype(np.uint8)
-    _grow(state, values.ravel(), np.flatnonzero(inside & ~core & ndimage.binary_dilation(core)))
+    _grow(state, values.ravel(), np.flatnonzero((state == 1) & ndimage.binary_dilation(state == _TAKEN)))
     return state == _TAKEN
 
 
