@@ -7,7 +7,7 @@ https://gafferongames.com/post/snapshot_compression/ ; order along a curve after
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8, UInt32
+from jaxtyping import Float, Int, Integer, UInt8, UInt32
 from scipy.special import expit
 
 from dp360.reconstruction.spherical_harmonics import SH_C0
@@ -92,7 +92,7 @@ def quats_from_smallest_three(
     return (quats / np.maximum(length, 1e-12)).astype(np.float32)
 
 
-def pack_fields(values: Int[np.ndarray, "n c"], bits: tuple[int, ...]) -> UInt32[np.ndarray, " n"]:
+def pack_fields(values: Integer[np.ndarray, "n c"], bits: tuple[int, ...]) -> UInt32[np.ndarray, " n"]:
     """Whole numbers side by side in one of 32 bits, each in so many, the first in the uppermost."""
     packed = np.zeros(len(values), dtype=np.uint32)
     for column, width in zip(values.T, bits):

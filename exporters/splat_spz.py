@@ -12,8 +12,8 @@ older readers. All four versions are read; version 4 needs the package `zstandar
 Frame: RUB, that is x right, y up, z back: ours. The format leaves unit and origin unsaid; they travel in the comment
 field of the gzip header (RFC 1952, section 2.3), which every gzip reader skips.
 
-Own code: the reference library (C++) uses 12 fractional bits, a quarter of a millimetre on a head, and coarse harmonics;
-gsply, the second reader in the tests, believes whatever a damaged header promises.
+Own code: the reference library (C++) uses 12 fractional bits (a quarter of a millimetre) and coarse harmonics; gsply,
+the second reader in the tests, believes whatever a damaged header promises.
 
 Source: https://github.com/nianticlabs/spz (README.md, "File Format", and src/cc/load-spz.cc for the constants).
 """
