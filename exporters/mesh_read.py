@@ -40,7 +40,9 @@ def is_mesh_file(path: Path) -> bool:
     """
     extension = path.suffix.lower()
     if extension == ".glb":
-        return not splat_glb.holds_splats(_bytes(path))
+        data = _bytes(path)
+        with reading(path):
+            return not splat_glb.holds_splats(data)
     if extension == ".ply":
         return bool(re.search(rb"\nelement face \d+\s", _bytes(path)[: ply_tables.HEADER_BYTES_MAX]))
     return extension in EXTENSIONS

@@ -113,7 +113,6 @@ def decode_provenance(data: bytes) -> Provenance | None:
     return _note(read_glb(data)[0]).provenance
 
 
-@reading("this .glb")
 def holds_splats(data: bytes) -> bool:
     """Whether a .glb uses the extension.
 
