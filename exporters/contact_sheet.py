@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
 from torch import Tensor
 
 from dp360.generation import Cameras, Provenance, ViewSet, orbit
@@ -67,7 +67,7 @@ def encode(content: SheetContent, provenance: Provenance, *, tile_px: int = 224)
     draw.text((gap, header / 2), "Portrait", _INK, title, anchor="lm")
     for column, angle in enumerate(azimuth_rad.tolist()):
         x = left + column * (tile_px + gap) + tile_px / 2
-        draw.text((x, header / 2), f"{_degrees(angle)}°", _INK, title, anchor="mm")
+        draw.text((x, header / 2), f"{round(math.degrees(angle))}°".replace("-180", "180"), _INK, title, anchor="mm")
     sheet.paste(_tile(portrait_rgb, portrait_px), (gap, header + label))
     for row, (name, pictures) in enumerate(rows):
         top = header + label + row * (tile_px + gap + label)
@@ -77,9 +77,7 @@ def encode(content: SheetContent, provenance: Provenance, *, tile_px: int = 224)
     footer = f"{provenance.statement} · version {provenance.version} · seed {provenance.seed}"
     draw.text((gap, height - header / 2), footer, _FAINT_INK, small, anchor="lm")
 
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", pnginfo=png_text(provenance))
-    return buffer.getvalue()
+    return png_bytes(sheet, provenance)
 
 
 def sheet_cameras(size_px: int = 448) -> Cameras:
@@ -107,19 +105,15 @@ def nearest_views(cameras: Cameras, azimuth_rad: Float[Tensor, " k"], *, skip_fi
     return cost.argmin(dim=1).tolist()
 
 
-def png_text(provenance: Provenance) -> PngImagePlugin.PngInfo:
-    """Text chunks (tEXt) for every PNG that leaves the package: a line for people, JSON for programs."""
+def png_bytes(picture: Image.Image, provenance: Provenance, *, compress_level: int = -1) -> bytes:
+    """A PNG file, like all that leave the package with text chunks (tEXt): a line for people, JSON for programs."""
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", f"dp360 {provenance.version}")
     info.add_text("Description", provenance.statement)
     info.add_text("dp360.provenance", provenance_to_json(provenance))
-    return info
-
-
-def _degrees(angle_rad: float) -> str:
-    """An angle as people write it: 0, 45, 180, and negative to the head's right."""
-    degrees = round(math.degrees(angle_rad))
-    return str(degrees) if degrees != -180 else "180"
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info, compress_level=compress_level)
+    return buffer.getvalue()
 
 
 def _tile(picture: UInt8[Tensor, "h w c"], side_px: int) -> Image.Image:
@@ -129,8 +123,4 @@ def _tile(picture: UInt8[Tensor, "h w c"], side_px: int) -> Image.Image:
         alpha = array[..., 3:] / 255
         array = array[..., :3] * alpha + np.asarray(_TILE_BACKGROUND, np.float32) * (1 - alpha)
     image = Image.fromarray(np.rint(array).clip(0, 255).astype(np.uint8))
-    scale = side_px / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    tile = Image.new("RGB", (side_px, side_px), _TILE_BACKGROUND)
-    tile.paste(image.resize(size, Image.Resampling.LANCZOS), ((side_px - size[0]) // 2, (side_px - size[1]) // 2))
-    return tile
+    return ImageOps.pad(image, (side_px, side_px), Image.Resampling.LANCZOS, _TILE_BACKGROUND)

@@ -158,8 +158,9 @@ def format_of(name: str | Path, kind: Kind | None = None) -> Format:
 
 def is_ambiguous(name: str | Path) -> bool:
     """Whether a file of this name may hold splats as well as a mesh."""
-    longest = max((len(f.extension) for f in _formats_at_end_of(name)), default=0)
-    return len({f.kind for f in _formats_at_end_of(name) if len(f.extension) == longest}) > 1
+    fitting = _formats_at_end_of(name)
+    longest = max((f.extension for f in fitting), key=len, default="")
+    return len({f.kind for f in fitting if f.extension == longest}) > 1
 
 
 def _formats_at_end_of(name: str | Path) -> list[Format]:
@@ -179,10 +180,8 @@ def splat_format_of(name: str | Path, data: bytes) -> Format:
         known = sorted({f.extension for f in FORMATS if f.decode is not None})
         raise InputError(f"cannot read splats: expected a name that ends in one of {', '.join(known)}")
     found = max(readable, key=lambda f: len(f.extension))
-    if found.extension == ".ply" and splat_compressed_ply.is_compressed(data):
-        return format_of(".compressed.ply", "splats")
-    if found.extension == ".compressed.ply" and not splat_compressed_ply.is_compressed(data):
-        return format_of(".ply", "splats")
+    if found.extension in (".ply", ".compressed.ply"):
+        return format_of(".compressed.ply" if splat_compressed_ply.is_compressed(data) else ".ply", "splats")
     return found
 
 

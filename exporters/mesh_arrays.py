@@ -6,7 +6,6 @@ no texture, get the welded surface, so that what was closed is closed in the fil
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from PIL import Image
 from dp360.generation import Provenance
 from dp360.generation.mesh import TexturedMesh
 
-from .contact_sheet import png_text
+from .contact_sheet import png_bytes
 
 if TYPE_CHECKING:
     import trimesh
@@ -116,9 +115,7 @@ def vertex_colours(mesh: TexturedMesh, arrays: MeshArrays) -> UInt8[np.ndarray, 
 
 def texture_png(mesh: TexturedMesh, provenance: Provenance) -> bytes:
     """The texture as a .png that says where it comes from."""
-    buffer = io.BytesIO()
-    Image.fromarray(mesh.texture_rgb).save(buffer, "PNG", pnginfo=png_text(provenance), compress_level=4)
-    return buffer.getvalue()
+    return png_bytes(Image.fromarray(mesh.texture_rgb), provenance, compress_level=4)
 
 
 def _sums(values: np.ndarray, index: Int32[np.ndarray, " v"]) -> np.ndarray:

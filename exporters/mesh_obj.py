@@ -19,7 +19,7 @@ from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 
 from .mesh_arrays import arrays_for_mesh_file, texture_png
-from .provenance import provenance_to_json
+from .provenance import one_line, provenance_to_json
 
 
 def encode(
@@ -74,10 +74,9 @@ def companions(mesh: TexturedMesh, provenance: Provenance, *, stem: str = "head"
 
 def _comments(provenance: Provenance) -> list[str]:
     """Lines for people, and one for programs."""
-    statement = " ".join(provenance.statement.split()).encode("ascii", "replace").decode("ascii")
     return [
         f"# dp360 {_plain(provenance.version)}",
-        f"# {statement}",
+        f"# {one_line(provenance.statement)}",
         f"# dp360.provenance {provenance_to_json(provenance)}",
     ]
 

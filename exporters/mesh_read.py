@@ -16,6 +16,7 @@ from dp360.generation.mesh import TexturedMesh
 
 from . import ply_tables, splat_glb
 from .provenance import provenance_from_json
+from .splat_file_frame import reading
 
 if TYPE_CHECKING:
     import trimesh
@@ -28,7 +29,7 @@ _GREY = 190
 _VERTEX_COLOUR_TEXTURE_PX = 2048
 _UV_SLACK = 1e-3
 """Texture coordinates this far outside of the picture are rounding."""
-_OBJ_NOTE = re.compile(rb"^# dp360\.provenance (.*)$", re.MULTILINE)
+_NOTES = {".obj": rb"^# dp360\.provenance (.*)$", ".ply": rb"^comment dp360\.provenance (.*)$"}
 
 
 def is_mesh_file(path: Path) -> bool:
@@ -39,7 +40,9 @@ def is_mesh_file(path: Path) -> bool:
     """
     extension = path.suffix.lower()
     if extension == ".glb":
-        return not splat_glb.holds_splats(_bytes(path))
+        data = _bytes(path)
+        with reading(path):
+            return not splat_glb.holds_splats(data)
     if extension == ".ply":
         return bool(re.search(rb"\nelement face \d+\s", _bytes(path)[: ply_tables.HEADER_BYTES_MAX]))
     return extension in EXTENSIONS
@@ -147,8 +150,8 @@ def _provenance(path: Path) -> Provenance | None:
     data, extension = _bytes(path), path.suffix.lower()
     if extension == ".glb":
         return splat_glb.decode_provenance(data)
-    if extension == ".ply":
-        comments = re.findall(rb"^comment dp360\.provenance (.*)$", data[: ply_tables.HEADER_BYTES_MAX], re.MULTILINE)
-        return provenance_from_json(b"".join(comments).decode("ascii", "replace")) if comments else None
-    note = _OBJ_NOTE.search(data) if extension == ".obj" else None
-    return provenance_from_json(note[1].decode("ascii", "replace")) if note else None
+    pieces = (
+        re.findall(_NOTES[extension], data[: ply_tables.HEADER_BYTES_MAX], re.MULTILINE) if extension in _NOTES else []
+    )
+    with reading(path):
+        return provenance_from_json(b"".join(pieces).decode("ascii", "replace")) if pieces else None

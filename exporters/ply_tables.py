@@ -16,8 +16,8 @@ import numpy as np
 
 from dp360.generation import InputError, Provenance
 
-from .provenance import provenance_from_json, provenance_to_json
-from .splat_file_frame import FileNote, UpAxis, positive_factor
+from .provenance import one_line, provenance_from_json, provenance_to_json
+from .splat_file_frame import FileNote, UpAxis, positive_factor, reading
 
 _COMMENT_CHARACTERS = 160
 """Longest piece of provenance per comment: the reader inside open3d refuses lines of 1024 characters."""
@@ -69,21 +69,13 @@ class PlyHeader:
     provenance_json: str
     """Empty where none is written."""
 
-    def provenance(self) -> Provenance | None:
-        """The origin in the comments, or None in another program's file.
-
-        Raises:
-            InputError: the comments are damaged.
-        """
-        return provenance_from_json(self.provenance_json) if self.provenance_json else None
-
 
 def our_comments(provenance: Provenance, metres_per_unit: float, up_axis: UpAxis) -> list[str]:
     """Header lines that tell people and `read_header` where a file comes from, its unit and its axes."""
     text = provenance_to_json(provenance)
     pieces = (text[i : i + _COMMENT_CHARACTERS] for i in range(0, len(text), _COMMENT_CHARACTERS))
     return [
-        f"comment {_one_line(provenance.statement)}",
+        f"comment {one_line(provenance.statement)[:_COMMENT_CHARACTERS]}",
         f"comment dp360.metres_per_unit {metres_per_unit!r}",
         f"comment dp360.up_axis {up_axis}",
         *(f"comment dp360.provenance {piece}" for piece in pieces),
@@ -113,16 +105,13 @@ def read_header(data: bytes) -> PlyHeader:
         InputError: not a binary little-endian .ply, or its header is damaged or promises more than follows.
     """
     if data[:4] not in (b"ply\n", b"ply\r"):
-        raise InputError(f"Cannot read splats: expected a .ply file (first line 'ply'), got {data[:16]!r}")
+        raise InputError(f"expected a first line 'ply', got {data[:16]!r}")
     end = re.compile(rb"\nend_header\r?\n").search(data, 0, HEADER_BYTES_MAX)
     if end is None:
-        raise InputError("Cannot read splats: this .ply has no line 'end_header'; the file is cut off or damaged")
+        raise InputError("it has no line 'end_header'; the file is cut off or damaged")
     lines = data[: end.start()].decode("ascii", errors="replace").splitlines()[1:]
     if "format binary_little_endian 1.0" not in lines:
-        raise InputError(
-            "Cannot read splats: expected a .ply with 'format binary_little_endian 1.0'; convert text or big endian "
-            "files first"
-        )
+        raise InputError("expected 'format binary_little_endian 1.0'; convert text or big endian files first")
     tables: list[PlyElement] = []
     first_with_lists: int | None = None
     metres_per_unit, provenance = 1.0, ""
@@ -130,20 +119,22 @@ def read_header(data: bytes) -> PlyHeader:
     position = end.end()
     for line in lines:
         match line.split():
-            case ["element", name, number] if _is_count(number) and name not in {t.name for t in tables}:
+            case ["element", name, number] if (
+                number.isdigit() and len(number) <= 18 and name not in {t.name for t in tables}
+            ):
                 tables.append(PlyElement(name, int(number), [], 0))
             case ["element", *rest]:
                 name = rest[0][:40] if rest else "NAME"
-                raise InputError(f"Cannot read splats: expected one 'element {name} COUNT', got {line[:60]!r}")
+                raise InputError(f"expected one 'element {name} COUNT', got {line[:60]!r}")
             case ["property", "list", *_] if len(tables) > 1:
                 first_with_lists = len(tables) - 1 if first_with_lists is None else first_with_lists
             case ["property", kind, name] if tables:
                 properties = tables[-1].properties
                 if kind not in _NUMPY_TYPES or name in dict(properties):
-                    raise InputError(f"Cannot read splats: expected one number per property, got {line[:80]!r}")
+                    raise InputError(f"expected one number per property, got {line[:80]!r}")
                 properties.append((name, _NUMPY_TYPES[kind]))
             case ["property", *_]:
-                raise InputError(f"Cannot read splats: expected one number per property, got {line[:80]!r}")
+                raise InputError(f"expected one number per property, got {line[:80]!r}")
             case ["comment", "dp360.metres_per_unit", number]:
                 metres_per_unit = positive_factor(number)
             case ["comment", "dp360.up_axis", "-y"]:
@@ -157,19 +148,20 @@ def read_header(data: bytes) -> PlyHeader:
         if got < expected or (got > expected and len(tables) == 1):
             kind = "vertices" if table.name == "vertex" else f"rows of {table.name}"
             raise InputError(
-                f"Cannot read splats: the header of this .ply promises {table.count} {kind} ({expected} bytes), but "
-                f"{got} bytes follow; the file is cut off or damaged"
+                f"its header promises {table.count} {kind} ({expected} bytes), but {got} bytes follow; the file is cut "
+                "off or damaged"
             )
         elements.append(replace(table, offset=position))
         position += expected
     return PlyHeader(elements, FileNote(None, metres_per_unit, up_axis), provenance)
 
 
-def _is_count(number: str) -> bool:
-    """Whether a word is a whole number that is not negative and not absurdly long."""
-    return number.isdigit() and len(number) <= 18
+@reading("this .ply")
+def decode_provenance(data: bytes) -> Provenance | None:
+    """The origin that `our_comments` put into a header, or None in another program's file.
 
-
-def _one_line(text: str) -> str:
-    """Printable ASCII without line breaks, short enough for every reader."""
-    return " ".join(text.split()).encode("ascii", errors="replace").decode("ascii")[:_COMMENT_CHARACTERS]
+    Raises:
+        InputError: not a .ply file, or its comments are damaged.
+    """
+    text = read_header(data).provenance_json
+    return provenance_from_json(text) if text else None

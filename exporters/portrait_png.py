@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 from dp360.generation import Provenance
 from dp360.generation.portrait import Portrait
 
-from .contact_sheet import png_text
+from .contact_sheet import png_bytes
 
 
 def encode(portrait: Portrait, provenance: Provenance) -> bytes:
@@ -23,6 +22,4 @@ def encode(portrait: Portrait, provenance: Provenance) -> bytes:
     """
     alpha = np.rint(portrait.alpha_unit * 255).astype(np.uint8)
     note = replace(provenance, statement="Portrait, cropped and cut out by dp360")
-    buffer = io.BytesIO()
-    Image.fromarray(np.dstack([portrait.rgb, alpha])).save(buffer, "PNG", pnginfo=png_text(note))
-    return buffer.getvalue()
+    return png_bytes(Image.fromarray(np.dstack([portrait.rgb, alpha])), note)

@@ -22,9 +22,14 @@ def provenance_from_json(text: str) -> Provenance:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise InputError(f"Cannot read the provenance: expected JSON, got {text[:40]!r}") from error
+        raise InputError(f"expected its provenance as JSON, got {text[:40]!r}") from error
     known = {f.name: {"int": int, "str": str}.get(str(f.type), dict) for f in fields(Provenance)}
     for name, kind in known.items():
         if not isinstance(data, dict) or not isinstance(data.get(name), kind):
-            raise InputError(f"Cannot read the provenance: expected a JSON object with {name} ({kind.__name__})")
+            raise InputError(f"expected its provenance as a JSON object with {name} ({kind.__name__})")
     return Provenance(**{name: data[name] for name in known})
+
+
+def one_line(text: str) -> str:
+    """ASCII without line breaks, for comments in files."""
+    return " ".join(text.split()).encode("ascii", "replace").decode("ascii")

@@ -19,8 +19,8 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .splat_file_frame import FileNote, SplatArrays, UpAxis, arrays_for_file, splats_from_file
-from .splat_packing import dc_from_rgb, logits_from_bytes, rgb_from_dc, sigmoid, to_bytes, unit_quats
+from .splat_file_frame import FileNote, SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
+from .splat_packing import dc_from_rgb, logits_from_bytes, rgb_from_dc, to_bytes, unit_quats
 
 _ROW = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
@@ -44,7 +44,7 @@ def encode(
         ValueError: a number is not finite, or the factor is not positive.
     """
     arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_antimatter.encode")
-    opacity, scale = sigmoid(arrays.opacity_logits), np.exp(arrays.log_scales.astype(np.float64))
+    opacity, scale = arrays.opacity, np.exp(arrays.log_scales.astype(np.float64))
     rows = np.empty(len(arrays), dtype=_ROW)
     rows["position"] = arrays.means
     rows["scale"] = np.clip(scale, 1e-30, 1e30)
@@ -54,6 +54,7 @@ def encode(
     return rows[np.argsort(-importance, kind="stable")].tobytes()
 
 
+@reading("splats from this .splat")
 def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y") -> Splats:
     """Gaussians in world units out of a .splat, ours or another program's; harmonics of degree 0.
 
@@ -67,23 +68,19 @@ def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: Up
     """
     if not data or len(data) % _ROW.itemsize:
         raise InputError(
-            f"Cannot read splats from this .splat: expected {_ROW.itemsize} bytes per Gaussian, got {len(data)} bytes; "
-            "the file is empty, cut off or of another kind"
+            f"expected {_ROW.itemsize} bytes per Gaussian, got {len(data)} bytes; the file is empty, cut off or of "
+            "another kind"
         )
     rows = np.frombuffer(data, dtype=_ROW)
     scale = rows["scale"]
     if not (np.isfinite(scale) & (scale > 0)).all():
-        raise InputError(
-            "Cannot read splats from this .splat: expected positive finite scales; the file is damaged or of another "
-            "kind"
-        )
-    quats = (rows["quat"].astype(np.float32) - 128) / 128
+        raise InputError("expected positive finite scales; the file is damaged or of another kind")
     arrays = SplatArrays(
         means=rows["position"].astype(np.float32),
         log_scales=np.log(scale.astype(np.float64)).astype(np.float32),
-        quats_wxyz=quats,
+        quats_wxyz=(rows["quat"].astype(np.float32) - 128) / 128,
         opacity_logits=logits_from_bytes(rows["rgba"][:, 3]),
         sh0=dc_from_rgb(rows["rgba"][:, :3].astype(np.float32) / 255),
         sh_rest=np.zeros((len(rows), 0, 3), dtype=np.float32),
     )
-    return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis), what="this .splat")
+    return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis))

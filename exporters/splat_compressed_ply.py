@@ -16,24 +16,29 @@ https://github.com/playcanvas/splat-transform (src/lib/readers/decompress-ply.ts
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, UInt8, UInt32
+from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
-from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, splats_from_file
+from .ply_tables import PlyElement, decode_provenance, our_comments, ply_bytes, read_header  # noqa: F401 - for callers
+from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 from .splat_packing import (
+    ROTATION_BITS,
     dc_from_rgb,
     logits_from_bytes,
     morton_order,
+    nearest_level,
     opacity_bytes,
+    pack_fields,
     quats_from_smallest_three,
     rgb_from_dc,
     smallest_three,
     to_bytes,
+    unpack_fields,
 )
+from .splat_ply import REST_PROPERTIES
 
 _CHUNK = 256
 _LOG_SCALE_LIMIT = 20.0
@@ -41,13 +46,14 @@ _SH_RANGE = 8.0
 """Harmonics reach from minus half of this to plus half of it."""
 _SH_VALUES = np.concatenate([[-0.5], (np.arange(1, 255) + 0.5) / 256 - 0.5, [0.5]]) * _SH_RANGE
 """What readers make of each byte: the two ends stand for the limits, the others for the middle of their step."""
-_REST_PROPERTIES = (9, 24, 45)
 _CHUNK_NAMES = tuple(
     f"{bound}_{name}"
     for group in (("x", "y", "z"), ("scale_x", "scale_y", "scale_z"), ("r", "g", "b"))
     for bound in ("min", "max")
     for name in group
 )
+_PLACE_BITS, _COLOUR_BITS = (11, 10, 11), (8, 8, 8, 8)
+_PLACE_LEVELS = np.array([2047, 1023, 2047], dtype=np.float32)
 _VERTEX_NAMES = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
 
 
@@ -85,21 +91,24 @@ def encode(
         chunks += [low, high]
         steps.append((values - low[chunk_of]) / np.maximum(high - low, 1e-12)[chunk_of])
     vertices = np.empty((n, 4), dtype="<u4")
-    vertices[:, 0], vertices[:, 2] = _pack_11_10_11(steps[0]), _pack_11_10_11(steps[1])
-    vertices[:, 1] = _pack_rotation(arrays.quats_wxyz)
-    rgb = to_bytes(steps[2]).astype(np.uint32)
-    vertices[:, 3] = rgb[:, 0] << 24 | rgb[:, 1] << 16 | rgb[:, 2] << 8 | opacity_bytes(arrays.opacity_logits)
+    for column, unit in ((0, steps[0]), (2, steps[1])):
+        vertices[:, column] = pack_fields(np.rint(np.clip(unit, 0, 1) * _PLACE_LEVELS).astype(np.int64), _PLACE_BITS)
+    largest, three = smallest_three(arrays.quats_wxyz)
+    rotation = np.rint((three * 0.5 + 0.5) * 1023).astype(np.int64)
+    vertices[:, 1] = pack_fields(np.column_stack([largest, rotation]), ROTATION_BITS)
+    rgba = np.column_stack([to_bytes(steps[2]), opacity_bytes(arrays.opacity_logits)])
+    vertices[:, 3] = pack_fields(rgba, _COLOUR_BITS)
     tables = [
         ("chunk", _CHUNK_NAMES, np.concatenate(chunks, axis=1).astype("<f4")),
         ("vertex", _VERTEX_NAMES, vertices),
     ]
-    rest_count = 3 * arrays.sh_rest.shape[1]
-    if rest_count:
-        rest = _sh_bytes(arrays.sh_rest.transpose(0, 2, 1).reshape(n, rest_count))
-        tables.append(("sh", tuple(f"f_rest_{i}" for i in range(rest_count)), rest))
+    rest = nearest_level(arrays.rest_by_channel, _SH_VALUES)
+    if rest.shape[1]:
+        tables.append(("sh", tuple(f"f_rest_{i}" for i in range(rest.shape[1])), rest))
     return ply_bytes(our_comments(provenance, metres_per_unit, up_axis), tables)
 
 
+@reading("splats from this compressed .ply")
 def decode(data: bytes) -> Splats:
     """Gaussians in world units out of a compressed .ply, ours or another program's; the order is the file's.
 
@@ -109,16 +118,11 @@ def decode(data: bytes) -> Splats:
     """
     header = read_header(data)
     tables = {element.name: element for element in header.elements}
-    vertices, chunk = (
-        _element(tables, "vertex", _VERTEX_NAMES, "<u4"),
-        _element(tables, "chunk", _CHUNK_NAMES[:12], "<f4"),
-    )
+    vertices = _element(tables, "vertex", _VERTEX_NAMES, "<u4")
+    chunk = _element(tables, "chunk", _CHUNK_NAMES[:12], "<f4")
     n = vertices.count
     if chunk.count != -(-n // _CHUNK):
-        raise InputError(
-            f"Cannot read splats from this compressed .ply: expected {-(-n // _CHUNK)} chunks for {n} Gaussians, got "
-            f"{chunk.count}; the file is damaged"
-        )
+        raise InputError(f"expected {-(-n // _CHUNK)} chunks for {n} Gaussians, got {chunk.count}; the file is damaged")
     packed, bounds = vertices.rows(data), chunk.rows(data)
     chunk_of = np.arange(n) // _CHUNK
 
@@ -127,30 +131,27 @@ def decode(data: bytes) -> Splats:
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are refused later
             return (low * (1 - unit) + high * unit).astype(np.float32)
 
-    rgba = packed["packed_color"][:, None] >> np.array([24, 16, 8, 0], dtype=np.uint32) & np.uint32(255)
+    rgba = unpack_fields(packed["packed_color"], _COLOUR_BITS)
+    rotation = unpack_fields(packed["packed_rotation"], ROTATION_BITS)
+    place, size = (
+        (unpack_fields(packed[name], _PLACE_BITS) / _PLACE_LEVELS).astype(np.float32)
+        for name in ("packed_position", "packed_scale")
+    )
     rgb = rgba[:, :3].astype(np.float32) / 255
     if set(_CHUNK_NAMES[12:]) <= set(chunk.names):  # early files have colours between 0 and 1
         rgb = between(_CHUNK_NAMES[12:], rgb)
     arrays = SplatArrays(
-        means=between(_CHUNK_NAMES[:6], _unpack_11_10_11(packed["packed_position"])),
-        log_scales=between(_CHUNK_NAMES[6:12], _unpack_11_10_11(packed["packed_scale"])),
-        quats_wxyz=_unpack_rotation(packed["packed_rotation"]),
+        means=between(_CHUNK_NAMES[:6], place),
+        log_scales=between(_CHUNK_NAMES[6:12], size),
+        quats_wxyz=quats_from_smallest_three(rotation[:, 0], rotation[:, 1:].astype(np.float32) / 1023 * 2 - 1),
         opacity_logits=logits_from_bytes(rgba[:, 3].astype(np.uint8)),
         sh0=dc_from_rgb(rgb),
         sh_rest=_read_rest(tables.get("sh"), n, data),
     )
-    return splats_from_file(arrays, header.note, what="this compressed .ply")
+    return splats_from_file(arrays, header.note)
 
 
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into the comments, or None in another program's file.
-
-    Raises:
-        InputError: not a .ply file, or its comments are damaged.
-    """
-    return read_header(data).provenance()
-
-
+@reading("this .ply")
 def is_compressed(data: bytes) -> bool:
     """Whether a .ply is of this kind rather than a plain 3DGS one, told by its header.
 
@@ -166,8 +167,7 @@ def _element(tables: dict[str, PlyElement], name: str, properties: tuple[str, ..
     missing = [p for p in properties if element is None or (p, kind) not in element.properties]
     if element is None or missing:
         raise InputError(
-            f"Cannot read splats from this compressed .ply: its element {name} lacks {', '.join(missing)}; a point "
-            "cloud or mesh is no Gaussian splat file"
+            f"its element {name} lacks {', '.join(missing)}; a point cloud or mesh is no Gaussian splat file"
         )
     return element
 
@@ -180,50 +180,20 @@ def _bounds(values: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "c 3"],
     return np.minimum.reduceat(values, starts, axis=0), np.maximum.reduceat(values, starts, axis=0)
 
 
-def _pack_11_10_11(unit: Float[np.ndarray, "n 3"]) -> UInt32[np.ndarray, " n"]:
-    """Three numbers in [0, 1] as one of 32 bits."""
-    x, y, z = (np.rint(np.clip(unit[:, i], 0, 1) * m).astype(np.uint32) for i, m in enumerate((2047, 1023, 2047)))
-    return x << 21 | y << 11 | z
-
-
-def _unpack_11_10_11(packed: UInt32[np.ndarray, " n"]) -> Float[np.ndarray, "n 3"]:
-    """Inverse of `_pack_11_10_11`."""
-    parts = [(packed >> 21) / 2047, (packed >> 11 & 1023) / 1023, (packed & 2047) / 2047]
-    return np.stack(parts, axis=1).astype(np.float32)
-
-
-def _pack_rotation(quats_wxyz: Float[np.ndarray, "n 4"]) -> UInt32[np.ndarray, " n"]:
-    """Index of the largest component in the upper two bits, the others in ten bits each."""
-    index, three = smallest_three(quats_wxyz)
-    a, b, c = (np.rint((three[:, i] * 0.5 + 0.5) * 1023).astype(np.uint32) for i in range(3))
-    return index.astype(np.uint32) << 30 | a << 20 | b << 10 | c
-
-
-def _unpack_rotation(packed: UInt32[np.ndarray, " n"]) -> Float[np.ndarray, "n 4"]:
-    """Inverse of `_pack_rotation`."""
-    three = np.stack([packed >> shift & 1023 for shift in (20, 10, 0)], axis=1).astype(np.float32) / 1023
-    return quats_from_smallest_three((packed >> 30).astype(np.int64), three * 2 - 1)
-
-
-def _sh_bytes(rest: Float[np.ndarray, "n r"]) -> UInt8[np.ndarray, "n r"]:
-    """The byte whose value in `_SH_VALUES` is nearest."""
-    return np.searchsorted(0.5 * (_SH_VALUES[1:] + _SH_VALUES[:-1]), rest).astype(np.uint8)
-
-
 def _read_rest(element: PlyElement | None, count: int, data: bytes) -> Float[np.ndarray, "n k 3"]:
     """Harmonics above the constant one; none where the element is missing."""
     if element is None:
         return np.zeros((count, 0, 3), dtype=np.float32)
-    names = [f"f_rest_{i}" for i in range(len(element.names))]
+    size = len(element.names)
     if (
         element.count != count
-        or len(names) not in _REST_PROPERTIES
-        or set(element.properties) != {(n, "<u1") for n in names}
+        or size not in REST_PROPERTIES[1:]
+        or set(element.properties) != {(f"f_rest_{i}", "<u1") for i in range(size)}
     ):
         raise InputError(
-            f"Cannot read splats from this compressed .ply: expected {count} rows of 9, 24 or 45 bytes f_rest_0.. in "
-            f"element sh, got {element.count} of {len(names)} properties"
+            f"expected {count} rows of 9, 24 or 45 bytes f_rest_0.. in element sh, got {element.count} of {size} "
+            "properties"
         )
     rows = element.rows(data)
-    table = np.stack([rows[name] for name in names], axis=1).reshape(count, 3, len(names) // 3)
+    table = np.stack([rows[f"f_rest_{i}"] for i in range(size)], axis=1).reshape(count, 3, size // 3)
     return _SH_VALUES.astype(np.float32)[table.transpose(0, 2, 1)]

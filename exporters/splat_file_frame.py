@@ -10,28 +10,40 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from typing_extensions import assert_never
 
 from dp360.generation import InputError, Provenance
 from dp360.reconstruction.splats import Splats
 
 from .provenance import provenance_from_json
+from .splat_packing import logits, sigmoid, unit_quats
 
 UpAxis = Literal["+y", "-y"]
 
 _COUNT_ALWAYS_BELIEVED = 250_000
 """Gaussians that a compressed file may promise whatever its size; above it, one per byte of the file."""
+_XYZW_TO_WXYZ, _WXYZ_TO_XYZW = [3, 0, 1, 2], [1, 2, 3, 0]
+
+
+@contextmanager
+def reading(what: object) -> Iterator[None]:
+    """Complete the refusals of readers, as a decorator or a block: each becomes "Cannot read WHAT: ..."."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"Cannot read {what}: {error}") from error
 
 
 @dataclass(frozen=True)
 class SplatArrays:
-    """The fields of `Splats` as float32 arrays in the frame and unit of a file."""
+    """The fields of `Splats`, in their order, as float32 arrays in the frame and unit of a file."""
 
     means: Float[np.ndarray, "n 3"]
     log_scales: Float[np.ndarray, "n 3"]
@@ -39,6 +51,25 @@ class SplatArrays:
     opacity_logits: Float[np.ndarray, " n"]
     sh0: Float[np.ndarray, "n 3"]
     sh_rest: Float[np.ndarray, "n k 3"]
+
+    @classmethod
+    def from_linear(
+        cls,
+        means: Float[np.ndarray, "n 3"],
+        scales: Float[np.ndarray, "n 3"],
+        quats_xyzw: Float[np.ndarray, "n 4"],
+        opacity: Float[np.ndarray, " n"],
+        harmonics: Float[np.ndarray, "n c 3"],
+    ) -> SplatArrays:
+        """Out of linear scales, opacities in [0, 1] and all harmonics, as glTF and OpenUSD hold them.
+
+        Raises:
+            InputError: a scale or an opacity is out of range.
+        """
+        if not ((scales > 0) & (scales < np.inf)).all() or not ((opacity >= 0) & (opacity <= 1)).all():
+            raise InputError("expected positive finite scales and opacities in [0, 1]; export it again")
+        log_scales = np.log(scales.astype(np.float64)).astype(np.float32)
+        return cls(means, log_scales, quats_xyzw[:, _XYZW_TO_WXYZ], logits(opacity), harmonics[:, 0], harmonics[:, 1:])
 
     def __len__(self) -> int:
         return len(self.means)
@@ -48,9 +79,35 @@ class SplatArrays:
         """Degree of the spherical harmonics, 0 to 3."""
         return math.isqrt(self.sh_rest.shape[1] + 1) - 1
 
+    @property
+    def scales(self) -> Float[np.ndarray, "n 3"]:
+        """Linear scales, within what float32 holds."""
+        return np.exp(np.clip(self.log_scales.astype(np.float64), -80, 80)).astype(np.float32)
+
+    @property
+    def quats_xyzw(self) -> Float[np.ndarray, "n 4"]:
+        """Rotations of length one."""
+        return np.ascontiguousarray(unit_quats(self.quats_wxyz)[:, _WXYZ_TO_XYZW])
+
+    @property
+    def opacity(self) -> Float[np.ndarray, " n"]:
+        """Opacities in [0, 1]."""
+        return sigmoid(self.opacity_logits)
+
+    @property
+    def harmonics(self) -> Float[np.ndarray, "n c 3"]:
+        """All harmonics, the constant one first."""
+        return np.concatenate([self.sh0[:, None], self.sh_rest], axis=1)
+
+    @property
+    def rest_by_channel(self) -> Float[np.ndarray, "n r"]:
+        """Harmonics above the constant one as .ply files order them: all of red, then green, then blue."""
+        n, k, _ = self.sh_rest.shape
+        return self.sh_rest.transpose(0, 2, 1).reshape(n, 3 * k)
+
     def reordered(self, order: np.ndarray) -> SplatArrays:
         """The same Gaussians in another order, or some of them."""
-        return SplatArrays(*(getattr(self, f.name)[order] for f in fields(self)))
+        return SplatArrays(*(values[order] for values in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -79,32 +136,30 @@ def file_note(data: object) -> FileNote:
     if data is None:
         return FileNote()
     if not isinstance(data, dict):
-        raise InputError(f"Cannot read splats: expected a JSON object as the file's dp360 note, got {str(data)[:40]!r}")
-    up_axis: UpAxis = "-y" if data.get("up_axis") == "-y" else "+y"
-    has_origin = "generator" in data
+        raise InputError(f"expected a JSON object as the file's dp360 note, got {str(data)[:40]!r}")
     return FileNote(
-        provenance=provenance_from_json(json.dumps(data)) if has_origin else None,
+        provenance=provenance_from_json(json.dumps(data)) if "generator" in data else None,
         metres_per_unit=positive_factor(data.get("metres_per_unit", 1.0)),
-        up_axis=up_axis,
+        up_axis="-y" if data.get("up_axis") == "-y" else "+y",
     )
 
 
-def positive_factor(value: object) -> float:
+def positive_factor(value: Any) -> float:
     """The factor on lengths that a file names.
 
     Raises:
         InputError: not a positive number.
     """
     try:
-        number = float(value) if isinstance(value, (int, float, str)) else math.nan
-    except (ValueError, OverflowError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise InputError(f"Cannot read splats: expected a positive dp360.metres_per_unit, got {str(value)[:40]!r}")
+    if not 0 < number < math.inf:
+        raise InputError(f"expected a positive dp360.metres_per_unit, got {str(value)[:40]!r}")
     return number
 
 
-def arrays_for_file(splats: Splats, *, metres_per_unit: float, up_axis: UpAxis, writer: str) -> SplatArrays:
+def arrays_for_file(splats: Splats, *, metres_per_unit: float, up_axis: UpAxis = "+y", writer: str) -> SplatArrays:
     """Gaussians in the frame and unit of a file.
 
     Args:
@@ -116,29 +171,15 @@ def arrays_for_file(splats: Splats, *, metres_per_unit: float, up_axis: UpAxis, 
     Raises:
         ValueError: a number is not finite, or the factor is not positive.
     """
-    if not (math.isfinite(metres_per_unit) and metres_per_unit > 0):
+    if not 0 < metres_per_unit < math.inf:
         raise ValueError(f"{writer}: expected a positive factor metres_per_unit, got {metres_per_unit}")
     if up_axis == "-y":
         splats = half_turn_about_z(splats)
-    elif up_axis != "+y":
-        assert_never(up_axis)
-    means, log_scales = _array(splats.means_world), _array(splats.log_scales)
-    if metres_per_unit != 1.0:  # adding log 1 = 0 would turn -0 into 0
-        with np.errstate(over="ignore"):  # Inf is refused below
-            means = (means.astype(np.float64) * metres_per_unit).astype(np.float32)
-        log_scales = (log_scales.astype(np.float64) + math.log(metres_per_unit)).astype(np.float32)
-    arrays = SplatArrays(
-        means=means,
-        log_scales=log_scales,
-        quats_wxyz=_array(splats.quats_wxyz),
-        opacity_logits=_array(splats.opacity_logits),
-        sh0=_array(splats.sh0),
-        sh_rest=_array(splats.sh_rest),
-    )
+    arrays = SplatArrays(*(value.detach().to("cpu", torch.float32).numpy() for value in vars(splats).values()))
+    arrays = _rescaled(arrays, metres_per_unit, np.multiply, np.add)
     finite = np.ones(len(arrays), dtype=bool)
-    for field in fields(SplatArrays):
-        values = np.isfinite(getattr(arrays, field.name))
-        finite &= values.all(axis=tuple(range(1, values.ndim)))
+    for values in vars(arrays).values():
+        finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if not finite.all():
         raise ValueError(
             f"{writer}: {int((~finite).sum())} of {len(arrays)} Gaussians hold NaN or Inf; nothing was written"
@@ -146,40 +187,37 @@ def arrays_for_file(splats: Splats, *, metres_per_unit: float, up_axis: UpAxis, 
     return arrays
 
 
-def splats_from_file(arrays: SplatArrays, note: FileNote, *, what: str) -> Splats:
+def splats_from_file(arrays: SplatArrays, note: FileNote) -> Splats:
     """Gaussians in world units out of the numbers of a file; inverse of `arrays_for_file`.
 
     Args:
         arrays: numbers as the file has them.
         note: factor and axis to take back.
-        what: kind of file for messages, such as "this .spz".
 
     Raises:
         InputError: a number is not finite or a rotation is zero.
     """
-    means, log_scales = arrays.means, arrays.log_scales
-    if note.metres_per_unit != 1.0:
-        with np.errstate(over="ignore"):
-            means = (means.astype(np.float64) / note.metres_per_unit).astype(np.float32)
-        log_scales = (log_scales.astype(np.float64) - math.log(note.metres_per_unit)).astype(np.float32)
-    values = {
-        "means_world": means,
-        "log_scales": log_scales,
-        "quats_wxyz": arrays.quats_wxyz,
-        "opacity_logits": arrays.opacity_logits,
-        "sh0": arrays.sh0,
-        "sh_rest": arrays.sh_rest,
-    }
-    for name, value in values.items():
-        if not np.isfinite(value).all():
-            raise InputError(f"Cannot read splats from {what}: {name} hold NaN or Inf; export it again")
+    arrays = _rescaled(arrays, note.metres_per_unit, np.divide, np.subtract)
+    for name, values in vars(arrays).items():
+        if not np.isfinite(values).all():
+            raise InputError(f"{name} hold NaN or Inf; export it again")
     if not (np.abs(arrays.quats_wxyz).max(axis=1, initial=0.0) > 1e-18).all():
-        raise InputError(f"Cannot read splats from {what}: some rotations are zero quaternions; export it again")
-    splats = Splats(**{name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in values.items()})
+        raise InputError("some rotations are zero quaternions; export it again")
+    splats = Splats(*(torch.from_numpy(np.ascontiguousarray(values)) for values in vars(arrays).values()))
     return half_turn_about_z(splats, inverse=True) if note.up_axis == "-y" else splats
 
 
-def check_promised_count(count: int, file_bytes: int, *, what: str) -> None:
+def _rescaled(arrays: SplatArrays, factor: float, times: Callable, plus: Callable) -> SplatArrays:
+    """Lengths times or, with the inverse operations, divided by a factor."""
+    if factor == 1.0:  # adding log 1 = 0 would turn -0 into 0
+        return arrays
+    with np.errstate(over="ignore"):  # Inf is refused later
+        means = times(arrays.means.astype(np.float64), factor).astype(np.float32)
+    log_scales = plus(arrays.log_scales.astype(np.float64), math.log(factor)).astype(np.float32)
+    return replace(arrays, means=means, log_scales=log_scales)
+
+
+def check_promised_count(count: int, file_bytes: int) -> None:
     """Refuse a count that no real file of this size holds, before memory is taken for it.
 
     Compressed formats need more than a byte per Gaussian; small files of equal Gaussians may need less.
@@ -188,14 +226,7 @@ def check_promised_count(count: int, file_bytes: int, *, what: str) -> None:
         InputError: more Gaussians than a quarter of a million and than bytes in the file.
     """
     if not 0 <= count <= max(_COUNT_ALWAYS_BELIEVED, file_bytes):
-        raise InputError(
-            f"Cannot read splats from {what}: it promises {count} Gaussians in {file_bytes} bytes; the file is damaged"
-        )
-
-
-def _array(tensor: torch.Tensor) -> Float[np.ndarray, "*shape"]:
-    """A float32 array on the CPU, without its graph."""
-    return tensor.detach().to("cpu", torch.float32).numpy()
+        raise InputError(f"it promises {count} Gaussians in {file_bytes} bytes; the file is damaged")
 
 
 def half_turn_about_z(splats: Splats, *, inverse: bool = False) -> Splats:
@@ -211,11 +242,9 @@ def half_turn_about_z(splats: Splats, *, inverse: bool = False) -> Splats:
     signs = [(-1.0) ** m for degree in range(1, splats.sh_degree + 1) for m in range(-degree, degree + 1)]
     w, x, y, z = splats.quats_wxyz.unbind(-1)
     turned = [z, y, -x, -w] if inverse else [-z, -y, x, w]  # (0, 0, 0, -1) or (0, 0, 0, 1) times the quaternion
-    return Splats(
+    return replace(
+        splats,
         means_world=splats.means_world * splats.means_world.new_tensor([-1.0, -1.0, 1.0]),
-        log_scales=splats.log_scales,
         quats_wxyz=torch.stack(turned, dim=-1),
-        opacity_logits=splats.opacity_logits,
-        sh0=splats.sh0,
         sh_rest=splats.sh_rest * splats.sh_rest.new_tensor(signs)[:, None],
     )

@@ -7,10 +7,7 @@ compression on top of it is still a draft and left out.
 
 Frame and unit are glTF's own: metres, +y up, the face to +z. Nothing is turned, hence no harmonics are either.
 
-Khronos' validator as released (2.0.0-dev.3.10) does not know prefixed attribute names yet and reports each of them
-(https://github.com/KhronosGroup/glTF-Validator/issues/252), and nothing else.
-
-Own code: trimesh and pygltflib write what they are told, but know nothing of the extension.
+Own code: trimesh and pygltflib know nothing of the extension.
 
 Source: https://github.com/KhronosGroup/glTF/tree/main/extensions/2.0/Khronos/KHR_gaussian_splatting
 """
@@ -24,16 +21,15 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .gltf_binary import GltfBuffer, glb, item, read_accessor, read_glb
-from .splat_file_frame import FileNote, SplatArrays, arrays_for_file, file_note, splats_from_file
-from .splat_packing import logits, rgb_from_dc, sigmoid, unit_quats
+from .gltf_binary import glb, read_accessor, read_glb, vertex_attributes
+from .json_document import item
+from .splat_file_frame import FileNote, SplatArrays, arrays_for_file, file_note, reading, splats_from_file
+from .splat_packing import rgb_from_dc
 
 EXTENSION = "KHR_gaussian_splatting"
 
 _POINTS = 0
 _COLOUR_SPACE = "srgb_rec709_display"
-_XYZW_TO_WXYZ, _WXYZ_TO_XYZW = [3, 0, 1, 2], [1, 2, 3, 0]
-_WHAT = "this .glb"
 
 
 def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = METRES_PER_UNIT) -> bytes:
@@ -47,22 +43,24 @@ def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = M
     Raises:
         ValueError: no Gaussians, a number is not finite, or the factor is not positive.
     """
-    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis="+y", writer="splat_glb.encode")
+    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, writer="splat_glb.encode")
     if not len(arrays):
         raise ValueError("splat_glb.encode: expected at least one Gaussian, got none")
-    opacity = sigmoid(arrays.opacity_logits)[:, None]
-    colour = np.concatenate([_linear(np.clip(rgb_from_dc(arrays.sh0), 0, 1)), opacity], axis=1)
-    buffer = GltfBuffer()
-    attributes = {
-        "POSITION": buffer.vertex_attribute(arrays.means, bounds=True),
-        "COLOR_0": buffer.vertex_attribute(colour),
-        f"{EXTENSION}:ROTATION": buffer.vertex_attribute(unit_quats(arrays.quats_wxyz)[:, _WXYZ_TO_XYZW]),
-        f"{EXTENSION}:SCALE": buffer.vertex_attribute(_scales(arrays)),
-        f"{EXTENSION}:OPACITY": buffer.vertex_attribute(opacity),
+    opacity = arrays.opacity[:, None]
+    values = {
+        "POSITION": arrays.means,
+        "COLOR_0": np.concatenate([_linear(np.clip(rgb_from_dc(arrays.sh0), 0, 1)), opacity], axis=1),
+        f"{EXTENSION}:ROTATION": arrays.quats_xyzw,
+        f"{EXTENSION}:SCALE": arrays.scales,
+        f"{EXTENSION}:OPACITY": opacity,
+        **dict(zip(_harmonic_names(arrays.sh_degree), arrays.harmonics.transpose(1, 0, 2))),
     }
-    harmonics = np.concatenate([arrays.sh0[:, None], arrays.sh_rest], axis=1)
-    for name, basis in _harmonic_names(arrays.sh_degree):
-        attributes[name] = buffer.vertex_attribute(harmonics[:, basis])
+    described, buffer = vertex_attributes(values)
+    primitive = {
+        "attributes": {name: number for number, name in enumerate(values)},
+        "mode": _POINTS,
+        "extensions": {EXTENSION: {"kernel": "ellipse", "colorSpace": _COLOUR_SPACE}},
+    }
     document = {
         "asset": {
             "version": "2.0",
@@ -73,23 +71,13 @@ def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = M
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"name": "head", "mesh": 0}],
-        "meshes": [
-            {
-                "name": "head",
-                "primitives": [
-                    {
-                        "attributes": attributes,
-                        "mode": _POINTS,
-                        "extensions": {EXTENSION: {"kernel": "ellipse", "colorSpace": _COLOUR_SPACE}},
-                    }
-                ],
-            }
-        ],
-        **buffer.described(),
+        "meshes": [{"name": "head", "primitives": [primitive]}],
+        **described,
     }
-    return glb(document, bytes(buffer.data))
+    return glb(document, buffer)
 
 
+@reading("splats from this .glb")
 def decode(data: bytes) -> Splats:
     """Gaussians in world units out of the first primitive with `KHR_gaussian_splatting`.
 
@@ -98,8 +86,7 @@ def decode(data: bytes) -> Splats:
             first), a part lies outside the file, or a number is not finite or out of range.
     """
     document, buffer = read_glb(data)
-    primitive = _find_primitive(document)
-    attributes = item(primitive, "attributes")
+    attributes = item(_find_primitive(document), "attributes")
     names = attributes.keys() if isinstance(attributes, dict) else ()
 
     def read(name: str, components: int) -> Float[np.ndarray, "n c"]:
@@ -108,25 +95,15 @@ def decode(data: bytes) -> Splats:
     means, quats = read("POSITION", 3), read(f"{EXTENSION}:ROTATION", 4)
     scales, opacity = read(f"{EXTENSION}:SCALE", 3), read(f"{EXTENSION}:OPACITY", 1)[:, 0]
     degree = max(d for d in range(4) if d == 0 or f"{EXTENSION}:SH_DEGREE_{d}_COEF_0" in names)
-    harmonics = [read(name, 3) for name, _ in _harmonic_names(degree)]
+    harmonics = [read(name, 3) for name in _harmonic_names(degree)]
     lengths = {len(values) for values in (means, quats, scales, opacity, *harmonics)}
     if len(lengths) != 1:
-        raise InputError(f"Cannot read splats from {_WHAT}: its attributes differ in length: {sorted(lengths)}")
-    if not ((scales > 0) & (scales < np.inf)).all() or not ((opacity >= 0) & (opacity <= 1)).all():
-        raise InputError(
-            f"Cannot read splats from {_WHAT}: expected positive finite scales and opacities in [0, 1]; export it again"
-        )
-    arrays = SplatArrays(
-        means=means,
-        log_scales=np.log(scales.astype(np.float64)).astype(np.float32),
-        quats_wxyz=quats[:, _XYZW_TO_WXYZ],
-        opacity_logits=logits(opacity),
-        sh0=harmonics[0],
-        sh_rest=np.stack(harmonics[1:], axis=1) if degree else np.zeros((len(means), 0, 3), dtype=np.float32),
-    )
-    return splats_from_file(arrays, _note(document), what=_WHAT)
+        raise InputError(f"its attributes differ in length: {sorted(lengths)}")
+    arrays = SplatArrays.from_linear(means, scales, quats, opacity, np.stack(harmonics, axis=1))
+    return splats_from_file(arrays, _note(document))
 
 
+@reading("this .glb")
 def decode_provenance(data: bytes) -> Provenance | None:
     """The origin that `encode` wrote into `asset.extras`, or None in another program's file.
 
@@ -151,16 +128,16 @@ def _find_primitive(document: dict) -> dict:
     for number, mesh in enumerate(_list(document, "meshes")):
         for primitive in _list(mesh, "primitives"):
             extensions = primitive.get("extensions") if isinstance(primitive, dict) else None
-            if isinstance(extensions, dict) and isinstance(extensions.get(EXTENSION), dict):
-                described = extensions[EXTENSION]
+            described = extensions.get(EXTENSION) if isinstance(extensions, dict) else None
+            if isinstance(described, dict):
                 if described.get("colorSpace") != _COLOUR_SPACE or "extensions" in described:
                     raise InputError(
-                        f"Cannot read splats from {_WHAT}: expected colours in {_COLOUR_SPACE} without compression, "
-                        f"got {str(described)[:80]}; convert it first"
+                        f"expected colours in {_COLOUR_SPACE} without compression, got {str(described)[:80]}; convert "
+                        "it first"
                     )
                 _refuse_moved(document, number)
                 return primitive
-    raise InputError(f"Cannot read splats from {_WHAT}: it holds no {EXTENSION}; a mesh is no Gaussian splat file")
+    raise InputError(f"it holds no {EXTENSION}; a mesh is no Gaussian splat file")
 
 
 def _refuse_moved(document: dict, mesh: int) -> None:
@@ -172,15 +149,12 @@ def _refuse_moved(document: dict, mesh: int) -> None:
             if isinstance(child, int):
                 parents.setdefault(child, []).append(number)
     waiting = [i for i, node in enumerate(nodes) if isinstance(node, dict) and node.get("mesh") == mesh]
-    above: set[int] = set()
     while waiting:
         number = waiting.pop()
-        if number not in above:
-            above.add(number)
-            waiting += parents.get(number, [])
-    moved = [k for i in above for k in ("matrix", "translation", "rotation", "scale") if k in nodes[i]]
-    if moved:
-        raise InputError(f"Cannot read splats from {_WHAT}: a node moves them ({moved[0]}); bake the transform first")
+        moved = [k for k in ("matrix", "translation", "rotation", "scale") if k in nodes[number]]
+        if moved:
+            raise InputError(f"a node moves them ({moved[0]}); bake the transform first")
+        waiting += parents.pop(number, [])  # asked once, even where nodes go round in a circle
 
 
 def _list(holder: object, name: str) -> list:
@@ -195,14 +169,9 @@ def _note(document: dict) -> FileNote:
     return file_note(extras.get("dp360") if isinstance(extras, dict) else None)
 
 
-def _harmonic_names(degree: int) -> list[tuple[str, int]]:
-    """Attribute name and index of every harmonic up to a degree: within a degree by order, from -l to l."""
-    return [(f"{EXTENSION}:SH_DEGREE_{d}_COEF_{n}", d * d + n) for d in range(degree + 1) for n in range(2 * d + 1)]
-
-
-def _scales(arrays: SplatArrays) -> Float[np.ndarray, "n 3"]:
-    """Linear scales, within what float32 holds."""
-    return np.exp(np.clip(arrays.log_scales.astype(np.float64), -80, 80)).astype(np.float32)
+def _harmonic_names(degree: int) -> list[str]:
+    """Attribute names of all harmonics up to a degree: within a degree by order, from -l to l."""
+    return [f"{EXTENSION}:SH_DEGREE_{d}_COEF_{n}" for d in range(degree + 1) for n in range(2 * d + 1)]
 
 
 def _linear(srgb: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:

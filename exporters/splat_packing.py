@@ -7,7 +7,7 @@ https://gafferongames.com/post/snapshot_compression/ ; order along a curve after
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8, UInt32
 from scipy.special import expit
 
 from dp360.reconstruction.spherical_harmonics import SH_C0
@@ -15,6 +15,8 @@ from dp360.reconstruction.spherical_harmonics import SH_C0
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 """Components that are kept when component i is left out."""
 _MORTON_BITS = 16
+ROTATION_BITS = (2, 10, 10, 10)
+"""Fields of a rotation in 32 bits: which component is left out, and the three others."""
 
 
 def sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -88,6 +90,20 @@ def quats_from_smallest_three(
     quats[rows, index] = np.sqrt(np.maximum(0.0, 1.0 - (small**2).sum(axis=1)))
     length = np.linalg.norm(quats, axis=1, keepdims=True)
     return (quats / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def pack_fields(values: Integer[np.ndarray, "n c"], bits: tuple[int, ...]) -> UInt32[np.ndarray, " n"]:
+    """Whole numbers side by side in one of 32 bits, each in so many, the first in the uppermost."""
+    packed = np.zeros(len(values), dtype=np.uint32)
+    for column, width in zip(values.T, bits):
+        packed = packed << width | column.astype(np.uint32)
+    return packed
+
+
+def unpack_fields(packed: UInt32[np.ndarray, " n"], bits: tuple[int, ...]) -> Int[np.ndarray, "n c"]:
+    """Inverse of `pack_fields`."""
+    shifts = [sum(bits[i + 1 :]) for i in range(len(bits))]
+    return np.stack([packed >> s & ((1 << b) - 1) for s, b in zip(shifts, bits)], axis=1).astype(np.int64)
 
 
 def morton_order(points: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:

@@ -34,7 +34,10 @@ def palette(vectors: Float[np.ndarray, "n d"], size: int) -> tuple[Float[np.ndar
     _, group_of = _kmeans(vectors, groups)
     members = [np.flatnonzero(group_of == g) for g in range(groups)]
     members = [m for m in members if len(m)]
-    shares = _shares([_spread(vectors[m]) for m in members], [len(m) for m in members], size)
+    # as much of the palette as the root of a group's squared distance from its mean times its size, at least one
+    weights = [math.sqrt(float(((vectors[m] - vectors[m].mean(axis=0)) ** 2).sum()) * len(m)) + 1e-12 for m in members]
+    proportion = np.array(weights) / sum(weights)
+    shares = [min(len(m), 1 + math.floor((size - len(members)) * p)) for m, p in zip(members, proportion)]
     entries, labels, first = [], np.empty(count, dtype=np.int64), 0
     for indices, share in zip(members, shares):
         means, label = _kmeans(vectors[indices], share)
@@ -70,15 +73,3 @@ def _nearest(vectors: Float[np.ndarray, "n d"], means: Float[np.ndarray, "k d"])
     half_squares = 0.5 * (means**2).sum(axis=1)
     blocks = (vectors[i : i + _BLOCK] @ means.T - half_squares for i in range(0, len(vectors), _BLOCK))
     return np.concatenate([block.argmax(axis=1) for block in blocks])
-
-
-def _spread(vectors: Float[np.ndarray, "n d"]) -> float:
-    """How much palette a group deserves: the root of its squared distance from its mean times its size."""
-    return math.sqrt(float(((vectors - vectors.mean(axis=0)) ** 2).sum()) * len(vectors)) + 1e-12
-
-
-def _shares(weights: list[float], limits: list[int], total: int) -> list[int]:
-    """Whole numbers, at least one and at most the limit each, about in proportion to the weights, `total` at most."""
-    rest = total - len(weights)
-    proportion = np.array(weights) / sum(weights)
-    return [int(min(limit, 1 + math.floor(rest * p))) for limit, p in zip(limits, proportion)]

@@ -5,13 +5,6 @@ opacity scale_0..2 rot_0..3`, K = 0, 3, 8 or 15. `f_dc`/`f_rest` are spherical h
 all of red, then green, then blue), `opacity` a logit, `scale` a natural logarithm, `rot` a quaternion w, x, y, z. The
 normals are zeros, kept because some readers insist on them.
 
-Frame: as in the package, +y up and the face to +z, so that a head stands upright and looks at the viewer wherever y is
-up (glTF, three.js, open3d). Programs made for photogrammetry take -y for up: for them there is `up_axis="-y"`, a half
-turn about z that moves positions, rotations and harmonics together.
-
-Lengths: metres (`METRES_PER_UNIT`), the unit of glTF, viewers and game engines: positions are multiplied and the
-logarithm is added to the scales; nothing else changes under a uniform scale.
-
 Factor and axis stand in the header as comments, and `decode` takes both back. A turn, or a factor of 1, keeps every
 bit; another factor costs a rounding of float32.
 
@@ -30,13 +23,13 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_tables import our_comments, ply_bytes, read_header
-from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, splats_from_file
+from .ply_tables import decode_provenance, our_comments, ply_bytes, read_header  # noqa: F401 - the first for callers
+from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 
 _BEFORE_REST = ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
 _AFTER_REST = ("opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
-_REST_COEFFICIENTS = (0, 3, 8, 15)
-"""Coefficients per channel beyond the constant one, for degrees 0 to 3."""
+REST_PROPERTIES = (0, 9, 24, 45)
+"""How many harmonics above the constant one a Gaussian of degree 0 to 3 has, all channels together."""
 
 
 def encode(
@@ -58,24 +51,14 @@ def encode(
         ValueError: a number is not finite, or the factor is not positive.
     """
     arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_ply.encode")
-    n, k = arrays.sh_rest.shape[:2]
-    rest = arrays.sh_rest.transpose(0, 2, 1).reshape(n, 3 * k)  # channel-major
-    table = np.concatenate(
-        [
-            arrays.means,
-            np.zeros_like(arrays.means),
-            arrays.sh0,
-            rest,
-            arrays.opacity_logits[:, None],
-            arrays.log_scales,
-            arrays.quats_wxyz,
-        ],
-        axis=1,
-    )
-    names = (*_BEFORE_REST, *(f"f_rest_{i}" for i in range(3 * k)), *_AFTER_REST)
+    rest, normals = arrays.rest_by_channel, np.zeros_like(arrays.means)
+    columns = (arrays.means, normals, arrays.sh0, rest, arrays.opacity_logits[:, None], arrays.log_scales)
+    table = np.concatenate([*columns, arrays.quats_wxyz], axis=1)
+    names = (*_BEFORE_REST, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_AFTER_REST)
     return ply_bytes(our_comments(provenance, metres_per_unit, up_axis), [("vertex", names, table.astype("<f4"))])
 
 
+@reading("splats from this .ply")
 def decode(data: bytes) -> Splats:
     """Gaussians in world units out of a 3DGS .ply, ours or another program's.
 
@@ -87,30 +70,22 @@ def decode(data: bytes) -> Splats:
     """
     header = read_header(data)
     if not header.elements or header.elements[0].name != "vertex" or not header.elements[0].properties:
-        raise InputError("Cannot read splats: this .ply declares no vertices with properties as its first element")
+        raise InputError("it declares no vertices with properties as its first element")
     vertices = header.elements[0]
     names = vertices.names
     missing = [n for n in (*_BEFORE_REST, *_AFTER_REST) if n not in names and n not in ("nx", "ny", "nz")]
     if missing:
-        raise InputError(
-            f"Cannot read splats from this .ply: its vertices lack {', '.join(missing)}; a point cloud or mesh is no "
-            "Gaussian splat file"
-        )
+        raise InputError(f"its vertices lack {', '.join(missing)}; a point cloud or mesh is no Gaussian splat file")
     rest = sorted((n for n in names if re.fullmatch(r"f_rest_\d+", n)), key=lambda n: int(n[7:]))
-    if len(rest) % 3 or len(rest) // 3 not in _REST_COEFFICIENTS or rest != [f"f_rest_{i}" for i in range(len(rest))]:
-        raise InputError(
-            f"Cannot read splats from this .ply: expected f_rest_0.. to count 0, 9, 24 or 45 without gaps, "
-            f"got {len(rest)} up to {rest[-1]}"
-        )
+    if len(rest) not in REST_PROPERTIES or rest != [f"f_rest_{i}" for i in range(len(rest))]:
+        raise InputError(f"expected f_rest_0.. to count 0, 9, 24 or 45 without gaps, got {len(rest)} up to {rest[-1]}")
     rows = vertices.rows(data)
 
     def columns(*wanted: str) -> Float[np.ndarray, "n c"]:
         out = np.empty((vertices.count, len(wanted)), dtype=np.float32)
-        with np.errstate(over="ignore"):  # doubles beyond float32 become Inf, refused below
+        with np.errstate(over="ignore"):  # doubles beyond float32 become Inf, refused later
             for i, name in enumerate(wanted):
                 out[:, i] = rows[name]
-        if not np.isfinite(out).all():
-            raise InputError(f"Cannot read splats from this .ply: {', '.join(wanted)} hold NaN or Inf; export it again")
         return out
 
     arrays = SplatArrays(
@@ -121,13 +96,4 @@ def decode(data: bytes) -> Splats:
         sh0=columns("f_dc_0", "f_dc_1", "f_dc_2"),
         sh_rest=columns(*rest).reshape(vertices.count, 3, len(rest) // 3).transpose(0, 2, 1),
     )
-    return splats_from_file(arrays, header.note, what="this .ply")
-
-
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into the comments, or None in another program's file.
-
-    Raises:
-        InputError: not a .ply file, or its comments are damaged.
-    """
-    return read_header(data).provenance()
+    return splats_from_file(arrays, header.note)

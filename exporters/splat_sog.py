@@ -29,6 +29,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
+from .json_document import item, json_object, whole
 from .splat_file_frame import (
     FileNote,
     SplatArrays,
@@ -36,6 +37,7 @@ from .splat_file_frame import (
     arrays_for_file,
     check_promised_count,
     file_note,
+    reading,
     splats_from_file,
 )
 from .splat_packing import (
@@ -44,7 +46,6 @@ from .splat_packing import (
     nearest_level,
     quats_from_smallest_three,
     scalar_codebook,
-    sigmoid,
     smallest_three,
     to_bytes,
 )
@@ -53,12 +54,8 @@ from .splat_palette import palette
 MAX_PALETTE = 65536
 """Entries that the two bytes of a label reach."""
 _PALETTE_COLUMNS = 64
-_COEFFICIENTS = (0, 3, 8, 15)
 _LARGEST_TAG = 252
 _META_BYTES_MAX = 4 << 20
-_SIDE_MAX = 16383
-"""WebP's largest picture side."""
-_WHAT = "this .sog"
 
 
 def encode(
@@ -99,14 +96,15 @@ def encode(
     index, three = smallest_three(arrays.quats_wxyz)
     quats = np.concatenate([to_bytes(three * 0.5 + 0.5), (index[:, None] + _LARGEST_TAG).astype(np.uint8)], axis=1)
     scale_codebook, colour_codebook = scalar_codebook(arrays.log_scales.ravel()), scalar_codebook(arrays.sh0.ravel())
-    opacity = to_bytes(sigmoid(arrays.opacity_logits))[:, None]
-    pictures = {
-        "means_l.webp": _grid((steps & 255).astype(np.uint8), width, height),
-        "means_u.webp": _grid((steps >> 8).astype(np.uint8), width, height),
-        "quats.webp": _grid(quats, width, height),
-        "scales.webp": _grid(nearest_level(arrays.log_scales, scale_codebook), width, height),
-        "sh0.webp": _grid(np.concatenate([nearest_level(arrays.sh0, colour_codebook), opacity], axis=1), width, height),
+    opacity = to_bytes(arrays.opacity)[:, None]
+    per_gaussian = {
+        "means_l.webp": (steps & 255).astype(np.uint8),
+        "means_u.webp": (steps >> 8).astype(np.uint8),
+        "quats.webp": quats,
+        "scales.webp": nearest_level(arrays.log_scales, scale_codebook),
+        "sh0.webp": np.concatenate([nearest_level(arrays.sh0, colour_codebook), opacity], axis=1),
     }
+    pictures = {name: _webp(values, width, height) for name, values in per_gaussian.items()}
     meta: dict[str, object] = {
         "version": 2,
         "asset": {"generator": f"dp360 {provenance.version}"},
@@ -123,64 +121,63 @@ def encode(
         codebook = scalar_codebook(centroids.ravel())
         entries = nearest_level(centroids, codebook).reshape(len(centroids) * k, 3)
         rows = -(-len(centroids) // _PALETTE_COLUMNS)
-        pictures["shN_centroids.webp"] = _grid(entries, _PALETTE_COLUMNS * k, rows)
+        pictures["shN_centroids.webp"] = _webp(entries, _PALETTE_COLUMNS * k, rows)
         two_bytes = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], axis=1).astype(np.uint8)
-        pictures["shN_labels.webp"] = _grid(two_bytes, width, height)
+        pictures["shN_labels.webp"] = _webp(two_bytes, width, height)
         meta["shN"] = {
             "count": len(centroids),
             "bands": arrays.sh_degree,
             "codebook": codebook.tolist(),
             "files": ["shN_centroids.webp", "shN_labels.webp"],
         }
-    files = {"meta.json": json.dumps(meta, sort_keys=True).encode("ascii")}
-    files |= {name: _webp(picture) for name, picture in pictures.items()}
-    return _zip(files)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in {"meta.json": json.dumps(meta, sort_keys=True).encode("ascii"), **pictures}.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980: the same splats give the same bytes
+    return buffer.getvalue()
 
 
+@reading("splats from this .sog")
 def decode(data: bytes) -> Splats:
     """Gaussians in world units out of a .sog of version 2, ours or another program's; the order is the file's.
 
     Raises:
         InputError: not such a file, a part is missing or does not fit the count, or a number is not finite.
     """
-    file = _open(data)
-    count = _number(file.meta, "count")
-    check_promised_count(count, len(data), what=_WHAT)
-    meta = file.meta
-    low, high = _numbers(meta, "means", "mins", 3), _numbers(meta, "means", "maxs", 3)
-    steps = (
-        file.per_gaussian(count, "means")[:, :3].astype(np.float64)
-        + file.per_gaussian(count, "means", 1)[:, :3] * 256.0
-    )
+    file = _SogFile.open(data)
+    count = whole(item(file.meta, "count"))
+    check_promised_count(count, len(data))
+    low, high = file.numbers("means", "mins", 3), file.numbers("means", "maxs", 3)
+    fine, coarse = file.per_gaussian(count, "means"), file.per_gaussian(count, "means", 1)
+    steps = fine[:, :3].astype(np.float64) + coarse[:, :3] * 256.0
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are refused later
         logarithm = low + (high - low) * steps / 65535
         means = (np.sign(logarithm) * np.expm1(np.abs(logarithm))).astype(np.float32)
     quats = file.per_gaussian(count, "quats")
     if (quats[:, 3] < _LARGEST_TAG).any():
-        raise InputError(f"Cannot read splats from {_WHAT}: rotations are marked with numbers below {_LARGEST_TAG}")
+        raise InputError(f"rotations are marked with numbers below {_LARGEST_TAG}")
     colours = file.per_gaussian(count, "sh0")
     arrays = SplatArrays(
         means=means,
-        log_scales=_numbers(meta, "scales", "codebook", 256)[file.per_gaussian(count, "scales")[:, :3]].astype(
-            np.float32
-        ),
+        log_scales=file.codebook("scales")[file.per_gaussian(count, "scales")[:, :3]],
         quats_wxyz=quats_from_smallest_three(
             quats[:, 3].astype(np.int64) - _LARGEST_TAG, quats[:, :3].astype(np.float32) / 127.5 - 1
         ),
         opacity_logits=logits_from_bytes(colours[:, 3]),
-        sh0=_numbers(meta, "sh0", "codebook", 256)[colours[:, :3]].astype(np.float32),
-        sh_rest=_rest(file, count) if "shN" in meta else np.zeros((count, 0, 3), np.float32),
+        sh0=file.codebook("sh0")[colours[:, :3]],
+        sh_rest=_rest(file, count) if "shN" in file.meta else np.zeros((count, 0, 3), np.float32),
     )
-    return splats_from_file(arrays, file_note(meta.get("dp360")), what=_WHAT)
+    return splats_from_file(arrays, file_note(file.meta.get("dp360")))
 
 
+@reading("this .sog")
 def decode_provenance(data: bytes) -> Provenance | None:
     """The origin that `encode` wrote into meta.json, or None in another program's file.
 
     Raises:
         InputError: not such a file, or the note is damaged.
     """
-    return file_note(_open(data).meta.get("dp360")).provenance
+    return file_note(_SogFile.open(data).meta.get("dp360")).provenance
 
 
 @dataclass(frozen=True)
@@ -192,87 +189,88 @@ class _SogFile:
     size: int
     """Bytes of the whole file."""
 
+    @classmethod
+    def open(cls, data: bytes) -> _SogFile:
+        """The archive and its meta.json."""
+        try:
+            archive = zipfile.ZipFile(io.BytesIO(data))
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+            raise InputError(f"expected a zip archive, got {data[:16]!r}") from error
+        meta = json_object(_member(archive, "meta.json", _META_BYTES_MAX), "meta.json")
+        if meta.get("version") != 2:
+            raise InputError(
+                f"expected version 2 in meta.json, got {meta.get('version')!r}; convert it with splat-transform"
+            )
+        return cls(archive, meta, len(data))
+
     def picture(self, part: str, which: int = 0) -> UInt8[np.ndarray, "h w 4"]:
-        """Pixels of a part's picture."""
-        described = self.meta.get(part)
-        files = described.get("files") if isinstance(described, dict) else None
-        if not isinstance(files, list) or len(files) <= which:
-            raise InputError(f"Cannot read splats from {_WHAT}: meta.json names no picture for {part}")
-        return _read_picture(self.archive, str(files[which]), self.size)
+        """Pixels of a part's picture; its size is checked before it is unpacked."""
+        name = str(item(self.meta, part, "files", which))
+        content = _member(self.archive, name, self.size)
+        try:
+            with Image.open(io.BytesIO(content), formats=("WEBP", "PNG")) as file:
+                check_promised_count(file.width * file.height // 4, self.size)
+                return np.asarray(file.convert("RGBA"))
+        except InputError:
+            raise
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"its picture {name[:60]} is damaged") from error
 
     def per_gaussian(self, count: int, part: str, which: int = 0) -> UInt8[np.ndarray, "n 4"]:
         """The pixel of each Gaussian in a part's picture."""
         pixels = self.picture(part, which).reshape(-1, 4)
         if len(pixels) < count:
             raise InputError(
-                f"Cannot read splats from {_WHAT}: it promises {count} Gaussians, but a picture of {part} has "
-                f"{len(pixels)} pixels; the file is damaged"
+                f"it promises {count} Gaussians, but a picture of {part} has {len(pixels)} pixels; the file is damaged"
             )
         return pixels[:count]
+
+    def numbers(self, part: str, name: str, length: int) -> Float[np.ndarray, " n"]:
+        """A list of numbers of meta.json; a codebook may be shorter and is filled up with its last entry."""
+        try:
+            array = np.array(item(self.meta, part, name), dtype=np.float64)
+        except OverflowError as error:
+            raise InputError(f"{part}.{name} in meta.json are too large") from error
+        except (TypeError, ValueError):
+            array = np.zeros(0)
+        if array.ndim != 1 or not (1 if name == "codebook" else length) <= array.size <= length:
+            raise InputError(f"expected {length} numbers {part}.{name} in meta.json")
+        return np.pad(array, (0, length - len(array)), "edge")
+
+    def codebook(self, part: str) -> Float[np.ndarray, " n"]:
+        """The 256 values that a part's indices stand for."""
+        return self.numbers(part, "codebook", 256).astype(np.float32)
 
 
 def _rest(file: _SogFile, count: int) -> Float[np.ndarray, "n k 3"]:
     """Harmonics above the constant one, through labels, palette and codebook."""
-    meta = file.meta
-    bands, entries = _number(meta["shN"], "bands"), _number(meta["shN"], "count")
+    bands, entries = whole(item(file.meta, "shN", "bands")), whole(item(file.meta, "shN", "count"))
     if not 1 <= bands <= 3 or not 1 <= entries <= MAX_PALETTE:
-        raise InputError(f"Cannot read splats from {_WHAT}: expected 1 to 3 harmonic bands, got {bands} of {entries}")
-    k = _COEFFICIENTS[bands]
+        raise InputError(f"expected 1 to 3 harmonic bands, got {bands} of {entries}")
+    k = (bands + 1) ** 2 - 1
     pixels = file.picture("shN")
     if pixels.shape[1] != _PALETTE_COLUMNS * k or pixels.shape[0] * _PALETTE_COLUMNS < entries:
-        raise InputError(f"Cannot read splats from {_WHAT}: its palette picture does not hold {entries} entries")
-    codebook = _numbers(meta, "shN", "codebook", 256).astype(np.float32)
-    centroids = codebook[pixels.reshape(-1, k, 4)[:entries, :, :3]]
+        raise InputError(f"its palette picture does not hold {entries} entries")
+    centroids = file.codebook("shN")[pixels.reshape(-1, k, 4)[:entries, :, :3]]
     marks = file.per_gaussian(count, "shN", 1)
     labels = marks[:, 0].astype(np.int64) + marks[:, 1].astype(np.int64) * 256
     if (labels >= entries).any():
-        raise InputError(f"Cannot read splats from {_WHAT}: labels name entries beyond its palette of {entries}")
+        raise InputError(f"labels name entries beyond its palette of {entries}")
     return centroids[labels]
 
 
-def _grid(values: UInt8[np.ndarray, "n c"], width: int, height: int) -> UInt8[np.ndarray, "h w 4"]:
-    """Values row by row as RGBA pixels; opaque where there is no fourth value, so that no reader touches the others."""
+def _webp(values: UInt8[np.ndarray, "n c"], width: int, height: int) -> bytes:
+    """Values row by row as a lossless RGBA picture that keeps colours under transparent pixels.
+
+    It is opaque where there is no fourth value, so that no reader touches the others.
+    """
     pixels = np.zeros((width * height, 4), dtype=np.uint8)
     pixels[:, 3] = 255
     pixels[: len(values), : values.shape[1]] = values
-    return pixels.reshape(height, width, 4)
-
-
-def _webp(pixels: UInt8[np.ndarray, "h w 4"]) -> bytes:
-    """A lossless picture that keeps colours under transparent pixels."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, exact=True, quality=70, method=4)
+    picture = Image.fromarray(pixels.reshape(height, width, 4))
+    picture.save(buffer, "WEBP", lossless=True, exact=True, quality=70, method=4)
     return buffer.getvalue()
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    """Stored, not compressed again, and dated 1980, so that the same splats give the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return buffer.getvalue()
-
-
-def _open(data: bytes) -> _SogFile:
-    """The archive and its meta.json."""
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise InputError(f"Cannot read splats: expected a .sog (a zip archive), got {data[:16]!r}") from error
-    try:
-        meta = json.loads(_member(archive, "meta.json", _META_BYTES_MAX))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"Cannot read splats from {_WHAT}: its meta.json is no JSON; the file is damaged") from error
-    if not isinstance(meta, dict) or meta.get("version") != 2:
-        version = meta.get("version") if isinstance(meta, dict) else None
-        raise InputError(
-            f"Cannot read splats from {_WHAT}: expected version 2 in meta.json, got {version!r}; convert it with "
-            "splat-transform"
-        )
-    return _SogFile(archive, meta, len(data))
 
 
 def _member(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
@@ -281,43 +279,7 @@ def _member(archive: zipfile.ZipFile, name: str, bytes_max: int) -> bytes:
         with archive.open(name) as file:
             content = file.read(bytes_max + 1)
     except (KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise InputError(f"Cannot read splats from {_WHAT}: its part {name[:60]} is missing or damaged") from error
+        raise InputError(f"its part {name[:60]} is missing or damaged") from error
     if len(content) > bytes_max:
-        raise InputError(f"Cannot read splats from {_WHAT}: its part {name[:60]} is larger than {bytes_max} bytes")
+        raise InputError(f"its part {name[:60]} is larger than {bytes_max} bytes")
     return content
-
-
-def _read_picture(archive: zipfile.ZipFile, name: str, file_bytes: int) -> UInt8[np.ndarray, "h w 4"]:
-    """A picture's pixels; its size is checked before it is unpacked."""
-    content = _member(archive, name, file_bytes)
-    try:
-        with Image.open(io.BytesIO(content), formats=("WEBP", "PNG")) as file:
-            check_promised_count(file.width * file.height // 4, file_bytes, what=_WHAT)
-            return np.asarray(file.convert("RGBA"))
-    except InputError:
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"Cannot read splats from {_WHAT}: its picture {name[:60]} is damaged") from error
-
-
-def _number(data: object, name: str) -> int:
-    """A whole number of meta.json."""
-    value = data.get(name) if isinstance(data, dict) else None
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
-        raise InputError(
-            f"Cannot read splats from {_WHAT}: expected a number {name} in meta.json, got {str(value)[:40]}"
-        )
-    return value
-
-
-def _numbers(meta: dict, part: str, name: str, length: int) -> Float[np.ndarray, " n"]:
-    """A list of numbers of meta.json; codebooks may be shorter and are filled up with their last entry."""
-    values = meta[part].get(name) if isinstance(meta.get(part), dict) else None
-    values = values if isinstance(values, list) and all(isinstance(v, (int, float)) for v in values) else []
-    if not 0 < len(values) <= length or (length == 3 and len(values) != 3):
-        raise InputError(f"Cannot read splats from {_WHAT}: expected {length} numbers {part}.{name} in meta.json")
-    try:
-        array = np.array(values, dtype=np.float64)
-    except OverflowError as error:
-        raise InputError(f"Cannot read splats from {_WHAT}: {part}.{name} in meta.json are too large") from error
-    return np.concatenate([array, np.repeat(array[-1:], length - len(array))])

@@ -6,16 +6,14 @@ log-scales in sixteenths, rotations, and harmonics coefficient by coefficient in
 positions; version 2 keeps x, y, z of each quaternion in 8 bits; version 3 its smallest three components in 9 bits and
 a sign. Version 4 keeps the numbers of version 3 in one zstd stream per attribute behind a plain header.
 
-We write version 3: the newest that one gzip stream holds, hence the one that nearly every reader takes (version 4 came
-in 2026 and needs zstd), with rotations four times finer than version 2, which is there for readers older than that.
-All four versions are read; version 4 needs the package `zstandard`.
+We write version 3, which nearly every reader takes, with rotations four times finer than version 2, which is there for
+older readers. All four versions are read; version 4 needs the package `zstandard`.
 
 Frame: RUB, that is x right, y up, z back: ours. The format leaves unit and origin unsaid; they travel in the comment
 field of the gzip header (RFC 1952, section 2.3), which every gzip reader skips.
 
-Own code: the reference library (C++, with Python bindings that are built from source) uses 12 fractional bits and
-coarse harmonics whatever the size of the scene, a quarter of a millimetre on a head; gsply reads and writes files
-without bounds on what a damaged header promises. gsply is the second reader in the tests.
+Own code: the reference library (C++) uses 12 fractional bits (a quarter of a millimetre) and coarse harmonics; gsply,
+the second reader in the tests, believes whatever a damaged header promises.
 
 Source: https://github.com/nianticlabs/spz (README.md, "File Format", and src/cc/load-spz.cc for the constants).
 """
@@ -26,11 +24,10 @@ import json
 import math
 import struct
 import zlib
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from typing_extensions import assert_never
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
@@ -43,15 +40,18 @@ from .splat_file_frame import (
     arrays_for_file,
     check_promised_count,
     file_note,
+    reading,
     splats_from_file,
 )
 from .splat_packing import (
+    ROTATION_BITS,
     logits_from_bytes,
     opacity_bytes,
+    pack_fields,
     quats_from_smallest_three,
     smallest_three,
     to_bytes,
-    unit_quats,
+    unpack_fields,
 )
 
 SpzVersion = Literal[2, 3]
@@ -65,9 +65,7 @@ _COLOUR_SCALE = 0.15
 """Constant harmonic to colour byte; smaller than the basis function, so that colours beyond 0 and 1 fit."""
 _HAS_EXTENSIONS = 0x2
 _EXTENSION_BYTES_MAX = 1 << 20
-_COEFFICIENTS = (0, 3, 8, 15, 24)
-_XYZW_TO_WXYZ, _WXYZ_TO_XYZW = [3, 0, 1, 2], [1, 2, 3, 0]
-_WHAT = "this .spz"
+_SH_DEGREE_MAX = 4
 
 
 def encode(
@@ -98,68 +96,64 @@ def encode(
     bits = _fractional_bits(arrays.means)
     fixed = np.rint(arrays.means.astype(np.float64) * 2**bits).astype("<i4")
     positions = fixed.reshape(-1).view(np.uint8).reshape(-1, 4)[:, :3]
-    colours = to_bytes(arrays.sh0 * _COLOUR_SCALE + 0.5)
-    scales = np.clip(np.rint((arrays.log_scales + 10) * 16), 0, 255).astype(np.uint8)
-    quats_xyzw = arrays.quats_wxyz[:, _WXYZ_TO_XYZW]
     if version == 3:
-        rotations = _pack_rotations(quats_xyzw)
-    elif version == 2:
-        unit = unit_quats(quats_xyzw)
+        rotations = _pack_rotations(arrays.quats_wxyz[:, [1, 2, 3, 0]])
+    else:
+        unit = arrays.quats_xyzw
         positive = unit[:, :3] * np.where(unit[:, 3:] < 0, -1, 1)
         rotations = np.clip(np.rint(positive * 127.5 + 127.5), 0, 255).astype(np.uint8)
-    else:
-        assert_never(version)
     step = 1 << (8 - sh_bits)
     levels = np.rint(arrays.sh_rest * (128 / step)) * step + 128
-    payload = b"".join(
-        [
-            _HEADER.pack(_MAGIC, version, len(arrays), arrays.sh_degree, bits, 0, 0),
-            positions.tobytes(),
-            opacity_bytes(arrays.opacity_logits).tobytes(),
-            colours.tobytes(),
-            scales.tobytes(),
-            rotations.tobytes(),
-            np.clip(levels, 0, 256 - step).astype(np.uint8).tobytes(),
-        ]
+    attributes = (
+        positions,
+        opacity_bytes(arrays.opacity_logits),
+        to_bytes(arrays.sh0 * _COLOUR_SCALE + 0.5),
+        np.clip(np.rint((arrays.log_scales + 10) * 16), 0, 255).astype(np.uint8),
+        rotations,
+        np.clip(levels, 0, 256 - step).astype(np.uint8),
     )
+    header = _HEADER.pack(_MAGIC, version, len(arrays), arrays.sh_degree, bits, 0, 0)
+    payload = header + b"".join(values.tobytes() for values in attributes)
     note = json.dumps({"dp360": FileNote(provenance, metres_per_unit, up_axis).as_json_data()}, sort_keys=True)
     return _gzip(payload, note)
 
 
+@reading("splats from this .spz")
 def decode(data: bytes) -> Splats:
     """Gaussians in world units out of a .spz of version 1 to 4; harmonics of degree 4 lose their last degree.
 
     Raises:
         InputError: not such a file, the size does not fit the header, or version 4 without the package `zstandard`.
     """
-    note = _read_note(data)
-    version, count, degree, bits, streams = _read_streams(data)
+    header, streams = _read_streams(data)
+    version, count = header.version, header.count
     positions, opacities, colours, scales, rotations, harmonics = streams
     if version == 1:
         means = positions.view("<f2").astype(np.float32).reshape(count, 3)
     else:
         padded = np.zeros((count * 3, 4), dtype=np.uint8)
         padded[:, 1:] = positions.reshape(-1, 3)
-        means = (padded.reshape(-1).view("<i4") >> 8).reshape(count, 3) / np.float32(2**bits)  # >> 8 keeps the sign
+        fixed = padded.reshape(-1).view("<i4") >> 8  # keeps the sign
+        means = fixed.reshape(count, 3) / np.float32(2**header.fractional_bits)
     if version >= 3:
         quats_xyzw = _unpack_rotations(rotations.view("<u4"))
     else:
         xyz = rotations.reshape(count, 3).astype(np.float32) / 127.5 - 1
         w = np.sqrt(np.maximum(0, 1 - (xyz**2).sum(axis=1, keepdims=True)))
         quats_xyzw = np.concatenate([xyz, w], axis=1)
-    k = min(_COEFFICIENTS[degree], 15)
-    rest = harmonics.reshape(count, _COEFFICIENTS[degree], 3)[:, :k]
+    rest = harmonics.reshape(count, header.rest_count, 3)[:, :15]
     arrays = SplatArrays(
         means=means.astype(np.float32),
         log_scales=scales.reshape(count, 3).astype(np.float32) / 16 - 10,
-        quats_wxyz=quats_xyzw[:, _XYZW_TO_WXYZ].astype(np.float32),
+        quats_wxyz=quats_xyzw[:, [3, 0, 1, 2]].astype(np.float32),
         opacity_logits=logits_from_bytes(opacities),
         sh0=((colours.reshape(count, 3).astype(np.float32) / 255) - 0.5) / np.float32(_COLOUR_SCALE),
         sh_rest=(rest.astype(np.float32) - 128) / 128,
     )
-    return splats_from_file(arrays, note, what=_WHAT)
+    return splats_from_file(arrays, _read_note(data))
 
 
+@reading("this .spz")
 def decode_provenance(data: bytes) -> Provenance | None:
     """The origin that `encode` wrote into the gzip comment, or None in another program's file.
 
@@ -183,18 +177,15 @@ def _fractional_bits(means: Float[np.ndarray, "n 3"]) -> int:
 def _pack_rotations(quats_xyzw: Float[np.ndarray, "n 4"]) -> UInt8[np.ndarray, "n 4"]:
     """Index of the largest component in the upper two bits, then the others as a sign and nine bits each."""
     index, three = smallest_three(quats_xyzw)
-    packed = index.astype(np.uint32)
-    for i in range(3):
-        magnitude = np.rint(np.abs(three[:, i]) * 511).astype(np.uint32)
-        packed = packed << 10 | (three[:, i] < 0).astype(np.uint32) << 9 | magnitude
-    return packed.astype("<u4").view(np.uint8).reshape(-1, 4)
+    signed = np.rint(np.abs(three) * 511).astype(np.int64) | (three < 0) * 512
+    return pack_fields(np.column_stack([index, signed]), ROTATION_BITS).astype("<u4").view(np.uint8).reshape(-1, 4)
 
 
 def _unpack_rotations(packed: np.ndarray) -> Float[np.ndarray, "n 4"]:
     """Inverse of `_pack_rotations`: unit quaternions xyzw."""
-    fields = np.stack([packed >> shift & 1023 for shift in (20, 10, 0)], axis=1).astype(np.int64)
+    fields = unpack_fields(packed, ROTATION_BITS)
     three = np.where(fields & 512, -1.0, 1.0) * (fields & 511) / 511
-    return quats_from_smallest_three((packed >> 30).astype(np.int64), three.astype(np.float32))
+    return quats_from_smallest_three(fields[:, 0], three[:, 1:].astype(np.float32))
 
 
 def _gzip(payload: bytes, comment: str) -> bytes:
@@ -219,94 +210,107 @@ def _read_note(data: bytes) -> FileNote:
     return file_note(comment.get("dp360")) if isinstance(comment, dict) else FileNote()
 
 
-def _read_streams(data: bytes) -> tuple[int, int, int, int, list[UInt8[np.ndarray, " bytes"]]]:
-    """Version, count, harmonic degree, fractional bits, and the six attributes as bytes."""
+class _Header(NamedTuple):
+    """What a file says in front of its numbers."""
+
+    magic: int
+    version: int
+    count: int
+    sh_degree: int
+    fractional_bits: int
+    flags: int
+    stream_count: int = 0
+    """Of version 4; a reserved byte before."""
+    table: int = 0
+    """Of version 4: first byte of the table of streams."""
+
+    def attribute_bytes(self, file_bytes: int) -> list[int]:
+        """Sizes of positions, opacities, colours, scales, rotations and harmonics; refuses what no .spz says."""
+        if self.magic != _MAGIC or not 1 <= self.version <= 4:
+            raise InputError(f"expected version 1 to 4 behind 'NGSP', got {self.version}")
+        if self.sh_degree > _SH_DEGREE_MAX or self.fractional_bits > 24:
+            raise InputError(
+                f"expected harmonics to degree {_SH_DEGREE_MAX} and at most 24 fractional bits, got {self.sh_degree} "
+                f"and {self.fractional_bits}; the file is damaged"
+            )
+        check_promised_count(self.count, file_bytes)
+        sizes = (6 if self.version == 1 else 9, 1, 3, 3, 4 if self.version >= 3 else 3, 3 * self.rest_count)
+        return [self.count * size for size in sizes]
+
+    @property
+    def rest_count(self) -> int:
+        """Harmonics above the constant one."""
+        return (self.sh_degree + 1) ** 2 - 1
+
+
+def _read_streams(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " bytes"]]]:
+    """Header and the six attributes as bytes."""
     if data[:2] == b"\x1f\x8b":
         return _read_gzip(data)
     if data[:4] == b"NGSP":
         return _read_version_4(data)
-    raise InputError(f"Cannot read splats: expected a .spz (a gzip stream or 'NGSP'), got {data[:16]!r}")
+    raise InputError(f"expected a gzip stream or 'NGSP', got {data[:16]!r}")
 
 
-def _check_header(magic: int, version: int, count: int, degree: int, bits: int, file_bytes: int) -> list[int]:
-    """Refuse what no .spz says; the sizes of the six attributes in bytes."""
-    if magic != _MAGIC or not 1 <= version <= 4:
-        raise InputError(f"Cannot read splats from {_WHAT}: expected version 1 to 4 behind 'NGSP', got {version}")
-    if degree >= len(_COEFFICIENTS) or bits > 24:
-        raise InputError(
-            f"Cannot read splats from {_WHAT}: expected harmonics to degree 4 and at most 24 fractional bits, got "
-            f"{degree} and {bits}; the file is damaged"
-        )
-    check_promised_count(count, file_bytes, what=_WHAT)
-    per_gaussian = (6 if version == 1 else 9, 1, 3, 3, 4 if version >= 3 else 3, 3 * _COEFFICIENTS[degree])
-    return [count * size for size in per_gaussian]
-
-
-def _read_gzip(data: bytes) -> tuple[int, int, int, int, list[UInt8[np.ndarray, " bytes"]]]:
+def _read_gzip(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " bytes"]]]:
     """Versions 1 to 3; never more is unpacked than the header promises, and the promise is checked first."""
     try:
         start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data, _HEADER.size)
         if len(start) < _HEADER.size:
-            raise InputError(f"Cannot read splats from {_WHAT}: it ends within its header; the file is cut off")
-        magic, version, count, degree, bits, flags, _ = _HEADER.unpack(start)
-        sizes = _check_header(magic, version, count, degree, bits, len(data))
-        if version == 4:
-            raise InputError(f"Cannot read splats from {_WHAT}: version 4 has no gzip stream; the file is damaged")
+            raise InputError("it ends within its header; the file is cut off")
+        header = _Header(*_HEADER.unpack(start))
+        sizes = header.attribute_bytes(len(data))
+        if header.version == 4:
+            raise InputError("version 4 has no gzip stream; the file is damaged")
         expected = _HEADER.size + sum(sizes)
         inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        spare = _EXTENSION_BYTES_MAX if flags & _HAS_EXTENSIONS else 0
+        spare = _EXTENSION_BYTES_MAX if header.flags & _HAS_EXTENSIONS else 0
         payload = inflate.decompress(data, expected + spare + 1)
     except zlib.error as error:
-        raise InputError(f"Cannot read splats from {_WHAT}: the gzip stream is damaged ({error})") from error
+        raise InputError(f"the gzip stream is damaged ({error})") from error
     if not expected <= len(payload) <= expected + spare or not inflate.eof:
         raise InputError(
-            f"Cannot read splats from {_WHAT}: its header promises {count} Gaussians ({expected} bytes), its stream "
+            f"its header promises {header.count} Gaussians ({expected} bytes), its stream "
             f"{'ends early' if len(payload) < expected else 'is longer or cut off'}; the file is damaged"
         )
-    streams, offset = [], _HEADER.size
-    for size in sizes:
-        streams.append(np.frombuffer(payload, dtype=np.uint8, count=size, offset=offset))
-        offset += size
-    return version, count, degree, bits, streams
+    numbers = np.frombuffer(payload, dtype=np.uint8, count=sum(sizes), offset=_HEADER.size)
+    return header, np.split(numbers, np.cumsum(sizes)[:-1])
 
 
-def _read_version_4(data: bytes) -> tuple[int, int, int, int, list[UInt8[np.ndarray, " bytes"]]]:
+def _read_version_4(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " bytes"]]]:
     """Version 4: a table of sizes, then one zstd stream per attribute that is not empty."""
     if len(data) < _HEADER_4.size:
-        raise InputError(f"Cannot read splats from {_WHAT}: it ends within its header; the file is cut off")
-    magic, version, count, degree, bits, _, stream_count, table = _HEADER_4.unpack_from(data)
-    sizes = _check_header(magic, version, count, degree, bits, len(data))
-    if version != 4:
-        raise InputError(f"Cannot read splats from {_WHAT}: expected version 4 without gzip, got {version}")
-    present = [size for size in sizes if size]
-    start = table + stream_count * _STREAM_4.size
-    if stream_count != len(present) or table < _HEADER_4.size or start > len(data):
+        raise InputError("it ends within its header; the file is cut off")
+    header = _Header(*_HEADER_4.unpack_from(data))
+    sizes = header.attribute_bytes(len(data))
+    if header.version != 4:
+        raise InputError(f"expected version 4 without gzip, got {header.version}")
+    expected = sum(size > 0 for size in sizes)
+    start = header.table + header.stream_count * _STREAM_4.size
+    if header.stream_count != expected or header.table < _HEADER_4.size or start > len(data):
         raise InputError(
-            f"Cannot read splats from {_WHAT}: expected a table of {len(present)} streams within the file, got "
-            f"{stream_count} at byte {table}; the file is damaged"
+            f"expected a table of {expected} streams within the file, got {header.stream_count} at byte "
+            f"{header.table}; the file is damaged"
         )
     try:
         import zstandard
     except ImportError as error:
-        raise InputError(
-            f"Cannot read splats from {_WHAT}: version 4 needs the package zstandard; run `pip install zstandard`"
-        ) from error
-    unpacked = []
-    for i, size in enumerate(present):
-        packed_size, promised = _STREAM_4.unpack_from(data, table + i * _STREAM_4.size)
+        raise InputError("version 4 needs the package zstandard; run `pip install zstandard`") from error
+    table = _STREAM_4.iter_unpack(data[header.table : start])
+    streams = []
+    for size in sizes:
+        packed_size, promised = next(table) if size else (0, 0)
         piece = data[start : start + packed_size]
         start += packed_size
         try:
             # a reader, not decompress(): that one allocates what the frame's own header claims
-            content = zstandard.ZstdDecompressor().stream_reader(piece).read(size + 1)
+            content = zstandard.ZstdDecompressor().stream_reader(piece).read(size + 1) if size else b""
         except zstandard.ZstdError as error:
-            raise InputError(f"Cannot read splats from {_WHAT}: a zstd stream is damaged ({error})") from error
+            raise InputError(f"a zstd stream is damaged ({error})") from error
         if promised != size or len(piece) != packed_size or len(content) != size:
             raise InputError(
-                f"Cannot read splats from {_WHAT}: its header promises {count} Gaussians, but stream {i} holds "
-                f"{len(content)} bytes instead of {size}; the file is damaged"
+                f"its header promises {header.count} Gaussians, but a stream holds {len(content)} bytes instead of "
+                f"{size}; the file is damaged"
             )
-        unpacked.append(np.frombuffer(content, dtype=np.uint8))
-    empty = np.zeros(0, dtype=np.uint8)
-    pieces = iter(unpacked)
-    return version, count, degree, bits, [next(pieces) if size else empty for size in sizes]
+        streams.append(np.frombuffer(content, dtype=np.uint8))
+    return header, streams

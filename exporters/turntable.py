@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -31,6 +30,10 @@ from typing_extensions import assert_never
 from dp360.generation import Cameras, Provenance, orbit
 
 from .provenance import provenance_to_json
+
+if TYPE_CHECKING:
+    from av import VideoStream
+    from av.container import OutputContainer
 
 Extension = Literal[".mp4", ".gif", ".webp"]
 _MAX_FPS = 120.0
@@ -71,7 +74,7 @@ def encode(
     Raises:
         ValueError: no frames, frames of different sizes, or fps out of range.
     """
-    if not (math.isfinite(fps) and 0 < fps <= _MAX_FPS):
+    if not 0 < fps <= _MAX_FPS:
         raise ValueError(f"turntable.encode: expected fps from 0 to {_MAX_FPS:g}, got {fps}")
     frames = _over_background(frames_rgba, background_rgb)
     first = next(frames, None)
@@ -125,16 +128,13 @@ def _mp4(
             container.metadata["title"] = provenance.statement
             container.metadata["comment"] = provenance_to_json(provenance)
             container.metadata["encoder"] = f"dp360 {provenance.version}"
-            stream = container.add_stream("libx264", rate=_rate(fps), options={"crf": "17", "preset": "medium"})
-            assert isinstance(stream, av.VideoStream)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream = _video_stream(container, "libx264", "yuv420p", fps, (height, width), crf="17", preset="medium")
             context = stream.codec_context
             context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
             context.color_range = 1  # limited, as every player expects
             for picture in frames:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-                frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)
-                container.mux(stream.encode(frame))
+                container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
             container.mux(stream.encode())
         return path.read_bytes()
 
@@ -145,19 +145,23 @@ def _webp(frames: Iterable[UInt8[np.ndarray, "h w 3"]], size_px: tuple[int, int]
 
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="webp", options={"loop": "0"}) as container:
-        options = {"quality": "85", "compression_level": "4"}
-        stream = container.add_stream("libwebp_anim", rate=_rate(fps), options=options)
-        assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = size_px
-        stream.pix_fmt = "bgra"
+        stream = _video_stream(container, "libwebp_anim", "bgra", fps, size_px, quality="85", compression_level="4")
         for index, picture in enumerate(frames):
-            bgra = np.full((*size_px, 4), 255, dtype=np.uint8)
-            bgra[..., :3] = picture[..., ::-1]
-            frame = av.VideoFrame.from_ndarray(bgra, format="bgra")
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgra")
             frame.pts, frame.time_base = index, 1 / _rate(fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return buffer.getvalue()
+
+
+def _video_stream(
+    container: OutputContainer, codec: str, pixels: str, fps: float, size_px: tuple[int, int], **options: str
+) -> VideoStream:
+    """A stream of frames of (height, width) pixels."""
+    stream = cast("VideoStream", container.add_stream(codec, rate=_rate(fps), options=options))
+    stream.height, stream.width = size_px
+    stream.pix_fmt = pixels
+    return stream
 
 
 def _with_xmp(webp: bytes, size_px: tuple[int, int], provenance: Provenance) -> bytes:

@@ -21,7 +21,7 @@ from dp360.generation.mesh_raster import Fragments, interpolate, rasterize_mesh
 from dp360.generation.numba_pool import numba_pool
 from dp360.generation.progress import Track
 
-from .compact_renders import Pictures
+from .compact_renders import Pictures, bilinear
 from .unwrap import Unwrapped
 
 _MIN_COSINES = (0.5, 0.12)
@@ -48,37 +48,18 @@ def bake(
     directions = trimesh.util.unitize(places_and_normals[:, 3:])
     face_of_texel = fragments.triangle_index[texels]
     total = np.zeros((len(positions), 4), np.float32)
-    poses, lenses = pictures.poses, pictures.lenses
-    views = range(len(pictures.cameras))
-    depths, shown = [], []
-    for i in track(views, total=len(views), description="Baking the texture"):
-        camera = pictures.cameras[i]
-        seen_by_camera = rasterize_mesh(vertices, faces, camera)
-        depths.append(seen_by_camera.depth)
-        shown.append(_faces_around(seen_by_camera, faces, len(vertices)))
-    eyes = pictures.cameras.position_world.numpy()
+    of_cameras, views = (*pictures.kernel_arrays(), pictures.rgb_premultiplied), []
+    for i in track(range(len(pictures.cameras)), total=len(pictures.cameras), description="Baking the texture"):
+        seen_by_camera = rasterize_mesh(vertices, faces, pictures.cameras[i])
+        shown = _faces_around(seen_by_camera, faces, len(vertices))
+        views.append((shown, [values[i] for values in of_cameras], seen_by_camera.depth))
     for min_cosine in _MIN_COSINES:
         missing = np.flatnonzero(total[:, 3] == 0)
         part = np.zeros((len(missing), 4), np.float32)
-        places, normals_there, face_there = positions[missing], directions[missing], face_of_texel[missing]
-        for i in views:
+        texels_left = positions[missing], directions[missing], face_of_texel[missing]
+        for shown, view, mesh_depth in views:
             with numba_pool(len(missing)):
-                _add_view(
-                    part,
-                    places,
-                    normals_there,
-                    face_there,
-                    shown[i],
-                    min_cosine,
-                    eyes[i],
-                    poses[i],
-                    lenses[i],
-                    pictures.rgb_premultiplied[i],
-                    pictures.alpha[i],
-                    pictures.depth[i],
-                    pictures.facing[i],
-                    depths[i],
-                )
+                _add_view(part, *texels_left, shown, mesh_depth, min_cosine, *view)
         total[missing] = part
     seen = total[:, 3] > 0
     colours = total[:, :3] / np.maximum(total[:, 3:], 1e-30)
@@ -142,7 +123,7 @@ def continued(picture: UInt8[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
 def _add_view(
-    total, positions, directions, face_of_texel, shown, min_cosine, eye, T, lens, rgb, alpha, depth, facing, mesh_depth
+    total, positions, directions, face_of_texel, shown, mesh_depth, min_cosine, eye, T, lens, alpha, depth, facing, rgb
 ):
     """Add weight times colour (0 to 255), and weight, of one picture to all texels that it sees."""
     height, width = alpha.shape
@@ -175,13 +156,7 @@ def _add_view(
         if not visible or worst > 2.5 * tolerance:
             continue
         fv, fu = v - row, u - col
-        w00, w01, w10, w11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
-        a = (
-            w00 * alpha[row, col]
-            + w01 * alpha[row, col + 1]
-            + w10 * alpha[row + 1, col]
-            + w11 * alpha[row + 1, col + 1]
-        )
+        a = bilinear(alpha, row, col, fv, fu)
         # views that look past the edge of the picture fade out over 24 pixels
         c2, r2 = cosine * cosine, (fx / (300.0 * zc)) ** 2
         c8 = c2 * c2 * c2 * c2
@@ -189,11 +164,6 @@ def _add_view(
         weight = c8 * c2 * r2 * r2 * min(border, 1.0) ** 2
         weight *= np.exp(-((worst / tolerance) ** 2)) + 1e-6
         for k in range(3):
-            c = (
-                w00 * rgb[row, col, k]
-                + w01 * rgb[row, col + 1, k]
-                + w10 * rgb[row + 1, col, k]
-                + w11 * rgb[row + 1, col + 1, k]
-            )
+            c = bilinear(rgb[:, :, k], row, col, fv, fu)
             total[i, k] += weight * min(c * 255.0 / a, 255.0)
         total[i, 3] += weight

@@ -33,15 +33,19 @@ class Pictures:
     facing: UInt8[np.ndarray, "n h w"]
     """Cosine between surface and line of sight times 255; 0 where depth cannot be trusted (edges, empty pixels)."""
 
-    @property
-    def poses(self) -> Float64[np.ndarray, "n 12"]:
-        """To camera from world, the upper three rows one after another."""
-        return np.ascontiguousarray(self.cameras.T_camera_world[:, :3].reshape(-1, 12).numpy())
+    def kernel_arrays(self) -> tuple[np.ndarray, ...]:
+        """What the kernels ask of each camera: place [3], pose [12], lens [4], alpha, depth and facing.
 
-    @property
-    def lenses(self) -> Float64[np.ndarray, "n 4"]:
-        """fx, fy, cx, cy in pixels."""
-        return np.concatenate([self.cameras.focal_px.numpy(), self.cameras.principal_px.numpy()], axis=1)
+        Poses are to camera from world, the upper three rows one after another; lenses are fx, fy, cx, cy in pixels.
+        """
+        poses = np.ascontiguousarray(self.cameras.T_camera_world[:, :3].reshape(-1, 12).numpy())
+        eyes = self.cameras.position_world.numpy()
+        return eyes, poses, _lenses(self.cameras), self.alpha, self.depth, self.facing
+
+
+def _lenses(cameras: Cameras) -> Float64[np.ndarray, "n 4"]:
+    """fx, fy, cx, cy in pixels."""
+    return np.concatenate([cameras.focal_px.numpy(), cameras.principal_px.numpy()], axis=1)
 
 
 def take_pictures(scene: Renderable, cameras: Cameras, track: Track) -> Pictures:
@@ -55,7 +59,7 @@ def take_pictures(scene: Renderable, cameras: Cameras, track: Track) -> Pictures
     alpha = np.empty((n, height, width), np.uint8)
     depth = np.empty((n, height, width), np.float32)
     facing = np.empty((n, height, width), np.uint8)
-    lenses = np.concatenate([cameras.focal_px.numpy(), cameras.principal_px.numpy()], axis=1)
+    lenses = _lenses(cameras)
     for i in track(range(n), total=n, description="Rendering for the mesh"):
         renders = scene.render(cameras[i])
         rgb[i] = (renders.rgb_premultiplied[0].clamp(0, 1) * 255).round().byte().numpy()
@@ -72,6 +76,14 @@ def take_pictures(scene: Renderable, cameras: Cameras, track: Track) -> Pictures
             "origin, less than a world unit in size"
         )
     return Pictures(cameras, rgb, alpha, depth, facing)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+@no_type_check
+def bilinear(picture, row, col, fv, fu):
+    """Value of a picture between the centres of four pixels, `fv` down and `fu` right of the first."""
+    above = (1 - fv) * (1 - fu) * picture[row, col] + (1 - fv) * fu * picture[row, col + 1]
+    return above + fv * (1 - fu) * picture[row + 1, col] + fv * fu * picture[row + 1, col + 1]
 
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")

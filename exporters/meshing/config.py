@@ -59,15 +59,11 @@ class MeshConfig:
         if not 0 < self.voxel_size < self.half_extent / 8:
             raise ValueError(f"MeshConfig: expected a voxel_size in (0, half_extent / 8), got {self.voxel_size}")
 
-    @property
-    def far_focal_normalised(self) -> float:
-        """Focal length over picture width with which the whole cube, or nearly, is seen."""
-        return PANOHEAD_RADIUS / (2 * 1.02 * self.half_extent)
-
     def cameras(self) -> Cameras:
-        """All cameras: the near rings first, then the far ones."""
+        """All cameras: the near rings first, then the far ones, which see the whole cube, or nearly."""
+        far_focal_normalised = PANOHEAD_RADIUS / (2 * 1.02 * self.half_extent)
         rings = [(ring, PANOHEAD_FOCAL_NORMALISED) for ring in self.near_rings]
-        rings += [(ring, self.far_focal_normalised) for ring in self.far_rings]
+        rings += [(ring, far_focal_normalised) for ring in self.far_rings]
         return concatenate_cameras([_ring_cameras(ring, focal, self.render_px) for ring, focal in rings])
 
 

@@ -18,12 +18,12 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float32, Float64
 
 from dp360.generation import InputError
 from dp360.generation.numba_pool import numba_pool
 
-from .compact_renders import Pictures
+from .compact_renders import Pictures, bilinear
 from .config import MeshConfig
 
 COARSE_FACTOR = 4
@@ -54,11 +54,12 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     Raises:
         InputError: no surface in the cube.
     """
+    from scipy.ndimage import maximum_filter, minimum_filter
+
     coarse_size = COARSE_FACTOR * config.voxel_size
     blocks = int(np.ceil(2 * config.half_extent / (_BLOCK * coarse_size)))
     origin = np.full(3, -0.5 * blocks * _BLOCK * coarse_size + 0.5 * coarse_size)
-    eyes = pictures.cameras.position_world.numpy()
-    views = (eyes, pictures.poses, pictures.lenses, pictures.alpha, pictures.depth, pictures.facing)
+    views = pictures.kernel_arrays()
     everywhere = np.argwhere(np.ones((blocks,) * 3, bool)).astype(np.int32)
     coarse = np.empty((blocks * _BLOCK,) * 3, np.float32)
     no_footprint = np.array([0.0, -np.inf, 0.0, 0.0, 0.0])
@@ -75,7 +76,7 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     inside = np.argwhere(solid)
     low, high = np.maximum(inside.min(axis=0) - 3, 0), np.minimum(inside.max(axis=0) + 4, coarse.shape)
     coarse = coarse[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-    near = _near_surface(coarse)
+    solid = (coarse < 0).astype(np.uint8)
     corner = origin + low * coarse_size  # centre of the first coarse voxel
     fine_origin = corner - 0.5 * (coarse_size - config.voxel_size)
     values = np.repeat(np.repeat(np.repeat(np.sign(coarse), 4, axis=0), 4, axis=1), 4, axis=2)
@@ -83,7 +84,9 @@ def fuse(pictures: Pictures, config: MeshConfig) -> DistanceField:
     values *= truncation
     first, last = origin + inside.min(axis=0) * coarse_size, origin + inside.max(axis=0) * coarse_size
     footprint = np.array([first[0], bottom_y, first[2], last[0], last[2]])
-    active = np.argwhere(near).astype(np.int32)
+    active = np.argwhere(maximum_filter(solid, 3) > minimum_filter(solid, 3)).astype(
+        np.int32
+    )  # beside a change of sign
     with numba_pool(values.size):
         _fuse_blocks(values, fine_origin, config.voxel_size, active, COARSE_FACTOR, truncation, footprint, *views)
     heights = fine_origin[1] + config.voxel_size * np.arange(values.shape[1])
@@ -122,30 +125,10 @@ def _fill_bust(values: Float32[np.ndarray, "x y z"], heights: Float64[np.ndarray
         values[:, row] = np.where(np.asarray(binary_fill_holes(solid)) & ~solid, deepest, layer)
 
 
-def _near_surface(coarse: Float32[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """Coarse voxels beside a change of sign, corners included."""
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    solid = (coarse < 0).astype(np.uint8)
-    return maximum_filter(solid, 3) > minimum_filter(solid, 3)
-
-
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
 def _fuse_blocks(
-    values,
-    origin,
-    voxel_size,
-    blocks,
-    side,
-    truncation,
-    footprint,
-    eyes,
-    poses,
-    lenses,
-    alpha,
-    depth,
-    facing,
+    values, origin, voxel_size, blocks, side, truncation, footprint, eyes, poses, lenses, alpha, depth, facing
 ):
     """Compute `values` in cubes of `side` voxels.
 
@@ -182,10 +165,7 @@ def _fuse_blocks(
                 if A[row, col] == 255 and F[row, col] > 127 and zc > D[row, col] + 4.0 * truncation:
                     continue  # far behind the surface: nothing to learn
                 fv, fu = v - row, u - col
-                w00, w01, w10, w11 = (1 - fv) * (1 - fu), (1 - fv) * fu, fv * (1 - fu), fv * fu
-                a = (
-                    w00 * A[row, col] + w01 * A[row, col + 1] + w10 * A[row + 1, col] + w11 * A[row + 1, col + 1]
-                ) / 255.0
+                a = bilinear(A, row, col, fv, fu) / 255.0
                 cut = (0.5 - a) * _EDGE_PX * zc / fx
                 if cut > cut1:
                     cut2 = cut1
@@ -200,10 +180,7 @@ def _fuse_blocks(
                     continue
                 if min(F[row, col], F[row, col + 1], F[row + 1, col], F[row + 1, col + 1]) < _MIN_FACING * 255:
                     continue
-                d = w00 * D[row, col] + w01 * D[row, col + 1] + w10 * D[row + 1, col] + w11 * D[row + 1, col + 1]
-                f = (
-                    w00 * F[row, col] + w01 * F[row, col + 1] + w10 * F[row + 1, col] + w11 * F[row + 1, col + 1]
-                ) / 255.0
+                d, f = bilinear(D, row, col, fv, fu), bilinear(F, row, col, fv, fu) / 255.0
                 slope = np.sqrt(((u + 0.5 - cx) / fx) ** 2 + ((v + 0.5 - cy) / fy) ** 2 + 1.0)
                 distance = (d - zc) * slope * f
                 if distance <= -truncation:

@@ -16,7 +16,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int64
 
 from .fusion import DistanceField
 
@@ -77,7 +77,7 @@ def grow_without_handles(
             if euler_number(core, connectivity=1) == 1:
                 break
     state = inside.astype(np.uint8) + core.astype(np.uint8)
-    _grow(state, values)
+    _grow(state, values.ravel(), np.flatnonzero((state == 1) & ndimage.binary_dilation(state == _TAKEN)))
     return state == _TAKEN
 
 
@@ -117,94 +117,70 @@ def _part_diagonals(values, least):
 _TAKEN = 2
 
 
-@numba.njit(cache=True, nogil=True)
-@no_type_check
-def _is_one_piece(cube, side, starts, steps_max, distance_max, stack, seen):
-    """Whether the voxels of one side that hang together with one of `starts` are one piece, and there is one.
+def _neighbour_bits(steps_max: int, distance_max: int) -> Int64[np.ndarray, 27]:
+    """For each place of a 3x3x3 cube those that it is connected to, as bits of a number; never the middle.
 
     Args:
-        cube: a 3x3x3 neighbourhood (27 numbers, 1 inside, 0 outside); its middle belongs to neither side.
-        side: 1 or 0.
-        starts: places in the cube to begin at.
-        steps_max: coordinates in which neighbours may differ: 1 connects through faces, 3 through corners too.
-        distance_max: coordinates in which a voxel may differ from the middle: 2 leaves the eight corners out.
-        stack: room for places.
-        seen: room for a mark per place.
+        steps_max: coordinates in which they may differ: 1 connects through faces, 3 through corners too.
+        distance_max: coordinates in which they may differ from the middle: 2 leaves the eight corners out.
     """
-    for n in range(27):
-        seen[n] = 0
-    pieces = 0
-    for start in starts:
-        if start == 13 or cube[start] != side or seen[start]:
-            continue
-        pieces += 1
-        if pieces > 1:
-            return False
-        top = 1
-        stack[0] = start
-        seen[start] = 1
-        while top:
-            top -= 1
-            at = stack[top]
-            x, y, z = at // 9, at // 3 % 3, at % 3
-            for p in range(max(x - 1, 0), min(x + 2, 3)):
-                for q in range(max(y - 1, 0), min(y + 2, 3)):
-                    for r in range(max(z - 1, 0), min(z + 2, 3)):
-                        other = 9 * p + 3 * q + r
-                        near = abs(p - x) + abs(q - y) + abs(r - z) <= steps_max
-                        within = abs(p - 1) + abs(q - 1) + abs(r - 1) <= distance_max
-                        if near and within and other != 13 and cube[other] == side and not seen[other]:
-                            seen[other] = 1
-                            stack[top] = other
-                            top += 1
-    return pieces == 1
+    places = np.argwhere(np.ones((3, 3, 3))) - 1
+    apart, distance = np.abs(places[:, None] - places), np.abs(places).sum(axis=1)
+    connected = (apart.max(axis=2) <= 1) & (apart.sum(axis=2) <= steps_max)
+    return (connected & (distance > 0) & (distance <= distance_max)) @ (1 << np.arange(27))
+
+
+_THROUGH_FACES, _THROUGH_CORNERS = _neighbour_bits(1, 2), _neighbour_bits(3, 3)
+_ALL_PLACES = (1 << 27) - 1
+_BESIDE_MIDDLE = sum(1 << place for place in (4, 10, 12, 14, 16, 22))
+_AROUND_MIDDLE = _ALL_PLACES - (1 << 13)
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _is_simple(cube, stack, seen):
+def _is_one_piece(cells, starts, neighbours):
+    """Whether those of the places `cells` that hang together with one of `starts` are one piece, and there is one."""
+    asked = cells & starts
+    reached, grown = 0, asked & -asked
+    while grown != reached:
+        reached = grown
+        for n in range(27):
+            if reached >> n & 1:
+                grown |= neighbours[n] & cells
+    return asked != 0 and asked & ~reached == 0
+
+
+@numba.njit(cache=True, nogil=True)
+@no_type_check
+def _is_simple(inside):
     """Whether the middle of a 3x3x3 neighbourhood may change sides: one piece inside, and one outside, touch it."""
-    return _is_one_piece(cube, 1, (4, 10, 12, 14, 16, 22), 1, 2, stack, seen) and _is_one_piece(
-        cube, 0, range(27), 3, 3, stack, seen
+    return _is_one_piece(inside, _BESIDE_MIDDLE, _THROUGH_FACES) and _is_one_piece(
+        _ALL_PLACES & ~inside, _AROUND_MIDDLE, _THROUGH_CORNERS
     )
 
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def _grow(state, order):
-    """Turn candidates (1) into taken voxels (2), starting beside those taken already."""
-    nx, ny, nz = state.shape
-    cube = np.zeros(27, np.uint8)
-    stack = np.zeros(64, np.int64)
-    seen = np.zeros(27, np.uint8)
-    queued = np.zeros(state.shape, np.uint8)
-    heap = [(np.float32(0.0), np.int64(-1))]
-    heap.pop()
-    for x in range(1, nx - 1):
-        for y in range(1, ny - 1):
-            for z in range(1, nz - 1):
-                if state[x, y, z] == 1 and (
-                    state[x - 1, y, z] == 2
-                    or state[x + 1, y, z] == 2
-                    or state[x, y - 1, z] == 2
-                    or state[x, y + 1, z] == 2
-                    or state[x, y, z - 1] == 2
-                    or state[x, y, z + 1] == 2
-                ):
-                    queued[x, y, z] = 1
-                    heap.append((order[x, y, z], np.int64((x * ny + y) * nz + z)))
+def _grow(state, order, seeds):
+    """Turn candidates (1) into taken voxels (2), starting with those beside the taken ones, given as flat indices."""
+    _, ny, nz = state.shape
+    queued = np.zeros(state.size, np.uint8)
+    queued[seeds] = 1
+    heap = [(order[at], at) for at in seeds]
     heapq.heapify(heap)
     while heap:
         _, at = heapq.heappop(heap)
         x, y, z = at // (ny * nz), at // nz % ny, at % nz
-        queued[x, y, z] = 0  # a voxel that is refused now may be asked again when a neighbour is taken
+        queued[at] = 0  # a voxel that is refused now may be asked again when a neighbour is taken
+        inside = 0
         for n in range(27):
-            cube[n] = state[x + n // 9 - 1, y + n // 3 % 3 - 1, z + n % 3 - 1] == 2
-        if not _is_simple(cube, stack, seen):
+            inside |= np.int64(state[x + n // 9 - 1, y + n // 3 % 3 - 1, z + n % 3 - 1] == 2) << n
+        if not _is_simple(inside):
             continue
         state[x, y, z] = 2
         for n in range(6):
             p, q, r = x + (n == 0) - (n == 1), y + (n == 2) - (n == 3), z + (n == 4) - (n == 5)
-            if state[p, q, r] == 1 and not queued[p, q, r]:
-                queued[p, q, r] = 1
-                heapq.heappush(heap, (order[p, q, r], np.int64((p * ny + q) * nz + r)))
+            beside = (p * ny + q) * nz + r
+            if state[p, q, r] == 1 and not queued[beside]:
+                queued[beside] = 1
+                heapq.heappush(heap, (order[beside], beside))

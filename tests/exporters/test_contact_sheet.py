@@ -69,7 +69,7 @@ def test_provenance_is_one_line_and_comes_back(provenance):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "expected JSON"), ("[]", "JSON object with generator"), ('{"generator": 3}', r"generator \(str\)")],
+    [("{", "provenance as JSON"), ("[]", "JSON object with generator"), ('{"generator": 3}', r"generator \(str\)")],
 )
 def test_damaged_provenance_is_refused(text, message):
     with pytest.raises(InputError, match=message):

@@ -47,7 +47,7 @@ def test_a_plain_name_may_hold_a_compressed_ply_and_the_reverse(make_splats, pro
 
 
 def test_refusals_name_the_file(make_splats, provenance):
-    with pytest.raises(InputError, match=r"^some/head\.spz: Cannot read splats: expected a \.spz"):
+    with pytest.raises(InputError, match=r"^some/head\.spz: Cannot read splats from this \.spz: expected a gzip"):
         formats.decode_splats("some/head.spz", b"no")
 
 
@@ -92,7 +92,7 @@ def test_openusd_that_does_not_fit_is_refused(make_splats, provenance):
         ("sphericalHarmonicsDegree = 0", "sphericalHarmonicsDegree = 1", "3 harmonics of degree 1"),
         ("ParticleField3DGaussianSplat", "Points", "holds no ParticleField3DGaussianSplat"),
         ("float3[] scales = [", "float3[] scales = [(1, 1, 1), ", "3 positions do not fit"),
-        ("float3[] scales = [(", "float3[] scales = [(-", "expected positive scales"),
+        ("float3[] scales = [(", "float3[] scales = [(-", "expected positive finite scales"),
         ("point3f[] positions = [(", "point3f[] positions = [(nan, 0, 0), (", "do not fit|NaN"),
         (
             'def Xform "head"\n{',
