@@ -40,10 +40,11 @@ def open_diffusion_generator(
         InputError: no weights, weights that cannot make these views, or no such device.
     """
     sampling_of(command.diffusion)  # a number out of its range costs no time
+    device = choose_device(command.device)
     if command.weights is None:
-        pipeline, name = open_shipped(command.diffusion)
+        pipeline, name = open_shipped(command.diffusion, device)
     else:
-        pipeline, name = open_weights(command.weights, command.diffusion, track=track)
+        pipeline, name = open_weights(command.weights, command.diffusion, device, track=track)
     generator: DiffPortrait360Generator | CompactGenerator
     if command.generator == "compact" or is_compact(pipeline):
         refuse_pictures_for_compact(command.diffusion)
@@ -99,13 +100,12 @@ def _given_sampling(options: DiffusionOptions) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def open_shipped(options: DiffusionOptions) -> tuple[DiffPortrait360Pipeline, str]:
+def open_shipped(options: DiffusionOptions, device: str) -> tuple[DiffPortrait360Pipeline, str]:
     """The compact model that ships, where it shall run; and the weights' name with their hash.
 
     Raises:
-        InputError: this installation lacks it, a file of it is damaged, or no such device.
+        InputError: this installation lacks it, a file of it is damaged, or numbers that the device cannot compute with.
     """
-    device = choose_device(options.device)
     loaded = load_compact("cpu", _dtype(options, device))
     if loaded is None:
         raise InputError("This installation has no compact weights; install dp360 again, or give --weights FOLDER")
@@ -114,19 +114,19 @@ def open_shipped(options: DiffusionOptions) -> tuple[DiffPortrait360Pipeline, st
 
 
 def open_weights(
-    weights: str, options: DiffusionOptions, *, track: Track = silent
+    weights: str, options: DiffusionOptions, device: str, *, track: Track = silent
 ) -> tuple[DiffPortrait360Pipeline, str]:
     """Load the diffusion model where it shall run; and the weights' name with their hash.
 
     Args:
         weights: a folder or a hub id.
-        options: device, numbers and what saves memory.
+        options: numbers and what saves memory.
+        device: name of the torch device, as `choose_device` gives it.
         track: progress.
 
     Raises:
-        InputError: no such device, or weights that cannot be used.
+        InputError: weights that cannot be used, or numbers that the device cannot compute with.
     """
-    device = choose_device(options.device)
     dtype = _dtype(options, device)
     folder = resolve_weights(weights, dtype=dtype, track=track)
     pipeline = _placed(load_pipeline(folder, dtype), options, device)

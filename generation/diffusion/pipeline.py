@@ -1,6 +1,6 @@
 """`DiffPortrait360Pipeline`: a portrait and cameras in, views of the same head from those cameras out.
 
-    pipe = DiffPortrait360Pipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).to("cuda")
+    pipe = DiffPortrait360Pipeline.from_pretrained(folder, dtype=torch.bfloat16).to("cuda")
     cameras = orbit(32)
     control = generic_head_control(cameras)
     views = pipe(portrait, cameras, control, back_control=control[16], generator=torch.Generator().manual_seed(0))
