@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError
 from dp360.generation.diffusion.compact import load_compact, load_pipeline
-from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
+from dp360.generation.diffusion.compact_generator import CompactGenerator, compact_sampling
 from dp360.generation.diffusion.control_pictures import PRIOR_CHANNELS
 from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator, weights_name_of
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
@@ -48,23 +48,11 @@ def open_diffusion_generator(
     generator: DiffPortrait360Generator | CompactGenerator
     if command.generator == "compact" or is_compact(pipeline):
         refuse_pictures_for_compact(command.diffusion)
-        generator = CompactGenerator(
-            pipeline,
-            name,
-            compact_sampling_of(command.diffusion, pipeline),
-            back_image=given.back_image,
-            aligned=given.aligned,
-        )
+        generator = CompactGenerator(pipeline, name, compact_sampling_of(command.diffusion, pipeline))
     else:
-        generator = DiffPortrait360Generator(
-            pipeline,
-            name,
-            sampling_of(command.diffusion),
-            back_image=given.back_image,
-            condition_views=given.condition_views,
-            start_views=given.start_views,
-            aligned=given.aligned,
-        )
+        views = {"condition_views": given.condition_views, "start_views": given.start_views}
+        generator = DiffPortrait360Generator(pipeline, name, sampling_of(command.diffusion), **views)
+    generator = replace(generator, back_image=given.back_image, aligned=given.aligned)
     generator.check(cameras)
     return generator
 
@@ -84,15 +72,13 @@ def sampling_of(options: DiffusionOptions) -> Sampling:
     return Sampling(**_given_sampling(options))
 
 
-def compact_sampling_of(
-    options: DiffusionOptions, pipeline: DiffPortrait360Pipeline, config: CompactConfig | None = None
-) -> Sampling:
-    """The same for the compact model; steps and guidance that are not given are as weights and `CompactConfig` say.
+def compact_sampling_of(options: DiffusionOptions, pipeline: DiffPortrait360Pipeline) -> Sampling:
+    """The same for the compact model; steps and guidance that are not given are as `compact_sampling` has them.
 
     Raises:
         InputError: a number out of its range.
     """
-    return (config or CompactConfig()).sampling(pipeline, **_given_sampling(options))
+    return compact_sampling(pipeline, **_given_sampling(options))
 
 
 def _given_sampling(options: DiffusionOptions) -> dict[str, Any]:

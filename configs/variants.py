@@ -175,5 +175,5 @@ def _compact(
         pipelines[folder] = open_weights(folder, options, device) if folder else open_shipped(options, device)
     config = CompactConfig(control=control)
     pipeline, weights_name = pipelines[folder]
-    sampling = compact_sampling_of(options, pipeline, config)
+    sampling = compact_sampling_of(options, pipeline)
     return CompactGenerator(pipeline, weights_name, sampling, config=config, name=name)

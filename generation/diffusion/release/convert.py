@@ -51,7 +51,7 @@ CONVERSION_RECORD = "dp360_conversion.json"
 
 _WEIGHTS_NAME = "diffusion_pytorch_model"
 _LARGEST_FILE_BYTES = 10 * 10**9
-_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 def convert_release(
@@ -90,8 +90,8 @@ def convert_release(
     given: dict[Role, Path | None] = {"views": views_model, "back": back_model}
     if not any(given.values()):
         raise InputError("There is no checkpoint to convert; give the 360 model's file, the back-head model's, or both")
-    if dtype not in _DTYPES:
-        raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(_DTYPES.values())}")
+    if dtype not in DTYPE_NAMES:
+        raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(DTYPE_NAMES.values())}")
     paths: dict[Role, Path] = {role: path for role, path in given.items() if path is not None}
     _refuse_to_lose_files(output, list(paths.values()))
     with torch.device("meta"):
@@ -122,13 +122,16 @@ def convert_release(
         files: dict[str, str] = {}
         for part in parts:
             files |= _write_component(folder, part, components[part.name], dtype, largest_file_bytes, track)
-        files |= _write_context(folder, components["context"], tokens, dtype)
+        components["context"].save_config(folder / "context")
+        context_file = f"context/{_WEIGHTS_NAME}.safetensors"
+        shapes = {"context": tuple(tokens.shape)}
+        files[context_file] = write_safetensors(folder / context_file, shapes, dtype, [tokens.to(dtype)])
         scheduler.save_pretrained(folder / "scheduler")
         DiffPortrait360Pipeline(**components, scheduler=scheduler).save_config(folder)
         origins = {**{part.name: ROLE_NAMES[part.source.role] for part in parts}, "context": context_source}
         report = ConversionReport(
             output,
-            _DTYPES[dtype],
+            DTYPE_NAMES[dtype],
             described,
             tuple(_written(folder, name, components[name], origin) for name, origin in origins.items()),
             tuple(notes),
@@ -220,6 +223,7 @@ def _contexts(
 ) -> dict[str, Float[Tensor, "1 n d"]]:
     """Text contexts by where they come from, the one to keep first."""
     width = architecture.unet.context_dim
+    assert width is not None  # every official network has a context
     if given is not None:
         return {"the given context": _given_context(given, width)}
     contexts = {
@@ -311,14 +315,6 @@ def _write_component(
     return hashes
 
 
-def _write_context(folder: Path, network: NullContext, tokens: Tensor, dtype: torch.dtype) -> dict[str, str]:
-    place = folder / "context"
-    network.save_config(place)
-    name = f"{_WEIGHTS_NAME}.safetensors"
-    digest = write_safetensors(place / name, {"context": tuple(tokens.shape)}, dtype, [tokens.to(dtype)])
-    return {f"context/{name}": digest}
-
-
 def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) -> Tensor:
     name = source.checkpoint.path.name
     if not tensor.is_floating_point():
@@ -329,7 +325,7 @@ def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) ->
     stored = tensor.to(dtype)
     if not bool(torch.isfinite(stored).all()):
         raise InputError(
-            f"{name} has numbers in {key} that are not finite as {_DTYPES[dtype]}; "
+            f"{name} has numbers in {key} that are not finite as {DTYPE_NAMES[dtype]}; "
             "take float32 or bfloat16, and if that fails too, download the file again"
         )
     return stored
