@@ -51,8 +51,13 @@ def run(command: BenchCommand, display: Display) -> str:
         case "diffusion":
             from dp360.generation.diffusion.cost import cost_report
 
-            sizes = {"views": command.views, "size_px": command.size_px, "steps": command.steps}
-            report = cost_report(**sizes, device=command.device, track=display.track)
+            report = cost_report(
+                views=command.views,
+                size_px=command.size_px,
+                steps=command.steps,
+                device=command.device,
+                track=display.track,
+            )
         case "splats":
             from dp360.generation.dataset.view_dataset import read_dataset
             from dp360.reconstruction.splat_benchmark import bench_splats

@@ -57,7 +57,13 @@ def run(command: ConvertCommand, display: Display) -> str:
                 "back-head model with --back-head"
             )
         found[role] = path
-    models = {"views_model": found.get("views"), "back_model": found.get("back")}
-    dtype = getattr(torch, command.dtype)
-    extra = {"stock": command.stock, "context": command.context}
-    return convert_release(command.output, **models, **extra, dtype=dtype, track=display.track).to_text()
+    report = convert_release(
+        command.output,
+        views_model=found.get("views"),
+        back_model=found.get("back"),
+        dtype=getattr(torch, command.dtype),
+        stock=command.stock,
+        context=command.context,
+        track=display.track,
+    )
+    return report.to_text()

@@ -50,8 +50,10 @@ def open_diffusion_generator(
         refuse_pictures_for_compact(command.diffusion)
         generator = CompactGenerator(pipeline, name, compact_sampling_of(command.diffusion, pipeline))
     else:
-        views = {"condition_views": given.condition_views, "start_views": given.start_views}
-        generator = DiffPortrait360Generator(pipeline, name, sampling_of(command.diffusion), **views)
+        sampling = sampling_of(command.diffusion)
+        generator = DiffPortrait360Generator(
+            pipeline, name, sampling, condition_views=given.condition_views, start_views=given.start_views
+        )
     generator = replace(generator, back_image=given.back_image, aligned=given.aligned)
     generator.check(cameras)
     return generator
