@@ -143,8 +143,8 @@ def _converted(found: dict[Role, Path], book: _HashBook, dtype: torch.dtype, tra
     output = book.cache / name
     if not (output / CONVERSION_RECORD).is_file():
         known = {path: hashes[role] for role, path in found.items()}
-        models = {"views_model": found.get("views"), "back_model": found.get("back")}
-        convert_release(output, **models, dtype=dtype, known_sha256=known, track=track)
+        views, back = found.get("views"), found.get("back")
+        convert_release(output, views_model=views, back_model=back, dtype=dtype, known_sha256=known, track=track)
     return output
 
 
