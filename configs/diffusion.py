@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError
 from dp360.generation.diffusion.compact import load_compact, load_pipeline
-from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
+from dp360.generation.diffusion.compact_generator import CompactGenerator, compact_sampling
 from dp360.generation.diffusion.control_pictures import PRIOR_CHANNELS
 from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator, weights_name_of
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
@@ -40,30 +40,21 @@ def open_diffusion_generator(
         InputError: no weights, weights that cannot make these views, or no such device.
     """
     sampling_of(command.diffusion)  # a number out of its range costs no time
+    device = choose_device(command.device)
     if command.weights is None:
-        pipeline, name = open_shipped(command.diffusion)
+        pipeline, name = open_shipped(command.diffusion, device)
     else:
-        pipeline, name = open_weights(command.weights, command.diffusion, track=track)
+        pipeline, name = open_weights(command.weights, command.diffusion, device, track=track)
     generator: DiffPortrait360Generator | CompactGenerator
     if command.generator == "compact" or is_compact(pipeline):
         refuse_pictures_for_compact(command.diffusion)
-        generator = CompactGenerator(
-            pipeline,
-            name,
-            compact_sampling_of(command.diffusion, pipeline),
-            back_image=given.back_image,
-            aligned=given.aligned,
-        )
+        generator = CompactGenerator(pipeline, name, compact_sampling_of(command.diffusion, pipeline))
     else:
+        sampling = sampling_of(command.diffusion)
         generator = DiffPortrait360Generator(
-            pipeline,
-            name,
-            sampling_of(command.diffusion),
-            back_image=given.back_image,
-            condition_views=given.condition_views,
-            start_views=given.start_views,
-            aligned=given.aligned,
+            pipeline, name, sampling, condition_views=given.condition_views, start_views=given.start_views
         )
+    generator = replace(generator, back_image=given.back_image, aligned=given.aligned)
     generator.check(cameras)
     return generator
 
@@ -83,15 +74,13 @@ def sampling_of(options: DiffusionOptions) -> Sampling:
     return Sampling(**_given_sampling(options))
 
 
-def compact_sampling_of(
-    options: DiffusionOptions, pipeline: DiffPortrait360Pipeline, config: CompactConfig | None = None
-) -> Sampling:
-    """The same for the compact model; steps and guidance that are not given are as weights and `CompactConfig` say.
+def compact_sampling_of(options: DiffusionOptions, pipeline: DiffPortrait360Pipeline) -> Sampling:
+    """The same for the compact model; steps and guidance that are not given are as `compact_sampling` has them.
 
     Raises:
         InputError: a number out of its range.
     """
-    return (config or CompactConfig()).sampling(pipeline, **_given_sampling(options))
+    return compact_sampling(pipeline, **_given_sampling(options))
 
 
 def _given_sampling(options: DiffusionOptions) -> dict[str, Any]:
@@ -99,13 +88,12 @@ def _given_sampling(options: DiffusionOptions) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def open_shipped(options: DiffusionOptions) -> tuple[DiffPortrait360Pipeline, str]:
+def open_shipped(options: DiffusionOptions, device: str) -> tuple[DiffPortrait360Pipeline, str]:
     """The compact model that ships, where it shall run; and the weights' name with their hash.
 
     Raises:
-        InputError: this installation lacks it, a file of it is damaged, or no such device.
+        InputError: this installation lacks it, a file of it is damaged, or numbers that the device cannot compute with.
     """
-    device = choose_device(options.device)
     loaded = load_compact("cpu", _dtype(options, device))
     if loaded is None:
         raise InputError("This installation has no compact weights; install dp360 again, or give --weights FOLDER")
@@ -114,19 +102,19 @@ def open_shipped(options: DiffusionOptions) -> tuple[DiffPortrait360Pipeline, st
 
 
 def open_weights(
-    weights: str, options: DiffusionOptions, *, track: Track = silent
+    weights: str, options: DiffusionOptions, device: str, *, track: Track = silent
 ) -> tuple[DiffPortrait360Pipeline, str]:
     """Load the diffusion model where it shall run; and the weights' name with their hash.
 
     Args:
         weights: a folder or a hub id.
-        options: device, numbers and what saves memory.
+        options: numbers and what saves memory.
+        device: name of the torch device, as `choose_device` gives it.
         track: progress.
 
     Raises:
-        InputError: no such device, or weights that cannot be used.
+        InputError: weights that cannot be used, or numbers that the device cannot compute with.
     """
-    device = choose_device(options.device)
     dtype = _dtype(options, device)
     folder = resolve_weights(weights, dtype=dtype, track=track)
     pipeline = _placed(load_pipeline(folder, dtype), options, device)

@@ -35,14 +35,10 @@ def read_given(command: HeadOptions, cameras: Cameras) -> GivenPictures:
     if command.generator == "prior":
         return GivenPictures()
     options = command.diffusion
-    condition, start, back = (
-        None if path is None else read(path)
-        for path, read in (
-            (options.condition_views, read_view_pictures),
-            (options.start_views, read_view_pictures),
-            (options.back_image, read_back_picture),
-        )
+    condition, start = (
+        None if path is None else read_view_pictures(path) for path in (options.condition_views, options.start_views)
     )
+    back = None if options.back_image is None else read_back_picture(options.back_image)
     for pictures in (condition, start):
         if pictures is not None:
             pictures.rows_for(cameras)

@@ -81,8 +81,6 @@ class DiffusionOptions:
     camera_labels: Path | None = None
     """PanoHead's dataset.json with the camera of the portrait, which is then used as it is, without being aligned
     again."""
-    device: Device = "auto"
-    """Where to compute; auto takes the GPU if there is one."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Numbers to compute with; auto takes float32 on a CPU and bfloat16 (or float16) on a GPU."""
     offload: Flag = False

@@ -152,10 +152,11 @@ def _diffusion(name: str, options: DiffusionOptions, weights: str | None, pipeli
         )
     from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator
 
+    from .device import choose_device
     from .diffusion import open_weights, sampling_of
 
     if weights not in pipelines:
-        pipelines[weights] = open_weights(weights, options)
+        pipelines[weights] = open_weights(weights, options, choose_device("auto"))
     return replace(DiffPortrait360Generator(*pipelines[weights]), sampling=sampling_of(options), name=name)
 
 
@@ -165,12 +166,14 @@ def _compact(
     """The compact generator with some options and the weights in `folder`, or those that ship."""
     from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
 
+    from .device import choose_device
     from .diffusion import compact_sampling_of, open_shipped, open_weights
 
     assert options is not None  # every compact variant has some
     if folder not in pipelines:
-        pipelines[folder] = open_weights(folder, options) if folder else open_shipped(options)
+        device = choose_device("auto")
+        pipelines[folder] = open_weights(folder, options, device) if folder else open_shipped(options, device)
     config = CompactConfig(control=control)
     pipeline, weights_name = pipelines[folder]
-    sampling = compact_sampling_of(options, pipeline, config)
+    sampling = compact_sampling_of(options, pipeline)
     return CompactGenerator(pipeline, weights_name, sampling, config=config, name=name)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
-from typing_extensions import assert_never
 
 from .camera_control import CameraControl, CameraControlConfig
 from .null_context import NullContext
@@ -17,6 +16,7 @@ from .unet import DenoisingUNet, UNetConfig
 from .view_consistency import ViewConsistency, ViewConsistencyConfig
 
 AutoencoderKind = Literal["AutoencoderKL", "PatchAutoencoder"]
+_AUTOENCODERS: dict[AutoencoderKind, Any] = {"AutoencoderKL": AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,9 @@ class Architecture:
             "back_appearance": DenoisingUNet(**reader) if self.own_back else None,
             "back_camera_control": CameraControl(**asdict(self.camera_control)) if self.own_back else None,
             "context": NullContext(self.context_tokens, context_dim) if self.context_tokens and context_dim else None,
-            "vae": self._autoencoder(),
+            "vae": _AUTOENCODERS[self.autoencoder](**self.autoencoder_options),
             "scheduler": scheduler,
         }
-
-    def _autoencoder(self) -> AutoencoderKL | PatchAutoencoder:
-        match self.autoencoder:
-            case "AutoencoderKL":
-                return AutoencoderKL(**self.autoencoder_options)
-            case "PatchAutoencoder":
-                return PatchAutoencoder(**self.autoencoder_options)
-            case _:
-                assert_never(self.autoencoder)
 
 
 def default_scheduler(**options: Any) -> DPMSolverMultistepScheduler:

@@ -176,11 +176,20 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> DiffPortrait360Pipeline:
     Raises:
         InputError: it cannot be loaded.
     """
+    from diffusers.utils import logging
+    from diffusers.utils.import_utils import compare_versions
+
     from .pipeline import DiffPortrait360Pipeline  # seconds of imports
 
+    named = "dtype" if compare_versions("diffusers", ">=", "0.42") else "torch_dtype"
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        return DiffPortrait360Pipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+        return DiffPortrait360Pipeline.from_pretrained(folder, local_files_only=True, **{named: dtype})
     except LOADING_ERRORS as error:
         raise InputError(
             f"The pipeline in {folder} cannot be loaded ({short_reason(error)}); convert or train it again"
         ) from error
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()

@@ -7,12 +7,11 @@ pictures of some other head, and draw at one small size. Views of any size are m
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
-from typing_extensions import assert_never
 
 from ..cameras import Cameras
 from ..errors import InputError
@@ -22,15 +21,17 @@ from ..progress import Track, silent
 from ..views import ViewSet
 from .conditions import camera_behind_the_head, control_from_prior, prior_over_white
 from .control_pictures import PRIOR_CHANNELS, ray_control, resized_cut_outs, start_of_control
-from .cutout import cut_out_views
 from .drawn_views import DrawnViews, drawn_confidence
 from .pipeline import DiffPortrait360Pipeline
 from .sampling import Sampling
 from .upscale import UpscaleConfig, full_size_views, inside_outline
 
 CompactControl = Literal["prior", "rays"]
-Outline = Literal["prior", "drawn"]
 _DRAWN_PX = 256
+_CPU_STEPS, _GPU_STEPS = 8, 16
+"""Denoising steps where neither the caller nor the weights say."""
+_GUIDANCE_SCALE = 1.0
+"""Guidance where none is asked for; 1 needs one prediction per step instead of two."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,18 @@ class CompactConfig:
     """Side of the drawings, pixels; None takes what the weights were trained with, 256 where they do not say."""
     control: CompactControl = "prior"
     """What the weights were trained with: renders of the prior, or camera rays (for ablations)."""
-    cpu_steps: int = 8
-    """Denoising steps on a CPU where neither the caller nor the weights say."""
-    gpu_steps: int = 16
-    """The same on a GPU."""
-    guidance_scale: float = 1.0
-    """Guidance where none is asked for; 1 needs one prediction per step instead of two."""
     upscale: UpscaleConfig = field(default_factory=UpscaleConfig)
     """What full-size views take from the drawings and what from the prior."""
-    outline: Outline = "prior"
-    """prior: views end where the prior does; drawn: they are cut out of the drawings, for weights that know better."""
     views_per_chunk: int = 8
     """Full-size views worked on at once: more needs more memory."""
 
-    def sampling(self, pipeline: DiffPortrait360Pipeline, **options: object) -> Sampling:
-        """The settings of a generation where `options` do not say otherwise: the steps the weights draw best in, or
-        by the kind of device that they are on."""
-        by_device = self.cpu_steps if pipeline.device.type == "cpu" else self.gpu_steps
-        steps = pipeline.config["drawing_steps"] or by_device
-        asked = {name: value for name, value in options.items() if value is not None}
-        return Sampling(**{"steps": steps, "guidance_scale": self.guidance_scale, **asked})  # type: ignore[arg-type]
+
+def compact_sampling(pipeline: DiffPortrait360Pipeline, **options: Any) -> Sampling:
+    """The settings of a generation where `options` do not say otherwise: the steps the weights draw best in, or by the
+    kind of device that they are on."""
+    by_device = _CPU_STEPS if pipeline.device.type == "cpu" else _GPU_STEPS
+    steps = pipeline.config["drawing_steps"] or by_device
+    return Sampling(**{"steps": steps, "guidance_scale": _GUIDANCE_SCALE, **options})
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +101,8 @@ class CompactGenerator(DrawnViews):
 
     @property
     def sampling_in_force(self) -> Sampling:
-        """What was asked for, or what `config` says for these weights and their device."""
-        return self.sampling or self.config.sampling(self.pipeline)
+        """What was asked for, or what suits these weights and their device."""
+        return self.sampling or compact_sampling(self.pipeline)
 
     @property
     def own_settings(self) -> dict[str, object]:
@@ -154,18 +147,10 @@ class CompactGenerator(DrawnViews):
             alpha, validity = torch.from_numpy(rendered.alpha), torch.from_numpy(rendered.validity)
             renders = control_from_prior(rendered, here, size_px=self.size_px)
             kept = (pictures.half(), alpha.half(), validity.half())
-            control = self._control(renders, here)
+            by_prior = self.config.control == "prior"
+            control = renders if by_prior else ray_control(here.resized(self.size_px, self.size_px))
             parts.append((*kept, control, start_of_control(renders), drawn_confidence(alpha, validity)))
         return _PriorMaps(*(torch.cat(column) for column in zip(*parts)))
-
-    def _control(self, renders: Float[Tensor, "n 7 s s"], cameras: Cameras) -> Float[Tensor, "n 7 s s"]:
-        match self.config.control:
-            case "prior":
-                return renders
-            case "rays":
-                return ray_control(cameras.resized(self.size_px, self.size_px))
-            case _:
-                assert_never(self.config.control)
 
     def _full_size(
         self, drawings: Float[Tensor, "n 3 s s"], maps: _PriorMaps, size_px: int, track: Track
@@ -175,22 +160,10 @@ class CompactGenerator(DrawnViews):
         chunks = torch.arange(len(drawings)).split(self.config.views_per_chunk)
         for rows in track(chunks, total=len(chunks), description="Full-size views"):
             pictures, alpha = maps.pictures[rows].float(), maps.alpha_unit[rows].float()
-            views = full_size_views(
-                drawings[rows], pictures, alpha, maps.validity_unit[rows].float(), self.config.upscale
-            )
-            finished[rows] = resized_cut_outs(self._cut_out(views, pictures, alpha), size_px)
+            validity, upscale = maps.validity_unit[rows].float(), self.config.upscale
+            views = full_size_views(drawings[rows], pictures, alpha, validity, upscale)
+            finished[rows] = resized_cut_outs(inside_outline(views, pictures, alpha, upscale), size_px)
         return finished
-
-    def _cut_out(
-        self, views: Float[Tensor, "n 3 t t"], prior_pictures: Float[Tensor, "n 3 t t"], alpha: Float[Tensor, "n t t"]
-    ) -> UInt8[Tensor, "n t t 4"]:
-        match self.config.outline:
-            case "prior":
-                return inside_outline(views, prior_pictures, alpha, self.config.upscale)
-            case "drawn":
-                return cut_out_views(views, alpha, prior_pictures, config=self.cutout)
-            case _:
-                assert_never(self.config.outline)
 
 
 @dataclass(frozen=True)

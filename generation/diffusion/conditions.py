@@ -1,14 +1,9 @@
 """What tells the diffusion model where to look from, without PanoHead: control pictures and start views.
 
 Control pictures show *some other person* from the wanted camera; in the release they are 32 PanoHead renders of one
-fixed identity (`sphere32`). The networks were trained to take the pose from them and nothing else: in training the
-control shows a random other identity in every clip. What such a picture needs, then, is what PanoHead's renders have:
-a photo-like head with hair and shoulders in the canonical frame, over a plain background, and sides that can be told
-apart. Here it is the geometric prior of one public-domain photograph (Eileen Collins, NASA; it comes with
-scikit-image): its texture is photographic, its head stands where PanoHead's stands (same cameras, same origin), and her
-collar tells left from right even from behind, where hair alone would be ambiguous. A shaded head model without texture
-would be farther from what the control network has seen. It is one identity for all views, as a clip needs it, and it
-renders from any camera, not from 32 only.
+fixed identity (`sphere32`), from which the networks take the pose and nothing else. Here it is the geometric prior of
+one public-domain photograph (Eileen Collins, NASA; it comes with scikit-image): photographic texture, hair and
+shoulders in the same frame, and a collar that tells left from right even from behind.
 
 Start views show *the portrait's own head*, roughly: the release starts the sampler from their latents under the noise
 of t = 999 (a share of 0.068). The fitted prior's renders have the same place, pose and colours, which is all that is

@@ -15,7 +15,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import assert_never
 
 from ..cameras import orbit
 from ..errors import InputError
@@ -208,38 +207,22 @@ def cost_report(
     runs: list[tuple[str, int]] = []
     if target.type != "meta":
         runs = [("bf16", clips) for clips in CLIPS_PER_BATCH] if target.type == "cuda" else [("fp32", 1)]
+    sizes = {"views": views, "size_px": size_px}
     measurements = tuple(
-        measure(
-            architecture,
-            target,
-            dtype=dtype,
-            views=views,
-            size_px=size_px,
-            sampling=replace(few, clips_per_batch=clips),
-        )
+        measure(architecture, target, dtype=dtype, sampling=replace(few, clips_per_batch=clips), **sizes)
         for dtype, clips in track(runs, total=len(runs), description="time")
     )
-    return CostReport(views, size_px, tuple(flops), count_parameters(pipe), memory, measurements)
+    networks = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
+    parameters = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    return CostReport(views, size_px, tuple(flops), parameters, memory, measurements)
 
 
 def _device(device: CostDevice) -> torch.device:
-    match device:
-        case "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "meta")
-        case "cuda":
-            if not torch.cuda.is_available():
-                raise InputError("Cannot measure on a GPU: this PyTorch sees none; use --device cpu or --device meta")
-            return torch.device("cuda")
-        case "cpu" | "meta":
-            return torch.device(device)
-        case _:
-            assert_never(device)
-
-
-def count_parameters(pipe: DiffPortrait360Pipeline) -> dict[str, int]:
-    """Parameters per component, buffers left out."""
-    networks = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
-    return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "meta")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("Cannot measure on a GPU: this PyTorch sees none; use --device cpu or --device meta")
+    return torch.device(device)
 
 
 @torch.no_grad()
@@ -342,15 +325,7 @@ def measure(
 def _run_loop(
     pipe: DiffPortrait360Pipeline, views: int, size_px: int, sampling: Sampling, device: torch.device
 ) -> Tensor:
-    """Latents of views on one ring, from the pipeline's loop, two references and pictures of nothing.
-
-    Args:
-        pipe: the pipeline.
-        views: how many.
-        size_px: side of a view.
-        sampling: schedule, steps, guidance and clips.
-        device: where latents are; on the meta device all of it is shapes.
-    """
+    """Latents of views on one ring, from the pipeline's loop, two references and pictures of nothing."""
     networks = pipe.networks_for_views()
     control = networks.camera_control.sizes
     side = size_px // control.latent_factor

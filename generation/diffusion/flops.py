@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from typing_extensions import assert_never
 
 from ..cameras import orbit
 from .pipeline import Mode, Networks, control_batches
@@ -78,14 +77,10 @@ def count_flops(
     if pipe.can_make_back:
         models.append((pipe.networks_for_back(), 1, 1))
     calls = [(_Calls(pipe, model, size_px, references, way == "release"), rows) for model, references, rows in models]
-    match way:
-        case "release":
-            counts = [_release_steps(call, rows, steps) for call, rows in calls]
-        case "ours":
-            ours = replace(sampling or Sampling(schedule="official"), steps=steps)
-            counts = [_our_steps(call, rows, ours) for call, rows in calls]
-        case _:
-            assert_never(way)
+    ours = replace(sampling or Sampling(schedule="official"), steps=steps)
+    counts = [
+        _release_steps(call, rows, steps) if way == "release" else _our_steps(call, rows, ours) for call, rows in calls
+    ]
     encode, decode = _autoencoder_flops(pipe, size_px)
     pictures = views - 1 + len(models)
     around = {

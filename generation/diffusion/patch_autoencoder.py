@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -36,22 +37,6 @@ class PatchAutoencoderConfig:
     """Channels of the layers at half the picture's size that smooth over the patches' edges."""
     scaling_factor: float = 1.0
     """Of latents, as other autoencoders of diffusers have it; statistics per channel stand in the pipeline."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What `encode` returns."""
-
-    latent: Latents
-    """Latents, not normalised."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What `decode` returns."""
-
-    sample: PictureBatch
-    """Pictures, about [-1, 1], not clipped."""
 
 
 class PatchAutoencoder(SizedNetwork):
@@ -85,16 +70,16 @@ class PatchAutoencoder(SizedNetwork):
             zero_initialised(nn.Conv2d(fine, half, 3, padding=1)),
         )
 
-    def encode(self, pictures: PictureBatch) -> Encoded:
+    def encode(self, pictures: PictureBatch) -> EncoderOutput:
         """Latents of pictures whose sides are multiples of `patch_px`."""
         patches = F.pixel_unshuffle(pictures, self.sizes.patch_px)
-        return Encoded(self.to_latent(patches) + self.encoder(patches))
+        return EncoderOutput(latent=self.to_latent(patches) + self.encoder(patches))
 
-    def decode(self, latents: Latents) -> Decoded:
+    def decode(self, latents: Latents) -> DecoderOutput:
         """Pictures of latents."""
         patches = self.to_patch(latents) + self.decoder(latents)
         halves = _halves(patches, self.sizes.patch_px)
-        return Decoded(F.pixel_shuffle(halves + self.fine(halves), 2))
+        return DecoderOutput(sample=F.pixel_shuffle(halves + self.fine(halves), 2))
 
     def forward(self, pictures: PictureBatch) -> PictureBatch:
         """Encode and decode."""

@@ -1,6 +1,6 @@
 """`DiffPortrait360Pipeline`: a portrait and cameras in, views of the same head from those cameras out.
 
-    pipe = DiffPortrait360Pipeline.from_pretrained(folder, torch_dtype=torch.bfloat16).to("cuda")
+    pipe = DiffPortrait360Pipeline.from_pretrained(folder, dtype=torch.bfloat16).to("cuda")
     cameras = orbit(32)
     control = generic_head_control(cameras)
     views = pipe(portrait, cameras, control, back_control=control[16], generator=torch.Generator().manual_seed(0))
@@ -226,8 +226,15 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         sampling = sampling or Sampling()
         if not self.can_make_views:
             raise InputError("These weights hold the back-view model only; call make_back, or add the 360 model's")
-        self._check(cameras, control, start_views)
         size = (cameras.height, cameras.width)
+        if len(cameras) == 0:
+            raise InputError("Cannot make views: expected at least one camera, got none")
+        if (control.shape[0], *control.shape[2:]) != (len(cameras), *size):
+            raise InputError(
+                f"Cannot make views: expected one control picture of {size[1]}x{size[0]} for each of {len(cameras)} "
+                f"cameras, got {tuple(control.shape)}"
+            )
+        self._check(self.camera_control, control, start_views)
         front = _picture_tensor(portrait, size, "portrait")
         back: Float[Tensor, "3 H W"] | None = None
         if sampling.dual_appearance and back_image is not None:
@@ -242,27 +249,12 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 portrait, back_control, generator=generator, back_start=back_start, sampling=sampling, track=track
             )
         pictures = [front] if back is None else [front, back]
-        references = self.encode_pictures(torch.stack(pictures), sampling, generator)
-        start = None if start_views is None else self.encode_pictures(start_views, sampling, generator)
         networks = self.networks_for_views()
         if not sampling.view_consistency:
             networks = replace(networks, view_consistency=None)
-        with self._resident(networks):
-            noise = noise_like((len(cameras), *references.shape[1:]), generator, self._execution_device)
-            latents = self.denoise(
-                networks,
-                references,
-                cameras,
-                control,
-                noise,
-                start,
-                sampling,
-                generator,
-                description="views",
-                callback=callback_on_step_end,
-                track=track,
-            )
-        return DiffPortrait360Output(self.decode_latents(latents), cameras, back)
+        inputs = networks, torch.stack(pictures), cameras, control, start_views, sampling, generator
+        views = self._draw(*inputs, description="views", callback=callback_on_step_end, track=track)
+        return DiffPortrait360Output(views, cameras, back)
 
     @torch.no_grad()
     def make_back(
@@ -284,26 +276,30 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             raise InputError("These weights have no back-view model; give a picture of the back of the head instead")
         sampling = sampling or Sampling()
         networks = self.networks_for_back()
-        self._check_control(networks.camera_control, back_control[None])
-        self._check_start(None if back_start is None else back_start[None], back_control[None])
+        control, start = back_control[None], None if back_start is None else back_start[None]
+        self._check(networks.camera_control, control, start)
         front = _picture_tensor(portrait, (back_control.shape[-2], back_control.shape[-1]), "portrait")
-        references = self.encode_pictures(front[None], sampling, generator)
-        start = None if back_start is None else self.encode_pictures(back_start[None], sampling, generator)
+        inputs = networks, front[None], None, control, start, sampling, generator
+        return self._draw(*inputs, description="back view", track=track)[0]
+
+    def _draw(
+        self,
+        networks: Networks,
+        pictures: Float[Tensor, "references 3 H W"],
+        cameras: Cameras | None,
+        control: Float[Tensor, "b k H W"],
+        start_views: Float[Tensor, "b 3 H W"] | None,
+        sampling: Sampling,
+        generator: torch.Generator,
+        **shown: Any,
+    ) -> Float[Tensor, "b 3 H W"]:
+        """From reference pictures to pictures; arguments as in `denoise`, but for the latents."""
+        references = self.encode_pictures(pictures, sampling, generator)
+        start = None if start_views is None else self.encode_pictures(start_views, sampling, generator)
         with self._resident(networks):
-            noise = noise_like(tuple(references.shape), generator, self._execution_device)
-            latents = self.denoise(
-                networks,
-                references,
-                None,
-                back_control[None],
-                noise,
-                start,
-                sampling,
-                generator,
-                description="back view",
-                track=track,
-            )
-        return self.decode_latents(latents)[0]
+            noise = noise_like((len(control), *references.shape[1:]), generator, self._execution_device)
+            latents = self.denoise(networks, references, cameras, control, noise, start, sampling, generator, **shown)
+        return self.decode_latents(latents)
 
     def networks_for_views(self) -> Networks:
         """The 360 model."""
@@ -355,7 +351,7 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             Latents of the views, float32.
         """
         unet, device, dtype = networks.unet, self._execution_device, networks.unet.dtype
-        context = self._context(device, dtype)
+        context = None if self.context is None else self.context().to(device, dtype)
         references = references.to(device, dtype)
         embedded = networks.camera_control.embed_control(control.to(device, dtype))
         denoiser = Denoiser(self.scheduler, sampling, device)
@@ -363,7 +359,9 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         shortcut = start if self.config["start_shortcut"] and start is not None else 0.0
         fixed = self.config["reference_timestep"]
         reference = None if fixed is None else self._reference(networks, references, torch.tensor([fixed]), context)
-        steady = None if networks.camera_control.sizes.sees_latent else self._steady_control(networks, embedded)
+        steady: ControlResiduals | None = None
+        if not networks.camera_control.sizes.sees_latent:
+            steady = networks.camera_control(None, None, context, embedded, mode=networks.mode)
         for index, timestep in enumerate(self._tracked(denoiser.timesteps, track, description)):
             if fixed is None:
                 reference = self._reference(networks, references, timestep, context)
@@ -435,14 +433,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         skips = zip(*(part.skips for part in parts))
         return ControlResiduals(tuple(map(torch.cat, skips)), torch.cat([part.middle for part in parts]))
 
-    def _steady_control(self, networks: Networks, embedded: Float[Tensor, "b embedded h w"]) -> ControlResiduals:
-        """Residuals that hold for all steps."""
-        context = self._context(embedded.device, embedded.dtype)
-        return networks.camera_control(None, None, context, embedded, mode=networks.mode)
-
-    def _context(self, device: torch.device, dtype: torch.dtype) -> Context | None:
-        return None if self.context is None else self.context().to(device, dtype)
-
     def encode_pictures(
         self, images: Images, sampling: Sampling = _DEFAULT_SAMPLING, generator: torch.Generator | None = None
     ) -> Latents:
@@ -478,20 +468,8 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             torch.tensor(spread, device=device).reshape(-1, 1, 1),
         )
 
-    def _check(self, cameras: Cameras, control: Tensor, start_views: Tensor | None) -> None:
-        size = (cameras.height, cameras.width)
-        if len(cameras) == 0:
-            raise InputError("Cannot make views: expected at least one camera, got none")
-        if (control.shape[0], *control.shape[2:]) != (len(cameras), *size):
-            raise InputError(
-                f"Cannot make views: expected one control picture of {size[1]}x{size[0]} for each of {len(cameras)} "
-                f"cameras, got {tuple(control.shape)}"
-            )
-        self._check_start(start_views, control)
-        self._check_control(self.camera_control, control)
-
-    def _check_start(self, start: Tensor | None, control: Tensor) -> None:
-        count, _, height, width = control.shape
+    def _check(self, network: CameraControl, control: Tensor, start: Tensor | None) -> None:
+        count, channels, height, width = control.shape
         if start is None and self.config["start_shortcut"]:
             raise InputError("Cannot make views: these weights change rough views of the head; give start views")
         if start is not None and (start.shape[0], *start.shape[2:]) != (count, height, width):
@@ -499,12 +477,10 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 f"Cannot make views: expected one start view of {width}x{height} for each of {count} cameras, got "
                 f"{tuple(start.shape)}"
             )
-
-    def _check_control(self, network: CameraControl, control: Tensor) -> None:
-        channels, factor = network.sizes.control_channels, network.sizes.latent_factor
-        if control.shape[1] != channels or control.shape[2] % factor or control.shape[3] % factor:
+        expected, factor = network.sizes.control_channels, network.sizes.latent_factor
+        if channels != expected or height % factor or width % factor:
             raise InputError(
-                f"Cannot make views: expected control pictures of {channels} channels and a size that is a multiple of "
+                f"Cannot make views: expected control pictures of {expected} channels and a size that is a multiple of "
                 f"{factor}, got {tuple(control.shape[1:])}"
             )
 

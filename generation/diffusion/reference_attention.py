@@ -28,10 +28,6 @@ class Reference:
     values: tuple[Float[Tensor, "_ _ _"], ...]
     """Projected values per site, [1 or b, tokens, channels]."""
 
-    def __post_init__(self) -> None:
-        if len(self.keys) != len(self.values):
-            raise ValueError(f"Reference: expected as many values as keys, got {len(self.values)} and {len(self.keys)}")
-
 
 class ReferenceAttention:
     """Attention processor of diffusers for self- and cross-attention; it keeps no state.

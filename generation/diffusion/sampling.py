@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
-from typing_extensions import assert_never
 
 from ..cameras import Cameras
 from ..errors import InputError
@@ -22,6 +21,7 @@ Schedule = Literal["default", "official"]
 Scheduler: TypeAlias = Any
 """A scheduler of diffusers: their base class, `SchedulerMixin`, declares none of the methods that all of them have."""
 
+DEFAULT_STEPS = 16
 OFFICIAL_STEPS, OFFICIAL_ETA = 50, 0.5
 
 
@@ -77,13 +77,7 @@ class Sampling:
     @property
     def official(self) -> bool:
         """Whether the release is followed to the letter."""
-        match self.schedule:
-            case "default":
-                return False
-            case "official":
-                return True
-            case _:
-                assert_never(self.schedule)
+        return self.schedule == "official"
 
     def guides(self, step: int, steps: int) -> bool:
         """Whether guidance acts in this step."""
@@ -154,9 +148,6 @@ class Denoiser:
         """One step back, in float32."""
         options = {**self._options, **({"generator": generator} if self._takes_generator else {})}
         return self.scheduler.step(prediction, timestep, latents, **options, return_dict=False)[0]
-
-
-DEFAULT_STEPS = 16
 
 
 def _shift_per_step(clip_length: int) -> int:

@@ -127,12 +127,7 @@ class UNetEncoder(SizedNetwork):
             for level, (width, attends, heads) in enumerate(zip(widths, config.attention_levels, config.num_heads))
         )
         self.mid_block: Any = UNetMidBlock2DCrossAttn(
-            in_channels=widths[-1],
-            temb_channels=time_dim,
-            resnet_eps=1e-5,
-            resnet_groups=config.norm_num_groups,
-            cross_attention_dim=config.context_dim or _UNUSED_CONTEXT_DIM,
-            num_attention_heads=config.num_heads[-1],
+            in_channels=widths[-1], num_attention_heads=config.num_heads[-1], **config.block_options
         )
 
     def finish_attention(self) -> None:
@@ -286,18 +281,16 @@ class DenoisingUNet(UNetEncoder):
             hidden = hidden + control.middle
             skips = [skip + residual for skip, residual in zip(skips, control.skips, strict=True)]
         for level, block in enumerate(self.up_blocks):
-            layers, upsamplers = layers_of(block), list(block.upsamplers or [])
+            layers = layers_of(block)
             for layer, (resnet, transformer) in enumerate(layers):
                 hidden = self.run(resnet, torch.cat([hidden, skips.pop()], dim=1), embedded)
                 if transformer is not None:
                     hidden = self.attend(transformer, hidden, context, next(site_options))
-                upsamples = len(upsamplers) > 0 and layer == len(layers) - 1
-                late = upsamples and waits_for_upsampler
-                if after_up is not None and not late:
+                if after_up is not None and not waits_for_upsampler:
                     hidden = after_up(level, layer, hidden)
-                if upsamples:
-                    hidden = upsamplers[0](hidden, skips[-1].shape[-2:])
-                if after_up is not None and late:
+                for upsampler in (block.upsamplers or ()) if layer == len(layers) - 1 else ():
+                    hidden = upsampler(hidden, skips[-1].shape[-2:])
+                if after_up is not None and waits_for_upsampler:
                     hidden = after_up(level, layer, hidden)
         return self.conv_out(F.silu(self.conv_norm_out(hidden)))
 

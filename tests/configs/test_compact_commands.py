@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.utils import logging
 
 from dp360.configs import cli
 from dp360.configs.diffusion import compact_sampling_of, open_diffusion_generator
@@ -36,7 +38,6 @@ from dp360.generation.prior import PriorGenerator
 from dp360.reconstruction.evaluation.heads import FolderViews, GeneratedViews
 
 FIGURES = {"prior": {"psnr_head": 20.0, "perceptual": 0.3}, "compact": {"psnr_head": 22.25, "perceptual": 0.28}}
-ON_CPU = DiffusionOptions(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -148,30 +149,37 @@ def test_contradictions_are_refused(bare, tmp_path, monkeypatch, capsys, words, 
 def test_weights_decide_which_generator_draws(shipped, toy_weights):
     cameras = orbit(2, size_px=512)
     for command in (
-        views_of(generator="compact", diffusion=ON_CPU),
-        views_of(generator="compact", weights=str(toy_weights), diffusion=ON_CPU),
-        views_of(generator="diffportrait360", weights=str(toy_weights), diffusion=ON_CPU),
+        views_of(generator="compact", device="cpu"),
+        views_of(generator="compact", weights=str(toy_weights), device="cpu"),
+        views_of(generator="diffportrait360", weights=str(toy_weights), device="cpu"),
     ):
         generator = open_generator(command, GivenPictures(), cameras)
         assert isinstance(generator, CompactGenerator) and generator.name == "compact"
         assert generator.weights_name.startswith("compact-1 (" if command.weights is None else "toy (")
         assert generator.sampling == Sampling(steps=8, guidance_scale=1.0)
-    pictures = dataclasses.replace(ON_CPU, start_views=Path("ring"))
+    pictures = DiffusionOptions(start_views=Path("ring"))
     with pytest.raises(InputError, match="--start-views ring is of no use to the compact model"):
         open_diffusion_generator(
-            views_of(generator="diffportrait360", weights=str(toy_weights), diffusion=pictures),
+            views_of(generator="diffportrait360", weights=str(toy_weights), device="cpu", diffusion=pictures),
             GivenPictures(),
             cameras,
         )
 
 
 def test_options_reach_the_compact_sampler(toy_weights):
-    options = DiffusionOptions(device="cpu", steps=5, guidance_scale=1.5, window_stride=4)
+    options = DiffusionOptions(steps=5, guidance_scale=1.5, window_stride=4)
     pipeline = load_pipeline(toy_weights, torch.float32)
     assert compact_sampling_of(options, pipeline) == Sampling(steps=5, guidance_scale=1.5, window_stride=4)
-    assert compact_sampling_of(ON_CPU, pipeline) == Sampling(steps=8, guidance_scale=1.0)
+    assert compact_sampling_of(DiffusionOptions(), pipeline) == Sampling(steps=8, guidance_scale=1.0)
     with pytest.raises(InputError, match="expected steps at least 1, got 0"):
-        compact_sampling_of(dataclasses.replace(ON_CPU, steps=0), pipeline)
+        compact_sampling_of(DiffusionOptions(steps=0), pipeline)
+
+
+def test_loading_weights_is_quiet_and_leaves_the_bars_of_diffusers_on(toy_weights, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_pipeline(toy_weights, torch.float32)
+    assert capfd.readouterr() == ("", "") and logging.is_progress_bar_enabled()
 
 
 def test_portrait_to_views_by_the_model_that_ships(shipped, tmp_path, capsys):

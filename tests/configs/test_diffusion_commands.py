@@ -35,7 +35,7 @@ from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.progress import silent
 from dp360.reconstruction import splat_benchmark
 
-QUICK = ("--views", "4", "--rings", "level", "--size-px", "64", "--diffusion.steps", "1", "--diffusion.device", "cpu")
+QUICK = ("--views", "4", "--rings", "level", "--size-px", "64", "--diffusion.steps", "1", "--device", "cpu")
 MODEL = ("--generator", "diffportrait360", "--weights")
 
 
@@ -164,10 +164,10 @@ class _Notices:
 
 
 def test_weights_are_loaded_as_asked(toy_weights):
-    options = DiffusionOptions(dtype="bfloat16", device="cpu", offload=True, vae_tiling=True)
-    pipeline, name = open_weights(str(toy_weights), options)
+    options = DiffusionOptions(dtype="bfloat16", offload=True, vae_tiling=True)
+    pipeline, name = open_weights(str(toy_weights), options, "cpu")
     assert pipeline.unet.dtype == torch.bfloat16 and pipeline.vae.use_tiling and name.startswith("toy (sha256 ")
-    assert open_weights(str(toy_weights), DiffusionOptions(device="cpu"))[0].unet.dtype == torch.float32
+    assert open_weights(str(toy_weights), DiffusionOptions(), "cpu")[0].unet.dtype == torch.float32
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")

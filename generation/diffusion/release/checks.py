@@ -3,64 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import assert_never
 
 from ...errors import InputError
 from ...progress import Track
 from .checkpoint import CheckpointFile, TensorsByName
 from .conversion_report import ROLE_NAMES, Role, StockComparison
-from .keys import IGNORED_KEYS, CheckpointPart, Home, StoredLayout
+from .keys import IGNORED_KEYS, CheckpointPart, Home
 
 _FIRST_FEW = 3
 _STOCK_FOLDERS: dict[CheckpointPart, str] = {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}
 _OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
-def official_shape(shape: tuple[int, ...], layout: StoredLayout) -> tuple[int, ...]:
-    """Shape in the checkpoint of a tensor that has `shape` with us."""
-    match layout:
-        case "same":
-            return shape
-        case "conv_to_linear":
-            return (*shape, 1, 1)
-        case "drop_batch":
-            return (1, *shape)
-        case _:
-            assert_never(layout)
-
-
-def in_our_shape(tensor: Tensor, layout: StoredLayout) -> Tensor:
-    """A tensor of the checkpoint as we store it."""
-    match layout:
-        case "same":
-            return tensor
-        case "conv_to_linear":
-            return tensor.flatten(1)
-        case "drop_batch":
-            return tensor.squeeze(0)
-        case _:
-            assert_never(layout)
-
-
-def require_all_keys(checkpoint: CheckpointFile, role: Role, expected: Mapping[str, tuple[int, ...]]) -> None:
+def require_all_keys(checkpoint: CheckpointFile, role: Role, homes: Mapping[str, Home]) -> None:
     """See that a checkpoint has every tensor of its model, in the right shape, and nothing else.
 
     Args:
         checkpoint: the file.
         role: the model it is taken for.
-        expected: shape of every official key.
+        homes: where every official key belongs.
 
     Raises:
         InputError: one sentence each for missing, unexpected and wrongly shaped tensors.
     """
     name, model = checkpoint.path.name, ROLE_NAMES[role]
+    expected = {key: home.official_shape for key, home in homes.items()}
     got = {key: shape for key, shape in checkpoint.shapes.items() if key not in IGNORED_KEYS}
     missing = [key for key in expected if key not in got]
     unexpected = [key for key in got if key not in expected]
@@ -138,9 +112,9 @@ def compare_with_stock(
             continue
         with contextlib.ExitStack() as stack:
             stored = stack.enter_context(checkpoint.opened())
-            theirs = _merged([stack.enter_context(CheckpointFile.inspect(file).opened()) for file in files])
+            theirs = _by_name_of_today(stack.enter_context(CheckpointFile.inspect(file).opened()) for file in files)
             names = track(chosen, total=len(chosen), description=f"Comparing {part} with the stock folder")
-            pairs = ((_stock_name(chosen[key]), in_our_shape(stored[key], chosen[key].layout)) for key in names)
+            pairs = ((chosen[key].name, stored[key].reshape(chosen[key].shape)) for key in names)
             results.append(_compare(role, part, pairs, theirs))
     if not results:
         raise InputError(
@@ -150,18 +124,13 @@ def compare_with_stock(
     return results
 
 
-def _stock_name(home: Home) -> str:
-    """Name in a stock folder; text encoders carry their prefix or not, depending on transformers' release."""
-    return home.name.removeprefix("text_model.")
-
-
 def _compare(
     role: Role, part: CheckpointPart, pairs: Iterator[tuple[str, Tensor]], theirs: dict[str, tuple[TensorsByName, str]]
 ) -> StockComparison:
     equal = different = absent = 0
     largest, largest_at = 0.0, None
     for name, ours in pairs:
-        file, stock_name = theirs.get(name, ({}, ""))
+        file, stock_name = theirs.get(name.removeprefix("text_model."), ({}, ""))
         stock = file.get(stock_name)
         if stock is None or stock.shape != ours.shape:
             absent += 1
@@ -183,8 +152,8 @@ def _stock_files(folder: Path) -> list[Path]:
     return plain or files[:1]
 
 
-def _merged(files: list[TensorsByName]) -> dict[str, tuple[TensorsByName, str]]:
-    """Where each tensor lies, by the name that diffusers gives it today."""
+def _by_name_of_today(files: Iterable[TensorsByName]) -> dict[str, tuple[TensorsByName, str]]:
+    """Where each tensor lies, by the name that diffusers gives it today; a text encoder's without prefix."""
     places = {}
     for file in files:
         for name in file:

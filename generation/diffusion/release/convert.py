@@ -14,14 +14,13 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import ModelMixin
 from huggingface_hub import split_torch_state_dict_into_shards
 from jaxtyping import Float
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextModel
 
 from ...errors import InputError
 from ...files import directory_written_atomically
@@ -30,19 +29,29 @@ from ..architectures import OFFICIAL, Architecture
 from ..null_context import NullContext
 from ..pipeline import DiffPortrait360Pipeline
 from .checkpoint import CheckpointFile, sha256_of_file, write_safetensors
-from .checks import compare_with_stock, in_our_shape, official_shape, require_all_keys, same_bits, schedule_notes
+from .checks import compare_with_stock, require_all_keys, same_bits, schedule_notes
 from .conversion_report import ROLE_NAMES, ConversionReport, Role, SourceFile, WrittenComponent
-from .keys import IGNORED_KEYS, TEXT_PREFIX, UNET_PREFIX, CheckpointPart, Home, StoredLayout, official_keys
-from .schedule import SCHEDULE_TABLES, schedule_tables
+from .keys import (
+    END_TOKEN,
+    IGNORED_KEYS,
+    MOTION_PREFIXES,
+    START_TOKEN,
+    TEXT_PREFIX,
+    CheckpointPart,
+    Home,
+    official_keys,
+    text_config,
+    text_keys,
+    with_text_prefix,
+)
+from .schedule import schedule_tables
 
 CONVERSION_RECORD = "dp360_conversion.json"
 """File in the pipeline folder that says what it was made from."""
 
-_START_TOKEN, _END_TOKEN = 49406, 49407
-_CLIP_HEAD_CHANNELS = 64
 _WEIGHTS_NAME = "diffusion_pytorch_model"
 _LARGEST_FILE_BYTES = 10 * 10**9
-_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
+DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 def convert_release(
@@ -81,14 +90,16 @@ def convert_release(
     given: dict[Role, Path | None] = {"views": views_model, "back": back_model}
     if not any(given.values()):
         raise InputError("There is no checkpoint to convert; give the 360 model's file, the back-head model's, or both")
-    if dtype not in _DTYPES:
-        raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(_DTYPES.values())}")
+    if dtype not in DTYPE_NAMES:
+        raise InputError(f"Weights cannot be stored as {dtype}; take one of {', '.join(DTYPE_NAMES.values())}")
     paths: dict[Role, Path] = {role: path for role, path in given.items() if path is not None}
     _refuse_to_lose_files(output, list(paths.values()))
-    networks = _without_weights(architecture)
+    with torch.device("meta"):
+        networks = architecture.components()
+    keys = official_keys(architecture, motion=True, networks=networks)
     scheduler = networks["scheduler"]
     tables = schedule_tables(*(scheduler.config[name] for name in ("beta_start", "beta_end", "num_train_timesteps")))
-    sources = [_Source.inspect(role, path, architecture, networks) for role, path in paths.items()]
+    sources = [_Source.inspect(role, path, architecture, keys) for role, path in paths.items()]
     notes = [note for source in sources for note in schedule_notes(source.checkpoint, tables)]
     contexts = _contexts(sources, context, architecture)
     tokens, context_source = next(iter(contexts.values())), next(iter(contexts))
@@ -111,13 +122,16 @@ def convert_release(
         files: dict[str, str] = {}
         for part in parts:
             files |= _write_component(folder, part, components[part.name], dtype, largest_file_bytes, track)
-        files |= _write_context(folder, components["context"], tokens, dtype)
+        components["context"].save_config(folder / "context")
+        context_file = f"context/{_WEIGHTS_NAME}.safetensors"
+        shapes = {"context": tuple(tokens.shape)}
+        files[context_file] = write_safetensors(folder / context_file, shapes, dtype, [tokens.to(dtype)])
         scheduler.save_pretrained(folder / "scheduler")
         DiffPortrait360Pipeline(**components, scheduler=scheduler).save_config(folder)
         origins = {**{part.name: ROLE_NAMES[part.source.role] for part in parts}, "context": context_source}
         report = ConversionReport(
             output,
-            _DTYPES[dtype],
+            DTYPE_NAMES[dtype],
             described,
             tuple(_written(folder, name, components[name], origin) for name, origin in origins.items()),
             tuple(notes),
@@ -139,7 +153,7 @@ def release_role(path: Path) -> Role:
     Raises:
         InputError: the file cannot be read.
     """
-    return "views" if _has_motion(CheckpointFile.inspect(path)) else "back"
+    return "views" if any(key.startswith(MOTION_PREFIXES) for key in CheckpointFile.inspect(path).shapes) else "back"
 
 
 @dataclass(frozen=True)
@@ -151,20 +165,23 @@ class _Source:
     homes: Mapping[str, Home]
 
     @classmethod
-    def inspect(cls, role: Role, path: Path, architecture: Architecture, networks: Mapping[str, Any]) -> _Source:
+    def inspect(cls, role: Role, path: Path, architecture: Architecture, keys: Mapping[str, Home]) -> _Source:
         checkpoint = CheckpointFile.inspect(path)
+        wanted = {key: home for key, home in keys.items() if home.part != "text_encoder"}
+        if any(key.startswith(TEXT_PREFIX) for key in checkpoint.shapes.keys() - IGNORED_KEYS):
+            wanted |= text_keys(text_config(architecture, checkpoint.shapes))
+        homes_by_role: dict[Role, dict[str, Home]] = {
+            "views": wanted,
+            "back": {key: home for key, home in wanted.items() if home.part != "view_consistency"},
+        }
         other: Role = "back" if role == "views" else "views"
-        homes, of_other = (
-            _without_text_if_absent(official_keys(architecture, motion=model == "views"), checkpoint)
-            for model in (role, other)
-        )
-        if checkpoint.shapes.keys() - IGNORED_KEYS == of_other.keys():
+        if checkpoint.shapes.keys() - IGNORED_KEYS == homes_by_role[other].keys():
             raise InputError(
                 f"{path.name} was given as {ROLE_NAMES[role]}, but it is {ROLE_NAMES[other]}: it has "
                 f"{'no' if role == 'views' else 'the'} temporal modules; give it as {ROLE_NAMES[other]}"
             )
-        require_all_keys(checkpoint, role, _expected_shapes(checkpoint, homes, architecture, networks))
-        return cls(role, checkpoint, homes)
+        require_all_keys(checkpoint, role, homes_by_role[role])
+        return cls(role, checkpoint, homes_by_role[role])
 
     def of_part(self, part: CheckpointPart) -> dict[str, Home]:
         return {key: home for key, home in self.homes.items() if home.part == part}
@@ -183,82 +200,20 @@ class _PartToWrite:
     source: _Source
 
 
-def _has_motion(checkpoint: CheckpointFile) -> bool:
-    prefixes = tuple(UNET_PREFIX + half for half in ("input_blocks_motion_module.", "output_blocks_motion_module."))
-    return any(key.startswith(prefixes) for key in checkpoint.shapes)
-
-
-def _without_weights(architecture: Architecture) -> dict[str, Any]:
-    """The networks' names, shapes and configurations, by their names in the pipeline; and the scheduler."""
-    with torch.device("meta"):
-        return architecture.components()
-
-
-def _expected_shapes(
-    checkpoint: CheckpointFile, homes: Mapping[str, Home], architecture: Architecture, networks: Mapping[str, Any]
-) -> dict[str, tuple[int, ...]]:
-    """Shape in the checkpoint of every tensor that has a home."""
-    shapes: dict[tuple[str, str], tuple[int, ...]] = {}
-    for part in {home.part for home in homes.values()} - {"schedule", "text_encoder"}:
-        shapes |= {(part, name): tuple(tensor.shape) for name, tensor in networks[part].state_dict().items()}
-    if any(home.part == "text_encoder" for home in homes.values()):
-        with torch.device("meta"):
-            encoder = CLIPTextModel(_text_config(checkpoint, architecture))
-        shapes |= {("text_encoder", _with_prefix(name)): tuple(t.shape) for name, t in encoder.state_dict().items()}
-    timesteps = networks["scheduler"].config["num_train_timesteps"]
-    shapes |= {("schedule", name): (timesteps,) for name in SCHEDULE_TABLES}
-    return {key: official_shape(shapes[home.part, home.name], home.layout) for key, home in homes.items()}
-
-
-def _without_text_if_absent(homes: Mapping[str, Home], checkpoint: CheckpointFile) -> dict[str, Home]:
-    """The keys that a checkpoint has to have: a text encoder's only where there is any of it."""
-    has_text = any(key.startswith(TEXT_PREFIX) for key in checkpoint.shapes.keys() - IGNORED_KEYS)
-    return {key: home for key, home in homes.items() if has_text or home.part != "text_encoder"}
-
-
-def _text_config(checkpoint: CheckpointFile, architecture: Architecture) -> CLIPTextConfig:
-    """Sizes of the CLIP text encoder in a checkpoint, from its shapes (arXiv 2103.00020: heads of 64 channels)."""
-
-    def rows(name: str, otherwise: int) -> int:
-        return (checkpoint.shapes.get(f"{TEXT_PREFIX}text_model.{name}.weight") or (otherwise,))[0]
-
-    width = _context_dim(architecture)
-    return CLIPTextConfig(
-        vocab_size=max(rows("embeddings.token_embedding", 0), _END_TOKEN + 1),
-        hidden_size=width,
-        intermediate_size=rows("encoder.layers.0.mlp.fc1", 4 * width),
-        num_hidden_layers=architecture.text_layers,
-        num_attention_heads=max(width // _CLIP_HEAD_CHANNELS, 1),
-        max_position_embeddings=rows("embeddings.position_embedding", 77),
-        hidden_act="quick_gelu",
-    )
-
-
-def _context_dim(architecture: Architecture) -> int:
-    """Width of the text context, which every official network has."""
-    assert architecture.unet.context_dim is not None
-    return architecture.unet.context_dim
-
-
-def _with_prefix(name: str) -> str:
-    """Name of a text encoder's parameter with the prefix that transformers 5 dropped."""
-    return "text_model." + name.removeprefix("text_model.")
-
-
 @torch.no_grad()
 def empty_prompt_context(checkpoint: CheckpointFile, architecture: Architecture) -> Float[Tensor, "1 n d"]:
     """Output of the checkpoint's own text encoder for the empty prompt: start token, then end tokens throughout.
 
     Source: last hidden state of CLIP ViT-L/14, as latent-diffusion's `FrozenCLIPEmbedder` takes it.
     """
-    config = _text_config(checkpoint, architecture)
+    config = text_config(architecture, checkpoint.shapes)
     with torch.device("meta"):
         encoder = CLIPTextModel(config)
-    keys = {name: TEXT_PREFIX + _with_prefix(name) for name in encoder.state_dict()}
     count = config.max_position_embeddings
-    tokens = torch.tensor([[_START_TOKEN] + [_END_TOKEN] * (count - 1)])
+    tokens = torch.tensor([[START_TOKEN] + [END_TOKEN] * (count - 1)])
     with checkpoint.opened() as stored:
-        encoder.load_state_dict({name: stored[key].float() for name, key in keys.items()}, assign=True)
+        weights = {name: stored[TEXT_PREFIX + with_text_prefix(name)].float() for name in encoder.state_dict()}
+        encoder.load_state_dict(weights, assign=True)
         # Positions are given because the encoder's own table of them was left on the meta device.
         return encoder.eval()(tokens, position_ids=torch.arange(count)[None]).last_hidden_state
 
@@ -267,7 +222,8 @@ def _contexts(
     sources: Sequence[_Source], given: Tensor | Path | None, architecture: Architecture
 ) -> dict[str, Float[Tensor, "1 n d"]]:
     """Text contexts by where they come from, the one to keep first."""
-    width = _context_dim(architecture)
+    width = architecture.unet.context_dim
+    assert width is not None  # every official network has a context
     if given is not None:
         return {"the given context": _given_context(given, width)}
     contexts = {
@@ -336,9 +292,7 @@ def _write_component(
     """Write one network; returns SHA-256 by path in the folder."""
     place = folder / part.name
     network.save_config(place)
-    official: dict[str, tuple[str, StoredLayout]] = {
-        home.name: (key, home.layout) for key, home in part.source.of_part(part.part).items()
-    }
+    official = {home.name: (key, home.shape) for key, home in part.source.of_part(part.part).items()}
     stored = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
     split = split_torch_state_dict_into_shards(
         stored, filename_pattern=_WEIGHTS_NAME + "{suffix}.safetensors", max_shard_size=largest_file_bytes
@@ -350,8 +304,8 @@ def _write_component(
         def tensors(names: Sequence[str] = names) -> Iterator[Tensor]:
             with part.source.checkpoint.opened() as read:
                 for name in track(names, total=len(names), description=f"Writing {part.name}"):
-                    key, layout = official[name]
-                    yield _as_stored(in_our_shape(read[key], layout), dtype, key, part.source)
+                    key, shape = official[name]
+                    yield _as_stored(read[key].reshape(shape), dtype, key, part.source)
 
         shapes = {name: tuple(stored[name].shape) for name in names}
         hashes[f"{part.name}/{file}"] = write_safetensors(place / file, shapes, dtype, tensors())
@@ -359,14 +313,6 @@ def _write_component(
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (place / f"{_WEIGHTS_NAME}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     return hashes
-
-
-def _write_context(folder: Path, network: NullContext, tokens: Tensor, dtype: torch.dtype) -> dict[str, str]:
-    place = folder / "context"
-    network.save_config(place)
-    name = f"{_WEIGHTS_NAME}.safetensors"
-    digest = write_safetensors(place / name, {"context": tuple(tokens.shape)}, dtype, [tokens.to(dtype)])
-    return {f"context/{name}": digest}
 
 
 def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) -> Tensor:
@@ -379,7 +325,7 @@ def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) ->
     stored = tensor.to(dtype)
     if not bool(torch.isfinite(stored).all()):
         raise InputError(
-            f"{name} has numbers in {key} that are not finite as {_DTYPES[dtype]}; "
+            f"{name} has numbers in {key} that are not finite as {DTYPE_NAMES[dtype]}; "
             "take float32 or bfloat16, and if that fails too, download the file again"
         )
     return stored

@@ -23,7 +23,7 @@ from ...files import write_bytes_atomically
 from ...progress import Track, silent
 from .checkpoint import sha256_of_file
 from .conversion_report import Role
-from .convert import CONVERSION_RECORD, convert_release
+from .convert import CONVERSION_RECORD, DTYPE_NAMES, convert_release
 
 OFFICIAL_REPOSITORY = "gym890/diffportrait360"
 """Where the authors publish their weights: https://huggingface.co/gym890/diffportrait360."""
@@ -33,7 +33,6 @@ OFFICIAL_FILES: dict[Role, str] = {"views": "model_state-340000.th", "back": "ba
 _PIPELINE_FILES = ["model_index.json", "*/*.json", "*/*.safetensors"]
 _CONVERSION_FORMAT = 1  # raised when a conversion of the same files writes something else
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 def resolve_weights(
@@ -139,19 +138,13 @@ def _address(repository: str) -> str:
 def _converted(found: dict[Role, Path], book: _HashBook, dtype: torch.dtype, track: Track) -> Path:
     """The cached conversion of official files, made where there is none."""
     hashes = {role: book.sha256_of(path, track) for role, path in found.items()}
-    name = "-".join([*(f"{role}-{sha256[:16]}" for role, sha256 in hashes.items()), _DTYPE_NAMES[dtype]])
+    name = "-".join([*(f"{role}-{sha256[:16]}" for role, sha256 in hashes.items()), DTYPE_NAMES[dtype]])
     name += f"-v{_CONVERSION_FORMAT}"
     output = book.cache / name
     if not (output / CONVERSION_RECORD).is_file():
         known = {path: hashes[role] for role, path in found.items()}
-        convert_release(
-            output,
-            views_model=found.get("views"),
-            back_model=found.get("back"),
-            dtype=dtype,
-            known_sha256=known,
-            track=track,
-        )
+        views, back = found.get("views"), found.get("back")
+        convert_release(output, views_model=views, back_model=back, dtype=dtype, known_sha256=known, track=track)
     return output
 
 
@@ -166,11 +159,9 @@ class _HashBook:
         return self.cache / "hashes.json"
 
     def _read(self) -> dict[str, dict]:
-        empty: dict[str, dict] = {"hub": {}, "files": {}}
-        if not self.path.is_file():
-            return empty
         try:
-            return {**empty, **json.loads(self.path.read_text())}
+            kept = json.loads(self.path.read_text()) if self.path.is_file() else {}
+            return {"hub": {}, "files": {}, **kept}
         except ValueError as error:
             raise InputError(
                 f"{self.path} is not JSON any more; delete it, the files are then hashed as on first use"

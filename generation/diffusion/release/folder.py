@@ -73,12 +73,13 @@ class ReleaseFolder:
         found = cls(
             root,
             stem,
-            _picture(root / "input_image", stem),
+            _first(root / "input_image" / f"{stem}{ending}" for ending in PICTURE_ENDINGS),
             labels if labels.is_file() else None,
             _first(root / "result" / f"{stem}{ending}.mp4" for ending in (*PICTURE_ENDINGS, "")),
         )
         if found.input_image is None and found.result is None:
-            known = sorted({*_stems(root / "input_image"), *(_stem(p.stem) for p in (root / "result").glob("*.mp4"))})
+            pictures = (p for p in (root / "input_image").glob("*") if p.suffix.lower() in PICTURE_ENDINGS)
+            known = sorted({*(p.stem for p in pictures), *(_stem(p.stem) for p in (root / "result").glob("*.mp4"))})
             raise InputError(
                 f"{root}: nothing named {name!r} in it; it has {', '.join(known[:8]) or 'no portraits'}"
                 f"{' ...' if len(known) > 8 else ''}"
@@ -91,9 +92,7 @@ class ReleaseFolder:
         Raises:
             InputError: dataset.json is damaged, or does not name this portrait.
         """
-        if self.labels is None:
-            return None
-        return label_of(self.labels, self.name)
+        return None if self.labels is None else label_of(self.labels, self.name)
 
 
 def read_result(folder: ReleaseFolder, *, track: Track = silent) -> tuple[UInt8[Tensor, "n h w 4"], Cameras]:
@@ -216,11 +215,3 @@ def _stem(name: str) -> str:
 
 def _first(paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
-
-
-def _picture(folder: Path, stem: str) -> Path | None:
-    return _first(folder / f"{stem}{ending}" for ending in PICTURE_ENDINGS)
-
-
-def _stems(folder: Path) -> set[str]:
-    return {p.stem for p in folder.glob("*") if p.suffix.lower() in PICTURE_ENDINGS}

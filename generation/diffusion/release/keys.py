@@ -1,37 +1,45 @@
-"""Where each tensor of the official checkpoints belongs: rules that derive every key from the sizes of the release.
+"""Where each tensor of the official checkpoints belongs: rules that give every parameter of ours its official name.
 
 The official files are flat state dicts in the naming of latent-diffusion and ControlNet
 (https://github.com/CompVis/latent-diffusion, https://github.com/lllyasviel/ControlNet) with AnimateDiff's temporal
 modules beside the UNet (https://github.com/guoyww/AnimateDiff). Ours are diffusers' names for the four networks and
-the autoencoder, and those of `view_consistency` for the temporal modules. Nothing is read from a table of keys: blocks
-are counted off as the constructors of the release do, so every size of the same architecture is covered.
+the autoencoder, and those of `view_consistency` for the temporal modules. Blocks are counted as the constructors of
+the release do, so every size of the same architecture is covered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias
+
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..architectures import Architecture
-from ..camera_control import CameraControlConfig
 from ..unet import EncoderConfig
-from ..view_consistency import ViewConsistencyConfig
 from .schedule import SCHEDULE_TABLES
 
 CheckpointPart = Literal["unet", "appearance", "camera_control", "view_consistency", "vae", "text_encoder", "schedule"]
 """Parts of a checkpoint; all but the last two are components of a pipeline folder."""
-StoredLayout = Literal["same", "conv_to_linear", "drop_batch"]
-"""How a tensor is stored: as ours, as a 1x1 convolution for a linear layer, or with a leading batch axis of one."""
 
-UNET_PREFIX = "model.diffusion_model."
-APPEARANCE_PREFIX = "control_model."
-CAMERA_CONTROL_PREFIX = "pose_control_model."
-VAE_PREFIX = "first_stage_model."
+_PREFIXES: dict[CheckpointPart, str] = {
+    "unet": "model.diffusion_model.",
+    "appearance": "control_model.",
+    "camera_control": "pose_control_model.",
+    "view_consistency": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+}
 TEXT_PREFIX = "cond_stage_model.transformer."
+MOTION_PREFIXES = tuple(_PREFIXES["unet"] + half for half in ("input_blocks_motion_", "output_blocks_motion_"))
 
 IGNORED_KEYS = frozenset({TEXT_PREFIX + "text_model.embeddings.position_ids"})
 """Keys that hold no weights: 0, 1, 2, ... as older transformers releases saved them."""
+
+START_TOKEN, END_TOKEN = 49406, 49407
+_CLIP_HEAD_CHANNELS = 64
+_POSITION_TABLE = "pos_encoder.pe"
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,15 @@ class Home:
     """The part of the checkpoint."""
     name: str
     """Our name of the parameter inside that part."""
-    layout: StoredLayout = "same"
-    """What has to be done to its shape."""
+    shape: tuple[int, ...]
+    """Our shape of it: of the official one, which has as many numbers, only axes of one are left out."""
+    official_shape: tuple[int, ...]
+    """Shape in the checkpoint."""
 
 
-def official_keys(architecture: Architecture, *, motion: bool) -> dict[str, Home]:
+def official_keys(
+    architecture: Architecture, *, motion: bool, networks: Mapping[str, Any] | None = None
+) -> dict[str, Home]:
     """Every key of an official checkpoint and where its tensor belongs, in no particular order.
 
     The ignored keys (`IGNORED_KEYS`) are not among them.
@@ -54,201 +66,146 @@ def official_keys(architecture: Architecture, *, motion: bool) -> dict[str, Home
     Args:
         architecture: sizes of the networks.
         motion: whether the temporal modules V are there: in the 360 model, not in the back-head model.
+        networks: `architecture.components()`, if they have been made already.
     """
-    options = architecture.autoencoder_options
-    names: list[tuple[str, CheckpointPart, Names]] = [
-        (UNET_PREFIX, "unet", _unet(architecture.unet, output_head=True)),
-        (APPEARANCE_PREFIX, "appearance", _unet(architecture.unet, output_head=False)),
-        (CAMERA_CONTROL_PREFIX, "camera_control", _camera_control(architecture.camera_control)),
-        (VAE_PREFIX, "vae", _vae(options["block_out_channels"], options["layers_per_block"])),
-        (TEXT_PREFIX, "text_encoder", ((name, name) for name in _text_encoder(architecture.text_layers))),
-    ]
+    if networks is None:
+        with torch.device("meta"):
+            networks = architecture.components()
+    rules: dict[CheckpointPart, Rules] = {
+        "unet": _unet_rules(architecture.unet),
+        "appearance": _unet_rules(architecture.unet),
+        "camera_control": [
+            *_hint_rules(len(architecture.camera_control.hint_channels)),
+            *_unet_rules(architecture.camera_control),
+        ],
+        "vae": _vae_rules(len(architecture.autoencoder_options["block_out_channels"])),
+    }
     if motion:
-        names.append((UNET_PREFIX, "view_consistency", _view_consistency(architecture.view_consistency)))
-    keys = {name: Home("schedule", name) for name in SCHEDULE_TABLES}
-    for prefix, part, pairs in names:
-        keys |= {prefix + official: Home(part, ours, _layout(part, official)) for official, ours in pairs}
+        rules["view_consistency"] = _MOTION_RULES
+    length = (networks["scheduler"].config["num_train_timesteps"],)
+    keys = {name: Home("schedule", name, length, length) for name in SCHEDULE_TABLES}
+    keys |= text_keys(text_config(architecture, {}))
+    for part, names in rules.items():
+        for ours, tensor in networks[part].state_dict().items():
+            official = ours
+            for pattern, replacement in names:
+                official = re.sub(pattern, replacement, official)
+            shape = tuple(tensor.shape)
+            keys[_PREFIXES[part] + official] = Home(part, ours, shape, _official_shape(official, shape))
     return keys
 
 
-def _layout(part: CheckpointPart, official: str) -> StoredLayout:
-    """How the release stores a tensor: its autoencoder's attention is written as convolutions."""
-    if part == "vae" and official.endswith(".weight") and ".attn_1." in official and ".norm." not in official:
-        return "conv_to_linear"
-    return "drop_batch" if official.endswith(_POSITION_TABLE) else "same"
+def _official_shape(official: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The release writes its autoencoder's attention as convolutions, and position tables with a batch axis."""
+    if re.search(r"\.attn_1\.(q|k|v|proj_out)\.weight$", official):
+        return (*shape, 1, 1)
+    return (1, *shape) if official.endswith(_POSITION_TABLE) else shape
 
 
-Names = Iterator[tuple[str, str]]
-"""Pairs of an official name and ours."""
+def text_config(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> CLIPTextConfig:
+    """Sizes of the CLIP text encoder in a checkpoint, from its shapes (arXiv 2103.00020: heads of 64 channels)."""
 
-_BOTH = ("weight", "bias")
-_POSITION_TABLE = "pos_encoder.pe"
-_RES_BLOCK = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-}
-_TRANSFORMER = (
-    *("norm", "proj_in", "proj_out"),
-    *(f"transformer_blocks.0.norm{i}" for i in (1, 2, 3)),
-    *(f"transformer_blocks.0.attn{i}.to_out.0" for i in (1, 2)),
-    *("transformer_blocks.0.ff.net.0.proj", "transformer_blocks.0.ff.net.2"),
-)
-_TRANSFORMER_WITHOUT_BIAS = tuple(f"transformer_blocks.0.attn{i}.to_{x}" for i in (1, 2) for x in "qkv")
+    def rows(name: str, otherwise: int) -> int:
+        return (shapes.get(f"{TEXT_PREFIX}text_model.{name}.weight") or (otherwise,))[0]
+
+    width = architecture.unet.context_dim
+    assert width is not None  # every official network has a context
+    return CLIPTextConfig(
+        vocab_size=max(rows("embeddings.token_embedding", 0), END_TOKEN + 1),
+        hidden_size=width,
+        intermediate_size=rows("encoder.layers.0.mlp.fc1", 4 * width),
+        num_hidden_layers=architecture.text_layers,
+        num_attention_heads=max(width // _CLIP_HEAD_CHANNELS, 1),
+        max_position_embeddings=rows("embeddings.position_embedding", 77),
+        hidden_act="quick_gelu",
+    )
 
 
-def _both(official: str, ours: str) -> Names:
-    for kind in _BOTH:
-        yield f"{official}.{kind}", f"{ours}.{kind}"
+def text_keys(config: CLIPTextConfig) -> dict[str, Home]:
+    """The keys of a text encoder."""
+    with torch.device("meta"):
+        shapes = {with_text_prefix(name): tuple(t.shape) for name, t in CLIPTextModel(config).state_dict().items()}
+    return {TEXT_PREFIX + name: Home("text_encoder", name, shape, shape) for name, shape in shapes.items()}
 
 
-def _res_block(official: str, ours: str, *, widens: bool) -> Names:
-    for theirs, name in _RES_BLOCK.items():
-        yield from _both(f"{official}.{theirs}", f"{ours}.{name}")
-    if widens:
-        yield from _both(f"{official}.skip_connection", f"{ours}.conv_shortcut")
+def with_text_prefix(name: str) -> str:
+    """Name of a text encoder's parameter with the prefix that transformers 5 dropped."""
+    return "text_model." + name.removeprefix("text_model.")
 
 
-def _transformer(official: str, ours: str) -> Names:
-    for name in _TRANSFORMER:
-        yield from _both(f"{official}.{name}", f"{ours}.{name}")
-    for name in _TRANSFORMER_WITHOUT_BIAS:
-        yield f"{official}.{name}.weight", f"{ours}.{name}.weight"
+Rules: TypeAlias = list[tuple[str, str | Callable[[re.Match[str]], str]]]
+"""Patterns in our names and what stands in their place in official ones, applied one after the other."""
 
 
-def _encoder(sizes: EncoderConfig) -> Iterator[tuple[int, Names]]:
-    """The input blocks in order: channels of each block's output and its names."""
-    channels = sizes.block_out_channels[0]
-    yield channels, _both("input_blocks.0.0", "conv_in")
-    index = 1
-    for level, width in enumerate(sizes.block_out_channels):
-        for j in range(sizes.layers_per_block):
-            names = [
-                *_res_block(f"input_blocks.{index}.0", f"down_blocks.{level}.resnets.{j}", widens=channels != width)
-            ]
-            if sizes.attention_levels[level]:
-                names += _transformer(f"input_blocks.{index}.1", f"down_blocks.{level}.attentions.{j}")
-            channels = width
-            yield channels, iter(names)
-            index += 1
-        if level + 1 < len(sizes.block_out_channels):
-            yield channels, _both(f"input_blocks.{index}.0.op", f"down_blocks.{level}.downsamplers.0.conv")
-            index += 1
-
-
-def _encoder_and_middle(sizes: EncoderConfig) -> Names:
-    yield from _both("time_embed.0", "time_embedding.linear_1")
-    yield from _both("time_embed.2", "time_embedding.linear_2")
-    for _, names in _encoder(sizes):
-        yield from names
-    yield from _res_block("middle_block.0", "mid_block.resnets.0", widens=False)
-    yield from _transformer("middle_block.1", "mid_block.attentions.0")
-    yield from _res_block("middle_block.2", "mid_block.resnets.1", widens=False)
-
-
-def _unet(sizes: EncoderConfig, *, output_head: bool) -> Names:
-    yield from _encoder_and_middle(sizes)
-    levels, blocks = len(sizes.block_out_channels), sizes.layers_per_block + 1
-    for i in range(levels):
-        attention = sizes.attention_levels[levels - 1 - i]
-        for j in range(blocks):
-            official = f"output_blocks.{blocks * i + j}"
-            # Every block takes a skip connection in, so its input is always wider than its output.
-            yield from _res_block(f"{official}.0", f"up_blocks.{i}.resnets.{j}", widens=True)
-            if attention:
-                yield from _transformer(f"{official}.1", f"up_blocks.{i}.attentions.{j}")
-        if i + 1 < levels:
-            yield from _both(f"{official}.{2 if attention else 1}.conv", f"up_blocks.{i}.upsamplers.0.conv")
-    if output_head:
-        yield from _both("out.0", "conv_norm_out")
-        yield from _both("out.2", "conv_out")
-
-
-def _camera_control(sizes: CameraControlConfig) -> Names:
-    yield from _encoder_and_middle(sizes)
-    between = 2 * (len(sizes.hint_channels) - 1)
-    yield from _both("input_hint_block.0", "controlnet_cond_embedding.conv_in")
-    for i in range(between):
-        yield from _both(f"input_hint_block.{2 * (i + 1)}", f"controlnet_cond_embedding.blocks.{i}")
-    yield from _both(f"input_hint_block.{2 * (between + 1)}", "controlnet_cond_embedding.conv_out")
-    for k, _ in enumerate(_encoder(sizes)):
-        yield from _both(f"zero_convs.{k}.0", f"controlnet_down_blocks.{k}")
-    yield from _both("middle_block_out.0", "controlnet_mid_block")
-
-
-def _view_consistency(sizes: ViewConsistencyConfig) -> Names:
-    levels, blocks = len(sizes.block_out_channels), sizes.layers_per_block
-    sites = [(f"input_blocks_motion_module.{k}", f"down_modules.{k}") for k in range(levels * blocks)]
-    sites += [(f"output_blocks_motion_module.{k}", f"up_modules.{k}") for k in range(levels * (blocks + 1))]
-    for official_site, ours in sites:
-        official = f"{official_site}.0.temporal_transformer"
-        block = f"{official}.transformer_blocks.0"
-        pairs = [(f"{official}.{name}", f"{ours}.{name}") for name in ("norm", "proj_in", "proj_out")]
-        pairs += [(f"{block}.ff.{name}", f"{ours}.feed_forward.{name}") for name in ("net.0.proj", "net.2")]
-        pairs += [(f"{block}.ff_norm", f"{ours}.feed_forward_norm")]
-        pairs += [(f"{block}.norms.{i}", f"{ours}.attention_norms.{i}") for i in (0, 1)]
-        pairs += [(f"{block}.attention_blocks.{i}.to_out.0", f"{ours}.attentions.{i}.to_out.0") for i in (0, 1)]
-        for pair in pairs:
-            yield from _both(*pair)
-        for i in (0, 1):
-            for x in "qkv":
-                yield f"{block}.attention_blocks.{i}.to_{x}.weight", f"{ours}.attentions.{i}.to_{x}.weight"
-            yield f"{block}.attention_blocks.{i}.{_POSITION_TABLE}", f"{ours}.attentions.{i}.position_table"
-
-
-_VAE_RES_BLOCK = ("norm1", "conv1", "norm2", "conv2")
-_VAE_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
-
-
-def _vae_res_block(official: str, ours: str, *, widens: bool) -> Names:
-    for name in _VAE_RES_BLOCK:
-        yield from _both(f"{official}.{name}", f"{ours}.{name}")
-    if widens:
-        yield from _both(f"{official}.nin_shortcut", f"{ours}.conv_shortcut")
-
-
-def _vae_middle(half: str) -> Names:
-    official, ours = f"{half}.mid", f"{half}.mid_block"
-    for i in (0, 1):
-        yield from _vae_res_block(f"{official}.block_{i + 1}", f"{ours}.resnets.{i}", widens=False)
-    yield from _both(f"{official}.attn_1.norm", f"{ours}.attentions.0.group_norm")
-    for theirs, our in _VAE_ATTENTION.items():
-        yield from _both(f"{official}.attn_1.{theirs}", f"{ours}.attentions.0.{our}")
-
-
-def _vae(widths: Sequence[int], blocks: int) -> Names:
-    last = len(widths) - 1
-    plain = [("quant_conv", "quant_conv"), ("post_quant_conv", "post_quant_conv")]
-    for half in ("encoder", "decoder"):
-        plain += [(f"{half}.conv_in", f"{half}.conv_in"), (f"{half}.conv_out", f"{half}.conv_out")]
-        plain += [(f"{half}.norm_out", f"{half}.conv_norm_out")]
-        yield from _vae_middle(half)
-    plain += [
-        (f"encoder.down.{i}.downsample.conv", f"encoder.down_blocks.{i}.downsamplers.0.conv") for i in range(last)
+def _unet_rules(sizes: EncoderConfig) -> Rules:
+    per_level = sizes.layers_per_block + 1
+    attends = sizes.attention_levels[::-1]
+    place = {"resnets": 0, "attentions": 1}
+    return [
+        (r"(resnets\.\d+)\.norm1\.", r"\1.in_layers.0."),
+        (r"(resnets\.\d+)\.conv1\.", r"\1.in_layers.2."),
+        (r"(resnets\.\d+)\.time_emb_proj\.", r"\1.emb_layers.1."),
+        (r"(resnets\.\d+)\.norm2\.", r"\1.out_layers.0."),
+        (r"(resnets\.\d+)\.conv2\.", r"\1.out_layers.3."),
+        (r"(resnets\.\d+)\.conv_shortcut\.", r"\1.skip_connection."),
+        (r"^mid_block\.resnets\.(\d)", lambda m: f"middle_block.{2 * int(m[1])}"),
+        (r"^mid_block\.attentions\.0", "middle_block.1"),
+        (
+            r"^down_blocks\.(\d+)\.(resnets|attentions)\.(\d+)",
+            lambda m: f"input_blocks.{per_level * int(m[1]) + int(m[3]) + 1}.{place[m[2]]}",
+        ),
+        (
+            r"^down_blocks\.(\d+)\.downsamplers\.0\.conv",
+            lambda m: f"input_blocks.{per_level * (int(m[1]) + 1)}.0.op",
+        ),
+        (
+            r"^up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)",
+            lambda m: f"output_blocks.{per_level * int(m[1]) + int(m[3])}.{place[m[2]]}",
+        ),
+        (
+            r"^up_blocks\.(\d+)\.upsamplers\.0",
+            lambda m: f"output_blocks.{per_level * (int(m[1]) + 1) - 1}.{1 + attends[int(m[1])]}",
+        ),
+        (r"^conv_in\.", "input_blocks.0.0."),
+        (r"^time_embedding\.linear_(\d)", lambda m: f"time_embed.{2 * int(m[1]) - 2}"),
+        (r"^conv_norm_out\.", "out.0."),
+        (r"^conv_out\.", "out.2."),
     ]
-    plain += [(f"decoder.up.{last - i}.upsample.conv", f"decoder.up_blocks.{i}.upsamplers.0.conv") for i in range(last)]
-    for pair in plain:
-        yield from _both(*pair)
-    channels = widths[0]
-    for i, width in enumerate(widths):
-        for j in range(blocks):
-            official, ours = f"encoder.down.{i}.block.{j}", f"encoder.down_blocks.{i}.resnets.{j}"
-            yield from _vae_res_block(official, ours, widens=channels != width)
-            channels = width
-    for i, width in enumerate(reversed(widths)):
-        for j in range(blocks + 1):
-            official, ours = f"decoder.up.{last - i}.block.{j}", f"decoder.up_blocks.{i}.resnets.{j}"
-            yield from _vae_res_block(official, ours, widens=channels != width)
-            channels = width
 
 
-def _text_encoder(layers: int) -> Iterator[str]:
-    yield "text_model.embeddings.token_embedding.weight"
-    yield "text_model.embeddings.position_embedding.weight"
-    modules = [f"self_attn.{x}_proj" for x in ("q", "k", "v", "out")] + ["layer_norm1", "layer_norm2"]
-    for layer in range(layers):
-        for module in (*modules, "mlp.fc1", "mlp.fc2"):
-            yield from (f"text_model.encoder.layers.{layer}.{module}.{kind}" for kind in _BOTH)
-    yield from (f"text_model.final_layer_norm.{kind}" for kind in _BOTH)
+def _hint_rules(widths: int) -> Rules:
+    """Of what camera control has besides an encoder, for so many widths of its control picture's network."""
+    hint = r"^controlnet_cond_embedding\."
+    return [
+        (hint + "conv_in", "input_hint_block.0"),
+        (hint + r"blocks\.(\d+)", lambda m: f"input_hint_block.{2 * (int(m[1]) + 1)}"),
+        (hint + "conv_out", f"input_hint_block.{4 * widths - 2}"),
+        (r"^controlnet_down_blocks\.(\d+)", r"zero_convs.\1.0"),
+        ("^controlnet_mid_block", "middle_block_out.0"),
+    ]
+
+
+_IN_MOTION_BLOCK = r"(_motion_module\.\d+\.0\.temporal_transformer\.)"
+_MOTION_RULES: Rules = [
+    (r"^down_modules\.(\d+)\.", r"input_blocks_motion_module.\1.0.temporal_transformer."),
+    (r"^up_modules\.(\d+)\.", r"output_blocks_motion_module.\1.0.temporal_transformer."),
+    (_IN_MOTION_BLOCK + r"feed_forward", r"\1transformer_blocks.0.ff"),
+    (_IN_MOTION_BLOCK + r"attention_norms\.", r"\1transformer_blocks.0.norms."),
+    (_IN_MOTION_BLOCK + r"attentions\.", r"\1transformer_blocks.0.attention_blocks."),
+    (r"position_table$", _POSITION_TABLE),
+]
+
+
+def _vae_rules(levels: int) -> Rules:
+    return [
+        (r"\.mid_block\.resnets\.(\d)", lambda m: f".mid.block_{int(m[1]) + 1}"),
+        (r"\.mid_block\.attentions\.0\.group_norm", ".mid.attn_1.norm"),
+        (r"\.mid_block\.attentions\.0\.to_out\.0", ".mid.attn_1.proj_out"),
+        (r"\.mid_block\.attentions\.0\.to_", ".mid.attn_1."),
+        (r"\.down_blocks\.(\d+)", r".down.\1"),
+        (r"\.up_blocks\.(\d+)", lambda m: f".up.{levels - 1 - int(m[1])}"),
+        (r"\.resnets\.", ".block."),
+        (r"\.(down|up)samplers\.0\.", r".\1sample."),
+        (r"\.conv_shortcut\.", ".nin_shortcut."),
+        (r"\.conv_norm_out\.", ".norm_out."),
+    ]

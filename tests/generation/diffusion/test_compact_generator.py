@@ -17,7 +17,7 @@ from dp360.generation import Cameras, InputError, OrbitConfig, ViewSet, orbit
 from dp360.generation.diffusion import compact
 from dp360.generation.diffusion.architectures import COMPACT
 from dp360.generation.diffusion.compact import HeldOut, held_out, load_compact, write_compact
-from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
+from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator, compact_sampling
 from dp360.generation.diffusion.control_pictures import ray_control
 from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator
 from dp360.generation.diffusion.pipeline import DiffPortrait360Output, DiffPortrait360Pipeline
@@ -155,13 +155,12 @@ def test_a_picture_of_the_back_and_rays_in_place_of_the_prior(recording, portrai
 
 
 def test_steps_follow_what_is_asked_then_the_weights_then_the_device():
-    config = CompactConfig()
     weights, settled = pipeline_of(), pipeline_of()
     settled.register_to_config(drawing_steps=2)
-    assert config.sampling(weights) == Sampling(steps=8, guidance_scale=1.0)
-    assert config.sampling(weights.to("meta")) == Sampling(steps=16, guidance_scale=1.0)
-    assert config.sampling(settled) == Sampling(steps=2, guidance_scale=1.0)
-    assert config.sampling(settled, steps=3, guidance_scale=2.0, eta=None) == Sampling(steps=3, guidance_scale=2.0)
+    assert compact_sampling(weights) == Sampling(steps=8, guidance_scale=1.0)
+    assert compact_sampling(weights.to("meta")) == Sampling(steps=16, guidance_scale=1.0)
+    assert compact_sampling(settled) == Sampling(steps=2, guidance_scale=1.0)
+    assert compact_sampling(settled, steps=3, guidance_scale=2.0) == Sampling(steps=3, guidance_scale=2.0)
 
 
 def test_what_cannot_be_drawn_is_one_sentence(pipeline, portrait, prior, monkeypatch):

@@ -19,7 +19,6 @@ from dp360.generation.diffusion.architectures import KL_F8, Architecture
 from dp360.generation.diffusion.camera_control import CameraControlConfig
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.release.checkpoint import CheckpointFile, sha256_of_file
-from dp360.generation.diffusion.release.checks import in_our_shape, official_shape
 from dp360.generation.diffusion.release.conversion_report import ConversionReport
 from dp360.generation.diffusion.release.convert import CONVERSION_RECORD, convert_release, release_role
 from dp360.generation.diffusion.release.keys import IGNORED_KEYS, TEXT_PREFIX, official_keys
@@ -57,17 +56,13 @@ CONTEXT = torch.linspace(-1, 1, 5 * WIDTH).reshape(1, 5, WIDTH)
 def random_weights(motion: bool, *, seed: int = 0, architecture: Architecture = TINY) -> dict[str, Tensor]:
     """A checkpoint in the official form, without a text encoder."""
     generator = torch.Generator().manual_seed(seed)
-    with torch.device("meta"):
-        networks = architecture.components()
-    shapes = {(part, name): t.shape for part in PARTS for name, t in networks[part].state_dict().items()}
     tables = {name: torch.from_numpy(table).half() for name, table in schedule_tables().items()}
     weights = {}
     for key, home in official_keys(architecture, motion=motion).items():
         if home.part == "schedule":
             weights[key] = tables[home.name]
         elif home.part != "text_encoder":
-            shape = official_shape(tuple(shapes[home.part, home.name]), home.layout)
-            weights[key] = torch.randn(shape, generator=generator) * 0.1
+            weights[key] = torch.randn(home.official_shape, generator=generator) * 0.1
     return weights
 
 
@@ -109,7 +104,7 @@ def assert_component_holds(folder: Path, component: str, part: str, weights: dic
     ours = stored(folder, component)
     for key, home in homes.items():
         if home.part == part:
-            assert torch.equal(ours.pop(home.name), in_our_shape(weights[key].float(), home.layout)), key
+            assert torch.equal(ours.pop(home.name), weights[key].float().reshape(home.shape)), key
     assert not ours
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from dp360.generation.diffusion.architectures import OFFICIAL, Architecture
-from dp360.generation.diffusion.release.checks import official_shape
 from dp360.generation.diffusion.release.keys import IGNORED_KEYS, Home, official_keys
 
 HAS_MOTION = {"back_head": False, "full_360": True}
@@ -68,7 +67,7 @@ def test_every_tensor_has_a_place_in_our_networks_and_every_place_a_tensor(model
     empty = places(OFFICIAL, keys)
     for key, home in keys.items():
         if home.part not in ("schedule", "text_encoder"):
-            assert official_shape(empty.pop(f"{home.part} {home.name}"), home.layout) == shapes[key], key
+            assert empty.pop(f"{home.part} {home.name}") == home.shape and home.official_shape == shapes[key], key
     assert not empty
 
 
