@@ -7,4 +7,4 @@ from .landmark_fit import mean_head_fit as mean_head_fit
 from .model import HeadModel as HeadModel
 from .model import load_head_model as load_head_model
 from .model import view_terms as view_terms
-from .sparse_fit import fit_sparse_points as fit_sparse_points
+from .sparse_points import fit_sparse_points as fit_sparse_points

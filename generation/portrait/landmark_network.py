@@ -201,18 +201,6 @@ def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNet
     return FacePoints(points_px, np.maximum(scales, 0.5 * apart) * size / scale, float(logits.sigmoid().mean()))
 
 
-def refined_points(
-    rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNetwork[LandmarkNetworks], *, rounds: int = 2
-) -> FacePoints:
-    """`find_points`, repeated in the box of the points that it found; the score is the least of all rounds."""
-    found = find_points(rgb, box, loaded)
-    score = found.score
-    for _ in range(rounds - 1):
-        found = find_points(rgb, face_box(found.points_px), loaded)
-        score = min(score, found.score)
-    return FacePoints(found.points_px, found.scales_px, score)
-
-
 def find_face(rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedNetwork[LandmarkNetworks]) -> FacePoints | None:
     """The likeliest face of an upright picture; None where the networks are not sure of any.
 
@@ -225,14 +213,16 @@ def find_face(rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedNetwork[LandmarkNet
     for box, score in located:
         if score < _LEAST_LOCATED:
             continue
-        face = refined_points(rgb, box, loaded)
+        first = find_points(rgb, box, loaded)
+        face = find_points(rgb, face_box(first.points_px), loaded)
+        present = min(first.score, face.score)
         found = face_box(face.points_px)
         drift = float(np.hypot(found.center_px[0] - box.center_px[0], found.center_px[1] - box.center_px[1]))
-        sure = face.score >= _LEAST_PRESENT and drift <= _MOST_DRIFT * box.size_px
+        sure = present >= _LEAST_PRESENT and drift <= _MOST_DRIFT * box.size_px
         if not sure or float(np.median(face.scales_px)) > _MOST_SCALE * found.size_px:
             continue
-        if best is None or score * face.score > best.score:
-            best = FacePoints(face.points_px, face.scales_px, score * face.score)
+        if best is None or score * present > best.score:
+            best = FacePoints(face.points_px, face.scales_px, score * present)
     return best
 
 

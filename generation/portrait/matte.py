@@ -197,33 +197,38 @@ def estimate_matte(
         The matte, with notices where a fallback was used.
     """
     notices: list[str] = []
+
+    def agrees(alpha: Float32[np.ndarray, "s s"]) -> bool:
+        return not contradicts_head(alpha > 0.5, inside, zones)
+
+    def matte(alpha: Float32[np.ndarray, "s s"]) -> Matte:
+        return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+
     if file_alpha is not None:
         alpha = np.where(inside, file_alpha / np.float32(255), np.float32(0))
-        if not contradicts_head(alpha > 0.5, inside, zones):
-            return Matte(alpha, _foreground(rgb, alpha, inside), ())
+        if agrees(alpha):
+            return matte(alpha)
         notices.append("The file's transparency does not outline the head; the outline is looked for in the picture.")
 
-    agreeing = [m for m in maps if not contradicts_head(m > 0.5, inside, zones)]
+    agreeing = [m for m in maps if agrees(m)]
     if agreeing:
         if elsewhere is not None:
             agreeing = [np.where(elsewhere & ~zones.core, np.float32(0), m) for m in agreeing]
         flat = flat_background(rgb, inside) & ~zones.core
         agreeing = [np.where(flat, np.float32(0), m) for m in agreeing]
-        probability = _decided_by_colour(rgb, inside, agreeing, zones)
-        alpha = _refined(rgb, inside, probability, zones)
-        if not contradicts_head(alpha > 0.5, inside, zones):
-            return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+        alpha = _refined(rgb, inside, _decided_by_colour(rgb, inside, agreeing, zones), zones)
+        if agrees(alpha):
+            return matte(alpha)
 
-    mask = _grabcut(rgb, inside, _seeds_from_head(zones, elsewhere), zones) > 0.5
-    if not contradicts_head(mask, inside, zones):
-        alpha = _refined(rgb, inside, mask.astype(np.float32), zones)
-        if not contradicts_head(alpha > 0.5, inside, zones):
+    by_colour = _grabcut(rgb, inside, _seeds_from_head(zones, elsewhere), zones)
+    if agrees(by_colour):
+        alpha = _refined(rgb, inside, (by_colour > 0.5).astype(np.float32), zones)
+        if agrees(alpha):
             notices.append("No person was recognised by its outline; the outline comes from colours around the head.")
-            return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+            return matte(alpha)
 
     notices.append("The outline of hair and shoulders was not found; the outline of an average head is used.")
-    alpha = _outline_of_head(inside, zones)
-    return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+    return matte(_outline_of_head(inside, zones))
 
 
 def _decided_by_colour(
@@ -340,9 +345,10 @@ def _closed_form(
     """Closed-form alpha, solved only on the rectangle that holds the unknown pixels."""
     from pymatting import estimate_alpha_cf
 
-    rows, columns = _rectangle(inside & (trimap == 0.5)) if (inside & (trimap == 0.5)).any() else (None, None)
-    if rows is None or columns is None:
+    unknown = inside & (trimap == 0.5)
+    if not unknown.any():
         return trimap
+    rows, columns = _rectangle(unknown)
     margin = 8
     limits = _rectangle(inside)
     rows = slice(max(rows.start - margin, limits[0].start), min(rows.stop + margin, limits[0].stop))

@@ -87,8 +87,6 @@ class HairShell:
     """Over the opened skull, world units; negative where the shell hides below the skin."""
     radius: Float[np.ndarray, "rows columns"]
     """Of the shell's surface on the capsule grid, world units."""
-    skull_radius: Float[np.ndarray, "rows columns"]
-    """Of the opened skull."""
 
 
 def grid_mesh(radius: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
@@ -112,12 +110,6 @@ def _wrapped_laplacian() -> scipy.sparse.csc_matrix:
     return (scipy.sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency).tocsc()
 
 
-def _signed_distance_px(mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, "s s"]:
-    """Distance to the mask's border in pixels, positive inside."""
-    inside = mask.astype(np.uint8)
-    return cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
-
-
 @dataclass(frozen=True)
 class _Outline:
     """What the portrait says about the outline, at raster size."""
@@ -132,9 +124,9 @@ class _Outline:
 def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
     size = portrait.size_px
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (size // 80) + 1,) * 2)
-    body = cv2.morphologyEx((labels.skin | labels.hair).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    body = cv2.morphologyEx((labels.skin | labels.hair).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    distance = cv2.distanceTransform(body, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - body, cv2.DIST_L2, 5)
     near_cloth = cv2.dilate(labels.cloth.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    distance = _signed_distance_px(body) * (_RASTER_SIZE / size)
 
     def small(mask: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "r r"]:
         return cv2.resize(mask.astype(np.float32), (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA) > 0.5
@@ -142,7 +134,7 @@ def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
     return _Outline(
         portrait.head.camera.resized(_RASTER_SIZE, _RASTER_SIZE),
         small(portrait.inside) & ~small(near_cloth),
-        cv2.resize(distance, (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA),
+        cv2.resize(distance * (_RASTER_SIZE / size), (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA),
     )
 
 
@@ -265,7 +257,7 @@ def fit_hair_shell(
         skin_seen = (seen & labels.skin[v, u]).reshape(skull.shape) | bare_ears
         floor = np.where(start.covered & ~skin_seen, _LEAST_SCALP_THICKNESS, -1.0)
         thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears)
-    return HairShell(thickness, _surface_radius(skull, thickness), skull)
+    return HairShell(thickness, _surface_radius(skull, thickness))
 
 
 def _unproject(camera: Cameras, uv_px: Float[np.ndarray, "p 2"], depth: Float[np.ndarray, " p"]):
