@@ -7,6 +7,6 @@ from .image_io import LoadedImage as LoadedImage
 from .image_io import load_image as load_image
 from .portrait import Portrait as Portrait
 from .portrait import PortraitConfig as PortraitConfig
+from .portrait import encode_portrait as encode_portrait
 from .portrait import prepare_portrait as prepare_portrait
-from .portrait_file import encode_portrait as encode_portrait
-from .portrait_file import read_portrait as read_portrait
+from .portrait import read_portrait as read_portrait

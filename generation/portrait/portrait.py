@@ -1,4 +1,4 @@
-"""`prepare_portrait`: one picture file to an aligned crop with a matte and a fitted head.
+"""`prepare_portrait`: one picture file to an aligned crop with a matte and a fitted head, and that as one file.
 
 The crop is a square of the upright picture; it is moved and scaled, never rotated, so that the fitted camera has
 PanoHead's focal length (4.2647 of the width) and its principal point in the middle. A tilted head shows up as the
@@ -7,16 +7,22 @@ fitted camera's roll. The wide crop shows 1.35 times as much to every side and h
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from ..cameras import PANOHEAD_RADIUS, UNITS_PER_CM
-from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model
-from ..head_model.anatomy import CROWN_TO_CHIN_CM
+from ..cameras import PANOHEAD_RADIUS, UNITS_PER_CM, Cameras
+from ..errors import InputError
+from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model, mean_head_fit
+from ..head_model.anatomy import CHIN_LANDMARK, CROWN_TO_CHIN_CM
 from ..progress import Track, silent
 from .face_detection import (
     DetectedFace,
@@ -26,7 +32,6 @@ from .face_detection import (
     steady_landmarks,
     upright_quarter_turns,
 )
-from .faceless_placement import place_head_by_matte
 from .image_io import LoadedImage, load_image
 from .landmark_network import FACE_LANDMARKS, find_face
 from .matte import (
@@ -54,6 +59,15 @@ _SMALL_HEAD_PX = 80.0
 """A head that is lower than this in the source picture brings a notice."""
 _COARSE_PX = 256
 """Side of the crop in which the extent of hair and hat is judged."""
+_HAIR_ON_CROWN = 0.05
+"""Hair above the skull, in units of the height from crown to chin."""
+_HEAD_WIDTH_OF_HEIGHT = 0.9
+"""Width of head and hair in units of the height from crown to chin."""
+_LEAST_HEAD_PX = 24
+_LEAST_AREA, _MOST_AREA = 0.02, 0.92
+_ARRAYS = ("rgb", "alpha_unit", "foreground_unit", "inside")
+_FIT_ARRAYS = ("identity", "expression", "vertices_world", "residual_px")
+_CAMERA_ARRAYS = ("T_world_camera", "focal_px", "principal_px")
 
 
 @dataclass(frozen=True)
@@ -286,3 +300,113 @@ def _cut_by_standard_frame_cm(found: _Found, model: HeadModel, people: PersonNet
     edge[first, first : last + 1] = True
     edge[first : last + 1, (first, last)] = True
     return float((person & edge & (zones.height_cm > _FRAME_ABOVE_CHIN_CM)).sum()) / zones.cm_px
+
+
+def place_head_by_matte(matte_unit: Float32[np.ndarray, "h w"], model: HeadModel, source: str) -> HeadFit:
+    """The mean head, seen from the front, put where the outline of a person has its head.
+
+    The top of the outline is the crown. The height of the head comes from the neck (the narrowest row below the head)
+    where there is one, otherwise from the width of the outline below its top.
+
+    Args:
+        matte_unit: opacity of the person in the whole picture, [0, 1].
+        model: the parametric head.
+        source: name of the picture for messages.
+
+    Raises:
+        InputError: the outline is empty, fills the picture, or is too small.
+    """
+    mask = matte_unit > 0.5
+    share = float(mask.mean())
+    if share < _LEAST_AREA or share > _MOST_AREA:
+        raise InputError(
+            f"{source}: no head is seen against the background ({100 * share:.0f}% of the picture looks like a person);"
+            " give a picture of one person in front of a plain background, or one with a transparent background"
+        )
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    person = labels == 1 + int(np.argmax(stats[1:count, cv2.CC_STAT_AREA]))
+    rows = np.flatnonzero(person.sum(1) >= 3)
+    top, bottom = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+    height = _head_height_px(person[top:bottom].sum(1).astype(np.float64)) if bottom - top >= _LEAST_HEAD_PX else 0.0
+    if height < _LEAST_HEAD_PX:
+        raise InputError(
+            f"{source}: what looks like a person is too small to hold a head; crop the picture to head and shoulders"
+        )
+    region = person[top : top + max(1, round(0.8 * height))]
+    columns = np.arange(region.shape[1])
+    middles = [columns[row].mean() + 0.5 for row in region if row.any()]
+    crown_y = float(model.neutral[:, 1].max())
+    chin_y = float(model.landmarks(model.neutral.astype(np.float64))[CHIN_LANDMARK, 1])
+    pixels_per_unit = height / (crown_y - chin_y) / (1 + _HAIR_ON_CROWN)
+    principal = (float(np.median(middles)), top + _HAIR_ON_CROWN * height + crown_y * pixels_per_unit)
+    return mean_head_fit(model, pixels_per_unit * PANOHEAD_RADIUS, principal, mask.shape[1], mask.shape[0])
+
+
+def _head_height_px(widths: np.ndarray) -> float:
+    """Crown to chin, hair included, out of the outline's width per row from the top down."""
+    smooth = np.convolve(widths, np.ones(5) / 5, mode="same")
+    heights = np.arange(1, len(smooth) + 1)
+    widest = np.maximum.accumulate(smooth)
+    fits = np.flatnonzero(widest[(0.6 * heights).astype(int)] <= _HEAD_WIDTH_OF_HEIGHT * heights)
+    by_width = float(heights[fits[0]]) if len(fits) else 0.0
+    if by_width == 0.0:
+        return float(len(smooth))  # the outline ends before the chin: all that is seen is head
+    # The neck: the first row below the head that is narrower than its neighbours, clearly narrower than the head and
+    # followed by something wider.
+    reach = max(2, round(0.06 * by_width))
+    for row in range(int(0.6 * by_width), min(int(1.5 * by_width), len(smooth) - reach)):
+        is_narrowest = smooth[row] <= smooth[row - reach : row + reach + 1].min()
+        if is_narrowest and smooth[row] < 0.8 * widest[row] and smooth[row:].max() > 1.15 * smooth[row]:
+            return 0.95 * row
+    return by_width
+
+
+def encode_portrait(portrait: Portrait) -> bytes:
+    """The portrait as the bytes of an .npz file; the same portrait gives the same bytes."""
+    camera = portrait.head.camera
+    facts = {
+        "format": 1,
+        "width": camera.width,
+        "height": camera.height,
+        "crop": portrait.crop,
+        "source_name": portrait.source_name,
+        "source_sha256": portrait.source_sha256,
+        "notices": list(portrait.notices),
+        "weights": list(portrait.weights),
+    }
+    arrays = {name: getattr(portrait, name) for name in _ARRAYS}
+    arrays |= {f"fit_{name}": getattr(portrait.head, name) for name in _FIT_ARRAYS}
+    arrays |= {f"camera_{name}": getattr(camera, name).numpy() for name in _CAMERA_ARRAYS}
+    if portrait.landmarks_px is not None:
+        arrays["landmarks_px"] = portrait.landmarks_px
+    file = io.BytesIO()
+    np.savez_compressed(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+    return file.getvalue()
+
+
+def read_portrait(path: Path) -> Portrait:
+    """The portrait in a file of `encode_portrait`.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"No prepared portrait at {path}; make the head again with dp360 data heads")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(file["facts"].tobytes())
+            arrays = {name: torch.from_numpy(file[f"camera_{name}"]) for name in _CAMERA_ARRAYS}
+            camera = Cameras(**arrays, width=facts["width"], height=facts["height"])
+            fit = {name: file[f"fit_{name}"] for name in _FIT_ARRAYS}
+            return Portrait(
+                **{name: file[name] for name in _ARRAYS},
+                landmarks_px=file["landmarks_px"] if "landmarks_px" in file.files else None,
+                head=HeadFit(camera=camera, **fit),
+                crop=facts["crop"],
+                source_name=facts["source_name"],
+                source_sha256=facts["source_sha256"],
+                notices=tuple(facts["notices"]),
+                weights=tuple(facts.get("weights", ())),  # not in files of earlier versions
+            )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}); make the head again with dp360 data heads") from error
