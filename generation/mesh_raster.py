@@ -248,13 +248,12 @@ def _fill_triangle(screen, faces, f, row_begin, row_end, nearest_inverse_depth, 
 @no_type_check
 def _fill_bands(screen, faces, start, members, width, height):
     """Index, weights and depth: each band first finds the nearest triangles, then weighs their corners."""
-    triangle_index = np.empty((height, width), np.int32)
-    barycentric = np.empty((height, width, 3), np.float32)
-    depth = np.empty((height, width), np.float32)
+    triangle_index = np.full((height, width), -1, np.int32)
+    barycentric = np.zeros((height, width, 3), np.float32)
+    depth = np.full((height, width), np.inf, np.float32)
     for band in numba.prange(start.shape[0] - 1):
         row_begin = band * BAND_ROWS
         row_end = min(row_begin + BAND_ROWS, height)
-        triangle_index[row_begin:row_end] = -1
         nearest_inverse_depth = np.zeros((row_end - row_begin, width))
         for m in range(start[band], start[band + 1]):
             _fill_triangle(screen, faces, members[m], row_begin, row_end, nearest_inverse_depth, triangle_index)
@@ -262,10 +261,6 @@ def _fill_bands(screen, faces, start, members, width, height):
             for x in range(width):
                 f = triangle_index[y, x]
                 if f < 0:
-                    barycentric[y, x, 0] = 0.0
-                    barycentric[y, x, 1] = 0.0
-                    barycentric[y, x, 2] = 0.0
-                    depth[y, x] = np.inf
                     continue
                 a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
                 px, py = x + 0.5, y + 0.5
@@ -288,14 +283,11 @@ def _fill_bands(screen, faces, start, members, width, height):
 def _interpolate(triangle_index, barycentric, attribute, faces):
     height, width = triangle_index.shape
     channels = attribute.shape[1]
-    out = np.empty((height, width, channels), np.float32)
+    out = np.zeros((height, width, channels), np.float32)
     for y in numba.prange(height):
         for x in range(width):
             f = triangle_index[y, x]
-            if f < 0:
-                for k in range(channels):
-                    out[y, x, k] = 0.0
-            else:
+            if f >= 0:
                 a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
                 wa, wb, wc = barycentric[y, x, 0], barycentric[y, x, 1], barycentric[y, x, 2]
                 for k in range(channels):

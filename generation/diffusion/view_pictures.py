@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..cameras import Cameras
 from ..errors import InputError
-from ..portrait import ImageLimits, load_image
+from ..portrait import load_image
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FILM_ENDINGS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
@@ -184,7 +184,7 @@ def read_back_picture(path: Path) -> ViewPictures:
 
 
 def _over_white(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    loaded = load_image(path, ImageLimits(min_side_px=8))
+    loaded = load_image(path, min_side_px=8)
     if loaded.alpha is None:
         return loaded.rgb
     alpha = loaded.alpha[..., None].astype(np.float32) / 255

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..cameras import PANOHEAD_RADIUS, Cameras
 from .model import HeadModel
@@ -32,24 +32,19 @@ FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 """Rotation of an OpenCV camera that looks along -z: x right, y down."""
 
 
-@dataclass(frozen=True)
-class LandmarkFitConfig:
-    """Weights of the fit; lengths in world units (`UNITS_PER_CM`)."""
-
-    iterations: int = 14
-    """Gauss-Newton steps."""
-    identity_ridge: float = 0.6
-    """Weight of the standard normal prior on identity modes."""
-    expression_ridge: float = 1.5
-    """Weight of the prior on expressions (standard deviation about 0.4)."""
-    depth_weight: float = 0.1
-    """Weight of mediapipe's relative depth against its 2D positions."""
-    oval_weight: float = 0.35
-    """Weight of the face oval, whose landmarks slide with the view."""
-    independent_landmarks: float = 60.0
-    """How many independent measurements the correlated landmarks are worth."""
-    sigma_floor: float = 0.0025
-    """Measurement noise of the best landmarks."""
+# Weights of the fit; lengths in world units (`UNITS_PER_CM`).
+_IDENTITY_RIDGE = 0.6
+"""Weight of the standard normal prior on identity modes."""
+_EXPRESSION_RIDGE = 1.5
+"""Weight of the prior on expressions (standard deviation about 0.4)."""
+_DEPTH_WEIGHT = 0.1
+"""Weight of mediapipe's relative depth against its 2D positions."""
+_OVAL_WEIGHT = 0.35
+"""Weight of the face oval, whose landmarks slide with the view."""
+_INDEPENDENT_LANDMARKS = 60.0
+"""How many independent measurements the correlated landmarks are worth."""
+_SIGMA_FLOOR = 0.0025
+"""Measurement noise of the best landmarks."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +80,155 @@ class HeadFit:
         return dataclasses.replace(self, camera=camera, residual_px=self.residual_px * scale)
 
 
+@dataclass(frozen=True)
+class View:
+    """A picture of the head by a camera that looks at the head's middle from 2.7 world units away."""
+
+    R_camera_world: Float[np.ndarray, "3 3"]
+    """Rotation."""
+    focal_px: float
+    """Focal length, pixels."""
+    principal_px: Float[np.ndarray, " 2"]
+    """Principal point, pixels."""
+
+    @property
+    def units_per_px(self) -> float:
+        """World units per pixel at the head's middle."""
+        return PANOHEAD_RADIUS / self.focal_px
+
+    def project(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+        """Pixels of world points."""
+        p = points @ self.R_camera_world.T
+        return self.focal_px * (p[:, :2] / (p[:, 2:] + PANOHEAD_RADIUS)) + self.principal_px
+
+    def moved(self, step: Float[np.ndarray, " 6"], most_turn_rad: float = np.inf) -> View:
+        """The view after the last six numbers of a `gauss_newton_step`."""
+        turn = step[:3] * min(1.0, most_turn_rad / max(float(np.linalg.norm(step[:3])), 1e-9))
+        return View(
+            cv2.Rodrigues(turn)[0] @ self.R_camera_world,
+            self.focal_px * float(np.exp(np.clip(step[3], -0.3, 0.3))),
+            self.principal_px + step[4:] / self.units_per_px,
+        )
+
+    def camera(self, width: int, height: int) -> Cameras:
+        """The view as a camera of a picture of that size."""
+        T = torch.eye(4, dtype=torch.float64)[None].clone()
+        R_world_camera = torch.from_numpy(np.ascontiguousarray(self.R_camera_world.T))
+        T[0, :3, :3] = R_world_camera
+        T[0, :3, 3] = R_world_camera @ torch.tensor([0.0, 0.0, -PANOHEAD_RADIUS], dtype=torch.float64)
+        focal_px = torch.full((1, 2), float(self.focal_px), dtype=torch.float64)
+        return Cameras(T, focal_px, torch.from_numpy(self.principal_px.astype(np.float64))[None], width, height)
+
+
+@dataclass(frozen=True)
+class LinearPoints:
+    """Points of the model as linear functions of its coefficients (identity, then expression), and their prior."""
+
+    base: Float[np.ndarray, "l 3"]
+    """On the mean head."""
+    shapes: Float[np.ndarray, "m l 3"]
+    """How each coefficient moves them."""
+    prior: Float[np.ndarray, " m"]
+    """Weight of each coefficient's square."""
+    identities: int
+    """How many of the coefficients are identity modes."""
+
+    @staticmethod
+    def of(
+        model: HeadModel, vertices: Int[np.ndarray, "l 3"], weights: Float[np.ndarray, "l 3"], *ridges: float
+    ) -> LinearPoints:
+        """Points given by vertices and their weights; ridges of identity and expression."""
+
+        def at_points(field: Float[np.ndarray, "m v 3"]) -> Float[np.ndarray, "m l 3"]:
+            return (field[:, vertices] * weights[..., None]).sum(2).astype(np.float64)
+
+        modes = [at_points(model.identity_basis), at_points(model.expression_basis)]
+        prior = np.repeat(np.square(ridges), [len(part) for part in modes])
+        return LinearPoints(at_points(model.neutral[None])[0], np.concatenate(modes), prior, len(modes[0]))
+
+    def pose_only(self) -> LinearPoints:
+        """Those of the mean head, without coefficients."""
+        return LinearPoints(self.base, self.shapes[:0], self.prior[:0], 0)
+
+    def at(self, shape: Float[np.ndarray, " m"]) -> Float[np.ndarray, "l 3"]:
+        """The points of one head."""
+        n = self.identities
+        return self.base + np.tensordot(shape[:n], self.shapes[:n], 1) + np.tensordot(shape[n:], self.shapes[n:], 1)
+
+    def held(self, shape: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+        """Coefficients held within what heads have: 3 standard deviations, expressions in [-0.1, 1]."""
+        counts = [self.identities, len(shape) - self.identities]
+        return np.clip(shape, np.repeat([-3.0, -0.1], counts), np.repeat([3.0, 1.0], counts))
+
+
+def gauss_newton_step(
+    view: View,
+    points: Float[np.ndarray, "l 3"],
+    linear: LinearPoints,
+    shape: Float[np.ndarray, " m"],
+    seen_px: Float[np.ndarray, "l c"],
+    sigma: Float[np.ndarray, " l"],
+    weight: Float[np.ndarray, " l"] | float,
+    damping: Float[np.ndarray, " m+6"] | float,
+) -> Float[np.ndarray, " m+6"]:
+    """One step of the shape's coefficients, rotation vector, logarithm of the focal length and principal point.
+
+    Source: robust weights are Geman-McClure-like, 1 / sqrt(1 + (e / 3 sigma)^2).
+
+    Args:
+        view: reached so far.
+        points: where the points are now, canonical frame.
+        linear: how they move with the coefficients.
+        shape: the coefficients so far.
+        seen_px: where they are seen, pixels; a third column is relative depth in the same scale.
+        sigma: standard deviations of the errors, world units.
+        weight: further weights.
+        damping: added to the diagonal of the system.
+    """
+    n, columns = seen_px.shape
+    p = points @ view.R_camera_world.T
+    depth = p[:, 2:] + PANOHEAD_RADIUS
+    normalised = p[:, :2] / depth
+    error_xy = (view.focal_px * normalised + view.principal_px - seen_px[:, :2]) * view.units_per_px
+    error = [*error_xy.T]
+    if columns == 3:
+        error.append(_DEPTH_WEIGHT * (_mean_removed(p[:, 2]) - _mean_removed(seen_px[:, 2]) * view.units_per_px))
+    robust = 1 / np.sqrt(1 + (np.linalg.norm(error_xy, axis=1) / (3 * sigma)) ** 2)
+    w = np.tile(weight * robust / sigma, columns)
+
+    def derivative(dp: Float[np.ndarray, "k l 3"]) -> Float[np.ndarray, "k c*l"]:
+        """How the stacked errors move with camera-frame displacements of the points."""
+        d_xy = PANOHEAD_RADIUS * (dp[..., :2] - normalised * dp[..., 2:]) / depth
+        d_z = _DEPTH_WEIGHT * _mean_removed(dp[..., 2])
+        return np.concatenate([d_xy[..., 0], d_xy[..., 1], d_z][:columns], axis=1)
+
+    jacobian = np.concatenate(
+        [
+            derivative(linear.shapes @ view.R_camera_world.T),
+            derivative(np.stack([np.cross(axis, p) for axis in np.eye(3)])),
+            np.pad((PANOHEAD_RADIUS * normalised.T).ravel(), (0, (columns - 2) * n))[None],  # log focal
+            np.repeat(np.eye(2, columns), n, axis=1),
+        ]
+    )
+    weighted = jacobian * w
+    H = weighted @ weighted.T + np.diag(np.concatenate([linear.prior, np.zeros(6)]) + damping)
+    g = weighted @ (np.concatenate(error) * w) + np.concatenate([linear.prior * shape, np.zeros(6)])
+    return -np.linalg.solve(H, g)
+
+
 def _mean_removed(values: Float[np.ndarray, "... l"]) -> Float[np.ndarray, "... l"]:
     return values - values.mean(-1, keepdims=True)
 
 
-def _initial_pose(
-    points: Float[np.ndarray, "l 3"], landmarks_px: Float[np.ndarray, "l 3"]
-) -> tuple[Float[np.ndarray, "3 3"], float]:
-    """Orthogonal Procrustes between model landmarks and mediapipe's 3D ones: rotation and pixels per world unit."""
+def _first_view(points: Float[np.ndarray, "l 3"], landmarks_px: Float[np.ndarray, "l 3"]) -> View:
+    """Orthogonal Procrustes between model landmarks and mediapipe's 3D ones."""
     source = (points - points.mean(0)) @ FLIP_YZ
     target = landmarks_px - landmarks_px.mean(0)
     U, _, Vt = np.linalg.svd(target.T @ source)
-    R = U @ np.diag([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))]) @ Vt
+    R = U @ np.diag([1.0, 1.0, np.sign(np.linalg.det(U @ Vt))]) @ Vt @ FLIP_YZ
     pixels_per_unit = float(np.sqrt((target**2).sum() / (source**2).sum()))
-    return R @ FLIP_YZ, pixels_per_unit
+    principal = landmarks_px[:, :2].mean(0) - pixels_per_unit * (points.mean(0) @ R.T)[:2]
+    return View(R, pixels_per_unit * PANOHEAD_RADIUS, principal)
 
 
 def _camera_direction(R_camera_world: Float[np.ndarray, "3 3"]) -> tuple[float, float]:
@@ -108,11 +238,7 @@ def _camera_direction(R_camera_world: Float[np.ndarray, "3 3"]) -> tuple[float, 
 
 
 def fit_landmarks(
-    model: HeadModel,
-    landmarks_px: Float[np.ndarray, "478 3"],
-    width: int,
-    height: int,
-    config: LandmarkFitConfig | None = None,
+    model: HeadModel, landmarks_px: Float[np.ndarray, "478 3"], width: int, height: int, *, iterations: int = 14
 ) -> HeadFit:
     """Fit head and camera to mediapipe's landmarks.
 
@@ -120,83 +246,26 @@ def fit_landmarks(
         model: the parametric head.
         landmarks_px: x, y in pixels and z in the same scale (smaller is nearer), 478 rows.
         width, height: size of the picture, pixels.
-        config: weights.
+        iterations: Gauss-Newton steps.
 
     Returns:
         The fitted head. Its camera has square pixels and looks from 2.7 world units away.
-
-    Source: the recipe is measured in this project; robust weights are Geman-McClure-like,
-        1 / sqrt(1 + (e / 3 sigma)^2).
     """
-    config = config or LandmarkFitConfig()
-    n_id, n_ex = len(model.identity_basis), len(model.expression_basis)
-
-    def at_landmarks(field: Float[np.ndarray, "m v 3"]) -> Float[np.ndarray, "m l 3"]:
-        return (field[:, model.landmark_vertices] * model.landmark_weights[..., None]).sum(2).astype(np.float64)
-
-    base = at_landmarks(model.neutral[None])[0]
-    identity_basis, expression_basis = at_landmarks(model.identity_basis), at_landmarks(model.expression_basis)
-
-    sigma = config.sigma_floor + 0.5 * np.minimum(np.nan_to_num(model.landmark_spread, nan=0.02), 0.02)
-    weight = np.sqrt(config.independent_landmarks / len(base)) * model.landmark_valid.astype(np.float64)
-    weight[FACE_OVAL_LANDMARKS] *= config.oval_weight
+    linear = LinearPoints.of(model, model.landmark_vertices, model.landmark_weights, _IDENTITY_RIDGE, _EXPRESSION_RIDGE)
+    sigma = _SIGMA_FLOOR + 0.5 * np.minimum(np.nan_to_num(model.landmark_spread, nan=0.02), 0.02)
+    weight = np.sqrt(_INDEPENDENT_LANDMARKS / len(sigma)) * model.landmark_valid.astype(np.float64)
+    weight[FACE_OVAL_LANDMARKS] *= _OVAL_WEIGHT
     weight[_IRIS_LANDMARKS] = 0.0  # they follow the gaze, which the model does not have
-
-    R, pixels_per_unit = _initial_pose(base, landmarks_px)
-    focal = pixels_per_unit * PANOHEAD_RADIUS
-    principal = landmarks_px[:, :2].mean(0) - pixels_per_unit * (base.mean(0) @ R.T)[:2]
-    identity, expression = np.zeros(n_id), np.zeros(n_ex)
-    prior_weight = np.concatenate(
-        [np.full(n_id, config.identity_ridge**2), np.full(n_ex, config.expression_ridge**2), np.zeros(6)]
-    )
-
-    for _ in range(config.iterations):
-        units_per_px = PANOHEAD_RADIUS / focal
-        points = base + np.tensordot(identity, identity_basis, 1) + np.tensordot(expression, expression_basis, 1)
-        points = points + model.landmark_offsets(*_camera_direction(R))
-        p = points @ R.T
-        z = p[:, 2] + PANOHEAD_RADIUS
-        normalised = p[:, :2] / z[:, None]
-
-        error_xy = (focal * normalised + principal - landmarks_px[:, :2]) * units_per_px
-        error_z = config.depth_weight * (_mean_removed(p[:, 2]) - _mean_removed(landmarks_px[:, 2]) * units_per_px)
-        robust = 1 / np.sqrt(1 + (np.linalg.norm(error_xy, axis=1) / (3 * sigma)) ** 2)
-        w = weight * robust / sigma
-
-        def derivative(dp: Float[np.ndarray, "m l 3"], z=z, normalised=normalised) -> Float[np.ndarray, "m 3*l"]:
-            """How the stacked errors move with camera-frame displacements of the landmarks."""
-            d_xy = PANOHEAD_RADIUS * (dp[..., :2] - normalised * dp[..., 2:]) / z[:, None]
-            d_z = config.depth_weight * _mean_removed(dp[..., 2])
-            return np.concatenate([d_xy[..., 0], d_xy[..., 1], d_z], axis=1)
-
-        zeros = np.zeros(len(base))
-        ones = np.ones(len(base))
-        jacobian = np.concatenate(
-            [
-                derivative(identity_basis @ R.T),
-                derivative(expression_basis @ R.T),
-                derivative(np.stack([np.cross(axis, p) for axis in np.eye(3)])),
-                np.concatenate([*(PANOHEAD_RADIUS * normalised.T), zeros])[None],  # log focal
-                np.stack([np.concatenate([ones, zeros, zeros]), np.concatenate([zeros, ones, zeros])]),
-            ]
-        )
-        weighted = jacobian * np.tile(w, 3)
-        residual = np.concatenate([error_xy[:, 0], error_xy[:, 1], error_z]) * np.tile(w, 3)
-        H = weighted @ weighted.T + np.diag(prior_weight + 1e-9)
-        g = weighted @ residual + prior_weight * np.concatenate([identity, expression, np.zeros(6)])
-        step = -np.linalg.solve(H, g)
-
-        identity = np.clip(identity + step[:n_id], -3.0, 3.0)
-        expression = np.clip(expression + step[n_id : n_id + n_ex], -0.1, 1.0)
-        R = cv2.Rodrigues(step[n_id + n_ex : n_id + n_ex + 3])[0] @ R
-        principal = principal + step[-2:] / units_per_px
-        focal = focal * float(np.exp(np.clip(step[-3], -0.3, 0.3)))
-
+    view, shape = _first_view(linear.base, landmarks_px), np.zeros(len(linear.prior))
+    for _ in range(iterations):
+        points = linear.at(shape) + model.landmark_offsets(*_camera_direction(view.R_camera_world))
+        step = gauss_newton_step(view, points, linear, shape, landmarks_px, sigma, weight, 1e-9)
+        shape, view = linear.held(shape + step[:-6]), view.moved(step[-6:])
+    identity, expression = np.split(shape, [linear.identities])
     vertices = model.vertices(identity, expression)
-    p = (model.landmarks(vertices) + model.landmark_offsets(*_camera_direction(R))) @ R.T
-    reprojected = focal * p[:, :2] / (p[:, 2:] + PANOHEAD_RADIUS) + principal
-    residual_px = np.linalg.norm(reprojected - landmarks_px[:, :2], axis=1)
-    return HeadFit(identity, expression, vertices, camera_of_fit(R, focal, principal, width, height), residual_px)
+    points = model.landmarks(vertices) + model.landmark_offsets(*_camera_direction(view.R_camera_world))
+    residual_px = np.linalg.norm(view.project(points) - landmarks_px[:, :2], axis=1)
+    return HeadFit(identity, expression, vertices, view.camera(width, height), residual_px)
 
 
 def mean_head_fit(
@@ -208,33 +277,10 @@ def mean_head_fit(
         focal_px: focal length in pixels; the head is `focal_px / 2.7` pixels per world unit large.
         principal_px: where the head's middle appears.
     """
-    vertices = model.neutral.astype(np.float64)
-    camera = camera_of_fit(FLIP_YZ, focal_px, np.array(principal_px), width, height)
     return HeadFit(
         np.zeros(len(model.identity_basis)),
         np.zeros(len(model.expression_basis)),
-        vertices,
-        camera,
+        model.neutral.astype(np.float64),
+        View(FLIP_YZ, focal_px, np.array(principal_px)).camera(width, height),
         np.zeros(len(model.landmark_vertices)),
-    )
-
-
-def camera_of_fit(
-    R_camera_world: Float[np.ndarray, "3 3"],
-    focal_px: float,
-    principal_px: Float[np.ndarray, " 2"],
-    width: int,
-    height: int,
-) -> Cameras:
-    """The fitted camera: the head's middle on its optical axis at distance 2.7."""
-    T = torch.eye(4, dtype=torch.float64)[None].clone()
-    R_world_camera = torch.from_numpy(np.ascontiguousarray(R_camera_world.T))
-    T[0, :3, :3] = R_world_camera
-    T[0, :3, 3] = R_world_camera @ torch.tensor([0.0, 0.0, -PANOHEAD_RADIUS], dtype=torch.float64)
-    return Cameras(
-        T,
-        torch.full((1, 2), float(focal_px), dtype=torch.float64),
-        torch.tensor(np.array(principal_px, dtype=np.float64)).reshape(1, 2),
-        width,
-        height,
     )

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -34,29 +35,24 @@ _MESH_INPUT_PX = 512
 """Side of the square crops handed to the face mesh."""
 _DETECTOR_INPUT_PX = 512
 """Side of the square windows handed to the detectors."""
+_CONFIDENCE = 0.5
+"""Least detector score in [0, 1] in the first pass, made for photographs."""
+_LOOSE_CONFIDENCE = 0.2
+"""Least score in the second pass (padded, contrast-normalised, tiled), made for paintings and cartoons."""
+_MOST_JITTER = 0.015
+"""Largest median distance of one crop's landmarks from the mean over crops, in units of the face's size. A picture
+in which the networks see a face where none is gives landmarks that change with the crop."""
+_LEAST_SIZE_PX = 20.0
+"""Smallest face, pixels of the picture."""
+_LOOSE_LEAST_SIZE = 0.12
+"""Smallest face of the second pass, in units of the picture's shorter side."""
+_SURELY_UPRIGHT = 0.8
+"""With at least this score a picture is taken as upright without trying the other turns."""
+_TURN_MARGIN = 0.08
+"""A picture is taken as lying on its side only if its score rises by this much when it is turned."""
+Place = tuple[float, float] | Float[np.ndarray, " 2"]
 _FIRST_CALL = threading.Lock()
 _FIRST_LINE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
-
-
-@dataclass(frozen=True)
-class DetectionConfig:
-    """How hard to look for a face, and what counts as one."""
-
-    confidence: float = 0.5
-    """Least detector score in [0, 1] in the first pass, made for photographs."""
-    loose_confidence: float = 0.2
-    """Least score in the second pass (padded, contrast-normalised, tiled), made for paintings and cartoons."""
-    max_jitter: float = 0.015
-    """Largest median distance of one crop's landmarks from the mean over crops, in units of the face's size. A picture
-    in which the networks see a face where none is gives landmarks that change with the crop."""
-    min_size_px: float = 20.0
-    """Smallest face, pixels of the picture."""
-    loose_min_size: float = 0.12
-    """Smallest face of the second pass, in units of the picture's shorter side."""
-    surely_upright: float = 0.8
-    """With at least this score a picture is taken as upright without trying the other turns."""
-    turn_margin: float = 0.08
-    """A picture is taken as lying on its side only if its score rises by this much when it is turned."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +92,9 @@ class _Candidate:
     size_px: float
     roll_rad: float
     score: float
+
+
+Face = TypeVar("Face", DetectedFace, _Candidate)
 
 
 def mediapipe_solutions() -> Any:
@@ -145,14 +144,13 @@ def _standard_error_without(unwanted: bytes) -> Iterator[None]:
 class FaceNetworks(contextlib.ExitStack):
     """mediapipe's two detectors (near and far) and its face mesh, opened once and closed by `with`."""
 
-    def __init__(self, config: DetectionConfig | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.config = config or DetectionConfig()
         solutions = mediapipe_solutions()
         self._detectors = [
             self.enter_context(
                 solutions.face_detection.FaceDetection(
-                    model_selection=model, min_detection_confidence=self.config.loose_confidence
+                    model_selection=model, min_detection_confidence=_LOOSE_CONFIDENCE
                 )
             )
             for model in (0, 1)
@@ -181,10 +179,10 @@ class FaceNetworks(contextlib.ExitStack):
                     float(detection.score[0]),
                 )
             )
-        return _one_per_face(found)
+        return _one_per_face(found, "score")
 
     def landmarks(
-        self, rgb: UInt8[np.ndarray, "h w 3"], center_px: tuple[float, float], side_px: float
+        self, rgb: UInt8[np.ndarray, "h w 3"], center_px: Place, side_px: float
     ) -> Float[np.ndarray, "478 3"] | None:
         """Landmarks of the face nearest to the middle of a square crop, in pixels of the whole picture."""
         crop, scale = square_crop(rgb, center_px, side_px, _MESH_INPUT_PX), side_px / _MESH_INPUT_PX
@@ -203,14 +201,13 @@ class FaceNetworks(contextlib.ExitStack):
         return best
 
 
-def _one_per_face(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Greedy suppression: of candidates whose centres lie within half a face of each other the best score stays."""
-    kept: list[_Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: -c.score):
-        center = np.array(candidate.center_px)
-        apart = [np.linalg.norm(center - np.array(k.center_px)) > 0.5 * max(k.size_px, candidate.size_px) for k in kept]
-        if all(apart):
-            kept.append(candidate)
+def _one_per_face(found: list[Face], merit: str) -> list[Face]:
+    """Greedy suppression: of faces whose centres lie within half a face of each other that of the most merit stays."""
+    kept: list[Face] = []
+    for face in sorted(found, key=operator.attrgetter(merit), reverse=True):
+        center = np.array(face.center_px)
+        if all(np.linalg.norm(center - k.center_px) > 0.5 * max(k.size_px, face.size_px) for k in kept):
+            kept.append(face)
     return kept
 
 
@@ -234,18 +231,18 @@ def _candidates_in_windows(
         for c in networks.candidates(square_crop(rgb, center, side, _DETECTOR_INPUT_PX), least_score):
             x, y = (center[k] - side / 2 + c.center_px[k] * scale for k in (0, 1))
             found.append(_Candidate((x, y), c.size_px * scale, c.roll_rad, c.score))
-    return _one_per_face(found)
+    return _one_per_face(found, "score")
 
 
 def _standard_candidates(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> list[_Candidate]:
     """Candidates of the first pass: the whole picture, then its quarters for small faces where nothing was seen."""
     height, width = rgb.shape[:2]
     side = float(max(height, width))
-    found = _candidates_in_windows(rgb, [((width / 2, height / 2), side)], networks.config.confidence, networks)
+    found = _candidates_in_windows(rgb, [((width / 2, height / 2), side)], _CONFIDENCE, networks)
     if not found:
         quarters = [((x, y), 0.6 * side) for x in (0.3 * width, 0.7 * width) for y in (0.3 * height, 0.7 * height)]
-        found = _candidates_in_windows(rgb, quarters, networks.config.confidence, networks)
-    return [c for c in found if c.size_px >= networks.config.min_size_px]
+        found = _candidates_in_windows(rgb, quarters, _CONFIDENCE, networks)
+    return [c for c in found if c.size_px >= _LEAST_SIZE_PX]
 
 
 def _loose_candidates(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> list[_Candidate]:
@@ -256,18 +253,18 @@ def _loose_candidates(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -
     windows = [(middle, 1.0 * side), (middle, 1.6 * side), (middle, 2.4 * side)]
     windows += [((x, y), 0.7 * short) for x in (0.35 * width, 0.65 * width) for y in (0.35 * height, 0.65 * height)]
     windows += [((short / 2, short / 2), short), ((width - short / 2, height - short / 2), short)]
-    least = networks.config.loose_confidence
+    least = _LOOSE_CONFIDENCE
     found = [
         c
         for version in (rgb, _equalised(rgb))
         for c in _candidates_in_windows(version, windows, least, networks)
-        if c.size_px >= max(networks.config.min_size_px, networks.config.loose_min_size * short)
+        if c.size_px >= max(_LEAST_SIZE_PX, _LOOSE_LEAST_SIZE * short)
     ]
-    return _one_per_face(found)
+    return _one_per_face(found, "score")
 
 
 def steady_landmarks(
-    rgb: UInt8[np.ndarray, "h w 3"], center_px: tuple[float, float], size_px: float, networks: FaceNetworks
+    rgb: UInt8[np.ndarray, "h w 3"], center_px: Place, size_px: float, networks: FaceNetworks
 ) -> Float[np.ndarray, "478 3"] | None:
     """Landmarks averaged over three crops round a face whose place is known.
 
@@ -285,7 +282,7 @@ def steady_landmarks(
         return None
     mean = np.mean(points, axis=0)
     jitter = max(float(np.median(np.linalg.norm((p - mean)[:, :2], axis=1))) for p in points) / size_px
-    return mean if jitter <= networks.config.max_jitter else None
+    return mean if jitter <= _MOST_JITTER else None
 
 
 def _measured(
@@ -301,9 +298,8 @@ def _measured(
             first = networks.landmarks(version, candidate.center_px, factor * candidate.size_px)
             if first is None:
                 continue
-            low, high = first[:, :2].min(0), first[:, :2].max(0)
-            x, y = (low + high) / 2
-            final = steady_landmarks(version, (float(x), float(y)), float((high - low).max()), networks)
+            guess = DetectedFace(first, candidate.score, found_by)
+            final = steady_landmarks(version, guess.center_px, guess.size_px, networks)
             if final is not None:
                 return DetectedFace(final, candidate.score, found_by)
     return None
@@ -324,18 +320,14 @@ def find_faces(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> tuple
     if not faces:
         loose = _loose_candidates(rgb, networks)
         faces = [face for c in loose if (face := _measured(rgb, c, "loose", networks)) is not None]
-    distinct: list[DetectedFace] = []
-    for face in sorted(faces, key=lambda f: -f.size_px):
-        if all(np.linalg.norm(face.center_px - other.center_px) > 0.5 * other.size_px for other in distinct):
-            distinct.append(face)
-    return tuple(distinct)
+    return tuple(_one_per_face(faces, "size_px"))
 
 
 def upright_quarter_turns(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> int:
     """How many quarter turns (counter-clockwise, `np.rot90`) bring the faces of a picture upright.
 
     The detector also answers to faces that lie or stand on their head, with a lower score. A turn is believed only if
-    the score rises by `DetectionConfig.turn_margin` and detector and face mesh agree on which way is up.
+    the score rises clearly and detector and face mesh agree on which way is up.
 
     Returns:
         0, 1, 2 or 3; 0 where no face is seen at all.
@@ -350,11 +342,11 @@ def upright_quarter_turns(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetwork
             face = _measured(turned, c, "standard", networks)
             if face is not None and abs(face.roll_rad - c.roll_rad) < np.pi / 6:
                 best = c.score
-        if turns == 0 and best > networks.config.surely_upright:
+        if turns == 0 and best > _SURELY_UPRIGHT:
             return 0
         scores.append(best)
     best_turn = int(np.argmax(scores))
-    return best_turn if scores[best_turn] > scores[0] + networks.config.turn_margin else 0
+    return best_turn if scores[best_turn] > scores[0] + _TURN_MARGIN else 0
 
 
 def choose_face(

@@ -16,26 +16,18 @@ from ..errors import InputError
 
 _REFUSED_FORMATS = frozenset({"EPS", "WMF", "FITS", "GRIB", "HDF5", "BUFR", "MPEG", "PALM", "PDF"})
 """Formats that Pillow opens through outside programs or without a decoder of its own."""
+_MOST_MEGABYTES = 256.0
+"""Largest file, in 10^6 bytes."""
+_MOST_MEGAPIXELS = 100.0
+"""Largest picture as declared by its header, in 10^6 pixels; checked before anything is decoded."""
+_MOST_SIDE_PX = 4096
+"""Larger pictures are reduced so that the longer side has this many pixels."""
+_MOST_ASPECT = 6.0
+"""Largest accepted ratio of longer to shorter side."""
 _TRANSPARENT_BELOW = 250
 """An alpha channel that never falls below this is no matte."""
 _CONTAINER_MAXIMA = (255, 1023, 4095, 16383, 65535)
 """White points of 8, 10, 12, 14 and 16 bits: integer pictures are scaled by the smallest one that holds them."""
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """What size of picture is accepted."""
-
-    max_file_megabytes: float = 256.0
-    """Largest file, in 10^6 bytes."""
-    max_megapixels: float = 100.0
-    """Largest picture as declared by its header, in 10^6 pixels; checked before anything is decoded."""
-    max_side_px: int = 4096
-    """Larger pictures are reduced so that the longer side has this many pixels."""
-    min_side_px: int = 64
-    """Smallest accepted shorter side, pixels."""
-    max_aspect: float = 6.0
-    """Largest accepted ratio of longer to shorter side."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +46,12 @@ class LoadedImage:
     """Sentences that people should see: what had to be changed or left out."""
 
 
-def load_image(path: Path, limits: ImageLimits | None = None) -> LoadedImage:
+def load_image(path: Path, *, min_side_px: int = 64) -> LoadedImage:
     """Read a picture file: first frame, turned upright by EXIF, converted to 8-bit sRGB, reduced if very large.
 
     Args:
         path: any still or animated picture that Pillow decodes by itself (PNG, JPEG, WebP, TIFF, GIF, BMP, ...).
-        limits: accepted sizes; None takes `ImageLimits()`.
+        min_side_px: smallest accepted shorter side, pixels.
 
     Returns:
         The picture; `alpha` is given where the file has a transparency that is not the same everywhere.
@@ -67,10 +59,9 @@ def load_image(path: Path, limits: ImageLimits | None = None) -> LoadedImage:
     Raises:
         InputError: no such file, not a picture, damaged, too large, too small, too narrow, or fully transparent.
     """
-    limits = limits or ImageLimits()
-    data = _read_bytes(path, limits)
+    data = _read_bytes(path)
     notices: list[str] = []
-    image = _decode(path, data, limits, notices)
+    image = _decode(path, data, min_side_px, notices)
     colour, alpha = _split_alpha(image)
     if alpha is not None and int(alpha.max()) == 0:
         raise InputError(f"{path}: the picture is fully transparent; give one in which the head is visible")
@@ -78,14 +69,15 @@ def load_image(path: Path, limits: ImageLimits | None = None) -> LoadedImage:
         alpha = None
     rgb = _to_srgb(colour, image.info.get("icc_profile"), notices)
     height, width = rgb.shape[:2]
-    scale = limits.max_side_px / max(height, width)
+    scale = _MOST_SIDE_PX / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        rgb, alpha = _reduced(rgb, alpha, size)
+        rgb = _reduced(rgb, size)
+        alpha = None if alpha is None else _reduced(alpha, size)
     return LoadedImage(rgb, alpha, path.name, hashlib.sha256(data).hexdigest(), tuple(notices))
 
 
-def _read_bytes(path: Path, limits: ImageLimits) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     """The file's bytes, or a sentence saying why there are none."""
     try:
         if path.is_dir():
@@ -95,9 +87,9 @@ def _read_bytes(path: Path, limits: ImageLimits) -> bytes:
         if not path.is_file():
             raise InputError(f"{path} is not a regular file; expected a picture file such as face.png")
         megabytes = path.stat().st_size / 1e6
-        if megabytes > limits.max_file_megabytes:
+        if megabytes > _MOST_MEGABYTES:
             raise InputError(
-                f"{path}: the file has {megabytes:.0f} MB, more than the {limits.max_file_megabytes:.0f} MB accepted; "
+                f"{path}: the file has {megabytes:.0f} MB, more than the {_MOST_MEGABYTES:.0f} MB accepted; "
                 "save it smaller, for example as JPEG"
             )
         data = path.read_bytes()
@@ -110,27 +102,27 @@ def _read_bytes(path: Path, limits: ImageLimits) -> bytes:
     return data
 
 
-def _check_size(path: Path, width: int, height: int, limits: ImageLimits) -> None:
+def _check_size(path: Path, width: int, height: int, min_side_px: int) -> None:
     """Refuse sizes outside the limits; called with the header's numbers, before decoding."""
-    if width * height > limits.max_megapixels * 1e6:
+    if width * height > _MOST_MEGAPIXELS * 1e6:
         raise InputError(
-            f"{path}: the picture is {width} x {height} pixels, more than the {limits.max_megapixels:.0f} megapixels "
+            f"{path}: the picture is {width} x {height} pixels, more than the {_MOST_MEGAPIXELS:.0f} megapixels "
             "accepted; reduce it first"
         )
     short, long = sorted((width, height))
-    if short < 1 or long / short > limits.max_aspect:
+    if short < 1 or long / short > _MOST_ASPECT:
         raise InputError(
             f"{path}: the picture is {width} x {height} pixels, too narrow for a portrait (sides may differ by a "
-            f"factor of {limits.max_aspect:g} at most); crop it to the head"
+            f"factor of {_MOST_ASPECT:g} at most); crop it to the head"
         )
-    if short < limits.min_side_px:
+    if short < min_side_px:
         raise InputError(
             f"{path}: the picture is {width} x {height} pixels, too small for a portrait; expected at least "
-            f"{limits.min_side_px} pixels on the shorter side"
+            f"{min_side_px} pixels on the shorter side"
         )
 
 
-def _decode(path: Path, data: bytes, limits: ImageLimits, notices: list[str]) -> Image.Image:
+def _decode(path: Path, data: bytes, min_side_px: int, notices: list[str]) -> Image.Image:
     """First frame of the picture, decoded and turned upright. Appends to `notices`."""
     Image.init()
     formats = [name for name in Image.ID if name not in _REFUSED_FORMATS]
@@ -138,17 +130,17 @@ def _decode(path: Path, data: bytes, limits: ImageLimits, notices: list[str]) ->
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=formats)
-            _check_size(path, image.width, image.height, limits)
+            _check_size(path, image.width, image.height, min_side_px)
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 notices.append("The file holds several frames or pages; the first one is used.")
-            image.draft(None, (limits.max_side_px, limits.max_side_px))  # JPEG decodes at 1/2, 1/4 or 1/8 of its size
+            image.draft(None, (_MOST_SIDE_PX, _MOST_SIDE_PX))  # JPEG decodes at 1/2, 1/4 or 1/8 of its size
             image.load()
             return ImageOps.exif_transpose(image)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: its header declares more than {limits.max_megapixels:.0f} megapixels; reduce it first"
+            f"{path}: its header declares more than {_MOST_MEGAPIXELS:.0f} megapixels; reduce it first"
         ) from error
     except UnidentifiedImageError as error:
         raise InputError(
@@ -207,11 +199,6 @@ def _scaled_to_8_bits(values: np.ndarray) -> UInt8[np.ndarray, "h w"]:
     return np.round(numbers * (255.0 / white)).astype(np.uint8)
 
 
-def _reduced(
-    rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"] | None, size: tuple[int, int]
-) -> tuple[UInt8[np.ndarray, "h2 w2 3"], UInt8[np.ndarray, "h2 w2"] | None]:
-    """Both arrays reduced to `size` (width, height), antialiased."""
-    small = np.array(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
-    if alpha is None:
-        return small, None
-    return small, np.array(Image.fromarray(alpha).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+def _reduced(picture: UInt8[np.ndarray, "h w *c"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 *c"]:
+    """The picture reduced to `size` (width, height), antialiased."""
+    return np.array(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))

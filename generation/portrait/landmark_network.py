@@ -26,6 +26,14 @@ CROP_FACTOR = 1.9
 """Side of the square that `PointNetwork` sees, in units of the face's box."""
 _MARGIN_CELLS = 2
 """Points may lie this far outside the square."""
+_LEAST_LOCATED, _LEAST_PRESENT = 0.35, 0.97
+"""What counts as a face: least score of the place, and least probability in each round of the points, [0, 1]."""
+_MOST_SCALE = 0.08
+"""Largest median scale of the points' errors, in units of the face's box."""
+_MOST_DRIFT = 0.35
+"""The points' box may lie this far from the located one, in units of its size."""
+_MARGINS = (1.0, 1.5)
+"""Sides of the squares in which faces are looked for, in units of the picture's longer side."""
 _NORMALISATION = (0.5, 0.3)
 """Mean and standard deviation that inputs are brought from."""
 
@@ -125,22 +133,6 @@ FACE_LANDMARKS = NetworkFile("face_landmarks", LandmarkNetworks, LandmarkNetwork
 
 
 @dataclass(frozen=True)
-class NetworkFaceConfig:
-    """What counts as a face of the networks."""
-
-    least_located: float = 0.35
-    """Least score of the place, [0, 1]."""
-    least_present: float = 0.97
-    """Least probability of a face in each round of the points, [0, 1]."""
-    most_scale: float = 0.08
-    """Largest median scale of the points' errors, in units of the face's box."""
-    most_drift: float = 0.35
-    """The points' box may lie this far from the located one, in units of its size."""
-    margins: tuple[float, ...] = (1.0, 1.5)
-    """Sides of the squares in which faces are looked for, in units of the picture's longer side."""
-
-
-@dataclass(frozen=True)
 class FacePoints:
     """A face found by the networks."""
 
@@ -209,42 +201,28 @@ def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNet
     return FacePoints(points_px, np.maximum(scales, 0.5 * apart) * size / scale, float(logits.sigmoid().mean()))
 
 
-def refined_points(
-    rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNetwork[LandmarkNetworks], *, rounds: int = 2
-) -> FacePoints:
-    """`find_points`, repeated in the box of the points that it found; the score is the least of all rounds."""
-    found = find_points(rgb, box, loaded)
-    score = found.score
-    for _ in range(rounds - 1):
-        found = find_points(rgb, face_box(found.points_px), loaded)
-        score = min(score, found.score)
-    return FacePoints(found.points_px, found.scales_px, score)
-
-
-def find_face(
-    rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedNetwork[LandmarkNetworks], config: NetworkFaceConfig | None = None
-) -> FacePoints | None:
+def find_face(rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedNetwork[LandmarkNetworks]) -> FacePoints | None:
     """The likeliest face of an upright picture; None where the networks are not sure of any.
 
     Args:
         rgb: the picture.
         loaded: the networks.
-        config: what counts as a face.
     """
-    config = config or NetworkFaceConfig()
-    located = [found for margin in config.margins for found in locate_faces(rgb, loaded, most=2, margin=margin)]
+    located = [found for margin in _MARGINS for found in locate_faces(rgb, loaded, most=2, margin=margin)]
     best: FacePoints | None = None
     for box, score in located:
-        if score < config.least_located:
+        if score < _LEAST_LOCATED:
             continue
-        face = refined_points(rgb, box, loaded)
+        first = find_points(rgb, box, loaded)
+        face = find_points(rgb, face_box(first.points_px), loaded)
+        present = min(first.score, face.score)
         found = face_box(face.points_px)
         drift = float(np.hypot(found.center_px[0] - box.center_px[0], found.center_px[1] - box.center_px[1]))
-        sure = face.score >= config.least_present and drift <= config.most_drift * box.size_px
-        if not sure or float(np.median(face.scales_px)) > config.most_scale * found.size_px:
+        sure = present >= _LEAST_PRESENT and drift <= _MOST_DRIFT * box.size_px
+        if not sure or float(np.median(face.scales_px)) > _MOST_SCALE * found.size_px:
             continue
-        if best is None or score * face.score > best.score:
-            best = FacePoints(face.points_px, face.scales_px, score * face.score)
+        if best is None or score * present > best.score:
+            best = FacePoints(face.points_px, face.scales_px, score * present)
     return best
 
 

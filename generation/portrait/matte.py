@@ -25,42 +25,36 @@ from ..head_model import HeadFit, HeadModel
 from ..head_model.anatomy import CHIN_LANDMARK
 from ..mesh_raster import rasterize_mesh
 from .face_detection import mediapipe_solutions
-from .resample import square_crop
+from .resample import CropFrame
 
-
-@dataclass(frozen=True)
-class MatteConfig:
-    """Where the soft edge is looked for and what is believed; lengths in centimetres at the head's depth."""
-
-    matting_size_px: int = 512
-    """Side at which closed-form matting runs; larger crops are reduced for it."""
-    window_sizes: tuple[float, ...] = (1.0, 1.35, 1.8, 4.0)
-    """Sides of the windows that the segmentation networks see, in units of the standard crop."""
-    band_cm: float = 0.7
-    """Half-width of the unknown band round the outline."""
-    hair_band_cm: float = 0.9
-    """The same above the chin, where hair is."""
-    core_cm: float = 1.1
-    """The fitted head, made smaller by this much, is certainly foreground."""
-    hair_cm: float = 9.0
-    """Farther than this from the fitted head, above the chin, foreground is suspicious."""
-    least_cover: float = 0.85
-    """Least share of the fitted head that a matte must cover."""
-    most_spill: float = 0.45
-    """Largest suspicious foreground, in units of the fitted head's area."""
-    most_surroundings: float = 0.75
-    """Largest share of the surroundings above the chin (1.5 cm and farther) that may be foreground."""
-    strand_cm: float = 0.35
-    """Radius of the opening that cuts off leaks: bridges thinner than twice this do not hold a part to the head."""
-    lump_cm: float = 0.14
-    """Parts beyond the soft edge that are thicker than twice this are leaks, not strands."""
-    fringe_cm: float = 0.4
-    """Width of the soft edge round the solid part."""
-    flat_background: float = 4.0
-    """Where the picture's border has one colour within this many 8-bit steps (drawings, cut-outs), what hangs together
-    with the border and has that colour is background."""
-    reach_cm: float = 1.6
-    """How far strands thinner than that may reach out of the solid part."""
+# Where the soft edge is looked for and what is believed; lengths in centimetres at the head's depth.
+WINDOW_SIZES = (1.0, 1.35, 1.8, 4.0)
+"""Sides of the windows that the segmentation networks see, in units of the standard crop."""
+_MATTING_PX = 512
+"""Side at which closed-form matting runs; larger crops are reduced for it."""
+_BAND_CM, _HAIR_BAND_CM = 0.7, 0.9
+"""Half-width of the unknown band round the outline; the same above the chin, where hair is."""
+_CORE_CM = 1.1
+"""The fitted head, made smaller by this much, is certainly foreground."""
+_HAIR_CM = 9.0
+"""Farther than this from the fitted head, above the chin, foreground is suspicious."""
+_LEAST_COVER = 0.85
+"""Least share of the fitted head that a matte must cover."""
+_MOST_SPILL = 0.45
+"""Largest suspicious foreground, in units of the fitted head's area."""
+_SURROUNDINGS_CM, _MOST_SURROUNDINGS = 1.5, 0.75
+"""Largest share of the surroundings above the chin (this far from the head and farther) that may be foreground."""
+_STRAND_CM = 0.35
+"""Radius of the opening that cuts off leaks: bridges thinner than twice this do not hold a part to the head."""
+_LUMP_CM = 0.14
+"""Parts beyond the soft edge that are thicker than twice this are leaks, not strands."""
+_FRINGE_CM = 0.4
+"""Width of the soft edge round the solid part."""
+_REACH_CM = 1.6
+"""How far strands thinner than that may reach out of the solid part."""
+_FLAT_STEPS = 4.0
+"""Where the picture's border has one colour within this many 8-bit steps (drawings, cut-outs), what hangs together with
+the border and has that colour is background."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +106,7 @@ class PersonNetworks(contextlib.ExitStack):
 
 
 def person_maps(
-    rgb: UInt8[np.ndarray, "h w 3"],
-    center_px: tuple[float, float],
-    side_px: float,
-    size_px: int,
-    window_sides_px: tuple[float, ...],
-    networks: PersonNetworks,
+    rgb: UInt8[np.ndarray, "h w 3"], frame: CropFrame, window_sides_px: tuple[float, ...], networks: PersonNetworks
 ) -> list[Float32[np.ndarray, "s s"]]:
     """What the networks see in windows of several sizes, brought into one square crop.
 
@@ -126,19 +115,18 @@ def person_maps(
 
     Args:
         rgb: the source picture.
-        center_px, side_px: middle and side of the crop, pixels of the picture.
-        size_px: side of the result.
+        frame: the crop.
         window_sides_px: sides of the windows round the same middle, pixels of the picture.
         networks: opened networks.
     """
     height, width = rgb.shape[:2]
-    maps = []
+    (x, y), maps = frame.center_px, []
     seen: set[tuple[int, int, int, int]] = set()
     for side in window_sides_px:
-        if side < side_px * 0.999:
+        if side < frame.side_px * 0.999:
             continue
-        left, top = (max(0, int(center_px[k] - side / 2)) for k in (0, 1))
-        right, bottom = min(width, int(center_px[0] + side / 2)), min(height, int(center_px[1] + side / 2))
+        left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
+        right, bottom = min(width, int(x + side / 2)), min(height, int(y + side / 2))
         if min(right - left, bottom - top) < 16 or (left, top, right, bottom) in seen:
             continue
         seen.add((left, top, right, bottom))
@@ -148,12 +136,12 @@ def person_maps(
             window = cv2.resize(window, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         for probability in networks.maps(window):
             bytes_map = cv2.resize((probability * 255).astype(np.uint8), (right - left, bottom - top))
-            local = (center_px[0] - left, center_px[1] - top)
-            maps.append(square_crop(bytes_map, local, side_px, size_px).astype(np.float32) / 255)
+            local = CropFrame((x - left, y - top), frame.side_px, frame.size_px)
+            maps.append(local.part(bytes_map).astype(np.float32) / 255)
     return maps
 
 
-def head_zones(fit: HeadFit, model: HeadModel, config: MatteConfig) -> HeadZones:
+def head_zones(fit: HeadFit, model: HeadModel) -> HeadZones:
     """Masks of the fitted head in the picture its camera describes (a square crop)."""
     camera = fit.camera
     vertices = fit.vertices_world
@@ -169,23 +157,21 @@ def head_zones(fit: HeadFit, model: HeadModel, config: MatteConfig) -> HeadZones
     x, y = np.meshgrid(np.arange(camera.width) + 0.5 - chin_px[0], np.arange(camera.height) + 0.5 - chin_px[1])
     cm_px = UNITS_PER_CM * float(focal[0]) / PANOHEAD_RADIUS
     distance = cv2.distanceTransform((~head).astype(np.uint8), cv2.DIST_L2, 5) / cm_px
-    core = cv2.distanceTransform(head.astype(np.uint8), cv2.DIST_L2, 5) / cm_px > config.core_cm
+    core = cv2.distanceTransform(head.astype(np.uint8), cv2.DIST_L2, 5) / cm_px > _CORE_CM
     height = (x * up[0] + y * up[1]) / cm_px
     return HeadZones(head, body, core, height.astype(np.float32), distance.astype(np.float32), cm_px)
 
 
-def contradicts_head(
-    mask: Bool[np.ndarray, "s s"], inside: Bool[np.ndarray, "s s"], zones: HeadZones, config: MatteConfig
-) -> bool:
+def contradicts_head(mask: Bool[np.ndarray, "s s"], inside: Bool[np.ndarray, "s s"], zones: HeadZones) -> bool:
     """Whether a matte cannot belong to the fitted head: it leaves the head out, or spills over its surroundings."""
     core = zones.core & inside
-    if not core.any() or mask[core].mean() < config.least_cover:
+    if not core.any() or mask[core].mean() < _LEAST_COVER:
         return True
     free = inside & zones.above_chin
-    spill = (mask & free & (zones.distance_cm > config.hair_cm)).sum() / max(int(zones.head.sum()), 1)
-    around = free & (zones.distance_cm > 1.5)
+    spill = (mask & free & (zones.distance_cm > _HAIR_CM)).sum() / max(int(zones.head.sum()), 1)
+    around = free & (zones.distance_cm > _SURROUNDINGS_CM)
     surroundings = mask[around].mean() if around.any() else 0.0
-    return bool(spill > config.most_spill or surroundings > config.most_surroundings)
+    return bool(spill > _MOST_SPILL or surroundings > _MOST_SURROUNDINGS)
 
 
 def estimate_matte(
@@ -193,7 +179,6 @@ def estimate_matte(
     inside: Bool[np.ndarray, "s s"],
     zones: HeadZones,
     maps: list[Float32[np.ndarray, "s s"]],
-    config: MatteConfig,
     *,
     file_alpha: UInt8[np.ndarray, "s s"] | None = None,
     elsewhere: Bool[np.ndarray, "s s"] | None = None,
@@ -205,7 +190,6 @@ def estimate_matte(
         inside: pixels that lie within the source picture (a rectangle).
         zones: the fitted head in the crop.
         maps: probabilities of "person" from `person_maps`.
-        config: thresholds.
         file_alpha: the file's own matte in the crop.
         elsewhere: pixels that belong to other people.
 
@@ -213,33 +197,38 @@ def estimate_matte(
         The matte, with notices where a fallback was used.
     """
     notices: list[str] = []
+
+    def agrees(alpha: Float32[np.ndarray, "s s"]) -> bool:
+        return not contradicts_head(alpha > 0.5, inside, zones)
+
+    def matte(alpha: Float32[np.ndarray, "s s"]) -> Matte:
+        return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+
     if file_alpha is not None:
         alpha = np.where(inside, file_alpha / np.float32(255), np.float32(0))
-        if not contradicts_head(alpha > 0.5, inside, zones, config):
-            return Matte(alpha, _foreground(rgb, alpha, inside), ())
+        if agrees(alpha):
+            return matte(alpha)
         notices.append("The file's transparency does not outline the head; the outline is looked for in the picture.")
 
-    agreeing = [m for m in maps if not contradicts_head(m > 0.5, inside, zones, config)]
+    agreeing = [m for m in maps if agrees(m)]
     if agreeing:
         if elsewhere is not None:
             agreeing = [np.where(elsewhere & ~zones.core, np.float32(0), m) for m in agreeing]
-        flat = flat_background(rgb, inside, config.flat_background) & ~zones.core
+        flat = flat_background(rgb, inside) & ~zones.core
         agreeing = [np.where(flat, np.float32(0), m) for m in agreeing]
-        probability = _decided_by_colour(rgb, inside, agreeing, zones)
-        alpha = _refined(rgb, inside, probability, zones, config)
-        if not contradicts_head(alpha > 0.5, inside, zones, config):
-            return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+        alpha = _refined(rgb, inside, _decided_by_colour(rgb, inside, agreeing, zones), zones)
+        if agrees(alpha):
+            return matte(alpha)
 
-    mask = _grabcut(rgb, inside, _seeds_from_head(zones, elsewhere), zones) > 0.5
-    if not contradicts_head(mask, inside, zones, config):
-        alpha = _refined(rgb, inside, mask.astype(np.float32), zones, config)
-        if not contradicts_head(alpha > 0.5, inside, zones, config):
+    by_colour = _grabcut(rgb, inside, _seeds_from_head(zones, elsewhere), zones)
+    if agrees(by_colour):
+        alpha = _refined(rgb, inside, (by_colour > 0.5).astype(np.float32), zones)
+        if agrees(alpha):
             notices.append("No person was recognised by its outline; the outline comes from colours around the head.")
-            return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+            return matte(alpha)
 
     notices.append("The outline of hair and shoulders was not found; the outline of an average head is used.")
-    alpha = _outline_of_head(inside, zones)
-    return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+    return matte(_outline_of_head(inside, zones))
 
 
 def _decided_by_colour(
@@ -259,24 +248,21 @@ def _decided_by_colour(
     return np.where(unsure, 0.5 * mean + 0.5 * by_colour, mean).astype(np.float32)
 
 
-def flat_background(
-    rgb: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h w"], tolerance: float
-) -> Bool[np.ndarray, "h w"]:
+def flat_background(rgb: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Background of one colour, connected to the picture's top and sides; empty for any other background.
 
     Args:
         rgb: a picture.
         inside: the rectangle of it that is looked at.
-        tolerance: largest difference from the border's median colour, 8-bit steps.
     """
     rows, columns = _rectangle(inside)
     image = rgb[rows, columns].astype(np.float32)
     upper = image[: max(2, image.shape[0] // 2)]
     border = np.concatenate([upper[0], upper[:, 0], upper[:, -1]])
     colour = np.median(border, axis=0)
-    alike = np.abs(image - colour).max(-1) <= tolerance
+    alike = np.abs(image - colour).max(-1) <= _FLAT_STEPS
     result = np.zeros(inside.shape, bool)
-    if (np.abs(border - colour).max(-1) <= tolerance).mean() < 0.97:
+    if (np.abs(border - colour).max(-1) <= _FLAT_STEPS).mean() < 0.97:
         return result
     seed = np.zeros(alike.shape, bool)
     seed[0, :], seed[:, 0], seed[:, -1] = True, True, True
@@ -295,31 +281,30 @@ def _refined(
     inside: Bool[np.ndarray, "s s"],
     probability: Float32[np.ndarray, "s s"],
     zones: HeadZones,
-    config: MatteConfig,
 ) -> Float32[np.ndarray, "s s"]:
     """Soft edge by closed-form matting within a band round the outline, then leaks and islands removed."""
-    solid = _solid_part(probability > 0.5, zones, config)
-    near = cv2.dilate(solid.astype(np.uint8), _disk(config.reach_cm * zones.cm_px)) > 0
+    solid = _solid_part(probability > 0.5, zones)
+    near = cv2.dilate(solid.astype(np.uint8), _disk(_REACH_CM * zones.cm_px)) > 0
     probability = np.where(near | solid, probability, 0.0)
 
     outward = cv2.distanceTransform((~solid).astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
     inward = cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
-    band = np.where(zones.above_chin & ~zones.head, config.hair_band_cm, config.band_cm)
+    band = np.where(zones.above_chin & ~zones.head, _HAIR_BAND_CM, _BAND_CM)
     trimap = np.full(rgb.shape[:2], 0.5)
     trimap[(inward > band) & (probability > 0.85)] = 1.0
     trimap[(outward > band) & (probability < 0.15)] = 0.0
     trimap[zones.core & inside] = 1.0
 
-    alpha = _closed_form(rgb, trimap, inside, config)
-    solid = _solid_part(alpha > 0.5, zones, config)
-    near = cv2.dilate(solid.astype(np.uint8), _disk(config.reach_cm * zones.cm_px)) > 0
+    alpha = _closed_form(rgb, trimap, inside)
+    solid = _solid_part(alpha > 0.5, zones)
+    near = cv2.dilate(solid.astype(np.uint8), _disk(_REACH_CM * zones.cm_px)) > 0
     linked = _components_touching((alpha > 0.05) & near, solid)
     # What sticks out of the solid part's soft edge and is no strand is background that has the person's colour.
     outward = cv2.distanceTransform((~solid).astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
-    rest = ((alpha > 0.2) & (outward > config.fringe_cm)).astype(np.uint8)
-    lumps = cv2.morphologyEx(rest, cv2.MORPH_OPEN, _disk(config.lump_cm * zones.cm_px))
-    lumps = cv2.dilate(lumps, _disk(config.fringe_cm * zones.cm_px)).astype(np.float32)
-    keep = 1.0 - cv2.GaussianBlur(lumps, (0, 0), 0.5 * config.fringe_cm * zones.cm_px)
+    rest = ((alpha > 0.2) & (outward > _FRINGE_CM)).astype(np.uint8)
+    lumps = cv2.morphologyEx(rest, cv2.MORPH_OPEN, _disk(_LUMP_CM * zones.cm_px))
+    lumps = cv2.dilate(lumps, _disk(_FRINGE_CM * zones.cm_px)).astype(np.float32)
+    keep = 1.0 - cv2.GaussianBlur(lumps, (0, 0), 0.5 * _FRINGE_CM * zones.cm_px)
     alpha = np.where(linked, np.where(solid, alpha, alpha * keep), 0.0)
     alpha = np.clip((alpha - 0.03) / 0.94, 0.0, 1.0)  # the solver leaves a veil of a few hundredths
     return np.where(inside, alpha, 0.0).astype(np.float32)
@@ -332,10 +317,10 @@ def _components_touching(mask: Bool[np.ndarray, "h w"], seed: Bool[np.ndarray, "
     return np.isin(labels, keep[keep > 0])
 
 
-def _solid_part(mask: Bool[np.ndarray, "s s"], zones: HeadZones, config: MatteConfig) -> Bool[np.ndarray, "s s"]:
+def _solid_part(mask: Bool[np.ndarray, "s s"], zones: HeadZones) -> Bool[np.ndarray, "s s"]:
     """The part of a mask that hangs together with the head by more than a thin bridge, with small holes closed."""
     mask = mask | zones.core
-    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disk(config.strand_cm * zones.cm_px)) > 0
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disk(_STRAND_CM * zones.cm_px)) > 0
     solid = _components_touching(opened | zones.core, zones.core)
     count, labels, stats, _ = cv2.connectedComponentsWithStats((~solid).astype(np.uint8), connectivity=4)
     for k in range(1, count):
@@ -356,21 +341,21 @@ def _closed_form(
     rgb: UInt8[np.ndarray, "s s 3"],
     trimap: Float[np.ndarray, "s s"],
     inside: Bool[np.ndarray, "s s"],
-    config: MatteConfig,
 ) -> Float[np.ndarray, "s s"]:
     """Closed-form alpha, solved only on the rectangle that holds the unknown pixels."""
     from pymatting import estimate_alpha_cf
 
-    rows, columns = _rectangle(inside & (trimap == 0.5)) if (inside & (trimap == 0.5)).any() else (None, None)
-    if rows is None or columns is None:
+    unknown = inside & (trimap == 0.5)
+    if not unknown.any():
         return trimap
+    rows, columns = _rectangle(unknown)
     margin = 8
     limits = _rectangle(inside)
     rows = slice(max(rows.start - margin, limits[0].start), min(rows.stop + margin, limits[0].stop))
     columns = slice(max(columns.start - margin, limits[1].start), min(columns.stop + margin, limits[1].stop))
     image, known = rgb[rows, columns], trimap[rows, columns]
     height, width = known.shape
-    scale = min(1.0, config.matting_size_px / rgb.shape[0])
+    scale = min(1.0, _MATTING_PX / rgb.shape[0])
     if scale < 1:
         size = (max(8, round(width * scale)), max(8, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

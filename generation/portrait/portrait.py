@@ -1,4 +1,4 @@
-"""`prepare_portrait`: one picture file to an aligned crop with a matte and a fitted head.
+"""`prepare_portrait`: one picture file to an aligned crop with a matte and a fitted head, and that as one file.
 
 The crop is a square of the upright picture; it is moved and scaled, never rotated, so that the fitted camera has
 PanoHead's focal length (4.2647 of the width) and its principal point in the middle. A tilted head shows up as the
@@ -7,31 +7,35 @@ fitted camera's roll. The wide crop shows 1.35 times as much to every side and h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import io
+import json
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal
 
+import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, UNITS_PER_CM
-from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model
-from ..head_model.anatomy import CROWN_TO_CHIN_CM
+from ..cameras import PANOHEAD_RADIUS, UNITS_PER_CM, Cameras
+from ..errors import InputError
+from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model, mean_head_fit
+from ..head_model.anatomy import CHIN_LANDMARK, CROWN_TO_CHIN_CM
 from ..progress import Track, silent
 from .face_detection import (
     DetectedFace,
-    DetectionConfig,
     FaceNetworks,
     choose_face,
     find_faces,
     steady_landmarks,
     upright_quarter_turns,
 )
-from .faceless_placement import place_head_by_matte
-from .image_io import ImageLimits, LoadedImage, load_image
-from .landmark_network import FACE_LANDMARKS, NetworkFaceConfig, find_face
+from .image_io import LoadedImage, load_image
+from .landmark_network import FACE_LANDMARKS, find_face
 from .matte import (
-    MatteConfig,
+    WINDOW_SIZES,
     PersonNetworks,
     contradicts_head,
     estimate_matte,
@@ -41,7 +45,7 @@ from .matte import (
     person_maps,
     seen_by_networks,
 )
-from .resample import inside_mask, square_crop
+from .resample import CropFrame
 
 WIDE_FACTOR = 1.35
 """Side of the wide crop in units of the standard one."""
@@ -51,8 +55,19 @@ _MOST_CUT_CM = 2.0
 """The standard frame may run through this much hair or hat."""
 _FRAME_ABOVE_CHIN_CM = 3.0
 """What the frame cuts below this height over the chin is shoulders."""
+_SMALL_HEAD_PX = 80.0
+"""A head that is lower than this in the source picture brings a notice."""
 _COARSE_PX = 256
 """Side of the crop in which the extent of hair and hat is judged."""
+_HAIR_ON_CROWN = 0.05
+"""Hair above the skull, in units of the height from crown to chin."""
+_HEAD_WIDTH_OF_HEIGHT = 0.9
+"""Width of head and hair in units of the height from crown to chin."""
+_LEAST_HEAD_PX = 24
+_LEAST_AREA, _MOST_AREA = 0.02, 0.92
+_ARRAYS = ("rgb", "alpha_unit", "foreground_unit", "inside")
+_FIT_ARRAYS = ("identity", "expression", "vertices_world", "residual_px")
+_CAMERA_ARRAYS = ("T_world_camera", "focal_px", "principal_px")
 
 
 @dataclass(frozen=True)
@@ -68,16 +83,6 @@ class PortraitConfig:
     """Which face of several, 0 being the largest; None takes the largest with a notice."""
     no_face: bool = False
     """Do not look for a face: place an average head by the outline of the person alone."""
-    limits: ImageLimits = field(default_factory=ImageLimits)
-    """Accepted picture sizes."""
-    detection: DetectionConfig = field(default_factory=DetectionConfig)
-    """Face detection."""
-    network_face: NetworkFaceConfig = field(default_factory=NetworkFaceConfig)
-    """What counts as a face where mediapipe sees none and the package's own networks are asked."""
-    matte: MatteConfig = field(default_factory=MatteConfig)
-    """Matting."""
-    small_head_px: float = 80.0
-    """A head that is lower than this in the source picture brings a notice."""
 
 
 @dataclass(frozen=True)
@@ -128,34 +133,26 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     config = config or PortraitConfig()
     steps = iter(track(range(4), total=4.0, description="Preparing the portrait"))
     next(steps)
-    loaded = load_image(path, config.limits)
+    loaded = load_image(path)
     model = load_head_model()
-    with PersonNetworks() as people, FaceNetworks(config.detection) as networks:
+    with PersonNetworks() as people, FaceNetworks() as networks:
         next(steps)
         found = _locate(loaded, model, config, networks, people)
         next(steps)
-        frame, crop = _choose_frame(found, model, config, people)
-        frame, head, landmarks = _align(found, frame, crop, model, config, networks)
+        crop = config.crop
+        if crop == "auto":
+            crop = "wide" if _cut_by_standard_frame_cm(found, model, people) > _MOST_CUT_CM else "standard"
+        factor = WIDE_FACTOR if crop == "wide" else 1.0
+        frame = CropFrame.of(found.head, factor, config.size_px)
+        head, landmarks = found.head, None
+        if found.face is not None:
+            frame, head, landmarks = fit_in_crop(found.rgb, found.face, frame, factor, model, networks)
         next(steps)
-        maps = person_maps(
-            found.rgb, frame.center_px, frame.side_px, config.size_px, found.window_sides(config), people
-        )
-    crop_rgb = square_crop(found.rgb, frame.center_px, frame.side_px, config.size_px, sharp=True)
-    inside = inside_mask(found.rgb.shape[0], found.rgb.shape[1], frame.center_px, frame.side_px, config.size_px)
-    file_alpha = (
-        None
-        if found.file_alpha is None
-        else square_crop(found.file_alpha, frame.center_px, frame.side_px, config.size_px, sharp=True)
-    )
-    matte = estimate_matte(
-        crop_rgb,
-        inside,
-        head_zones(head, model, config.matte),
-        maps,
-        config.matte,
-        file_alpha=file_alpha,
-        elsewhere=_pixels_of_others(found, frame, config),
-    )
+        maps = person_maps(found.rgb, frame, found.window_sides_px, people)
+    head, crop_rgb, inside = frame.head(head), frame.part(found.rgb, sharp=True), frame.inside(found.rgb)
+    file_alpha = None if found.file_alpha is None else frame.part(found.file_alpha, sharp=True)
+    others = _pixels_of_others(found, frame)
+    matte = estimate_matte(crop_rgb, inside, head_zones(head, model), maps, file_alpha=file_alpha, elsewhere=others)
     for _ in steps:
         pass
     return Portrait(
@@ -174,27 +171,6 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
 
 
 @dataclass(frozen=True)
-class CropFrame:
-    """A square of the picture."""
-
-    center_px: tuple[float, float]
-    """Middle, pixels of the picture."""
-    side_px: float
-    """Side, pixels of the picture."""
-
-    @staticmethod
-    def of(head: HeadFit, factor: float) -> CropFrame:
-        """The standard frame (times `factor`) round a head, in pixels of the picture the head was fitted in."""
-        x, y = head.camera.principal_px[0].tolist()
-        return CropFrame((x, y), factor * float(head.camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED)
-
-    def to_crop(self, size_px: int) -> tuple[float, tuple[float, float]]:
-        """Scale and offset that take pixels of the picture to pixels of the crop: `scale * p + offset`."""
-        scale = size_px / self.side_px
-        return scale, (size_px / 2 - self.center_px[0] * scale, size_px / 2 - self.center_px[1] * scale)
-
-
-@dataclass(frozen=True)
 class _Found:
     """The head in the upright source picture."""
 
@@ -206,9 +182,10 @@ class _Found:
     notices: tuple[str, ...]
     weights: tuple[str, ...]
 
-    def window_sides(self, config: PortraitConfig) -> tuple[float, ...]:
+    @property
+    def window_sides_px(self) -> tuple[float, ...]:
         """Sides of the windows for segmentation, pixels of the picture."""
-        return tuple(size * CropFrame.of(self.head, 1.0).side_px for size in config.matte.window_sizes)
+        return tuple(size * CropFrame.of(self.head, 1.0, 1).side_px for size in WINDOW_SIZES)
 
 
 def _locate(
@@ -216,12 +193,13 @@ def _locate(
 ) -> _Found:
     """Turn the picture upright and fit a head to the chosen face, or place one by the outline with `no_face`."""
     rgb, file_alpha, notices = loaded.rgb, loaded.alpha, []
-    if file_alpha is not None:
-        rgb = _over_white(rgb, file_alpha)
+    if file_alpha is not None:  # a transparent picture is shown over white
+        opacity = file_alpha[..., None].astype(np.float32) / 255
+        rgb = np.round(rgb * opacity + 255 * (1 - opacity)).astype(np.uint8)
     face, others, weights = None, (), ()
     if config.no_face:
         if file_alpha is None:
-            flat = flat_background(rgb, np.ones(rgb.shape[:2], bool), config.matte.flat_background)
+            flat = flat_background(rgb, np.ones(rgb.shape[:2], bool))
             seen = np.where(flat, np.float32(0), seen_by_networks(rgb, people))
         else:
             seen = file_alpha / np.float32(255)
@@ -232,132 +210,203 @@ def _locate(
             rgb = np.ascontiguousarray(np.rot90(rgb, turns))
             file_alpha = None if file_alpha is None else np.ascontiguousarray(np.rot90(file_alpha, turns))
             notices.append("The face lies on its side or upside down; the picture was turned upright.")
+        height, width = rgb.shape[:2]
         faces = find_faces(rgb, networks)
-        by_networks = None if faces else _head_by_networks(rgb, model, config)
-        if by_networks is None:
+        points = None if faces else find_face(rgb, FACE_LANDMARKS.load())
+        if points is None:
             face, face_notices = choose_face(faces, config.face_index, loaded.source_name)
             notices += face_notices
             others = tuple(f for f in faces if f is not face)
-            head = fit_landmarks(model, face.landmarks_px, rgb.shape[1], rgb.shape[0])
+            head = fit_landmarks(model, face.landmarks_px, width, height)
         else:
-            head, weights = by_networks, (FACE_LANDMARKS.provenance(),)
+            head = fit_sparse_points(model, points.points_px, points.scales_px, width, height)
+            weights = (FACE_LANDMARKS.provenance(),)
             notices.append(
                 "The face was placed by the network for drawings and profiles; check the alignment of the result."
             )
     head_px = CROWN_TO_CHIN_CM * UNITS_PER_CM * float(head.camera.focal_px[0, 0]) / PANOHEAD_RADIUS
-    if head_px < config.small_head_px:
+    if head_px < _SMALL_HEAD_PX:
         notices.append(
             f"The head is only {head_px:.0f} pixels high in the picture; a larger picture gives a sharper result."
         )
     return _Found(rgb, file_alpha, head, face, others, tuple(notices), weights)
 
 
-def _head_by_networks(rgb: UInt8[np.ndarray, "h w 3"], model: HeadModel, config: PortraitConfig) -> HeadFit | None:
-    """A head fitted to what the landmark networks see; None where they see nothing."""
-    found = find_face(rgb, FACE_LANDMARKS.load(), config.network_face)
-    if found is None:
-        return None
-    return fit_sparse_points(model, found.points_px, found.scales_px, rgb.shape[1], rgb.shape[0])
-
-
-def _align(
-    found: _Found,
+def fit_in_crop(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    face: DetectedFace,
     frame: CropFrame,
-    crop: Literal["standard", "wide"],
+    factor: float,
     model: HeadModel,
-    config: PortraitConfig,
     networks: FaceNetworks,
-) -> tuple[CropFrame, HeadFit, Float[np.ndarray, "478 3"] | None]:
+) -> tuple[CropFrame, HeadFit, Float[np.ndarray, "478 3"]]:
     """Landmarks measured again in the crop, and the crop of the head fitted to both measurements.
 
-    The fit moves with its landmarks, so that the camera of the final crop is the intended one: focal length 4.2647
+    The frame moves with the fit, so that the camera of the final crop is the intended one: focal length 4.2647
     (divided by the wide factor) of the width, principal point in the middle.
+
+    Args:
+        rgb: the upright picture.
+        face: found in it.
+        frame: round a head fitted to that face's landmarks.
+        factor: side of the frame in units of the standard one.
+        model: the head model.
+        networks: opened networks.
+
+    Returns:
+        The frame round the new fit, that fit in the picture, and the landmarks in the crop.
     """
-    size = config.size_px
-    landmarks, head = None, found.head
-    if found.face is not None:
-        again = _landmarks_in_crop(found, found.face, frame, config, networks)
-        mean = found.face.landmarks_px if again is None else (found.face.landmarks_px + again) / 2
-        head = fit_landmarks(model, mean, found.rgb.shape[1], found.rgb.shape[0])
-        frame = CropFrame.of(head, WIDE_FACTOR if crop == "wide" else 1.0)
-        landmarks = mean * (size / frame.side_px)
-        landmarks[:, :2] += frame.to_crop(size)[1]
-    scale, offset = frame.to_crop(size)
-    return frame, head.in_picture(scale, offset, size, size), landmarks
+    mean = face.landmarks_px
+    again = steady_landmarks(
+        frame.part(rgb, sharp=True), frame.point(face.center_px), face.size_px * frame.scale, networks
+    )
+    if again is not None:
+        again[:, :2] -= frame.offset_px
+        again /= frame.scale
+        drift = float(np.median(np.linalg.norm((again - mean)[:, :2], axis=1)))
+        if drift < _MOST_DRIFT * face.size_px:  # otherwise the mesh has drifted away
+            mean = (mean + again) / 2
+    head = fit_landmarks(model, mean, rgb.shape[1], rgb.shape[0])
+    frame = CropFrame.of(head, factor, frame.size_px)
+    landmarks = mean * frame.scale
+    landmarks[:, :2] += frame.offset_px
+    return frame, head, landmarks
 
 
-def _pixels_of_others(found: _Found, frame: CropFrame, config: PortraitConfig) -> Bool[np.ndarray, "s s"] | None:
+def _pixels_of_others(found: _Found, frame: CropFrame) -> Bool[np.ndarray, "s s"] | None:
     """Pixels of the crop that belong to other people whose faces were found."""
     if found.face is None:
         return None
-    scale, offset = frame.to_crop(config.size_px)
-
-    def in_crop(face: DetectedFace) -> tuple[tuple[float, float], float]:
-        x, y = (float(face.center_px[k]) * scale + offset[k] for k in (0, 1))
-        return (x, y), face.size_px * scale
-
-    return people_elsewhere(config.size_px, *in_crop(found.face), [in_crop(face) for face in found.others])
+    ours, *others = ((frame.point(face.center_px), face.size_px * frame.scale) for face in (found.face, *found.others))
+    return people_elsewhere(frame.size_px, *ours, others)
 
 
-def _over_white(rgb: UInt8[np.ndarray, "h w 3"], alpha: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """A transparent picture over white."""
-    opacity = alpha[..., None].astype(np.float32) / 255
-    return np.round(rgb * opacity + 255 * (1 - opacity)).astype(np.uint8)
-
-
-def _landmarks_in_crop(
-    found: _Found, face: DetectedFace, frame: CropFrame, config: PortraitConfig, networks: FaceNetworks
-) -> Float[np.ndarray, "478 3"] | None:
-    """Landmarks found in the crop, in pixels of the picture; None where the mesh loses the face or drifts away."""
-    size = config.size_px
-    scale, offset = frame.to_crop(size)
-    x, y = (float(face.center_px[k]) * scale + offset[k] for k in (0, 1))
-    crop = square_crop(found.rgb, frame.center_px, frame.side_px, size, sharp=True)
-    again = steady_landmarks(crop, (x, y), face.size_px * scale, networks)
-    if again is None:
-        return None
-    again[:, :2] -= offset
-    again /= scale
-    drift = float(np.median(np.linalg.norm((again - face.landmarks_px)[:, :2], axis=1)))
-    return again if drift < _MOST_DRIFT * face.size_px else None
-
-
-def _choose_frame(
-    found: _Found, model: HeadModel, config: PortraitConfig, people: PersonNetworks
-) -> tuple[CropFrame, Literal["standard", "wide"]]:
-    """Which frame; `auto` takes the wide one if the person reaches over the standard one's top or sides."""
-    standard, wide = CropFrame.of(found.head, 1.0), CropFrame.of(found.head, WIDE_FACTOR)
-    match config.crop:
-        case "standard":
-            return standard, "standard"
-        case "wide":
-            return wide, "wide"
-        case "auto":
-            cut_cm = _cut_by_standard_frame_cm(found, wide, model, config, people)
-            return (wide, "wide") if cut_cm > _MOST_CUT_CM else (standard, "standard")
-        case _:
-            assert_never(config.crop)
-
-
-def _cut_by_standard_frame_cm(
-    found: _Found, wide: CropFrame, model: HeadModel, config: PortraitConfig, people: PersonNetworks
-) -> float:
+def _cut_by_standard_frame_cm(found: _Found, model: HeadModel, people: PersonNetworks) -> float:
     """How much of the standard frame's edge runs through the person at the height of the head, centimetres."""
-    size = _COARSE_PX
-    scale, offset = wide.to_crop(size)
-    zones = head_zones(found.head.in_picture(scale, offset, size, size), model, config.matte)
-    inside = inside_mask(found.rgb.shape[0], found.rgb.shape[1], wide.center_px, wide.side_px, size)
+    wide = CropFrame.of(found.head, WIDE_FACTOR, _COARSE_PX)
+    zones = head_zones(wide.head(found.head), model)
+    inside = wide.inside(found.rgb)
     if found.file_alpha is not None:
-        maps = [square_crop(found.file_alpha, wide.center_px, wide.side_px, size).astype(np.float32) / 255]
+        maps = [wide.part(found.file_alpha).astype(np.float32) / 255]
     else:
-        maps = person_maps(found.rgb, wide.center_px, wide.side_px, size, found.window_sides(config), people)
-    agreeing = [m for m in maps if not contradicts_head(m > 0.5, inside, zones, config.matte)]
+        maps = person_maps(found.rgb, wide, found.window_sides_px, people)
+    agreeing = [m for m in maps if not contradicts_head(m > 0.5, inside, zones)]
     if not agreeing:
         return 0.0
     person = (np.mean(agreeing, axis=0) > 0.5) & inside
-    first = round(size * (1 - 1 / WIDE_FACTOR) / 2)
-    last = size - 1 - first
-    edge = np.zeros((size, size), bool)
+    first = round(_COARSE_PX * (1 - 1 / WIDE_FACTOR) / 2)
+    last = _COARSE_PX - 1 - first
+    edge = np.zeros_like(person)
     edge[first, first : last + 1] = True
     edge[first : last + 1, (first, last)] = True
     return float((person & edge & (zones.height_cm > _FRAME_ABOVE_CHIN_CM)).sum()) / zones.cm_px
+
+
+def place_head_by_matte(matte_unit: Float32[np.ndarray, "h w"], model: HeadModel, source: str) -> HeadFit:
+    """The mean head, seen from the front, put where the outline of a person has its head.
+
+    The top of the outline is the crown. The height of the head comes from the neck (the narrowest row below the head)
+    where there is one, otherwise from the width of the outline below its top.
+
+    Args:
+        matte_unit: opacity of the person in the whole picture, [0, 1].
+        model: the parametric head.
+        source: name of the picture for messages.
+
+    Raises:
+        InputError: the outline is empty, fills the picture, or is too small.
+    """
+    mask = matte_unit > 0.5
+    share = float(mask.mean())
+    if share < _LEAST_AREA or share > _MOST_AREA:
+        raise InputError(
+            f"{source}: no head is seen against the background ({100 * share:.0f}% of the picture looks like a person);"
+            " give a picture of one person in front of a plain background, or one with a transparent background"
+        )
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    person = labels == 1 + int(np.argmax(stats[1:count, cv2.CC_STAT_AREA]))
+    rows = np.flatnonzero(person.sum(1) >= 3)
+    top, bottom = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+    height = _head_height_px(person[top:bottom].sum(1).astype(np.float64)) if bottom - top >= _LEAST_HEAD_PX else 0.0
+    if height < _LEAST_HEAD_PX:
+        raise InputError(
+            f"{source}: what looks like a person is too small to hold a head; crop the picture to head and shoulders"
+        )
+    region = person[top : top + max(1, round(0.8 * height))]
+    columns = np.arange(region.shape[1])
+    middles = [columns[row].mean() + 0.5 for row in region if row.any()]
+    crown_y = float(model.neutral[:, 1].max())
+    chin_y = float(model.landmarks(model.neutral.astype(np.float64))[CHIN_LANDMARK, 1])
+    pixels_per_unit = height / (crown_y - chin_y) / (1 + _HAIR_ON_CROWN)
+    principal = (float(np.median(middles)), top + _HAIR_ON_CROWN * height + crown_y * pixels_per_unit)
+    return mean_head_fit(model, pixels_per_unit * PANOHEAD_RADIUS, principal, mask.shape[1], mask.shape[0])
+
+
+def _head_height_px(widths: np.ndarray) -> float:
+    """Crown to chin, hair included, out of the outline's width per row from the top down."""
+    smooth = np.convolve(widths, np.ones(5) / 5, mode="same")
+    heights = np.arange(1, len(smooth) + 1)
+    widest = np.maximum.accumulate(smooth)
+    fits = np.flatnonzero(widest[(0.6 * heights).astype(int)] <= _HEAD_WIDTH_OF_HEIGHT * heights)
+    by_width = float(heights[fits[0]]) if len(fits) else 0.0
+    if by_width == 0.0:
+        return float(len(smooth))  # the outline ends before the chin: all that is seen is head
+    # The neck: the first row below the head that is narrower than its neighbours, clearly narrower than the head and
+    # followed by something wider.
+    reach = max(2, round(0.06 * by_width))
+    for row in range(int(0.6 * by_width), min(int(1.5 * by_width), len(smooth) - reach)):
+        is_narrowest = smooth[row] <= smooth[row - reach : row + reach + 1].min()
+        if is_narrowest and smooth[row] < 0.8 * widest[row] and smooth[row:].max() > 1.15 * smooth[row]:
+            return 0.95 * row
+    return by_width
+
+
+def encode_portrait(portrait: Portrait) -> bytes:
+    """The portrait as the bytes of an .npz file; the same portrait gives the same bytes."""
+    camera = portrait.head.camera
+    facts = {
+        "format": 1,
+        "width": camera.width,
+        "height": camera.height,
+        "crop": portrait.crop,
+        "source_name": portrait.source_name,
+        "source_sha256": portrait.source_sha256,
+        "notices": list(portrait.notices),
+        "weights": list(portrait.weights),
+    }
+    arrays = {name: getattr(portrait, name) for name in _ARRAYS}
+    arrays |= {f"fit_{name}": getattr(portrait.head, name) for name in _FIT_ARRAYS}
+    arrays |= {f"camera_{name}": getattr(camera, name).numpy() for name in _CAMERA_ARRAYS}
+    if portrait.landmarks_px is not None:
+        arrays["landmarks_px"] = portrait.landmarks_px
+    file = io.BytesIO()
+    np.savez_compressed(file, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8), **arrays)
+    return file.getvalue()
+
+
+def read_portrait(path: Path) -> Portrait:
+    """The portrait in a file of `encode_portrait`.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"No prepared portrait at {path}; make the head again with dp360 data heads")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(file["facts"].tobytes())
+            arrays = {name: torch.from_numpy(file[f"camera_{name}"]) for name in _CAMERA_ARRAYS}
+            camera = Cameras(**arrays, width=facts["width"], height=facts["height"])
+            fit = {name: file[f"fit_{name}"] for name in _FIT_ARRAYS}
+            return Portrait(
+                **{name: file[name] for name in _ARRAYS},
+                landmarks_px=file["landmarks_px"] if "landmarks_px" in file.files else None,
+                head=HeadFit(camera=camera, **fit),
+                crop=facts["crop"],
+                source_name=facts["source_name"],
+                source_sha256=facts["source_sha256"],
+                notices=tuple(facts["notices"]),
+                weights=tuple(facts.get("weights", ())),  # not in files of earlier versions
+            )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged ({error}); make the head again with dp360 data heads") from error

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+
+from ..cameras import PANOHEAD_FOCAL_NORMALISED
+from ..head_model import HeadFit
 
 
 def square_crop(
     picture: UInt8[np.ndarray, "h w *c"],
-    center_px: tuple[float, float],
+    center_px: tuple[float, float] | Float[np.ndarray, " 2"],
     side_px: float,
     size_px: int,
     *,
@@ -40,10 +45,50 @@ def square_crop(
     return np.array(resampled)
 
 
-def inside_mask(
-    height: int, width: int, center_px: tuple[float, float], side_px: float, size_px: int
-) -> Bool[np.ndarray, "size size"]:
-    """True for the crop's pixels whose centres lie within a picture of height x width pixels."""
-    steps = (np.arange(size_px) + 0.5) * (side_px / size_px) - side_px / 2
-    x, y = center_px[0] + steps, center_px[1] + steps
-    return ((y >= 0) & (y <= height))[:, None] & ((x >= 0) & (x <= width))[None, :]
+@dataclass(frozen=True)
+class CropFrame:
+    """A square of the picture, and the crop that it becomes."""
+
+    center_px: tuple[float, float]
+    """Middle, pixels of the picture."""
+    side_px: float
+    """Side, pixels of the picture."""
+    size_px: int
+    """Side of the crop, pixels."""
+
+    @staticmethod
+    def of(head: HeadFit, factor: float, size_px: int) -> CropFrame:
+        """The standard frame (times `factor`) round a head, in pixels of the picture the head was fitted in."""
+        x, y = head.camera.principal_px[0].tolist()
+        return CropFrame((x, y), factor * float(head.camera.focal_px[0, 0]) / PANOHEAD_FOCAL_NORMALISED, size_px)
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the crop per pixel of the picture."""
+        return self.size_px / self.side_px
+
+    @property
+    def offset_px(self) -> tuple[float, float]:
+        """A pixel p of the picture becomes `scale * p + offset_px` of the crop."""
+        x, y = self.center_px
+        return self.size_px / 2 - x * self.scale, self.size_px / 2 - y * self.scale
+
+    def point(self, place_px: Float[np.ndarray, " 2"]) -> tuple[float, float]:
+        """A place of the picture in the crop."""
+        x, y = (float(place_px[k]) * self.scale + self.offset_px[k] for k in (0, 1))
+        return x, y
+
+    def head(self, fit: HeadFit) -> HeadFit:
+        """A head fitted in the picture, in the crop."""
+        return fit.in_picture(self.scale, self.offset_px, self.size_px, self.size_px)
+
+    def part(self, picture: UInt8[np.ndarray, "h w *c"], *, sharp: bool = False) -> UInt8[np.ndarray, "size size *c"]:
+        """The crop, by `square_crop`."""
+        return square_crop(picture, self.center_px, self.side_px, self.size_px, sharp=sharp)
+
+    def inside(self, picture: UInt8[np.ndarray, "h w *c"]) -> Bool[np.ndarray, "size size"]:
+        """True for the crop's pixels whose centres lie within a picture."""
+        height, width = picture.shape[:2]
+        steps = (np.arange(self.size_px) + 0.5) * (self.side_px / self.size_px) - self.side_px / 2
+        x, y = self.center_px[0] + steps, self.center_px[1] + steps
+        return ((y >= 0) & (y <= height))[:, None] & ((x >= 0) & (x <= width))[None, :]

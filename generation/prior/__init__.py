@@ -1,7 +1,6 @@
 """The geometric prior: a parametric head with hair, shoulders and texture from one portrait."""
 
 from .head_prior import HeadPrior as HeadPrior
-from .head_prior import HeadPriorConfig as HeadPriorConfig
 from .head_prior import PriorRender as PriorRender
 from .head_prior import build_head_prior as build_head_prior
 from .prior_generator import PriorGenerator as PriorGenerator

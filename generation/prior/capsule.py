@@ -26,7 +26,8 @@ CENTRE_Y = 1.0 * UNITS_PER_CM
 """Height of the chart's centre, world units."""
 BOTTOM_Y = -0.36
 """Height of the last row's origin, world units."""
-_WRAPPED: Any = ("nearest", "wrap")  # scipy's stubs know one mode for all axes only
+WRAPPED: Any = ("nearest", "wrap")  # scipy's stubs know one mode for all axes only
+"""Border mode of scipy's filters on charts whose columns close round the axis."""
 
 
 def cell_rays(
@@ -183,7 +184,7 @@ def smooth_over_columns(
     values: Float[np.ndarray, "rows columns"], sigma_rows: float, sigma_columns: float
 ) -> Float[np.ndarray, "rows columns"]:
     """Gaussian smoothing that wraps round the axis."""
-    return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=_WRAPPED)
+    return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=WRAPPED)
 
 
 def opened_skull_radius(

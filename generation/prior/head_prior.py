@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,9 +22,9 @@ from ..portrait import Portrait
 from ..progress import Track, silent
 from ..views import PointCloud
 from .bust.torso import fit_torso
-from .hair.hair_shell import HairShellConfig, fit_hair_shell
+from .hair.hair_shell import fit_hair_shell
 from .hair.thickness_network import HAIR_THICKNESS
-from .labels.portrait_labels import LabelConfig, PortraitLabels, label_portrait
+from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, AtlasMesh, build_atlas_mesh
 from .texture.completion_network import COMPLETION
@@ -32,16 +32,6 @@ from .texture.prior_texture import PriorTexture, paint_prior
 
 _HAIR_BORDER = 0.003
 """Over this length hair thins out against the background on average, world units (about 2 mm)."""
-
-
-@dataclass(frozen=True)
-class HeadPriorConfig:
-    """Settings of the prior's steps."""
-
-    labels: LabelConfig = field(default_factory=LabelConfig)
-    """Skin, hair and cloth."""
-    shell: HairShellConfig = field(default_factory=HairShellConfig)
-    """Hair volume."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +76,15 @@ class HeadPrior:
             track: progress.
             description: name of the progress bar.
         """
-        n, height, width = len(cameras), cameras.height, cameras.width
-        rgb = np.zeros((n, height, width, 3), np.float32)
-        normals = np.zeros((n, height, width, 3), np.float32)
-        alpha, validity = np.zeros((n, height, width), np.float32), np.zeros((n, height, width), np.float32)
-        depth, labels = np.zeros((n, height, width), np.float32), np.zeros((n, height, width), np.uint8)
+        shape = (len(cameras), cameras.height, cameras.width)
+        rgb, normals = np.zeros((2, *shape, 3), np.float32)
+        alpha, validity, depth = np.zeros((3, *shape), np.float32)
+        labels = np.zeros(shape, np.uint8)
         image = np.concatenate(
             [self.texture.rgb.astype(np.float32) / 255, self.texture.confidence[..., None]], axis=-1
         ).astype(np.float32)
         attributes = np.concatenate([self.mesh.uv_px, self.mesh.normals_world], axis=1).astype(np.float32)
-        for i in track(range(n), total=n, description=description):
+        for i in track(range(len(cameras)), total=len(cameras), description=description):
             fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, cameras[i], supersample=supersample)
             values = interpolate(fragments, attributes, self.mesh.faces)
             hit = self._soft_hair(fragments, values[..., :2], cameras[i], supersample)
@@ -190,25 +179,17 @@ def _float(array: Float[np.ndarray, ...]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def build_head_prior(
-    portrait: Portrait,
-    config: HeadPriorConfig | None = None,
-    *,
-    model: HeadModel | None = None,
-    seed: int = 0,
-) -> HeadPrior:
+def build_head_prior(portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0) -> HeadPrior:
     """The geometric prior of a portrait: labels, hair shell, shoulders, texture.
 
     Args:
         portrait: aligned portrait with its fitted head.
-        config: settings.
         model: the head model; default is the one that ships.
         seed: seed of the synthesised hair.
     """
-    config = config or HeadPriorConfig()
     model = model or load_head_model()
-    labels = label_portrait(portrait, model, config.labels)
-    shell = fit_hair_shell(portrait, labels, model, config.shell)
+    labels = label_portrait(portrait, model)
+    shell = fit_hair_shell(portrait, labels, model)
     torso = fit_torso(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
     texture = paint_prior(portrait, labels, model, mesh, seed=seed)

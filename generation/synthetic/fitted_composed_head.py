@@ -20,10 +20,10 @@ from jaxtyping import Float, UInt8
 from ..cameras import Cameras
 from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, fit_landmarks, load_head_model
 from ..portrait import Portrait
-from ..portrait.face_detection import FaceNetworks, find_faces, steady_landmarks
-from ..portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_zones, person_maps
-from ..portrait.portrait import WIDE_FACTOR, CropFrame
-from ..portrait.resample import inside_mask, square_crop
+from ..portrait.face_detection import FaceNetworks, find_faces
+from ..portrait.matte import WINDOW_SIZES, PersonNetworks, estimate_matte, head_zones, person_maps
+from ..portrait.portrait import WIDE_FACTOR, fit_in_crop
+from ..portrait.resample import CropFrame
 from ..prior import HeadPrior, build_head_prior
 from ..similarity import Similarity
 from .assets import Split, asset_index, field_rng, sub_seed
@@ -141,33 +141,19 @@ def _aligned(
     if not found:
         return None
     picture_px, size, model = len(sample.rgb), SIZE_PX, load_head_model()
-    face = found[0]
-    fit = fit_landmarks(model, face.landmarks_px, picture_px, picture_px)
-    wide = _reaches_over(sample, CropFrame.of(fit, 1.0))
+    fit = fit_landmarks(model, found[0].landmarks_px, picture_px, picture_px)
+    wide = _reaches_over(sample, CropFrame.of(fit, 1.0, size))
     factor = WIDE_FACTOR if wide else 1.0
-    crop = CropFrame.of(fit, factor)
-    scale, offset = crop.to_crop(size)
-    x, y = (float(face.center_px[k]) * scale + offset[k] for k in (0, 1))
-    again = steady_landmarks(
-        square_crop(sample.rgb, crop.center_px, crop.side_px, size, sharp=True), (x, y), face.size_px * scale, networks
-    )
-    mean = face.landmarks_px
-    if again is not None:
-        again[:, :2] -= offset
-        mean = (face.landmarks_px + again / scale) / 2
-        fit = fit_landmarks(model, mean, picture_px, picture_px)
-        crop = CropFrame.of(fit, factor)
+    crop = CropFrame.of(fit, factor, size)
+    crop, fit, landmarks = fit_in_crop(sample.rgb, found[0], crop, factor, model, networks)
     if np.median(fit.residual_px) > _MOST_MISFIT * picture_px:
         return None
-    scale, offset = crop.to_crop(size)
-    landmarks = mean * scale
-    landmarks[:, :2] += offset
     true = sample.camera
     camera = Cameras(
-        true.T_world_camera, true.focal_px * scale,
-        true.principal_px * scale + torch.tensor([offset], dtype=torch.float64), size, size,
+        true.T_world_camera, true.focal_px * crop.scale,
+        true.principal_px * crop.scale + torch.tensor([crop.offset_px], dtype=torch.float64), size, size,
     )  # fmt: skip
-    return crop, wide, fit.in_picture(scale, offset, size, size), landmarks, camera
+    return crop, wide, crop.head(fit), landmarks, camera
 
 
 def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
@@ -185,20 +171,17 @@ def _portrait(
     true_matte: bool, people: PersonNetworks, name: str,
 ) -> Portrait:  # fmt: skip
     """What `prepare_portrait` would hand on."""
-    matte_config = MatteConfig()
-    frame = (crop.center_px, crop.side_px, SIZE_PX)
-    rgb = square_crop(sample.rgb, *frame, sharp=True)
-    within = square_crop((255 * sample.inside).astype(np.uint8), *frame) > 254
-    inside = inside_mask(len(sample.rgb), sample.rgb.shape[1], *frame) & within
+    rgb = crop.part(sample.rgb, sharp=True)
+    within = crop.part((255 * sample.inside).astype(np.uint8)) > 254
+    inside = crop.inside(sample.rgb) & within
     maps: list = []
     alpha: UInt8[np.ndarray, "s s"] | None = None
     if true_matte:
-        alpha = square_crop(np.round(255 * sample.alpha_unit).astype(np.uint8), *frame, sharp=True)
+        alpha = crop.part(np.round(255 * sample.alpha_unit).astype(np.uint8), sharp=True)
     else:
-        sides = tuple(w * crop.side_px / (WIDE_FACTOR if wide else 1.0) for w in matte_config.window_sizes)
-        maps = person_maps(sample.rgb, *frame, sides, people)
-    zones = head_zones(fit, load_head_model(), matte_config)
-    matte = estimate_matte(rgb, inside, zones, maps, matte_config, file_alpha=alpha)
+        sides = tuple(w * crop.side_px / (WIDE_FACTOR if wide else 1.0) for w in WINDOW_SIZES)
+        maps = person_maps(sample.rgb, crop, sides, people)
+    matte = estimate_matte(rgb, inside, head_zones(fit, load_head_model()), maps, file_alpha=alpha)
     digest = hashlib.sha256(sample.rgb.tobytes()).hexdigest()
     return Portrait(
         rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if wide else "standard",

@@ -9,7 +9,7 @@ FOLDER/labels/NAME.png       numbers of the labels that head.json names
 FOLDER/control/NAME.png      what the prior shows from the same camera, RGBA; beside it control_validity and
                              control_normals, as `HeadData` says
 FOLDER/portrait.png          the aligned portrait; portrait_alpha.png is its matte as it was estimated
-FOLDER/portrait.npz          the same with its fitted head (`generation.portrait.portrait_file`)
+FOLDER/portrait.npz          the same with its fitted head (`generation.portrait.encode_portrait`)
 FOLDER/back.png              the true view from straight behind, RGBA
 FOLDER/head.json             recipe, alignment, labels
 """

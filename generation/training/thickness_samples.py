@@ -17,7 +17,6 @@ from jaxtyping import Float, Float16, Float32, Int, UInt8
 
 from ..cameras import Cameras
 from ..head_model import HeadModel, fit_landmarks, load_head_model
-from ..head_model.landmark_fit import LandmarkFitConfig
 from ..head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ..portrait.face_detection import FaceNetworks, find_faces
 from ..prior import capsule
@@ -108,7 +107,7 @@ def samples_of_head(
         found = find_faces(picture, networks)
         if not found:
             continue
-        fit = fit_landmarks(model, found[0].landmarks_px, size_px, size_px, LandmarkFitConfig(iterations=8))
+        fit = fit_landmarks(model, found[0].landmarks_px, size_px, size_px, iterations=8)
         if np.median(fit.residual_px) > MOST_MISFIT * size_px:
             continue
         to_fit = map_to_fit(head, camera, found[0].landmarks_px, fit, model)

@@ -29,7 +29,7 @@ from dp360.generation import Cameras, ViewSet
 from dp360.generation.dataset.visual_hull import OUTSIDE_SHARE, focus_point
 from dp360.generation.head_model import fit_landmarks, load_head_model
 from dp360.generation.mesh_raster import rasterize_mesh
-from dp360.generation.portrait import DetectionConfig, FaceNetworks, find_faces
+from dp360.generation.portrait import FaceNetworks, find_faces
 from dp360.generation.progress import Track, silent
 
 from .compare import picture_over_white
@@ -150,14 +150,10 @@ class PoseReport:
 
 
 class FaceRotationFit:
-    """The parametric head fitted to mediapipe's landmarks, loaded once; `with FaceRotationFit() as face: ...`.
+    """The parametric head fitted to mediapipe's landmarks, loaded once; `with FaceRotationFit() as face: ...`."""
 
-    Args:
-        config: how hard to look for a face.
-    """
-
-    def __init__(self, config: DetectionConfig | None = None) -> None:
-        self._networks, self._model = FaceNetworks(config), load_head_model()
+    def __init__(self) -> None:
+        self._networks, self._model = FaceNetworks(), load_head_model()
 
     def __enter__(self) -> FaceRotationFit:
         return self

@@ -16,7 +16,8 @@ from ...cameras import Cameras, cameras_from_panohead_label, panohead_label_from
 from ...errors import InputError
 from ...head_model import load_head_model, mean_head_fit
 from ...portrait import load_image
-from ...portrait.matte import MatteConfig, PersonNetworks, estimate_matte, head_zones, person_maps
+from ...portrait.matte import PersonNetworks, estimate_matte, head_zones, person_maps
+from ...portrait.resample import CropFrame
 
 _MOST_OBLONG = 1.01
 
@@ -69,13 +70,13 @@ def read_aligned_picture(path: Path, label: Float[Tensor, " 25"]) -> AlignedPict
     size = min(width, height)
     rgb = np.ascontiguousarray(loaded.rgb[:size, :size])
     camera = cameras_from_panohead_label(label[None], size_px=size)
-    model, config = load_head_model(), MatteConfig()
+    model = load_head_model()
     focal, principal = float(camera.focal_px[0, 0]), (size / 2, size / 2)
     average = dataclasses.replace(mean_head_fit(model, focal, principal, size, size), camera=camera)
-    zones = head_zones(average, model, config)
+    zones = head_zones(average, model)
     with PersonNetworks() as people:
-        maps = person_maps(rgb, principal, float(size), size, (float(size),), people)
+        maps = person_maps(rgb, CropFrame(principal, float(size), size), (float(size),), people)
     alpha = None if loaded.alpha is None else np.ascontiguousarray(loaded.alpha[:size, :size])
-    matte = estimate_matte(rgb, np.ones((size, size), bool), zones, maps, config, file_alpha=alpha)
+    matte = estimate_matte(rgb, np.ones((size, size), bool), zones, maps, file_alpha=alpha)
     rgba = np.concatenate([matte.foreground_unit, matte.alpha_unit[..., None]], axis=-1)
     return AlignedPicture(torch.from_numpy((rgba.clip(0, 1) * 255 + 0.5).astype(np.uint8)), camera)

@@ -7,8 +7,6 @@ the outline, a typical shoulder line stands in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
@@ -17,7 +15,7 @@ from ...cameras import PANOHEAD_RADIUS
 from ...head_model import HeadModel, anatomy
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ...portrait import Portrait
-from ..capsule import cell_coordinates, grid_faces, outermost_radius
+from ..capsule import cell_coordinates, outermost_radius
 from ..labels.portrait_labels import PortraitLabels, project_px
 
 TORSO_ROWS, TORSO_COLUMNS = 40, 96
@@ -30,16 +28,6 @@ _DEPTH_OF_WIDTH, _HALF_DEPTHS = 0.5, (0.06, 0.185)
 """Bodies are half as deep as wide, within limits of half the depth."""
 _BORDER_PX = 3
 """A body that comes this near to the picture's border runs out of it."""
-
-
-@dataclass(frozen=True)
-class Torso:
-    """Shoulders as a closed grid: rows from the neck down, columns round the body, column 0 towards the camera."""
-
-    vertices_world: Float[np.ndarray, "rows columns 3"]
-    """World units; the last column repeats the first."""
-    faces: Int[np.ndarray, "f 3"]
-    """Triangles over row * (TORSO_COLUMNS + 1) + column, outward, with a flat bottom."""
 
 
 def _observed_extent(
@@ -102,13 +90,17 @@ def _joined_to_neck(
     return moved
 
 
-def fit_torso(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Torso:
+def fit_torso(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Float[np.ndarray, "rows columns 3"]:
     """Shoulders for a portrait.
 
     Args:
         portrait: aligned portrait with its fitted head.
         labels: its classes; cloth and skin below the neck give the outline.
         model: the head model of the fit.
+
+    Returns:
+        Rows from the neck down to a flat bottom, columns round the body, column 0 towards the camera; world units. The
+        last column repeats the first.
     """
     y_cm = anatomy.centimetres(model.neutral)[:, 1]
     on_neck = np.isin(model.part, (PART_FACE, PART_CRANIUM_NECK))
@@ -145,4 +137,4 @@ def fit_torso(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> T
     grid[:, -1] = grid[:, 0]
     grid[-1] = grid[-1].mean(0)  # the flat bottom
     grid[-1, :, 1] = grid[-2, 0, 1]
-    return Torso(grid, grid_faces(TORSO_ROWS, TORSO_COLUMNS))
+    return grid

@@ -53,42 +53,30 @@ _SKIN_PULL, _HAIR_PULL, _CLOTH_PULL, _HIDDEN_PULL = 1.5, 0.3, 0.5, 3.0
 _MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.75
 """Ears on a side that is turned away by more than this sine say nothing; with this share of skin one is bare."""
 _RASTER_SIZE = 256
-
-
-@dataclass(frozen=True)
-class HairShellConfig:
-    """Start and weights of the shell's solve; lengths in world units (`UNITS_PER_CM`)."""
-
-    estimate_weight: float = 0.03
-    """Pull to the network's thickness where it is as sure as `usual_spread`; less where it is less sure."""
-    usual_spread: float = 0.012
-    """Spread of the network's thickness that `estimate_weight` refers to."""
-    least_pull: float = 0.004
-    """Pull to the start (fine rounds: to the coarse result) of the least sure cells."""
-    maximum_flare: float = 0.9
-    """Largest growth of the radius per unit of height going down: hair hangs, hats and bobs flare."""
-    estimate_smoothing: float = 1.6
-    """Standard deviation of the smoothing of the network's thickness, grid cells."""
-    hairline_slope: float = 0.2
-    """Hair on the forehead rises from its hairline with at most this slope at first ..."""
-    hairline_radius: float = 0.05
-    """... and ever steeper, by its distance from the hairline over this, world units."""
-    coarse_rounds: int = 3
-    """Outline rounds with the stiff surface: they move whole regions, so that volume does not become a ridge."""
-    fine_rounds: int = 3
-    """Outline rounds with the soft surface, starting from the stiff result."""
-    coarse_bending: float = 600.0
-    """Weight of the squared Laplacian in the coarse rounds."""
-    fine_bending: float = 30.0
-    """Weight of the squared Laplacian in the fine rounds."""
-    outline_weight: float = 4.0
-    """Weight of a cell on the outline, per pixel, at most three pixels."""
-    minimum_scalp_thickness: float = 0.008
-    """Hair on the unseen scalp is at least this thick (about 5 mm)."""
-    maximum_step: float = 0.05
-    """Largest outline correction in one round."""
-    maximum_thickness: float = 0.16
-    """No hair or hat is thicker than this (about 10 cm) beyond the start."""
+_USUAL_SPREAD, _ESTIMATE_WEIGHT = 0.012, 0.03
+"""Where the network's thickness has this spread, this is the pull to it; less where it is less sure."""
+_LEAST_PULL = 0.004
+"""Pull to the start (fine rounds: to the coarse result) of the least sure cells."""
+_MOST_FLARE = 0.9
+"""Largest growth of the radius per unit of height going down: hair hangs, hats and bobs flare."""
+_ESTIMATE_SMOOTHING = 1.6
+"""Standard deviation of the smoothing of the network's thickness, grid cells."""
+_HAIRLINE_SLOPE, _HAIRLINE_RADIUS = 0.2, 0.05
+"""Hair on the forehead rises from its hairline with at most this slope at first, and ever steeper, by its distance from
+the hairline over the second number."""
+_ROUNDS = 3
+"""Outline rounds with the stiff surface, which moves whole regions, so that volume does not become a ridge, and with
+the soft one, which starts from the stiff result."""
+_STIFF_BENDING, _SOFT_BENDING = 600.0, 30.0
+"""Weights of the squared Laplacian."""
+_OUTLINE_WEIGHT = 4.0
+"""Weight of a cell on the outline, per pixel, at most three pixels."""
+_LEAST_SCALP_THICKNESS = 0.008
+"""Hair on the unseen scalp is at least this thick (about 5 mm)."""
+_MOST_STEP = 0.05
+"""Largest outline correction in one round."""
+_MOST_THICKNESS = 0.16
+"""No hair or hat is thicker than this (about 10 cm) beyond the start."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +87,6 @@ class HairShell:
     """Over the opened skull, world units; negative where the shell hides below the skin."""
     radius: Float[np.ndarray, "rows columns"]
     """Of the shell's surface on the capsule grid, world units."""
-    skull_radius: Float[np.ndarray, "rows columns"]
-    """Of the opened skull."""
 
 
 def grid_mesh(radius: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
@@ -124,12 +110,6 @@ def _wrapped_laplacian() -> scipy.sparse.csc_matrix:
     return (scipy.sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency).tocsc()
 
 
-def _signed_distance_px(mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, "s s"]:
-    """Distance to the mask's border in pixels, positive inside."""
-    inside = mask.astype(np.uint8)
-    return cv2.distanceTransform(inside, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
-
-
 @dataclass(frozen=True)
 class _Outline:
     """What the portrait says about the outline, at raster size."""
@@ -144,9 +124,9 @@ class _Outline:
 def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
     size = portrait.size_px
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (size // 80) + 1,) * 2)
-    body = cv2.morphologyEx((labels.skin | labels.hair).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    body = cv2.morphologyEx((labels.skin | labels.hair).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    distance = cv2.distanceTransform(body, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - body, cv2.DIST_L2, 5)
     near_cloth = cv2.dilate(labels.cloth.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-    distance = _signed_distance_px(body) * (_RASTER_SIZE / size)
 
     def small(mask: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "r r"]:
         return cv2.resize(mask.astype(np.float32), (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA) > 0.5
@@ -154,7 +134,7 @@ def _outline(portrait: Portrait, labels: PortraitLabels) -> _Outline:
     return _Outline(
         portrait.head.camera.resized(_RASTER_SIZE, _RASTER_SIZE),
         small(portrait.inside) & ~small(near_cloth),
-        cv2.resize(distance, (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA),
+        cv2.resize(distance * (_RASTER_SIZE / size), (_RASTER_SIZE,) * 2, interpolation=cv2.INTER_AREA),
     )
 
 
@@ -183,7 +163,6 @@ def _start(
     labels: PortraitLabels,
     skull: Float[np.ndarray, "rows columns"],
     network: LoadedNetwork[HairThicknessNet],
-    config: HairShellConfig,
 ) -> _Start:
     """What the network makes of the portrait."""
     hair, skin, cloth = (mask.astype(np.float32) for mask in (labels.hair, labels.skin, labels.cloth))
@@ -196,10 +175,10 @@ def _start(
         presence = presence * np.clip(4 * above_nape, 0.0, 1.0)
     share = np.clip((presence - 0.3) / 0.4, 0.0, 1.0)
     share = share * share * (3 - 2 * share)
-    estimated = capsule.smooth_over_columns(estimate.thickness, config.estimate_smoothing, config.estimate_smoothing)
+    estimated = capsule.smooth_over_columns(estimate.thickness, _ESTIMATE_SMOOTHING, _ESTIMATE_SMOOTHING)
     thickness = share * estimated * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
-    sureness = np.clip(config.usual_spread / estimate.spread, 0.1, 2.0) * np.abs(2 * presence - 1)
-    pull = config.least_pull + config.estimate_weight * sureness
+    sureness = np.clip(_USUAL_SPREAD / estimate.spread, 0.1, 2.0) * np.abs(2 * presence - 1)
+    pull = _LEAST_PULL + _ESTIMATE_WEIGHT * sureness
     return _Start(thickness, pull, presence < 0.12, presence > 0.6)
 
 
@@ -207,17 +186,16 @@ def _tidied(
     thickness: Float[np.ndarray, "rows columns"],
     skull: Float[np.ndarray, "rows columns"],
     bare_ears: Bool[np.ndarray, "rows columns"],
-    config: HairShellConfig,
 ) -> Float[np.ndarray, "rows columns"]:
     """A solved shell without steep flares, islands and pinholes."""
-    thickness = _flare_limited(skull + thickness, config.maximum_flare) - skull
-    thickness = _soft_hairline(thickness, skull, config)
-    thickness = np.where(_pinholes(thickness < _LEAST_HAIR, bare_ears), config.minimum_scalp_thickness, thickness)
+    thickness = _flare_limited(skull + thickness) - skull
+    thickness = _soft_hairline(thickness, skull)
+    thickness = np.where(_pinholes(thickness < _LEAST_HAIR, bare_ears), _LEAST_SCALP_THICKNESS, thickness)
     return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
 
 
 def _soft_hairline(
-    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"], config: HairShellConfig
+    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "rows columns"]:
     """Hair that rises gently from the forehead, not with the edge of a cap."""
     points = capsule.surface_points(skull).reshape(-1, 3)
@@ -225,7 +203,7 @@ def _soft_hairline(
     if not bare.any():
         return thickness
     distance = KDTree(points[bare]).query(points)[0].reshape(thickness.shape)
-    return np.minimum(thickness, distance * (config.hairline_slope + distance / config.hairline_radius))
+    return np.minimum(thickness, distance * (_HAIRLINE_SLOPE + distance / _HAIRLINE_RADIUS))
 
 
 def _pinholes(
@@ -241,12 +219,12 @@ def _pinholes(
     return (small & (pieces > 0))[:, capsule.COLUMNS : 2 * capsule.COLUMNS] & bare
 
 
-def _flare_limited(radius: Float[np.ndarray, "rows columns"], most: float) -> Float[np.ndarray, "rows columns"]:
-    """Below the half sphere the radius grows by at most `most` per unit of height going down."""
+def _flare_limited(radius: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Below the half sphere the radius grows by at most `_MOST_FLARE` per unit of height going down."""
     row_height = (capsule.CENTRE_Y - capsule.BOTTOM_Y) / (capsule.ROWS - 1 - capsule.SPHERE_ROWS)
     radius = radius.copy()
     for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
-        radius[row] = np.minimum(radius[row], radius[row - 1] + most * row_height)
+        radius[row] = np.minimum(radius[row], radius[row - 1] + _MOST_FLARE * row_height)
     return radius
 
 
@@ -254,7 +232,6 @@ def fit_hair_shell(
     portrait: Portrait,
     labels: PortraitLabels,
     model: HeadModel,
-    config: HairShellConfig | None = None,
     *,
     thickness_network: LoadedNetwork[HairThicknessNet] | None = None,
 ) -> HairShell:
@@ -264,40 +241,23 @@ def fit_hair_shell(
         portrait: aligned portrait with its fitted head.
         labels: its classes.
         model: the head model of the fit.
-        config: weights.
         thickness_network: None takes the one that ships.
     """
-    config = config or HairShellConfig()
     head_faces = model.skin_faces
     skull = capsule.opened_skull_radius(portrait.head.vertices_world, head_faces)
     thickness = np.full_like(skull, _SUNK_THICKNESS)
     if not labels.bald:
         bare_ears = _bare_ears(portrait, labels, model)
-        start = _start(portrait, labels, skull, thickness_network or HAIR_THICKNESS.load(), config)
+        start = _start(portrait, labels, skull, thickness_network or HAIR_THICKNESS.load())
         outline = _outline(portrait, labels)
-        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start, config)
-        thickness = solver.solve(start.thickness, config.coarse_bending, config.coarse_rounds)
-        thickness = solver.solve(thickness, config.fine_bending, config.fine_rounds)
+        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start)
+        thickness = solver.solve(start.thickness, _STIFF_BENDING)
+        thickness = solver.solve(thickness, _SOFT_BENDING)
         seen, u, v = _seen(portrait, skull)
         skin_seen = (seen & labels.skin[v, u]).reshape(skull.shape) | bare_ears
-        floor = np.where(start.covered & ~skin_seen, config.minimum_scalp_thickness, -1.0)
-        thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears, config)
-    radius = _surface_radius(skull, thickness)
-    return HairShell(thickness, radius, skull)
-
-
-def _render_hits(
-    head_vertices: Float[np.ndarray, "v 3"],
-    head_faces: Int[np.ndarray, "f 3"],
-    radius: Float[np.ndarray, "rows columns"],
-    camera: Cameras,
-) -> tuple[Bool[np.ndarray, "r r"], Bool[np.ndarray, "r r"], Float[np.ndarray, "r r"]]:
-    """Pixels hit by head or shell, those hit by the shell first, and depth."""
-    shell_vertices, shell_faces = grid_mesh(radius)
-    vertices = np.concatenate([head_vertices, shell_vertices])
-    faces = np.concatenate([head_faces, shell_faces + len(head_vertices)])
-    fragments = rasterize_mesh(vertices, faces, camera)
-    return fragments.hit, fragments.triangle_index >= len(head_faces), fragments.depth
+        floor = np.where(start.covered & ~skin_seen, _LEAST_SCALP_THICKNESS, -1.0)
+        thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears)
+    return HairShell(thickness, _surface_radius(skull, thickness))
 
 
 def _unproject(camera: Cameras, uv_px: Float[np.ndarray, "p 2"], depth: Float[np.ndarray, " p"]):
@@ -383,18 +343,14 @@ class _ShellSolver:
     bare_ears: Bool[np.ndarray, "rows columns"]
     head_faces: Int[np.ndarray, "f 3"]
     start: _Start
-    config: HairShellConfig
 
-    def solve(
-        self, base: Float[np.ndarray, "rows columns"], bending: float, rounds: int
-    ) -> Float[np.ndarray, "rows columns"]:
-        """`rounds` solves for the smooth change of `base` that meets the outline and the labels."""
-        config = self.config
+    def solve(self, base: Float[np.ndarray, "rows columns"], bending: float) -> Float[np.ndarray, "rows columns"]:
+        """Several solves for the smooth change of `base` that meets the outline and the labels."""
         laplacian = _wrapped_laplacian()
         smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
         hidden = (self.bare_ears | self.start.hidden).ravel()
         thickness = base
-        for _ in range(rounds):
+        for _ in range(_ROUNDS):
             outline_weight, outline_target = self._outline_terms(thickness)
             label_weight, label_target = self._label_terms(thickness, base)
             outline_weight = np.where(hidden, 0.0, outline_weight)
@@ -406,7 +362,7 @@ class _ShellSolver:
                 system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
             )
             change = factors.solve(right)
-            change = np.clip(change, -config.maximum_thickness, config.maximum_thickness)
+            change = np.clip(change, -_MOST_THICKNESS, _MOST_THICKNESS)
             thickness = np.maximum(base + change.reshape(base.shape), _DEEPEST_THICKNESS)
         return thickness
 
@@ -414,28 +370,29 @@ class _ShellSolver:
         self, thickness: Float[np.ndarray, "rows columns"]
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Weights and targets of the cells that form the outline in the portrait's view."""
-        camera, n = self.outline.camera, thickness.size
-        radius = _surface_radius(self.skull, thickness)
-        hit, hit_shell, depth = _render_hits(self.portrait.head.vertices_world, self.head_faces, radius, camera)
+        camera, head_vertices, n = self.outline.camera, self.portrait.head.vertices_world, thickness.size
+        shell_vertices, shell_faces = grid_mesh(_surface_radius(self.skull, thickness))
+        vertices = np.concatenate([head_vertices, shell_vertices])
+        faces = np.concatenate([self.head_faces, shell_faces + len(head_vertices)])
+        fragments = rasterize_mesh(vertices, faces, camera)
+        hit = fragments.hit
         inner = np.asarray(ndimage.binary_erosion(hit, iterations=2), dtype=bool)
         rim = hit & ~inner & self.outline.counted
         rim[:2], rim[:, :2], rim[:, -2:] = False, False, False
         v, u = np.nonzero(rim)
-        on_shell = hit_shell[v, u]
+        on_shell = fragments.triangle_index[v, u] >= len(self.head_faces)
         gap_px = self.outline.distance_px[v, u] - 1.0
         use = on_shell | (gap_px > 1.5)  # where the head itself forms the outline the shell may only grow over it
         v, u, on_shell, gap_px = v[use], u[use], on_shell[use], gap_px[use]
-        points = _unproject(camera, np.stack([u, v], axis=1) + 0.5, depth[v, u].astype(np.float64))
+        points = _unproject(camera, np.stack([u, v], axis=1) + 0.5, fragments.depth[v, u].astype(np.float64))
         row, column, point_radius = capsule.cell_coordinates(points)
         cell = np.clip(np.rint(row), 0, capsule.ROWS - 1).astype(int) * capsule.COLUMNS
         cell += np.rint(column).astype(int) % capsule.COLUMNS
         now = np.where(on_shell, thickness.ravel()[cell], point_radius - self.skull.ravel()[cell])
-        step = np.clip(
-            gap_px * PANOHEAD_RADIUS / float(camera.focal_px[0, 0]), -self.config.maximum_step, self.config.maximum_step
-        )
+        step = np.clip(gap_px * PANOHEAD_RADIUS / float(camera.focal_px[0, 0]), -_MOST_STEP, _MOST_STEP)
         count = np.bincount(cell, minlength=n)
         target = np.bincount(cell, now + step, minlength=n) / np.maximum(count, 1)
-        return self.config.outline_weight * np.minimum(count, 3), target
+        return _OUTLINE_WEIGHT * np.minimum(count, 3), target
 
     def _label_terms(
         self, thickness: Float[np.ndarray, "rows columns"], base: Float[np.ndarray, "rows columns"]

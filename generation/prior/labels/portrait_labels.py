@@ -35,18 +35,12 @@ _HAIR_ON_EARS = 0.1
 """Hair over ears, relative to the scalp about them."""
 _LEAST_SHARE = 0.03
 """Every class is at least this likely nearly everywhere."""
-
-
-@dataclass(frozen=True)
-class LabelConfig:
-    """How the classes are told apart."""
-
-    prior_weight: float = 0.25
-    """Exponent of the fitted head's spatial prior beside the network's probabilities."""
-    least_prior: float = 0.08
-    """Smallest spatial prior: a high collar may reach where hair usually is."""
-    bald_fraction: float = 0.12
-    """With less hair above the chin than this share of the scalp's pixels the head counts as bald."""
+_PRIOR_WEIGHT = 0.25
+"""Exponent of the fitted head's spatial prior beside the network's probabilities."""
+_LEAST_PRIOR = 0.08
+"""Smallest spatial prior: a high collar may reach where hair usually is."""
+_BALD_FRACTION = 0.12
+"""With less hair above the chin than this share of the scalp's pixels the head counts as bald."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,6 @@ def _face_core(portrait: Portrait, model: HeadModel) -> Bool[np.ndarray, "s s"]:
 def label_portrait(
     portrait: Portrait,
     model: HeadModel,
-    config: LabelConfig | None = None,
     *,
     segmenter: LoadedNetwork[Segmenter] | None = None,
 ) -> PortraitLabels:
@@ -152,10 +145,8 @@ def label_portrait(
     Args:
         portrait: the aligned portrait with its fitted head and matte.
         model: the head model of that fit.
-        config: weights.
         segmenter: the network; None takes the one that ships.
     """
-    config = config or LabelConfig()
     classes = segment(portrait.rgb, portrait.inside, segmenter or SEGMENTER.load())
     prior, chin_row = _spatial_prior(portrait, model)
     foreground = portrait.alpha_unit > 0.5
@@ -163,9 +154,9 @@ def label_portrait(
     on_the_scalp = (classes_of_segmenter.HAIR, classes_of_segmenter.HEADGEAR)
     cloth = classes[..., classes_of_segmenter.CLOTH]
     seen = np.stack([classes[..., worn_on_skin].sum(-1), classes[..., on_the_scalp].sum(-1), cloth], axis=-1)
-    probability = (seen + 1e-3) * np.maximum(prior, config.least_prior) ** config.prior_weight
+    probability = (seen + 1e-3) * np.maximum(prior, _LEAST_PRIOR) ** _PRIOR_WEIGHT
     probability = _smoothed(probability / probability.sum(-1, keepdims=True), portrait, foreground)
-    return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row, config)
+    return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row)
 
 
 def _smoothed(
@@ -191,7 +182,6 @@ def _hard_classes(
     core: Bool[np.ndarray, "s s"],
     prior: Float[np.ndarray, "s s 3"],
     chin_row: float,
-    config: LabelConfig,
 ) -> PortraitLabels:
     """Hard classes: specks go to what surrounds them, hair reaches above the chin, cloth below it."""
     size = len(core)
@@ -209,5 +199,5 @@ def _hard_classes(
         label = np.where(stray, others.argmax(-1), label)
     skin, hair, cloth = (foreground & (label == k) for k in (SKIN, HAIR, CLOTH))
     scalp = foreground & (prior[..., HAIR] > 0.8) & (rows < chin_row)
-    bald = bool((hair & (rows < chin_row)).sum() < config.bald_fraction * max(1, scalp.sum()))
+    bald = bool((hair & (rows < chin_row)).sum() < _BALD_FRACTION * max(1, scalp.sum()))
     return PortraitLabels(probability, skin, hair, cloth, bald)

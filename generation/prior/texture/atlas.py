@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,8 +25,7 @@ from ...head_model.model import (
 from ...mesh import vertex_normals
 from ...mesh_raster import Fragments, interpolate, rasterize_mesh
 from .. import capsule
-from ..bust.torso import TORSO_COLUMNS, TORSO_ROWS, Torso
-from ..hair.hair_shell import HairShell, grid_mesh
+from ..hair.hair_shell import HairShell
 
 ATLAS_WIDTH, ATLAS_HEIGHT = 2048, 1792
 MATERIAL_SKIN, MATERIAL_MOUTH, MATERIAL_TEETH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_CLOTH = range(6)
@@ -94,7 +94,12 @@ def _head_tiles(model: HeadModel, faces: Int[np.ndarray, "f 3"], faces_uv: Int[n
 
 
 def build_atlas_mesh(
-    model: HeadModel, head_vertices: Float[np.ndarray, "v 3"], shell: HairShell, torso: Torso, *, bald: bool
+    model: HeadModel,
+    head_vertices: Float[np.ndarray, "v 3"],
+    shell: HairShell,
+    torso: Float[np.ndarray, "rows columns 3"],
+    *,
+    bald: bool,
 ) -> AtlasMesh:
     """Put the fitted head, its hair shell and its torso into one mesh.
 
@@ -102,7 +107,7 @@ def build_atlas_mesh(
         model: the head model.
         head_vertices: its fitted vertices, world units.
         shell: fitted hair shell.
-        torso: fitted shoulders.
+        torso: fitted shoulders, from `fit_torso`.
         bald: leave the shell out.
     """
     y_cm = centimetres(model.neutral)[:, 1]
@@ -122,51 +127,42 @@ def build_atlas_mesh(
     split_from = unique[:, 0]
     head_normals = vertex_normals(head_vertices, model.faces)
 
-    shell_vertices, shell_faces = grid_mesh(shell.radius)
-    shell_normals = _seamless_normals(shell_vertices, shell_faces, capsule.COLUMNS + 1)
-    row, column = np.divmod(np.arange(len(shell_vertices)), capsule.COLUMNS + 1)
-    shell_px = _tile_px(SHELL_TILE, column / capsule.COLUMNS, row / (capsule.ROWS - 1))
+    shell_points = capsule.surface_points(shell.radius)
+    shell_part = _grid_part(np.concatenate([shell_points, shell_points[:, :1]], axis=1), SHELL_TILE)
     thickness = np.concatenate([shell.thickness, shell.thickness[:, :1]], axis=1).ravel()
-    visible = (thickness[shell_faces] > _HIDDEN_THICKNESS).any(1) & (not bald)
-    shell_faces = shell_faces[visible]
+    visible = (thickness[shell_part.faces] > _HIDDEN_THICKNESS).any(1) & (not bald)
+    shell_faces = shell_part.faces[visible]
+    torso_part = _grid_part(torso, TORSO_TILE)
 
-    torso_vertices = torso.vertices_world.reshape(-1, 3)
-    torso_normals = _seamless_normals(torso_vertices, torso.faces, TORSO_COLUMNS + 1)
-    row, column = np.divmod(np.arange(len(torso_vertices)), TORSO_COLUMNS + 1)
-    torso_px = _tile_px(TORSO_TILE, column / TORSO_COLUMNS, row / (TORSO_ROWS - 1))
-
-    n_head, n_shell = len(unique), len(shell_vertices)
+    n_head, n_shell, n_torso = len(unique), len(shell_part.uv_px), len(torso_part.uv_px)
+    counts = [len(shell_faces), len(torso_part.faces)]
+    grid_material = np.repeat(np.array([MATERIAL_HAIR, MATERIAL_CLOTH], np.uint8), counts)
     return AtlasMesh(
-        vertices_world=np.concatenate([head_vertices[split_from], shell_vertices, torso_vertices]),
-        normals_world=np.concatenate([head_normals[split_from], shell_normals, torso_normals]),
-        uv_px=np.concatenate([corner_px.reshape(-1, 2)[first], shell_px, torso_px]),
-        faces=np.concatenate([inverse.reshape(-1, 3), shell_faces + n_head, torso.faces + n_head + n_shell]),
-        material=np.concatenate(
-            [
-                head_material,
-                np.full(len(shell_faces), MATERIAL_HAIR, np.uint8),
-                np.full(len(torso.faces), MATERIAL_CLOTH, np.uint8),
-            ]
-        ),
-        head_vertex=np.concatenate([split_from, np.full(n_shell + len(torso_vertices), -1)]),
+        np.concatenate([head_vertices[split_from], shell_part.vertices_world, torso_part.vertices_world]),
+        np.concatenate([head_normals[split_from], shell_part.normals_world, torso_part.normals_world]),
+        np.concatenate([corner_px.reshape(-1, 2)[first], shell_part.uv_px, torso_part.uv_px]),
+        np.concatenate([inverse.reshape(-1, 3), shell_faces + n_head, torso_part.faces + n_head + n_shell]),
+        np.concatenate([head_material, grid_material]),
+        np.concatenate([split_from, np.full(n_shell + n_torso, -1)]),
     )
 
 
-def _tile_px(
-    tile: tuple[int, int, int, int], across: Float[np.ndarray, " v"], down: Float[np.ndarray, " v"]
-) -> Float[np.ndarray, "v 2"]:
-    """Atlas position of fractions of a tile, half a texel inside its border."""
+class _GridPart(NamedTuple):
+    vertices_world: Float[np.ndarray, "v 3"]
+    normals_world: Float[np.ndarray, "v 3"]
+    uv_px: Float[np.ndarray, "v 2"]
+    faces: Int[np.ndarray, "f 3"]
+
+
+def _grid_part(points_world: Float[np.ndarray, "rows columns 3"], tile: tuple[int, int, int, int]) -> _GridPart:
+    """A grid whose last column repeats the first as a mesh, laid out half a texel inside its tile's border."""
+    rows, columns = points_world.shape[0], points_world.shape[1] - 1
+    vertices, faces = points_world.reshape(-1, 3), capsule.grid_faces(rows, columns)
+    row, column = np.divmod(np.arange(len(vertices)), columns + 1)
+    wrapped = row * (columns + 1) + column % columns
     x, y, width, height = tile
-    return np.stack([x + 0.5 + across * (width - 1), y + 0.5 + down * (height - 1)], axis=1)
-
-
-def _seamless_normals(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], columns: int
-) -> Float[np.ndarray, "v 3"]:
-    """Normals of a grid whose last column repeats the first."""
-    index = np.arange(len(vertices))
-    wrapped = np.where(index % columns == columns - 1, index - (columns - 1), index)
-    return vertex_normals(vertices, wrapped[faces])[wrapped]
+    uv_px = [x + 0.5 + column / columns * (width - 1), y + 0.5 + row / (rows - 1) * (height - 1)]
+    return _GridPart(vertices, vertex_normals(vertices, wrapped[faces])[wrapped], np.stack(uv_px, axis=1), faces)
 
 
 def atlas_texels(mesh: AtlasMesh) -> AtlasTexels:

@@ -16,7 +16,7 @@ from .completion_network import (
     NOWHERE,
     SKIN_BELOW,
     ChartPlace,
-    chart_of,
+    mean_in_cells,
     place_on_head,
     place_on_torso,
 )
@@ -170,7 +170,7 @@ def chart_places(texels: AtlasTexels, chosen: np.ndarray, camera_azimuth_rad: fl
 def chart_of_portrait(
     texels: AtlasTexels, chosen: np.ndarray, looked_up: LookedUp, place: ChartPlace
 ) -> Float32[np.ndarray, "2 c rows columns"]:
-    """What the completion network is told.
+    """What the completion network is told: portrait and surface, averaged in the chart's cells; colours are plain.
 
     Args:
         texels: of the atlas.
@@ -178,10 +178,12 @@ def chart_of_portrait(
         looked_up: what the portrait says about the chosen ones.
         place: where these lie in the chart.
     """
-    material = texels.material[chosen]
-    own, mirrored = looked_up.own, looked_up.mirrored
-    return chart_of(
-        place, texels.points_world[chosen], texels.normals_world[chosen],
-        (own.colour, belief(own, material, looked_up.tone)),
-        (mirrored.colour, belief(mirrored, material, looked_up.tone)),
-    )  # fmt: skip
+    points, material = texels.points_world[chosen], texels.material[chosen]
+    radius = np.hypot(points[:, 0], points[:, 2]).astype(np.float32)[:, None]
+    surface = np.concatenate([texels.normals_world[chosen], radius], axis=1)
+    surface, count = mean_in_cells(place, surface, np.ones(len(radius)))
+    grid = [np.minimum(count, 1.0)[:, None]]
+    for seen in (looked_up.own, looked_up.mirrored):
+        mean, mass = mean_in_cells(place, seen.colour, belief(seen, material, looked_up.tone))
+        grid += [mean, (mass / np.maximum(count, 1))[:, None]]
+    return np.concatenate([*grid, surface], axis=1).astype(np.float32)

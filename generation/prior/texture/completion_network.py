@@ -101,30 +101,6 @@ def mean_in_cells(
     return mean.astype(np.float32), mass.reshape(2, ROWS, COLUMNS).astype(np.float32)
 
 
-def chart_of(
-    place: ChartPlace,
-    points_world: Float32[np.ndarray, "n 3"],
-    normals_world: Float32[np.ndarray, "n 3"],
-    own: tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]],
-    mirrored: tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]],
-) -> Float32[np.ndarray, "2 c rows columns"]:
-    """What the portrait and the surface say, averaged in the chart's cells; colours are plain.
-
-    Args:
-        place: of n texels, a regular subset suffices.
-        points_world, normals_world: the surface.
-        own: colours that the portrait shows, and how far each can be believed, [0, 1].
-        mirrored: the same for the texels' mirror images.
-    """
-    radius = np.hypot(points_world[:, 0], points_world[:, 2]).astype(np.float32)[:, None]
-    surface, count = mean_in_cells(place, np.concatenate([normals_world, radius], axis=1), np.ones(len(radius)))
-    grid = [np.minimum(count, 1.0)[:, None]]
-    for colour, known in (own, mirrored):
-        mean, mass = mean_in_cells(place, colour, known)
-        grid += [mean, (mass / np.maximum(count, 1))[:, None]]
-    return np.concatenate([*grid, surface], axis=1).astype(np.float32)
-
-
 def log_ratio(rgb_unit: Tensor, typical: Tensor) -> Tensor:
     """Colours relative to a typical one; shapes broadcast."""
     return torch.log((rgb_unit.clamp_min(0) + _FLOOR) / (typical + _FLOOR))
@@ -148,7 +124,7 @@ def features_of(
     """What the network sees.
 
     Args:
-        chart: from `chart_of`.
+        chart: from `completion_chart.chart_of_portrait`.
         typical: typical colours of hair, skin and clothes, sRGB in [0, 1].
     """
     n = len(chart)
@@ -217,7 +193,7 @@ def complete(
     """Smooth colours of both layers, sRGB; the mean over the portrait and its mirror image.
 
     Args:
-        chart: from `chart_of`.
+        chart: from `completion_chart.chart_of_portrait`.
         typical: typical colours of hair, skin and clothes, sRGB in [0, 1].
         loaded: the network.
     """

@@ -28,13 +28,13 @@ _DEPTH_SUPERSAMPLE = 2
 
 @dataclass(frozen=True)
 class SeenPoints:
-    """What a picture says about n surface points."""
+    """What a picture says about surface points: n of them, or those of a tile's texels (h w)."""
 
-    colour: Float32[np.ndarray, "n 3"]
+    colour: Float32[np.ndarray, "*n 3"]
     """Foreground colour where each point projects, whether it is visible or not."""
-    trust: Float32[np.ndarray, " n"]
+    trust: Float32[np.ndarray, "*n"]
     """1 where it is plainly visible and the matte is solid, 0 where it is hidden."""
-    classes: Float32[np.ndarray, "n 3"]
+    classes: Float32[np.ndarray, "*n 3"]
     """Probability of skin, hair and cloth there."""
 
     def __getitem__(self, chosen: np.ndarray | slice) -> SeenPoints:

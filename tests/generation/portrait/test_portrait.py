@@ -14,8 +14,7 @@ from dp360.generation import InputError
 from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS
 from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
-from dp360.generation.portrait.faceless_placement import place_head_by_matte
-from dp360.generation.portrait.portrait import WIDE_FACTOR
+from dp360.generation.portrait.portrait import WIDE_FACTOR, place_head_by_matte
 from dp360.generation.progress import Item
 
 PORTRAITS = Path(__file__).parents[4] / "shared" / "data" / "portraits"

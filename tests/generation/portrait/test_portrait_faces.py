@@ -15,7 +15,7 @@ import skimage.data
 from dp360.generation import InputError
 from dp360.generation.portrait import FaceNetworks, face_detection, find_faces, load_image
 from dp360.generation.portrait.face_detection import choose_face, upright_quarter_turns
-from dp360.generation.portrait.resample import inside_mask, square_crop
+from dp360.generation.portrait.resample import CropFrame, square_crop
 
 PORTRAITS = Path(__file__).parents[4] / "shared" / "data" / "portraits"
 
@@ -176,7 +176,7 @@ def test_square_crop_puts_positions_where_it_says() -> None:
 def test_outside_the_picture_the_edge_is_repeated_and_not_inside() -> None:
     picture = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
     crop = square_crop(picture, (0.0, 25.0), 40.0, 40)
-    inside = inside_mask(50, 60, (0.0, 25.0), 40.0, 40)
+    inside = CropFrame((0.0, 25.0), 40.0, 40).inside(picture)
     assert inside[:, 20:].all() and not inside[:, :20].any()
     np.testing.assert_array_equal(crop[:, 20:], picture[5:45, :20])
     np.testing.assert_array_equal(crop[:, :20], np.repeat(picture[5:45, :1], 20, axis=1))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from dp360.generation import InputError
-from dp360.generation.portrait import ImageLimits, load_image
+from dp360.generation.portrait import image_io, load_image
 
 
 def gradient(height: int = 80, width: int = 100) -> np.ndarray:
@@ -166,16 +166,18 @@ def test_animation_gives_its_first_frame_and_a_notice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_large_pictures_are_reduced(tmp_path: Path, name: str) -> None:
+def test_large_pictures_are_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(image_io, "_MOST_SIDE_PX", 300)
     flat = Image.new("RGB", (1500, 900), (90, 140, 30))
-    loaded = load_image(saved(tmp_path / name, flat), ImageLimits(max_side_px=300))
+    loaded = load_image(saved(tmp_path / name, flat))
     assert loaded.rgb.shape == (180, 300, 3)
     np.testing.assert_allclose(loaded.rgb[90, 150], (90, 140, 30), atol=3)
 
 
-def test_alpha_is_reduced_with_the_colour(tmp_path: Path) -> None:
+def test_alpha_is_reduced_with_the_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_io, "_MOST_SIDE_PX", 300)
     rgba = np.dstack([gradient(400, 600), np.full((400, 600), 100, np.uint8)])
-    loaded = load_image(saved(tmp_path / "a.png", Image.fromarray(rgba)), ImageLimits(max_side_px=300))
+    loaded = load_image(saved(tmp_path / "a.png", Image.fromarray(rgba)))
     assert loaded.alpha is not None and loaded.alpha.shape == (200, 300)
 
 
@@ -256,10 +258,11 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
         load_image(tmp_path)
 
 
-def test_oversized_file_is_refused_before_reading(tmp_path: Path) -> None:
+def test_oversized_file_is_refused_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_io, "_MOST_MEGABYTES", 0.01)
     path = saved(tmp_path / "a.bmp", Image.fromarray(gradient()))
     with pytest.raises(InputError, match="MB accepted"):
-        load_image(path, ImageLimits(max_file_megabytes=0.01))
+        load_image(path)
 
 
 def test_formats_that_call_outside_programs_are_not_opened(tmp_path: Path) -> None:

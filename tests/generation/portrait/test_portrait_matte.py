@@ -10,7 +10,8 @@ import skimage.data
 from PIL import Image
 
 from dp360.generation.head_model import load_head_model
-from dp360.generation.portrait import MatteConfig, Portrait, PortraitConfig, prepare_portrait
+from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
+from dp360.generation.portrait import matte as matte_module
 from dp360.generation.portrait.matte import (
     HeadZones,
     contradicts_head,
@@ -32,7 +33,7 @@ def portrait(tmp_path_factory: pytest.TempPathFactory) -> Portrait:
 
 @pytest.fixture(scope="module")
 def zones(portrait: Portrait) -> HeadZones:
-    return head_zones(portrait.head, load_head_model(), MatteConfig())
+    return head_zones(portrait.head, load_head_model())
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -49,7 +50,7 @@ def test_zones_lie_within_each_other(zones: HeadZones) -> None:
 
 
 def test_a_good_matte_agrees_with_the_head(portrait: Portrait, zones: HeadZones) -> None:
-    assert not contradicts_head(portrait.alpha_unit > 0.5, portrait.inside, zones, MatteConfig())
+    assert not contradicts_head(portrait.alpha_unit > 0.5, portrait.inside, zones)
 
 
 @pytest.mark.parametrize("what", ["nothing", "everything", "half the head", "trumpet"])
@@ -61,14 +62,14 @@ def test_bad_mattes_contradict_the_head(portrait: Portrait, zones: HeadZones, wh
         "half the head": zones.head & (x < SIZE / 2),
         "trumpet": zones.head | (abs(x - SIZE / 2) > 0.2 * SIZE) & (y < 0.7 * SIZE),
     }[what]
-    assert contradicts_head(mask, np.ones_like(portrait.inside), zones, MatteConfig())
+    assert contradicts_head(mask, np.ones_like(portrait.inside), zones)
 
 
 def test_maps_that_contradict_the_head_have_no_say(portrait: Portrait, zones: HeadZones) -> None:
     good = portrait.alpha_unit
     empty, full = np.zeros_like(good), np.ones_like(good)
-    alone = estimate_matte(portrait.rgb, portrait.inside, zones, [good], MatteConfig())
-    among = estimate_matte(portrait.rgb, portrait.inside, zones, [empty, good, full], MatteConfig())
+    alone = estimate_matte(portrait.rgb, portrait.inside, zones, [good])
+    among = estimate_matte(portrait.rgb, portrait.inside, zones, [empty, good, full])
     assert alone.notices == among.notices == ()
     np.testing.assert_array_equal(alone.alpha_unit, among.alpha_unit)
 
@@ -76,21 +77,23 @@ def test_maps_that_contradict_the_head_have_no_say(portrait: Portrait, zones: He
 def test_islands_are_removed(portrait: Portrait, zones: HeadZones) -> None:
     with_island = portrait.alpha_unit.copy()
     with_island[10:40, 10:40] = 1.0
-    matte = estimate_matte(portrait.rgb, portrait.inside, zones, [with_island], MatteConfig())
+    matte = estimate_matte(portrait.rgb, portrait.inside, zones, [with_island])
     assert matte.alpha_unit[5:45, 5:45].max() == 0.0
     assert overlap(matte.alpha_unit, portrait.alpha_unit) > 0.97
 
 
 def test_without_maps_colours_decide(portrait: Portrait, zones: HeadZones) -> None:
-    matte = estimate_matte(portrait.rgb, portrait.inside, zones, [], MatteConfig())
+    matte = estimate_matte(portrait.rgb, portrait.inside, zones, [])
     assert len(matte.notices) == 1 and "comes from colours" in matte.notices[0]
     above = zones.above_chin
     assert overlap(matte.alpha_unit[above], portrait.alpha_unit[above]) > 0.85
 
 
-def test_when_all_fails_the_outline_is_the_fitted_heads(portrait: Portrait, zones: HeadZones) -> None:
-    impossible = MatteConfig(least_cover=1.01)
-    matte = estimate_matte(portrait.rgb, portrait.inside, zones, [portrait.alpha_unit], impossible)
+def test_when_all_fails_the_outline_is_the_fitted_heads(
+    portrait: Portrait, zones: HeadZones, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matte_module, "_LEAST_COVER", 1.01)  # no matte covers that much
+    matte = estimate_matte(portrait.rgb, portrait.inside, zones, [portrait.alpha_unit])
     assert len(matte.notices) == 1 and "average head" in matte.notices[0]
     assert matte.alpha_unit[zones.core & portrait.inside].min() == 1.0
     assert matte.alpha_unit[zones.above_chin & (zones.distance_cm > 3)].max() == 0.0
@@ -103,9 +106,9 @@ def test_a_flat_background_is_found_and_a_real_one_is_not() -> None:
     everywhere = np.ones((60, 60), bool)
     expected = everywhere.copy()
     expected[20:50, 15:45] = False
-    np.testing.assert_array_equal(flat_background(picture, everywhere, 4.0), expected)
+    np.testing.assert_array_equal(flat_background(picture, everywhere), expected)
     noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
-    assert not flat_background(noise, everywhere, 4.0).any()
+    assert not flat_background(noise, everywhere).any()
 
 
 def test_the_line_between_two_people_is_measured_in_face_sizes() -> None:

@@ -13,7 +13,6 @@ from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior, capsule
 from dp360.generation.prior.texture.atlas import SHELL_TILE, TORSO_TILE
-from dp360.generation.prior.texture.combed import combed_detail
 from dp360.generation.prior.texture.completion_chart import SkinTone
 from dp360.generation.prior.texture.completion_network import (
     COLUMNS,
@@ -38,8 +37,8 @@ from dp360.generation.prior.texture.completion_network import (
     sample_chart,
 )
 from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, wrapped_blur
+from dp360.generation.prior.texture.hair_detail import combed_detail, quilt
 from dp360.generation.prior.texture.prior_texture import PriorTexture, paint_prior
-from dp360.generation.prior.texture.quilting import quilt
 
 SMALL = CompletionConfig(channels=(8, 8, 16, 16))
 BACKWARDS = (-np.arange(COLUMNS)) % COLUMNS
