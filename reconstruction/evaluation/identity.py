@@ -35,7 +35,7 @@ from jaxtyping import Float, UInt8
 
 from dp360.generation import InputError, ViewSet
 from dp360.generation.head_model.sparse_points import POINT_NAMES
-from dp360.generation.portrait import DetectionConfig, FaceNetworks, find_faces
+from dp360.generation.portrait import FaceNetworks, find_faces
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
 
 from .compare import picture_over_white
@@ -88,19 +88,16 @@ class FaceEmbedder:
     portraits placed by dlib and by mediapipe lie 0.12 apart (0.09 to 0.18), by the landmark network 0.24 (0.17 to 0.40,
     four of them).
 
-    Args:
-        config: how hard mediapipe looks for a face.
-
     Raises:
         InputError: dlib or its models are not installed.
     """
 
-    def __init__(self, config: DetectionConfig | None = None) -> None:
+    def __init__(self) -> None:
         self._dlib, models = _dlib_and_models()
         self._detector = self._dlib.get_frontal_face_detector()
         self._predictor = self._dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
         self._network = self._dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
-        self._mediapipe = FaceNetworks(config)
+        self._mediapipe = FaceNetworks()
 
     def __enter__(self) -> FaceEmbedder:
         return self
