@@ -273,4 +273,4 @@ def _heads_sheet(results: Mapping[str, Sequence[HeadResult]], *, ablation: bool)
     title = (
         "The same portraits under each setting" if ablation else "True views above, what was made of the portrait below"
     )
-    return labelled_sheet(title, blocks, heads[0].facts["strip_columns"])
+    return labelled_sheet(title, blocks, heads[0].facts.get("strip_columns", []))
