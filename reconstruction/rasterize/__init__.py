@@ -100,10 +100,10 @@ def rasterize(
     if backend == "reference":
         from .reference import rasterize_reference
 
-        rgb, depth, alpha, *rest = rasterize_reference(*gaussians, viewmats, Ks, settings)
+        rgb, depth, alpha, radii, means2d = rasterize_reference(*gaussians, viewmats, Ks, settings)
         if backgrounds is not None:
             rgb = rgb + (1 - alpha[..., None]) * backgrounds[:, None, None].to(rgb)
-        return _finish(rgb, depth, alpha, *rest, options)
+        return _finish(rgb, depth, alpha, radii, means2d, options)
     assert_never(backend)
 
 
