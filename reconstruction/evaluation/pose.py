@@ -36,7 +36,7 @@ from .compare import picture_over_white
 
 Rotation = Float[np.ndarray, "3 3"]
 Residual = Callable[[Rotation], Float[np.ndarray, " n"]]
-HullMesh = tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]
+HullMesh = tuple[Float[np.ndarray, "_ 3"], Int[np.ndarray, "_ 3"]]
 """Vertices in world units and faces of a visual hull."""
 FaceRotation = Callable[[np.ndarray], Rotation | None]
 """R_world_camera (OpenCV camera, the face looks to the world's +z) of an 8-bit picture; None without a face."""
