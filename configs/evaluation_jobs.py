@@ -24,11 +24,9 @@ from dp360.generation.portrait import prepare_portrait
 from dp360.generation.prior import PriorGenerator, build_head_prior
 from dp360.reconstruction.evaluation.compare import NamedViews, compare_views
 from dp360.reconstruction.evaluation.consistency import measure_consistency
-from dp360.reconstruction.evaluation.features import Perceptual, open_perceptual
+from dp360.reconstruction.evaluation.features import open_perceptual
 from dp360.reconstruction.evaluation.heads import (
-    HeadCase,
     HeadsConfig,
-    ViewSource,
     dataset_sha256,
     deciding_facts,
     evaluate_head,
@@ -37,11 +35,11 @@ from dp360.reconstruction.evaluation.heads import (
     read_head_result,
     write_head_result,
 )
-from dp360.reconstruction.evaluation.heads_report import heads_result
 from dp360.reconstruction.evaluation.identity import FaceEmbedder, measure_identity
 from dp360.reconstruction.evaluation.pose import FaceRotationFit, measure_pose
 from dp360.reconstruction.evaluation.reports import (
     consistency_result,
+    heads_result,
     identity_result,
     origin_of,
     pose_result,
@@ -61,7 +59,6 @@ from .evaluate import (
     EvalPoseCommand,
     EvalViewsCommand,
     EvalWhat,
-    PerceptualChoice,
 )
 from .processes import in_processes
 from .run_folder import dataset_folder
@@ -227,7 +224,7 @@ def _results_folder(command: EvalHeadsCommand, generator: str) -> Path:
 def _measure(command: EvalHeadsCommand, item: tuple[str, str]) -> None:
     """Measure one head with one generator and write what was found."""
     generator, folder = item
-    case, source = _case(Path(folder), command.views), _source(generator, command.weights)
+    case, source = _case(Path(folder), command.views), _sources((generator,), command.weights)[0]
     result = evaluate_head(case, source, _config(command), _perceptual(command.perceptual))
     write_head_result(_results_folder(command, generator), result)
 
@@ -249,19 +246,9 @@ def _config(command: EvalHeadsCommand) -> HeadsConfig:
     return HeadsConfig(stage=command.stage, most_views=command.views, seed=command.seed)
 
 
-@cache
-def _source(generator: str, weights: str | None) -> ViewSource:
-    return open_sources([generator], weights)[0]
-
-
-@cache
-def _perceptual(name: PerceptualChoice) -> Perceptual | None:
-    return None if name == "none" else open_perceptual(name)
-
-
-@lru_cache(maxsize=1)  # a head is large; the next piece of work is often another generator on it
-def _case(folder: Path, views: int | None) -> HeadCase:
-    return read_head(folder, views)
+_perceptual = cache(open_perceptual)
+_sources = cache(open_sources)
+_case = lru_cache(maxsize=1)(read_head)  # a head is large; the next piece of work is often another generator on it
 
 
 def _refuse_nonsense(command: EvalHeadsCommand) -> None:

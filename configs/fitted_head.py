@@ -22,8 +22,7 @@ from dp360.exporters.mesh_read import is_mesh_file, read_mesh
 from dp360.generation import Cameras, InputError, Provenance, ViewSet
 from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
 from dp360.generation.mesh import TexturedMesh
-from dp360.reconstruction.splat_pictures import splat_pictures
-from dp360.reconstruction.splats import Splats
+from dp360.reconstruction.splats import Splats, splat_pictures
 
 from .run_folder import DATASET_NAME, aligned_portrait_rgb
 from .saved_run import SavedRun

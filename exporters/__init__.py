@@ -1,6 +1,6 @@
 """From a finished head to bytes that other programs read, and back: one module per format."""
 
-from dp360.reconstruction.splat_pictures import splat_pictures as splat_pictures
+from dp360.reconstruction.splats import splat_pictures as splat_pictures
 
 from . import contact_sheet as contact_sheet
 from . import formats as formats

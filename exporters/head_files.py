@@ -11,9 +11,8 @@ from torch import Tensor
 from dp360.generation import ViewSet
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.splat_pictures import splat_pictures
 from dp360.reconstruction.splat_scene import SplatScene
-from dp360.reconstruction.splats import Splats
+from dp360.reconstruction.splats import Splats, splat_pictures
 
 from . import contact_sheet, mesh_glb, splat_ply
 

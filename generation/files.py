@@ -15,9 +15,17 @@ from pathlib import Path
 from .errors import InputError
 
 _UMASK_LOCK = threading.Lock()
-_FILE_IN_THE_WAY = (
-    "Cannot write {}: a file stands where a folder is needed; move it away or choose another output folder"
-)
+_FILE_IN_THE_WAY = "a file stands where a folder is needed; move it away or choose another output folder"
+_CURES = {
+    errno.EACCES: "permission denied; choose another output folder, one you may write to",
+    errno.EPERM: "permission denied; choose another output folder, one you may write to",
+    errno.ENOSPC: "the disk is full; free some space and run again",
+    errno.EDQUOT: "the disk is full; free some space and run again",
+    errno.EROFS: "the file system is read-only; choose another output folder",
+    errno.ENOTDIR: _FILE_IN_THE_WAY,
+    errno.EEXIST: _FILE_IN_THE_WAY,
+    errno.EISDIR: "a folder stands where a file is needed; move it away or choose another name",
+}
 
 
 @contextlib.contextmanager
@@ -29,24 +37,10 @@ def write_errors_for_people(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except PermissionError as error:
-        raise InputError(
-            f"Cannot write {path}: permission denied; choose another output folder, one you may write to"
-        ) from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(f"Cannot write {path}: the disk is full; free some space and run again") from error
-        if error.errno == errno.EROFS:
-            raise InputError(
-                f"Cannot write {path}: the file system is read-only; choose another output folder"
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise InputError(_FILE_IN_THE_WAY.format(path)) from error
-        if error.errno == errno.EISDIR:
-            raise InputError(
-                f"Cannot write {path}: a folder stands where a file is needed; move it away or choose another name"
-            ) from error
-        raise
+        if error.errno not in _CURES:
+            raise
+        raise InputError(f"Cannot write {path}: {_CURES[error.errno]}") from error
 
 
 def write_bytes_atomically(path: Path, data: bytes) -> None:
@@ -102,7 +96,7 @@ def directory_written_atomically(path: Path) -> Iterator[Path]:
                     raise
                 shutil.rmtree(old, ignore_errors=True)
             elif path.exists():
-                raise InputError(_FILE_IN_THE_WAY.format(path))
+                raise InputError(f"Cannot write {path}: {_FILE_IN_THE_WAY}")
             else:
                 os.replace(temporary, path)
     except BaseException:

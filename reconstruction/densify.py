@@ -9,10 +9,12 @@ Source: Kerbl et al., "3D Gaussian Splatting", 2023, Sec. 5.1, with a cap on the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -189,7 +191,8 @@ def limit_shapes(params: Parameters, config: DensifyConfig) -> None:
     """Clip scales in place to the longest allowed axis and needle ratio."""
     log_scales = params["scales"]
     if log_scales.device.type == "cpu" and log_scales.dtype == torch.float32 and log_scales.is_contiguous():
-        limit_shapes_cpu(log_scales, max_needle_ratio=config.max_needle_ratio, max_scale=config.max_scale)
+        limits = (np.float32(math.log(limit)) for limit in (config.max_needle_ratio, config.max_scale))
+        limit_shapes_cpu(log_scales.detach().numpy(), *limits)
         return
     ordered = log_scales.sort(dim=-1).values
     needle_limit = ordered[:, 1:2] + torch.log(torch.tensor(config.max_needle_ratio)).to(log_scales)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Parameter
-from typing_extensions import Unpack, assert_never
+from typing_extensions import Unpack
 
+from dp360.generation.cameras import Cameras
 from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
 
@@ -82,8 +82,6 @@ class SplatFitConfig:
     """Highest degree of spherical harmonics, 0 to 3: how much colour may change with the direction of view."""
     sh_start_fraction: float = 0.4
     """Share of the iterations before degree 1; the other degrees follow at equal steps until 0.8."""
-    background: Literal["random", "white"] = "random"
-    """What lies behind the head while fitting: a new colour each time shows every hole."""
     rasterize_mode: RasterizeMode = "classic"
     """`antialiased` looks better from afar, but most viewers expect `classic`."""
     losses: LossConfig = field(default_factory=LossConfig)
@@ -166,19 +164,14 @@ def set_learning_rates(optimizers: Optimizers, rates: LearningRates, progress: f
 
 
 def render_parameters(
-    params: Mapping[str, Tensor],
-    viewmats: Float[Tensor, "c 4 4"],
-    Ks: Float[Tensor, "c 3 3"],
-    width: int,
-    height: int,
-    *,
-    sh_degree: int,
-    **options: Unpack[RasterOptions],
+    params: Mapping[str, Tensor], cameras: Cameras, *, sh_degree: int, **options: Unpack[RasterOptions]
 ) -> Rendered:
-    """`rasterize_splats` of fit variables under their names."""
+    """`rasterize_splats` of fit variables under their names, on their device."""
+    device = params["means"].device
     gaussians = (params["means"], params["quats"], params["scales"], params["opacities"].flatten())
     colours = (params["features_dc"], params["features_rest"])
-    return rasterize_splats(*gaussians, *colours, viewmats, Ks, width, height, sh_degree=sh_degree, **options)
+    pose = (cameras.T_camera_world.to(device), cameras.K_px.to(device), cameras.width, cameras.height)
+    return rasterize_splats(*gaussians, *colours, *pose, sh_degree=sh_degree, **options)
 
 
 def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: torch.Generator) -> Int[Tensor, " i"]:
@@ -240,20 +233,25 @@ def premultiplied_picture(picture: Tensor, size: tuple[int, int]) -> Float[Tenso
     return smaller[0].permute(1, 2, 0).contiguous()
 
 
-def background_colour(kind: Literal["random", "white"], generator: torch.Generator) -> Float[Tensor, " 3"]:
-    """What lies behind the head in one iteration."""
-    if kind == "random":
-        return torch.rand(3, generator=generator)
-    if kind == "white":
-        return torch.ones(3)
-    assert_never(kind)
-
-
-def shifted_principal(K_px: Float[Tensor, "c 3 3"], shift_px: Float[Tensor, " 2"]) -> Float[Tensor, "c 3 3"]:
-    """Intrinsics of cameras whose pictures lie `shift_px` to the right and below."""
-    K_px = K_px.clone()
-    K_px[:, :2, 2] += shift_px
-    return K_px
+def render_while_training(
+    params: Mapping[str, Tensor],
+    camera: Cameras,
+    background: Float[Tensor, " 3"],
+    step: int,
+    config: SplatFitConfig,
+    shift_px: Float[Tensor, " 2"] | None = None,
+) -> Rendered:
+    """`render_parameters` as iteration `step` wants it; `shift_px` to the right and below lies the view's picture."""
+    if shift_px is not None:
+        camera = replace(camera, principal_px=camera.principal_px + shift_px)
+    return render_parameters(
+        params,
+        camera,
+        sh_degree=config.active_sh_degree(step),
+        backgrounds=background[None],
+        rasterize_mode=config.rasterize_mode,
+        eps2d=config.eps2d(step),
+    )
 
 
 def fit_splats(
@@ -296,23 +294,12 @@ def fit_splats(
     for step in track(range(config.iterations), total=float(config.iterations), description="Fitting splats"):
         set_learning_rates(optimizers, config.learning_rates, step / config.iterations)
         view = int(schedule[step])
-        background = background_colour(config.background, generator).to(device)
+        background = torch.rand(3, generator=generator).to(device)  # a new colour each time shows every hole
         picture = pictures.get(view, views.rgba[view], config.picture_scale(step)).to(device)
         target = agreement.corrected(picture, view)
         camera = views.cameras[view].resized(picture.shape[1], picture.shape[0])
-        K_px = shifted_principal(camera.K_px, agreement.shift_px(view, camera.width))
-
-        rendered, alpha, info = render_parameters(
-            params,
-            camera.T_camera_world.to(device),
-            K_px.to(device),
-            camera.width,
-            camera.height,
-            sh_degree=config.active_sh_degree(step),
-            backgrounds=background[None],
-            rasterize_mode=config.rasterize_mode,
-            eps2d=config.eps2d(step),
-        )
+        shift_px = agreement.shift_px(view, camera.width)
+        rendered, alpha, info = render_while_training(params, camera, background, step, config, shift_px)
         info["means2d"].retain_grad()
         rgb, alpha, weights = rendered[0], alpha[0, ..., 0], None
         if config.robust.starts(step, config.iterations):
@@ -324,7 +311,6 @@ def fit_splats(
             alpha,
             *target_over_background(target, background),
             params["scales"],
-            params["opacities"],
             config.losses,
             weights=weights,
             lpips=lpips if config.picture_scale(step) == 1 else None,

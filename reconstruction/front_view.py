@@ -48,7 +48,9 @@ def front_camera_of(points_world: Float[Tensor, "p 3"]) -> FrontCamera:
         points_world: at least one point, world units; a few far ones do not count.
     """
     points = points_world.detach().float().cpu()
-    low, high = (torch.tensor([column.kthvalue(k).values for column in points.T]) for k in _inner_ranks(len(points)))
+    outer = len(points) // 100  # at either end a hundredth does not count
+    ranks = (outer + 1, len(points) - outer)
+    low, high = (torch.tensor([column.kthvalue(k).values for column in points.T]) for k in ranks)
     middle, radius = (low + high) / 2, float((high - low).max()) / 2
     smallest, largest = _HEAD_RADIUS_RANGE
     if float(middle.norm()) <= _FAR_OFF_CENTRE and smallest <= radius <= largest:
@@ -56,9 +58,3 @@ def front_camera_of(points_world: Float[Tensor, "p 3"]) -> FrontCamera:
     scale = max(radius, 1e-6) / (0.8 * _HALF_EXTENT)
     x, y, z = middle.tolist()
     return FrontCamera(target_world=(x, y, z), distance=scale * _DISTANCE)
-
-
-def _inner_ranks(count: int) -> tuple[int, int]:
-    """Ranks, from 1, of the points that bound all but the outer hundredth at either end."""
-    outer = count // 100
-    return outer + 1, count - outer

@@ -32,7 +32,7 @@ def _needle_excess(log_scales, limit, scale, gradient):
 
 @numba.njit(cache=True)
 @no_type_check
-def _limit_shapes(log_scales, needle_limit, scale_limit):
+def limit_shapes_cpu(log_scales, needle_limit, scale_limit):
     """Clip the longest axis to the middle one plus `needle_limit`, and all to `scale_limit`, in place."""
     for i in range(log_scales.shape[0]):
         a, b, c = log_scales[i, 0], log_scales[i, 1], log_scales[i, 2]
@@ -58,8 +58,3 @@ class _Needle(torch.autograd.Function):
 def needle_loss_cpu(log_scales: Float[Tensor, "n 3"], max_ratio: float) -> Float[Tensor, ""]:
     """`losses.needle_loss` for float32 on the CPU."""
     return _Needle.apply(log_scales, math.log(max_ratio))  # type: ignore[return-value]
-
-
-def limit_shapes_cpu(log_scales: Float[Tensor, "n 3"], *, max_needle_ratio: float, max_scale: float) -> None:
-    """`densify.limit_shapes` for contiguous float32 on the CPU: clips in place."""
-    _limit_shapes(log_scales.detach().numpy(), np.float32(math.log(max_needle_ratio)), np.float32(math.log(max_scale)))

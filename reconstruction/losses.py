@@ -33,11 +33,6 @@ class LossConfig:
     lpips_weight: float = 0.05
     """Weight of LPIPS on full-size pictures, where a GPU computes and its weights lie on this machine; it is never
     downloaded."""
-    opacity_weight: float = 0.0
-    """Weight on mean opacity: positive values let idle Gaussians fade until they are pruned.
-
-    Source: Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024, Eq. 10.
-    """
 
 
 def l1_loss(
@@ -126,7 +121,6 @@ def training_loss(
     target_rgb: Float[Tensor, "h w 3"],
     target_alpha: Float[Tensor, "h w"],
     log_scales: Float[Tensor, "n 3"],
-    opacity_logits: Float[Tensor, "*n"],
     config: LossConfig,
     *,
     weights: Float[Tensor, "h w"] | None = None,
@@ -140,7 +134,6 @@ def training_loss(
         target_rgb: The view's picture over the same background, [0, 1].
         target_alpha: The view's opacity, [0, 1].
         log_scales: The Gaussians' log standard deviations.
-        opacity_logits: The Gaussians' opacity logits.
         config: Weights.
         weights: Trust in every pixel, [0, 1], which scales what depends on the view; SSIM by the window's centre.
         lpips: The perceptual distance, where it is to count; by the mean trust.
@@ -161,6 +154,4 @@ def training_loss(
         loss = loss + config.lpips_weight * trust * lpips(rgb, target_rgb)
     if config.needle_weight > 0:
         loss = loss + config.needle_weight * needle_loss(log_scales, max_ratio=config.max_needle_ratio)
-    if config.opacity_weight > 0:
-        loss = loss + config.opacity_weight * opacity_logits.sigmoid().mean()
     return loss

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from unittest.mock import patch
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
@@ -13,14 +13,8 @@ from nerfstudio.cameras.cameras import Cameras as NerfstudioCameras
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.field_heads import FieldHeadNames
-from nerfstudio.fields.density_fields import HashMLPDensityField
-from nerfstudio.fields.nerfacto_field import NerfactoField
-from nerfstudio.model_components.losses import distortion_loss, interlevel_loss
-from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
-from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, NormalsRenderer, RGBRenderer
+from nerfstudio.model_components.losses import interlevel_loss
 from nerfstudio.model_components.scene_colliders import AABBBoxCollider
-from nerfstudio.model_components.shaders import NormalsShader
-from nerfstudio.models.base_model import Model
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
 from torch import Tensor
 
@@ -31,7 +25,7 @@ from .hash_encoding_cpu import use_cpu_kernels
 from .losses import ssim
 from .nerfstudio_data import CONFIDENCE
 from .nerfstudio_viewer import FrontView
-from .renders import Renders
+from .splat_scene import Renders
 
 
 @dataclass
@@ -86,60 +80,14 @@ class HeadNerfModel(NerfactoModel):
     view_confidence: Float[Tensor, " n"]
 
     def populate_modules(self) -> None:
-        """Build fields, samplers and renderers out of nerfacto's parts, without its downloaded metric."""
-        Model.populate_modules(self)
-        config, aabb = self.config, self.scene_box.aabb
-        self.field = NerfactoField(
-            aabb,
-            num_images=self.num_train_data,
-            hidden_dim=config.hidden_dim,
-            num_levels=config.num_levels,
-            base_res=config.base_res,
-            max_res=config.max_res,
-            log2_hashmap_size=config.log2_hashmap_size,
-            features_per_level=config.features_per_level,
-            hidden_dim_color=config.hidden_dim_color,
-            appearance_embedding_dim=config.appearance_embed_dim if config.use_appearance_embedding else 0,
-            use_average_appearance_embedding=config.use_average_appearance_embedding,
-            average_init_density=config.average_init_density,
-            implementation=config.implementation,
-        )
-        self.proposal_networks = torch.nn.ModuleList(
-            HashMLPDensityField(
-                aabb,
-                average_init_density=config.average_init_density,
-                implementation=config.implementation,
-                **config.proposal_net_args_list[min(i, len(config.proposal_net_args_list) - 1)],
-            )
-            for i in range(config.num_proposal_iterations)
-        )
+        """nerfacto's parts, without its downloaded metric and with rays that end at the box."""
+        with patch("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", lambda **_: None):
+            super().populate_modules()
         use_cpu_kernels(self)
-        self.density_fns = [network.density_fn for network in self.proposal_networks]
-        self.proposal_sampler = ProposalNetworkSampler(
-            num_nerf_samples_per_ray=config.num_nerf_samples_per_ray,
-            num_proposal_samples_per_ray=config.num_proposal_samples_per_ray,
-            num_proposal_network_iterations=config.num_proposal_iterations,
-            single_jitter=config.use_single_jitter,
-            update_sched=lambda step: float(
-                np.clip(step / config.proposal_warmup * config.proposal_update_every, 1, config.proposal_update_every)
-            ),
-            initial_sampler=UniformSampler(single_jitter=config.use_single_jitter),
-        )
         self.collider = AABBBoxCollider(self.scene_box)
-        self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
-        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
-        self.renderer_accumulation = AccumulationRenderer()
-        self.renderer_depth = DepthRenderer(method="median")
-        self.renderer_expected_depth = DepthRenderer(method="expected")
-        self.renderer_normals = NormalsRenderer()
-        self.normals_shader = NormalsShader()
         confidence = self.kwargs.get("metadata", {}).get(CONFIDENCE, torch.ones(self.num_train_data))
         self.register_buffer("view_confidence", confidence.clone(), persistent=False)
         self.front_view = FrontView()
-        from torchmetrics.image import PeakSignalNoiseRatio
-
-        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
-        self.step = 0
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
         """Colour over the background (before it while training on a random one), accumulation and depths of rays."""
@@ -157,14 +105,6 @@ class HeadNerfModel(NerfactoModel):
             outputs["weights_list"] = [*weights_list, weights]
             outputs["ray_samples_list"] = [*samples_list, samples]
         return outputs
-
-    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """PSNR of the rays, and the distortion that the loss uses."""
-        truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        metrics = {"psnr": self.psnr(outputs["rgb"], truth)}
-        if self.training:
-            metrics["distortion"] = distortion_loss(outputs["weights_list"], outputs["ray_samples_list"])
-        return metrics
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None

@@ -29,13 +29,12 @@ from .fit import (
     VARIABLES,
     PremultipliedPictures,
     SplatFitConfig,
-    background_colour,
     initial_splats,
     parameters_from_splats,
     premultiplied_picture,
     render_parameters,
+    render_while_training,
     set_learning_rates,
-    shifted_principal,
     splats_from_parameters,
     view_schedule,
 )
@@ -198,22 +197,11 @@ class HeadSplatModel(SplatfactoModel):
             return self._outputs_for_people(cameras)
         scale = fit.picture_scale(self.step)
         cameras = cameras.resized(max(1, round(cameras.width * scale)), max(1, round(cameras.height * scale)))
-        background = background_colour(fit.background, self.generator).to(self.device)
+        background = torch.rand(3, generator=self.generator).to(self.device)
         view = int((camera.metadata or {}).get("cam_idx", -1))
-        K_px = cameras.K_px
-        if view >= 0:
-            K_px = shifted_principal(K_px, self.agreement.shift_px(view, cameras.width))
-        rgb, alpha, self.info = render_parameters(
-            dict(self.gauss_params.items()),
-            cameras.T_camera_world.to(self.device),
-            K_px.to(self.device),
-            cameras.width,
-            cameras.height,
-            sh_degree=fit.active_sh_degree(self.step),
-            backgrounds=background[None],
-            rasterize_mode=fit.rasterize_mode,
-            eps2d=fit.eps2d(self.step),
-        )
+        shift_px = self.agreement.shift_px(view, cameras.width) if view >= 0 else None
+        params = dict(self.gauss_params.items())
+        rgb, alpha, self.info = render_while_training(params, cameras, background, self.step, fit, shift_px)
         if self.info["means2d"].requires_grad:
             self.info["means2d"].retain_grad()
         return {"rgb": rgb[0], "accumulation": alpha[0], "background": background}
@@ -230,10 +218,7 @@ class HeadSplatModel(SplatfactoModel):
             return self.get_empty_outputs(size[1], size[0], background)
         renders, alphas, _ = render_parameters(
             params,
-            cameras.T_camera_world.to(self.device),
-            cameras.K_px.to(self.device),
-            cameras.width,
-            cameras.height,
+            cameras,
             sh_degree=self.config.fit.active_sh_degree(self.step),
             rasterize_mode=self.config.fit.rasterize_mode,
             render_mode="RGB+ED",
@@ -286,7 +271,6 @@ class HeadSplatModel(SplatfactoModel):
             target[..., :3],
             target[..., 3],
             self.scales,
-            self.opacities,
             fit.losses,
             weights=weights,
             lpips=self._lpips() if self.training and fit.picture_scale(self.step) == 1 else None,

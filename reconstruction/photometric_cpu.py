@@ -32,6 +32,7 @@ def _compare_pictures(
     row_sums = space.array("row_sums", (height,), np.float64)
     kernels.compare(x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums)
     loss = (1 - ssim_weight) * float(row_sums.sum()) / x.size
+    pictures, trust = (x_padded, y_padded, columns, step), (weights_padded, weighted)
 
     reach = kernels.REACH
     derivatives = space.array("derivatives", (3, height + reach, stride + reach * step), np.float32)
@@ -43,34 +44,12 @@ def _compare_pictures(
         windows_y, windows_x = height - reach, columns - reach * step
         patches = -(-windows_y // kernels.ROWS) * -(-windows_x // kernels.COLUMNS)
         patch_sums, patch_weights = (space.array(name, (patches,), np.float64) for name in ("sums", "patch_weights"))
-        kernels.ssim_forward(
-            x_padded,
-            y_padded,
-            columns,
-            step,
-            np.float32(-ssim_weight / (windows_y * windows_x)),
-            weights_padded,
-            weighted,
-            differs,
-            derivatives,
-            patch_sums,
-            patch_weights,
-        )
+        scale = np.float32(-ssim_weight / (windows_y * windows_x))
+        kernels.ssim_forward(*pictures, scale, *trust, differs, derivatives, patch_sums, patch_weights)
         loss += ssim_weight * float((patch_weights - patch_sums).sum()) / (windows_y * windows_x)
     gradient = empty(x.shape)
-    kernels.picture_gradient(
-        x_padded,
-        y_padded,
-        columns,
-        step,
-        np.float32((1 - ssim_weight) / x.size),
-        weights_padded,
-        weighted,
-        with_ssim,
-        differs,
-        derivatives,
-        gradient,
-    )
+    scale = np.float32((1 - ssim_weight) / x.size)
+    kernels.picture_gradient(*pictures, scale, *trust, with_ssim, differs, derivatives, gradient)
     return loss, gradient
 
 

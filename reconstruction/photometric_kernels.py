@@ -67,9 +67,10 @@ def _blur8(source, at, step):
     return fma8(all8(_T0), load8(source, at) + load8(source, at + 10 * step), total)
 
 
+@Kernel
 @numba.njit(cache=True)
 @no_type_check
-def _over_background_work(counter, premultiplied, background, rgb, alpha):
+def compose_over_background(counter, premultiplied, background, rgb, alpha):
     """Pictures `premultiplied` [h w 4] over `background` [3]: fills `rgb` [h w 3] and `alpha` [h w]."""
     while True:
         row = next_index(counter)
@@ -80,16 +81,6 @@ def _over_background_work(counter, premultiplied, background, rgb, alpha):
             alpha[row, x] = opacity
             for channel in range(3):
                 rgb[row, x, channel] = premultiplied[row, x, channel] + (_ONE - opacity) * background[channel]
-
-
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _over_background_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _over_background_work(*args)
-
-
-compose_over_background = Kernel(_over_background_work, _over_background_everyone)
 
 
 @numba.njit(cache=True)
@@ -114,25 +105,16 @@ def _compare_alpha_row(row, alpha, target, weights, weighted, scale, gradient):
     return sum8(total) + rest
 
 
+@Kernel
 @numba.njit(cache=True)
 @no_type_check
-def _compare_alpha_work(counter, alpha, target, weights, weighted, scale, gradient, row_sums):
+def compare_alpha(counter, alpha, target, weights, weighted, scale, gradient, row_sums):
     """Row sums of weights times |alpha - target|, and `scale` times their gradient."""
     while True:
         row = next_index(counter)
         if row >= alpha.shape[0]:
             return
         row_sums[row] = _compare_alpha_row(row, alpha, target, weights, weighted, scale, gradient)
-
-
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _compare_alpha_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _compare_alpha_work(*args)
-
-
-compare_alpha = Kernel(_compare_alpha_work, _compare_alpha_everyone)
 
 
 @numba.njit(cache=True)
@@ -165,9 +147,10 @@ def _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights
     return sum8(total)
 
 
+@Kernel
 @numba.njit(cache=True)
 @no_type_check
-def _compare_work(counter, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums):
+def compare(counter, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums):
     """Copy picture `x` and target `y`, [h, w * c] with `step` = c, to padded rows, and see where they differ.
 
     Fills `x_padded`, `y_padded` and, if `weighted`, `weights_padded` (all [h, stride]), `differs` [h, blocks of
@@ -178,16 +161,6 @@ def _compare_work(counter, x, y, step, weights, weighted, x_padded, y_padded, we
         if row >= x.shape[0]:
             return
         row_sums[row] = _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs)
-
-
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _compare_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _compare_work(*args)
-
-
-compare = Kernel(_compare_work, _compare_everyone)
 
 
 @numba.njit(cache=True)
@@ -202,9 +175,10 @@ def _any_difference(differs, top, end_row, left, end_column):
     return False
 
 
+@Kernel
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _ssim_forward_work(
+def ssim_forward(
     counter, x, y, columns, step, scale, weights, weighted, differs, derivatives, patch_sums, patch_weights
 ):
     """Sums of weighted similarities and of weights per patch, and the similarities' derivatives times `scale`.
@@ -299,21 +273,10 @@ def _ssim_forward_work(
         patch_sums[patch], patch_weights[patch] = patch_total, weight_patch
 
 
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _ssim_forward_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _ssim_forward_work(*args)
-
-
-ssim_forward = Kernel(_ssim_forward_work, _ssim_forward_everyone)
-
-
+@Kernel
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _picture_gradient_work(
-    counter, x, y, columns, step, l1_scale, weights, weighted, with_ssim, differs, derivatives, out
-):
+def picture_gradient(counter, x, y, columns, step, l1_scale, weights, weighted, with_ssim, differs, derivatives, out):
     """Fill `out` [h, columns] with the gradient: `l1_scale` times the sign of x - y, plus what the derivatives mean."""
     height, stride, margin = x.shape[0], x.shape[1], derivatives.shape[2]
     patches_x = (columns + COLUMNS - 1) // COLUMNS
@@ -354,13 +317,3 @@ def _picture_gradient_work(
                 else:
                     for k in range(count - i):
                         out[top + row, left + i + k] = lane8(g, k)
-
-
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _picture_gradient_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _picture_gradient_work(*args)
-
-
-picture_gradient = Kernel(_picture_gradient_work, _picture_gradient_everyone)

@@ -109,4 +109,4 @@ def _toy_step(gaussians: int, size_px: int) -> None:
         means, quats, log_scales, logits, sh0, sh_rest, viewmat, K, size_px, size_px, sh_degree=1
     )
     target = target_over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
-    training_loss(rgb[0], alpha[0, ..., 0], *target, log_scales, logits, LossConfig()).backward()
+    training_loss(rgb[0], alpha[0, ..., 0], *target, log_scales, LossConfig()).backward()

@@ -28,14 +28,6 @@ class RobustConfig:
 
     enabled: bool = True
     """Whether views are corrected and doubted at all."""
-    colour: bool = True
-    """Correct a gain per channel of every view."""
-    shift: bool = True
-    """Correct a shift of every view in the image plane."""
-    pixels: bool = True
-    """Weigh down patches that disagree much more than others."""
-    views: bool = True
-    """Weigh down, and at last leave out, views that disagree much more than others."""
     start_fraction: float = 0.1
     """Share of the iterations before anything is measured: the first renders are too rough."""
     pixels_fraction: float = 0.5
@@ -63,7 +55,7 @@ class RobustConfig:
 
     def weighs_pixels(self, step: int, iterations: int) -> bool:
         """Whether patches are weighed at iteration `step`."""
-        return self.enabled and self.pixels and step >= self.pixels_fraction * iterations
+        return self.enabled and step >= self.pixels_fraction * iterations
 
     def starts(self, step: int, iterations: int) -> bool:
         """Whether views are measured at iteration `step`."""
@@ -71,7 +63,7 @@ class RobustConfig:
 
     def is_trust_due(self, step: int, iterations: int) -> bool:
         """Whether the views to come are drawn anew after iteration `step`."""
-        return self.enabled and self.views and step in {int(f * iterations) for f in self.trust_fractions}
+        return self.enabled and step in {int(f * iterations) for f in self.trust_fractions}
 
 
 class ViewAgreement(torch.nn.Module):
@@ -155,7 +147,7 @@ class ViewAgreement(torch.nn.Module):
 
     def corrected(self, premultiplied_rgba: Float[Tensor, "h w 4"], view: int) -> Float[Tensor, "h w 4"]:
         """The view's picture with its gain taken out."""
-        if not (self.config.enabled and self.config.colour and bool(self.log_gain[view].any())):
+        if not (self.config.enabled and bool(self.log_gain[view].any())):
             return premultiplied_rgba
         gain = torch.cat([self._believed_gain(view).exp(), self.log_gain.new_ones(1)])
         return premultiplied_rgba / gain
@@ -197,10 +189,8 @@ class ViewAgreement(torch.nn.Module):
         if weigh_pixels:
             both_solid = torch.minimum(render[..., 3], target[..., 3])
             weights = self._pixel_weights(error * both_solid, target[..., 3])
-        if config.colour:
-            self._move_gain(view, render, target, weights)
-        if config.shift:
-            self._move_shift(view, render, difference, weights)
+        self._move_gain(view, render, target, weights)
+        self._move_shift(view, render, difference, weights)
         return weights
 
     def _move_gain(self, view: int, render: Tensor, target: Tensor, weights: Tensor | None) -> None:
@@ -257,7 +247,7 @@ class ViewAgreement(torch.nn.Module):
     def update_trust(self) -> Float[Tensor, " n"]:
         """Doubt views whose residual is far above the median of those seen; returns trust, 0 for those left out."""
         seen = self.visits > 0
-        if self.config.views and bool(seen.any()):
+        if bool(seen.any()):
             ratio = self.residual / self.residual[seen].median().clamp_min(1e-6)
             trust = (self.config.view_tolerance / ratio.clamp_min(1e-6)).clamp_max(1) ** 3
             trust = torch.where(trust < self.config.least_trust, torch.zeros_like(trust), trust)

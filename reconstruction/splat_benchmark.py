@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numba
 import torch
+from torch.nn import Parameter
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.progress import Track, silent
@@ -190,16 +191,7 @@ def bench_splats(
         numba.set_num_threads(1)
         twin = _time_twin(max(3, repeats // 3))
         numba.set_num_threads(numba_threads)
-        return SplatBenchmark(
-            machine=_machine(),
-            load_before=load_before,
-            load_after=_load(),
-            compiled=compiled,
-            best_threads=best_thread_count(),
-            steps=tuple(steps),
-            twin=twin,
-            fit=fit,
-        )
+        return SplatBenchmark(_machine(), load_before, _load(), compiled, best_thread_count(), tuple(steps), twin, fit)
     finally:
         torch.set_num_threads(torch_threads)
         numba.set_num_threads(numba_threads)
@@ -234,27 +226,27 @@ def median_time(function: Callable[[], object], repeats: int) -> Milliseconds:
     return Milliseconds(statistics.median(cpu), statistics.median(wall))
 
 
-def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
-    """Time one training step on as many of numba's threads as are set."""
+def _scene(
+    gaussians: int, size_px: int, backend: Backend = "auto"
+) -> tuple[dict[str, Parameter], Callable[[], tuple[torch.Tensor, torch.Tensor]]]:
+    """Fit variables, and a function that draws them: picture and alpha."""
     params = parameters_from_splats(head_sized_splats(gaussians))
-    optimizers = make_optimizers(params, LearningRates())
-    cameras = look_at_origin([0.3], [math.radians(10)], size_px=size_px)
-    generator = torch.Generator().manual_seed(1)
-    view = torch.rand(size_px, size_px, 4, generator=generator)
-    background, losses = torch.rand(3, generator=generator), LossConfig()
+    camera = look_at_origin([0.3], [math.radians(10)], size_px=size_px)
+    background = torch.full((1, 3), 0.7)
 
     def render() -> tuple[torch.Tensor, torch.Tensor]:
-        pictures, alphas, info = render_parameters(
-            params,
-            cameras.T_camera_world,
-            cameras.K_px,
-            size_px,
-            size_px,
-            sh_degree=1,
-            backgrounds=background[None],
-        )
+        picture, alpha, info = render_parameters(params, camera, sh_degree=1, backgrounds=background, backend=backend)
         info["means2d"].retain_grad()
-        return pictures[0], alphas[0, ..., 0]
+        return picture[0], alpha[0, ..., 0]
+
+    return params, render
+
+
+def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
+    """Time one training step on as many of numba's threads as are set."""
+    params, render = _scene(gaussians, size_px)
+    optimizers = make_optimizers(params, LearningRates())
+    view = torch.rand(size_px, size_px, 4, generator=torch.Generator().manual_seed(1))
 
     def forget() -> None:
         for optimizer in optimizers.values():
@@ -265,47 +257,32 @@ def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
         torch.autograd.backward(render(), (view[..., :3], view[..., 3]))
 
     def iteration() -> None:
-        rgb, alpha = render()
-        target = target_over_background(view, background)
-        loss = training_loss(rgb, alpha, *target, params["scales"], params["opacities"], losses)
+        target = target_over_background(view, torch.full((3,), 0.7))
+        loss = training_loss(*render(), *target, params["scales"], LossConfig())
         forget()
         loss.backward()
         for optimizer in optimizers.values():
             optimizer.step()
 
     forward, both = median_time(render, repeats), median_time(render_and_back, repeats)
-    return StepTiming(
-        gaussians=gaussians,
-        size_px=size_px,
-        threads=numba.get_num_threads(),
-        forward=forward,
-        backward=Milliseconds(both.cpu - forward.cpu, both.wall - forward.wall),
-        iteration=median_time(iteration, repeats),
-    )
+    backward = Milliseconds(both.cpu - forward.cpu, both.wall - forward.wall)
+    threads = numba.get_num_threads()
+    return StepTiming(gaussians, size_px, threads, forward, backward, median_time(iteration, repeats))
 
 
 def _time_twin(repeats: int) -> TwinTiming:
     """Time picture and gradients of both on a small scene."""
-    params = parameters_from_splats(head_sized_splats(TWIN_GAUSSIANS))
-    cameras = look_at_origin([0.3], [math.radians(10)], size_px=TWIN_SIZE_PX)
 
-    def run(backend: Backend) -> Callable[[], None]:
+    def timed(backend: Backend) -> Milliseconds:
+        params, render = _scene(TWIN_GAUSSIANS, TWIN_SIZE_PX, backend)
+
         def both() -> None:
-            pictures, alphas, _ = render_parameters(
-                params,
-                cameras.T_camera_world,
-                cameras.K_px,
-                TWIN_SIZE_PX,
-                TWIN_SIZE_PX,
-                sh_degree=1,
-                backgrounds=torch.ones(1, 3),
-                backend=backend,
-            )
-            torch.autograd.grad(pictures.sum() + alphas.sum(), list(params.values()))
+            picture, alpha = render()
+            torch.autograd.grad(picture.sum() + alpha.sum(), list(params.values()))
 
-        return both
+        return median_time(both, repeats)
 
-    engine, twin = median_time(run("cpu"), repeats), median_time(run("reference"), repeats)
+    engine, twin = timed("cpu"), timed("reference")
     return TwinTiming(TWIN_GAUSSIANS, TWIN_SIZE_PX, engine, twin, twin.cpu / engine.cpu)
 
 
@@ -317,16 +294,9 @@ def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> FitTiming
     peak = _peak_memory_bytes()
     pictures, _ = render_splats(splats, views.cameras)
     errors = (pictures - views.rgb_unit()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-    return FitTiming(
-        views=len(views),
-        size_px=(views.rgba.shape[1], views.rgba.shape[2]),
-        iterations=config.iterations,
-        gaussians=len(splats),
-        wall_s=wall_s,
-        cpu_s=cpu_s,
-        psnr_db=float((-10 * errors.log10()).mean()),
-        peak_memory_bytes=peak,
-    )
+    height, width = views.rgba.shape[1:3]
+    psnr_db = float((-10 * errors.log10()).mean())
+    return FitTiming(len(views), (height, width), config.iterations, len(splats), wall_s, cpu_s, psnr_db, peak)
 
 
 def _peak_memory_bytes() -> int:

@@ -1,8 +1,9 @@
-"""Splats as a scene that renders colour, alpha and the depth of its front."""
+"""What a mesh or a preview is made of: anything that renders colour, alpha and the depth of its front; splats do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,8 +11,7 @@ from torch import Tensor
 
 from dp360.generation import Cameras, InputError
 
-from .rasterize import Backend, rasterize_splats
-from .renders import Renders
+from .rasterize import rasterize_splats
 from .splats import Splats
 
 _BEHIND = 0.03
@@ -21,13 +21,32 @@ _UNSEEN_LOGIT = -50.0
 
 
 @dataclass(frozen=True)
+class Renders:
+    """Pictures of a scene, float32 on the CPU."""
+
+    rgb_premultiplied: Float[Tensor, "n h w 3"]
+    """Colour times alpha, that is over black, [0, 1]."""
+    alpha: Float[Tensor, "n h w"]
+    """Opacity, [0, 1]."""
+    depth: Float[Tensor, "n h w"]
+    """Depth of the first surface along the camera's axis, world units; of no meaning where alpha is 0."""
+
+
+@runtime_checkable
+class Renderable(Protocol):
+    """A scene in the world frame of `generation.cameras`."""
+
+    def render(self, cameras: Cameras) -> Renders:
+        """The scene as the cameras see it."""
+        ...
+
+
+@dataclass(frozen=True)
 class SplatScene:
     """Gaussian splats as a `Renderable`."""
 
     splats: Splats
     """Gaussians in world units, on any device."""
-    backend: Backend = "auto"
-    """Which rasteriser draws them."""
 
     def __post_init__(self) -> None:
         if not len(self.splats):
@@ -50,21 +69,12 @@ class SplatScene:
         self, opacity_logits: Float[Tensor, " n"], camera: Cameras
     ) -> tuple[Float[Tensor, "h w 4"], Float[Tensor, "h w"], Float[Tensor, "n 2"]]:
         """Colour with expected depth, alpha, and the Gaussians' middles in pixels, on the CPU, of one camera."""
-        device = opacity_logits.device
+        splats, device = self.splats, opacity_logits.device
+        shapes = (splats.means_world, splats.quats_wxyz, splats.log_scales, opacity_logits)
+        pose = (camera.T_camera_world.to(device), camera.K_px.to(device), camera.width, camera.height)
+        degree = splats.sh_degree
         picture, alpha, info = rasterize_splats(
-            self.splats.means_world,
-            self.splats.quats_wxyz,
-            self.splats.log_scales,
-            opacity_logits,
-            self.splats.sh0,
-            self.splats.sh_rest,
-            camera.T_camera_world.to(device),
-            camera.K_px.to(device),
-            camera.width,
-            camera.height,
-            sh_degree=self.splats.sh_degree,
-            render_mode="RGB+ED",
-            backend=self.backend,
+            *shapes, splats.sh0, splats.sh_rest, *pose, sh_degree=degree, render_mode="RGB+ED"
         )
         return picture[0].float().cpu(), alpha[0, ..., 0].float().cpu(), info["means2d"][0].float().cpu()
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dp360.generation.cameras import Cameras
 from dp360.generation.views import PointCloud
 
-from .rasterize import Backend, RasterizeMode, rasterize
+from .rasterize import Backend, RasterOptions, rasterize
 from .spherical_harmonics import sh0_from_rgb, sh_basis_count, sh_degree_from_basis_count
 
 MAX_START_SCALE = 0.05
@@ -74,14 +74,7 @@ class Splats:
 
     def __getitem__(self, index: Tensor | slice) -> Splats:
         """The chosen Gaussians, by mask, indices or slice."""
-        return Splats(
-            self.means_world[index],
-            self.log_scales[index],
-            self.quats_wxyz[index],
-            self.opacity_logits[index],
-            self.sh0[index],
-            self.sh_rest[index],
-        )
+        return Splats(**{name: tensor[index] for name, tensor in vars(self).items()})
 
     @property
     def sh_degree(self) -> int:
@@ -105,14 +98,7 @@ class Splats:
 
     def to(self, device: torch.device | str) -> Splats:
         """The same Gaussians on another device."""
-        return Splats(
-            self.means_world.to(device),
-            self.log_scales.to(device),
-            self.quats_wxyz.to(device),
-            self.opacity_logits.to(device),
-            self.sh0.to(device),
-            self.sh_rest.to(device),
-        )
+        return Splats(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def quats_turning_z_to(normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
@@ -176,29 +162,29 @@ def render_splats(
     cameras: Cameras,
     *,
     background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    rasterize_mode: RasterizeMode = "classic",
     backend: Backend = "auto",
 ) -> tuple[Float[Tensor, "n h w 3"], Float[Tensor, "n h w"]]:
     """Pictures over a plain background, in [0, 1], and alphas, one camera after another; results lie on the CPU."""
     device = splats.means_world.device
     background = torch.tensor([background_rgb_unit], device=device)
+    gaussians = (splats.means_world, splats.quats_wxyz, splats.scales, splats.opacities, splats.sh)
     pictures, alphas = [], []
     for camera in cameras:
-        picture, alpha, _ = rasterize(
-            splats.means_world,
-            splats.quats_wxyz,
-            splats.scales,
-            splats.opacities,
-            splats.sh,
-            camera.T_camera_world.to(device),
-            camera.K_px.to(device),
-            camera.width,
-            camera.height,
-            sh_degree=splats.sh_degree,
-            rasterize_mode=rasterize_mode,
-            backgrounds=background,
-            backend=backend,
-        )
+        pose = (camera.T_camera_world.to(device), camera.K_px.to(device), camera.width, camera.height)
+        options: RasterOptions = {"backgrounds": background, "backend": backend}
+        picture, alpha, _ = rasterize(*gaussians, *pose, sh_degree=splats.sh_degree, **options)
         pictures.append(picture[0].clamp(0, 1).cpu())
         alphas.append(alpha[0, ..., 0].cpu())
     return torch.stack(pictures), torch.stack(alphas)
+
+
+def splat_pictures(splats: Splats, cameras: Cameras) -> UInt8[Tensor, "n h w 4"]:
+    """Splats seen by each camera, as straight (not premultiplied) colour and alpha, 8 bits, on the CPU.
+
+    Args:
+        splats: Gaussians in world units, on any device.
+        cameras: n cameras.
+    """
+    premultiplied, alpha = render_splats(splats, cameras, background_rgb_unit=(0.0, 0.0, 0.0))
+    straight = (premultiplied / alpha[..., None].clamp_min(1e-6)).clamp(0, 1)
+    return (torch.cat([straight, alpha[..., None]], dim=-1) * 255).round().to(torch.uint8)

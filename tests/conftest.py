@@ -56,7 +56,7 @@ def ball(surface: PointCloud) -> Splats:
 @pytest.fixture
 def views(ball: Splats, surface: PointCloud, provenance: Provenance) -> ViewSet:
     """Sixteen level pictures of the ball, 48 px."""
-    from dp360.reconstruction.splat_pictures import splat_pictures
+    from dp360.reconstruction.splats import splat_pictures
 
     cameras = orbit(16, size_px=48)
     names = tuple(f"ring_{i:03d}" for i in range(16))

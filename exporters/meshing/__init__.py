@@ -1,7 +1,7 @@
 """A textured mesh out of renders of splats or of a radiance field."""
 
-from dp360.reconstruction.renders import Renderable as Renderable
-from dp360.reconstruction.renders import Renders as Renders
+from dp360.reconstruction.splat_scene import Renderable as Renderable
+from dp360.reconstruction.splat_scene import Renders as Renders
 
 from .config import COARSE_MESH as COARSE_MESH
 from .config import RUN_MESH as RUN_MESH

@@ -12,7 +12,7 @@ from jaxtyping import Float64, UInt8
 from dp360.generation import Cameras, InputError
 from dp360.generation.numba_pool import numba_pool
 from dp360.generation.progress import Track
-from dp360.reconstruction.renders import Renderable
+from dp360.reconstruction.splat_scene import Renderable
 
 SOLID_ALPHA = 128
 """Of 255: from here on a pixel shows a surface."""

@@ -7,7 +7,7 @@ import numpy as np
 from dp360.generation import InputError
 from dp360.generation.mesh import TexturedMesh
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.renders import Renderable
+from dp360.reconstruction.splat_scene import Renderable
 
 from .baking import bake
 from .closed_surface import extract_surface, simplify, smooth_taubin

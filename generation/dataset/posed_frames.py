@@ -55,7 +55,24 @@ class PosedFrames:
         Raises:
             InputError: a missing or damaged file, or another size than transforms.json says.
         """
-        return read_rgba(self.paths[index], self.masks[index], self.cameras.width, self.cameras.height)
+        path, mask, size = self.paths[index], self.masks[index], (self.cameras.width, self.cameras.height)
+        if not path.is_file():
+            raise InputError(
+                f"The data set names {path}, which does not exist; copy it back or make the data set again"
+            )
+        for file in (path, mask):
+            if file is not None and picture_size(file) != size:
+                raise InputError(f"{file} is {picture_size(file)} pixels, transforms.json says {size}")
+        try:
+            with Image.open(path) as picture:
+                has_alpha = "A" in picture.getbands() or "transparency" in picture.info
+                rgba = np.array(picture.convert("RGBA"))
+            if mask is not None and not has_alpha:
+                with Image.open(mask) as picture:
+                    rgba[..., 3] = np.array(picture.convert("L"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"Cannot read the picture {path}: {error}") from error
+        return torch.from_numpy(rgba)
 
 
 def read_posed_frames(folder: Path) -> PosedFrames:
@@ -141,34 +158,6 @@ def finite_number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InputError(f"transforms.json: expected a finite number for {what}, got {value!r}")
     return float(value)
-
-
-def read_rgba(path: Path, mask: Path | None, width: int, height: int) -> UInt8[Tensor, "h w 4"]:
-    """One picture with straight alpha; the size is compared before anything is decoded.
-
-    Args:
-        path: the picture.
-        mask: stands for the alpha of a picture that has none.
-        width, height: expected size, pixels.
-
-    Raises:
-        InputError: a missing or damaged file, or another size.
-    """
-    if not path.is_file():
-        raise InputError(f"The data set names {path}, which does not exist; copy it back or make the data set again")
-    for file in (path, mask):
-        if file is not None and picture_size(file) != (width, height):
-            raise InputError(f"{file} is {picture_size(file)} pixels, transforms.json says {(width, height)}")
-    try:
-        with Image.open(path) as picture:
-            has_alpha = "A" in picture.getbands() or "transparency" in picture.info
-            rgba = np.array(picture.convert("RGBA"))
-        if mask is not None and not has_alpha:
-            with Image.open(mask) as picture:
-                rgba[..., 3] = np.array(picture.convert("L"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"Cannot read the picture {path}: {error}") from error
-    return torch.from_numpy(rgba)
 
 
 def _not_finite(constant: str) -> NoReturn:

@@ -68,6 +68,10 @@ class ViewFigures:
         """The bin of its azimuth."""
         return azimuth_bin(self.azimuth_deg)
 
+    def plain(self) -> dict[str, str | float]:
+        """Name, direction and figures as plain data."""
+        return {"name": self.name, "azimuth_deg": self.azimuth_deg, "elevation_deg": self.elevation_deg, **self.values}
+
 
 @dataclass(frozen=True)
 class Comparison:

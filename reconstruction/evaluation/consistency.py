@@ -25,8 +25,7 @@ from dp360.generation import Cameras, InputError, ViewSet
 from dp360.generation.progress import Track, silent
 
 from ..fit import SplatFitConfig, fit_splats
-from ..renders import Renderable
-from ..splat_scene import SplatScene
+from ..splat_scene import Renderable, SplatScene
 from ..splats import Splats, render_splats
 from .compare import Comparison, ViewFigures, over_white, view_figures
 from .features import Perceptual

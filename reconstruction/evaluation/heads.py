@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -30,15 +30,14 @@ from dp360.generation.prior import build_head_prior
 from dp360.generation.synthetic.head_dataset import PORTRAIT
 
 from ..fit import SplatFitConfig, fit_splats
-from ..splat_pictures import splat_pictures
+from ..splats import splat_pictures
 from .compare import ALL, BINS, NamedViews, ViewFigures, compare_views, match_views
-from .distributions import LEAST_FOR_KID, frechet_distance, kernel_distance
 from .features import EfficientNetLite0, Perceptual
-from .reports import view_row
-from .results import json_ready
-from .sheet import column_titles, comparison_strip
+from .results import column_titles, comparison_strip, json_ready
 
 PORTRAIT_VIEW = "portrait"
+LEAST_FOR_KID = 100
+"""Fewer pictures give a figure that says little."""
 _FEATURES_PER_BATCH = 8
 
 
@@ -110,8 +109,6 @@ class HeadsConfig:
 
     stage: Literal["views", "splats"] = "views"
     """`views`: the source draws the true cameras; `splats`: splats fitted to its orbit are seen from them."""
-    fit: SplatFitConfig = field(default_factory=SplatFitConfig)
-    """The fit."""
     most_views: int | None = None
     """Measure on this many true views at most, spread evenly; None takes all."""
     seed: int = 0
@@ -199,7 +196,9 @@ def evaluate_head(
             views = source.views(case, truth.cameras, config.seed)
         case "splats":
             made = source.views(case, OrbitConfig().cameras(truth.cameras.width), config.seed)
-            views = _fitted(made, truth.cameras, truth.names, config)
+            splats = fit_splats(made, SplatFitConfig(), torch.Generator().manual_seed(config.seed))
+            rgba, sure = splat_pictures(splats, truth.cameras), torch.ones(len(truth))
+            views = replace(made, rgba=rgba, cameras=truth.cameras, names=truth.names, confidence=sure)
         case _:
             assert_never(config.stage)
     prediction = NamedViews(views, f"{source.name} of {case.name}")
@@ -237,7 +236,7 @@ def write_head_result(folder: Path, result: HeadResult) -> None:
             file, ours=result.features[0].astype(np.float32), true=result.features[1].astype(np.float32)
         )
         write_bytes_atomically(folder / f"{result.head}.npz", file.getvalue())
-    content = json_ready({"facts": result.facts, "rows": [view_row(row) for row in result.rows]})
+    content = json_ready({"facts": result.facts, "rows": [row.plain() for row in result.rows]})
     write_bytes_atomically(folder / f"{result.head}.json", json.dumps(content, indent=1, allow_nan=False).encode())
 
 
@@ -289,11 +288,35 @@ def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str,
     return found
 
 
-def _fitted(views: ViewSet, cameras: Cameras, names: tuple[str, ...], config: HeadsConfig) -> ViewSet:
-    """Splats fitted to views, from other cameras."""
-    splats = fit_splats(views, config.fit, torch.Generator().manual_seed(config.seed))
-    rgba = splat_pictures(splats, cameras)
-    return replace(views, rgba=rgba, cameras=cameras, names=names, confidence=torch.ones(len(cameras)))
+def frechet_distance(ours: Float[np.ndarray, "n d"], true: Float[np.ndarray, "m d"]) -> float:
+    """Squared Frechet distance of the Gaussians with the means and covariances of two sets of features.
+
+    Args:
+        ours: features of n > d pictures; fewer make the covariance singular and the figure too large.
+        true: features of m > d pictures.
+
+    Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, Eq. 6.
+    """
+    difference = ours.mean(0) - true.mean(0)
+    a, b = np.cov(ours, rowvar=False), np.cov(true, rowvar=False)
+    # the trace of the root of the product, from eigenvalues, which are those of a symmetric positive matrix
+    eigenvalues = np.linalg.eigvals(a @ b)
+    return float(difference @ difference + np.trace(a) + np.trace(b) - 2 * np.sqrt(eigenvalues.real.clip(min=0)).sum())
+
+
+def kernel_distance(ours: Float[np.ndarray, "n d"], true: Float[np.ndarray, "m d"]) -> float:
+    """Squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, unbiased: may fall below 0 for equal sets.
+
+    Source: Binkowski et al., "Demystifying MMD GANs", 2018, Eq. 4 (unbiased estimator) and Sec. 3 (kernel); one block
+    of all pictures instead of the mean over random subsets.
+    """
+    n, m, d = len(ours), len(true), ours.shape[1]
+    within_ours, within_true, across = ((a @ b.T / d + 1) ** 3 for a, b in ((ours, ours), (true, true), (ours, true)))
+    return float(
+        (within_ours.sum() - np.trace(within_ours)) / (n * (n - 1))
+        + (within_true.sum() - np.trace(within_true)) / (m * (m - 1))
+        - 2 * across.mean()
+    )
 
 
 def _features(

@@ -36,6 +36,8 @@ from .compare import picture_over_white
 
 Rotation = Float[np.ndarray, "3 3"]
 Residual = Callable[[Rotation], Float[np.ndarray, " n"]]
+HullMesh = tuple[Float[np.ndarray, "_ 3"], Int[np.ndarray, "_ 3"]]
+"""Vertices in world units and faces of a visual hull."""
 FaceRotation = Callable[[np.ndarray], Rotation | None]
 """R_world_camera (OpenCV camera, the face looks to the world's +z) of an 8-bit picture; None without a face."""
 
@@ -59,6 +61,13 @@ def rotation_mse(R_a: Rotation, R_b: Rotation) -> float:
     were summed, 1.7 and 3.6 degrees. Figures of this module must not be put beside theirs without saying so.
     """
     return float(np.mean((R_a - R_b) ** 2))
+
+
+def _errors(estimate: Rotation | None, intended: Rotation) -> tuple[float, float]:
+    """`rotation_angle_deg` and `rotation_mse`, not-a-number without an estimate."""
+    if estimate is None:
+        return math.nan, math.nan
+    return rotation_angle_deg(estimate, intended), rotation_mse(estimate, intended)
 
 
 @dataclass(frozen=True)
@@ -225,18 +234,15 @@ def measure_pose(
         straight = common.T @ faces[k] if common is not None and k in faces else None
         rows.append(
             PoseRow(
-                name=name,
-                azimuth_deg=math.degrees(float(views.cameras.azimuth_rad[k])),
-                elevation_deg=math.degrees(float(views.cameras.elevation_rad[k])),
-                method="face" if k in faces else "none" if outline is None else "silhouette",
-                error_deg=math.nan if estimate is None else rotation_angle_deg(estimate, intended[k]),
-                mse=math.nan if estimate is None else rotation_mse(estimate, intended[k]),
-                common_removed_error_deg=math.nan if straight is None else rotation_angle_deg(straight, intended[k]),
-                common_removed_mse=math.nan if straight is None else rotation_mse(straight, intended[k]),
-                outline_error_deg=math.nan if outline is None else rotation_angle_deg(outline, intended[k]),
-                outline_mse=math.nan if outline is None else rotation_mse(outline, intended[k]),
-                outline_uncertainty_deg=math.nan if isinstance(answer, str) else answer.uncertainty_deg,
-                outline_refused=reason,
+                name,
+                math.degrees(float(views.cameras.azimuth_rad[k])),
+                math.degrees(float(views.cameras.elevation_rad[k])),
+                "face" if k in faces else "none" if outline is None else "silhouette",
+                *_errors(estimate, intended[k]),
+                *_errors(straight, intended[k]),
+                *_errors(outline, intended[k]),
+                math.nan if isinstance(answer, str) else answer.uncertainty_deg,
+                reason,
             )
         )
     return _report(tuple(rows), common)
@@ -278,25 +284,21 @@ def _report(rows: tuple[PoseRow, ...], common: Rotation | None) -> PoseReport:
     by_outline = [row for row in rows if row.method == "silhouette"]
     outlines = [row for row in rows if not row.outline_refused]
 
-    def mean(values: list[float]) -> float:
-        return math.fsum(values) / len(values) if values else math.nan
+    def means(group: list[PoseRow], error: str, mse: str) -> tuple[float, float]:
+        if not group:
+            return math.nan, math.nan
+        error_deg, squares = (math.fsum(getattr(row, name) for row in group) / len(group) for name in (error, mse))
+        return error_deg, squares
 
+    turn_deg = math.nan if common is None else rotation_angle_deg(common, np.eye(3))
     return PoseReport(
-        rows=rows,
-        face_views=len(by_face),
-        face_error_deg=mean([row.error_deg for row in by_face]),
-        face_mse=mean([row.mse for row in by_face]),
-        common_rotation_deg=math.nan if common is None else rotation_angle_deg(common, np.eye(3)),
-        face_common_removed_error_deg=mean([row.common_removed_error_deg for row in by_face]),
-        face_common_removed_mse=mean([row.common_removed_mse for row in by_face]),
-        silhouette_views=len(by_outline),
-        silhouette_error_deg=mean([row.error_deg for row in by_outline]),
-        silhouette_mse=mean([row.mse for row in by_outline]),
-        outline_views=len(outlines),
-        outline_error_deg=mean([row.outline_error_deg for row in outlines]),
-        outline_mse=mean([row.outline_mse for row in outlines]),
-        unmeasured_views=len(rows) - len(by_face) - len(by_outline),
-    )
+        rows,
+        len(by_face), *means(by_face, "error_deg", "mse"),
+        turn_deg, *means(by_face, "common_removed_error_deg", "common_removed_mse"),
+        len(by_outline), *means(by_outline, "error_deg", "mse"),
+        len(outlines), *means(outlines, "outline_error_deg", "outline_mse"),
+        len(rows) - len(by_face) - len(by_outline),
+    )  # fmt: skip
 
 
 def _off_front_deg(cameras: Cameras, index: int) -> float:
@@ -341,16 +343,6 @@ _LEAST_NOISE_PX = 0.1
 _SURELY_WRONG, _LEAST_UNCERTAINTY_DEG = 4.0, 0.5
 """A camera whose error is this many times its uncertainty is wrong; the least uncertainty that is believed, degrees."""
 _EMPTY_SHARE, _FULL_SHARE = 0.01, 0.98
-
-
-@dataclass(frozen=True)
-class HullMesh:
-    """A triangle mesh of the visual hull."""
-
-    vertices_world: Float[np.ndarray, "v 3"]
-    """World units."""
-    faces: Int[np.ndarray, "f 3"]
-    """Vertex indices."""
 
 
 class OutlineHull:
@@ -419,7 +411,7 @@ class OutlineHull:
         if not field.min() < 0 < field.max():
             return None
         vertices, faces, _, _ = marching_cubes(field, 0.0)
-        return HullMesh((vertices * cell + self._grid[0]).astype(np.float64) + self._focus, faces.astype(np.int32))
+        return (vertices * cell + self._grid[0]).astype(np.float64) + self._focus, faces.astype(np.int32)
 
     def _carve(self) -> None:
         """Rank what all views say about every cell."""
@@ -502,7 +494,7 @@ def _fitted_turn(
         turned = R @ turn
         T[0, :3, :3], T[0, :3, 3] = torch.from_numpy(turned), torch.from_numpy(focus_world + turned @ arm)
         seen = Cameras(T, small.focal_px, small.principal_px, small.width, small.height)
-        return rasterize_mesh(surface.vertices_world, surface.faces, seen).hit
+        return rasterize_mesh(*surface, seen).hit
 
     def compared(turn: Rotation) -> Bool[np.ndarray, "h w"]:
         unsure = (drawn(surely, turn) != drawn(maybe, turn)).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
@@ -9,24 +10,34 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from dp360.generation import ViewSet
 
-from .compare import METRICS, Comparison, NamedViews, Summary, ViewFigures, summarise
+from .compare import ALL, METRICS, Comparison, Estimate, NamedViews, Summary, ViewFigures, estimate, summarise
 from .consistency import ConsistencyReport, PairFigures
+from .heads import HeadResult, HeadsConfig, distribution_distances
 from .identity import IdentityAt
 from .pose import PoseReport
 from .results import (
+    TILE_PX,
     Curve,
     EvaluationResult,
     Panel,
     ResultTable,
+    bin_title,
+    column_titles,
+    comparison_strip,
+    labelled_sheet,
     number_cell,
     summary_data,
     summary_panels,
     summary_table,
 )
-from .sheet import column_titles, comparison_strip, labelled_sheet
+
+_SHOWN_HEADS = 6
+_PLOT_METRICS = ("psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head")
+_NO_PERCEPTUAL = 'No perceptual distance was measured: pip install "dp360[eval]" brings one'
 
 
 def origin_of(views: ViewSet, data_sha256: str) -> dict[str, Any]:
@@ -49,7 +60,7 @@ def views_result(
     strip = comparison_strip(prediction.views, truth.views)
     return EvaluationResult(
         {**facts, "perceptual": comparison.perceptual},
-        {"summary": summary_data(summary), "views": [view_row(row) for row in comparison.rows]},
+        {"summary": summary_data(summary), "views": [row.plain() for row in comparison.rows]},
         (summary_table(f"{len(comparison.rows)} views of {prediction.name}", {"views": summary}, metrics),),
         summary_panels({"views": summary}, metrics[:4]),
         labelled_sheet("Truth, prediction, error", [(prediction.name, strip)], column_titles(truth.views)),
@@ -124,7 +135,7 @@ def consistency_result(report: ConsistencyReport, name: str, facts: Mapping[str,
     title = f"{len(held_out.rows)} views against splats fitted to the other half"
     data = {
         "held_out": summary_data(summary),
-        "views": [view_row(row) for row in held_out.rows],
+        "views": [row.plain() for row in held_out.rows],
         "mean_reprojection_error": report.mean_error,
         "pairs": [asdict(pair) for pair in report.pairs],
     }
@@ -134,11 +145,6 @@ def consistency_result(report: ConsistencyReport, name: str, facts: Mapping[str,
         (summary_table(title, {name: summary}, metrics), _rings_table(rings)),
         (panel, *summary_panels({"held out": summary}, metrics[:2])),
     )
-
-
-def view_row(row: ViewFigures) -> dict[str, Any]:
-    """Figures of one view as plain data."""
-    return {"name": row.name, "azimuth_deg": row.azimuth_deg, "elevation_deg": row.elevation_deg, **row.values}
 
 
 def _summary(rows: Sequence[ViewFigures]) -> tuple[Summary, list[str]]:
@@ -178,3 +184,93 @@ def _identity_mean(found: Sequence[IdentityAt]) -> str:
         return "-"
     distance, score = (float(np.mean([getattr(at, name) for at in seen])) for name in ("distance", "score"))
     return f"{distance:.2f} ({score:.2f}), n = {len(seen)}"
+
+
+def heads_result(
+    results: Mapping[str, Sequence[HeadResult]], config: HeadsConfig, about: Mapping[str, str], *, ablation: bool
+) -> EvaluationResult:
+    """Sources beside each other.
+
+    Args:
+        results: the same heads in the same order by the name of each source, the first of which the others are
+            compared with.
+        config: what was measured.
+        about: a sentence on each source that is known by name.
+        ablation: show every source under each truth, without errors.
+    """
+    summaries = {name: summarise([r.rows for r in found]) for name, found in results.items()}
+    first = next(iter(results.values()))
+    metrics = [m for m in METRICS if not math.isnan(summaries[next(iter(summaries))][ALL][m].mean)]
+    tables = [summary_table(f"{len(first)} heads, {len(first[0].rows)} true views each", summaries, metrics)]
+    data: dict[str, Any] = {
+        "heads": len(first),
+        "summary": {name: summary_data(summary) for name, summary in summaries.items()},
+        "about": about,
+    }
+    if len(results) > 1:
+        differences = _differences(results)
+        data["difference_to_first"] = {name: summary_data(summary) for name, summary in differences.items()}
+        tables.append(summary_table(f"Difference to {next(iter(results))}, paired over heads", differences, metrics))
+    distances = {name: distribution_distances(found) for name, found in results.items()}
+    if any(distances.values()):
+        data["distribution_distances"] = distances
+        tables.append(_distances_table(distances))
+    facts = {
+        "version": first[0].facts["version"],
+        "weights": {name: found[0].facts["weights"] for name, found in results.items()},
+        "seed": config.seed,
+        "stage": config.stage,
+        "perceptual": first[0].facts["perceptual"],
+        "data_sha256": hashlib.sha256("\n".join(r.facts["data_sha256"] for r in first).encode()).hexdigest(),
+    }
+    notices = () if first[0].facts["perceptual"] else (_NO_PERCEPTUAL,)
+    panels = summary_panels(summaries, [m for m in _PLOT_METRICS if m in metrics])
+    return EvaluationResult(facts, data, tuple(tables), panels, _heads_sheet(results, ablation=ablation), notices)
+
+
+def _differences(results: Mapping[str, Sequence[HeadResult]]) -> dict[str, Summary]:
+    """Means over heads of what each source has more than the first, on the same heads."""
+    first, *others = ([summarise([r.rows]) for r in found] for found in results.values())
+
+    def paired(other: Sequence[Summary], bin_name: str, metric: str) -> Estimate:
+        found = [b[bin_name][metric].mean - a[bin_name][metric].mean for a, b in zip(first, other)]
+        return estimate([d for d in found if not math.isnan(d)])
+
+    return {
+        name: {b: {metric: paired(other, b, metric) for metric in estimates} for b, estimates in first[0].items()}
+        for name, other in zip(list(results)[1:], others)
+    }
+
+
+def _distances_table(distances: Mapping[str, Mapping[str, Mapping[str, float]]]) -> ResultTable:
+    """KID of every bin; the Frechet distance where there are enough pictures for it."""
+    bins = list(next(iter(distances.values())))
+    rows = []
+    for name, found in distances.items():
+        rows.append((f"{name}, KID x 1000", *(f"{1000 * found[b]['kid']:.1f}" for b in bins)))
+        if any("frechet" in found[b] for b in bins):
+            cells = (f"{found[b]['frechet']:.2f}" if "frechet" in found[b] else "-" for b in bins)
+            rows.append((f"{name}, Frechet distance", *cells))
+    title = "Sets of pictures in the deepest features of EfficientNet-Lite0 (not comparable with Inception's)"
+    return ResultTable(title, ("", *(bin_title(b) for b in bins)), tuple(rows))
+
+
+def _heads_sheet(results: Mapping[str, Sequence[HeadResult]], *, ablation: bool) -> UInt8[np.ndarray, "h w 3"]:
+    """For some heads, spread over all: the truth, then each source with its errors; without, for an ablation."""
+    heads = next(iter(results.values()))
+    shown = min(_SHOWN_HEADS, len(heads))
+    numbers, blocks = [k * len(heads) // shown for k in range(shown)], []
+    for number in numbers[:3] if ablation else numbers:
+        for name, result in ((name, found[number]) for name, found in results.items()):
+            first = result is heads[number]
+            if ablation:
+                blocks += [(f"{result.head}: truth", result.strip[:TILE_PX])] * first
+                blocks.append((name, result.strip[TILE_PX : 2 * TILE_PX]))
+            elif first:
+                blocks.append((f"{result.head}: truth, {name}, error", result.strip))
+            else:
+                blocks.append((f"{name}, error", result.strip[TILE_PX:]))
+    title = (
+        "The same portraits under each setting" if ablation else "True views above, what was made of the portrait below"
+    )
+    return labelled_sheet(title, blocks, heads[0].facts.get("strip_columns", []))

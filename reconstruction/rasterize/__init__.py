@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import TypedDict, Unpack, assert_never
 
 from ..spherical_harmonics import MAX_SH_DEGREE, sh_basis_count
-from .cpu import ProjectionSettings, blend, project
+from .cpu import ProjectionSettings, rasterize_cpu
 
-Backend = Literal["auto", "cpu", "cuda", "cuda-or-cpu", "reference"]
+Backend = Literal["auto", "cpu", "cuda", "reference"]
 RasterizeMode = Literal["classic", "antialiased"]
 RenderMode = Literal["RGB", "RGB+D", "RGB+ED"]
 Rendered = tuple[Float[Tensor, "c h w channels"], Float[Tensor, "c h w 1"], dict[str, Any]]
@@ -31,8 +31,6 @@ class RasterOptions(TypedDict, total=False):
     """Gaussians nearer than this are not shown, world units; 0.01 by default."""
     eps2d: float
     """Low-pass filter added to the projected covariance, px^2; 0.3 by default."""
-    radius_clip: float
-    """Gaussians with at most this radius are not shown, pixels; 0 by default."""
     rasterize_mode: RasterizeMode
     """`classic` by default; `antialiased` lowers the opacity of Gaussians smaller than the low-pass filter."""
     render_mode: RenderMode
@@ -40,8 +38,7 @@ class RasterOptions(TypedDict, total=False):
     backgrounds: Float[Tensor, "c 3"] | None
     """Colour behind everything, per camera; black by default."""
     backend: Backend
-    """`auto`, the default, follows the device of the means; `cuda-or-cpu` computes on the CPU where gsplat's kernels
-    cannot be built, and brings pictures back to the device."""
+    """`auto`, the default, follows the device of the means."""
 
 
 def rasterize(
@@ -89,16 +86,6 @@ def rasterize(
     backend = options.pop("backend", "auto")
     if backend == "auto":
         backend = "cuda" if means.is_cuda else "cpu"
-    if backend == "cuda-or-cpu":
-        from .cuda import why_not
-
-        if why_not() is not None:
-            options.update(backend="cpu", backgrounds=None if backgrounds is None else backgrounds.cpu())
-            gaussians = (means.cpu(), quats.cpu(), scales.cpu(), opacities.cpu(), colors.cpu())
-            cameras = (viewmats.cpu(), Ks.cpu(), width, height)
-            renders, alphas, info = rasterize(*gaussians, *cameras, sh_degree=sh_degree, **options)
-            return renders.to(means.device), alphas.to(means.device), info
-        backend = "cuda"
     if backend == "cuda":
         from .cuda import rasterize_cuda
 
@@ -107,14 +94,13 @@ def rasterize(
             means, quats, scales, opacities, colors, *cameras, sh_degree=sh_degree, packed=False, **options
         )
     settings = _settings(width, height, sh_degree, options)
+    gaussians = (means, quats, scales, opacities, colors)
     if backend == "cpu":
-        return _rasterize_cpu((means, quats, scales, opacities, colors, None), viewmats, Ks, settings, options)
+        return _finish(*rasterize_cpu((*gaussians, None), viewmats, Ks, settings, backgrounds), options)
     if backend == "reference":
         from .reference import rasterize_reference
 
-        rgb, depth, alpha, radii, means2d = rasterize_reference(
-            means, quats, scales, opacities, colors, viewmats, Ks, settings
-        )
+        rgb, depth, alpha, radii, means2d = rasterize_reference(*gaussians, viewmats, Ks, settings)
         if backgrounds is not None:
             rgb = rgb + (1 - alpha[..., None]) * backgrounds[:, None, None].to(rgb)
         return _finish(rgb, depth, alpha, radii, means2d, options)
@@ -159,12 +145,13 @@ def rasterize_splats(
         ValueError: as `rasterize`.
         InputError: as `rasterize`.
     """
-    backend = options.get("backend", "auto")
+    backend, backgrounds = options.get("backend", "auto"), options.get("backgrounds")
     if backend == "cpu" or (backend == "auto" and not means.is_cuda):
-        _check(means, quats, log_scales, opacity_logits, sh0, viewmats, Ks, options.get("backgrounds"), None)
+        _check(means, quats, log_scales, opacity_logits, sh0, viewmats, Ks, backgrounds, None)
         _check_degree(sh_degree, sh_rest, means.shape[0], held=1)
         gaussians = (means, quats, log_scales, opacity_logits, sh0, sh_rest)
-        return _rasterize_cpu(gaussians, viewmats, Ks, _settings(width, height, sh_degree, options, raw=True), options)
+        settings = _settings(width, height, sh_degree, options, raw=True)
+        return _finish(*rasterize_cpu(gaussians, viewmats, Ks, settings, backgrounds), options)
     coefficients = torch.cat([sh0[:, None], sh_rest[:, : sh_basis_count(sh_degree) - 1]], dim=1)
     activated = (means, quats, log_scales.exp(), opacity_logits.sigmoid(), coefficients)
     return rasterize(*activated, viewmats, Ks, width, height, sh_degree=sh_degree, **options)
@@ -179,35 +166,14 @@ def _settings(
         sh_degree=-1 if sh_degree is None else sh_degree,
         near_plane=options.get("near_plane", 0.01),
         eps2d=options.get("eps2d", 0.3),
-        radius_clip=options.get("radius_clip", 0.0),
         antialiased=options.get("rasterize_mode", "classic") == "antialiased",
         raw=raw,
+        with_depth=options.get("render_mode", "RGB") != "RGB",
     )
 
 
-def _rasterize_cpu(
-    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
-    viewmats: Float[Tensor, "c 4 4"],
-    Ks: Float[Tensor, "c 3 3"],
-    settings: ProjectionSettings,
-    options: RasterOptions,
-) -> Rendered:
-    """Project and blend with the kernels."""
-    radii, means2d, records = project(*gaussians, viewmats, Ks, settings)
-    behind = options.get("backgrounds")
-    behind = means2d.new_zeros(viewmats.shape[0], 3) if behind is None else behind
-    with_depth = options.get("render_mode", "RGB") != "RGB"
-    blended = blend(means2d, records, radii, behind, settings.width, settings.height, with_depth=with_depth)
-    return _finish(*blended, radii, means2d, options)
-
-
 def _finish(
-    rgb: Float[Tensor, "c h w 3"],
-    depth: Float[Tensor, "c h2 w2"],
-    alpha: Float[Tensor, "c h w"],
-    radii: Int[Tensor, "c n"],
-    means2d: Float[Tensor, "c n 2"],
-    options: RasterOptions,
+    rgb: Tensor, depth: Tensor, alpha: Tensor, radii: Tensor, means2d: Tensor, options: RasterOptions
 ) -> Rendered:
     """What `rasterize` returns, from blended pictures."""
     renders, alphas, render_mode = rgb, alpha[..., None], options.get("render_mode", "RGB")
@@ -241,18 +207,20 @@ def _check(
 ) -> None:
     """Refuse shapes that kernels would read past."""
     n, c = means.shape[0], viewmats.shape[0]
-    expected: list[tuple[str, Tensor, tuple[int, ...]]] = [("means", means, (n, 3)), ("quats", quats, (n, 4))]
-    expected += [("scales", scales, (n, 3))]
-    expected += [("opacities", opacities, (n,)), ("viewmats", viewmats, (c, 4, 4)), ("Ks", Ks, (c, 3, 3))]
-    if backgrounds is not None:
-        expected.append(("backgrounds", backgrounds, (c, 3)))
-    if sh_degree is None:
-        expected.append(("colors", colors, (n, 3)))
-    else:
+    if sh_degree is not None:
         _check_degree(sh_degree, colors, n, held=0)
-        expected.append(("colors", colors, (n, colors.shape[1], 3)))
+    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+        ("means", means, (n, 3)),
+        ("quats", quats, (n, 4)),
+        ("scales", scales, (n, 3)),
+        ("opacities", opacities, (n,)),
+        ("viewmats", viewmats, (c, 4, 4)),
+        ("Ks", Ks, (c, 3, 3)),
+        ("backgrounds", backgrounds, (c, 3)),
+        ("colors", colors, (n, 3) if sh_degree is None else (n, colors.shape[1], 3)),
+    ]
     for name, tensor, shape in expected:
-        if tuple(tensor.shape) != shape:
+        if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"rasterize: expected {name} of shape {shape}, got {tuple(tensor.shape)}")
 
 

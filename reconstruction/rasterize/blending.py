@@ -55,9 +55,10 @@ _SEEN = 5 * 8  # forward, per eight pixels: transmittance (negative: closed), r,
 _PULLS = 6 * 8  # backward: transmittance, what lies behind, and the gradients of r, g, b, depth
 
 
+@Kernel
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
-def _blend_forward_work(
+def blend_forward(
     counter,
     records,
     entries,
@@ -162,16 +163,6 @@ def _blend_forward_work(
                         depth[y, column] = state[at + 32 + x]
 
 
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _blend_forward_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _blend_forward_work(*args)
-
-
-blend_forward = Kernel(_blend_forward_work, _blend_forward_everyone)
-
-
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
 def _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_alpha, with_depth):
@@ -213,9 +204,10 @@ def _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_a
                     state[at + 8 + x] = finished_1
 
 
+@Kernel
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
-def _blend_backward_work(
+def blend_backward(
     counter,
     records,
     entries,
@@ -311,19 +303,10 @@ def _blend_backward_work(
             gradients[pair, 9] = sum8(sum_z)
 
 
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _blend_backward_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _blend_backward_work(*args)
-
-
-blend_backward = Kernel(_blend_backward_work, _blend_backward_everyone)
-
-
+@Kernel
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
-def _reduce_gradients_work(counter, records, first_pair, pair_count, gradients, g_means2d, g_records):
+def reduce_gradients(counter, records, first_pair, pair_count, gradients, g_means2d, g_records):
     """Sum each Gaussian's rows in the fixed order of its pairs and turn moments into gradients.
 
     Fills `g_means2d` [n 2], and `g_records` [n 16] in the columns of the record: of the conic A, B, C, of the opacity,
@@ -353,13 +336,3 @@ def _reduce_gradients_work(counter, records, first_pair, pair_count, gradients, 
             g_records[i, OPACITY] = lane8(total, 0) / records[i, OPACITY]
             g_records[i, RED], g_records[i, GREEN] = lane8(total, 6), lane8(total, 7)
             g_records[i, BLUE], g_records[i, DEPTH] = sum_b, sum_z
-
-
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _reduce_gradients_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _reduce_gradients_work(*args)
-
-
-reduce_gradients = Kernel(_reduce_gradients_work, _reduce_gradients_everyone)

@@ -6,10 +6,11 @@ They are apart so that the projected means are a tensor of the graph, whose grad
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dp360.generation.errors import InputError
@@ -34,22 +35,17 @@ class ProjectionSettings:
     """Gaussians nearer than this are not shown, world units."""
     eps2d: float
     """Low-pass filter added to the diagonal of the projected covariance, px^2."""
-    radius_clip: float
-    """Gaussians of at most this radius are not shown, pixels."""
     antialiased: bool
     """Whether opacity makes up for the low-pass filter."""
     raw: bool
     """Whether scales come as logarithms and opacities as logits."""
+    with_depth: bool = False
+    """Whether depth is wanted."""
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    """A contiguous float32 view for numba."""
-    return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float32)
-
-
-def _array64(tensor: Tensor) -> np.ndarray:
-    """A contiguous float64 view for numba."""
-    return np.ascontiguousarray(tensor.detach().numpy(), dtype=np.float64)
+def _array(tensor: Tensor, dtype: Any = np.float32) -> np.ndarray:
+    """A contiguous view for numba."""
+    return np.ascontiguousarray(tensor.detach().numpy(), dtype=dtype)
 
 
 def _lens(Ks: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -72,31 +68,16 @@ class _Project(torch.autograd.Function):
         rest = arrays[4] if sh_rest is None else _array(sh_rest)
         stride = rest.size // max(n, 1)
         layout = (arrays[4].size // max(n, 1), stride, min(3, stride) if sh_rest is None else 0)
-        W = _array64(viewmats)
-        lens = (W, *_lens(_array64(Ks), settings.width, settings.height))
+        W = _array(viewmats, np.float64)
+        lens = (W, *_lens(_array(Ks, np.float64), settings.width, settings.height))
         radii, means2d = empty((cameras, n), np.int32), empty((cameras, n, 2))
         records = empty((cameras, n, RECORD))
         first_bad = np.empty(-(-n // projection.BLOCK), np.int64)
+        size, colours = (settings.width, settings.height), (arrays[4].reshape(-1), rest.reshape(-1))
+        how = (settings.sh_degree, settings.near_plane, settings.eps2d, settings.antialiased, settings.raw)
+        inputs = (*arrays[:4], *colours, *layout, *lens, *size, *how)
         with numba_pool(cameras * n):
-            projection.project_forward(
-                *arrays[:4],
-                arrays[4].reshape(-1),
-                rest.reshape(-1),
-                *layout,
-                *lens,
-                settings.width,
-                settings.height,
-                settings.sh_degree,
-                settings.near_plane,
-                settings.eps2d,
-                settings.radius_clip,
-                settings.antialiased,
-                settings.raw,
-                radii,
-                means2d,
-                records,
-                first_bad,
-            )
+            projection.project_forward(*inputs, radii, means2d, records, first_bad)
         if (first_bad >= 0).any():
             raise InputError(_what_is_wrong(int(first_bad[first_bad >= 0][0]), *arrays, rest))
         ctx.arrays, ctx.rest, ctx.layout, ctx.lens, ctx.settings = arrays, rest, layout, lens, settings
@@ -110,24 +91,11 @@ class _Project(torch.autograd.Function):
         gradients = [empty(a.shape) for a in ctx.arrays]
         g_rest = empty(ctx.rest.shape) if ctx.apart else gradients[4]
         settings = ctx.settings
+        how = (settings.sh_degree, settings.eps2d, settings.antialiased, settings.raw)
+        inputs = (*ctx.arrays[:4], ctx.rest.reshape(-1), *ctx.layout, *ctx.lens, *how, ctx.radii, ctx.records)
+        outputs = (*gradients[:4], gradients[4].reshape(-1), g_rest.reshape(-1))
         with numba_pool(ctx.radii.size):
-            projection.project_backward(
-                *ctx.arrays[:4],
-                ctx.rest.reshape(-1),
-                *ctx.layout,
-                *ctx.lens,
-                settings.sh_degree,
-                settings.eps2d,
-                settings.antialiased,
-                settings.raw,
-                ctx.radii,
-                ctx.records,
-                _array(g_means2d),
-                _array(g_records),
-                *gradients[:4],
-                gradients[4].reshape(-1),
-                g_rest.reshape(-1),
-            )
+            projection.project_backward(*inputs, _array(g_means2d), _array(g_records), *outputs)
         tensors = [torch.from_numpy(g) for g in gradients]
         return (*tensors, torch.from_numpy(g_rest) if ctx.apart else None, None, None, None)
 
@@ -172,15 +140,9 @@ def _fill_tiles(space: Workspace, c: int, records: np.ndarray, radii: np.ndarray
     first_in_tile = space.array(f"first_in_tile{c}", (count + 1,), np.int64)
     cursor = space.array("cursor", (count,), np.int64)
     tiles.scatter_to_tiles(order[:visible], first_pair, pair_count, pairs, first_in_tile, cursor, entries)
-    return _Blended(
-        records=records,
-        first_pair=first_pair,
-        pair_count=pair_count,
-        entries=entries,
-        first_in_tile=first_in_tile,
-        tile_end=space.array(f"tile_end{c}", (count,), np.int64),
-        transmittance=space.array(f"transmittance{c}", (height, width), np.float32),
-    )
+    tile_end = space.array(f"tile_end{c}", (count,), np.int64)
+    transmittance = space.array(f"transmittance{c}", (height, width), np.float32)
+    return _Blended(records, first_pair, pair_count, entries, first_in_tile, tile_end, transmittance)
 
 
 class _Blend(torch.autograd.Function):
@@ -196,28 +158,13 @@ class _Blend(torch.autograd.Function):
         with numba_pool(cameras * (width * height + n)):
             for c in range(cameras):
                 filled = _fill_tiles(space, c, rows[c], radius[c], width, height)
-                blending.blend_forward(
-                    filled.records,
-                    filled.entries,
-                    filled.first_in_tile,
-                    tiles_x,
-                    behind[c],
-                    with_depth,
-                    rgb[c],
-                    depth[c],
-                    alpha[c],
-                    filled.transmittance,
-                    filled.tile_end,
-                )
+                lists = (filled.records, filled.entries, filled.first_in_tile)
+                pictures = (rgb[c], depth[c], alpha[c], filled.transmittance, filled.tile_end)
+                blending.blend_forward(*lists, tiles_x, behind[c], with_depth, *pictures)
                 kept.append(filled)
         if any(ctx.needs_input_grad):
-            ctx.space, ctx.kept, ctx.pictures, ctx.tiles_x, ctx.with_depth = (
-                space,
-                kept,
-                (rgb, depth),
-                tiles_x,
-                with_depth,
-            )
+            ctx.space, ctx.kept, ctx.pictures = space, kept, (rgb, depth)
+            ctx.tiles_x, ctx.with_depth = tiles_x, with_depth
         return torch.from_numpy(rgb), torch.from_numpy(depth), torch.from_numpy(alpha)
 
     @staticmethod
@@ -230,68 +177,38 @@ class _Blend(torch.autograd.Function):
         with numba_pool(g_alpha.size + cameras * n):
             for c, kept in enumerate(ctx.kept):
                 gradients = ctx.space.array("gradients", (len(kept.entries), blending.GRADIENT), np.float32)
-                blending.blend_backward(
-                    kept.records,
-                    kept.entries,
-                    kept.first_in_tile,
-                    kept.tile_end,
-                    ctx.tiles_x,
-                    ctx.with_depth,
-                    rgb[c],
-                    depth[c],
-                    kept.transmittance,
-                    g_rgb[c],
-                    g_depth[c],
-                    g_alpha[c],
-                    gradients,
-                )
-                blending.reduce_gradients(
-                    kept.records,
-                    kept.first_pair,
-                    kept.pair_count,
-                    gradients,
-                    g_means2d[c],
-                    g_records[c],
-                )
+                lists = (kept.records, kept.entries, kept.first_in_tile, kept.tile_end)
+                finished, asked = (rgb[c], depth[c], kept.transmittance), (g_rgb[c], g_depth[c], g_alpha[c])
+                blending.blend_backward(*lists, ctx.tiles_x, ctx.with_depth, *finished, *asked, gradients)
+                pairs = (kept.first_pair, kept.pair_count, gradients)
+                blending.reduce_gradients(kept.records, *pairs, g_means2d[c], g_records[c])
                 if ctx.needs_input_grad[3]:
                     g_backgrounds[c] = (g_rgb[c] * kept.transmittance[..., None]).sum(axis=(0, 1))
-        return (
-            torch.from_numpy(g_means2d),
-            torch.from_numpy(g_records),
-            None,
-            torch.from_numpy(g_backgrounds),
-            *[None] * 3,
-        )
+        by_means2d, by_records, by_backgrounds = map(torch.from_numpy, (g_means2d, g_records, g_backgrounds))
+        return by_means2d, by_records, None, by_backgrounds, None, None, None
 
 
-def project(
-    means: Float[Tensor, "n 3"],
-    quats: Float[Tensor, "n 4"],
-    scales: Float[Tensor, "n 3"],
-    opacities: Float[Tensor, " n"],
-    sh0: Float[Tensor, "n 3"] | Float[Tensor, "n k 3"],
-    sh_rest: Float[Tensor, "n k2 3"] | None,
+def rasterize_cpu(
+    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
     viewmats: Float[Tensor, "c 4 4"],
     Ks: Float[Tensor, "c 3 3"],
     settings: ProjectionSettings,
-) -> tuple[Int[Tensor, "c n"], Float[Tensor, "c n 2"], Float[Tensor, "c n columns"]]:
-    """Radii (0: not shown), means2d and records (see `records`). All coefficients may come in `sh0`.
+    backgrounds: Float[Tensor, "c 3"] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Colour [c h w 3] over the backgrounds (black without), depth [c h w] and alpha [c h w], radii and means2d.
+
+    Args:
+        gaussians: means, quats, scales, opacities, and coefficients of colour, in one tensor or with the rest apart.
+        viewmats: as `rasterize`, like all that follow.
+        Ks: likewise.
+        settings: size of the pictures and more.
+        backgrounds: likewise.
 
     Raises:
         InputError: Gaussians with inputs that are not finite, or with quaternions of length zero.
     """
-    return _Project.apply(means, quats, scales, opacities, sh0, sh_rest, viewmats, Ks, settings)  # type: ignore[return-value]
-
-
-def blend(
-    means2d: Float[Tensor, "c n 2"],
-    records: Float[Tensor, "c n columns"],
-    radii: Int[Tensor, "c n"],
-    backgrounds: Float[Tensor, "c 3"],
-    width: int,
-    height: int,
-    *,
-    with_depth: bool,
-) -> tuple[Float[Tensor, "c h w 3"], Float[Tensor, "c h2 w2"], Float[Tensor, "c h w"]]:
-    """Colour over the backgrounds, accumulated depth (empty unless asked for) and alpha of every pixel."""
-    return _Blend.apply(means2d, records, radii, backgrounds, width, height, with_depth)  # type: ignore[return-value]
+    radii, means2d, records = _Project.apply(*gaussians, viewmats, Ks, settings)  # type: ignore[misc]
+    behind = means2d.new_zeros(viewmats.shape[0], 3) if backgrounds is None else backgrounds
+    size = (settings.width, settings.height)
+    rgb, depth, alpha = _Blend.apply(means2d, records, radii, behind, *size, settings.with_depth)  # type: ignore[misc]
+    return rgb, depth, alpha, radii, means2d

@@ -6,10 +6,10 @@ piece writes its own place, so that no result depends on it.
 
 from __future__ import annotations
 
-import inspect
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import FunctionType
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
@@ -17,22 +17,33 @@ import numpy as np
 KERNELS: list[Kernel] = []
 """Every kernel of the modules imported so far."""
 _NEWEST_SOURCE_S = max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
+worker: Any
+"""In `_on_threads`, of which every kernel has a copy: the kernel's own worker."""
+
+
+@no_type_check
+def _on_threads(threads, *args):
+    for _ in numba.prange(threads):
+        worker(*args)
 
 
 class Kernel:
-    """One kernel.
+    """A kernel; decorates a compiled function of a counter and any arguments, and is called with the arguments alone.
 
     Args:
-        worker: Compiled function of a counter (int64, one element, comes as zero) and any arguments, which works until
-            the counter says that nothing is left.
-        everyone: Compiled function of a number of threads, the counter and the same arguments, which calls the worker
-            on so many threads.
+        worker: Works on what the counter (int64, one element, comes as zero) gives it until nothing is left.
     """
 
-    def __init__(self, worker: Any, everyone: Any) -> None:
-        self._worker, self._everyone = worker, everyone
+    def __init__(self, worker: Any) -> None:
+        place, name = worker.py_func.__code__, worker.py_func.__name__
+        # numba keeps compiled code by file, line and name, so the copy stands where its worker does
+        code = _on_threads.__code__.replace(co_filename=place.co_filename, co_firstlineno=place.co_firstlineno)
+        scope = {"numba": numba, "worker": worker, "__name__": worker.py_func.__module__}
+        everyone = FunctionType(code, scope, f"{name}_everyone")
+        everyone.__qualname__ = everyone.__name__
+        self._worker, self._everyone = worker, numba.njit(cache=True, parallel=True)(everyone)
         KERNELS.append(self)
-        forget_stale(Path(worker.stats.cache_path), Path(inspect.getfile(worker.py_func)).stem, _NEWEST_SOURCE_S)
+        forget_stale(Path(worker.stats.cache_path), Path(place.co_filename).stem, _NEWEST_SOURCE_S)
 
     def __call__(self, *args: Any) -> None:
         counter, threads = np.zeros(1, np.int64), numba.get_num_threads()

@@ -162,9 +162,10 @@ def _activated(raw, scales, opacities, i):
     return s0, s1, s2, o
 
 
+@Kernel
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _project_forward_work(
+def project_forward(
     counter,
     means,
     quats,
@@ -183,7 +184,6 @@ def _project_forward_work(
     sh_degree,
     near_plane,
     eps2d,
-    radius_clip,
     antialiased,
     raw,
     radii,
@@ -194,8 +194,8 @@ def _project_forward_work(
     """Fill `radii` [cameras, n], `means2d` [cameras, n, 2] and `records` [cameras, n, 16]; zero where not shown.
 
     `sh_degree` is -1 for plain colours in `sh0`. `lenses` holds fx, fy, cx, cy per camera, `limits` the
-    smallest and largest slopes x/z and y/z. `first_bad` receives
-    for every block of Gaussians the first with an input that is not finite or no rotation, -1 if there is none.
+    smallest and largest slopes x/z and y/z. `first_bad` receives for every block of Gaussians the first with an input
+    that is not finite or no rotation, -1 if there is none.
     """
     basis = np.empty(15)
     rest_count = 3 * ((sh_degree + 1) * (sh_degree + 1) - 1) if sh_degree > 0 else 0
@@ -247,7 +247,7 @@ def _project_forward_work(
                 radius = math.ceil(3.0 * math.sqrt(half_trace + math.sqrt(max(0.01, half_trace * half_trace - det))))
                 u, v = fx * px * inverse_z + cx, fy * py * inverse_z + cy
                 inside = u + radius > 0 and u - radius < width and v + radius > 0 and v - radius < height
-                if not (radius > radius_clip and inside):
+                if not inside:
                     continue
                 radii[c, i] = np.int32(min(radius, 1e9))
                 means2d[c, i, 0], means2d[c, i, 1] = u, v
@@ -255,11 +255,8 @@ def _project_forward_work(
                 shown_opacity = opacity * (math.sqrt(det_sharp / det) if antialiased else 1.0)
                 inverse_det = LOG2_E / det
                 record[U], record[V] = u, v
-                record[HALF_A], record[B], record[HALF_C] = (
-                    0.5 * d * inverse_det,
-                    -b * inverse_det,
-                    0.5 * a * inverse_det,
-                )
+                record[HALF_A], record[HALF_C] = 0.5 * d * inverse_det, 0.5 * a * inverse_det
+                record[B] = -b * inverse_det
                 record[OPACITY], record[DEPTH] = shown_opacity, pz
                 # sigma <= log(255 opacity) is an ellipse; it is taken a hair larger against rounding
                 if np.float32(shown_opacity) >= np.float32(1 / 255):
@@ -286,19 +283,10 @@ def _project_forward_work(
                     record[RED + channel] = max(0.0, value)
 
 
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _project_forward_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _project_forward_work(*args)
-
-
-project_forward = Kernel(_project_forward_work, _project_forward_everyone)
-
-
+@Kernel
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _project_backward_work(
+def project_backward(
     counter,
     means,
     quats,
@@ -452,13 +440,3 @@ def _project_backward_work(
             g_scales[i, 0], g_scales[i, 1], g_scales[i, 2] = g_s0, g_s1, g_s2
             g_quats[i, 0], g_quats[i, 1], g_quats[i, 2], g_quats[i, 3] = g_quat[0], g_quat[1], g_quat[2], g_quat[3]
             g_opacities[i] = g_opacity
-
-
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _project_backward_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _project_backward_work(*args)
-
-
-project_backward = Kernel(_project_backward_work, _project_backward_everyone)

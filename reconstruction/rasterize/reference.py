@@ -69,7 +69,7 @@ def project_one_camera(
         radii = (3 * (half_trace + (half_trace**2 - det).clamp_min(0.01).sqrt()).sqrt()).ceil()
         u, v = means2d.unbind(-1)
         inside = (u + radii > 0) & (u - radii < width) & (v + radii > 0) & (v - radii < height)
-        radii = torch.where(in_front & (det > 0) & (radii > settings.radius_clip) & inside, radii, 0).int()
+        radii = torch.where(in_front & (det > 0) & (radii > 0) & inside, radii, 0).int()
     return radii, means2d, depths, torch.linalg.inv(blurred), compensations
 
 

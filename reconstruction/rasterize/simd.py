@@ -11,6 +11,7 @@ Kernels that use these functions are cached by the time stamp of *their own* fil
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -30,34 +31,23 @@ _PIXELS = ir.VectorType(ir.FloatType(), 3 * LANES)
 _I32 = ir.IntType(32)
 
 
-class _Vector(types.Type):
-    """numba's name for eight float32."""
-
-    def __init__(self) -> None:
-        super().__init__("f32x8")
+class _Lanes(types.Type):
+    """numba's name for eight values of one kind."""
 
 
-class _Mask(types.Type):
+class _Mask(_Lanes):
     """numba's name for eight truth values."""
 
-    def __init__(self) -> None:
-        super().__init__("mask8")
+
+f32x8 = _Lanes("f32x8")
+mask8 = _Mask("mask8")
 
 
-f32x8 = _Vector()
-mask8 = _Mask()
-
-
-@register_model(_Vector)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: types.Type) -> None:
-        super().__init__(manager, kind, _FLOATS)
-
-
+@register_model(_Lanes)
 @register_model(_Mask)
-class _MaskModel(models.PrimitiveModel):
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: types.Type) -> None:
-        super().__init__(manager, kind, _BITS)
+        super().__init__(manager, kind, _BITS if kind == mask8 else _FLOATS)
 
 
 def _constant(value: float) -> ir.Constant:
@@ -157,14 +147,19 @@ def all8(typingctx, value):
     return f32x8(value), codegen
 
 
-@intrinsic
-def lanes8(typingctx):
-    """The numbers 0 to 7."""
+def _lanewise(name: str, emit: Callable, result: types.Type = f32x8) -> Any:
+    """An intrinsic whose value `emit` builds, given LLVM's builder and the operands' registers."""
 
-    def codegen(context, builder, signature, args):
-        return ir.Constant(_FLOATS, [float(i) for i in range(LANES)])
+    def define(typingctx: Any, *operands: types.Type) -> Any:
+        return result(*operands), lambda context, builder, signature, args: emit(builder, *args)
 
-    return f32x8(), codegen
+    define.__name__ = name
+    define.__signature__ = inspect.signature(emit)  # pyright: ignore[reportFunctionMemberAccess] - numba counts by it
+    return intrinsic(define)
+
+
+lanes8 = _lanewise("lanes8", lambda builder: ir.Constant(_FLOATS, [float(i) for i in range(LANES)]))
+"""The numbers 0 to 7."""
 
 
 def _operator(function: Callable, left: types.Type, result: types.Type, emit: Callable) -> None:
@@ -187,76 +182,44 @@ _operator(operator.and_, mask8, mask8, lambda builder, a, b: builder.and_(a, b))
 _operator(operator.or_, mask8, mask8, lambda builder, a, b: builder.or_(a, b))
 
 
-@intrinsic
-def fma8(typingctx, a, b, c):
-    """a * b + c, rounded once where the machine can."""
-    if not a == b == c == f32x8:
-        return None
-    return f32x8(a, b, c), lambda context, builder, signature, args: _call(builder, "llvm.fmuladd", *args)
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, "llvm.fmuladd", a, b, c)
 
 
-@intrinsic
-def minus_product8(typingctx, a, b, c):
-    """c - a * b, rounded once where the machine can."""
-
-    def codegen(context, builder, signature, args):
-        return _call(builder, "llvm.fmuladd", builder.fneg(args[0]), args[1], args[2])
-
-    return f32x8(a, b, c), codegen
+def _negative_where(builder: Any, mask: Any, a: Any) -> Any:
+    signs = builder.select(mask, ir.Constant(_INTS, [-(1 << 31)] * LANES), ir.Constant(_INTS, [0] * LANES))
+    return builder.bitcast(builder.or_(builder.bitcast(a, _INTS), signs), _FLOATS)
 
 
-@intrinsic
-def min8(typingctx, a, b):
-    """The smaller of two, lane by lane."""
-
-    def codegen(context, builder, signature, args):
-        return builder.select(builder.fcmp_ordered("<", *args), *args)
-
-    return f32x8(a, b), codegen
+def _any(builder: Any, mask: Any) -> Any:
+    byte = builder.bitcast(mask, ir.IntType(LANES))
+    return builder.icmp_unsigned("!=", byte, ir.Constant(ir.IntType(LANES), 0))
 
 
-@intrinsic
-def max8(typingctx, a, b):
-    """The larger of two, lane by lane."""
-
-    def codegen(context, builder, signature, args):
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
-
-    return f32x8(a, b), codegen
-
-
-@intrinsic
-def abs8(typingctx, a):
-    """Magnitudes."""
-    return f32x8(a), lambda context, builder, signature, args: _call(builder, "llvm.fabs", *args)
+def _exp2(builder: Any, x: Any) -> Any:
+    power = _constant(_EIGHTH_POWER[-1])
+    for coefficient in _EIGHTH_POWER[-2::-1]:
+        power = _fma(builder, power, x, _constant(coefficient))
+    for _ in range(3):
+        power = builder.fmul(power, power)
+    return power
 
 
-@intrinsic
-def negative_where(typingctx, mask, a):
-    """`a` made negative in the lanes of `mask`, whatever its sign was."""
+def _sums(builder: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+    def halve(x: Any, y: Any, even: list[int], odd: list[int]) -> Any:
+        return builder.fadd(_shuffle(builder, x, y, even), _shuffle(builder, x, y, odd))
 
-    def codegen(context, builder, signature, args):
-        signs = builder.select(args[0], ir.Constant(_INTS, [-(1 << 31)] * LANES), ir.Constant(_INTS, [0] * LANES))
-        return builder.bitcast(builder.or_(builder.bitcast(args[1], _INTS), signs), _FLOATS)
+    def pair(x: Any, y: Any) -> Any:
+        return halve(x, y, [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15])
 
-    return f32x8(mask, a), codegen
-
-
-@intrinsic
-def select8(typingctx, mask, a, b):
-    """`a` in the lanes of `mask`, `b` in the others."""
-    return f32x8(mask, a, b), lambda context, builder, signature, args: builder.select(*args)
+    first, second = pair(pair(a, b), pair(c, d)), pair(pair(e, f), pair(g, h))
+    return halve(first, second, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
 
 
-@intrinsic
-def any8(typingctx, mask):
-    """Whether any lane is true."""
-
-    def codegen(context, builder, signature, args):
-        byte = builder.bitcast(args[0], ir.IntType(LANES))
-        return builder.icmp_unsigned("!=", byte, ir.Constant(ir.IntType(LANES), 0))
-
-    return types.boolean(mask), codegen
+def _sum(builder: Any, total: Any) -> Any:
+    for distance in (4, 2, 1):
+        total = builder.fadd(total, _shuffle(builder, total, total, [i ^ distance for i in range(LANES)]))
+    return builder.extract_element(total, ir.Constant(_I32, 0))
 
 
 _EIGHTH_POWER = (
@@ -270,50 +233,28 @@ _EIGHTH_POWER = (
 """2^(x/8) on [-8, 0] as a polynomial in x."""
 
 
-@intrinsic
-def exp2_8(typingctx, x):
-    """2^x for x in [-8, 0], relative error below 3e-6; any numbers, perhaps not finite, outside."""
-
-    def codegen(context, builder, signature, args):
-        power = _constant(_EIGHTH_POWER[-1])
-        for coefficient in _EIGHTH_POWER[-2::-1]:
-            power = _call(builder, "llvm.fmuladd", power, args[0], _constant(coefficient))
-        for _ in range(3):
-            power = builder.fmul(power, power)
-        return power
-
-    return f32x8(x), codegen
-
-
-@intrinsic
-def sums_of_8(typingctx, a, b, c, d, e, f, g, h):
-    """The sums over the lanes of eight registers, in the lanes of one; always in the same order."""
-
-    def codegen(context, builder, signature, args):
-        def halve(x: Any, y: Any, even: list[int], odd: list[int]) -> Any:
-            return builder.fadd(_shuffle(builder, x, y, even), _shuffle(builder, x, y, odd))
-
-        def pair(x: Any, y: Any) -> Any:
-            return halve(x, y, [0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15])
-
-        a, b, c, d, e, f, g, h = args
-        first, second = pair(pair(a, b), pair(c, d)), pair(pair(e, f), pair(g, h))
-        return halve(first, second, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
-
-    return f32x8(a, b, c, d, e, f, g, h), codegen
-
-
-@intrinsic
-def sum8(typingctx, a):
-    """The sum over the lanes, always in the same order."""
-
-    def codegen(context, builder, signature, args):
-        total = args[0]
-        for distance in (4, 2, 1):
-            total = builder.fadd(total, _shuffle(builder, total, total, [i ^ distance for i in range(LANES)]))
-        return builder.extract_element(total, ir.Constant(_I32, 0))
-
-    return types.float32(a), codegen
+fma8 = _lanewise("fma8", _fma)
+"""a * b + c of (a, b, c), rounded once where the machine can."""
+minus_product8 = _lanewise("minus_product8", lambda builder, a, b, c: _fma(builder, builder.fneg(a), b, c))
+"""c - a * b of (a, b, c), rounded once where the machine can."""
+min8 = _lanewise("min8", lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
+"""The smaller of two, lane by lane."""
+max8 = _lanewise("max8", lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+"""The larger of two, lane by lane."""
+abs8 = _lanewise("abs8", lambda builder, a: _call(builder, "llvm.fabs", a))
+"""Magnitudes."""
+negative_where = _lanewise("negative_where", _negative_where)
+"""Of (mask, a): `a` made negative in the lanes of the mask, whatever its sign was."""
+select8 = _lanewise("select8", lambda builder, mask, a, b: builder.select(mask, a, b))
+"""Of (mask, a, b): `a` in the lanes of the mask, `b` in the others."""
+any8 = _lanewise("any8", _any, types.boolean)
+"""Whether any lane of a mask is true."""
+exp2_8 = _lanewise("exp2_8", _exp2)
+"""2^x for x in [-8, 0], relative error below 3e-6; any numbers, perhaps not finite, outside."""
+sums_of_8 = _lanewise("sums_of_8", _sums)
+"""The sums over the lanes of eight registers, in the lanes of one; always in the same order."""
+sum8 = _lanewise("sum8", _sum, types.float32)
+"""The sum over the lanes, always in the same order."""
 
 
 @intrinsic

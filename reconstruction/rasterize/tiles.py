@@ -140,9 +140,10 @@ def _rows_of_columns(record, first_column, height):
     return -_floor(0.5 - v - highest, -height, 0), _floor(v + lowest - 0.5, -1, height - 1) + 1
 
 
+@Kernel
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _list_tiles_work(counter, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
+def list_tiles(counter, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
     """Fill each Gaussian's room in `pairs` [room, 2] with its tiles and the rows it can reach there.
 
     The rows are four bytes from the lowest up: first and end row in the left half of the tile, then in the right.
@@ -171,16 +172,6 @@ def _list_tiles_work(counter, records, radii, tiles_x, tiles_y, first_pair, pair
                     pairs[np.uint64(pair), PAIR_ROWS] = left_rows | (right_rows << 16)
                     pair += 1
             pair_count[i] = pair - first_pair[i]
-
-
-@numba.njit(cache=True, parallel=True)
-@no_type_check
-def _list_tiles_everyone(threads, *args):
-    for _ in numba.prange(threads):
-        _list_tiles_work(*args)
-
-
-list_tiles = Kernel(_list_tiles_work, _list_tiles_everyone)
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -11,7 +11,7 @@ from PIL import Image
 from dp360.exporters.contact_sheet import SheetContent, encode, nearest_views, sheet_cameras
 from dp360.exporters.provenance import provenance_from_json, provenance_to_json
 from dp360.generation import InputError, OrbitConfig
-from dp360.reconstruction.splat_pictures import splat_pictures
+from dp360.reconstruction.splats import splat_pictures
 
 PORTRAIT = torch.full((40, 30, 3), 128, dtype=torch.uint8)
 

@@ -30,8 +30,7 @@ from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
 from dp360.exporters.turntable import turntable_cameras
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
-from dp360.reconstruction.splat_pictures import splat_pictures
-from dp360.reconstruction.splats import Splats
+from dp360.reconstruction.splats import Splats, splat_pictures
 
 SH_C0 = 0.28209479
 

@@ -65,7 +65,7 @@ def test_flat_gaussians_cost_nothing_and_needles_do() -> None:
 def test_the_loss_of_a_fit_is_the_sum_of_its_terms() -> None:
     picture, noisy = two_pictures(24, 24)
     alpha, opaque, needle = torch.full((24, 24), 0.5), torch.ones(24, 24), torch.tensor([[math.log(8.0), 0.0, 0.0]])
-    config = LossConfig(opacity_weight=0.1)
-    loss = training_loss(picture, alpha, noisy, opaque, needle, torch.zeros(1), config)
-    expected = float(photometric_loss(picture, noisy)) + config.alpha_weight * 0.5 + 0.1 * 0.5
+    config = LossConfig()
+    loss = training_loss(picture, alpha, noisy, opaque, needle, config)
+    expected = float(photometric_loss(picture, noisy)) + config.alpha_weight * 0.5
     assert float(loss) == pytest.approx(expected + config.needle_weight * math.log(2.0))

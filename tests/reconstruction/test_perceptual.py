@@ -41,7 +41,7 @@ def test_the_distance_and_its_part_in_the_loss(monkeypatch: pytest.MonkeyPatch, 
     assert 0 < float(distance.detach()) < float(lpips(1 - target, target))
 
     alpha, config = torch.ones(64, 64), LossConfig(lpips_weight=0.5)
-    rest = (rgb, alpha, target, alpha, torch.zeros(1, 3), torch.zeros(1), config)
+    rest = (rgb, alpha, target, alpha, torch.zeros(1, 3), config)
     trust = torch.full((64, 64), 0.5)
     plain, with_lpips = (training_loss(*rest, weights=trust, lpips=term) for term in (None, lpips))
     torch.testing.assert_close(with_lpips - plain, 0.5 * 0.5 * distance)

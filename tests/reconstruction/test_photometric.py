@@ -103,11 +103,11 @@ def test_distrusted_pixels_have_no_gradient_and_no_loss() -> None:
     weights = torch.ones(80, 80)
     weights[:, 40:] = 0
     x = rgb.clone().requires_grad_()
-    shapes = torch.zeros(2, 3), torch.zeros(2)
-    loss = training_loss(x, alpha, target, silhouette, *shapes, LossConfig(), weights=weights)
+    shapes = torch.zeros(2, 3)
+    loss = training_loss(x, alpha, target, silhouette, shapes, LossConfig(), weights=weights)
     (gradient,) = torch.autograd.grad(loss, x)
     assert float(gradient[:, 46:].abs().max()) == 0 and float(gradient[:, :40].abs().min()) > 0
-    none = training_loss(x, alpha, target, silhouette, *shapes, LossConfig(), weights=torch.zeros(80, 80))
+    none = training_loss(x, alpha, target, silhouette, shapes, LossConfig(), weights=torch.zeros(80, 80))
     assert float(none.detach()) == 0
 
 

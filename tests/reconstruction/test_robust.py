@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dp360.generation.views import ViewSet
+from dp360.generation.cameras import look_at_origin
+from dp360.generation.views import PointCloud, ViewSet
 from dp360.reconstruction.densify import DensifyConfig
-from dp360.reconstruction.fit import SplatFitConfig, fit_splats, shifted_principal
+from dp360.reconstruction.fit import SplatFitConfig, fit_splats, parameters_from_splats, render_while_training
 from dp360.reconstruction.robust import RobustConfig, ViewAgreement
-from dp360.reconstruction.splats import Splats, render_splats
+from dp360.reconstruction.splats import Splats, render_splats, splats_from_point_cloud
 
 SIZE = 48
 
@@ -100,9 +101,13 @@ def test_the_state_travels_and_can_be_switched_off():
 
 
 def test_the_principal_point_moves_the_picture():
-    K = torch.eye(3, dtype=torch.float64)[None]
-    moved = shifted_principal(K, torch.tensor([2.0, -1.0], dtype=torch.float64))
-    assert moved[0, :2, 2].tolist() == [2, -1] and torch.equal(K, torch.eye(3, dtype=torch.float64)[None])
+    params = parameters_from_splats(
+        splats_from_point_cloud(PointCloud(torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 3)))
+    )
+    camera, shift_px = look_at_origin([0.0], [0.0], size_px=32), torch.tensor([2.0, -1.0], dtype=torch.float64)
+    rest = (camera, torch.zeros(3), 0, SplatFitConfig(sh_degree=0))
+    (*_, plain), (*_, moved) = (render_while_training(params, *rest, shift) for shift in (None, shift_px))
+    torch.testing.assert_close(moved["means2d"] - plain["means2d"], shift_px.float()[None, None])
 
 
 @pytest.fixture(scope="module")

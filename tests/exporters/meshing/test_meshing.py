@@ -17,8 +17,7 @@ from dp360.exporters.meshing.solid import clean_solid
 from dp360.exporters.meshing.unwrap import unwrap
 from dp360.generation import Cameras, InputError
 from dp360.generation.mesh import TexturedMesh
-from dp360.reconstruction.renders import Renders
-from dp360.reconstruction.splat_scene import SplatScene
+from dp360.reconstruction.splat_scene import Renders, SplatScene
 from dp360.reconstruction.splats import Splats
 
 RADIUS = 0.2

@@ -30,7 +30,6 @@ from dp360.reconstruction.evaluation.compare import (
     summarise,
 )
 from dp360.reconstruction.evaluation.consistency import reprojection, rings
-from dp360.reconstruction.evaluation.distributions import frechet_distance, kernel_distance
 from dp360.reconstruction.evaluation.features import (
     EfficientNetLite0,
     LpipsDistance,
@@ -38,7 +37,14 @@ from dp360.reconstruction.evaluation.features import (
     open_perceptual,
     square_around,
 )
-from dp360.reconstruction.evaluation.heads import HeadResult, _features, distribution_distances, spread
+from dp360.reconstruction.evaluation.heads import (
+    HeadResult,
+    _features,
+    distribution_distances,
+    frechet_distance,
+    kernel_distance,
+    spread,
+)
 from dp360.reconstruction.evaluation.identity import IdentityAt
 from dp360.reconstruction.evaluation.reports import identity_result
 from dp360.reconstruction.evaluation.results import (
@@ -46,13 +52,15 @@ from dp360.reconstruction.evaluation.results import (
     EvaluationResult,
     Panel,
     ResultTable,
+    column_titles,
+    comparison_strip,
+    strip_views,
     summary_data,
     summary_table,
     unique_names,
     write_result,
 )
-from dp360.reconstruction.evaluation.sheet import column_titles, comparison_strip, strip_views
-from dp360.reconstruction.renders import Renders
+from dp360.reconstruction.splat_scene import Renders
 
 RNG = np.random.default_rng(0)
 needs_efficientnet = pytest.mark.skipif(efficientnet_weights() is None, reason="needs the extra eval")
