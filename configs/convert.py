@@ -43,8 +43,8 @@ def run(command: ConvertCommand, display: Display) -> str:
     import torch
 
     from dp360.generation import InputError
+    from dp360.generation.diffusion.release.conversion import convert_release, release_role
     from dp360.generation.diffusion.release.conversion_report import ROLE_NAMES
-    from dp360.generation.diffusion.release.convert import convert_release, release_role
 
     found: dict[Role, Path] = {}
     for path in (command.official, command.back_head):

@@ -143,7 +143,7 @@ def run(command: EvalCommand, display: Display) -> tuple[str | Path, ...]:
     """
     from dp360.reconstruction.evaluation.results import write_result
 
-    from .evaluation_jobs import measure
+    from .evaluation_jobs import measure_heads_or_views
 
-    result = measure(command.what, display)
+    result = measure_heads_or_views(command.what, display)
     return (result.markdown(), *write_result(command.what.output, result))

@@ -46,8 +46,8 @@ from dp360.reconstruction.evaluation.reports import (
     views_result,
 )
 from dp360.reconstruction.evaluation.results import EvaluationResult, unique_names
-from dp360.reconstruction.fit import SplatFitConfig
 from dp360.reconstruction.prepare import fit_threads
+from dp360.reconstruction.splat_fit import SplatFitConfig
 
 from .data import DataHeadsCommand, make_heads
 from .device import choose_device
@@ -72,7 +72,7 @@ GRID_VIEWS, GRID_SIZE_PX = 72, 512
 _VIEW_PX = 512
 
 
-def measure(what: EvalWhat, display: Display) -> EvaluationResult:
+def measure_heads_or_views(what: EvalWhat, display: Display) -> EvaluationResult:
     """Measure what was asked for.
 
     Raises:

@@ -8,7 +8,6 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from dp360.reconstruction.fit import VARIABLES, LearningRates
 from dp360.reconstruction.nerfstudio_data import (
     HeadImageDatamanagerConfig,
     HeadRayDatamanagerConfig,
@@ -16,6 +15,7 @@ from dp360.reconstruction.nerfstudio_data import (
 )
 from dp360.reconstruction.nerfstudio_nerf import HeadNerfModelConfig
 from dp360.reconstruction.nerfstudio_splat import FusedAdamConfig, HeadSplatModelConfig
+from dp360.reconstruction.splat_fit import VARIABLES, LearningRates
 
 from .options import HeadOptions, Quality
 from .portrait_trainer import NerfTrainerConfig, SplatTrainerConfig

@@ -19,8 +19,8 @@ from dp360.generation.files import write_bytes_atomically
 from dp360.generation.portrait import PortraitConfig, prepare_portrait
 from dp360.generation.prior import build_head_prior
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.fit import SplatFitConfig, fit_splats, splats_from_parameters
 from dp360.reconstruction.prepare import fit_threads
+from dp360.reconstruction.splat_fit import SplatFitConfig, fit_splats, splats_from_parameters
 from dp360.reconstruction.splats import Splats
 
 from .console import Notify, ignore

@@ -19,10 +19,10 @@ import tyro
 from dp360.generation import InputError
 from dp360.generation.dataset.view_dataset import TRANSFORMS, read_confidence, read_dataset
 from dp360.generation.files import write_errors_for_people
-from dp360.reconstruction.fit import SplatFitConfig
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModel, HeadSplatModelConfig
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels
+from dp360.reconstruction.splat_fit import SplatFitConfig
 
 from .console import errors_for_people, progress_bars
 from .device import choose_device

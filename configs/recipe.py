@@ -7,7 +7,7 @@ from typing import Any
 
 from dp360.generation import InputError, OrbitConfig
 from dp360.reconstruction.densify import DensifyConfig
-from dp360.reconstruction.fit import SplatFitConfig
+from dp360.reconstruction.splat_fit import SplatFitConfig
 
 from .options import FitOptions, HeadOptions, Quality
 

@@ -11,7 +11,7 @@ import yaml
 
 from dp360.generation import InputError
 from dp360.generation.dataset.view_dataset import TRANSFORMS
-from dp360.reconstruction.fit import VARIABLES, splats_from_parameters
+from dp360.reconstruction.splat_fit import VARIABLES, splats_from_parameters
 from dp360.reconstruction.splats import Splats
 
 CHECKPOINTS_NAME = "nerfstudio_models"

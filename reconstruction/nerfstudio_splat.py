@@ -25,7 +25,13 @@ from dp360.generation import Cameras
 from dp360.generation.cameras import opencv_from_opengl
 
 from .densify import DensifyState, Silhouettes, accumulate, densify, keep_only, limit_shapes
-from .fit import (
+from .losses import ssim, training_loss
+from .nerfstudio_data import CONFIDENCE, SURFACE
+from .nerfstudio_viewer import FrontView
+from .perceptual import Lpips, lpips_for_fits
+from .robust import ViewAgreement
+from .spherical_harmonics import rgb_from_sh0
+from .splat_fit import (
     VARIABLES,
     PremultipliedPictures,
     SplatFitConfig,
@@ -38,12 +44,6 @@ from .fit import (
     splats_from_parameters,
     view_schedule,
 )
-from .losses import ssim, training_loss
-from .nerfstudio_data import CONFIDENCE, SURFACE
-from .nerfstudio_viewer import FrontView
-from .perceptual import Lpips, lpips_for_fits
-from .robust import ViewAgreement
-from .spherical_harmonics import rgb_from_sh0
 from .splats import Splats
 
 

@@ -20,7 +20,11 @@ from dp360.generation.cameras import look_at_origin
 from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
 
-from .fit import (
+from .losses import LossConfig, training_loss
+from .photometric_cpu import target_over_background
+from .prepare import best_thread_count, prepare_kernels
+from .rasterize import Backend
+from .splat_fit import (
     LearningRates,
     SplatFitConfig,
     fit_splats,
@@ -28,10 +32,6 @@ from .fit import (
     parameters_from_splats,
     render_parameters,
 )
-from .losses import LossConfig, training_loss
-from .photometric_cpu import target_over_background
-from .prepare import best_thread_count, prepare_kernels
-from .rasterize import Backend
 from .splats import Splats, render_splats, splats_from_point_cloud
 
 TWIN_GAUSSIANS, TWIN_SIZE_PX = 2000, 64

@@ -21,7 +21,7 @@ from .conditions import camera_behind_the_head, generic_head_control, prior_over
 from .cutout import cut_out_views
 from .drawn_views import DrawnViews, drawn_confidence
 from .release.checkpoint import sha256_of_file
-from .release.convert import CONVERSION_RECORD
+from .release.conversion import CONVERSION_RECORD
 from .view_pictures import ViewPictures, behind_the_head, pictures_for_cameras, resized_pictures
 
 _CONTROL_CHANNELS = 3

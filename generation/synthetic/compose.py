@@ -7,14 +7,14 @@ from pathlib import Path
 from .bodies.compose_bust import compose_bust
 from .bodies.compose_shape import compose_shape
 from .bodies.compose_toon import compose_toon
+from .composed_recipe import ComposedRecipe
 from .parts import SyntheticHead
 from .portraits.stylise import stylised_head
-from .recipe import HeadRecipe
 
 _BUILDERS = {"shape": compose_shape, "bust": compose_bust, "toon": compose_toon}
 
 
-def compose(recipe: HeadRecipe, data: Path) -> SyntheticHead:
+def compose(recipe: ComposedRecipe, data: Path) -> SyntheticHead:
     """The head of a recipe.
 
     Args:

@@ -28,6 +28,7 @@ from ..prior import HeadPrior, build_head_prior
 from ..similarity import Similarity
 from .assets import Split, asset_index, field_rng, sub_seed
 from .compose import compose
+from .composed_recipe import ComposedRecipe, sample_recipe
 from .parts import Label, SyntheticHead
 from .portraits.backgrounds import Backgrounds
 from .portraits.portrait_shots import (
@@ -40,7 +41,6 @@ from .portraits.portrait_shots import (
     shot_camera_and_light,
 )
 from .portraits.stylise import draw_views
-from .recipe import HeadRecipe, sample_recipe
 from .rendering.lighting import Lighting
 from .rendering.renderer import HeadScene, HeadViews
 
@@ -226,7 +226,7 @@ class NumberedHead:
 
     name: str
     """Split and number."""
-    recipe: HeadRecipe
+    recipe: ComposedRecipe
     """What it was composed from."""
     fitted: FittedComposedHead
     """The head with its portrait."""

@@ -34,9 +34,9 @@ from ..files import directory_written_atomically
 from ..portrait import Portrait, encode_portrait
 from ..views import PointCloud, Provenance, ViewSet
 from .assets import field_rng
+from .composed_recipe import ComposedRecipe
 from .fitted_composed_head import FittedComposedHead
 from .parts import Label
-from .recipe import HeadRecipe
 from .rendering.renderer import HeadViews, rgba_8_bits
 
 Orbit = Literal["level", "swinging", "random", "grid"]
@@ -99,7 +99,7 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
 
 
 def head_data(
-    fitted: FittedComposedHead, recipe: HeadRecipe, orbit: Orbit, view_count: int, size_px: int, seed: int,
+    fitted: FittedComposedHead, recipe: ComposedRecipe, orbit: Orbit, view_count: int, size_px: int, seed: int,
     *, with_maps: bool = True,
 ) -> HeadData:  # fmt: skip
     """All that is kept of one head.

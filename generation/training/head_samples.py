@@ -24,7 +24,7 @@ from ..progress import Track, silent
 from ..synthetic.asset_pack import require_head_assets
 from ..synthetic.assets import Split, asset_index
 from ..synthetic.compose import SyntheticHead, compose
-from ..synthetic.recipe import sample_recipe
+from ..synthetic.composed_recipe import sample_recipe
 
 Sample = dict[str, np.ndarray]
 """Arrays by name."""

@@ -13,12 +13,12 @@ from jaxtyping import Float, Float32, UInt8
 from ..head_model.sparse_points import MIRRORED, FaceBox, face_box
 from ..progress import Track, silent
 from ..synthetic.assets import Split, asset_index
+from ..synthetic.composed_recipe import sample_recipe
 from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.cartoons import cartoon
 from ..synthetic.portraits.looks import drawn, mean_rgb, painted, photographed, random_convolution, recoloured
 from ..synthetic.portraits.true_landmarks import true_landmarks
-from ..synthetic.recipe import sample_recipe
 from .shots import Shots
 
 MOST_YAW_RAD = math.radians(100)

@@ -24,7 +24,7 @@ from torch import Tensor
 from dp360.generation import Cameras, InputError, ViewSet
 from dp360.generation.progress import Track, silent
 
-from ..fit import SplatFitConfig, fit_splats
+from ..splat_fit import SplatFitConfig, fit_splats
 from ..splat_scene import Renderable, SplatScene
 from ..splats import Splats, render_splats
 from .compare import Comparison, ViewFigures, over_white, view_figures

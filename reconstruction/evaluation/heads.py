@@ -29,7 +29,7 @@ from dp360.generation.portrait import Portrait, read_portrait
 from dp360.generation.prior import build_head_prior
 from dp360.generation.synthetic.head_dataset import PORTRAIT
 
-from ..fit import SplatFitConfig, fit_splats
+from ..splat_fit import SplatFitConfig, fit_splats
 from ..splats import splat_pictures
 from .compare import ALL, BINS, NamedViews, ViewFigures, compare_views, match_views
 from .features import EfficientNetLite0, Perceptual

@@ -30,11 +30,11 @@ from dp360.generation.dataset.visual_hull import hull_points
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.compose import compose
+from dp360.generation.synthetic.composed_recipe import sample_recipe
 from dp360.generation.synthetic.parts import SyntheticHead
-from dp360.generation.synthetic.recipe import sample_recipe
 from dp360.generation.synthetic.rendering.renderer import HeadScene
-from dp360.reconstruction.fit import SplatFitConfig, fit_splats
 from dp360.reconstruction.losses import ssim
+from dp360.reconstruction.splat_fit import SplatFitConfig, fit_splats
 from dp360.reconstruction.splats import Splats, render_splats
 
 Variant = Literal["clean", "clean-plain", "inconsistent", "inconsistent-plain"]

@@ -33,7 +33,7 @@ from dp360.generation import orbit
 from dp360.generation.diffusion.architectures import KL_F8, Architecture
 from dp360.generation.diffusion.camera_control import CameraControlConfig
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
-from dp360.generation.diffusion.release.convert import convert_release
+from dp360.generation.diffusion.release.conversion import convert_release
 from dp360.generation.diffusion.release.schedule import ReleaseDDIMScheduler
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.diffusion.unet import UNetConfig

@@ -36,6 +36,7 @@ from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH
 from dp360.generation.synthetic.assets import Split, asset_index
 from dp360.generation.synthetic.compose import compose
+from dp360.generation.synthetic.composed_recipe import sample_recipe
 from dp360.generation.synthetic.fitted_composed_head import (
     PHOTOGRAPHS,
     FittedComposedHead,
@@ -43,7 +44,6 @@ from dp360.generation.synthetic.fitted_composed_head import (
 )
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-from dp360.generation.synthetic.recipe import sample_recipe
 from dp360.reconstruction.evaluation.picture_figures import psnr
 
 AZIMUTHS_DEG = (0, 45, -45, 90, -90, 135, -135, 180)

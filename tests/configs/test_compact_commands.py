@@ -101,7 +101,8 @@ def test_auto_is_the_default_and_says_what_it_takes(shipped):
     worse = {**FIGURES, "compact": {**FIGURES["compact"], "perceptual": 0.31}}
     (shipped / "held_out.json").write_text(json.dumps({"heads": 48, "views": 72, "figures": worse}))
     assert settled(views_of()).generator == "prior"
-    assert settled(views_of(generator="compact"), said.append) == views_of(generator="compact") and len(said) == 1
+    said.clear()
+    assert settled(views_of(generator="compact"), said.append) == views_of(generator="compact") and said == []
     assert isinstance(open_generator(views_of(), GivenPictures(), orbit(2, size_px=64)), PriorGenerator)
 
 

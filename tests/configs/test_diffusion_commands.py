@@ -29,7 +29,7 @@ from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.diffusion import cost
 from dp360.generation.diffusion.architectures import OFFICIAL, Architecture
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
-from dp360.generation.diffusion.release import convert as release_convert
+from dp360.generation.diffusion.release import conversion as release_convert
 from dp360.generation.diffusion.release.folder import release_ring
 from dp360.generation.diffusion.sampling import Sampling
 from dp360.generation.progress import silent

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.views import PointCloud, Provenance, ViewSet
 from dp360.reconstruction.densify import DensifyConfig, DensifyState, Silhouettes, densify, keep_only, limit_shapes
-from dp360.reconstruction.fit import (
+from dp360.reconstruction.splat_fit import (
     LearningRates,
     PremultipliedPictures,
     SplatFitConfig,

@@ -21,9 +21,9 @@ from nerfstudio.utils.eval_utils import eval_setup
 from dp360.configs.methods import dp360_splat
 from dp360.generation import InputError, look_at_origin
 from dp360.generation.dataset.view_dataset import read_dataset, write_dataset
-from dp360.reconstruction.fit import fit_splats
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModel, cameras_from_nerfstudio
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, plain
+from dp360.reconstruction.splat_fit import fit_splats
 
 STEPS = 60
 

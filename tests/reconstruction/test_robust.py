@@ -12,8 +12,8 @@ from torch import Tensor
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.views import PointCloud, ViewSet
 from dp360.reconstruction.densify import DensifyConfig
-from dp360.reconstruction.fit import SplatFitConfig, fit_splats, parameters_from_splats, render_while_training
 from dp360.reconstruction.robust import RobustConfig, ViewAgreement
+from dp360.reconstruction.splat_fit import SplatFitConfig, fit_splats, parameters_from_splats, render_while_training
 from dp360.reconstruction.splats import Splats, render_splats, splats_from_point_cloud
 
 SIZE = 48

@@ -22,8 +22,8 @@ from ...errors import InputError
 from ...files import write_bytes_atomically
 from ...progress import Track, silent
 from .checkpoint import sha256_of_file
+from .conversion import CONVERSION_RECORD, DTYPE_NAMES, convert_release
 from .conversion_report import Role
-from .convert import CONVERSION_RECORD, DTYPE_NAMES, convert_release
 
 OFFICIAL_REPOSITORY = "gym890/diffportrait360"
 """Where the authors publish their weights: https://huggingface.co/gym890/diffportrait360."""

@@ -23,10 +23,10 @@ from scipy import ndimage
 from skimage import measure
 
 from ...head_model.anatomy import centimetres
+from ..composed_recipe import ComposedRecipe
 from ..hair.hair_parts import under_headgear
 from ..hair.hair_zones import beard_weights
 from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, world_from_asset
-from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
 from .head_surface import head_surface, height_over_skull
 from .skin_texture import skin_labels, uv_map
@@ -163,7 +163,7 @@ def _tidy(mask: Bool[np.ndarray, "s s"], smallest: int) -> Bool[np.ndarray, "s s
     return mask & (np.bincount(pieces.ravel())[pieces] >= smallest)
 
 
-def compose_bust(recipe: HeadRecipe, data: Path) -> list[Part]:
+def compose_bust(recipe: ComposedRecipe, data: Path) -> list[Part]:
     """The parts of a recipe whose base is `bust`."""
     body, others, is_ear = _labelled_bust(data, recipe.identity)
     texture, rest_cm = body.texture, centimetres(body.vertices_world)

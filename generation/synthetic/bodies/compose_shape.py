@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float32, UInt8
 from ...head_model.anatomy import ramp
 from ...mesh import vertex_normals
 from ..assets import field_rng
+from ..composed_recipe import ComposedRecipe
 from ..hair.hair_parts import beard_parts, hair_parts, under_headgear
 from ..hair.hair_zones import RECEDING_Y_CM, RECEDING_Z_CM, beard_weights, scalp_weight
 from ..parts import RGB, Label, Part, box_middle, dyed, read_texture, tinted
-from ..recipe import HeadRecipe
 from ..worn.accessories import worn_parts
 from .head_surface import head_surface
 from .parametric_body import base_body, follow_body, proxy_mesh, shape_vertices
@@ -48,7 +48,7 @@ def _texture(path: Path, side: int) -> Float32[np.ndarray, "h w 4"]:
     return texture
 
 
-def compose_shape(recipe: HeadRecipe, data: Path) -> list[Part]:
+def compose_shape(recipe: ComposedRecipe, data: Path) -> list[Part]:
     """The parts of a recipe whose base is `shape`."""
     body, wear = base_body(data), recipe.wear
     vertices_dm = shape_vertices(body, recipe)
@@ -110,7 +110,7 @@ def compose_shape(recipe: HeadRecipe, data: Path) -> list[Part]:
     return [*parts, *clothes, *beard_parts(recipe, surface), *hair, *worn]
 
 
-def _painted_skin(recipe: HeadRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:
+def _painted_skin(recipe: ComposedRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:
     """Texture and labels of the skin: tone, shade under the hair, cropped hair, stubble."""
     body = base_body(data)
     texels, rest_cm, known = _skin_map(data)

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from ..assets import field_rng
+from ..composed_recipe import ComposedRecipe
 from ..parts import EYES_WORLD, Label, Part, unit
-from ..recipe import HeadRecipe
 
 _EYES = np.array([0.0, 1.61, 0.36])
 """Middle between the eyes of every character, the asset's units."""
@@ -84,7 +84,7 @@ def _hanging(points: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
     return (points - pivot) @ turn.T + pivot
 
 
-def compose_toon(recipe: HeadRecipe, data: Path) -> list[Part]:
+def compose_toon(recipe: ComposedRecipe, data: Path) -> list[Part]:
     """The parts of a recipe whose base is `toon`; two in five take their hats off."""
     bare = field_rng(recipe.seed, "toon_look").random() < 0.4
     return [p for p in _character(data, recipe.identity) if not (bare and p.name == "headgear")]

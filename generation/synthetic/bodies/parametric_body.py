@@ -19,8 +19,8 @@ from ...head_model.anatomy import centimetres, ramp
 from ...head_model.model import load_head_model
 from ...prior import capsule
 from ..assets import field_rng
+from ..composed_recipe import ComposedRecipe
 from ..parts import box_middle, world_from_asset
-from ..recipe import HeadRecipe
 from .head_surface import height_over_skull, nearest_cells
 
 UNITS_PER_METRE = 10.0
@@ -146,7 +146,7 @@ def _inside_mouth(
     return (radius < np.nan_to_num(outermost, nan=0.0) - 0.05) & (y > -7) & (np.abs(x) < 4)
 
 
-def shape_vertices(body: BaseBody, recipe: HeadRecipe) -> Float[np.ndarray, "v 3"]:
+def shape_vertices(body: BaseBody, recipe: ComposedRecipe) -> Float[np.ndarray, "v 3"]:
     """Vertices of a person, helpers included, decimetres."""
     vertices = body.vertices_dm.copy()
 
@@ -187,7 +187,7 @@ def shape_vertices(body: BaseBody, recipe: HeadRecipe) -> Float[np.ndarray, "v 3
     return vertices
 
 
-def expression_units(recipe: HeadRecipe) -> dict[str, float]:
+def expression_units(recipe: ComposedRecipe) -> dict[str, float]:
     """Weights of the expression targets of a recipe."""
     if recipe.expression == "neutral":
         return {}

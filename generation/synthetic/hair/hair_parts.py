@@ -16,8 +16,8 @@ from jaxtyping import Float, Float32
 from ...cameras import UNITS_PER_CM as CM
 from ..assets import field_rng
 from ..bodies.head_surface import HeadSurface, SkinDistance
+from ..composed_recipe import ComposedRecipe, HairRecipe
 from ..parts import Part, tinted, unit
-from ..recipe import HairRecipe, HeadRecipe
 from ..worn.headgear import BANDS, HeadgearFit
 from .hair_zones import HAT_LINE_Y_CM, beard_weights
 from .strands import CUTS, POINTS, Cut, Strands, curled, draw_roots, grow_cut, strands_from_asset
@@ -29,7 +29,7 @@ _TIP_WIDTH = 0.35
 """Width of a ribbon at its tip relative to its middle."""
 
 
-def hair_parts(recipe: HeadRecipe, surface: HeadSurface, data: Path, card: Part | None) -> list[Part]:
+def hair_parts(recipe: ComposedRecipe, surface: HeadSurface, data: Path, card: Part | None) -> list[Part]:
     """The hair of a recipe: nothing if bald.
 
     Args:
@@ -90,7 +90,7 @@ def under_headgear(part: Part, surface: HeadSurface, fit: HeadgearFit | None) ->
     return moved.with_faces(~fit.covers(part.vertices_world[part.faces].mean(1)))
 
 
-def beard_parts(recipe: HeadRecipe, surface: HeadSurface) -> list[Part]:
+def beard_parts(recipe: ComposedRecipe, surface: HeadSurface) -> list[Part]:
     """Beard and moustache as ribbons; stubble is painted on the skin instead."""
     beard = recipe.beard
     length_cm = {"goatee": 1.6, "moustache": 1.5, "full": 1.8, "long": 8.0, "sideburns": 1.2}.get(beard.name)

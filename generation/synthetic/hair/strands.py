@@ -19,8 +19,8 @@ from ...cameras import UNITS_PER_CM as CM
 from ...head_model.anatomy import centimetres, ramp, world_units
 from ...prior import capsule
 from ..bodies.head_surface import HeadSurface
+from ..composed_recipe import HairRecipe
 from ..parts import unit, world_from_asset
-from ..recipe import HairRecipe
 from . import hair_zones as zones
 
 POINTS = 14

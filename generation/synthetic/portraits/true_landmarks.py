@@ -18,7 +18,7 @@ from ...head_model.anatomy import world_units
 from ...head_model.sparse_points import POINT_NAMES
 from ..bodies.compose_bust import load_bust
 from ..bodies.parametric_body import base_body, shape_vertices
-from ..recipe import HeadRecipe
+from ..composed_recipe import ComposedRecipe
 from .stylise import exaggerated_points
 
 
@@ -68,7 +68,7 @@ _ON_TOON_CM = _both_sides((
 """On the toon characters, centimetres."""
 
 
-def true_landmarks(recipe: HeadRecipe, data: Path) -> Float[np.ndarray, "69 3"]:
+def true_landmarks(recipe: ComposedRecipe, data: Path) -> Float[np.ndarray, "69 3"]:
     """The points of a composed head, world units; nothing is rendered and no texture is read.
 
     Args:

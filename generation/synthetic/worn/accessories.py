@@ -9,8 +9,8 @@ from ...cameras import UNITS_PER_CM as CM
 from ...head_model.anatomy import centimetres, world_units
 from ..assets import field_rng
 from ..bodies.head_surface import HeadSurface
+from ..composed_recipe import ComposedRecipe, WearRecipe
 from ..parts import Part, merged
-from ..recipe import HeadRecipe, WearRecipe
 from .headgear import HOODS, HeadgearFit, wear_headgear
 from .solids import ball, cloth_texture, plain_texture, sheet, tube
 
@@ -37,7 +37,9 @@ _NECKWEAR_CM = {
 """Heights in front and offsets from the skin, from the inner edge to the outer; the back stands 2 cm higher."""
 
 
-def worn_parts(recipe: HeadRecipe, surface: HeadSurface, fedora: Part | None) -> tuple[list[Part], HeadgearFit | None]:
+def worn_parts(
+    recipe: ComposedRecipe, surface: HeadSurface, fedora: Part | None
+) -> tuple[list[Part], HeadgearFit | None]:
     """Everything worn but the garment.
 
     Args:

@@ -19,8 +19,8 @@ from dp360.generation.diffusion.architectures import KL_F8, Architecture
 from dp360.generation.diffusion.camera_control import CameraControlConfig
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline
 from dp360.generation.diffusion.release.checkpoint import CheckpointFile, sha256_of_file
+from dp360.generation.diffusion.release.conversion import CONVERSION_RECORD, convert_release, release_role
 from dp360.generation.diffusion.release.conversion_report import ConversionReport
-from dp360.generation.diffusion.release.convert import CONVERSION_RECORD, convert_release, release_role
 from dp360.generation.diffusion.release.keys import IGNORED_KEYS, TEXT_PREFIX, official_keys
 from dp360.generation.diffusion.release.schedule import schedule_tables
 from dp360.generation.diffusion.unet import UNetConfig

@@ -10,7 +10,7 @@ from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 
 from dp360.generation import InputError
 from dp360.generation.diffusion.release import download
-from dp360.generation.diffusion.release.convert import CONVERSION_RECORD
+from dp360.generation.diffusion.release.conversion import CONVERSION_RECORD
 from dp360.generation.diffusion.release.download import OFFICIAL_FILES, OFFICIAL_REPOSITORY, resolve_weights
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dp360.generation import orbit
 from dp360.generation.diffusion.pipeline import DiffPortrait360Pipeline, Mode
-from dp360.generation.diffusion.release.convert import convert_release
+from dp360.generation.diffusion.release.conversion import convert_release
 from dp360.generation.diffusion.release.schedule import ReleaseDDIMScheduler
 from dp360.generation.diffusion.sampling import Sampling, guided
 from dp360.generation.diffusion.unet import ControlResiduals, DenoisingUNet

@@ -12,16 +12,22 @@ from dp360.generation.cameras import look_at_origin
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.bodies.compose_bust import load_bust
 from dp360.generation.synthetic.compose import compose
+from dp360.generation.synthetic.composed_recipe import (
+    BeardRecipe,
+    ComposedRecipe,
+    HairRecipe,
+    WearRecipe,
+    sample_recipe,
+)
 from dp360.generation.synthetic.parts import EYES_WORLD, Label, SyntheticHead
 from dp360.generation.synthetic.portraits.stylise import STYLES, draw_views
-from dp360.generation.synthetic.recipe import BeardRecipe, HairRecipe, HeadRecipe, WearRecipe, sample_recipe
 from dp360.generation.synthetic.rendering.renderer import HeadScene
 
 HEADS = Path(__file__).resolve().parents[4] / "shared" / "data" / "heads"
 pytestmark = pytest.mark.skipif(not (HEADS / "makehuman").is_dir(), reason="needs the head assets beside the checkout")
 
 
-def shape_recipe(**changes: Any) -> HeadRecipe:
+def shape_recipe(**changes: Any) -> ComposedRecipe:
     """A training head with the wanted fields."""
     seed = next(s for s in range(100) if sample_recipe(s, asset_index(), "train").base == "shape")
     recipe = sample_recipe(seed, asset_index(), "train")
@@ -119,7 +125,7 @@ def test_a_hat_hides_the_hair_under_it() -> None:
 
 @pytest.mark.parametrize("name", ["MENA_M_1_Casual", "White_F_3_Casual"])
 def test_busts_know_their_parts(name: str) -> None:
-    head = compose(HeadRecipe(1, "train", "bust", name, hair=HairRecipe("own", "", (-1.0, -1.0, -1.0))), HEADS)
+    head = compose(ComposedRecipe(1, "train", "bust", name, hair=HairRecipe("own", "", (-1.0, -1.0, -1.0))), HEADS)
     front, back = HeadScene(head).render(look_at_origin([0.0, np.pi], [0.0, 0.0], size_px=96)).labels
     assert (front[44:56, 44:52] == Label.FACE).mean() > 0.95
     assert (back[25:45, 42:54] == Label.HAIR).mean() > 0.95

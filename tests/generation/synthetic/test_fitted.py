@@ -18,6 +18,7 @@ from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.similarity import Similarity
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.compose import compose
+from dp360.generation.synthetic.composed_recipe import ComposedRecipe, sample_recipe
 from dp360.generation.synthetic.fitted_composed_head import (
     PHOTOGRAPHS,
     FittedComposedHead,
@@ -34,7 +35,6 @@ from dp360.generation.synthetic.head_dataset import (
     write_head_dataset,
 )
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
 from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, completion_sample
 
 HEADS = Path(__file__).parents[4] / "shared" / "data" / "heads"
@@ -44,12 +44,12 @@ NUMBER = 1
 
 
 @pytest.fixture(scope="module")
-def recipe() -> HeadRecipe:
+def recipe() -> ComposedRecipe:
     return sample_recipe(NUMBER, asset_index(), "train")
 
 
 @pytest.fixture(scope="module")
-def fitted(recipe: HeadRecipe) -> FittedComposedHead:
+def fitted(recipe: ComposedRecipe) -> FittedComposedHead:
     backgrounds = Backgrounds.of_split(HEADS, "train")
     with FaceNetworks() as faces, PersonNetworks() as people:
         made = fitted_head(compose(recipe, HEADS), backgrounds, NUMBER, faces, people, CLEAN, true_matte=True)
@@ -104,7 +104,7 @@ def test_a_sample_knows_more_than_the_portrait_shows(fitted: FittedComposedHead)
 
 
 @pytest.fixture(scope="module")
-def data(fitted: FittedComposedHead, recipe: HeadRecipe) -> HeadData:
+def data(fitted: FittedComposedHead, recipe: ComposedRecipe) -> HeadData:
     return head_data(fitted, recipe, "swinging", 3, 96, 5)
 
 

@@ -7,15 +7,15 @@ from typing import cast
 import pytest
 
 from dp360.generation.synthetic.assets import SPLITS, AssetIndex, Kind, asset_index, choose
+from dp360.generation.synthetic.composed_recipe import ComposedRecipe, sample_recipe
 from dp360.generation.synthetic.hair.strands import CUTS
-from dp360.generation.synthetic.recipe import HeadRecipe, sample_recipe
 
 SHARED = ("iris",)
 """Kinds whose assets all splits may draw: an iris is neither a person nor hair."""
 
 
 @pytest.fixture(scope="module")
-def recipes() -> dict[str, list[HeadRecipe]]:
+def recipes() -> dict[str, list[ComposedRecipe]]:
     return {split: [sample_recipe(seed, asset_index(), split) for seed in range(800)] for split in SPLITS}
 
 
@@ -27,7 +27,7 @@ def test_no_asset_is_in_two_splits() -> None:
     assert all(first[1] <= second[0] for first, second in pairwise(ranges))
 
 
-def test_people_skins_and_hair_of_one_split_never_appear_in_another(recipes: dict[str, list[HeadRecipe]]) -> None:
+def test_people_skins_and_hair_of_one_split_never_appear_in_another(recipes: dict[str, list[ComposedRecipe]]) -> None:
     drawn = {split: {a for r in recipes[split] for a in r.assets} for split in SPLITS}
     for first in SPLITS:
         for second in SPLITS:
@@ -36,7 +36,7 @@ def test_people_skins_and_hair_of_one_split_never_appear_in_another(recipes: dic
     assert {"identity", "bust", "toon", "skin", "card_hair", "strand_hair", "cut", "garment", "headgear"} <= kinds
 
 
-def test_what_a_split_draws_is_what_the_file_allows(recipes: dict[str, list[HeadRecipe]]) -> None:
+def test_what_a_split_draws_is_what_the_file_allows(recipes: dict[str, list[ComposedRecipe]]) -> None:
     index = asset_index()
     for split in SPLITS:
         low, high = index.shape_identity_ranges[split]
@@ -46,7 +46,7 @@ def test_what_a_split_draws_is_what_the_file_allows(recipes: dict[str, list[Head
                 assert allowed, (split, kind, name)
 
 
-def test_every_training_asset_of_people_and_hair_is_drawn(recipes: dict[str, list[HeadRecipe]]) -> None:
+def test_every_training_asset_of_people_and_hair_is_drawn(recipes: dict[str, list[ComposedRecipe]]) -> None:
     drawn = {a for r in recipes["train"] for a in r.assets}
     for kind in ("bust", "skin", "card_hair", "strand_hair", "cut", "headgear", "glasses", "garment"):
         assert {f"{kind}/{name}" for name in asset_index().of(kind, "train")} <= drawn
@@ -57,7 +57,7 @@ def test_all_cuts_of_the_split_exist() -> None:
     assert listed == set(CUTS)
 
 
-def test_every_skin_comes_with_dark_and_light_hair(recipes: dict[str, list[HeadRecipe]]) -> None:
+def test_every_skin_comes_with_dark_and_light_hair(recipes: dict[str, list[ComposedRecipe]]) -> None:
     brightness = {}
     for recipe in recipes["train"]:
         if recipe.skin:
@@ -66,12 +66,12 @@ def test_every_skin_comes_with_dark_and_light_hair(recipes: dict[str, list[HeadR
         assert min(values) < 0.15 and max(values) > 0.5, skin
 
 
-def test_recipes_repeat_and_differ(recipes: dict[str, list[HeadRecipe]]) -> None:
+def test_recipes_repeat_and_differ(recipes: dict[str, list[ComposedRecipe]]) -> None:
     assert [sample_recipe(s, asset_index(), "train") for s in range(40)] == recipes["train"][:40]
     assert len(set(recipes["train"])) == len(recipes["train"])
 
 
-def test_a_new_asset_changes_only_the_heads_that_draw_it(recipes: dict[str, list[HeadRecipe]]) -> None:
+def test_a_new_asset_changes_only_the_heads_that_draw_it(recipes: dict[str, list[ComposedRecipe]]) -> None:
     index = asset_index()
     cuts = {**index.names["cut"], "train": (*index.names["cut"]["train"], "new_cut")}
     larger = replace(index, names={**index.names, "cut": cuts})

@@ -27,9 +27,9 @@ from dp360.generation.prior.texture.completion_network import (
 from dp360.generation.prior.texture.prior_texture import paint_prior
 from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.compose import compose
+from dp360.generation.synthetic.composed_recipe import sample_recipe
 from dp360.generation.synthetic.fitted_composed_head import PHOTOGRAPHS, fitted_head
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-from dp360.generation.synthetic.recipe import sample_recipe
 from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, CompletionSamples, completion_samples
 from dp360.generation.training.completion_training import (
     CompletionLook,

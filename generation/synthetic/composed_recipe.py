@@ -123,7 +123,7 @@ class WearRecipe:
 
 
 @dataclass(frozen=True)
-class HeadRecipe:
+class ComposedRecipe:
     """One head."""
 
     seed: int
@@ -187,7 +187,7 @@ class HeadRecipe:
         return tuple(f"{kind}/{name}" for kind, name in named if kind and name)
 
 
-def sample_recipe(seed: int, assets: AssetIndex, split: Split) -> HeadRecipe:
+def sample_recipe(seed: int, assets: AssetIndex, split: Split) -> ComposedRecipe:
     """The recipe of head number `seed` of a split.
 
     Args:
@@ -205,14 +205,14 @@ def sample_recipe(seed: int, assets: AssetIndex, split: Split) -> HeadRecipe:
         return _bust_recipe(seed, assets, split, style)
     if base == "toon":
         toon_style = style if style != "photo" or field_rng(seed, "toon_style").random() < 0.5 else "toon"
-        return HeadRecipe(
+        return ComposedRecipe(
             seed, split, "toon", choose(seed, "toon", assets.of("toon", split)), hair=HairRecipe("own"),
             style=toon_style,
         )  # fmt: skip
     return _shape_recipe(seed, assets, split, style)
 
 
-def _shape_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> HeadRecipe:
+def _shape_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> ComposedRecipe:
     low, high = assets.shape_identity_ranges[split]
     identity = int(field_rng(seed, "identity").integers(low, high))
     # what belongs to the person follows from the identity alone
@@ -227,7 +227,7 @@ def _shape_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> He
     rng = field_rng(seed, "numbers")
     tone, hue = rng.normal(0, 0.16), rng.normal(0, 0.035)
     gain = np.exp(np.clip(tone, -0.35, 0.3)) * np.array([1 + hue, 1.0, 1 - hue])
-    return HeadRecipe(
+    return ComposedRecipe(
         seed, split, "shape", f"{identity:05d}", skin, (float(gain[0]), float(gain[1]), float(gain[2])),
         (float(race[0]), float(race[1]), float(race[2])), male, float(np.clip(age, 0, 1)),
         float(np.clip(person.normal(0.5, 0.2), 0, 1)), float(person.uniform(0.2, 1.0)),
@@ -238,7 +238,7 @@ def _shape_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> He
     )  # fmt: skip
 
 
-def _bust_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> HeadRecipe:
+def _bust_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> ComposedRecipe:
     wear = _wear(seed, assets, split, 0.5)
     rng = field_rng(seed, "bust_hair")
     rgb, tip, grey = draw_hair_colour(field_rng(seed, "hair_colour"), 0.45)
@@ -246,7 +246,7 @@ def _bust_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> Hea
     dyed = wear.garment_rgb if field_rng(seed, "bust_cloth").random() < 0.7 else None
     bare_headed = wear.headgear == "fedora"  # it is fitted to parametric shapes
     wear = replace(wear, garment="", garment_rgb=dyed, headgear="" if bare_headed else wear.headgear)
-    return HeadRecipe(
+    return ComposedRecipe(
         seed, split, "bust", choose(seed, "bust", assets.of("bust", split)), hair=own, wear=wear, style=style,
         exaggeration=_exaggeration(seed, style != "photo"),
     )  # fmt: skip
