@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .cameras import Cameras
+
+if TYPE_CHECKING:
+    import open3d
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,15 @@ class PointCloud:
     """Unit outward normals."""
     rgb_unit: Float[Tensor, "p 3"]
     """Colour in [0, 1]."""
+
+    def to_open3d(self) -> open3d.geometry.PointCloud:
+        """The same points for open3d: distances, outliers, registration."""
+        import open3d
+
+        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(self.points_world.double().cpu().numpy()))
+        cloud.normals = open3d.utility.Vector3dVector(self.normals_world.double().cpu().numpy())
+        cloud.colors = open3d.utility.Vector3dVector(self.rgb_unit.double().cpu().numpy())
+        return cloud
 
 
 @dataclass(frozen=True)
