@@ -3,6 +3,7 @@ head becomes files when training ends. This is the seam to the command line, so 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -54,6 +55,7 @@ class PortraitTrainerConfig(HeadTrainerConfig):
                 stands on the error stream.
         """
         with errors_for_people():
+            self.pipeline = copy.deepcopy(self.pipeline)  # the method's own must stay as it is
             self._settle_seed_and_device()
             super().set_timestamp()
             recipe = head_recipe(self.head)

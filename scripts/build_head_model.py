@@ -2,7 +2,7 @@
 
 Run by hand; the package itself never needs the data:
 
-    python scripts/build_head_model.py --data ../shared/data/heads --output generation/weights/head_model.npz
+    python scripts/build_head_model.py --data PACK --output generation/weights/head_model.npz
 
 The result depends on nothing but the data and the seed: the archive is written with fixed dates and a fixed order, so
 two runs on one machine give the same bytes.

@@ -196,7 +196,7 @@ def gauss_newton_step(
     robust = 1 / np.sqrt(1 + (np.linalg.norm(error_xy, axis=1) / (3 * sigma)) ** 2)
     w = np.tile(weight * robust / sigma, columns)
 
-    def derivative(dp: Float[np.ndarray, "k l 3"]) -> Float[np.ndarray, "k c*l"]:
+    def derivative(dp: Float[np.ndarray, "k l 3"]) -> Float[np.ndarray, "k n"]:
         """How the stacked errors move with camera-frame displacements of the points."""
         d_xy = PANOHEAD_RADIUS * (dp[..., :2] - normalised * dp[..., 2:]) / depth
         d_z = _DEPTH_WEIGHT * _mean_removed(dp[..., 2])

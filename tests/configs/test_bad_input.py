@@ -159,7 +159,7 @@ def test_a_seed_out_of_range_is_refused_before_any_work(tmp_path, capsys, seed):
 def test_a_damaged_ply_is_named(tmp_path, capsys):
     letter(tmp_path / "letter.ply")
     line = refusal(capsys, dp360, "export", "--input", tmp_path / "letter.ply", "--output", "out.ply")
-    assert "letter.ply" in line and "expected a .ply file" in line
+    assert "letter.ply" in line and "expected a first line 'ply'" in line
 
 
 @pytest.mark.parametrize("below", ["", "deep/out"])

@@ -14,6 +14,7 @@ import pytest
 import torch
 import tyro
 from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+from nerfstudio.utils import writer
 from PIL import Image
 
 from dp360.configs import methods, portrait_trainer
@@ -251,6 +252,7 @@ def test_a_moved_run_is_found_again(sphere_views, views_made, portrait, tmp_path
     words = ("--max-num-iterations", "3", "--vis", "tensorboard", "--output-dir", tmp_path / "out")
     trainer = train(prepare(parse("dp360-splat", "--image", portrait, *words)))
     means = trained(trainer).means_world
+    writer.EVENT_WRITERS.clear()  # nerfstudio's, of the whole process: they would go on writing into the folder
     relative = (trainer.base_dir / "config.yml").relative_to(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "moved")
     head = open_head(tmp_path / "moved" / relative, None)
