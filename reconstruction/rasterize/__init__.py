@@ -160,6 +160,8 @@ def rasterize_splats(
 def _settings(
     width: int, height: int, sh_degree: int | None, options: RasterOptions, *, raw: bool = False
 ) -> ProjectionSettings:
+    if unknown := options.keys() - RasterOptions.__annotations__.keys():
+        raise TypeError(f"rasterize: unknown options {', '.join(sorted(unknown))}")
     return ProjectionSettings(
         width=width,
         height=height,

@@ -63,10 +63,10 @@ def test_portrait_to_files(tmp_path):
     mesh_m = trimesh.load_scene(io.BytesIO(files["head.glb"].read_bytes()), file_type="glb").bounds
     assert mesh_m is not None
     prior_m = trimesh.load_scene(io.BytesIO(files["prior.glb"].read_bytes()), file_type="glb").bounds
-    assert prior_m == pytest.approx(mesh_m, abs=0.05)  # the prior's own, of the same head
+    assert prior_m == pytest.approx(mesh_m, abs=0.04)  # the prior's own, of the same head
     splats_m = splat_ply.decode(head).means_world.numpy() * 0.01 / 0.0165
     for axis in range(3):  # mesh and splats stand on the same place
-        assert np.quantile(splats_m[:, axis], [0.001, 0.999]) == pytest.approx(mesh_m[:, axis], abs=0.03)
+        assert np.quantile(splats_m[:, axis], [0.001, 0.999]) == pytest.approx(mesh_m[:, axis], abs=0.04)
     assert 0.2 < mesh_m[1, 1] - mesh_m[0, 1] < 0.6
 
     alpha = np.asarray(Image.open(files["portrait.png"]))[..., 3]
