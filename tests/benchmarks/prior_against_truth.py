@@ -44,7 +44,7 @@ from dp360.generation.synthetic.fitted_composed_head import (
 )
 from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-from dp360.reconstruction.evaluation.picture_figures import psnr
+from dp360.reconstruction.evaluation.compare import masked_psnr
 
 AZIMUTHS_DEG = (0, 45, -45, 90, -90, 135, -135, 180)
 SIZE_PX = 256
@@ -93,8 +93,8 @@ def colour_figures(
     low, true_low = low_passed(ours, mask), low_passed(truth, mask)
     return {
         "error, low-passed": 255 * float(np.abs(low - true_low)[inside].mean()),
-        "PSNR, low-passed": psnr(low, true_low, inside),
-        "PSNR": psnr(ours, truth, inside),
+        "PSNR, low-passed": masked_psnr(low, true_low, inside),
+        "PSNR": masked_psnr(ours, truth, inside),
     }
 
 
