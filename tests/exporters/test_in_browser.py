@@ -60,13 +60,23 @@ def marks(page: Page) -> dict[str, tuple[float, float]]:
 
 
 def wait_for_marks(page: Page, names: set[str]) -> dict[str, tuple[float, float]]:
-    """Marks of the first picture that shows all of them."""
-    found, end = {}, time.monotonic() + 90
-    while not names <= set(found):
-        assert time.monotonic() < end, f"the page shows only {found}"
+    """Marks of the first picture that shows all of them and stays as it is for four seconds.
+
+    viser draws a first picture from a camera of its own before the visitor is put where he shall stand.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    still, end = 0, time.monotonic() + 90
+    while still < 8:
+        assert time.monotonic() < end, f"the page shows only {found}, or never rests"
         time.sleep(0.5)
-        found = marks(page)
+        before, found = found, marks(page)
+        rests = names <= set(found) and set(found) == set(before) and _moved_px(before, found) < 2
+        still = still + 1 if rests else 0
     return found
+
+
+def _moved_px(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> float:
+    return max(float(np.hypot(*np.subtract(after[name], before[name]))) for name in after)
 
 
 def assert_upright_from_the_front(found: dict[str, tuple[float, float]], middle_x: float) -> None:
