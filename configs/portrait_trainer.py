@@ -129,7 +129,9 @@ def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
         picture = options.portrait.read_bytes()
     except OSError as error:
         raise InputError(f"Cannot read the portrait {options.portrait}: {error.strerror}; check the path") from error
-    elsewhere = ("image", "quality", "views", "size_px", "rings", "fit", "device", "verbose")
+    elsewhere = ["image", "quality", "views", "size_px", "rings", "fit", "verbose"]
+    if options.generator == "prior":
+        elsewhere.append("device")  # it renders on the CPU; what is drawn differs in its last bits by device
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
     settings.update(orbit=asdict(recipe.orbit), size_px=recipe.size_px, mediapipe=metadata.version("mediapipe"))
     digest = hashlib.sha256(hashlib.sha256(picture).digest())
@@ -283,9 +285,7 @@ class SplatTrainer(PortraitTrainer):
         """The splats as they were trained become files, by the same function as in `dp360 run`."""
         model, data = self.pipeline.model, self.config.data
         assert isinstance(model, HeadSplatModel) and data is not None
-        record = RunRecord(
-            self.base_dir / RECORD_NAME, {"command": asdict(self.config.head), "recipe": asdict(model.config.fit)}
-        )
+        record = RunRecord(self.base_dir / RECORD_NAME, settings_of(self.config.head, model.config.fit))
         record.timings_s["fit"] = round(time.perf_counter() - self._started_s, 3)
         with progress_bars() as display:
             return finish_head(

@@ -178,7 +178,8 @@ def test_the_key_depends_on_what_the_views_depend_on(portrait, tmp_path):
     copied = tmp_path / "other name.png"
     copied.write_bytes(portrait.read_bytes())
     same = [key(image=copied), key(views=32, size_px=512), key(fit=FitOptions(iterations=3)), key(verbose=True)]
-    assert {key(), *same} == {key()}
+    assert {key(), *same, key(device="cpu")} == {key()}
+    assert key(generator="compact", device="cpu") != key(generator="compact", device="cuda")
     different = [key(seed=1), key(face_index=0), key(crop="wide"), key(no_face=True), key(quality="fast"), key(views=9)]
     copied.write_bytes(portrait.read_bytes() + b"\0")
     assert len({key(), key(image=copied), *different}) == 8
