@@ -37,6 +37,9 @@ _NORMAL_X = _GRID.index("normal")
 FEATURE_CHANNELS = 2 * GRID_CHANNELS + 4 + 9
 _SINE_CHANNEL = 2 * GRID_CHANNELS
 
+Chart = Float32[np.ndarray, "2 rows columns 3"]
+"""Smooth colours of skin below and of what covers it, sRGB."""
+
 
 @dataclass(frozen=True)
 class CompletionConfig:

@@ -7,6 +7,12 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 from jaxtyping import Float, Float32, Int
+from scipy import ndimage
+
+_REDUCE = 4
+"""Differences are carried on at a lower resolution."""
+_DETAIL_SIGMA_PX = 18.0
+"""Texels; what is finer is detail, what is coarser the network's."""
 
 
 def push_pull(colour: Float32[np.ndarray, "h w c"], weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w c"]:
@@ -70,3 +76,63 @@ def wrapped_blur(
     wide = np.concatenate([image[:, -pad:], image, image[:, :pad]], axis=1)
     blurred = cv2.GaussianBlur(wide, (0, 0), sigmaX=sigma_columns, sigmaY=sigma_rows, borderType=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(blurred[:, pad:-pad])
+
+
+def soft_edged(weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Weights that end gently: full a little inside of where they would be cut off, none outside."""
+    around = wrapped_blur(weight.astype(np.float32), 5.0, 5.0)
+    return (weight * np.clip(2 * around - 0.6, 0, 1)).astype(np.float32)
+
+
+def local_mean(
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Mean of the known colours about each texel, and how much is known there."""
+    sure = np.where(weight > 0.35, weight, np.float32(0))
+    parts = (reduced(colour * sure[..., None], 2), reduced(sure, 2))
+    total, mass = (wrapped_blur(part, _DETAIL_SIGMA_PX / 2, _DETAIL_SIGMA_PX / 2) for part in parts)
+    mean = total / np.maximum(mass, 1e-4)[..., None]
+    return enlarged(mean, 2), enlarged(mass, 2)
+
+
+def carried_on(
+    error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float
+) -> Float32[np.ndarray, "h w 3"]:
+    """Differences from the network where they are known, fading to nothing away from there."""
+    weight = np.clip(reduced(mass, _REDUCE) * 2 - 0.3, 0, 1)
+    values = reduced(error, _REDUCE)
+    if weight.max() <= 0:
+        return np.zeros_like(error)
+    near = push_pull(values, weight)
+    near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
+    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1)))
+    away = away[:, weight.shape[1] : 2 * weight.shape[1]]
+    fade = np.exp(-away * (_REDUCE / fade_px)).astype(np.float32)
+    return enlarged(near * fade[..., None], _REDUCE)
+
+
+def reduced(image: Float32[np.ndarray, "h w *c"], factor: int) -> Float32[np.ndarray, "a b *c"]:
+    """A tile at a lower resolution."""
+    height, width = image.shape[:2]
+    return cv2.resize(image.astype(np.float32), (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+
+
+def enlarged(image: Float32[np.ndarray, "a b *c"], factor: int) -> Float32[np.ndarray, "h w *c"]:
+    """A tile at a higher resolution, closed over its columns."""
+    wide = np.concatenate([image[:, -2:], image, image[:, :2]], axis=1).astype(np.float32)
+    size = (factor * wide.shape[1], factor * wide.shape[0])
+    large = cv2.resize(wide, size, interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(large[:, 2 * factor : -2 * factor])
+
+
+def sampled_part(
+    chart: Float32[np.ndarray, "r c 3"], row: Float32[np.ndarray, " h"], column: Float32[np.ndarray, " w"]
+) -> Float32[np.ndarray, "h w 3"]:
+    """A part of the chart sampled at the product of rows and columns; cubic, so that its cells do not show."""
+    pad = 4
+    wide = np.concatenate([chart[:, -pad:], chart, chart[:, :pad]], axis=1)
+    map_x, map_y = np.meshgrid(column + np.float32(pad), row)
+    return cv2.remap(
+        np.ascontiguousarray(wide), map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
+    )  # fmt: skip

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, UInt8
-from scipy import ndimage
+from jaxtyping import Float, Float32, Int, UInt8
 
 from ...head_model import HeadModel
 from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres
@@ -41,33 +40,23 @@ from .atlas import (
 )
 from .completion_chart import LookedUp, chart_of_portrait, chart_places, chart_subset
 from .completion_network import (
-    COLUMNS,
     COMPLETION,
     COVER,
-    LOWER_ROWS,
     SKIN_BELOW,
     SKIN_MATERIAL,
-    UPPER_ROWS,
+    Chart,
     CompletionNet,
     complete,
     place_on_head,
     sample_chart,
 )
-from .fills import diffuse_over_mesh, push_pull, wrapped_blur
-from .hair_detail import combed_detail, noise_strands, quilt
+from .fills import diffuse_over_mesh
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
+from .shell_paint import paint_shell
+from .torso_paint import paint_torso
 
 _REDUCE = 4
 """Fills and soft borders are computed at a lower resolution."""
-_DETAIL_SIGMA_PX = 18.0
-"""Texels; what is finer is detail, what is coarser the network's."""
-_MOST_DETAIL = 0.9
-_HAIR_FADE_PX, _CLOTH_FADE_PX = 90.0, 30.0
-"""Texels over which what is seen moves the colours beside it."""
-_FLOOR = 0.03
-_MOST_CARRIED = 0.12
-
-Chart = Float32[np.ndarray, "2 rows columns 3"]
 
 
 @dataclass(frozen=True)
@@ -305,139 +294,6 @@ def _soft_border(
     return np.clip(1.6 * around[texels.rows[chosen], texels.columns[chosen]] - 0.3, 0.0, 1.0)
 
 
-def paint_shell(
-    seen: SeenPoints, reflected: SeenPoints, smooth: Chart, seed: int
-) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
-    """Hair: own pixels, mirrored ones, then the network's colour with detail by example.
-
-    Args:
-        seen: what the portrait shows.
-        reflected: what it shows of the mirror images.
-        smooth: the network's colours.
-        seed: of the detail.
-
-    Returns:
-        Colour, confidence, and the detail alone as logarithms of factors.
-    """
-    height, width = seen.trust.shape
-    own = _inner(seen.trust * seen.classes[..., HAIR])
-    mirror = _inner(reflected.trust * reflected.classes[..., HAIR])
-    both = own * mirror
-    mass = _reduced(both, _REDUCE)
-    mean = _reduced((seen.colour - reflected.colour) * both[..., None], _REDUCE) / np.maximum(mass, 1e-5)[..., None]
-    difference = _enlarged(push_pull(mean, mass + np.float32(1e-6)), _REDUCE)
-    m_colour = np.clip(reflected.colour + 0.7 * difference, 0, 1)
-    w_mirror = mirror * (1 - own)
-    weight = own + w_mirror
-    colour = (seen.colour * own[..., None] + m_colour * w_mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
-
-    base = _shell_picture(smooth, height, width)
-    mean, mass = _local_mean(colour, weight)
-    fill = np.clip(base + _carried_on(mean - base, mass, _HAIR_FADE_PX), 0.01, 1)
-    detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL)
-    rng = np.random.default_rng(seed)
-    solid = (weight > 0.5) & (mass > 0.3)
-    example = detail.astype(np.float32), _without_outliers(detail, solid)
-    synthetic = combed_detail(*example, rng)
-    if synthetic is None:
-        synthetic = quilt(*example, _texel_width(height), rng)
-    if synthetic is None:
-        synthetic = np.repeat(0.5 * noise_strands(colour, weight, seed)[..., None], 3, axis=2)
-    fill = (fill + _FLOOR) * np.exp(synthetic) - _FLOOR
-
-    # What is plainly seen is kept whatever its class: an ear or a temple that the shell happens to cover.
-    keep = np.maximum(own, seen.trust * np.clip(2 * seen.trust - 1, 0, 1))
-    mirror_keep = np.clip(1.5 * mirror - 0.25, 0, 1)
-    result = fill + (m_colour - fill) * mirror_keep[..., None]
-    result = result + (seen.colour - result) * keep[..., None]
-    confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
-    return np.clip(result, 0, 1).astype(np.float32), confidence, synthetic.astype(np.float32)
-
-
-def paint_torso(
-    seen: SeenPoints, smooth: Chart, camera_azimuth_rad: float
-) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
-    """Clothes: own pixels, then the network's colour moved to what is seen nearby; colour and confidence.
-
-    Args:
-        seen: what the portrait shows.
-        smooth: the network's colours.
-        camera_azimuth_rad: of the portrait's camera, where the torso's columns start.
-    """
-    height, width = seen.trust.shape
-    fits = np.maximum(seen.classes[..., CLOTH], seen.classes[..., SKIN])
-    own = _inner(seen.trust * fits)
-    base = _torso_picture(smooth, height, width, camera_azimuth_rad)
-    mean, mass = _local_mean(seen.colour, own)
-    # Small differences are light and dye, large ones another garment, which ends where it is seen to end.
-    error = np.clip(mean - base, -_MOST_CARRIED, _MOST_CARRIED)
-    fill = np.clip(base + _carried_on(error, mass, _CLOTH_FADE_PX), 0, 1)
-    result = fill + (seen.colour - fill) * own[..., None]
-    return np.clip(result, 0, 1).astype(np.float32), own
-
-
-def _inner(weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Weights that end gently: full a little inside of where they would be cut off, none outside."""
-    around = wrapped_blur(weight.astype(np.float32), 5.0, 5.0)
-    return (weight * np.clip(2 * around - 0.6, 0, 1)).astype(np.float32)
-
-
-def _local_mean(
-    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]
-) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
-    """Mean of the known colours about each texel, and how much is known there."""
-    sure = np.where(weight > 0.35, weight, np.float32(0))
-    parts = (_reduced(colour * sure[..., None], 2), _reduced(sure, 2))
-    total, mass = (wrapped_blur(part, _DETAIL_SIGMA_PX / 2, _DETAIL_SIGMA_PX / 2) for part in parts)
-    mean = total / np.maximum(mass, 1e-4)[..., None]
-    return _enlarged(mean, 2), _enlarged(mass, 2)
-
-
-def _carried_on(
-    error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float
-) -> Float32[np.ndarray, "h w 3"]:
-    """Differences from the network where they are known, fading to nothing away from there."""
-    weight = np.clip(_reduced(mass, _REDUCE) * 2 - 0.3, 0, 1)
-    values = _reduced(error, _REDUCE)
-    if weight.max() <= 0:
-        return np.zeros_like(error)
-    near = push_pull(values, weight)
-    near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
-    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1)))
-    away = away[:, weight.shape[1] : 2 * weight.shape[1]]
-    fade = np.exp(-away * (_REDUCE / fade_px)).astype(np.float32)
-    return _enlarged(near * fade[..., None], _REDUCE)
-
-
-def _reduced(image: Float32[np.ndarray, "h w *c"], factor: int) -> Float32[np.ndarray, "a b *c"]:
-    """A tile at a lower resolution."""
-    height, width = image.shape[:2]
-    return cv2.resize(image.astype(np.float32), (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-
-
-def _enlarged(image: Float32[np.ndarray, "a b *c"], factor: int) -> Float32[np.ndarray, "h w *c"]:
-    """A tile at a higher resolution, closed over its columns."""
-    wide = np.concatenate([image[:, -2:], image, image[:, :2]], axis=1).astype(np.float32)
-    size = (factor * wide.shape[1], factor * wide.shape[0])
-    large = cv2.resize(wide, size, interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(large[:, 2 * factor : -2 * factor])
-
-
-def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Where detail may be learned from: not from glints, ornaments, folds and specks of the background."""
-    if not solid.any():
-        return solid
-    grey = detail.mean(-1)
-    coloured = np.abs(detail - grey[..., None]).max(-1)
-    # ornaments and folds are broad, strands and strokes are thin: what is left after a light blur counts
-    broad = np.abs(wrapped_blur(np.where(solid, grey, 0).astype(np.float32), 5.0, 5.0))
-    odd = np.zeros(solid.shape, bool)
-    for strength, least, factor in ((coloured, 0.1, 2.5), (broad, 0.1, 2.5), (np.abs(grey), 0.15, 2.8)):
-        odd |= strength > max(least, factor * float(np.quantile(strength[solid][::7], 0.7)))
-    odd = cv2.morphologyEx((odd & solid).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    return solid & (cv2.dilate(odd, np.ones((9, 9), np.uint8)) == 0)
-
-
 def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
     """Where the skin carries hair; not in the hollow of the ear, which is as far in as the scalp."""
     return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
@@ -449,38 +305,3 @@ def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndar
     y = np.clip(row * ((tile.shape[0] - 1) / (capsule.ROWS - 1)), 0, tile.shape[0] - 1).astype(np.int64)
     x = (column * ((tile.shape[1] - 1) / capsule.COLUMNS)).astype(np.int64) % tile.shape[1]
     return tile[y, x]
-
-
-def _texel_width(height: int) -> Float32[np.ndarray, " h"]:
-    """Relative true width of the shell tile's texels in each row: narrow about the crown."""
-    row = np.arange(height) * ((capsule.ROWS - 1) / (height - 1))
-    elevation = np.clip(1 - row / capsule.SPHERE_ROWS, 0, 1) * (np.pi / 2)
-    return np.maximum(np.cos(elevation), 0.12).astype(np.float32)
-
-
-def _shell_picture(smooth: Chart, height: int, width: int) -> Float32[np.ndarray, "h w 3"]:
-    """The network's hair on the shell's tile."""
-    row = np.arange(height, dtype=np.float32) * ((capsule.ROWS - 1) / (height - 1))
-    row = (row + 0.5) * (UPPER_ROWS / capsule.ROWS) - 0.5
-    column = np.arange(width, dtype=np.float32) * (COLUMNS / (width - 1))
-    return _remapped(smooth[COVER, :UPPER_ROWS], row, column)
-
-
-def _torso_picture(smooth: Chart, height: int, width: int, camera_azimuth_rad: float) -> Float32[np.ndarray, "h w 3"]:
-    """The network's clothes on the torso's tile."""
-    row = (np.arange(height, dtype=np.float32) + 0.5) * (LOWER_ROWS / height) - 0.5
-    turn = np.arange(width, dtype=np.float32) / (width - 1) + camera_azimuth_rad / (2 * np.pi)
-    return _remapped(smooth[COVER, UPPER_ROWS:], row, (turn % 1.0 * COLUMNS).astype(np.float32))
-
-
-def _remapped(
-    chart: Float32[np.ndarray, "r c 3"], row: Float32[np.ndarray, " h"], column: Float32[np.ndarray, " w"]
-) -> Float32[np.ndarray, "h w 3"]:
-    """A part of the chart sampled at the product of rows and columns; cubic, so that its cells do not show."""
-    pad = 4
-    wide = np.concatenate([chart[:, -pad:], chart, chart[:, :pad]], axis=1)
-    map_x, map_y = np.meshgrid(column + np.float32(pad), row)
-    return cv2.remap(
-        np.ascontiguousarray(wide), map_x.astype(np.float32), map_y.astype(np.float32), cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REPLICATE,
-    )  # fmt: skip
