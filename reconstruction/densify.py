@@ -26,7 +26,6 @@ from dp360.generation import Cameras
 from dp360.generation.dataset.visual_hull import outside_votes
 
 from .gaussian_shape_kernels import limit_shapes_cpu
-from .rasterize.reference import rotation_from_quaternion
 
 Parameters = MutableMapping[str, Parameter]
 """Named fit variables: log scales under `scales`, logits under `opacities`."""
@@ -151,9 +150,10 @@ def _rebuild(
     """Kept Gaussians, then copies of the duplicated ones, then two smaller ones for each that is split."""
     kept_at, copied_at, split_at = (mask.nonzero()[:, 0] for mask in (kept, duplicated, split))
     children_of = split_at.repeat(2)
-    rotations = rotation_from_quaternion(params["quats"][children_of])
-    standard = torch.randn(children_of.shape[0], 3, generator=generator).to(rotations)
-    offsets = (rotations @ (params["scales"][children_of].exp() * standard)[..., None])[..., 0]
+    quats = F.normalize(params["quats"][children_of], dim=-1)
+    standard = torch.randn(children_of.shape[0], 3, generator=generator).to(quats)
+    w, axis, offsets = quats[:, :1], quats[:, 1:], params["scales"][children_of].exp() * standard
+    offsets = offsets + 2 * torch.linalg.cross(axis, torch.linalg.cross(axis, offsets) + w * offsets)
 
     def new_value(name: str, old: Tensor) -> Tensor:
         children = old[children_of]

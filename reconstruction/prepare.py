@@ -15,7 +15,7 @@ from dp360.generation.progress import Track, silent
 
 from .losses import LossConfig, training_loss
 from .photometric_cpu import target_over_background
-from .rasterize import rasterize_splats
+from .rasterize import rasterize
 from .rasterize.kernels import KERNELS
 
 COMPILING = "Compiling the CPU kernels, once per machine (about a minute)"
@@ -100,13 +100,10 @@ def _toy_step(gaussians: int, size_px: int) -> None:
     log_scales = torch.full((gaussians, 3), -4.5) + 0.3 * torch.randn(gaussians, 3, generator=generator)
     quats, logits = torch.randn(gaussians, 4, generator=generator), torch.zeros(gaussians)
     sh0, sh_rest = torch.zeros(gaussians, 3), torch.zeros(gaussians, 3, 3)
-    for variable in (means, quats, log_scales, logits, sh0, sh_rest):
-        variable.requires_grad_()
+    variables = [v.requires_grad_() for v in (means, quats, log_scales, logits, sh0, sh_rest)]
     viewmat, focal = torch.eye(4)[None], 1.2 * size_px
     viewmat[0, 2, 3] = 1.5
     K = torch.tensor([[[focal, 0.0, size_px / 2], [0.0, focal, size_px / 2], [0.0, 0.0, 1.0]]])
-    rgb, alpha, _ = rasterize_splats(
-        means, quats, log_scales, logits, sh0, sh_rest, viewmat, K, size_px, size_px, sh_degree=1
-    )
+    rgb, alpha, _ = rasterize(*variables, viewmat, K, size_px, size_px, sh_degree=1)
     target = target_over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
     training_loss(rgb[0], alpha[0, ..., 0], *target, log_scales, LossConfig()).backward()

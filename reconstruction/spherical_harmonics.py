@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -50,36 +49,3 @@ def sh0_from_rgb(rgb_unit: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3
 def rgb_from_sh0(sh0: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """Colour of constant coefficients; inverse of `sh0_from_rgb`, not clamped."""
     return sh0 * SH_C0 + 0.5
-
-
-def sh_basis(degree: int, directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch k"]:
-    """Basis functions at unit `directions`, for degrees 0 to 3.
-
-    Raises:
-        ValueError: a degree outside [0, 3].
-    """
-    if not 0 <= degree <= MAX_SH_DEGREE:
-        raise ValueError(f"sh_basis: expected a degree from 0 to {MAX_SH_DEGREE}, got {degree}")
-    x, y, z = directions.unbind(-1)
-    basis = [torch.full_like(x, SH_C0)]
-    if degree >= 1:
-        basis += [-SH_C1 * y, SH_C1 * z, -SH_C1 * x]
-    if degree >= 2:
-        basis += [
-            SH_C2[0] * x * y,
-            -SH_C2[0] * y * z,
-            SH_C2[1] * (3 * z * z - 1),
-            -SH_C2[0] * x * z,
-            SH_C2[2] * (x * x - y * y),
-        ]
-    if degree >= 3:
-        basis += [
-            -SH_C3[0] * y * (3 * x * x - y * y),
-            SH_C3[1] * x * y * z,
-            -SH_C3[2] * y * (5 * z * z - 1),
-            SH_C3[3] * z * (5 * z * z - 3),
-            -SH_C3[2] * x * (5 * z * z - 1),
-            SH_C3[4] * z * (x * x - y * y),
-            -SH_C3[0] * x * (x * x - 3 * y * y),
-        ]
-    return torch.stack(basis, dim=-1)

@@ -1,4 +1,4 @@
-"""What the splat engine costs on this machine: steps of a fit by size and threads, its slow twin, and a whole fit."""
+"""What the splat engine costs on this machine: steps of a fit by size and threads, and a whole fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 
 import numba
 import torch
-from torch.nn import Parameter
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.progress import Track, silent
@@ -23,7 +22,6 @@ from dp360.generation.views import PointCloud, ViewSet
 from .losses import LossConfig, training_loss
 from .photometric_cpu import target_over_background
 from .prepare import best_thread_count, prepare_kernels
-from .rasterize import Backend
 from .splat_fit import (
     LearningRates,
     SplatFitConfig,
@@ -33,9 +31,6 @@ from .splat_fit import (
     render_parameters,
 )
 from .splats import Splats, render_splats, splats_from_point_cloud
-
-TWIN_GAUSSIANS, TWIN_SIZE_PX = 2000, 64
-"""The scene on which the twin is timed: where every Gaussian meets every pixel, more does not fit."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +59,6 @@ class StepTiming:
     """From the picture to the gradients of all variables."""
     iteration: Milliseconds
     """Everything, optimizers included."""
-
-
-@dataclass(frozen=True)
-class TwinTiming:
-    """The engine against its dense twin in plain tensors, run in float32; picture and gradients, one thread each."""
-
-    gaussians: int
-    """Number of Gaussians."""
-    size_px: int
-    """Side of the picture."""
-    engine: Milliseconds
-    """The engine."""
-    twin: Milliseconds
-    """The twin."""
-    ratio: float
-    """How many times the engine's CPU time the twin takes."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +99,6 @@ class SplatBenchmark:
     """What the trial of thread counts chose."""
     steps: tuple[StepTiming, ...]
     """By count, size and threads."""
-    twin: TwinTiming
-    """The engine against its twin."""
     fit: FitTiming | None
     """The fit, where views were given."""
 
@@ -140,12 +117,6 @@ class SplatBenchmark:
         for step in self.steps:
             columns = "  ".join(f"{d.cpu:6.1f} ({d.wall:6.1f})" for d in (step.forward, step.backward, step.iteration))
             lines.append(f"{step.gaussians:7d} at {step.size_px:4d} px, {step.threads} thr.  {columns}")
-        twin = self.twin
-        lines += [
-            "",
-            f"{twin.gaussians} Gaussians at {twin.size_px} px: {twin.engine.cpu:.1f} ms, the dense twin in float32 "
-            f"{twin.twin.cpu:.0f} ms, {twin.ratio:.0f} times as long",
-        ]
         if self.fit is not None:
             fit = self.fit
             height, width = fit.size_px
@@ -188,10 +159,8 @@ def bench_splats(
         for count, size, used in track(cases, total=float(len(cases)), description="Timing steps"):
             numba.set_num_threads(used)
             steps.append(time_step(count, size, repeats=repeats))
-        numba.set_num_threads(1)
-        twin = _time_twin(max(3, repeats // 3))
         numba.set_num_threads(numba_threads)
-        return SplatBenchmark(_machine(), load_before, _load(), compiled, best_thread_count(), tuple(steps), twin, fit)
+        return SplatBenchmark(_machine(), load_before, _load(), compiled, best_thread_count(), tuple(steps), fit)
     finally:
         torch.set_num_threads(torch_threads)
         numba.set_num_threads(numba_threads)
@@ -226,27 +195,18 @@ def median_time(function: Callable[[], object], repeats: int) -> Milliseconds:
     return Milliseconds(statistics.median(cpu), statistics.median(wall))
 
 
-def _scene(
-    gaussians: int, size_px: int, backend: Backend = "auto"
-) -> tuple[dict[str, Parameter], Callable[[], tuple[torch.Tensor, torch.Tensor]]]:
-    """Fit variables, and a function that draws them: picture and alpha."""
-    params = parameters_from_splats(head_sized_splats(gaussians))
-    camera = look_at_origin([0.3], [math.radians(10)], size_px=size_px)
-    background = torch.full((1, 3), 0.7)
-
-    def render() -> tuple[torch.Tensor, torch.Tensor]:
-        picture, alpha, info = render_parameters(params, camera, sh_degree=1, backgrounds=background, backend=backend)
-        info["means2d"].retain_grad()
-        return picture[0], alpha[0, ..., 0]
-
-    return params, render
-
-
 def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
     """Time one training step on as many of numba's threads as are set."""
-    params, render = _scene(gaussians, size_px)
+    params = parameters_from_splats(head_sized_splats(gaussians))
+    camera = look_at_origin([0.3], [math.radians(10)], size_px=size_px)
+    background = torch.full((3,), 0.7)
     optimizers = make_optimizers(params, LearningRates())
     view = torch.rand(size_px, size_px, 4, generator=torch.Generator().manual_seed(1))
+
+    def render() -> tuple[torch.Tensor, torch.Tensor]:
+        picture, alpha, info = render_parameters(params, camera, sh_degree=1, backgrounds=background[None])
+        info["means2d"].retain_grad()
+        return picture[0], alpha[0, ..., 0]
 
     def forget() -> None:
         for optimizer in optimizers.values():
@@ -257,7 +217,7 @@ def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
         torch.autograd.backward(render(), (view[..., :3], view[..., 3]))
 
     def iteration() -> None:
-        target = target_over_background(view, torch.full((3,), 0.7))
+        target = target_over_background(view, background)
         loss = training_loss(*render(), *target, params["scales"], LossConfig())
         forget()
         loss.backward()
@@ -268,22 +228,6 @@ def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
     backward = Milliseconds(both.cpu - forward.cpu, both.wall - forward.wall)
     threads = numba.get_num_threads()
     return StepTiming(gaussians, size_px, threads, forward, backward, median_time(iteration, repeats))
-
-
-def _time_twin(repeats: int) -> TwinTiming:
-    """Time picture and gradients of both on a small scene."""
-
-    def timed(backend: Backend) -> Milliseconds:
-        params, render = _scene(TWIN_GAUSSIANS, TWIN_SIZE_PX, backend)
-
-        def both() -> None:
-            picture, alpha = render()
-            torch.autograd.grad(picture.sum() + alpha.sum(), list(params.values()))
-
-        return median_time(both, repeats)
-
-    engine, twin = timed("cpu"), timed("reference")
-    return TwinTiming(TWIN_GAUSSIANS, TWIN_SIZE_PX, engine, twin, twin.cpu / engine.cpu)
 
 
 def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> FitTiming:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import Parameter
-from typing_extensions import Unpack
 
 from dp360.generation.cameras import Cameras
 from dp360.generation.progress import Track, silent
@@ -29,7 +29,7 @@ from .densify import (
 from .losses import LossConfig, training_loss
 from .perceptual import lpips_for_fits
 from .photometric_cpu import target_over_background
-from .rasterize import RasterizeMode, RasterOptions, Rendered, rasterize_splats
+from .rasterize import RasterizeMode, Rendered, rasterize
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
 
@@ -163,15 +163,13 @@ def set_learning_rates(optimizers: Optimizers, rates: LearningRates, progress: f
             group["lr"] = getattr(rates, name) * rates.factor(name, progress)
 
 
-def render_parameters(
-    params: Mapping[str, Tensor], cameras: Cameras, *, sh_degree: int, **options: Unpack[RasterOptions]
-) -> Rendered:
-    """`rasterize_splats` of fit variables under their names, on their device."""
+def render_parameters(params: Mapping[str, Tensor], cameras: Cameras, *, sh_degree: int, **options: Any) -> Rendered:
+    """`rasterize`, with its options, of fit variables under their names, on their device."""
     device = params["means"].device
     gaussians = (params["means"], params["quats"], params["scales"], params["opacities"].flatten())
     colours = (params["features_dc"], params["features_rest"])
     pose = (cameras.T_camera_world.to(device), cameras.K_px.to(device), cameras.width, cameras.height)
-    return rasterize_splats(*gaussians, *colours, *pose, sh_degree=sh_degree, **options)
+    return rasterize(*gaussians, *colours, *pose, sh_degree=sh_degree, **options)
 
 
 def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: torch.Generator) -> Int[Tensor, " i"]:

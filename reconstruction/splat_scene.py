@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dp360.generation import Cameras, InputError
 
-from .rasterize import rasterize_splats
+from .rasterize import rasterize
 from .splats import Splats
 
 _BEHIND = 0.03
@@ -73,7 +73,7 @@ class SplatScene:
         shapes = (splats.means_world, splats.quats_wxyz, splats.log_scales, opacity_logits)
         pose = (camera.T_camera_world.to(device), camera.K_px.to(device), camera.width, camera.height)
         degree = splats.sh_degree
-        picture, alpha, info = rasterize_splats(
+        picture, alpha, info = rasterize(
             *shapes, splats.sh0, splats.sh_rest, *pose, sh_degree=degree, render_mode="RGB+ED"
         )
         return picture[0].float().cpu(), alpha[0, ..., 0].float().cpu(), info["means2d"][0].float().cpu()

@@ -12,7 +12,7 @@ from torch import Tensor
 from dp360.generation.cameras import Cameras
 from dp360.generation.views import PointCloud
 
-from .rasterize import Backend, RasterOptions, rasterize
+from .rasterize import rasterize
 from .spherical_harmonics import sh0_from_rgb, sh_basis_count, sh_degree_from_basis_count
 
 MAX_START_SCALE = 0.05
@@ -91,11 +91,6 @@ class Splats:
         """Opacities in (0, 1)."""
         return self.opacity_logits.sigmoid()
 
-    @property
-    def sh(self) -> Float[Tensor, "n k 3"]:
-        """All harmonic coefficients, basis-major."""
-        return torch.cat([self.sh0[:, None], self.sh_rest], dim=1)
-
     def to(self, device: torch.device | str) -> Splats:
         """The same Gaussians on another device."""
         return Splats(**{name: tensor.to(device) for name, tensor in vars(self).items()})
@@ -162,17 +157,17 @@ def render_splats(
     cameras: Cameras,
     *,
     background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    backend: Backend = "auto",
 ) -> tuple[Float[Tensor, "n h w 3"], Float[Tensor, "n h w"]]:
     """Pictures over a plain background, in [0, 1], and alphas, one camera after another; results lie on the CPU."""
     device = splats.means_world.device
     background = torch.tensor([background_rgb_unit], device=device)
-    gaussians = (splats.means_world, splats.quats_wxyz, splats.scales, splats.opacities, splats.sh)
+    shapes = (splats.means_world, splats.quats_wxyz, splats.log_scales, splats.opacity_logits)
     pictures, alphas = [], []
     for camera in cameras:
         pose = (camera.T_camera_world.to(device), camera.K_px.to(device), camera.width, camera.height)
-        options: RasterOptions = {"backgrounds": background, "backend": backend}
-        picture, alpha, _ = rasterize(*gaussians, *pose, sh_degree=splats.sh_degree, **options)
+        picture, alpha, _ = rasterize(
+            *shapes, splats.sh0, splats.sh_rest, *pose, sh_degree=splats.sh_degree, backgrounds=background
+        )
         pictures.append(picture[0].clamp(0, 1).cpu())
         alphas.append(alpha[0, ..., 0].cpu())
     return torch.stack(pictures), torch.stack(alphas)

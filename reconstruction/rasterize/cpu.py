@@ -30,16 +30,14 @@ class ProjectionSettings:
     height: int
     """Picture height in pixels."""
     sh_degree: int
-    """Degree of the harmonics, or -1 where colours are given."""
+    """Degree of the harmonics."""
     near_plane: float
     """Gaussians nearer than this are not shown, world units."""
     eps2d: float
     """Low-pass filter added to the diagonal of the projected covariance, px^2."""
     antialiased: bool
     """Whether opacity makes up for the low-pass filter."""
-    raw: bool
-    """Whether scales come as logarithms and opacities as logits."""
-    with_depth: bool = False
+    with_depth: bool
     """Whether depth is wanted."""
 
 
@@ -61,27 +59,21 @@ def _lens(Ks: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarr
 
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, sh0, sh_rest, viewmats, Ks, settings):  # type: ignore[override]
+    def forward(ctx, means, quats, log_scales, opacity_logits, sh0, sh_rest, viewmats, Ks, settings):  # type: ignore[override]
         cameras, n = viewmats.shape[0], means.shape[0]
-        arrays = tuple(_array(t) for t in (means, quats, scales, opacities, sh0))
-        # coefficients in one array are told from those in two by the second being None
-        rest = arrays[4] if sh_rest is None else _array(sh_rest)
-        stride = rest.size // max(n, 1)
-        layout = (arrays[4].size // max(n, 1), stride, min(3, stride) if sh_rest is None else 0)
+        arrays = tuple(_array(t) for t in (means, quats, log_scales, opacity_logits, sh0, sh_rest))
         W = _array(viewmats, np.float64)
         lens = (W, *_lens(_array(Ks, np.float64), settings.width, settings.height))
         radii, means2d = empty((cameras, n), np.int32), empty((cameras, n, 2))
         records = empty((cameras, n, RECORD))
         first_bad = np.empty(-(-n // projection.BLOCK), np.int64)
-        size, colours = (settings.width, settings.height), (arrays[4].reshape(-1), rest.reshape(-1))
-        how = (settings.sh_degree, settings.near_plane, settings.eps2d, settings.antialiased, settings.raw)
-        inputs = (*arrays[:4], *colours, *layout, *lens, *size, *how)
+        size = (settings.width, settings.height)
+        how = (settings.sh_degree, settings.near_plane, settings.eps2d, settings.antialiased)
         with numba_pool(cameras * n):
-            projection.project_forward(*inputs, radii, means2d, records, first_bad)
+            projection.project_forward(*arrays, *lens, *size, *how, radii, means2d, records, first_bad)
         if (first_bad >= 0).any():
-            raise InputError(_what_is_wrong(int(first_bad[first_bad >= 0][0]), *arrays, rest))
-        ctx.arrays, ctx.rest, ctx.layout, ctx.lens, ctx.settings = arrays, rest, layout, lens, settings
-        ctx.apart, ctx.radii, ctx.records = sh_rest is not None, radii, records
+            raise InputError(_what_is_wrong(int(first_bad[first_bad >= 0][0]), *arrays))
+        ctx.arrays, ctx.lens, ctx.settings, ctx.radii, ctx.records = arrays, lens, settings, radii, records
         outputs = tuple(torch.from_numpy(a) for a in (radii, means2d, records))
         ctx.mark_non_differentiable(outputs[0])
         return outputs
@@ -89,27 +81,24 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def backward(ctx, _, g_means2d, g_records):  # type: ignore[override]
         gradients = [empty(a.shape) for a in ctx.arrays]
-        g_rest = empty(ctx.rest.shape) if ctx.apart else gradients[4]
-        settings = ctx.settings
-        how = (settings.sh_degree, settings.eps2d, settings.antialiased, settings.raw)
-        inputs = (*ctx.arrays[:4], ctx.rest.reshape(-1), *ctx.layout, *ctx.lens, *how, ctx.radii, ctx.records)
-        outputs = (*gradients[:4], gradients[4].reshape(-1), g_rest.reshape(-1))
+        means, quats, log_scales, opacity_logits, _, sh_rest = ctx.arrays
+        how = (ctx.settings.sh_degree, ctx.settings.eps2d, ctx.settings.antialiased)
+        inputs = (means, quats, log_scales, opacity_logits, sh_rest, *ctx.lens, *how, ctx.radii, ctx.records)
         with numba_pool(ctx.radii.size):
-            projection.project_backward(*inputs, _array(g_means2d), _array(g_records), *outputs)
-        tensors = [torch.from_numpy(g) for g in gradients]
-        return (*tensors, torch.from_numpy(g_rest) if ctx.apart else None, None, None, None)
+            projection.project_backward(*inputs, _array(g_means2d), _array(g_records), *gradients)
+        return (*(torch.from_numpy(g) for g in gradients), None, None, None)
 
 
 def _what_is_wrong(i: int, *arrays: np.ndarray) -> str:
     """A sentence about the first input of Gaussian `i` that cannot be drawn."""
-    names = ("means", "quats", "scales", "opacities", "colors", "colors of higher degree")
+    names = ("means", "quats", "log_scales", "opacity_logits", "sh0", "sh_rest")
     n = arrays[0].shape[0]
     for name, array in zip(names, arrays):
         if not np.isfinite(array[i]).all():
             return f"rasterize: Gaussian {i} of {n} has {name} that are not finite: {array[i].ravel()[:4].tolist()}"
     if not np.linalg.norm(arrays[1][i].astype(np.float64)) > 0:
         return f"rasterize: expected quats of non-zero length, Gaussian {i} of {n} has {arrays[1][i].tolist()}"
-    return f"rasterize: Gaussian {i} of {n} has values beyond what float32 holds: scales {arrays[2][i].tolist()}"
+    return f"rasterize: Gaussian {i} of {n} has values beyond what float32 holds: log_scales {arrays[2][i].tolist()}"
 
 
 @dataclass(frozen=True)
@@ -189,7 +178,7 @@ class _Blend(torch.autograd.Function):
 
 
 def rasterize_cpu(
-    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None],
+    gaussians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
     viewmats: Float[Tensor, "c 4 4"],
     Ks: Float[Tensor, "c 3 3"],
     settings: ProjectionSettings,
@@ -198,7 +187,7 @@ def rasterize_cpu(
     """Colour [c h w 3] over the backgrounds (black without), depth [c h w] and alpha [c h w], radii and means2d.
 
     Args:
-        gaussians: means, quats, scales, opacities, and coefficients of colour, in one tensor or with the rest apart.
+        gaussians: means, quats, log scales, opacity logits, constant harmonics and the other ones.
         viewmats: as `rasterize`, like all that follow.
         Ks: likewise.
         settings: size of the pictures and more.

@@ -14,7 +14,7 @@ from dp360.generation.errors import InputError
 _CURE = (
     "Install a CUDA compiler, `pip install nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt ninja`, point CUDA_HOME at "
     "site-packages/nvidia/cu13 and run again with g++ on the path, or use the CPU: `--machine.device-type cpu` for "
-    "ns-train, `backend='cpu'` with tensors on the CPU in Python"
+    "ns-train, tensors on the CPU in Python"
 )
 
 

@@ -1,12 +1,8 @@
 """numba kernels that take Gaussians from the world to the picture plane, and the gradients back.
 
-One pass does what a chain of array operations would: activations (where the variables of a fit come in), pose,
-perspective, EWA covariance, anti-aliasing compensation and spherical harmonics. All arithmetic is float64 in registers,
-storage is float32: the covariance of a flat splat seen from the side cancels badly otherwise, and this stage is a few
-per cent of the time.
-
-Colours come as two flat arrays, the constant coefficients and the rest, with the number of floats per Gaussian in each:
-both ways of keeping them, in one array or apart, are read in place.
+One pass does what a chain of array operations would: activations, pose, perspective, EWA covariance, anti-aliasing
+compensation and spherical harmonics. All arithmetic is float64 in registers, storage is float32: the covariance of a
+flat splat seen from the side cancels badly otherwise, and this stage is a few per cent of the time.
 
 Work is cut into blocks of fixed length, so that neither vectorisation nor the number of threads can change a bit.
 
@@ -26,9 +22,7 @@ import numpy as np
 from ..spherical_harmonics import SH_C0, SH_C1, SH_C2, SH_C3
 from .kernels import Kernel
 from .records import (
-    BLUE,
     DEPTH,
-    GREEN,
     HALF_A,
     HALF_C,
     LOG2_E,
@@ -152,14 +146,11 @@ def _sh_gradient(degree, x, y, z, s):
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def _activated(raw, scales, opacities, i):
-    """Standard deviations and opacity of Gaussian `i`; `raw` ones come as logarithms and logits."""
-    s0, s1, s2, o = float(scales[i, 0]), float(scales[i, 1]), float(scales[i, 2]), float(opacities[i])
-    if raw:
-        # in float32: several times faster, and what torch would do
-        a, b, c = math.exp(scales[i, 0]), math.exp(scales[i, 1]), math.exp(scales[i, 2])
-        return float(a), float(b), float(c), 1.0 / (1.0 + math.exp(-opacities[i]))
-    return s0, s1, s2, o
+def _activated(log_scales, opacity_logits, i):
+    """Standard deviations and opacity of Gaussian `i`."""
+    # in float32: several times faster, and what torch would do
+    a, b, c = math.exp(log_scales[i, 0]), math.exp(log_scales[i, 1]), math.exp(log_scales[i, 2])
+    return float(a), float(b), float(c), 1.0 / (1.0 + math.exp(-opacity_logits[i]))
 
 
 @Kernel
@@ -169,13 +160,10 @@ def project_forward(
     counter,
     means,
     quats,
-    scales,
-    opacities,
+    log_scales,
+    opacity_logits,
     sh0,
     sh_rest,
-    sh0_stride,
-    rest_stride,
-    rest_offset,
     viewmats,
     lenses,
     limits,
@@ -185,7 +173,6 @@ def project_forward(
     near_plane,
     eps2d,
     antialiased,
-    raw,
     radii,
     means2d,
     records,
@@ -193,12 +180,11 @@ def project_forward(
 ):
     """Fill `radii` [cameras, n], `means2d` [cameras, n, 2] and `records` [cameras, n, 16]; zero where not shown.
 
-    `sh_degree` is -1 for plain colours in `sh0`. `lenses` holds fx, fy, cx, cy per camera, `limits` the
-    smallest and largest slopes x/z and y/z. `first_bad` receives for every block of Gaussians the first with an input
-    that is not finite or no rotation, -1 if there is none.
+    `lenses` holds fx, fy, cx, cy per camera, `limits` the smallest and largest slopes x/z and y/z. `first_bad` receives
+    for every block of Gaussians the first with an input that is not finite or no rotation, -1 if there is none.
     """
     basis = np.empty(15)
-    rest_count = 3 * ((sh_degree + 1) * (sh_degree + 1) - 1) if sh_degree > 0 else 0
+    rest_count = (sh_degree + 1) * (sh_degree + 1) - 1
     while True:
         block = next_index(counter)
         if block * BLOCK >= means.shape[0]:
@@ -210,12 +196,12 @@ def project_forward(
             inverse_norm = 1.0 / math.sqrt(squared_norm)
             R0, R1, R2 = _columns_of_rotation(w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm)
             mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
-            s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
-            check = mean[0] + mean[1] + mean[2] + scales[i, 0] + scales[i, 1] + scales[i, 2] + opacities[i]
-            for k in range(3):
-                check += sh0[np.int64(i) * sh0_stride + k]
-            for k in range(rest_count):
-                check += sh_rest[np.int64(i) * rest_stride + rest_offset + k]
+            s0, s1, s2, opacity = _activated(log_scales, opacity_logits, i)
+            check = mean[0] + mean[1] + mean[2] + opacity_logits[i]
+            for channel in range(3):
+                check += log_scales[i, channel] + sh0[i, channel]
+                for k in range(rest_count):
+                    check += sh_rest[i, k, channel]
             fine = abs(check) < _LARGEST and squared_norm > 0 and max(s0, s1, s2, squared_norm) < _LARGEST
             if not fine and first_bad[block] < 0:
                 first_bad[block] = np.int64(i)
@@ -268,18 +254,13 @@ def project_forward(
                     record[SLANT], record[RISE] = b / a, math.sqrt(twice_sigma * det / a)
                     record[SUMMIT] = twice_sigma * b / reach_y
 
-                if sh_degree < 0:
-                    for channel in range(3):
-                        record[RED + channel] = sh0[np.int64(i) * sh0_stride + channel]
-                    continue
                 dx, dy, dz = _sum(1.0, mean, -1.0, _optical_centre(W))
                 inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
                 _sh_basis(sh_degree, dx * inverse_length, dy * inverse_length, dz * inverse_length, basis)
-                at = np.int64(i) * rest_stride + rest_offset
                 for channel in range(3):
-                    value = 0.5 + SH_C0 * sh0[np.int64(i) * sh0_stride + channel]
-                    for k in range(rest_count // 3):
-                        value += basis[k] * sh_rest[at + 3 * k + channel]
+                    value = 0.5 + SH_C0 * sh0[i, channel]
+                    for k in range(rest_count):
+                        value += basis[k] * sh_rest[i, k, channel]
                     record[RED + channel] = max(0.0, value)
 
 
@@ -290,27 +271,23 @@ def project_backward(
     counter,
     means,
     quats,
-    scales,
-    opacities,
+    log_scales,
+    opacity_logits,
     sh_rest,
-    sh0_stride,
-    rest_stride,
-    rest_offset,
     viewmats,
     lenses,
     limits,
     sh_degree,
     eps2d,
     antialiased,
-    raw,
     radii,
     records,
     g_means2d,
     g_records,
     g_means,
     g_quats,
-    g_scales,
-    g_opacities,
+    g_log_scales,
+    g_opacity_logits,
     g_sh0,
     g_sh_rest,
 ):
@@ -319,22 +296,19 @@ def project_backward(
     `g_records` holds in its columns the gradients of A, B and C of the conic, opacity, colour and depth.
     """
     basis, pulls = np.empty(15), np.empty(15)
-    rest_count = (sh_degree + 1) * (sh_degree + 1) - 1 if sh_degree > 0 else 0
+    rest_count = (sh_degree + 1) * (sh_degree + 1) - 1
     while True:
         block = next_index(counter)
         if block * BLOCK >= means.shape[0]:
             return
         for i in range(np.uint64(block * BLOCK), np.uint64(min(means.shape[0], (block + 1) * BLOCK))):
-            for k in range(sh0_stride):
-                g_sh0[np.int64(i) * sh0_stride + k] = 0.0
-            for k in range(rest_stride - rest_offset):
-                g_sh_rest[np.int64(i) * rest_stride + rest_offset + k] = 0.0
+            g_sh0[i], g_sh_rest[i] = 0.0, 0.0
             w, x, y, z = float(quats[i, 0]), float(quats[i, 1]), float(quats[i, 2]), float(quats[i, 3])
             inverse_norm = 1.0 / math.sqrt(w * w + x * x + y * y + z * z)
             w, x, y, z = w * inverse_norm, x * inverse_norm, y * inverse_norm, z * inverse_norm
             R0, R1, R2 = _columns_of_rotation(w, x, y, z)
             mean = (float(means[i, 0]), float(means[i, 1]), float(means[i, 2]))
-            s0, s1, s2, opacity = _activated(raw, scales, opacities, i)
+            s0, s1, s2, opacity = _activated(log_scales, opacity_logits, i)
             g_mean, g_opacity, g_s0, g_s1, g_s2 = (0.0, 0.0, 0.0), 0.0, 0.0, 0.0, 0.0
             G0, G1, G2 = (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)  # of the rotation's columns
             for c in range(viewmats.shape[0]):
@@ -404,39 +378,24 @@ def project_backward(
                     g_pz -= g_slope_y * slope_y * inverse_z
                 g_mean = _sum(1.0, g_mean, 1.0, _sum(1.0, _sum(g_px, W0, g_py, W1), g_pz, W2))
 
-                if sh_degree < 0:
-                    for channel in range(3):
-                        g_sh0[np.int64(i) * sh0_stride + channel] += g_record[RED + channel]
-                    continue
                 dx, dy, dz = _sum(1.0, mean, -1.0, _optical_centre(W))
                 inverse_length = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
                 dx, dy, dz = dx * inverse_length, dy * inverse_length, dz * inverse_length
-                red = float(g_record[RED]) if records[c, i, RED] > 0.0 else 0.0  # zero where clamped
-                green = float(g_record[GREEN]) if records[c, i, GREEN] > 0.0 else 0.0
-                blue = float(g_record[BLUE]) if records[c, i, BLUE] > 0.0 else 0.0
-                at = np.int64(i) * sh0_stride
-                g_sh0[at] += SH_C0 * red
-                g_sh0[at + 1] += SH_C0 * green
-                g_sh0[at + 2] += SH_C0 * blue
-                if sh_degree == 0:
-                    continue
                 _sh_basis(sh_degree, dx, dy, dz, basis)
-                for k in range(rest_count):
-                    at = np.int64(i) * rest_stride + rest_offset + 3 * k
-                    pulls[k] = red * sh_rest[at] + green * sh_rest[at + 1] + blue * sh_rest[at + 2]
-                    g_sh_rest[at] += red * basis[k]
-                    g_sh_rest[at + 1] += green * basis[k]
-                    g_sh_rest[at + 2] += blue * basis[k]
+                pulls[:] = 0.0
+                for channel in range(3):
+                    pull = float(g_record[RED + channel]) if records[c, i, RED + channel] > 0.0 else 0.0  # clamped
+                    g_sh0[i, channel] += SH_C0 * pull
+                    for k in range(rest_count):
+                        pulls[k] += pull * sh_rest[i, k, channel]
+                        g_sh_rest[i, k, channel] += pull * basis[k]
                 g_dir = _sh_gradient(sh_degree, dx, dy, dz, pulls)
                 along = _dot(g_dir, (dx, dy, dz))
                 g_dir = _sum(inverse_length, g_dir, -along * inverse_length, (dx, dy, dz))
                 g_mean = _sum(1.0, g_mean, 1.0, g_dir)
 
-            if raw:
-                g_s0, g_s1, g_s2 = g_s0 * s0, g_s1 * s1, g_s2 * s2
-                g_opacity *= opacity * (1.0 - opacity)
             g_quat = _quaternion_gradient(w, x, y, z, inverse_norm, G0, G1, G2)
             g_means[i, 0], g_means[i, 1], g_means[i, 2] = g_mean[0], g_mean[1], g_mean[2]
-            g_scales[i, 0], g_scales[i, 1], g_scales[i, 2] = g_s0, g_s1, g_s2
+            g_log_scales[i, 0], g_log_scales[i, 1], g_log_scales[i, 2] = g_s0 * s0, g_s1 * s1, g_s2 * s2
             g_quats[i, 0], g_quats[i, 1], g_quats[i, 2], g_quats[i, 3] = g_quat[0], g_quat[1], g_quat[2], g_quat[3]
-            g_opacities[i] = g_opacity
+            g_opacity_logits[i] = g_opacity * opacity * (1.0 - opacity)

@@ -69,7 +69,8 @@ def test_lossless_formats_give_everything_back(make_splats, provenance, extensio
     torch.testing.assert_close(back.means_world, splats.means_world, rtol=2**-22, atol=0)
     torch.testing.assert_close(back.log_scales, splats.log_scales, rtol=0, atol=2**-18)
     torch.testing.assert_close(back.opacity_logits, splats.opacity_logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(back.sh, splats.sh, rtol=0, atol=0)
+    for name in ("sh0", "sh_rest"):
+        torch.testing.assert_close(getattr(back, name), getattr(splats, name), rtol=0, atol=0)
     unit = torch.nn.functional.normalize
     torch.testing.assert_close(unit(back.quats_wxyz, dim=1), unit(splats.quats_wxyz, dim=1), rtol=0, atol=3e-7)
 
