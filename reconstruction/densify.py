@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -25,7 +24,7 @@ from torch.optim import Optimizer
 from dp360.generation import Cameras
 from dp360.generation.dataset.visual_hull import outside_votes
 
-from .gaussian_shape_kernels import limit_shapes_cpu
+from .losses import longest_and_middle
 
 Parameters = MutableMapping[str, Parameter]
 """Named fit variables: log scales under `scales`, logits under `opacities`."""
@@ -190,14 +189,9 @@ def _replace(
 def limit_shapes(params: Parameters, config: DensifyConfig) -> None:
     """Clip scales in place to the longest allowed axis and needle ratio."""
     log_scales = params["scales"]
-    if log_scales.device.type == "cpu" and log_scales.dtype == torch.float32 and log_scales.is_contiguous():
-        limits = (np.float32(math.log(limit)) for limit in (config.max_needle_ratio, config.max_scale))
-        limit_shapes_cpu(log_scales.detach().numpy(), *limits)
-        return
-    ordered = log_scales.sort(dim=-1).values
-    needle_limit = ordered[:, 1:2] + torch.log(torch.tensor(config.max_needle_ratio)).to(log_scales)
-    scale_limit = torch.log(torch.tensor(config.max_scale)).to(log_scales)
-    log_scales.copy_(torch.minimum(log_scales, needle_limit).clamp_max(scale_limit))
+    _, middle = longest_and_middle(log_scales)
+    most = (middle + math.log(config.max_needle_ratio)).clamp_max(math.log(config.max_scale))
+    log_scales.copy_(torch.minimum(log_scales, most[:, None]))
 
 
 class Silhouettes:

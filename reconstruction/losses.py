@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .gaussian_shape_kernels import needle_loss_cpu
 from .perceptual import MIN_SIZE_PX, Lpips
 from .photometric_cpu import picture_loss_cpu
 from .photometric_kernels import SSIM_C1, SSIM_C2, SSIM_SIGMA, SSIM_WINDOW
@@ -109,10 +108,23 @@ def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> 
 
     Source: after Xie et al., "PhysGaussian", 2024, Eq. 12, with the middle axis in place of the shortest.
     """
-    if log_scales.device.type == "cpu" and log_scales.dtype == torch.float32:
-        return needle_loss_cpu(log_scales, max_ratio)
-    ordered = log_scales.sort(dim=-1).values
-    return (ordered[:, 2] - ordered[:, 1] - math.log(max_ratio)).clamp_min(0).mean()
+    longest, middle = longest_and_middle(log_scales)
+    return (longest - middle - math.log(max_ratio)).clamp_min(0).mean()
+
+
+def longest_and_middle(log_scales: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """The largest and the second largest of the three numbers of each Gaussian; several times faster than sorting."""
+    a, b, c = log_scales.unbind(-1)
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    return torch.maximum(high, c), torch.maximum(low, torch.minimum(high, c))
+
+
+def target_over_background(
+    premultiplied_rgba: Float[Tensor, "h w 4"], background_rgb_unit: Float[Tensor, " 3"]
+) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
+    """A picture of premultiplied colour and alpha over a plain background, and its alpha."""
+    alpha = premultiplied_rgba[..., 3]
+    return premultiplied_rgba[..., :3] + (1 - alpha[..., None]) * background_rgb_unit, alpha
 
 
 def training_loss(

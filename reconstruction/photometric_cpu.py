@@ -13,29 +13,29 @@ from torch import Tensor
 from dp360.generation.numba_pool import numba_pool
 
 from . import photometric_kernels as kernels
-from .rasterize.workspace import Workspace, empty
+from .rasterize.workspace import empty
 
 _NO_WEIGHTS = np.zeros((0, 0), np.float32)
 """An array of no size says to numba that there are none."""
 
 
 def _compare_pictures(
-    space: Workspace, x: np.ndarray, y: np.ndarray, step: int, weights: np.ndarray, ssim_weight: float
+    x: np.ndarray, y: np.ndarray, step: int, weights: np.ndarray, ssim_weight: float
 ) -> tuple[float, np.ndarray]:
     """(1 - w) L1 + w (1 - SSIM) of pictures [h, w * step], and its gradient by `x`."""
     height, columns = x.shape
     stride = kernels.stride_of(columns)
     weighted, with_ssim = weights.size > 0, ssim_weight > 0
-    x_padded, y_padded = (space.array(name, (height, stride), np.float32) for name in ("x", "y"))
-    weights_padded = space.array("weights", (height, stride) if weighted else (1, 1), np.float32)
-    differs = space.array("differs", (height, -(-stride // kernels.COLUMNS)), np.bool_)
-    row_sums = space.array("row_sums", (height,), np.float64)
+    x_padded, y_padded = empty((height, stride)), empty((height, stride))
+    weights_padded = empty((height, stride) if weighted else (1, 1))
+    differs = empty((height, -(-stride // kernels.COLUMNS)), np.bool_)
+    row_sums = empty((height,), np.float64)
     kernels.compare(x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums)
     loss = (1 - ssim_weight) * float(row_sums.sum()) / x.size
     pictures, trust = (x_padded, y_padded, columns, step), (weights_padded, weighted)
 
     reach = kernels.REACH
-    derivatives = space.array("derivatives", (3, height + reach, stride + reach * step), np.float32)
+    derivatives = empty((3, height + reach, stride + reach * step))
     if with_ssim:
         derivatives[:, :reach] = 0
         derivatives[:, height:] = 0
@@ -43,7 +43,7 @@ def _compare_pictures(
         derivatives[:, :, columns:] = 0
         windows_y, windows_x = height - reach, columns - reach * step
         patches = -(-windows_y // kernels.ROWS) * -(-windows_x // kernels.COLUMNS)
-        patch_sums, patch_weights = (space.array(name, (patches,), np.float64) for name in ("sums", "patch_weights"))
+        patch_sums, patch_weights = empty((patches,), np.float64), empty((patches,), np.float64)
         scale = np.float32(-ssim_weight / (windows_y * windows_x))
         kernels.ssim_forward(*pictures, scale, *trust, differs, derivatives, patch_sums, patch_weights)
         loss += ssim_weight * float((patch_weights - patch_sums).sum()) / (windows_y * windows_x)
@@ -62,13 +62,12 @@ class _Picture(torch.autograd.Function):
         )
         trust = _NO_WEIGHTS if weights is None else np.ascontiguousarray(weights.detach().numpy(), dtype=np.float32)
         flat = (x.reshape(height, width * channels), y.reshape(height, width * channels))
-        space, g_alpha = Workspace(), empty(opacity.shape)
-        row_sums = space.array("alpha_sums", (height,), np.float64)
         with numba_pool(height * width):
-            loss, gradient = _compare_pictures(space, *flat, channels, trust, ssim_weight)
-            scale = np.float32(alpha_weight / opacity.size)
-            kernels.compare_alpha(opacity, wanted, trust, trust.size > 0, scale, g_alpha, row_sums)
-        loss += alpha_weight * float(row_sums.sum()) / opacity.size
+            loss, gradient = _compare_pictures(*flat, channels, trust, ssim_weight)
+        difference, scale = opacity - wanted, np.float32(alpha_weight / opacity.size)
+        weighted_sign = np.sign(difference) * trust if trust.size else np.sign(difference)
+        g_alpha = scale * weighted_sign
+        loss += alpha_weight * float((weighted_sign * difference).mean(dtype=np.float64))
         ctx.gradients = torch.from_numpy(gradient.reshape(rgb.shape)), torch.from_numpy(g_alpha)
         return torch.tensor(loss, dtype=rgb.dtype)
 
@@ -101,17 +100,3 @@ def picture_loss_cpu(
     """
     arguments = (rgb, alpha, target_rgb, target_alpha, ssim_weight, alpha_weight, weights)
     return _Picture.apply(*arguments)  # type: ignore[return-value]
-
-
-def target_over_background(
-    premultiplied_rgba: Float[Tensor, "h w 4"], background_rgb_unit: Float[Tensor, " 3"]
-) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
-    """A picture of premultiplied colour and alpha over a plain background, and its alpha; for targets, no gradient."""
-    if premultiplied_rgba.device.type != "cpu" or premultiplied_rgba.dtype != torch.float32:
-        alpha = premultiplied_rgba[..., 3]
-        return premultiplied_rgba[..., :3] + (1 - alpha[..., None]) * background_rgb_unit, alpha
-    picture = np.ascontiguousarray(premultiplied_rgba.detach().numpy())
-    rgb, alpha = empty((*picture.shape[:2], 3)), empty(picture.shape[:2])
-    with numba_pool(alpha.size):
-        kernels.compose_over_background(picture, background_rgb_unit.detach().float().numpy(), rgb, alpha)
-    return torch.from_numpy(rgb), torch.from_numpy(alpha)

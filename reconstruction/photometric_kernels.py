@@ -67,56 +67,6 @@ def _blur8(source, at, step):
     return fma8(all8(_T0), load8(source, at) + load8(source, at + 10 * step), total)
 
 
-@Kernel
-@numba.njit(cache=True)
-@no_type_check
-def compose_over_background(counter, premultiplied, background, rgb, alpha):
-    """Pictures `premultiplied` [h w 4] over `background` [3]: fills `rgb` [h w 3] and `alpha` [h w]."""
-    while True:
-        row = next_index(counter)
-        if row >= alpha.shape[0]:
-            return
-        for x in range(np.uint64(alpha.shape[1])):
-            opacity = premultiplied[row, x, 3]
-            alpha[row, x] = opacity
-            for channel in range(3):
-                rgb[row, x, channel] = premultiplied[row, x, channel] + (_ONE - opacity) * background[channel]
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _compare_alpha_row(row, alpha, target, weights, weighted, scale, gradient):
-    """One row of `compare_alpha`; returns its sum."""
-    width = alpha.shape[1]
-    total, zero, up, down = all8(_ZERO), all8(_ZERO), all8(scale), all8(-scale)
-    whole = width // 8 * 8
-    for x in range(0, whole, 8):
-        at = row * width + x
-        a, t = load8(alpha, at), load8(target, at)
-        weight = load8(weights, at) if weighted else all8(_ONE)
-        total = fma8(weight, abs8(a - t), total)
-        store8(gradient, at, weight * select8(a > t, up, select8(t > a, down, zero)))
-    rest = _ZERO
-    for x in range(whole, width):
-        d = alpha[row, x] - target[row, x]
-        weight_1 = weights[row, x] if weighted else _ONE
-        rest += weight_1 * abs(d)
-        gradient[row, x] = scale * weight_1 * (_ONE if d > _ZERO else (-_ONE if d < _ZERO else _ZERO))
-    return sum8(total) + rest
-
-
-@Kernel
-@numba.njit(cache=True)
-@no_type_check
-def compare_alpha(counter, alpha, target, weights, weighted, scale, gradient, row_sums):
-    """Row sums of weights times |alpha - target|, and `scale` times their gradient."""
-    while True:
-        row = next_index(counter)
-        if row >= alpha.shape[0]:
-            return
-        row_sums[row] = _compare_alpha_row(row, alpha, target, weights, weighted, scale, gradient)
-
-
 @numba.njit(cache=True)
 @no_type_check
 def _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs):

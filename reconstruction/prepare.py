@@ -13,8 +13,7 @@ import torch
 from dp360.generation import numba_pool
 from dp360.generation.progress import Track, silent
 
-from .losses import LossConfig, training_loss
-from .photometric_cpu import target_over_background
+from .losses import LossConfig, target_over_background, training_loss
 from .rasterize import rasterize
 from .rasterize.kernels import KERNELS
 

@@ -19,8 +19,7 @@ from dp360.generation.cameras import look_at_origin
 from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
 
-from .losses import LossConfig, training_loss
-from .photometric_cpu import target_over_background
+from .losses import LossConfig, target_over_background, training_loss
 from .prepare import best_thread_count, prepare_kernels
 from .splat_fit import (
     LearningRates,

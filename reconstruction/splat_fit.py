@@ -26,9 +26,8 @@ from .densify import (
     keep_only,
     limit_shapes,
 )
-from .losses import LossConfig, training_loss
+from .losses import LossConfig, target_over_background, training_loss
 from .perceptual import lpips_for_fits
-from .photometric_cpu import target_over_background
 from .rasterize import RasterizeMode, Rendered, rasterize
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud

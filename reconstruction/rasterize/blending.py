@@ -75,9 +75,9 @@ def blend_forward(
     """Blend every tile front to back over `background` [3].
 
     Fills `rgb` [h w 3], accumulated `depth` [h w] if asked for, `alpha` [h w], `transmittance` [h w] and `tile_end`,
-    the entry at which each tile was opaque.
+    the entry at which each tile was opaque. Pictures consist of whole tiles.
     """
-    height, width = alpha.shape
+    width = alpha.shape[1]
     state = np.empty(2 * TILE * _SEEN, np.float32)
     zero, one, least, limit = all8(_ZERO), all8(_ONE), all8(_MIN_POWER), all8(_MIN_TRANSMITTANCE)
     while True:
@@ -85,16 +85,10 @@ def blend_forward(
         if tile >= first_in_tile.shape[0] - 1:
             break
         left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-        whole = left + TILE <= width and top + TILE <= height
         for at in range(0, 2 * TILE * _SEEN, _SEEN):
             store8(state, at, one)
             for value in range(8, _SEEN, 8):
                 store8(state, at + value, zero)
-        if not whole:
-            for row in range(TILE):
-                for x in range(TILE):
-                    if top + row >= height or left + x >= width:
-                        state[((x // 8) * TILE + row) * _SEEN + x % 8] = -_ONE
         entry, end = first_in_tile[tile], first_in_tile[tile + 1]
         while entry < end:
             i, rows = np.uint64(entries[entry, GAUSSIAN]), entries[entry, ROWS]
@@ -136,72 +130,44 @@ def blend_forward(
                 if not any8(open_most > zero):
                     break
         tile_end[tile] = entry
-        for row in range(min(TILE, height - top)):
+        for row in range(TILE):
             for half in range(2):
                 at, pixel = (half * TILE + row) * _SEEN, (top + row) * width + left + 8 * half
-                if whole:
-                    T = abs8(load8(state, at))
-                    store8(transmittance, pixel, T)
-                    store8(alpha, pixel, one - T)
-                    store_rgb8(
-                        rgb,
-                        3 * pixel,
-                        fma8(T, all8(background[0]), load8(state, at + 8)),
-                        fma8(T, all8(background[1]), load8(state, at + 16)),
-                        fma8(T, all8(background[2]), load8(state, at + 24)),
-                    )
-                    if with_depth:
-                        store8(depth, pixel, load8(state, at + 32))
-                    continue
-                for x in range(min(8, width - left - 8 * half)):
-                    y, column = top + row, left + 8 * half + x
-                    T1 = abs(state[at + x])
-                    transmittance[y, column], alpha[y, column] = T1, _ONE - T1
-                    for channel in range(3):
-                        rgb[y, column, channel] = state[at + 8 + 8 * channel + x] + T1 * background[channel]
-                    if with_depth:
-                        depth[y, column] = state[at + 32 + x]
+                T = abs8(load8(state, at))
+                store8(transmittance, pixel, T)
+                store8(alpha, pixel, one - T)
+                store_rgb8(
+                    rgb,
+                    3 * pixel,
+                    fma8(T, all8(background[0]), load8(state, at + 8)),
+                    fma8(T, all8(background[1]), load8(state, at + 16)),
+                    fma8(T, all8(background[2]), load8(state, at + 24)),
+                )
+                if with_depth:
+                    store8(depth, pixel, load8(state, at + 32))
 
 
 @numba.njit(error_model="numpy", cache=True)
 @no_type_check
 def _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_alpha, with_depth):
     """Fill a tile's state with what its pixels ask for: `rgb` and `depth` are finished pixels, g_* their gradients."""
-    height, width = g_alpha.shape
-    whole = left + TILE <= width and top + TILE <= height
+    width = g_alpha.shape[1]
     for row in range(TILE):
         for half in range(2):
             at, pixel = (half * TILE + row) * _PULLS, (top + row) * width + left + 8 * half
-            if whole:
-                r, g, b = load_rgb8(rgb, 3 * pixel)
-                gr, gg, gb = load_rgb8(g_rgb, 3 * pixel)
-                finished = fma8(r, gr, fma8(g, gg, b * gb))
-                finished = minus_product8(load8(transmittance, pixel), load8(g_alpha, pixel), finished)
-                store8(state, at, all8(_ONE))
-                store8(state, at + 16, gr)
-                store8(state, at + 24, gg)
-                store8(state, at + 32, gb)
-                if with_depth:
-                    gz = load8(g_depth, pixel)
-                    store8(state, at + 40, gz)
-                    finished = fma8(load8(depth, pixel), gz, finished)
-                store8(state, at + 8, finished)
-                continue
-            for x in range(8):
-                y, column = top + row, left + 8 * half + x
-                for value in range(0, _PULLS, 8):
-                    state[at + value + x] = _ZERO
-                state[at + x] = -_ONE
-                if y < height and column < width:
-                    state[at + x] = _ONE
-                    finished_1 = -transmittance[y, column] * g_alpha[y, column]
-                    for channel in range(3):
-                        state[at + 16 + 8 * channel + x] = g_rgb[y, column, channel]
-                        finished_1 += rgb[y, column, channel] * g_rgb[y, column, channel]
-                    if with_depth:
-                        state[at + 40 + x] = g_depth[y, column]
-                        finished_1 += depth[y, column] * g_depth[y, column]
-                    state[at + 8 + x] = finished_1
+            r, g, b = load_rgb8(rgb, 3 * pixel)
+            gr, gg, gb = load_rgb8(g_rgb, 3 * pixel)
+            finished = fma8(r, gr, fma8(g, gg, b * gb))
+            finished = minus_product8(load8(transmittance, pixel), load8(g_alpha, pixel), finished)
+            store8(state, at, all8(_ONE))
+            store8(state, at + 16, gr)
+            store8(state, at + 24, gg)
+            store8(state, at + 32, gb)
+            if with_depth:
+                gz = load8(g_depth, pixel)
+                store8(state, at + 40, gz)
+                finished = fma8(load8(depth, pixel), gz, finished)
+            store8(state, at + 8, finished)
 
 
 @Kernel

@@ -18,7 +18,7 @@ from dp360.generation.numba_pool import numba_pool
 
 from . import blending, projection, tiles
 from .records import RECORD
-from .workspace import Workspace, empty
+from .workspace import empty
 
 
 @dataclass(frozen=True)
@@ -114,23 +114,19 @@ class _Blended:
     transmittance: np.ndarray
 
 
-def _fill_tiles(space: Workspace, c: int, records: np.ndarray, radii: np.ndarray, width: int, height: int) -> _Blended:
+def _fill_tiles(records: np.ndarray, radii: np.ndarray, tiles_x: int, tiles_y: int) -> _Blended:
     """Sort one camera's Gaussians into tiles."""
-    n, tiles_x, tiles_y = len(radii), -(-width // tiles.TILE), -(-height // tiles.TILE)
-    count = tiles_x * tiles_y
-    order, other_order = (space.array(name, (n,), np.int32) for name in ("order", "other_order"))
-    keys, other_keys = (space.array(name, (n,), np.uint32) for name in ("keys", "other_keys"))
-    first_pair, pair_count = (space.array(f"{name}{c}", (n,), np.int64) for name in ("first_pair", "pair_count"))
+    n, count = len(radii), tiles_x * tiles_y
+    order, other_order, keys, other_keys = (empty((n,), t) for t in (np.int32, np.int32, np.uint32, np.uint32))
+    first_pair, pair_count = empty((n,), np.int64), empty((n,), np.int64)
     visible = tiles.depth_order(records, order, keys, other_order, other_keys)
     room = tiles.count_room(records, radii, tiles_x, tiles_y, first_pair, pair_count)
-    pairs = space.array("pairs", (room, 2), np.int32)
+    pairs = empty((room, 2), np.int32)
     tiles.list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs)
-    entries = space.array(f"entries{c}", (room, tiles.ENTRY), np.int32)
-    first_in_tile = space.array(f"first_in_tile{c}", (count + 1,), np.int64)
-    cursor = space.array("cursor", (count,), np.int64)
+    entries, first_in_tile = empty((room, tiles.ENTRY), np.int32), empty((count + 1,), np.int64)
+    cursor, tile_end = empty((count,), np.int64), empty((count,), np.int64)
     tiles.scatter_to_tiles(order[:visible], first_pair, pair_count, pairs, first_in_tile, cursor, entries)
-    tile_end = space.array(f"tile_end{c}", (count,), np.int64)
-    transmittance = space.array(f"transmittance{c}", (height, width), np.float32)
+    transmittance = empty((tiles_y * tiles.TILE, tiles_x * tiles.TILE))
     return _Blended(records, first_pair, pair_count, entries, first_in_tile, tile_end, transmittance)
 
 
@@ -140,32 +136,32 @@ class _Blend(torch.autograd.Function):
         del means2d  # an input for the sake of its gradient; the kernels read the records
         cameras, n = radii.shape
         rows, radius, behind = _array(records), np.ascontiguousarray(radii.numpy()), _array(backgrounds)
-        rgb, alpha = empty((cameras, height, width, 3)), empty((cameras, height, width))
-        depth = empty((cameras, height, width) if with_depth else (cameras, 0, 0))
-        space, tiles_x = Workspace(), -(-width // tiles.TILE)
+        tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
+        whole = (cameras, tiles_y * tiles.TILE, tiles_x * tiles.TILE)  # pictures of whole tiles, cut at the end
+        rgb, alpha, depth = empty((*whole, 3)), empty(whole), empty(whole if with_depth else (cameras, 0, 0))
         kept: list[_Blended] = []
         with numba_pool(cameras * (width * height + n)):
             for c in range(cameras):
-                filled = _fill_tiles(space, c, rows[c], radius[c], width, height)
+                filled = _fill_tiles(rows[c], radius[c], tiles_x, tiles_y)
                 lists = (filled.records, filled.entries, filled.first_in_tile)
                 pictures = (rgb[c], depth[c], alpha[c], filled.transmittance, filled.tile_end)
                 blending.blend_forward(*lists, tiles_x, behind[c], with_depth, *pictures)
                 kept.append(filled)
         if any(ctx.needs_input_grad):
-            ctx.space, ctx.kept, ctx.pictures = space, kept, (rgb, depth)
-            ctx.tiles_x, ctx.with_depth = tiles_x, with_depth
-        return torch.from_numpy(rgb), torch.from_numpy(depth), torch.from_numpy(alpha)
+            ctx.kept, ctx.pictures, ctx.tiles_x, ctx.with_depth = kept, (rgb, depth), tiles_x, with_depth
+        return tuple(torch.from_numpy(picture)[:, :height, :width] for picture in (rgb, depth, alpha))
 
     @staticmethod
     def backward(ctx, g_rgb, g_depth, g_alpha):  # type: ignore[override]
         cameras, n = len(ctx.kept), len(ctx.kept[0].records) if ctx.kept else 0
-        g_rgb, g_depth, g_alpha = _array(g_rgb), _array(g_depth), _array(g_alpha)
         rgb, depth = ctx.pictures
+        g_rgb, g_alpha = (_with_whole_tiles(_array(g), rgb.shape) for g in (g_rgb, g_alpha))
+        g_depth = _with_whole_tiles(_array(g_depth), depth.shape)
         g_means2d, g_records = empty((cameras, n, 2)), empty((cameras, n, RECORD))
         g_backgrounds = np.empty((cameras, 3), np.float32)
         with numba_pool(g_alpha.size + cameras * n):
             for c, kept in enumerate(ctx.kept):
-                gradients = ctx.space.array("gradients", (len(kept.entries), blending.GRADIENT), np.float32)
+                gradients = empty((len(kept.entries), blending.GRADIENT))
                 lists = (kept.records, kept.entries, kept.first_in_tile, kept.tile_end)
                 finished, asked = (rgb[c], depth[c], kept.transmittance), (g_rgb[c], g_depth[c], g_alpha[c])
                 blending.blend_backward(*lists, ctx.tiles_x, ctx.with_depth, *finished, *asked, gradients)
@@ -175,6 +171,12 @@ class _Blend(torch.autograd.Function):
                     g_backgrounds[c] = (g_rgb[c] * kept.transmittance[..., None]).sum(axis=(0, 1))
         by_means2d, by_records, by_backgrounds = map(torch.from_numpy, (g_means2d, g_records, g_backgrounds))
         return by_means2d, by_records, None, by_backgrounds, None, None, None
+
+
+def _with_whole_tiles(pictures: np.ndarray, whole: tuple[int, ...]) -> np.ndarray:
+    """Pictures with zeros below and to the right, up to the height and width that `whole` has behind the cameras."""
+    more = [(0, 0), *((0, side - own) for side, own in zip(whole[1:3], pictures.shape[1:3])), (0, 0)]
+    return np.pad(pictures, more[: pictures.ndim]) if any(after for _, after in more) else pictures
 
 
 def rasterize_cpu(

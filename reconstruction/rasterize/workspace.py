@@ -49,17 +49,3 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
             _idle_bytes -= size
     loan = _Loan(np.empty(size, np.uint8) if buffer is None else buffer)
     return np.asarray(loan)[:count].view(dtype).reshape(shape)
-
-
-class Workspace:
-    """Named scratch arrays that one picture's kernels hand to each other, from its forward to its backward pass."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """An array of any content; the same name and shape give the same array again."""
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape or array.dtype != dtype:
-            array = self._arrays[name] = empty(shape, dtype)
-        return array

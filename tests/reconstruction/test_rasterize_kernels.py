@@ -19,7 +19,7 @@ from dp360.reconstruction import prepare
 from dp360.reconstruction import splat_benchmark as bench
 from dp360.reconstruction.rasterize import simd
 from dp360.reconstruction.rasterize.kernels import forget_stale
-from dp360.reconstruction.rasterize.workspace import Workspace, empty
+from dp360.reconstruction.rasterize.workspace import empty
 
 
 @numba.njit
@@ -77,14 +77,6 @@ def test_lent_memory_belongs_to_one_array_at_a_time_and_comes_back() -> None:
     assert float(view.min()) == 1 and second.ctypes.data != place
     del view
     assert empty((300, 400)).ctypes.data == place
-
-
-def test_a_workspace_gives_the_same_array_for_a_name() -> None:
-    space = Workspace()
-    a, b = space.array("a", (100, 200), np.float32), space.array("b", (100, 200), np.float32)
-    a[:], b[:] = 1, 2
-    assert space.array("a", (100, 200), np.float32) is a and float(a.max()) == 1
-    assert space.array("a", (50, 200), np.int32).shape == (50, 200)
 
 
 def test_kernels_are_compiled_once_and_the_caller_hears_of_it() -> None:

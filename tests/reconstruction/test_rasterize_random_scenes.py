@@ -18,7 +18,7 @@ from torch import Tensor
 from dp360.generation import numba_pool
 from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.errors import InputError
-from dp360.reconstruction.rasterize import Rendered, cpu, rasterize, workspace
+from dp360.reconstruction.rasterize import Rendered, cpu, rasterize
 
 NAMES = ("means", "quats", "log_scales", "opacity_logits", "sh0", "sh_rest")
 KINDS = ("plain", "tiny", "huge", "flat", "needle", "faint", "opaque", "round")
@@ -238,7 +238,6 @@ def test_what_lies_in_lent_memory_does_not_matter(monkeypatch: pytest.MonkeyPatc
         def spoiled(shape: tuple[int, ...], dtype: Any = np.float32, value: float = value) -> np.ndarray:
             return np.full(shape, value if dtype == np.float32 else 7, dtype)
 
-        monkeypatch.setattr(workspace, "empty", spoiled)
         monkeypatch.setattr(cpu, "empty", spoiled)
         variables = [v.clone().requires_grad_() for v in raw]
         lens = (cameras.T_camera_world, cameras.K_px, 45, 45)
