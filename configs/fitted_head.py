@@ -174,4 +174,4 @@ def _open_run(config_path: Path) -> FittedHead:
 def _provenance_beside(config_path: Path) -> Provenance | None:
     """What the run's own head.ply says about its origin."""
     path = config_path.parent / SPLATS_NAME
-    return splat_ply.decode_provenance(path.read_bytes()) if path.is_file() else None
+    return splat_ply.decode(path.read_bytes())[1] if path.is_file() else None

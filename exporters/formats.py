@@ -55,10 +55,8 @@ class Format:
     """`encode(asset, provenance, **options)`: the whole file; the asset is what `kind` says."""
     options: frozenset[str] = frozenset()
     """Keyword arguments of `encode` that the command line hands through."""
-    decode: Callable[[bytes], Splats] | None = None
-    """Splats in world units out of the file; None where there is no reader."""
-    decode_provenance: Callable[[bytes], Provenance | None] | None = None
-    """The origin in the file, in splat formats that have a place for it."""
+    decode: Callable[[bytes], tuple[Splats, Provenance | None]] | None = None
+    """Splats in world units out of the file, and their origin where it tells; None where there is no reader."""
     lossless: bool = False
     """Whether every number comes back, up to a rounding of float32."""
     keeps_provenance: bool = True
@@ -90,10 +88,9 @@ _AXIS = frozenset({"metres_per_unit", "up_axis"})
 
 
 def _splats(extension: str, title: str, module: ModuleType, options: frozenset[str], **more: Any) -> Format:
-    """A splat format out of a module with `encode`, `decode` and, where there is a place, `decode_provenance`."""
-    origin = getattr(module, "decode_provenance", None)
+    """A splat format out of a module with `encode` and `decode`."""
     encode = more.pop("encode", module.encode)
-    return Format(extension, "splats", f"Gaussian splats, {title}", encode, options, module.decode, origin, **more)
+    return Format(extension, "splats", f"Gaussian splats, {title}", encode, options, module.decode, **more)
 
 
 def _usd(extension: str, form: UsdForm, title: str) -> Format:
@@ -169,22 +166,6 @@ def _formats_at_end_of(name: str | Path) -> list[Format]:
     return [f for f in FORMATS if lower.endswith(f.extension)]
 
 
-def splat_format_of(name: str | Path, data: bytes) -> Format:
-    """The format to read a splat file with; a plain .ply may turn out to be a compressed one.
-
-    Raises:
-        InputError: an extension without a reader, or a .ply whose header is damaged.
-    """
-    readable = [f for f in _formats_at_end_of(name) if f.decode is not None]
-    if not readable:
-        known = sorted({f.extension for f in FORMATS if f.decode is not None})
-        raise InputError(f"cannot read splats: expected a name that ends in one of {', '.join(known)}")
-    found = max(readable, key=lambda f: len(f.extension))
-    if found.extension in (".ply", ".compressed.ply"):
-        return format_of(".compressed.ply" if splat_compressed_ply.is_compressed(data) else ".ply", "splats")
-    return found
-
-
 def decode_splats(name: str | Path, data: bytes) -> tuple[Splats, Provenance | None]:
     """Splats in world units out of a file of any format, and their origin where the file tells it.
 
@@ -196,9 +177,14 @@ def decode_splats(name: str | Path, data: bytes) -> tuple[Splats, Provenance | N
         InputError: an extension without a reader, or the file cannot be read; the message names the file.
     """
     try:
-        found = splat_format_of(name, data)
-        assert found.decode is not None
-        provenance = found.decode_provenance(data) if found.decode_provenance else None
-        return found.decode(data), provenance
+        readable = [f for f in _formats_at_end_of(name) if f.decode is not None]
+        if not readable:
+            known = sorted({f.extension for f in FORMATS if f.decode is not None})
+            raise InputError(f"cannot read splats: expected a name that ends in one of {', '.join(known)}")
+        decode = max(readable, key=lambda f: len(f.extension)).decode
+        if decode in (splat_ply.decode, splat_compressed_ply.decode):  # a plain .ply may turn out to be compressed
+            decode = splat_compressed_ply.decode if splat_compressed_ply.is_compressed(data) else splat_ply.decode
+        assert decode is not None
+        return decode(data)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error

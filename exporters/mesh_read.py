@@ -15,6 +15,7 @@ from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 
 from . import ply_tables, splat_glb
+from .gltf_binary import read_glb
 from .provenance import provenance_from_json
 from .splat_file_frame import reading
 
@@ -148,10 +149,8 @@ def _with_texture(mesh: trimesh.Trimesh) -> TexturedMesh:
 def _provenance(path: Path) -> Provenance | None:
     """The origin that our writers put into a file."""
     data, extension = _bytes(path), path.suffix.lower()
-    if extension == ".glb":
-        return splat_glb.decode_provenance(data)
-    pieces = (
-        re.findall(_NOTES[extension], data[: ply_tables.HEADER_BYTES_MAX], re.MULTILINE) if extension in _NOTES else []
-    )
     with reading(path):
+        if extension == ".glb":
+            return splat_glb.note_of(read_glb(data)[0]).provenance
+        pieces = re.findall(_NOTES.get(extension, rb"(?!)"), data[: ply_tables.HEADER_BYTES_MAX], re.MULTILINE)
         return provenance_from_json(b"".join(pieces).decode("ascii", "replace")) if pieces else None

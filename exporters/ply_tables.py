@@ -17,7 +17,7 @@ import numpy as np
 from dp360.generation import InputError, Provenance
 
 from .provenance import one_line, provenance_from_json, provenance_to_json
-from .splat_file_frame import FileNote, UpAxis, positive_factor, reading
+from .splat_file_frame import FileNote, UpAxis, positive_factor
 
 _COMMENT_CHARACTERS = 160
 """Longest piece of provenance per comment: the reader inside open3d refuses lines of 1024 characters."""
@@ -65,9 +65,7 @@ class PlyHeader:
     elements: list[PlyElement]
     """The tables in front of the first one with lists, in the order of the file."""
     note: FileNote
-    """Unit and axes from our comments; its provenance is parsed apart, since a damaged one still leaves splats."""
-    provenance_json: str
-    """Empty where none is written."""
+    """Origin, unit and axes from our comments."""
 
 
 def our_comments(provenance: Provenance, metres_per_unit: float, up_axis: UpAxis) -> list[str]:
@@ -153,15 +151,5 @@ def read_header(data: bytes) -> PlyHeader:
             )
         elements.append(replace(table, offset=position))
         position += expected
-    return PlyHeader(elements, FileNote(None, metres_per_unit, up_axis), provenance)
-
-
-@reading("this .ply")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `our_comments` put into a header, or None in another program's file.
-
-    Raises:
-        InputError: not a .ply file, or its comments are damaged.
-    """
-    text = read_header(data).provenance_json
-    return provenance_from_json(text) if text else None
+    origin = provenance_from_json(provenance) if provenance else None
+    return PlyHeader(elements, FileNote(origin, metres_per_unit, up_axis))

@@ -55,8 +55,10 @@ def encode(
 
 
 @reading("splats from this .splat")
-def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y") -> Splats:
-    """Gaussians in world units out of a .splat, ours or another program's; harmonics of degree 0.
+def decode(
+    data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y"
+) -> tuple[Splats, None]:
+    """Gaussians in world units out of a .splat, whose origin is never known; harmonics of degree 0.
 
     Args:
         data: the file.
@@ -83,4 +85,4 @@ def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: Up
         sh0=dc_from_rgb(rows["rgba"][:, :3].astype(np.float32) / 255),
         sh_rest=np.zeros((len(rows), 0, 3), dtype=np.float32),
     )
-    return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis))
+    return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis))[0], None

@@ -22,7 +22,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_tables import PlyElement, decode_provenance, our_comments, ply_bytes, read_header  # noqa: F401 - for callers
+from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
 from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 from .splat_packing import (
     ROTATION_BITS,
@@ -109,8 +109,8 @@ def encode(
 
 
 @reading("splats from this compressed .ply")
-def decode(data: bytes) -> Splats:
-    """Gaussians in world units out of a compressed .ply, ours or another program's; the order is the file's.
+def decode(data: bytes) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of a compressed .ply, and its origin if it is ours; the order is the file's.
 
     Raises:
         InputError: not such a file, an element or property is missing, the size does not fit the header, or a number

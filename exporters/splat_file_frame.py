@@ -187,12 +187,12 @@ def arrays_for_file(splats: Splats, *, metres_per_unit: float, up_axis: UpAxis =
     return arrays
 
 
-def splats_from_file(arrays: SplatArrays, note: FileNote) -> Splats:
-    """Gaussians in world units out of the numbers of a file; inverse of `arrays_for_file`.
+def splats_from_file(arrays: SplatArrays, note: FileNote) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of the numbers of a file, and its origin; inverse of `arrays_for_file`.
 
     Args:
         arrays: numbers as the file has them.
-        note: factor and axis to take back.
+        note: factor and axis to take back, and the origin.
 
     Raises:
         InputError: a number is not finite or a rotation is zero.
@@ -204,7 +204,7 @@ def splats_from_file(arrays: SplatArrays, note: FileNote) -> Splats:
     if not (np.abs(arrays.quats_wxyz).max(axis=1, initial=0.0) > 1e-18).all():
         raise InputError("some rotations are zero quaternions; export it again")
     splats = Splats(*(torch.from_numpy(np.ascontiguousarray(values)) for values in vars(arrays).values()))
-    return half_turn_about_z(splats, inverse=True) if note.up_axis == "-y" else splats
+    return half_turn_about_z(splats, inverse=True) if note.up_axis == "-y" else splats, note.provenance
 
 
 def _rescaled(arrays: SplatArrays, factor: float, times: Callable, plus: Callable) -> SplatArrays:

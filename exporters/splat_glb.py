@@ -78,8 +78,8 @@ def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = M
 
 
 @reading("splats from this .glb")
-def decode(data: bytes) -> Splats:
-    """Gaussians in world units out of the first primitive with `KHR_gaussian_splatting`.
+def decode(data: bytes) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of the first primitive with `KHR_gaussian_splatting`, and the file's origin.
 
     Raises:
         InputError: not a .glb, none such in it, it is moved by its node or has other colours than sRGB (bake that
@@ -100,17 +100,7 @@ def decode(data: bytes) -> Splats:
     if len(lengths) != 1:
         raise InputError(f"its attributes differ in length: {sorted(lengths)}")
     arrays = SplatArrays.from_linear(means, scales, quats, opacity, np.stack(harmonics, axis=1))
-    return splats_from_file(arrays, _note(document))
-
-
-@reading("this .glb")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into `asset.extras`, or None in another program's file.
-
-    Raises:
-        InputError: not a .glb, or the note is damaged.
-    """
-    return _note(read_glb(data)[0]).provenance
+    return splats_from_file(arrays, note_of(document))
 
 
 def holds_splats(data: bytes) -> bool:
@@ -163,7 +153,7 @@ def _list(holder: object, name: str) -> list:
     return value if isinstance(value, list) else []
 
 
-def _note(document: dict) -> FileNote:
+def note_of(document: dict) -> FileNote:
     """Our note in `asset.extras`."""
     extras = document["asset"].get("extras") if isinstance(document.get("asset"), dict) else None
     return file_note(extras.get("dp360") if isinstance(extras, dict) else None)

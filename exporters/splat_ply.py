@@ -23,7 +23,7 @@ from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .ply_tables import decode_provenance, our_comments, ply_bytes, read_header  # noqa: F401 - the first for callers
+from .ply_tables import our_comments, ply_bytes, read_header
 from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
 
 _BEFORE_REST = ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
@@ -59,8 +59,8 @@ def encode(
 
 
 @reading("splats from this .ply")
-def decode(data: bytes) -> Splats:
-    """Gaussians in world units out of a 3DGS .ply, ours or another program's.
+def decode(data: bytes) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of a 3DGS .ply, and its origin if it is ours.
 
     Properties may come in any order and type, others than the known ones are ignored, normals may be missing. Lengths
     are divided by the factor in the header and the up axis is turned back; a file that says neither is taken as it is.

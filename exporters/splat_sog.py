@@ -138,8 +138,8 @@ def encode(
 
 
 @reading("splats from this .sog")
-def decode(data: bytes) -> Splats:
-    """Gaussians in world units out of a .sog of version 2, ours or another program's; the order is the file's.
+def decode(data: bytes) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of a .sog of version 2, and its origin if it is ours; the order is the file's.
 
     Raises:
         InputError: not such a file, a part is missing or does not fit the count, or a number is not finite.
@@ -168,16 +168,6 @@ def decode(data: bytes) -> Splats:
         sh_rest=_rest(file, count) if "shN" in file.meta else np.zeros((count, 0, 3), np.float32),
     )
     return splats_from_file(arrays, file_note(file.meta.get("dp360")))
-
-
-@reading("this .sog")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into meta.json, or None in another program's file.
-
-    Raises:
-        InputError: not such a file, or the note is damaged.
-    """
-    return file_note(_SogFile.open(data).meta.get("dp360")).provenance
 
 
 @dataclass(frozen=True)

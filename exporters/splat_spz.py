@@ -119,8 +119,10 @@ def encode(
 
 
 @reading("splats from this .spz")
-def decode(data: bytes) -> Splats:
-    """Gaussians in world units out of a .spz of version 1 to 4; harmonics of degree 4 lose their last degree.
+def decode(data: bytes) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of a .spz of version 1 to 4, and its origin where the gzip comment tells it.
+
+    Harmonics of degree 4 lose their last degree.
 
     Raises:
         InputError: not such a file, the size does not fit the header, or version 4 without the package `zstandard`.
@@ -151,16 +153,6 @@ def decode(data: bytes) -> Splats:
         sh_rest=(rest.astype(np.float32) - 128) / 128,
     )
     return splats_from_file(arrays, _read_note(data))
-
-
-@reading("this .spz")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into the gzip comment, or None in another program's file.
-
-    Raises:
-        InputError: the comment is damaged.
-    """
-    return _read_note(data).provenance
 
 
 def _fractional_bits(means: Float[np.ndarray, "n 3"]) -> int:

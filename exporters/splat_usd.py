@@ -88,8 +88,8 @@ def encode(
 
 
 @reading("splats from this OpenUSD file")
-def decode(data: bytes) -> Splats:
-    """Gaussians in world units out of the first prim of that type.
+def decode(data: bytes) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of the first prim of that type, and the origin in our custom data.
 
     Raises:
         InputError: the package usd-core is missing, not such a file, none such in it, it is moved by a transform (bake
@@ -127,16 +127,6 @@ def decode(data: bytes) -> Splats:
         )
     harmonics = harmonics.reshape(count, (degree + 1) ** 2, 3)
     return splats_from_file(SplatArrays.from_linear(means, scales, quats_xyzw, opacity, harmonics), _note(layer))
-
-
-@reading("this OpenUSD file")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin that `encode` wrote into the custom data, or None in another program's file.
-
-    Raises:
-        InputError: the package usd-core is missing, not such a file, or the note is damaged.
-    """
-    return _note(_open(data)).provenance
 
 
 def _open(data: bytes) -> Sdf.Layer:

@@ -23,8 +23,7 @@ from dp360.reconstruction.front_view import front_camera_of
 from dp360.reconstruction.splats import Splats
 
 from . import splat_sog
-from .provenance import provenance_from_json, provenance_to_json
-from .splat_file_frame import reading
+from .provenance import provenance_to_json
 
 _BACKGROUND_RGB_UNIT = (0.16, 0.17, 0.19)
 """Dark enough for the viewer's light controls."""
@@ -77,8 +76,8 @@ def encode(splats: Splats, provenance: Provenance, *, title: str = "3D head") ->
     return page.encode("utf-8", errors="backslashreplace")
 
 
-def decode(data: bytes) -> Splats:
-    """Gaussians in world units out of a page that `encode` made.
+def decode(data: bytes) -> tuple[Splats, Provenance | None]:
+    """Gaussians in world units out of a page that `encode` made, and their origin.
 
     Raises:
         InputError: not such a page, or damaged.
@@ -92,15 +91,3 @@ def decode(data: bytes) -> Splats:
     except binascii.Error as error:
         raise InputError("Cannot read splats from this .html: its base64 is damaged") from error
     return splat_sog.decode(sog)
-
-
-@reading("this .html")
-def decode_provenance(data: bytes) -> Provenance | None:
-    """The origin in the page's meta tags, or None in a page without it.
-
-    Raises:
-        InputError: the note is damaged.
-    """
-    head = data[: data.find(b"<style>")].decode("utf-8", errors="replace")
-    note = re.search(f'<meta name="{re.escape(_PROVENANCE_NAME)}" content="([^"]*)">', head)
-    return None if note is None else provenance_from_json(html.unescape(note[1]))

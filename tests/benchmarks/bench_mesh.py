@@ -80,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     config = MeshConfig()
     for path in arguments.splats:
-        scene = SplatScene(splat_ply.decode(path.read_bytes()))
+        scene = SplatScene(splat_ply.decode(path.read_bytes())[0])
         mesh_from_renders(scene, MeshConfig(face_budget=20_000, texture_px=512))
         wall, cpu = time.perf_counter(), time.process_time()
         mesh = mesh_from_renders(scene, config)
@@ -98,7 +98,7 @@ def main() -> None:
         print(f"  silhouettes overlap {overlap.mean():.4f}, worst {overlap.min():.4f}")
         if arguments.glb is not None:
             arguments.glb.mkdir(parents=True, exist_ok=True)
-            provenance = splat_ply.decode_provenance(path.read_bytes())
+            provenance = splat_ply.decode(path.read_bytes())[1]
             provenance = provenance or Provenance("unknown", "unknown", 0, "unknown", "unknown")
             (arguments.glb / f"{path.parent.name}.glb").write_bytes(mesh_glb.encode(mesh, provenance))
 

@@ -63,7 +63,7 @@ def test_outputs_may_stand_together_or_repeat_the_option(file, tmp_path, capsys)
     names = [tmp_path / "out" / n for n in ("a.spz", "b.sog", "C.PLY", "d.html", "e.gif")]
     assert dp360_export("--input", file, "--output", *names[:2], "--output", *names[2:], *TURN) == 0
     assert capsys.readouterr().out.splitlines() == [f"wrote {n}" for n in names]
-    count = len(splat_ply.decode(file.read_bytes()))
+    count = len(splat_ply.decode(file.read_bytes())[0])
     for name in names[:4]:
         splats, origin = formats.decode_splats(name, name.read_bytes())
         assert len(splats) == count and origin is not None and origin.generator == "prior"

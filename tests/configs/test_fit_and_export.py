@@ -46,7 +46,7 @@ def test_fit_writes_the_head_and_seals_the_folder(data, views, tmp_path, capsys,
     assert record["files"] == {name: hashes[name] for name in names}
     assert record["recipe"]["iterations"] == 12 and record["input_sha256"] == views.provenance.input_sha256
     assert set(record["timings_s"]) == {"read", "fit", "export"}
-    assert splat_ply.decode_provenance((tmp_path / "out" / "head.ply").read_bytes()) == views.provenance
+    assert splat_ply.decode((tmp_path / "out" / "head.ply").read_bytes())[1] == views.provenance
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.size[0] > 8 * 224 and "dp360.provenance" in sheet.info
     assert capsys.readouterr().out.splitlines() == [
@@ -75,8 +75,8 @@ def test_a_stopped_fit_leaves_splats_and_no_seal(data, tmp_path, quick_mesh):
     with pytest.raises(KeyboardInterrupt):
         run(command, Display(impatient, ignore))
     head = (tmp_path / "out" / "head.ply").read_bytes()
-    assert len(splat_ply.decode(head)) > 100
-    origin = splat_ply.decode_provenance(head)
+    assert len(splat_ply.decode(head)[0]) > 100
+    origin = splat_ply.decode(head)[1]
     assert origin is not None and origin.settings["stopped_at_iteration"] == 4
     assert not (tmp_path / "out" / "dp360.json").exists()
     assert "head.ply" in fit(data, tmp_path / "out")  # a later run finishes
@@ -95,7 +95,7 @@ def test_export_changes_the_scale_of_a_ply(ball, provenance, tmp_path):
     assert paths == (tmp_path / "out.ply",)
     before, after = (plyfile.PlyData.read(str(tmp_path / f"{n}.ply"))["vertex"]["y"] for n in ("in", "out"))
     assert after == pytest.approx(before / METRES_PER_UNIT, rel=1e-5)
-    assert splat_ply.decode_provenance((tmp_path / "out.ply").read_bytes()) == provenance
+    assert splat_ply.decode((tmp_path / "out.ply").read_bytes())[1] == provenance
 
 
 def test_export_of_a_strangers_ply_says_that_its_origin_is_unknown(ball, provenance, tmp_path):
@@ -103,6 +103,6 @@ def test_export_of_a_strangers_ply_says_that_its_origin_is_unknown(ball, provena
     (tmp_path / "in.ply").write_bytes(re.sub(rb"comment [^\n]*\n", b"", ours))
     export(ExportCommand(((tmp_path / "out.ply",),), input=tmp_path / "in.ply"))
     exported = (tmp_path / "out.ply").read_bytes()
-    origin = splat_ply.decode_provenance(exported)
+    origin = splat_ply.decode(exported)[1]
     assert origin is not None and origin.generator == "unknown"
-    torch.testing.assert_close(splat_ply.decode(exported).means_world, ball.means_world)
+    torch.testing.assert_close(splat_ply.decode(exported)[0].means_world, ball.means_world)

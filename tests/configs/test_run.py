@@ -59,12 +59,12 @@ def test_portrait_to_files(tmp_path):
     assert views.names[0] == "portrait" and views.provenance.input_sha256 == portrait_hash
 
     head = files["head.ply"].read_bytes()
-    assert splat_ply.decode_provenance(head) == views.provenance
+    assert splat_ply.decode(head)[1] == views.provenance
     mesh_m = trimesh.load_scene(io.BytesIO(files["head.glb"].read_bytes()), file_type="glb").bounds
     assert mesh_m is not None
     prior_m = trimesh.load_scene(io.BytesIO(files["prior.glb"].read_bytes()), file_type="glb").bounds
     assert prior_m == pytest.approx(mesh_m, abs=0.04)  # the prior's own, of the same head
-    splats_m = splat_ply.decode(head).means_world.numpy() * 0.01 / 0.0165
+    splats_m = splat_ply.decode(head)[0].means_world.numpy() * 0.01 / 0.0165
     for axis in range(3):  # mesh and splats stand on the same place
         assert np.quantile(splats_m[:, axis], [0.001, 0.999]) == pytest.approx(mesh_m[:, axis], abs=0.04)
     assert 0.2 < mesh_m[1, 1] - mesh_m[0, 1] < 0.6

@@ -23,7 +23,7 @@ QUICK = MeshConfig(
 def test_the_mesh_is_that_of_the_splats(ball, views, tmp_path):
     files = write_head(tmp_path / "out", ball, views, mesh_config=QUICK)
     assert [f.name for f in files] == ["head.ply", "head.glb", "contact_sheet.png"] and all(f.is_file() for f in files)
-    assert len(splat_ply.decode(files[0].read_bytes())) == len(ball)
+    assert len(splat_ply.decode(files[0].read_bytes())[0]) == len(ball)
     mesh, origin = read_mesh(files[1])
     assert origin == views.provenance
     radius = np.linalg.norm(mesh.vertices_world, axis=1)

@@ -51,7 +51,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 )
 def test_lossy_formats_look_like_their_source_from_eight_cameras(shiny_head, provenance, module, least):
     cameras = orbit(8, size_px=96)
-    back = module.decode(module.encode(shiny_head, provenance))
+    back = module.decode(module.encode(shiny_head, provenance))[0]
     source = replace(shiny_head, sh_rest=shiny_head.sh_rest[:, :0]) if module is splat_antimatter else shiny_head
     before, alpha = render_splats(source, cameras, background_rgb_unit=(0.0, 0.0, 0.0))
     after, _ = render_splats(back, cameras, background_rgb_unit=(0.0, 0.0, 0.0))
@@ -90,7 +90,7 @@ def test_lossy_formats_stay_within_their_steps(make_splats, provenance, module, 
     splats.sh_rest.clamp_(-0.95, 0.95)
     splats.means_world.mul_(0.1)
     splats.sh0.clamp_(-1.7, 1.7)
-    back, source = module.decode(module.encode(splats, provenance)), splats
+    back, source = module.decode(module.encode(splats, provenance))[0], splats
     distance = torch.cdist(back.means_world, source.means_world)  # formats may reorder
     source = source[distance.argmin(dim=1)]
     assert sorted(distance.argmin(dim=1).tolist()) == list(range(700))
@@ -119,14 +119,14 @@ def test_turned_files_come_back_upright(shiny_head, provenance, module, metres_p
     data = module.encode(shiny_head, provenance, **options)
     upright = module.encode(shiny_head, provenance, metres_per_unit=metres_per_unit)
     assert data != upright
-    back = module.decode(data, **known)
+    back = module.decode(data, **known)[0]
     cameras = orbit(2, size_px=64)
     source = replace(shiny_head, sh_rest=shiny_head.sh_rest[:, :0]) if module is splat_antimatter else shiny_head
     before, _ = render_splats(source, cameras)
     after, _ = render_splats(back, cameras)
     assert psnr(after, before) > 32
     if known:
-        unturned, _ = render_splats(module.decode(data, metres_per_unit=metres_per_unit), cameras)
+        unturned, _ = render_splats(module.decode(data, metres_per_unit=metres_per_unit)[0], cameras)
         assert psnr(unturned, before) < 25
 
 
@@ -180,7 +180,7 @@ def test_splat_puts_the_important_ones_first(make_splats, provenance):
     importance = splats.opacities.double() * splats.scales.double().prod(dim=1)
     written = splat_antimatter.decode(
         splat_antimatter.encode(splats, provenance, metres_per_unit=1.0), metres_per_unit=1.0
-    )
+    )[0]
     torch.testing.assert_close(written.means_world, splats.means_world[importance.argsort(descending=True)])
 
 
@@ -200,7 +200,7 @@ def test_spz_versions_for_old_and_new_readers(shiny_head, provenance, version):
     data = splat_spz.encode(shiny_head, provenance, version=version)
     assert gzip.decompress(data)[:8] == b"NGSP" + bytes([version, 0, 0, 0])
     cameras = orbit(2, size_px=64)
-    before, after = (render_splats(s, cameras)[0] for s in (shiny_head, splat_spz.decode(data)))
+    before, after = (render_splats(s, cameras)[0] for s in (shiny_head, splat_spz.decode(data)[0]))
     assert psnr(after, before) > 40
     smaller = splat_spz.encode(shiny_head, provenance, version=version, sh_bits=4)
     assert len(smaller) < 0.8 * len(data)
@@ -226,16 +226,16 @@ def rewritten(data: bytes, *, version: int) -> bytes:
 
 def test_spz_of_version_4_holds_the_same(shiny_head, provenance):
     data = splat_spz.encode(shiny_head, provenance, metres_per_unit=1.0)
-    old, new = splat_spz.decode(data), splat_spz.decode(rewritten(data, version=4))
+    old, new = splat_spz.decode(data)[0], splat_spz.decode(rewritten(data, version=4))[0]
     for name in ("means_world", "log_scales", "quats_wxyz", "opacity_logits", "sh0", "sh_rest"):
         torch.testing.assert_close(getattr(new, name), getattr(old, name), rtol=0, atol=0)
-    assert splat_spz.decode_provenance(rewritten(data, version=4)) is None
+    assert splat_spz.decode(rewritten(data, version=4))[1] is None
 
 
 def test_spz_of_version_1_is_read(make_splats, provenance):
     splats = make_splats(20, 2)
     data = splat_spz.encode(splats, provenance, metres_per_unit=1.0)
-    back = splat_spz.decode(rewritten(data, version=1))
+    back = splat_spz.decode(rewritten(data, version=1))[0]
     torch.testing.assert_close(back.means_world, splats.means_world, rtol=1e-3, atol=1e-4)
     assert back.quats_wxyz[:, 1].min() > 0.99
 
@@ -253,14 +253,14 @@ def test_early_compressed_ply_has_no_colour_bounds(marked_head, provenance):
     elements = [plyfile.PlyElement.describe(chunk, "chunk"), plyfile.PlyElement.describe(vertex, "vertex")]
     buffer = io.BytesIO()
     plyfile.PlyData(elements, byte_order="<").write(buffer)
-    back = splat_compressed_ply.decode(buffer.getvalue())
+    back = splat_compressed_ply.decode(buffer.getvalue())[0]
     torch.testing.assert_close(0.5 + SH_C0 * back.sh0, torch.tensor([[1.0, 0.0, 0.0]]).expand(len(back), 3))
 
 
 def test_sog_palette_may_be_small(shiny_head, provenance):
     large, small = (splat_sog.encode(shiny_head, provenance, palette_size=n) for n in (6000, 64))
     assert len(small) < 0.7 * len(large)
-    assert len(torch.unique(splat_sog.decode(small).sh_rest.flatten(1), dim=0)) <= 64
+    assert len(torch.unique(splat_sog.decode(small)[0].sh_rest.flatten(1), dim=0)) <= 64
 
 
 def test_usd_text_is_the_schema_of_openusd(marked_head, provenance):

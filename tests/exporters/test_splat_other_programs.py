@@ -76,7 +76,7 @@ def test_splat_transform_reads_the_same_numbers(shiny_head, provenance, tmp_path
     data = formats.format_of(f"x{extension}").encode(shiny_head, provenance)
     (tmp_path / f"in{extension}").write_bytes(data)
     node(program, str(tmp_path / f"in{extension}"), str(tmp_path / "out.ply"))
-    theirs = splat_ply.decode((tmp_path / "out.ply").read_bytes())
+    theirs = splat_ply.decode((tmp_path / "out.ply").read_bytes())[0]
     ours, _ = formats.decode_splats(f"in{extension}", data)
     means = theirs.means_world / METRES_PER_UNIT
     quats = theirs.quats_wxyz
