@@ -15,8 +15,7 @@ from typing_extensions import assert_never
 from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
 from dp360.exporters.formats import Format, Kind, format_of, is_ambiguous
 from dp360.exporters.head_files import MESH_NAME, SHEET_NAME, SPLATS_NAME
-from dp360.exporters.turntable import turntable_cameras
-from dp360.generation import InputError
+from dp360.generation import InputError, orbit
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.mesh import TexturedMesh
 from dp360.generation.progress import Track, silent
@@ -240,7 +239,7 @@ class _Assets:
             raise ValueError(f"expected --frames from 2 to {_MOST_FRAMES}, got {count}")
         if not _FRAME_PX_RANGE[0] <= size_px <= _FRAME_PX_RANGE[1]:
             raise ValueError(f"expected --frame-px from {_FRAME_PX_RANGE[0]} to {_FRAME_PX_RANGE[1]}, got {size_px}")
-        cameras = turntable_cameras(count, size_px)
+        cameras = orbit(count, size_px=size_px)
         return [self.head.pictures(c)[0] for c in self.track(cameras, total=count, description="turntable")]
 
     @cached_property

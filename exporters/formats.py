@@ -49,16 +49,12 @@ class Format:
     extension: str
     """End of the file's name in lower case, with the dot; the longest one that fits decides."""
     kind: Kind
-    title: str
-    """A few words for help texts."""
     encode: Callable[..., bytes]
     """`encode(asset, provenance, **options)`: the whole file; the asset is what `kind` says."""
     options: frozenset[str] = frozenset()
     """Keyword arguments of `encode` that the command line hands through."""
     decode: Callable[[bytes], tuple[Splats, Provenance | None]] | None = None
     """Splats in world units out of the file, and their origin where it tells; None where there is no reader."""
-    lossless: bool = False
-    """Whether every number comes back, up to a rounding of float32."""
     keeps_provenance: bool = True
     """Whether the format has a place for where the head comes from."""
     companions: Callable[..., dict[str, bytes]] | None = None
@@ -87,48 +83,46 @@ _METRES = frozenset({"metres_per_unit"})
 _AXIS = frozenset({"metres_per_unit", "up_axis"})
 
 
-def _splats(extension: str, title: str, module: ModuleType, options: frozenset[str], **more: Any) -> Format:
+def _splats(extension: str, module: ModuleType, options: frozenset[str], **more: Any) -> Format:
     """A splat format out of a module with `encode` and `decode`."""
-    encode = more.pop("encode", module.encode)
-    return Format(extension, "splats", f"Gaussian splats, {title}", encode, options, module.decode, **more)
+    return Format(extension, "splats", more.pop("encode", module.encode), options, module.decode, **more)
 
 
-def _usd(extension: str, form: UsdForm, title: str) -> Format:
-    encode = functools.partial(splat_usd.encode, form=form)
-    return _splats(extension, f"OpenUSD {title}", splat_usd, _METRES, encode=encode, lossless=True)
+def _usd(extension: str, form: UsdForm) -> Format:
+    return _splats(extension, splat_usd, _METRES, encode=functools.partial(splat_usd.encode, form=form))
 
 
-def _mesh(extension: str, title: str, module: ModuleType, options: Set[str] = frozenset(), **more: Any) -> Format:
+def _mesh(extension: str, module: ModuleType, options: Set[str] = frozenset(), **more: Any) -> Format:
     """A mesh format out of a module with `encode`."""
-    return Format(extension, "mesh", f"mesh, {title}", module.encode, _METRES | options, **more)
+    return Format(extension, "mesh", module.encode, _METRES | options, **more)
 
 
-def _turntable(extension: turntable.Extension, title: str) -> Format:
+def _turntable(extension: turntable.Extension) -> Format:
     encode = functools.partial(turntable.encode, extension=extension)
-    return Format(extension, "turntable", f"turntable, {title}", encode, frozenset({"fps"}))
+    return Format(extension, "turntable", encode, frozenset({"fps"}))
 
 
 FORMATS: tuple[Format, ...] = (
-    _splats(".ply", "the original 3DGS layout", splat_ply, _AXIS, lossless=True),
-    _splats(".compressed.ply", "PlayCanvas' compressed .ply", splat_compressed_ply, _AXIS),
-    _splats(".splat", "32 bytes each, one colour from all sides", splat_antimatter, _AXIS, keeps_provenance=False),
-    _splats(".spz", "Niantic's compressed format", splat_spz, _AXIS | {"version", "sh_bits"}),
-    _splats(".sog", "PlayCanvas' format for the web", splat_sog, _AXIS | {"palette_size"}),
-    _mesh(".glb", "binary glTF", mesh_glb, {"texture_format"}),
-    _splats(".glb", "binary glTF with KHR_gaussian_splatting", splat_glb, _METRES, lossless=True),
-    _usd(".usdc", "usdc", "binary"),
-    _usd(".usd", "usdc", "binary"),
-    _usd(".usda", "usda", "text"),
-    _mesh(".usdz", "OpenUSD package, as AR viewers open it", mesh_usd),
-    _usd(".usdz", "usdz", "package"),
-    _mesh(".obj", "Wavefront, with .mtl and .png beside it", mesh_obj, companions=mesh_obj.companions),
-    _mesh(".ply", "a colour per vertex", mesh_ply),
-    _mesh(".stl", "bare triangles for printing", mesh_stl),
-    _splats(".html", "a viewer and its head in one page", viewer_html, frozenset()),
-    _turntable(".mp4", "film, H.264"),
-    _turntable(".gif", "moving picture of 256 colours"),
-    _turntable(".webp", "moving picture"),
-    Format(".png", "sheet", "contact sheet: portrait, views and renders", contact_sheet.encode),
+    _splats(".ply", splat_ply, _AXIS),
+    _splats(".compressed.ply", splat_compressed_ply, _AXIS),
+    _splats(".splat", splat_antimatter, _AXIS, keeps_provenance=False),
+    _splats(".spz", splat_spz, _AXIS | {"version", "sh_bits"}),
+    _splats(".sog", splat_sog, _AXIS | {"palette_size"}),
+    _mesh(".glb", mesh_glb, {"texture_format"}),
+    _splats(".glb", splat_glb, _METRES),
+    _usd(".usdc", "usdc"),
+    _usd(".usd", "usdc"),
+    _usd(".usda", "usda"),
+    _mesh(".usdz", mesh_usd),
+    _usd(".usdz", "usdz"),
+    _mesh(".obj", mesh_obj, companions=mesh_obj.companions),
+    _mesh(".ply", mesh_ply),
+    _mesh(".stl", mesh_stl),
+    _splats(".html", viewer_html, frozenset()),
+    _turntable(".mp4"),
+    _turntable(".gif"),
+    _turntable(".webp"),
+    Format(".png", "sheet", contact_sheet.encode),
 )
 """Every format; of those with the same extension the first is meant where no kind is named."""
 

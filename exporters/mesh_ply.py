@@ -14,6 +14,7 @@ from dp360.generation.mesh import TexturedMesh
 
 from .mesh_arrays import arrays_for_mesh_file, vertex_colours
 from .ply_tables import our_comments
+from .splat_file_frame import FileNote
 
 
 def encode(mesh: TexturedMesh, provenance: Provenance, *, metres_per_unit: float = METRES_PER_UNIT) -> bytes:
@@ -34,5 +35,5 @@ def encode(mesh: TexturedMesh, provenance: Provenance, *, metres_per_unit: float
     surface = arrays.to_trimesh()
     surface.visual = ColorVisuals(surface, vertex_colors=vertex_colours(mesh, arrays))
     before, after = export_ply(surface, vertex_normal=True).split(b"element vertex ", 1)
-    comments = "\n".join(our_comments(provenance, metres_per_unit, "+y")) + "\n"
+    comments = "\n".join(our_comments(FileNote(provenance, metres_per_unit))) + "\n"
     return before + comments.encode("ascii") + b"element vertex " + after

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dp360.generation import InputError, Provenance
+from dp360.generation import InputError
 
 from .provenance import one_line, provenance_from_json, provenance_to_json
 from .splat_file_frame import FileNote, UpAxis, positive_factor
@@ -68,14 +68,15 @@ class PlyHeader:
     """Origin, unit and axes from our comments."""
 
 
-def our_comments(provenance: Provenance, metres_per_unit: float, up_axis: UpAxis) -> list[str]:
+def our_comments(note: FileNote) -> list[str]:
     """Header lines that tell people and `read_header` where a file comes from, its unit and its axes."""
-    text = provenance_to_json(provenance)
+    assert note.provenance is not None
+    text = provenance_to_json(note.provenance)
     pieces = (text[i : i + _COMMENT_CHARACTERS] for i in range(0, len(text), _COMMENT_CHARACTERS))
     return [
-        f"comment {one_line(provenance.statement)[:_COMMENT_CHARACTERS]}",
-        f"comment dp360.metres_per_unit {metres_per_unit!r}",
-        f"comment dp360.up_axis {up_axis}",
+        f"comment {one_line(note.provenance.statement)[:_COMMENT_CHARACTERS]}",
+        f"comment dp360.metres_per_unit {note.metres_per_unit!r}",
+        f"comment dp360.up_axis {note.up_axis}",
         *(f"comment dp360.provenance {piece}" for piece in pieces),
     ]
 

@@ -15,35 +15,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from dp360.generation import InputError, Provenance
+from dp360.generation import InputError
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
-from .splat_file_frame import FileNote, SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
+from .splat_file_frame import FileNote, SplatArrays, UpAxis, reading, splat_encoder, splats_from_file
 from .splat_packing import dc_from_rgb, logits_from_bytes, rgb_from_dc, to_bytes, unit_quats
 
 _ROW = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
 
-def encode(
-    splats: Splats,
-    provenance: Provenance,
-    *,
-    metres_per_unit: float = METRES_PER_UNIT,
-    up_axis: UpAxis = "+y",
-) -> bytes:
-    """A complete .splat file.
-
-    Args:
-        splats: Gaussians in world units.
-        provenance: accepted like everywhere, but not written: the format has no place for it.
-        metres_per_unit: positive factor on lengths.
-        up_axis: which way the crown points in the file; the face looks to +z either way.
-
-    Raises:
-        ValueError: a number is not finite, or the factor is not positive.
-    """
-    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_antimatter.encode")
+@splat_encoder
+def encode(arrays: SplatArrays, note: FileNote) -> bytes:
+    """A complete .splat file; the format has no place for the origin."""
+    del note
     opacity, scale = arrays.opacity, np.exp(arrays.log_scales.astype(np.float64))
     rows = np.empty(len(arrays), dtype=_ROW)
     rows["position"] = arrays.means
@@ -55,9 +40,7 @@ def encode(
 
 
 @reading("splats from this .splat")
-def decode(
-    data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y"
-) -> tuple[Splats, None]:
+def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y") -> tuple[Splats, None]:
     """Gaussians in world units out of a .splat, whose origin is never known; harmonics of degree 0.
 
     Args:

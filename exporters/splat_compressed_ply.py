@@ -19,11 +19,10 @@ import numpy as np
 from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
-from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
-from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
+from .splat_file_frame import FileNote, SplatArrays, reading, splat_encoder, splats_from_file
 from .splat_packing import (
     ROTATION_BITS,
     dc_from_rgb,
@@ -57,27 +56,9 @@ _PLACE_LEVELS = np.array([2047, 1023, 2047], dtype=np.float32)
 _VERTEX_NAMES = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
 
 
-def encode(
-    splats: Splats,
-    provenance: Provenance,
-    *,
-    metres_per_unit: float = METRES_PER_UNIT,
-    up_axis: UpAxis = "+y",
-) -> bytes:
-    """A complete .compressed.ply file.
-
-    Args:
-        splats: Gaussians in world units.
-        provenance: origin, written as comments.
-        metres_per_unit: positive factor on lengths.
-        up_axis: which way the crown points in the file; the face looks to +z either way.
-
-    Raises:
-        ValueError: a number is not finite, or the factor is not positive.
-    """
-    arrays = arrays_for_file(
-        splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_compressed_ply.encode"
-    )
+@splat_encoder
+def encode(arrays: SplatArrays, note: FileNote) -> bytes:
+    """A complete .compressed.ply file, the origin in comments."""
     arrays = arrays.reordered(morton_order(arrays.means))
     n = len(arrays)
     chunk_of = np.arange(n) // _CHUNK
@@ -105,7 +86,7 @@ def encode(
     rest = nearest_level(arrays.rest_by_channel, _SH_VALUES)
     if rest.shape[1]:
         tables.append(("sh", tuple(f"f_rest_{i}" for i in range(rest.shape[1])), rest))
-    return ply_bytes(our_comments(provenance, metres_per_unit, up_axis), tables)
+    return ply_bytes(our_comments(note), tables)
 
 
 @reading("splats from this compressed .ply")

@@ -8,18 +8,20 @@ OpenUSD by half a turn about z when they show it.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
+from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .provenance import provenance_from_json
@@ -121,6 +123,12 @@ class FileNote:
     up_axis: UpAxis = "+y"
     """Which way the crown points."""
 
+    @property
+    def generator(self) -> str:
+        """The program, for formats that ask who wrote a file."""
+        assert self.provenance is not None
+        return f"dp360 {self.provenance.version}"
+
     def as_json_data(self) -> dict[str, object]:
         """Plain JSON data: the provenance's fields, factor and axis side by side."""
         origin = {} if self.provenance is None else asdict(self.provenance)
@@ -157,6 +165,52 @@ def positive_factor(value: Any) -> float:
     if not 0 < number < math.inf:
         raise InputError(f"expected a positive dp360.metres_per_unit, got {str(value)[:40]!r}")
     return number
+
+
+class SplatEncoder(Protocol):
+    """`encode` of a splat format."""
+
+    def __call__(
+        self,
+        splats: Splats,
+        provenance: Provenance,
+        *,
+        metres_per_unit: float = METRES_PER_UNIT,
+        up_axis: UpAxis = "+y",
+        **own: Any,
+    ) -> bytes:
+        """A complete file.
+
+        Args:
+            splats: Gaussians in world units, on any device.
+            provenance: origin, written where the format has a place for it.
+            metres_per_unit: positive factor on lengths; 1 keeps world units.
+            up_axis: which way the crown points in the file; the face looks to +z either way.
+            own: settings of the format.
+
+        Raises:
+            ValueError: a number is not finite or beyond the format, or a setting is out of range.
+        """
+        ...
+
+
+def splat_encoder(write: Callable[..., bytes]) -> SplatEncoder:
+    """`encode` out of a function of `SplatArrays`, `FileNote` and settings that makes the bytes of a file."""
+
+    @functools.wraps(write)
+    def encode(
+        splats: Splats,
+        provenance: Provenance,
+        *,
+        metres_per_unit: float = METRES_PER_UNIT,
+        up_axis: UpAxis = "+y",
+        **own: Any,
+    ) -> bytes:
+        writer = f"{write.__module__.rpartition('.')[2]}.encode"
+        arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer=writer)
+        return write(arrays, FileNote(provenance, metres_per_unit, up_axis), **own)
+
+    return encode
 
 
 def arrays_for_file(splats: Splats, *, metres_per_unit: float, up_axis: UpAxis = "+y", writer: str) -> SplatArrays:

@@ -18,12 +18,11 @@ import numpy as np
 from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
-from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .gltf_binary import glb, read_accessor, read_glb, vertex_attributes
 from .json_document import item
-from .splat_file_frame import FileNote, SplatArrays, arrays_for_file, file_note, reading, splats_from_file
+from .splat_file_frame import FileNote, SplatArrays, file_note, reading, splat_encoder, splats_from_file
 from .splat_packing import rgb_from_dc
 
 EXTENSION = "KHR_gaussian_splatting"
@@ -32,18 +31,13 @@ _POINTS = 0
 _COLOUR_SPACE = "srgb_rec709_display"
 
 
-def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = METRES_PER_UNIT) -> bytes:
-    """A complete .glb file.
-
-    Args:
-        splats: Gaussians in world units, at least one.
-        provenance: origin, written to `asset.extras`.
-        metres_per_unit: positive factor on lengths.
+@splat_encoder
+def encode(arrays: SplatArrays, note: FileNote) -> bytes:
+    """A complete .glb file, the origin in `asset.extras`.
 
     Raises:
-        ValueError: no Gaussians, a number is not finite, or the factor is not positive.
+        ValueError: no Gaussians.
     """
-    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, writer="splat_glb.encode")
     if not len(arrays):
         raise ValueError("splat_glb.encode: expected at least one Gaussian, got none")
     opacity = arrays.opacity[:, None]
@@ -64,8 +58,8 @@ def encode(splats: Splats, provenance: Provenance, *, metres_per_unit: float = M
     document = {
         "asset": {
             "version": "2.0",
-            "generator": f"dp360 {provenance.version}",
-            "extras": {"dp360": FileNote(provenance, metres_per_unit).as_json_data()},
+            "generator": note.generator,
+            "extras": {"dp360": note.as_json_data()},
         },
         "extensionsUsed": [EXTENSION],
         "scene": 0,

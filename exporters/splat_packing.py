@@ -14,7 +14,7 @@ from dp360.reconstruction.spherical_harmonics import SH_C0
 
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 """Components that are kept when component i is left out."""
-_MORTON_BITS = 16
+_MORTON_BITS, _SWEEPS = 16, 30
 ROTATION_BITS = (2, 10, 10, 10)
 """Fields of a rotation in 32 bits: which component is left out, and the three others."""
 
@@ -120,25 +120,21 @@ def morton_order(points: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
     return np.argsort(code, kind="stable")
 
 
-def scalar_codebook(
-    values: Float[np.ndarray, " m"], *, levels: int = 256, sweeps: int = 30
-) -> Float[np.ndarray, " levels"]:
-    """The `levels` numbers that stand best for all values: k-means on a line, ascending, the same every time.
+def scalar_codebook(values: Float[np.ndarray, " m"]) -> Float[np.ndarray, 256]:
+    """The 256 numbers that stand best for all values: k-means on a line, ascending, the same every time.
 
     Starts half at even quantiles and half at even steps, so that rare extremes keep a level near them, then alternates
     between nearest levels and means (Lloyd, "Least squares quantization in PCM", 1982) on the sorted values.
 
     Args:
         values: m finite numbers, m >= 1.
-        levels: length of the codebook.
-        sweeps: rounds of refinement.
     """
     ordered = np.sort(values.astype(np.float64))
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    share = (np.arange(levels) + 0.5) / levels
+    share = (np.arange(256) + 0.5) / 256
     even = ordered[0] + share * (ordered[-1] - ordered[0])
     codebook = np.sort(0.5 * (np.quantile(ordered, share) + even))
-    for _ in range(sweeps):
+    for _ in range(_SWEEPS):
         edges = np.searchsorted(ordered, 0.5 * (codebook[1:] + codebook[:-1]))
         bounds = np.concatenate([[0], edges, [len(ordered)]])
         counts = np.diff(bounds)

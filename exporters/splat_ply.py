@@ -20,11 +20,10 @@ import numpy as np
 from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
-from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .ply_tables import our_comments, ply_bytes, read_header
-from .splat_file_frame import SplatArrays, UpAxis, arrays_for_file, reading, splats_from_file
+from .splat_file_frame import FileNote, SplatArrays, reading, splat_encoder, splats_from_file
 
 _BEFORE_REST = ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2")
 _AFTER_REST = ("opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3")
@@ -32,30 +31,14 @@ REST_PROPERTIES = (0, 9, 24, 45)
 """How many harmonics above the constant one a Gaussian of degree 0 to 3 has, all channels together."""
 
 
-def encode(
-    splats: Splats,
-    provenance: Provenance,
-    *,
-    metres_per_unit: float = METRES_PER_UNIT,
-    up_axis: UpAxis = "+y",
-) -> bytes:
-    """A complete .ply file.
-
-    Args:
-        splats: Gaussians in world units.
-        provenance: origin, written as comments.
-        metres_per_unit: positive factor on lengths; 1 keeps world units, bit for bit.
-        up_axis: which way the crown points in the file; the face looks to +z either way.
-
-    Raises:
-        ValueError: a number is not finite, or the factor is not positive.
-    """
-    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_ply.encode")
+@splat_encoder
+def encode(arrays: SplatArrays, note: FileNote) -> bytes:
+    """A complete .ply file, the origin in comments. A factor of 1 keeps world units, bit for bit."""
     rest, normals = arrays.rest_by_channel, np.zeros_like(arrays.means)
     columns = (arrays.means, normals, arrays.sh0, rest, arrays.opacity_logits[:, None], arrays.log_scales)
     table = np.concatenate([*columns, arrays.quats_wxyz], axis=1)
     names = (*_BEFORE_REST, *(f"f_rest_{i}" for i in range(rest.shape[1])), *_AFTER_REST)
-    return ply_bytes(our_comments(provenance, metres_per_unit, up_axis), [("vertex", names, table.astype("<f4"))])
+    return ply_bytes(our_comments(note), [("vertex", names, table.astype("<f4"))])
 
 
 @reading("splats from this .ply")

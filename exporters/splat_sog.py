@@ -26,18 +26,16 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from dp360.generation import InputError, Provenance
-from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .json_document import item, json_object, whole
 from .splat_file_frame import (
     FileNote,
     SplatArrays,
-    UpAxis,
-    arrays_for_file,
     check_promised_count,
     file_note,
     reading,
+    splat_encoder,
     splats_from_file,
 )
 from .splat_packing import (
@@ -58,27 +56,18 @@ _LARGEST_TAG = 252
 _META_BYTES_MAX = 4 << 20
 
 
-def encode(
-    splats: Splats,
-    provenance: Provenance,
-    *,
-    metres_per_unit: float = METRES_PER_UNIT,
-    up_axis: UpAxis = "+y",
-    palette_size: int | None = None,
-) -> bytes:
-    """A complete .sog file.
+@splat_encoder
+def encode(arrays: SplatArrays, note: FileNote, *, palette_size: int | None = None) -> bytes:
+    """A complete .sog file, the origin in meta.json.
 
     Args:
-        splats: Gaussians in world units, at least one.
-        provenance: origin, written to meta.json.
-        metres_per_unit: positive factor on lengths.
-        up_axis: which way the crown points in the file; the face looks to +z either way.
+        arrays: numbers of the file, at least one Gaussian.
+        note: what the file says about itself.
         palette_size: entries for harmonics above the constant one, 1 to 65536; by default about half the Gaussians.
 
     Raises:
-        ValueError: no Gaussians, a number is not finite, or a setting is out of range.
+        ValueError: no Gaussians, or the setting is out of range.
     """
-    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_sog.encode")
     count = len(arrays)
     if not count:
         raise ValueError("splat_sog.encode: expected at least one Gaussian, got none")
@@ -107,8 +96,8 @@ def encode(
     pictures = {name: _webp(values, width, height) for name, values in per_gaussian.items()}
     meta: dict[str, object] = {
         "version": 2,
-        "asset": {"generator": f"dp360 {provenance.version}"},
-        "dp360": FileNote(provenance, metres_per_unit, up_axis).as_json_data(),
+        "asset": {"generator": note.generator},
+        "dp360": note.as_json_data(),
         "count": count,
         "means": {"mins": low.tolist(), "maxs": high.tolist(), "files": ["means_l.webp", "means_u.webp"]},
         "scales": {"codebook": scale_codebook.tolist(), "files": ["scales.webp"]},

@@ -30,17 +30,15 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from dp360.generation import InputError, Provenance
-from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .splat_file_frame import (
     FileNote,
     SplatArrays,
-    UpAxis,
-    arrays_for_file,
     check_promised_count,
     file_note,
     reading,
+    splat_encoder,
     splats_from_file,
 )
 from .splat_packing import (
@@ -68,31 +66,21 @@ _EXTENSION_BYTES_MAX = 1 << 20
 _SH_DEGREE_MAX = 4
 
 
-def encode(
-    splats: Splats,
-    provenance: Provenance,
-    *,
-    metres_per_unit: float = METRES_PER_UNIT,
-    up_axis: UpAxis = "+y",
-    version: SpzVersion = 3,
-    sh_bits: int = 8,
-) -> bytes:
-    """A complete .spz file.
+@splat_encoder
+def encode(arrays: SplatArrays, note: FileNote, *, version: SpzVersion = 3, sh_bits: int = 8) -> bytes:
+    """A complete .spz file, the origin in the comment field of the gzip header; the format asks for `up_axis` "+y".
 
     Args:
-        splats: Gaussians in world units.
-        provenance: origin, written to the comment field of the gzip header.
-        metres_per_unit: positive factor on lengths.
-        up_axis: which way the crown points in the file; "+y" is what the format asks for.
+        arrays: numbers of the file.
+        note: what the file says about itself.
         version: 3, or 2 for old readers.
         sh_bits: significant bits of the harmonics above the constant one, 1 to 8; fewer make smaller files.
 
     Raises:
-        ValueError: a number is not finite or beyond the range of the format, or a setting is out of range.
+        ValueError: a position is beyond the range of the format, or a setting is out of range.
     """
     if not 1 <= sh_bits <= 8:
         raise ValueError(f"splat_spz.encode: expected sh_bits from 1 to 8, got {sh_bits}")
-    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, up_axis=up_axis, writer="splat_spz.encode")
     bits = _fractional_bits(arrays.means)
     fixed = np.rint(arrays.means.astype(np.float64) * 2**bits).astype("<i4")
     positions = fixed.reshape(-1).view(np.uint8).reshape(-1, 4)[:, :3]
@@ -114,8 +102,7 @@ def encode(
     )
     header = _HEADER.pack(_MAGIC, version, len(arrays), arrays.sh_degree, bits, 0, 0)
     payload = header + b"".join(values.tobytes() for values in attributes)
-    note = json.dumps({"dp360": FileNote(provenance, metres_per_unit, up_axis).as_json_data()}, sort_keys=True)
-    return _gzip(payload, note)
+    return _gzip(payload, json.dumps({"dp360": note.as_json_data()}, sort_keys=True))
 
 
 @reading("splats from this .spz")

@@ -23,17 +23,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dp360.generation import InputError, Provenance
-from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.splats import Splats
 
 from .json_document import json_object
 from .splat_file_frame import (
     FileNote,
     SplatArrays,
-    arrays_for_file,
     check_promised_count,
     file_note,
     reading,
+    splat_encoder,
     splats_from_file,
 )
 from .usd_stage import ROOT, SPLATS_TYPE, UsdForm, encode_stage, require_usd
@@ -42,26 +41,19 @@ if TYPE_CHECKING:
     from pxr import Sdf, Usd
 
 
-def encode(
-    splats: Splats,
-    provenance: Provenance,
-    *,
-    metres_per_unit: float = METRES_PER_UNIT,
-    form: UsdForm = "usdc",
-) -> bytes:
-    """A complete OpenUSD file.
+@splat_encoder
+def encode(arrays: SplatArrays, note: FileNote, *, form: UsdForm = "usdc") -> bytes:
+    """A complete OpenUSD file, the origin in the layer's custom data.
 
     Args:
-        splats: Gaussians in world units, at least one.
-        provenance: origin, written to the layer's custom data.
-        metres_per_unit: positive factor on lengths.
+        arrays: numbers of the file, at least one Gaussian.
+        note: what the file says about itself.
         form: binary crate, text, or a package with a crate in it.
 
     Raises:
         InputError: the package usd-core is missing.
-        ValueError: no Gaussians, a number is not finite, or the factor is not positive.
+        ValueError: no Gaussians.
     """
-    arrays = arrays_for_file(splats, metres_per_unit=metres_per_unit, writer="splat_usd.encode")
     if not len(arrays):
         raise ValueError("splat_usd.encode: expected at least one Gaussian, got none")
 
@@ -83,8 +75,9 @@ def encode(
         for name, value in values.items():
             field.GetPrim().GetAttribute(name).Set(value)
 
-    note = json.dumps(FileNote(provenance, metres_per_unit).as_json_data(), sort_keys=True)
-    return encode_stage(build, provenance, note=note, form=form)
+    assert note.provenance is not None
+    text = json.dumps(note.as_json_data(), sort_keys=True)
+    return encode_stage(build, note.provenance, note=text, form=form)
 
 
 @reading("splats from this OpenUSD file")

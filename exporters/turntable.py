@@ -1,19 +1,17 @@
 """A film of one full turn around the head: .mp4 (H.264), .gif or animated .webp.
 
 The last frame is one step short of the first, so that a player that repeats shows no doubled frame. Frames are taken
-one by one from whatever renders them: a film needs the memory of a few frames (.gif: one byte per pixel of the film).
+one by one from whatever renders them: an .mp4 needs the memory of a few of them, a .gif one byte and a .webp three per
+pixel of the film.
 
-FFmpeg (through PyAV, which nerfstudio brings) writes .mp4 and .webp; Pillow writes .gif, since FFmpeg's writer has no
-comments and one palette for the whole film, where each frame may have its own.
-
-Source of the container with metadata for .webp: https://developers.google.com/speed/webp/docs/riff_container
+FFmpeg (through PyAV, which nerfstudio brings) writes .mp4; Pillow writes .webp and .gif, since FFmpeg's writers have no
+place for the origin in them, and one palette for a whole .gif, where each frame may have its own.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -27,31 +25,15 @@ from PIL import Image
 from torch import Tensor
 from typing_extensions import assert_never
 
-from dp360.generation import Cameras, Provenance, orbit
+from dp360.generation import Provenance
 
 from .provenance import provenance_to_json
 
 if TYPE_CHECKING:
     from av import VideoStream
-    from av.container import OutputContainer
 
 Extension = Literal[".mp4", ".gif", ".webp"]
 _MAX_FPS = 120.0
-_XMP_FLAG = 0x04
-
-
-def turntable_cameras(count: int = 96, size_px: int = 512, *, elevation_rad: float = 0.0) -> Cameras:
-    """Cameras of one full turn, starting in front of the face and going towards the head's left.
-
-    Args:
-        count: frames; at 24 per second 96 of them turn in four seconds.
-        size_px: side of the square frames in pixels.
-        elevation_rad: how far above the level ring, |elevation| < pi/2.
-
-    Raises:
-        ValueError: count < 1, or an elevation at a pole.
-    """
-    return orbit(count, elevation_rad=elevation_rad, size_px=size_px)
 
 
 def encode(
@@ -87,7 +69,7 @@ def encode(
         case ".gif":
             return _gif(frames, provenance, fps)
         case ".webp":
-            return _with_xmp(_webp(frames, size_px, fps), size_px, provenance)
+            return _webp(frames, provenance, fps)
         case _:
             assert_never(extension)
 
@@ -128,7 +110,9 @@ def _mp4(
             container.metadata["title"] = provenance.statement
             container.metadata["comment"] = provenance_to_json(provenance)
             container.metadata["encoder"] = f"dp360 {provenance.version}"
-            stream = _video_stream(container, "libx264", "yuv420p", fps, (height, width), crf="17", preset="medium")
+            rate, quality = Fraction(fps).limit_denominator(1001), {"crf": "17", "preset": "medium"}
+            stream = cast("VideoStream", container.add_stream("libx264", rate=rate, options=quality))
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             context = stream.codec_context
             context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
             context.color_range = 1  # limited, as every player expects
@@ -139,33 +123,8 @@ def _mp4(
         return path.read_bytes()
 
 
-def _webp(frames: Iterable[UInt8[np.ndarray, "h w 3"]], size_px: tuple[int, int], fps: float) -> bytes:
-    """Lossy frames that repeat for ever."""
-    import av
-
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="webp", options={"loop": "0"}) as container:
-        stream = _video_stream(container, "libwebp_anim", "bgra", fps, size_px, quality="85", compression_level="4")
-        for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgra")
-            frame.pts, frame.time_base = index, 1 / _rate(fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return buffer.getvalue()
-
-
-def _video_stream(
-    container: OutputContainer, codec: str, pixels: str, fps: float, size_px: tuple[int, int], **options: str
-) -> VideoStream:
-    """A stream of frames of (height, width) pixels."""
-    stream = cast("VideoStream", container.add_stream(codec, rate=_rate(fps), options=options))
-    stream.height, stream.width = size_px
-    stream.pix_fmt = pixels
-    return stream
-
-
-def _with_xmp(webp: bytes, size_px: tuple[int, int], provenance: Provenance) -> bytes:
-    """The film with an XMP packet behind its frames."""
+def _webp(frames: Iterable[UInt8[np.ndarray, "h w 3"]], provenance: Provenance, fps: float) -> bytes:
+    """Lossy frames that repeat for ever, with an XMP packet."""
     packet = (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:dp360="urn:dp360:"'
@@ -173,15 +132,12 @@ def _with_xmp(webp: bytes, size_px: tuple[int, int], provenance: Provenance) -> 
         f" dp360:statement={quoteattr(provenance.statement)}"
         f" dp360:provenance={quoteattr(provenance_to_json(provenance))}/></rdf:RDF></x:xmpmeta>"
     ).encode("ascii", errors="xmlcharrefreplace")
-    if webp[12:16] != b"VP8X":  # all frames are equal: a still picture without the header for extras
-        height, width = (side - 1 for side in size_px)
-        extras = b"VP8X" + struct.pack("<II", 10, 0) + width.to_bytes(3, "little") + height.to_bytes(3, "little")
-        webp = webp[:12] + extras + webp[12:]
-    flagged = bytearray(webp)
-    flagged[20] |= _XMP_FLAG
-    flagged += b"XMP " + struct.pack("<I", len(packet)) + packet + b"\0" * (len(packet) % 2)
-    flagged[4:8] = struct.pack("<I", len(flagged) - 8)
-    return bytes(flagged)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    durations_ms = np.diff(np.rint(np.arange(len(pictures) + 1) * 1000 / fps)).astype(int).tolist()
+    settings = {"duration": durations_ms, "loop": 0, "quality": 85, "method": 4, "xmp": packet}
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "WEBP", save_all=True, append_images=pictures[1:], **settings)
+    return buffer.getvalue()
 
 
 def _gif(frames: Iterable[UInt8[np.ndarray, "h w 3"]], provenance: Provenance, fps: float) -> bytes:
@@ -200,7 +156,3 @@ def _gif(frames: Iterable[UInt8[np.ndarray, "h w 3"]], provenance: Provenance, f
         comment=f"{provenance.statement}\n{provenance_to_json(provenance)}".encode("ascii", errors="backslashreplace"),
     )
     return buffer.getvalue()
-
-
-def _rate(fps: float) -> Fraction:
-    return Fraction(fps).limit_denominator(1001)

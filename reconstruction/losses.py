@@ -120,7 +120,7 @@ def longest_and_middle(log_scales: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, 
 
 
 def target_over_background(
-    premultiplied_rgba: Float[Tensor, "h w 4"], background_rgb_unit: Float[Tensor, " 3"]
+    premultiplied_rgba: Float[Tensor, "h w 4"], background_rgb_unit: Float[Tensor, "... 3"]
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
     """A picture of premultiplied colour and alpha over a plain background, and its alpha."""
     alpha = premultiplied_rgba[..., 3]

@@ -25,7 +25,7 @@ from dp360.generation import Cameras
 from dp360.generation.cameras import opencv_from_opengl
 
 from .densify import DensifyState, Silhouettes, accumulate, densify, keep_only, limit_shapes
-from .losses import ssim, training_loss
+from .losses import ssim, target_over_background, training_loss
 from .nerfstudio_data import CONFIDENCE, SURFACE
 from .nerfstudio_viewer import FrontView
 from .perceptual import Lpips, lpips_for_fits
@@ -42,6 +42,7 @@ from .splat_fit import (
     render_while_training,
     set_learning_rates,
     splats_from_parameters,
+    view_loss,
     view_schedule,
 )
 from .splats import Splats
@@ -237,44 +238,37 @@ class HeadSplatModel(SplatfactoModel):
         colour = (outputs[output_name] - (1 - alpha) * outputs["background"]) / alpha.clamp_min(1e-6)
         return torch.cat([colour.clamp(0, 1), alpha], dim=-1)
 
-    def _target(self, outputs: dict[str, Any], batch: dict[str, Any]) -> Float[Tensor, "h w 4"]:
-        """The view's picture over the background of the render, and its alpha, at the size of the render."""
-        if "target" not in outputs:
+    def _picture(self, outputs: dict[str, Any], batch: dict[str, Any]) -> Float[Tensor, "h w 4"]:
+        """The view's premultiplied picture at the size of the render, as the fit corrects it."""
+        if "picture" not in outputs:
             view, image = int(batch["image_idx"]), batch["image"].to(self.device)
             if self.training:
                 picture = self.pictures.get(view, image, self.config.fit.picture_scale(self.step))
-                picture = outputs["picture"] = self.agreement.corrected(picture, view)
+                outputs["picture"] = self.agreement.corrected(picture, view)
             else:
-                picture = premultiplied_picture(image, tuple(outputs["rgb"].shape[:2]))
-            over = picture[..., :3] + (1 - picture[..., 3:]) * outputs["background"]
-            outputs["target"] = torch.cat([over, picture[..., 3:]], dim=-1)
-        return outputs["target"]
+                outputs["picture"] = premultiplied_picture(image, tuple(outputs["rgb"].shape[:2]))
+        return outputs["picture"]
+
+    def _truth(self, outputs: dict[str, Any], batch: dict[str, Any]) -> Float[Tensor, "h w 3"]:
+        """The view's picture over the background of the render."""
+        return target_over_background(self._picture(outputs, batch), outputs["background"])[0]
 
     @torch.no_grad()
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         """PSNR of the view and the number of Gaussians."""
-        return {"psnr": _psnr(outputs["rgb"], self._target(outputs, batch)[..., :3]), "gaussian_count": self.num_points}
+        return {"psnr": _psnr(outputs["rgb"], self._truth(outputs, batch)), "gaussian_count": self.num_points}
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
     ) -> dict[str, Tensor]:
         """The loss of `fit_splats`."""
-        target, fit, weights = self._target(outputs, batch), self.config.fit, None
+        picture, background = self._picture(outputs, batch), outputs["background"]
         rgb, alpha = outputs["rgb"], outputs["accumulation"].squeeze(-1)
-        if self.training and fit.robust.starts(self.step, fit.iterations):
-            weigh = fit.robust.weighs_pixels(self.step, fit.iterations)
-            seen = (rgb.detach(), alpha.detach(), outputs["background"], outputs["picture"])
-            weights = self.agreement.measure(int(batch["image_idx"]), *seen, weigh_pixels=weigh)
-        loss = training_loss(
-            rgb,
-            alpha,
-            target[..., :3],
-            target[..., 3],
-            self.scales,
-            fit.losses,
-            weights=weights,
-            lpips=self._lpips() if self.training and fit.picture_scale(self.step) == 1 else None,
-        )
+        if not self.training:
+            target = target_over_background(picture, background)
+            return {"main_loss": training_loss(rgb, alpha, *target, self.scales, self.config.fit.losses)}
+        shown, view = (rgb, alpha, background, picture, self.scales), int(batch["image_idx"])
+        loss = view_loss(*shown, view, self.step, self.config.fit, self.agreement, self._lpips())
         return {"main_loss": loss}
 
     def _lpips(self) -> Lpips | None:
@@ -289,7 +283,7 @@ class HeadSplatModel(SplatfactoModel):
         self, outputs: dict[str, Any], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """PSNR and SSIM of one picture, and the pictures side by side: truth, render."""
-        truth = self._target(outputs, batch)[..., :3]
+        truth = self._truth(outputs, batch)
         metrics = {"psnr": float(_psnr(outputs["rgb"], truth)), "ssim": float(ssim(outputs["rgb"], truth))}
         return metrics, {"img": torch.cat([truth, outputs["rgb"]], dim=1)}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numba
 import torch
 
-from dp360.generation import numba_pool
+from dp360.generation import look_at_origin, numba_pool
 from dp360.generation.progress import Track, silent
 
 from .losses import LossConfig, target_over_background, training_loss
@@ -95,14 +95,13 @@ def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int 
 def _toy_step(gaussians: int, size_px: int) -> None:
     """Render a cloud and take the gradient of a fit's loss."""
     generator = torch.Generator().manual_seed(0)
-    means = 0.3 * torch.randn(gaussians, 3, generator=generator)
-    log_scales = torch.full((gaussians, 3), -4.5) + 0.3 * torch.randn(gaussians, 3, generator=generator)
-    quats, logits = torch.randn(gaussians, 4, generator=generator), torch.zeros(gaussians)
-    sh0, sh_rest = torch.zeros(gaussians, 3), torch.zeros(gaussians, 3, 3)
-    variables = [v.requires_grad_() for v in (means, quats, log_scales, logits, sh0, sh_rest)]
-    viewmat, focal = torch.eye(4)[None], 1.2 * size_px
-    viewmat[0, 2, 3] = 1.5
-    K = torch.tensor([[[focal, 0.0, size_px / 2], [0.0, focal, size_px / 2], [0.0, 0.0, 1.0]]])
-    rgb, alpha, _ = rasterize(*variables, viewmat, K, size_px, size_px, sh_degree=1)
+    means, quats, log_scales = (torch.randn(gaussians, n, generator=generator) for n in (3, 4, 3))
+    harmonics = torch.zeros(gaussians, 4, 3)
+    log_scales = 0.3 * log_scales - 4.5
+    shapes = (0.3 * means, quats, log_scales, torch.zeros(gaussians))
+    variables = [v.requires_grad_() for v in (*shapes, harmonics[:, 0], harmonics[:, 1:])]
+    camera = look_at_origin([0.0], [0.0], size_px=size_px)
+    pose = (camera.T_camera_world, camera.K_px, size_px, size_px)
+    rgb, alpha, _ = rasterize(*variables, *pose, sh_degree=1)
     target = target_over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
     training_loss(rgb[0], alpha[0, ..., 0], *target, log_scales, LossConfig()).backward()

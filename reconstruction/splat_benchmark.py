@@ -10,7 +10,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 import numba
 import torch
@@ -31,100 +32,46 @@ from .splat_fit import (
 )
 from .splats import Splats, render_splats, splats_from_point_cloud
 
-
-@dataclass(frozen=True)
-class Milliseconds:
-    """One duration, median over repetitions."""
-
-    cpu: float
-    """Process CPU time of all threads together: hardly changed by other programs."""
-    wall: float
-    """Time that passed."""
-
-
-@dataclass(frozen=True)
-class StepTiming:
-    """One training step: one camera, harmonics of degree 1, L1 + SSIM + alpha + needles, fused Adam."""
-
-    gaussians: int
-    """Number of Gaussians."""
-    size_px: int
-    """Side of the picture."""
-    threads: int
-    """numba's threads; torch has one."""
-    forward: Milliseconds
-    """The picture."""
-    backward: Milliseconds
-    """From the picture to the gradients of all variables."""
-    iteration: Milliseconds
-    """Everything, optimizers included."""
-
-
-@dataclass(frozen=True)
-class FitTiming:
-    """One whole fit on the CPU."""
-
-    views: int
-    """Number of views."""
-    size_px: tuple[int, int]
-    """Height and width of the views."""
-    iterations: int
-    """Steps."""
-    gaussians: int
-    """Gaussians at the end."""
-    wall_s: float
-    """Time that passed."""
-    cpu_s: float
-    """Process CPU time of all threads together."""
-    psnr_db: float
-    """Mean over the views it was fitted to, over white."""
-    peak_memory_bytes: int
-    """Largest resident memory of the process so far; 0 where the system does not tell."""
+_PARTS = ("forward", "backward", "iteration")
+Milliseconds = dict[str, float]
+"""Medians over repetitions: `cpu` of all threads together, hardly changed by other programs; `wall`, what passed."""
 
 
 @dataclass(frozen=True)
 class SplatBenchmark:
-    """All figures, and what is needed to read them."""
+    """What was measured."""
 
-    machine: str
-    """Processor, number of cores, versions."""
-    load_before: float
-    """Programs that wanted to run in the minute before."""
-    load_after: float
-    """The same afterwards, this one included."""
-    compiled: bool
-    """Whether kernels had to be compiled first (not part of any figure)."""
-    best_threads: int
-    """What the trial of thread counts chose."""
-    steps: tuple[StepTiming, ...]
-    """By count, size and threads."""
-    fit: FitTiming | None
-    """The fit, where views were given."""
+    figures: dict[str, Any]
+    """Plain data. `machine`: processor, number of cores, versions; `load_before` and `load_after`: programs that wanted
+    to run in the minute before; `compiled`: whether kernels had to be compiled first (not part of any figure);
+    `best_threads`: what the trial of thread counts chose; `steps`: as `time_step`, by count, size and threads; `fit`:
+    the fit, None where no views were given, with the number of `views`, their `size_px` (height, width), `iterations`,
+    `gaussians` at the end, `wall_s` and `cpu_s`, mean `psnr_db` over its own views over white, and
+    `peak_memory_bytes`, the largest resident memory so far, 0 where the system does not tell."""
 
     def to_json(self) -> str:
         """All figures."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(self.figures, indent=1)
 
     def to_text(self) -> str:
         """Tables for people."""
+        found = self.figures
         lines = [
-            self.machine,
-            f"load {self.load_before:.1f} before, {self.load_after:.1f} after; {self.best_threads} threads pay",
-            "",
+            found["machine"],
+            "load {load_before:.1f} before, {load_after:.1f} after; {best_threads} threads pay\n".format(**found),
             "CPU ms (wall ms), medians       forward         backward        iteration",
         ]
-        for step in self.steps:
-            columns = "  ".join(f"{d.cpu:6.1f} ({d.wall:6.1f})" for d in (step.forward, step.backward, step.iteration))
-            lines.append(f"{step.gaussians:7d} at {step.size_px:4d} px, {step.threads} thr.  {columns}")
-        if self.fit is not None:
-            fit = self.fit
-            height, width = fit.size_px
-            lines += [
-                "",
-                f"fit of {fit.views} views of {width}x{height} px: {fit.iterations} iterations, {fit.gaussians} "
-                f"Gaussians, {fit.wall_s:.1f} s ({fit.cpu_s:.1f} s CPU), PSNR {fit.psnr_db:.1f} dB over its own views, "
-                f"peak memory {fit.peak_memory_bytes / 1e9:.1f} GB",
-            ]
+        for step in found["steps"]:
+            columns = (f"{step[part]['cpu']:6.1f} ({step[part]['wall']:6.1f})" for part in _PARTS)
+            case = "{gaussians:7d} at {size_px:4d} px, {threads} thr.".format(**step)
+            lines.append("  ".join([case, *columns]))
+        if (fit := found["fit"]) is not None:
+            size, memory_gb = "{1}x{0}".format(*fit["size_px"]), fit["peak_memory_bytes"] / 1e9
+            lines.append(
+                f"\nfit of {fit['views']} views of {size} px: {fit['iterations']} iterations, {fit['gaussians']} "
+                f"Gaussians, {fit['wall_s']:.1f} s ({fit['cpu_s']:.1f} s CPU), PSNR {fit['psnr_db']:.1f} dB over its "
+                f"own views, peak memory {memory_gb:.1f} GB"
+            )
         return "\n".join(lines)
 
 
@@ -159,7 +106,8 @@ def bench_splats(
             numba.set_num_threads(used)
             steps.append(time_step(count, size, repeats=repeats))
         numba.set_num_threads(numba_threads)
-        return SplatBenchmark(_machine(), load_before, _load(), compiled, best_thread_count(), tuple(steps), fit)
+        measured = {"compiled": compiled, "best_threads": best_thread_count(), "steps": steps, "fit": fit}
+        return SplatBenchmark({"machine": _machine(), "load_before": load_before, "load_after": _load(), **measured})
     finally:
         torch.set_num_threads(torch_threads)
         numba.set_num_threads(numba_threads)
@@ -191,11 +139,15 @@ def median_time(function: Callable[[], object], repeats: int) -> Milliseconds:
         function()
         cpu.append(1000 * (time.process_time() - cpu_start))
         wall.append(1000 * (time.perf_counter() - wall_start))
-    return Milliseconds(statistics.median(cpu), statistics.median(wall))
+    return {"cpu": statistics.median(cpu), "wall": statistics.median(wall)}
 
 
-def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
-    """Time one training step on as many of numba's threads as are set."""
+def time_step(gaussians: int, size_px: int, *, repeats: int) -> dict[str, Any]:
+    """Time one training step on as many of numba's threads as are set; torch has one.
+
+    One camera, harmonics of degree 1, L1 + SSIM + alpha + needles, fused Adam. Milliseconds of `forward` (the picture),
+    `backward` (from there to the gradients of all variables) and `iteration` (everything, optimizers included).
+    """
     params = parameters_from_splats(head_sized_splats(gaussians))
     camera = look_at_origin([0.3], [math.radians(10)], size_px=size_px)
     background = torch.full((3,), 0.7)
@@ -224,12 +176,12 @@ def time_step(gaussians: int, size_px: int, *, repeats: int = 9) -> StepTiming:
             optimizer.step()
 
     forward, both = median_time(render, repeats), median_time(render_and_back, repeats)
-    backward = Milliseconds(both.cpu - forward.cpu, both.wall - forward.wall)
-    threads = numba.get_num_threads()
-    return StepTiming(gaussians, size_px, threads, forward, backward, median_time(iteration, repeats))
+    backward = {name: both[name] - forward[name] for name in both}
+    case = {"gaussians": gaussians, "size_px": size_px, "threads": numba.get_num_threads()}
+    return {**case, "forward": forward, "backward": backward, "iteration": median_time(iteration, repeats)}
 
 
-def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> FitTiming:
+def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> dict[str, Any]:
     """Time a whole fit and look at what it made."""
     cpu_start, wall_start = time.process_time(), time.perf_counter()
     splats = fit_splats(views, config, torch.Generator().manual_seed(0), track=track)
@@ -237,9 +189,16 @@ def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> FitTiming
     peak = _peak_memory_bytes()
     pictures, _ = render_splats(splats, views.cameras)
     errors = (pictures - views.rgb_unit()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-    height, width = views.rgba.shape[1:3]
-    psnr_db = float((-10 * errors.log10()).mean())
-    return FitTiming(len(views), (height, width), config.iterations, len(splats), wall_s, cpu_s, psnr_db, peak)
+    return {
+        "views": len(views),
+        "size_px": list(views.rgba.shape[1:3]),
+        "iterations": config.iterations,
+        "gaussians": len(splats),
+        "wall_s": wall_s,
+        "cpu_s": cpu_s,
+        "psnr_db": float((-10 * errors.log10()).mean()),
+        "peak_memory_bytes": peak,
+    }
 
 
 def _peak_memory_bytes() -> int:

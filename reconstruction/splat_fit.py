@@ -27,7 +27,7 @@ from .densify import (
     limit_shapes,
 )
 from .losses import LossConfig, target_over_background, training_loss
-from .perceptual import lpips_for_fits
+from .perceptual import Lpips, lpips_for_fits
 from .rasterize import RasterizeMode, Rendered, rasterize
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
@@ -251,6 +251,40 @@ def render_while_training(
     )
 
 
+def view_loss(
+    rgb: Float[Tensor, "h w 3"],
+    alpha: Float[Tensor, "h w"],
+    background: Float[Tensor, " 3"],
+    picture: Float[Tensor, "h w 4"],
+    log_scales: Float[Tensor, "n 3"],
+    view: int,
+    step: int,
+    config: SplatFitConfig,
+    agreement: ViewAgreement,
+    lpips: Lpips | None,
+) -> Float[Tensor, ""]:
+    """What iteration `step` minimises: `training_loss`, with pixels weighed by what `agreement` measures on the way.
+
+    Args:
+        rgb: Render over `background`, [0, 1].
+        alpha: Rendered opacity.
+        background: Colour behind everything.
+        picture: The view's premultiplied picture, as `agreement` corrects it.
+        log_scales: The Gaussians' log standard deviations.
+        view: Its number.
+        step: Iteration.
+        config: Settings.
+        agreement: What is known about the views; changed.
+        lpips: The perceptual distance for full-size pictures, where there is one.
+    """
+    weights = None
+    if config.robust.starts(step, config.iterations):
+        weigh = config.robust.weighs_pixels(step, config.iterations)
+        weights = agreement.measure(view, rgb.detach(), alpha.detach(), background, picture, weigh_pixels=weigh)
+    target, lpips = target_over_background(picture, background), lpips if config.picture_scale(step) == 1 else None
+    return training_loss(rgb, alpha, *target, log_scales, config.losses, weights=weights, lpips=lpips)
+
+
 def fit_splats(
     views: ViewSet,
     config: SplatFitConfig,
@@ -293,25 +327,13 @@ def fit_splats(
         view = int(schedule[step])
         background = torch.rand(3, generator=generator).to(device)  # a new colour each time shows every hole
         picture = pictures.get(view, views.rgba[view], config.picture_scale(step)).to(device)
-        target = agreement.corrected(picture, view)
+        picture = agreement.corrected(picture, view)
         camera = views.cameras[view].resized(picture.shape[1], picture.shape[0])
         shift_px = agreement.shift_px(view, camera.width)
         rendered, alpha, info = render_while_training(params, camera, background, step, config, shift_px)
         info["means2d"].retain_grad()
-        rgb, alpha, weights = rendered[0], alpha[0, ..., 0], None
-        if config.robust.starts(step, config.iterations):
-            weigh = config.robust.weighs_pixels(step, config.iterations)
-            seen = (rgb.detach(), alpha.detach(), background, target)
-            weights = agreement.measure(view, *seen, weigh_pixels=weigh)
-        loss = training_loss(
-            rgb,
-            alpha,
-            *target_over_background(target, background),
-            params["scales"],
-            config.losses,
-            weights=weights,
-            lpips=lpips if config.picture_scale(step) == 1 else None,
-        )
+        shown = (rendered[0], alpha[0, ..., 0], background, picture, params["scales"])
+        loss = view_loss(*shown, view, step, config, agreement, lpips)
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -20,6 +20,8 @@ MAX_START_SCALE = 0.05
 START_SCALE, START_THICKNESS = 0.9, 0.2
 """Standard deviation along the surface that a Gaussian starts with, in distances to its neighbours; along the normal,
 as a share of that."""
+START_OPACITY = 0.8
+"""Opacity that every Gaussian starts with."""
 MIN_START_SCALE = 1e-4
 """Smallest standard deviation along the surface that a Gaussian starts with: doubled points stay points."""
 
@@ -117,27 +119,16 @@ def neighbour_distances(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
     return torch.from_numpy(distances[:, 1:].mean(axis=1)).float()
 
 
-def splats_from_point_cloud(
-    surface: PointCloud,
-    *,
-    sh_degree: int = 0,
-    initial_opacity: float = 0.8,
-) -> Splats:
+def splats_from_point_cloud(surface: PointCloud, *, sh_degree: int = 0) -> Splats:
     """Flat Gaussians that lie on the surface like scales: one per point, thin along the normal. Deterministic.
 
     Args:
         surface: Points with unit normals and colours.
         sh_degree: Degree for which coefficients are made (zero above the constant).
-        initial_opacity: Opacity of every Gaussian, in (0, 1).
-
-    Raises:
-        ValueError: an opacity outside (0, 1).
 
     Source: the neighbour rule is that of Kerbl et al., "3D Gaussian Splatting", 2023, Sec. 5; flat start after Guedon
     and Lepetit, "SuGaR", 2024, Sec. 4.
     """
-    if not 0 < initial_opacity < 1:
-        raise ValueError(f"splats_from_point_cloud: expected an initial opacity in (0, 1), got {initial_opacity}")
     points = surface.points_world.float()
     n = points.shape[0]
     along = (START_SCALE * neighbour_distances(points)).clamp(MIN_START_SCALE, MAX_START_SCALE)
@@ -145,7 +136,7 @@ def splats_from_point_cloud(
         means_world=points.contiguous(),
         log_scales=torch.stack([along, along, START_THICKNESS * along], dim=-1).log(),
         quats_wxyz=quats_turning_z_to(torch.nn.functional.normalize(surface.normals_world.float(), dim=-1)),
-        opacity_logits=torch.logit(torch.full((n,), initial_opacity)),
+        opacity_logits=torch.logit(torch.full((n,), START_OPACITY)),
         sh0=sh0_from_rgb(surface.rgb_unit.float()),
         sh_rest=torch.zeros(n, sh_basis_count(sh_degree) - 1, 3),
     )

@@ -186,19 +186,12 @@ def square_around(
     """
     if not mask.any():
         mask = np.ones_like(mask)
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = int(rows[0]), int(columns[0])
-    height, width = int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     side = int(np.ceil((1 + 2 * _MARGIN) * max(height, width)))
     top, left = top + (height - side) // 2, left + (width - side) // 2
-    cut = []
-    for picture in rgb_unit:
-        square = np.ones((side, side, 3), np.float32)
-        y0, x0 = max(0, top), max(0, left)
-        y1, x1 = min(picture.shape[0], top + side), min(picture.shape[1], left + side)
-        square[y0 - top : y1 - top, x0 - left : x1 - left] = picture[y0:y1, x0:x1]
-        cut.append(square)
-    return cut
+    room = [(side, side), (side, side), (0, 0)]  # of white around, so that the square lies inside
+    wide = [np.pad(picture.astype(np.float32), room, constant_values=1.0) for picture in rgb_unit]
+    return [picture[top + side : top + 2 * side, left + side : left + 2 * side] for picture in wide]
 
 
 def _resized(rgb_unit: Float[np.ndarray, "h w 3"], size_px: int) -> Float[np.ndarray, "s s 3"]:

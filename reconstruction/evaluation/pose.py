@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
+from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation as ScipyRotation
 
 from dp360.generation import Cameras, ViewSet
@@ -114,7 +115,7 @@ class PoseRow:
     common_removed_mse: float
     """The same after the rotation common to all face views was taken out; faces only."""
     outline_error_deg: float
-    """What the outline says, whoever estimated the camera, degrees: against the other views, or the reference."""
+    """What the outline says against the other views, whoever estimated the camera, degrees."""
     outline_mse: float
     """`rotation_mse` of the outline's estimate."""
     outline_uncertainty_deg: float
@@ -195,7 +196,6 @@ def measure_pose(
     views: ViewSet,
     *,
     face_rotation: FaceRotation,
-    reference: ViewSet | None = None,
     config: PoseConfig | None = None,
     track: Track = silent,
 ) -> PoseReport:
@@ -204,8 +204,6 @@ def measure_pose(
     Args:
         views: the views with the cameras that they were meant to be seen from.
         face_rotation: who estimates rotations from faces, for example `FaceRotationFit`.
-        reference: true views of the same head in the same frame, whose hull outlines are compared with; None takes the
-            other views of `views` for each view.
         config: who is asked where.
         track: progress display.
 
@@ -220,7 +218,7 @@ def measure_pose(
             R = face_rotation(picture_over_white(views, k))
             if R is not None:
                 faces[k] = R
-    answers = _asked_outlines(views, reference, config, track)
+    answers = _asked_outlines(views, config, track)
     common = None
     if len(faces) >= 3:
         turns = [faces[k] @ intended[k].T for k in sorted(faces, key=lambda k: views.names[k])]
@@ -248,35 +246,27 @@ def measure_pose(
     return _report(tuple(rows), common)
 
 
-def _asked_outlines(
-    views: ViewSet, reference: ViewSet | None, config: PoseConfig, track: Track
-) -> list[OutlineRotation | str]:
+def _asked_outlines(views: ViewSet, config: PoseConfig, track: Track) -> list[OutlineRotation | str]:
     """What every view's outline says; where some are surely wrong, once more against a hull without those.
 
     A camera that is wrong makes the hull wrong for all others. Those that are wrong stand out by their error over its
     uncertainty, and those that only suffer from them do not.
     """
-    outlines = OutlineHull(views, config)
-    hull = outlines if reference is None else OutlineHull(reference, config)
 
-    def asked() -> list[OutlineRotation | str]:
-        indices = track(range(len(views)), total=len(views), description="Outlines of the views")
-        return [hull.rotation_of(outlines, k, without=k if reference is None else None) for k in indices]
+    def asked(left_out: frozenset[int]) -> list[OutlineRotation | str]:
+        hull = OutlineHull(views, config, left_out)
+        return [hull.rotation_of(k) for k in track(range(len(views)), total=len(views), description="Outlines")]
 
-    answers = asked()
-    if reference is None:
-        doubt = {
-            k: rotation_angle_deg(answer.R_world_camera, views.cameras.T_world_camera[k, :3, :3].numpy())
-            / max(answer.uncertainty_deg, _LEAST_UNCERTAINTY_DEG)
-            for k, answer in enumerate(answers)
-            if isinstance(answer, OutlineRotation) and answer.uncertainty_deg <= config.most_uncertainty_deg
-        }
-        worst = sorted((k for k in doubt if doubt[k] > _SURELY_WRONG), key=lambda k: (-doubt[k], views.names[k]))
-        worst = worst[: len(views) // 3]
-        if worst:
-            hull = OutlineHull(views, config, left_out=frozenset(worst))
-            answers = asked()
-    return answers
+    answers = asked(frozenset())
+    doubt = {
+        k: rotation_angle_deg(answer.R_world_camera, views.cameras.T_world_camera[k, :3, :3].numpy())
+        / max(answer.uncertainty_deg, _LEAST_UNCERTAINTY_DEG)
+        for k, answer in enumerate(answers)
+        if isinstance(answer, OutlineRotation) and answer.uncertainty_deg <= config.most_uncertainty_deg
+    }
+    worst = sorted((k for k in doubt if doubt[k] > _SURELY_WRONG), key=lambda k: (-doubt[k], views.names[k]))
+    worst = worst[: len(views) // 3]
+    return asked(frozenset(worst)) if worst else answers
 
 
 def _report(rows: tuple[PoseRow, ...], common: Rotation | None) -> PoseReport:
@@ -360,33 +350,26 @@ class OutlineHull:
         left_out: views that do not carve.
     """
 
-    def __init__(self, views: ViewSet, config: PoseConfig, left_out: frozenset[int] = frozenset()) -> None:
+    def __init__(self, views: ViewSet, config: PoseConfig, left_out: frozenset[int]) -> None:
         self._config, self._views = config, views
         share = (views.rgba[..., 3] >= 128).float().mean(dim=(1, 2)).numpy()
-        self.has_outline = [bool(_EMPTY_SHARE < value < _FULL_SHARE) for value in share]
-        self._usable = [k for k in range(len(views)) if self.has_outline[k] and k not in left_out]
+        self._has_outline = (share > _EMPTY_SHARE) & (share < _FULL_SHARE)
+        self._usable = [k for k in range(len(views)) if self._has_outline[k] and k not in left_out]
         self._ranked: Float32[np.ndarray, "r p"] | None = None
 
-    def rotation_of(self, outlines: OutlineHull, index: int, *, without: int | None) -> OutlineRotation | str:
-        """The turn of this hull that explains one outline best, or why there is no answer.
-
-        Args:
-            outlines: where the outline is.
-            index: which view of it.
-            without: the view of this hull's own that is left out.
-        """
-        if not outlines.has_outline[index]:
+    def rotation_of(self, index: int) -> OutlineRotation | str:
+        """The turn of the other views' hull that explains one outline best, or why there is no answer."""
+        if not self._has_outline[index]:
             return "it has no outline: the picture is empty or filled"
-        if len([k for k in self._usable if k != without]) < self._config.least_outlines:
+        if len([k for k in self._usable if k != index]) < self._config.least_outlines:
             return f"fewer than {self._config.least_outlines} other views have an outline"
-        surfaces = self._surfaces(without)
+        surfaces = self._surfaces(index)
         if surfaces is None:
             return "the other views' outlines have no common inside"
-        views = outlines._views
-        alpha = views.rgba[index, ..., 3].numpy()
-        return _fitted_turn(*surfaces, alpha, views.cameras[index], self._focus, self._seen_radius, self._config)
+        alpha, camera = self._views.rgba[index, ..., 3].numpy(), self._views.cameras[index]
+        return _fitted_turn(*surfaces, alpha, camera, self._focus, self._seen_radius, self._config)
 
-    def _surfaces(self, without: int | None) -> tuple[HullMesh, HullMesh] | None:
+    def _surfaces(self, without: int) -> tuple[HullMesh, HullMesh] | None:
         """Two meshes of the hull, one view left out: what surely is there, and what may be.
 
         They differ where too few views look (`_WELL_SEEN_SHARE`): shoulders that leave the frames, corners of the cube.
@@ -529,21 +512,16 @@ def _fitted_turn(
 
 
 def _descended(turn: Rotation, residual: Residual) -> Rotation:
-    """Damped Gauss-Newton (Levenberg-Marquardt) over three angles."""
-    damping, now, jacobian = 1e-2, residual(turn), _jacobian(turn, residual)
-    for _ in range(_ITERATIONS):
-        H = jacobian.T @ jacobian
-        step = -np.linalg.solve(H + damping * np.diag(np.diag(H)) + 1e-9 * np.eye(3), jacobian.T @ now)
-        step *= min(1.0, math.radians(8.0) / max(float(np.linalg.norm(step)), 1e-12))
-        trial = turn @ _turn(step)
-        then = residual(trial)
-        if _squared(then) < _squared(now):
-            turn, now, damping, jacobian = trial, then, 0.3 * damping, _jacobian(trial, residual)
-        else:
-            damping *= 10.0
-        if float(np.linalg.norm(step)) < math.radians(0.05):
-            break
-    return turn
+    """Least squares over three angles, within a region of trust."""
+    found = least_squares(
+        lambda angles: residual(turn @ _turn(angles)),
+        np.zeros(3),
+        lambda angles: _jacobian(turn @ _turn(angles), residual),
+        x_scale="jac",
+        ftol=1e-3,
+        max_nfev=_ITERATIONS,
+    )
+    return turn @ _turn(found.x)
 
 
 def _jacobian(turn: Rotation, residual: Residual) -> Float[np.ndarray, "n 3"]:

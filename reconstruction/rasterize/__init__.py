@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import assert_never
 
 from ..spherical_harmonics import MAX_SH_DEGREE, sh_basis_count
-from .cpu import ProjectionSettings, rasterize_cpu
+from .cpu import Blend, Project
 
 RasterizeMode = Literal["classic", "antialiased"]
 RenderMode = Literal["RGB", "RGB+D", "RGB+ED"]
@@ -99,10 +99,11 @@ def rasterize(
         filters: dict[str, Any] = {"near_plane": near_plane, "eps2d": eps2d, "rasterize_mode": rasterize_mode}
         shown = {"sh_degree": sh_degree, "render_mode": render_mode, "backgrounds": backgrounds, "packed": False}
         return rasterize_cuda(*activated, *cameras, **filters, **shown)
-    with_depth, antialiased = render_mode != "RGB", rasterize_mode == "antialiased"
-    settings = ProjectionSettings(width, height, sh_degree, near_plane, eps2d, antialiased, with_depth)
-    gaussians = (means, quats, log_scales, opacity_logits, sh0, sh_rest)
-    rgb, depth, alpha, radii, means2d = rasterize_cpu(gaussians, viewmats, Ks, settings, backgrounds)
+    gaussians, how = (means, quats, log_scales, opacity_logits, sh0, sh_rest), (sh_degree, near_plane, eps2d)
+    by_size = rasterize_mode == "antialiased"
+    radii, means2d, records = Project.apply(*gaussians, viewmats, Ks, (width, height), (*how, by_size))  # type: ignore[misc]
+    behind = means2d.new_zeros(c, 3) if backgrounds is None else backgrounds
+    rgb, depth, alpha = Blend.apply(means2d, records, radii, behind, width, height, render_mode != "RGB")  # type: ignore[misc]
     renders, alphas = rgb, alpha[..., None]
     if render_mode == "RGB+D":
         renders = torch.cat([rgb, depth[..., None]], dim=-1)

@@ -230,7 +230,9 @@ def test_the_end_of_a_fit_leaves_files_and_says_so(portrait, views_made, tmp_pat
     config = trainer.base_dir / "config.yml"
     assert lines[4] == f"look at it:  ns-viewer --load-config {config}"
     assert lines[5] == f"export more: dp360 export --load-config {config} --output head.spz head.html turntable.mp4"
-    written = splat_ply.decode((trainer.base_dir / "head.ply").read_bytes())[0]  # as trained, not read from a checkpoint
+    written = splat_ply.decode((trainer.base_dir / "head.ply").read_bytes())[
+        0
+    ]  # as trained, not read from a checkpoint
     torch.testing.assert_close(written.means_world, trained(trainer).means_world)
 
 

@@ -27,7 +27,7 @@ from trimesh.visual.material import SimpleMaterial
 
 from dp360.exporters import formats, splat_glb
 from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
-from dp360.exporters.turntable import turntable_cameras
+from dp360.generation import orbit
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.mesh import TexturedMesh
 from dp360.reconstruction.splats import Splats, splat_pictures
@@ -356,7 +356,7 @@ def marked(marked_head: Splats, marked_mesh: TexturedMesh, views) -> dict:
     return {
         "splats": marked_head,
         "mesh": marked_mesh,
-        "turntable": list(splat_pictures(marked_head, turntable_cameras(8, 96))),
+        "turntable": list(splat_pictures(marked_head, orbit(8, size_px=96))),
         "sheet": SheetContent(portrait, views, splat_pictures(marked_head, sheet_cameras(96))),
     }
 

@@ -125,16 +125,6 @@ def test_few_frames_at_a_time(extension, provenance):
     assert most <= 3
 
 
-def test_turn_closes_without_a_doubled_view():
-    cameras = turntable.turntable_cameras(24, 64, elevation_rad=0.2)
-    assert (cameras.width, cameras.height) == (64, 64)
-    azimuth = cameras.azimuth_rad
-    assert azimuth[0].abs() < 1e-9  # in front of the face
-    steps = torch.remainder(azimuth.roll(-1) - azimuth, 2 * math.pi)  # the last one leads back to the first
-    torch.testing.assert_close(steps, torch.full((24,), 2 * math.pi / 24, dtype=torch.float64))
-    torch.testing.assert_close(cameras.elevation_rad, torch.full((24,), 0.2, dtype=torch.float64))
-
-
 @pytest.mark.parametrize("extension", EXTENSIONS)
 def test_what_cannot_become_a_film(extension, provenance):
     with pytest.raises(ValueError, match="at least one frame"):

@@ -49,7 +49,8 @@ def sphere(n: int, *, seed: int, colour_error: float = 0.0) -> PointCloud:
 @pytest.fixture(scope="module")
 def views() -> ViewSet:
     """Eight pictures of the sphere, and a surface whose colours are wrong."""
-    truth = splats_from_point_cloud(sphere(1200, seed=0), initial_opacity=0.95)
+    truth = splats_from_point_cloud(sphere(1200, seed=0))
+    truth.opacity_logits[:] = 3.0
     azimuth = torch.arange(8) * 2 * math.pi / 8
     cameras = look_at_origin(azimuth, 0.4 * torch.sin(2 * azimuth), size_px=SIZE)
     rgb, alpha = render_splats(truth, cameras, background_rgb_unit=(0.0, 0.0, 0.0))

@@ -110,11 +110,13 @@ def test_the_trial_of_threads_chooses_one_of_them_and_changes_nothing() -> None:
 def test_the_benchmark_reports_every_case(make_sphere_views) -> None:
     views = make_sphere_views(ring_count=6, size_px=32)
     config = bench.SplatFitConfig(iterations=6, start_count=200)
-    figures = bench.bench_splats(views, config=config, counts=(300,), sizes_px=(32, 48), repeats=2, track=silent)
-    cases = {(step.size_px, step.threads) for step in figures.steps}
+    figures = bench.bench_splats(
+        views, config=config, counts=(300,), sizes_px=(32, 48), repeats=2, track=silent
+    ).figures
+    cases = {(step["size_px"], step["threads"]) for step in figures["steps"]}
     assert cases == {(size, threads) for size in (32, 48) for threads in {1, numba.get_num_threads()}}
-    assert figures.fit is not None and figures.fit.iterations == 6 and figures.fit.gaussians == 125
-    assert figures.fit.psnr_db == pytest.approx(15.08, abs=0.3)
+    assert figures["fit"]["iterations"] == 6 and figures["fit"]["gaussians"] == 125
+    assert figures["fit"]["psnr_db"] == pytest.approx(15.08, abs=0.3)
 
 
 def test_fit_threads_leaves_everything_as_it_was() -> None:

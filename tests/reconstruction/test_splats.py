@@ -32,7 +32,7 @@ def parts(splats: Splats) -> dict[str, Tensor]:
 
 def test_start_lies_on_the_surface_and_is_thin_along_the_normal(plain) -> None:
     surface = sphere(2000)
-    splats = splats_from_point_cloud(surface, sh_degree=2, initial_opacity=0.8)
+    splats = splats_from_point_cloud(surface, sh_degree=2)
     assert len(splats) == 2000 and splats.sh_degree == 2
     assert torch.equal(splats.means_world, surface.points_world)
     thin_axis = plain.rotation_from_quaternion(splats.quats_wxyz)[:, :, 2]
@@ -110,5 +110,3 @@ def test_wrong_type_zero_quaternions_and_odd_bases_are_refused() -> None:
         Splats(**{**fields, "sh_rest": torch.zeros(6, 5, 3)})
     with pytest.raises(ValueError, match="1, 4, 9 or 16"):
         sh_degree_from_basis_count(25)
-    with pytest.raises(ValueError, match="initial opacity"):
-        splats_from_point_cloud(sphere(3), initial_opacity=1.0)
