@@ -15,7 +15,8 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -56,6 +57,7 @@ _DEVELOPMENT_DISTRIBUTIONS = (
 _BROWSER = "chromium"
 _PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of `dp360.configs` and its neighbours, found without importing any of them."""
+_WEIGHTS = _PACKAGE / "generation" / "weights"
 _LIBRARIES = (  # file that the loader looks for, Debian package, what needs it
     ("libGL.so.1", "libgl1", "reading portraits (opencv-contrib, mediapipe)"),
     ("libEGL.so.1", "libegl1", "ns-export"),
@@ -91,8 +93,6 @@ def run(command: DoctorCommand, display: Display) -> Outcome:
 class Finding:
     """One line of the report."""
 
-    section: str
-    """Heading that the line stands under."""
     name: str
     """What was looked at."""
     value: str
@@ -103,6 +103,8 @@ class Finding:
     """What a missing thing would be needed for."""
     blocks_main_job: bool = False
     """Without it no head can be made."""
+    section: str = ""
+    """Heading that the line stands under."""
 
 
 @dataclass(frozen=True)
@@ -128,125 +130,118 @@ def examine(output_folder: Path) -> Diagnosis:
         output_folder: where results would be written; its disk is measured.
     """
     system, packages = _system()
-    findings = (
-        *_versions(), *_devices(), *_weights(), *_choice_of_generator(), *_room(output_folder), _numba_cache(), *system,
-    )  # fmt: skip
+    sections: dict[str, Iterable[Finding]] = {
+        "Versions": _versions(),
+        "Devices": _devices(),
+        "Weights": _weights(),
+        "What --generator auto takes": _choice_of_generator(),
+        "Memory and disk": _room(output_folder),
+        "Caches": [_numba_cache()],
+        "System": system,
+    }
+    findings = tuple(replace(finding, section=name) for name, found in sections.items() for finding in found)
     apt_line = f"sudo apt-get update && sudo apt-get install -y {' '.join(packages)}" if packages else ""
     return Diagnosis(findings, apt_line)
 
 
-def _versions() -> list[Finding]:
-    section = "Versions"
+def _versions() -> Iterator[Finding]:
     supported = sys.version_info[:2] in ((3, 10), (3, 11))
     python = platform.python_version() + ("" if supported else ", expected 3.10 or 3.11")
-    findings = [Finding(section, "python", python, "ok" if supported else "missing", "everything", True)]
+    yield Finding("python", python, "ok" if supported else "missing", "everything", True)
     for name, needed_for in (*((name, "") for name in _DISTRIBUTIONS), *_OPTIONAL_DISTRIBUTIONS):
-        version, blocks = _version(name), not needed_for
+        version, blocks = version_of(name), not needed_for
         state: State = "ok" if version else "missing" if blocks else "note"
-        findings.append(Finding(section, name, version or "not installed", state, needed_for or "everything", blocks))
-    lacking = [name for name in _DEVELOPMENT_DISTRIBUTIONS if not _version(name)]
-    if shutil.which(_BROWSER) is None:
-        lacking.append(_BROWSER)
-    findings.append(
-        Finding(
-            section, "development tools", f"without {', '.join(lacking)}", "note", "the tests: scripts/setup.sh --dev"
-        )
-        if lacking
-        else Finding(section, "development tools", "all installed")
-    )
-    return findings
+        yield Finding(name, version or "not installed", state, needed_for or "everything", blocks)
+    lacking = [name for name in _DEVELOPMENT_DISTRIBUTIONS if not version_of(name)]
+    lacking += [_BROWSER] if shutil.which(_BROWSER) is None else []
+    if lacking:
+        yield Finding("development tools", f"without {', '.join(lacking)}", "note", "the tests: scripts/setup.sh --dev")
+    else:
+        yield Finding("development tools", "all installed")
 
 
-def _version(distribution: str) -> str | None:
+def version_of(distribution: str) -> str | None:
+    """A package's version; None where it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _devices() -> list[Finding]:
-    section = "Devices"
+def _devices() -> Iterator[Finding]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    findings = [Finding(section, "CPU", f"{usable} cores, {platform.machine()}")]
+    yield Finding("CPU", f"{usable} cores, {platform.machine()}")
     try:
         import torch
     except (ImportError, OSError) as error:
-        return [*findings, Finding(section, "torch", f"cannot be imported: {error}", "missing", "everything", True)]
+        yield Finding("torch", f"cannot be imported: {error}", "missing", "everything", True)
+        return
     if not torch.cuda.is_available():
-        return [*findings, Finding(section, "GPU", "none that CUDA can use; everything runs on the CPU", "note")]
+        yield Finding("GPU", "none that CUDA can use; everything runs on the CPU", "note")
+        return
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        memory = f"{properties.total_memory / 1e9:.1f} GB"
-        findings.append(Finding(section, f"cuda:{index}", f"{properties.name}, {memory}"))
+        yield Finding(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 1e9:.1f} GB")
     compiler = shutil.which("nvcc") or str(Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin" / "nvcc")
-    findings.append(
-        Finding(section, "nvcc", compiler)
-        if Path(compiler).is_file()
-        else Finding(section, "nvcc", "not found", "missing", "gsplat on the GPU (compiled at first use)")
-    )
-    return findings
+    if Path(compiler).is_file():
+        yield Finding("nvcc", compiler)
+    else:
+        yield Finding("nvcc", "not found", "missing", "gsplat on the GPU (compiled at first use)")
 
 
-def _weights() -> list[Finding]:
-    section = "Weights"
-    findings = []
-    for file in sorted((_PACKAGE / "generation" / "weights").iterdir()):
-        if file.suffix in (".npz", ".safetensors"):
-            data = file.read_bytes()
-            digest = hashlib.sha256(data).hexdigest()
-            findings.append(Finding(section, file.name, f"{len(data) / 1e6:.1f} MB, sha256 {digest[:16]}"))
-    if not any(f.name == "head_model.npz" for f in findings):
-        findings.append(Finding(section, "head_model.npz", "not found", "missing", "every head", True))
-    findings.append(_compact_weights())
+def _weights() -> Iterator[Finding]:
+    files = sorted(file for file in _WEIGHTS.iterdir() if file.suffix in (".npz", ".safetensors"))
+    for file in files:
+        data = file.read_bytes()
+        yield Finding(file.name, f"{len(data) / 1e6:.1f} MB, sha256 {hashlib.sha256(data).hexdigest()[:16]}")
+    if not any(file.name == "head_model.npz" for file in files):
+        yield Finding("head_model.npz", "not found", "missing", "every head", True)
+    yield _compact_weights()
     mediapipe = importlib.util.find_spec("mediapipe")
     folders = [] if mediapipe is None else mediapipe.submodule_search_locations or []
     models = [file for folder in folders for file in (Path(folder) / "modules").rglob("*.tflite")]
-    findings.append(
-        Finding(section, "mediapipe face models", f"{len(models)} files")
-        if models
-        else Finding(section, "mediapipe face models", "not found", "missing", "finding the face", True)
-    )
-    return findings
+    if models:
+        yield Finding("mediapipe face models", f"{len(models)} files")
+    else:
+        yield Finding("mediapipe face models", "not found", "missing", "finding the face", True)
 
 
 def _compact_weights() -> Finding:
-    section, name = "Weights", "compact"
     try:
         from dp360.generation import InputError
         from dp360.generation.diffusion.compact import compact_folder, verified_name
     except (ImportError, OSError) as error:
-        return Finding(section, name, f"not looked at: {error}", "note", "--generator compact")
+        return Finding("compact", f"not looked at: {error}", "note", "--generator compact")
     folder = compact_folder()
     if folder is None:
-        return Finding(section, name, "not installed", "note", "--generator compact; auto takes the prior")
+        return Finding("compact", "not installed", "note", "--generator compact; auto takes the prior")
     size_mb = sum(file.stat().st_size for file in folder.rglob("*")) / 1e6
     try:
-        return Finding(section, name, f"{size_mb:.1f} MB, {verified_name(folder)}")
+        return Finding("compact", f"{size_mb:.1f} MB, {verified_name(folder)}")
     except InputError as error:
-        return Finding(section, name, str(error), "missing", "--generator compact")
+        return Finding("compact", str(error), "missing", "--generator compact")
 
 
-def _choice_of_generator() -> list[Finding]:
+def _choice_of_generator() -> Iterator[Finding]:
     """What `--generator auto` takes, and the figures that say so."""
-    section = "What --generator auto takes"
     try:
         from dp360.generation import InputError
         from dp360.generation.diffusion.compact import held_out
     except (ImportError, OSError) as error:
-        return [Finding(section, "choice", f"not looked at: {error}", "note", "the choice itself")]
+        yield Finding("choice", f"not looked at: {error}", "note", "the choice itself")
+        return
     try:
         measured = held_out()
     except InputError as error:
-        return [Finding(section, "choice", str(error), "missing", "--generator auto")]
+        yield Finding("choice", str(error), "missing", "--generator auto")
+        return
     rule = "compact is taken once its PSNR is higher and its perceptual distance not larger than the prior's"
     if measured is None:
-        return [Finding(section, "choice", f"prior: nothing was measured here; {rule}")]
-    findings = [
-        Finding(section, "choice", f"{measured.winner}; {rule}"),
-        Finding(
-            section, "measured on", f"{measured.heads} composed heads that no training saw, {measured.views} views each"
-        ),
-    ]
+        yield Finding("choice", f"prior: nothing was measured here; {rule}")
+        return
+    yield Finding("choice", f"{measured.winner}; {rule}")
+    heads = f"{measured.heads} composed heads that no training saw, {measured.views} views each"
+    yield Finding("measured on", heads)
     for key, meaning, digits, unit in (
         ("psnr_head", "PSNR above the chin, more is better", ".2f", " dB"),
         ("perceptual", "perceptual distance, less is better", ".3f", ""),
@@ -255,32 +250,22 @@ def _choice_of_generator() -> list[Finding]:
             f"{name} {format(figures[key], digits)}{unit}" if key in figures else f"{name} not measured"
             for name, figures in (("prior", measured.prior), ("compact", measured.compact))
         ]
-        findings.append(Finding(section, meaning, ", ".join(values)))
-    return findings
+        yield Finding(meaning, ", ".join(values))
 
 
-def _room(output_folder: Path) -> list[Finding]:
-    section = "Memory and disk"
-    findings = []
+def _room(output_folder: Path) -> Iterator[Finding]:
     available = _available_memory_gb()
     if available is not None:
-        enough = available >= _MEMORY_NEEDED_GB
-        findings.append(
-            Finding(section, "memory available", f"{available:.1f} GB")
-            if enough
-            else Finding(
-                section, "memory available", f"{available:.1f} GB", "note", f"a head wants {_MEMORY_NEEDED_GB:.0f} GB"
-            )
-        )
+        state: State = "ok" if available >= _MEMORY_NEEDED_GB else "note"
+        yield Finding("memory available", f"{available:.1f} GB", state, f"a head wants {_MEMORY_NEEDED_GB:.0f} GB")
     existing = next(p for p in (output_folder.absolute(), *output_folder.absolute().parents) if p.exists())
     for name, folder in (("disk for results", existing), ("disk for temporary files", Path(tempfile.gettempdir()))):
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-            findings.append(Finding(section, name, f"{folder} cannot be written", "missing", "writing results", True))
+            yield Finding(name, f"{folder} cannot be written", "missing", "writing results", True)
             continue
         free = shutil.disk_usage(folder).free / 1e9
-        state: State = "ok" if free >= _DISK_NEEDED_GB else "note"
-        findings.append(Finding(section, name, f"{free:.1f} GB free in {folder}", state, "writing results"))
-    return findings
+        state = "ok" if free >= _DISK_NEEDED_GB else "note"
+        yield Finding(name, f"{free:.1f} GB free in {folder}", state, "writing results")
 
 
 def _available_memory_gb() -> float | None:
@@ -295,18 +280,16 @@ def _available_memory_gb() -> float | None:
 
 def _numba_cache() -> Finding:
     """Compiled kernels are kept beside the package, or in the user's cache where that cannot be written."""
-    section, name = "Caches", "numba kernels"
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     for folder in (Path(chosen),) if chosen else (_PACKAGE / "generation", Path.home()):
         existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
         if os.access(existing, os.W_OK):
-            return Finding(section, name, f"kept under {folder}")
-    return Finding(section, name, "no writable folder", "note", "a fast start: set NUMBA_CACHE_DIR to one")
+            return Finding("numba kernels", f"kept under {folder}")
+    return Finding("numba kernels", "no writable folder", "note", "a fast start: set NUMBA_CACHE_DIR to one")
 
 
 def _system() -> tuple[list[Finding], list[str]]:
     """Findings on libraries and programs, and the Debian packages that are missing."""
-    section = "System"
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     looked_for = [  # name, what was found, what was not found, Debian package, what needs it
         *((package, file if _loads(file) else None, file, package, use) for file, package, use in _LIBRARIES),
@@ -316,10 +299,10 @@ def _system() -> tuple[list[Finding], list[str]]:
     findings, packages = [], []
     for name, found, lacking, package, needed_for in looked_for:
         if found:
-            findings.append(Finding(section, name, found))
+            findings.append(Finding(name, found))
         else:
             sentence = f"{lacking} not found".strip()
-            findings.append(Finding(section, name, sentence, "missing", needed_for, package == "libgl1"))
+            findings.append(Finding(name, sentence, "missing", needed_for, package == "libgl1"))
             packages.append(package)
     return findings, packages
 

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from typing_extensions import assert_never
 
-from dp360.exporters.head_files import PORTRAIT_NAME
 from dp360.generation import InputError, ViewSet, look_at_origin
 from dp360.generation.dataset.view_dataset import read_dataset
 from dp360.generation.portrait import prepare_portrait
@@ -61,7 +59,7 @@ from .evaluate import (
     EvalWhat,
 )
 from .processes import in_processes
-from .run_folder import dataset_folder
+from .run_folder import aligned_portrait_rgb, dataset_folder
 from .variants import GENERATOR_VARIANTS, compact_weights_name, open_sources, source_name
 
 if TYPE_CHECKING:
@@ -116,7 +114,10 @@ def _evaluate_identity(command: EvalIdentityCommand, display: Display) -> Evalua
         named = list(zip(unique_names(paths), paths))
         for name, path in display.track(named, total=len(named), description="Identity"):
             if path in command.run:
-                portrait, views = _picture(path / PORTRAIT_NAME), read_dataset(dataset_folder(path))
+                aligned, views = aligned_portrait_rgb(path), read_dataset(dataset_folder(path))
+                if aligned is None:
+                    raise InputError(f"No portrait in {path}; expected a folder that dp360 run or dp360 views has made")
+                portrait = aligned.numpy()
                 hashes[name] = dataset_sha256(dataset_folder(path))
             else:
                 portrait, views = _prior_views(path, command.azimuths, command.seed)
@@ -162,16 +163,6 @@ def _prior_views(path: Path, azimuths_deg: tuple[float, ...], seed: int) -> tupl
     prior = build_head_prior(portrait, seed=seed)
     views = PriorGenerator().generate(portrait, prior, cameras, torch.Generator().manual_seed(seed))
     return portrait.rgb, replace(views, names=("portrait", *(f"azimuth_{a:g}" for a in azimuths_deg)))
-
-
-def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    if not path.is_file():
-        raise InputError(f"No portrait at {path}; expected a folder that dp360 run or dp360 views has made")
-    try:
-        with Image.open(path) as picture:
-            return np.array(picture.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Cannot read the picture {path}: {error}") from error
 
 
 def _evaluate_heads(command: EvalHeadsCommand, display: Display) -> EvaluationResult:

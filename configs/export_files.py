@@ -43,16 +43,6 @@ _MAKING_OPTIONS: dict[Kind, tuple[str, ...]] = {
 _MOST_FRAMES, _FRAME_PX_RANGE = 3600, (16, 4096)
 
 
-@dataclass(frozen=True)
-class _Target:
-    """One file to make."""
-
-    path: Path
-    """Where it goes."""
-    format: Format
-    """What it is."""
-
-
 def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ignore) -> tuple[Path, ...]:
     """Write the files that `command.output` names; if one of them cannot be made, none is written.
 
@@ -72,17 +62,17 @@ def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ig
     given = _given_options(command, names)
     head = open_head(command.load_config, command.input)
     targets = [target for name in names for target in _targets(name, command, head)]
-    for target in targets:
-        _refuse_what_it_cannot_become(target, head)
+    for target, found in targets:
+        _refuse_what_it_cannot_become(target, found.kind, head)
     assets = _Assets(head, given, track)
     files: dict[Path, bytes] = {}
-    for target in targets:
-        for path, data in _encoded(target, assets, given).items():
+    for target, found in targets:
+        for path, data in _encoded(target, found, assets, given).items():
             if path in files:
                 raise InputError(f"Cannot write {path} twice; give each --output a name of its own")
             files[path] = data
-        if not target.format.keeps_provenance:
-            notify(f"{target.path} has no place for where it comes from; keep another file beside it")
+        if not found.keeps_provenance:
+            notify(f"{target} has no place for where it comes from; keep another file beside it")
     for path, data in files.items():
         write_bytes_atomically(path, data)
     return tuple(files)
@@ -137,40 +127,39 @@ def _takes(found: Format, field: str) -> bool:
     return field in _MAKING_OPTIONS.get(found.kind, ()) or _ENCODE_OPTIONS.get(field) in found.options
 
 
-def _targets(name: Path, command: ExportCommand, head: FittedHead) -> list[_Target]:
-    """The file that an output names, or what a run makes by itself, if it names a folder."""
+def _targets(name: Path, command: ExportCommand, head: FittedHead) -> list[tuple[Path, Format]]:
+    """The file that an output names, with its format, or what a run makes by itself, if it names a folder."""
     if not _is_folder(name):
-        return [_Target(name, _format_of(name, command))]
+        return [(name, _format_of(name, command))]
     if head.data is None:
         raise InputError(
             f"Cannot write the folder {name} from {head.name}, which is no run: name files, such as --output "
             f"{name}/head.spz {name}/head.glb"
         )
     names = (SPLATS_NAME, MESH_NAME, SHEET_NAME) if head.splats is not None else (MESH_NAME, SHEET_NAME)
-    return [_Target(name / made, format_of(made)) for made in names]
+    return [(name / made, format_of(made)) for made in names]
 
 
-def _refuse_what_it_cannot_become(target: _Target, head: FittedHead) -> None:
+def _refuse_what_it_cannot_become(path: Path, kind: Kind, head: FittedHead) -> None:
     """Say early, before minutes of work, that a head lacks what a file is made of."""
-    kind = target.format.kind
     if head.mesh is not None and kind != "mesh":
         raise InputError(
-            f"Cannot make {target.path}: {head.name} is a mesh and becomes .glb, .obj, .ply, .stl or .usdz alone; for "
+            f"Cannot make {path}: {head.name} is a mesh and becomes .glb, .obj, .ply, .stl or .usdz alone; for "
             "splats, films and pages give splats with --input"
         )
     if kind == "splats" and head.splats is None:
         raise InputError(
-            f"Cannot make {target.path}: {head.name} is a radiance field and has no Gaussian splats; export a mesh, a "
+            f"Cannot make {path}: {head.name} is a radiance field and has no Gaussian splats; export a mesh, a "
             "turntable or a contact sheet, or train dp360-splat"
         )
     if kind == "sheet" and head.data is None:
         raise InputError(
-            f"Cannot make {target.path}: a contact sheet shows the views that a head was fitted to; give the run with "
+            f"Cannot make {path}: a contact sheet shows the views that a head was fitted to; give the run with "
             "--load-config, or the folder of dp360 run with --input"
         )
 
 
-def _encoded(target: _Target, assets: _Assets, given: dict[str, Any]) -> dict[Path, bytes]:
+def _encoded(path: Path, found: Format, assets: _Assets, given: dict[str, Any]) -> dict[Path, bytes]:
     """The file, and those that belong beside it.
 
     Raises:
@@ -179,15 +168,14 @@ def _encoded(target: _Target, assets: _Assets, given: dict[str, Any]) -> dict[Pa
     options = {
         _ENCODE_OPTIONS[field]: value
         for field, value in given.items()
-        if field in _ENCODE_OPTIONS and _takes(target.format, field)
+        if field in _ENCODE_OPTIONS and _takes(found, field)
     }
     try:
-        asset = assets.of(target.format.kind)
-        return target.format.files(target.path, asset, assets.head.provenance, **options)
+        return found.files(path, assets.of(found.kind), assets.head.provenance, **options)
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"Cannot write {target.path}: {error}") from error
+        raise InputError(f"Cannot write {path}: {error}") from error
 
 
 @dataclass

@@ -9,7 +9,6 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from dp360.exporters.head_files import PORTRAIT_NAME
 from dp360.generation import InputError
 from dp360.generation.dataset.view_dataset import TRANSFORMS
 from dp360.generation.files import write_bytes_atomically, write_errors_for_people
+
+from .doctor import version_of
 
 DATASET_NAME, RECORD_NAME, PRIOR_MESH_NAME = "dataset", "dp360.json", "prior.glb"
 LOCK_NAME = ".dp360.lock"
@@ -100,7 +101,7 @@ class RunRecord:
             "input_sha256": input_sha256,
             "files": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else None for p in files},
             "timings_s": self.timings_s,
-            "versions": {"python": platform.python_version(), **{n: _version(n) for n in _RECORDED_VERSIONS}},
+            "versions": {"python": platform.python_version(), **{n: version_of(n) for n in _RECORDED_VERSIONS}},
         }
         write_bytes_atomically(self.path, (json.dumps(content, indent=1, default=str) + "\n").encode())
         return self.path
@@ -121,14 +122,6 @@ def refuse_folder_of_another_portrait(folder: Path, portrait: Path) -> None:
         raise InputError(f"{folder} holds the head of another portrait; choose a folder with --output")
 
 
-def _version(package: str) -> str | None:
-    """A package's version; None where it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def dataset_folder(given: Path) -> Path:
     """The data set in `given`, which may be the data set itself or a folder that `dp360 run` or `dp360 views` made."""
     nested = given / DATASET_NAME
@@ -136,6 +129,13 @@ def dataset_folder(given: Path) -> Path:
 
 
 def aligned_portrait_rgb(folder: Path) -> UInt8[Tensor, "h w 3"] | None:
-    """The aligned portrait that stands beside a data set; None where there is none."""
+    """The aligned portrait that stands beside a data set; None where there is none.
+
+    Raises:
+        InputError: a damaged picture.
+    """
     path = folder / PORTRAIT_NAME
-    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))) if path.is_file() else None
+    try:
+        return torch.from_numpy(np.array(Image.open(path).convert("RGB"))) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"Cannot read the picture {path}: {error}") from error

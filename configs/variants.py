@@ -7,7 +7,7 @@ folder of their own, trained alike; `NAME=FOLDER` are views that any system has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,10 +129,13 @@ def open_sources(names: Sequence[str], weights: str | None) -> list[ViewSource]:
             )
         variant = GENERATOR_VARIANTS[name]
         generator: ViewGenerator = PriorGenerator()
-        if variant.compact is not None:
-            generator = _compact(source_name(given), variant.diffusion, variant.compact, folder, pipelines)
-        elif variant.diffusion is not None:
-            generator = _diffusion(name, variant.diffusion, weights, pipelines)
+        if variant.diffusion is not None:
+            chosen = weights if variant.compact is None else folder
+            if chosen is None:
+                raise InputError(
+                    f"{name} needs --weights: a folder made by dp360 convert, or the hub id gym890/diffportrait360"
+                )
+            generator = _drawn(source_name(given), variant, chosen, pipelines)
         sources.append(GeneratedViews(source_name(given), generator))
     return sources
 
@@ -144,36 +147,26 @@ def _parts(given: str) -> tuple[str, str, str]:
     return name, mark, folder
 
 
-def _diffusion(name: str, options: DiffusionOptions, weights: str | None, pipelines: dict[str, tuple]) -> ViewGenerator:
-    """The diffusion generator with some options; `pipelines` keeps the networks from the first call on."""
-    if weights is None:
-        raise InputError(
-            f"{name} needs --weights: a folder made by dp360 convert, or the hub id gym890/diffportrait360"
-        )
+def _drawn(name: str, variant: Variant, weights: str, pipelines: dict[str, tuple]) -> ViewGenerator:
+    """A diffusion generator with a variant's options; `pipelines` keeps the networks from the first call on.
+
+    Args:
+        name: what it is called.
+        variant: what is to be measured.
+        weights: a folder or a hub id; empty for those that ship.
+        pipelines: by weights.
+    """
+    from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
     from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator
 
     from .device import choose_device
-    from .diffusion import open_weights, sampling_of
+    from .diffusion import compact_sampling_of, open_shipped, open_weights, sampling_of
 
+    options, device = variant.diffusion or DiffusionOptions(), choose_device("auto")
     if weights not in pipelines:
-        pipelines[weights] = open_weights(weights, options, choose_device("auto"))
-    return replace(DiffPortrait360Generator(*pipelines[weights]), sampling=sampling_of(options), name=name)
-
-
-def _compact(
-    name: str, options: DiffusionOptions | None, control: CompactControl, folder: str, pipelines: dict[str, tuple]
-) -> ViewGenerator:
-    """The compact generator with some options and the weights in `folder`, or those that ship."""
-    from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
-
-    from .device import choose_device
-    from .diffusion import compact_sampling_of, open_shipped, open_weights
-
-    assert options is not None  # every compact variant has some
-    if folder not in pipelines:
-        device = choose_device("auto")
-        pipelines[folder] = open_weights(folder, options, device) if folder else open_shipped(options, device)
-    config = CompactConfig(control=control)
-    pipeline, weights_name = pipelines[folder]
-    sampling = compact_sampling_of(options, pipeline)
+        pipelines[weights] = open_weights(weights, options, device) if weights else open_shipped(options, device)
+    pipeline, weights_name = pipelines[weights]
+    if variant.compact is None:
+        return DiffPortrait360Generator(pipeline, weights_name, sampling_of(options), name=name)
+    sampling, config = compact_sampling_of(options, pipeline), CompactConfig(control=variant.compact)
     return CompactGenerator(pipeline, weights_name, sampling, config=config, name=name)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -167,35 +167,14 @@ def positive_factor(value: Any) -> float:
     return number
 
 
-class SplatEncoder(Protocol):
-    """`encode` of a splat format."""
+def splat_encoder(write: Callable[..., bytes]) -> Callable[..., bytes]:
+    """`encode` of a format out of a function of `SplatArrays`, `FileNote` and own settings that makes a complete file.
 
-    def __call__(
-        self,
-        splats: Splats,
-        provenance: Provenance,
-        *,
-        metres_per_unit: float = METRES_PER_UNIT,
-        up_axis: UpAxis = "+y",
-        **own: Any,
-    ) -> bytes:
-        """A complete file.
-
-        Args:
-            splats: Gaussians in world units, on any device.
-            provenance: origin, written where the format has a place for it.
-            metres_per_unit: positive factor on lengths; 1 keeps world units.
-            up_axis: which way the crown points in the file; the face looks to +z either way.
-            own: settings of the format.
-
-        Raises:
-            ValueError: a number is not finite or beyond the format, or a setting is out of range.
-        """
-        ...
-
-
-def splat_encoder(write: Callable[..., bytes]) -> SplatEncoder:
-    """`encode` out of a function of `SplatArrays`, `FileNote` and settings that makes the bytes of a file."""
+    What results takes `splats`, Gaussians in world units on any device, and `provenance`, their origin; by name the
+    positive factor `metres_per_unit` on lengths (1 keeps world units), the direction `up_axis` of the crown in the file
+    (the face looks to +z either way), and the format's own settings. It raises ValueError where a number is not finite
+    or beyond the format, or a setting is out of range.
+    """
 
     @functools.wraps(write)
     def encode(

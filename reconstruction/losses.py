@@ -108,8 +108,11 @@ def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> 
 
     Source: after Xie et al., "PhysGaussian", 2024, Eq. 12, with the middle axis in place of the shortest.
     """
-    longest, middle = longest_and_middle(log_scales)
-    return (longest - middle - math.log(max_ratio)).clamp_min(0).mean()
+    with torch.no_grad():  # few Gaussians are needles; the others have neither loss nor gradient
+        longest, middle = longest_and_middle(log_scales)
+        needles = longest - middle > math.log(max_ratio)
+    longest, middle = longest_and_middle(log_scales[needles])
+    return (longest - middle - math.log(max_ratio)).sum() / max(1, len(log_scales))
 
 
 def longest_and_middle(log_scales: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -124,7 +127,7 @@ def target_over_background(
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
     """A picture of premultiplied colour and alpha over a plain background, and its alpha."""
     alpha = premultiplied_rgba[..., 3]
-    return premultiplied_rgba[..., :3] + (1 - alpha[..., None]) * background_rgb_unit, alpha
+    return torch.addcmul(premultiplied_rgba[..., :3], 1 - alpha[..., None], background_rgb_unit), alpha
 
 
 def training_loss(

@@ -43,10 +43,10 @@ def _compare_pictures(
         derivatives[:, :, columns:] = 0
         windows_y, windows_x = height - reach, columns - reach * step
         patches = -(-windows_y // kernels.ROWS) * -(-windows_x // kernels.COLUMNS)
-        patch_sums, patch_weights = empty((patches,), np.float64), empty((patches,), np.float64)
+        patch_sums = empty((patches,), np.float64)
         scale = np.float32(-ssim_weight / (windows_y * windows_x))
-        kernels.ssim_forward(*pictures, scale, *trust, differs, derivatives, patch_sums, patch_weights)
-        loss += ssim_weight * float((patch_weights - patch_sums).sum()) / (windows_y * windows_x)
+        kernels.ssim_forward(*pictures, scale, *trust, differs, derivatives, patch_sums)
+        loss += ssim_weight * float(patch_sums.sum()) / (windows_y * windows_x)
     gradient = empty(x.shape)
     scale = np.float32((1 - ssim_weight) / x.size)
     kernels.picture_gradient(*pictures, scale, *trust, with_ssim, differs, derivatives, gradient)

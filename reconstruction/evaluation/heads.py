@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -55,20 +55,6 @@ class HeadCase:
     """Hash of its files."""
 
 
-@runtime_checkable
-class ViewSource(Protocol):
-    """Whatever draws a head from cameras, given its portrait."""
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        ...
-
-    def views(self, case: HeadCase, cameras: Cameras, seed: int) -> ViewSet:
-        """The head from these cameras, behind the portrait as view 0 or without it."""
-        ...
-
-
 @dataclass(frozen=True)
 class GeneratedViews:
     """Views of one of our generators."""
@@ -79,7 +65,7 @@ class GeneratedViews:
     """Draws the views."""
 
     def views(self, case: HeadCase, cameras: Cameras, seed: int) -> ViewSet:
-        """As `ViewSource.views`."""
+        """The head from these cameras, behind the portrait as view 0 or without it."""
         prior = build_head_prior(case.portrait, seed=seed)
         return self.generator.generate(case.portrait, prior, cameras, torch.Generator().manual_seed(seed))
 
@@ -94,13 +80,17 @@ class FolderViews:
     """The folder."""
 
     def views(self, case: HeadCase, cameras: Cameras, seed: int) -> ViewSet:
-        """As `ViewSource.views`; the cameras are those of the folder.
+        """As `GeneratedViews.views`; the cameras are those of the folder.
 
         Raises:
             InputError: the folder has no data set for this head, or a damaged one.
         """
         del cameras, seed
         return read_dataset(self.folder / case.name)
+
+
+ViewSource = GeneratedViews | FolderViews
+"""Whatever draws a head from cameras, given its portrait."""
 
 
 @dataclass(frozen=True)

@@ -80,15 +80,13 @@ def _what_is_wrong(i: int, *arrays: np.ndarray) -> str:
 def _fill_tiles(records: np.ndarray, radii: np.ndarray, tiles_x: int, tiles_y: int) -> tuple[np.ndarray, ...]:
     """Sort one camera's Gaussians into tiles: what its forward pass, which fills the last two, leaves for the other."""
     n, count = len(radii), tiles_x * tiles_y
-    order, other_order, keys, other_keys = (empty((n,), t) for t in (np.int32, np.int32, np.uint32, np.uint32))
     first_pair, pair_count = empty((n,), np.int64), empty((n,), np.int64)
-    visible = tiles.depth_order(records, order, keys, other_order, other_keys)
     room = tiles.count_room(records, radii, tiles_x, tiles_y, first_pair, pair_count)
     pairs = empty((room, 2), np.int32)
     tiles.list_tiles(records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs)
     entries, first_in_tile = empty((room, tiles.ENTRY), np.int32), empty((count + 1,), np.int64)
     cursor, tile_end = empty((count,), np.int64), empty((count,), np.int64)
-    tiles.scatter_to_tiles(order[:visible], first_pair, pair_count, pairs, first_in_tile, cursor, entries)
+    tiles.scatter_to_tiles(tiles.depth_order(records), first_pair, pair_count, pairs, first_in_tile, cursor, entries)
     transmittance = empty((tiles_y * tiles.TILE, tiles_x * tiles.TILE))
     return first_pair, pair_count, entries, first_in_tile, tile_end, transmittance
 
