@@ -6,7 +6,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError
 from dp360.generation.diffusion.compact import load_compact, load_pipeline
@@ -133,18 +132,10 @@ def _placed(pipeline: DiffPortrait360Pipeline, options: DiffusionOptions, device
 
 
 def _dtype(options: DiffusionOptions, device: str) -> torch.dtype:
-    match options.dtype:
-        case "auto":
-            if device == "cpu":
-                return torch.float32
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        case "float32":
-            return torch.float32
-        case "float16":
-            if device == "cpu":
-                raise InputError("Cannot use --diffusion.dtype float16 on a CPU; take float32 or bfloat16")
-            return torch.float16
-        case "bfloat16":
-            return torch.bfloat16
-        case _:
-            assert_never(options.dtype)
+    if options.dtype == "float16" and device == "cpu":
+        raise InputError("Cannot use --diffusion.dtype float16 on a CPU; take float32 or bfloat16")
+    if options.dtype != "auto":
+        return getattr(torch, options.dtype)
+    if device == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

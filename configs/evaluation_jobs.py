@@ -6,15 +6,15 @@ import contextlib
 import hashlib
 import importlib.metadata
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from typing_extensions import assert_never
 
 from dp360.generation import InputError, ViewSet, look_at_origin
 from dp360.generation.dataset.view_dataset import read_dataset
@@ -76,19 +76,15 @@ def measure_heads_or_views(what: EvalWhat, display: Display) -> EvaluationResult
     Raises:
         InputError: data that cannot be judged, with the file's name, or something that is not installed.
     """
-    match what:
-        case EvalViewsCommand():
-            return _evaluate_views(what, display)
-        case EvalIdentityCommand():
-            return _evaluate_identity(what, display)
-        case EvalPoseCommand():
-            return _evaluate_pose(what, display)
-        case EvalConsistencyCommand():
-            return _evaluate_consistency(what, display)
-        case EvalHeadsCommand():  # and ablation, which is one
-            return _evaluate_heads(what, display)
-        case _:
-            assert_never(what)
+    measures: dict[type, Callable[[Any, Display], EvaluationResult]] = {
+        EvalViewsCommand: _evaluate_views,
+        EvalIdentityCommand: _evaluate_identity,
+        EvalPoseCommand: _evaluate_pose,
+        EvalConsistencyCommand: _evaluate_consistency,
+        EvalHeadsCommand: _evaluate_heads,
+        EvalAblationCommand: _evaluate_heads,
+    }
+    return measures[type(what)](what, display)
 
 
 def _evaluate_views(command: EvalViewsCommand, display: Display) -> EvaluationResult:

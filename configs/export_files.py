@@ -10,7 +10,6 @@ from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor
-from typing_extensions import assert_never
 
 from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
 from dp360.exporters.formats import Format, Kind, format_of, is_ambiguous
@@ -191,18 +190,13 @@ class _Assets:
 
     def of(self, kind: Kind) -> Splats | TexturedMesh | SheetContent | list[Tensor]:
         """What files of a kind are made of."""
-        match kind:
-            case "splats":
-                assert self.head.splats is not None
-                return self.head.splats
-            case "mesh":
-                return self.mesh
-            case "sheet":
-                return self.sheet
-            case "turntable":
-                return self.frames
-            case _:
-                assert_never(kind)
+        return getattr(self, kind)
+
+    @property
+    def splats(self) -> Splats:
+        """The Gaussians that were fitted."""
+        assert self.head.splats is not None
+        return self.head.splats
 
     @cached_property
     def mesh(self) -> TexturedMesh:
@@ -220,7 +214,7 @@ class _Assets:
         return mesh_from_renders(self.head.scene, config, track=self.track)
 
     @cached_property
-    def frames(self) -> list[UInt8[Tensor, "h w 4"]]:
+    def turntable(self) -> list[UInt8[Tensor, "h w 4"]]:
         """Pictures from a full turn around the head, straight colour and alpha."""
         count, size_px = self.given.get("frames", 96), self.given.get("frame_px", 512)
         if not 2 <= count <= _MOST_FRAMES:

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from dp360.exporters.mesh_read import is_mesh_file, read_mesh
 from dp360.generation import Cameras, InputError, Provenance, ViewSet
 from dp360.generation.dataset.view_dataset import TRANSFORMS, read_dataset
 from dp360.generation.mesh import TexturedMesh
-from dp360.reconstruction.splats import Splats, splat_pictures
+from dp360.reconstruction.splats import Splats, splat_pictures, straight_rgba
 
 from .run_folder import DATASET_NAME, aligned_portrait_rgb
 from .saved_run import SavedRun
@@ -77,9 +76,7 @@ class FittedHead:
         if self.splats is not None:
             return splat_pictures(self.splats, cameras)
         renders = self.scene.render(cameras)
-        alpha = renders.alpha[..., None]
-        straight = (renders.rgb_premultiplied / alpha.clamp_min(1e-6)).clamp(0, 1)
-        return (torch.cat([straight, alpha], dim=-1) * 255).round().to(torch.uint8).cpu()
+        return straight_rgba(renders.rgb_premultiplied, renders.alpha)
 
     @cached_property
     def views(self) -> ViewSet | None:

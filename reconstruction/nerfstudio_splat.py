@@ -6,6 +6,7 @@ layout. What it renders with, what it minimises and how it grows are ours, so th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ from .densify import DensifyState, Silhouettes, accumulate, densify, keep_only, 
 from .losses import ssim, target_over_background, training_loss
 from .nerfstudio_data import CONFIDENCE, SURFACE
 from .nerfstudio_viewer import FrontView
-from .perceptual import Lpips, lpips_for_fits
+from .perceptual import lpips_for_fits
 from .robust import ViewAgreement
 from .spherical_harmonics import rgb_from_sh0
 from .splat_fit import (
@@ -46,6 +47,8 @@ from .splat_fit import (
     view_schedule,
 )
 from .splats import Splats
+
+_lpips = functools.cache(lpips_for_fits)
 
 
 @dataclass
@@ -96,7 +99,6 @@ class HeadSplatModel(SplatfactoModel):
         self.front_view = FrontView()
         self.info: dict[str, Any] = {}
         self.pictures = PremultipliedPictures()
-        self._lpips_by_device: dict[torch.device, Lpips | None] = {}
         self.step = 0
 
     @property
@@ -268,15 +270,8 @@ class HeadSplatModel(SplatfactoModel):
             target = target_over_background(picture, background)
             return {"main_loss": training_loss(rgb, alpha, *target, self.scales, self.config.fit.losses)}
         shown, view = (rgb, alpha, background, picture, self.scales), int(batch["image_idx"])
-        loss = view_loss(*shown, view, self.step, self.config.fit, self.agreement, self._lpips())
+        loss = view_loss(*shown, view, self.step, self.config.fit, self.agreement, _lpips(self.device))
         return {"main_loss": loss}
-
-    def _lpips(self) -> Lpips | None:
-        """LPIPS for this device; looked for once."""
-        if self.device not in self._lpips_by_device:
-            wanted = self.config.fit.losses.lpips_weight > 0
-            self._lpips_by_device[self.device] = lpips_for_fits(self.device) if wanted else None
-        return self._lpips_by_device[self.device]
 
     @torch.no_grad()
     def get_image_metrics_and_images(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dp360.generation import Cameras, InputError
 
-from .rasterize import rasterize
-from .splats import Splats
+from .splats import Splats, draw_splats
 
 _BEHIND = 0.03
 """World units (about 2 cm) behind the expected depth from which a Gaussian is part of another surface."""
@@ -57,26 +56,14 @@ class SplatScene:
         """Pictures of the Gaussians, one camera after another."""
         logits, pictures, alphas, depths = self.splats.opacity_logits, [], [], []
         for camera in cameras:
-            picture, alpha, means_px = self._draw(logits, camera)
-            in_front = self._in_front(picture[..., 3], alpha, means_px, camera)
-            front, front_alpha, _ = self._draw(torch.where(in_front.to(logits.device), logits, _UNSEEN_LOGIT), camera)
+            picture, alpha, means_px = _drawn(self.splats, camera)
+            in_front = self._in_front(picture[..., 3], alpha, means_px, camera).to(logits.device)
+            front = replace(self.splats, opacity_logits=torch.where(in_front, logits, _UNSEEN_LOGIT))
+            front, front_alpha, _ = _drawn(front, camera)
             pictures.append(picture[..., :3])
             alphas.append(alpha)
             depths.append(torch.where(front_alpha > 0.25, front[..., 3], picture[..., 3]))
         return Renders(torch.stack(pictures).clamp(0, 1), torch.stack(alphas).clamp(0, 1), torch.stack(depths))
-
-    def _draw(
-        self, opacity_logits: Float[Tensor, " n"], camera: Cameras
-    ) -> tuple[Float[Tensor, "h w 4"], Float[Tensor, "h w"], Float[Tensor, "n 2"]]:
-        """Colour with expected depth, alpha, and the Gaussians' middles in pixels, on the CPU, of one camera."""
-        splats, device = self.splats, opacity_logits.device
-        shapes = (splats.means_world, splats.quats_wxyz, splats.log_scales, opacity_logits)
-        pose = (camera.T_camera_world.to(device), camera.K_px.to(device), camera.width, camera.height)
-        degree = splats.sh_degree
-        picture, alpha, info = rasterize(
-            *shapes, splats.sh0, splats.sh_rest, *pose, sh_degree=degree, render_mode="RGB+ED"
-        )
-        return picture[0].float().cpu(), alpha[0, ..., 0].float().cpu(), info["means2d"][0].float().cpu()
 
     def _in_front(
         self,
@@ -96,3 +83,11 @@ class SplatScene:
         limit = deepest[row, column]
         to_camera = camera.T_camera_world[0, 2].float()
         return (limit == 0) | (self.splats.means_world.cpu() @ to_camera[:3] + to_camera[3] < limit + _BEHIND)
+
+
+def _drawn(
+    splats: Splats, camera: Cameras
+) -> tuple[Float[Tensor, "h w 4"], Float[Tensor, "h w"], Float[Tensor, "n 2"]]:
+    """Colour with expected depth, alpha, and the Gaussians' middles in pixels, on the CPU, of one camera."""
+    picture, alpha, info = draw_splats(splats, camera, render_mode="RGB+ED")
+    return picture[0].float().cpu(), alpha[0, ..., 0].float().cpu(), info["means2d"][0].float().cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from dp360.generation.cameras import Cameras
 from dp360.generation.views import PointCloud
 
-from .rasterize import rasterize
+from .rasterize import Rendered, rasterize
 from .spherical_harmonics import sh0_from_rgb, sh_basis_count, sh_degree_from_basis_count
 
 MAX_START_SCALE = 0.05
@@ -142,6 +143,14 @@ def splats_from_point_cloud(surface: PointCloud, *, sh_degree: int = 0) -> Splat
     )
 
 
+def draw_splats(splats: Splats, cameras: Cameras, **options: Any) -> Rendered:
+    """`rasterize`, with its options, of splats on their device."""
+    device, degree = splats.means_world.device, splats.sh_degree
+    shapes = (splats.means_world, splats.quats_wxyz, splats.log_scales, splats.opacity_logits)
+    pose = (cameras.T_camera_world.to(device), cameras.K_px.to(device), cameras.width, cameras.height)
+    return rasterize(*shapes, splats.sh0, splats.sh_rest, *pose, sh_degree=degree, **options)
+
+
 @torch.no_grad()
 def render_splats(
     splats: Splats,
@@ -150,15 +159,10 @@ def render_splats(
     background_rgb_unit: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> tuple[Float[Tensor, "n h w 3"], Float[Tensor, "n h w"]]:
     """Pictures over a plain background, in [0, 1], and alphas, one camera after another; results lie on the CPU."""
-    device = splats.means_world.device
-    background = torch.tensor([background_rgb_unit], device=device)
-    shapes = (splats.means_world, splats.quats_wxyz, splats.log_scales, splats.opacity_logits)
+    background = torch.tensor([background_rgb_unit], device=splats.means_world.device)
     pictures, alphas = [], []
     for camera in cameras:
-        pose = (camera.T_camera_world.to(device), camera.K_px.to(device), camera.width, camera.height)
-        picture, alpha, _ = rasterize(
-            *shapes, splats.sh0, splats.sh_rest, *pose, sh_degree=splats.sh_degree, backgrounds=background
-        )
+        picture, alpha, _ = draw_splats(splats, camera, backgrounds=background)
         pictures.append(picture[0].clamp(0, 1).cpu())
         alphas.append(alpha[0, ..., 0].cpu())
     return torch.stack(pictures), torch.stack(alphas)
@@ -171,6 +175,12 @@ def splat_pictures(splats: Splats, cameras: Cameras) -> UInt8[Tensor, "n h w 4"]
         splats: Gaussians in world units, on any device.
         cameras: n cameras.
     """
-    premultiplied, alpha = render_splats(splats, cameras, background_rgb_unit=(0.0, 0.0, 0.0))
-    straight = (premultiplied / alpha[..., None].clamp_min(1e-6)).clamp(0, 1)
+    return straight_rgba(*render_splats(splats, cameras, background_rgb_unit=(0.0, 0.0, 0.0)))
+
+
+def straight_rgba(
+    rgb_premultiplied: Float[Tensor, "n h w 3"], alpha: Float[Tensor, "n h w"]
+) -> UInt8[Tensor, "n h w 4"]:
+    """Pictures over black as straight colour and alpha, 8 bits."""
+    straight = (rgb_premultiplied / alpha[..., None].clamp_min(1e-6)).clamp(0, 1)
     return (torch.cat([straight, alpha[..., None]], dim=-1) * 255).round().to(torch.uint8)
