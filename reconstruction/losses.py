@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .perceptual import MIN_SIZE_PX, Lpips
-from .photometric_cpu import picture_loss_cpu
+from .photometric_cpu import PictureLoss
 from .photometric_kernels import SSIM_C1, SSIM_C2, SSIM_SIGMA, SSIM_WINDOW
 
 
@@ -156,10 +156,8 @@ def training_loss(
     if rgb.device.type == "cpu" and rgb.dtype == torch.float32 and not target_rgb.requires_grad:
         if config.ssim_weight > 0 and min(rgb.shape[:2]) < SSIM_WINDOW:
             raise ValueError(f"ssim: expected pictures of at least {SSIM_WINDOW} px, got {tuple(rgb.shape[:2])}")
-        ssim_weight, alpha_weight = config.ssim_weight, config.alpha_weight
-        loss = picture_loss_cpu(
-            rgb, alpha, target_rgb, target_alpha, ssim_weight=ssim_weight, alpha_weight=alpha_weight, weights=weights
-        )
+        pictures = (rgb, alpha, target_rgb, target_alpha)
+        loss: Tensor = PictureLoss.apply(*pictures, config.ssim_weight, config.alpha_weight, weights)  # type: ignore[assignment]
     else:
         loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight, weights=weights)
         if config.alpha_weight > 0:

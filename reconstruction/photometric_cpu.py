@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dp360.generation.numba_pool import numba_pool
 
@@ -53,7 +51,13 @@ def _compare_pictures(
     return loss, gradient
 
 
-class _Picture(torch.autograd.Function):
+class PictureLoss(torch.autograd.Function):
+    """All picture terms of a fit's loss in one: (1 - w) L1 + w (1 - SSIM) + a |alpha - target|, means over pixels.
+
+    Float32 pictures [h w c] and opacities [h w] of render and target, of which only the render has a gradient; w; a;
+    trust in every pixel [h w], which scales all terms (SSIM by the window's centre), or None.
+    """
+
     @staticmethod
     def forward(ctx, rgb, alpha, target_rgb, target_alpha, ssim_weight, alpha_weight, weights):  # type: ignore[override]
         height, width, channels = rgb.shape
@@ -75,28 +79,3 @@ class _Picture(torch.autograd.Function):
     def backward(ctx, g):  # type: ignore[override]
         g_rgb, g_alpha = ctx.gradients
         return (g_rgb, g_alpha, *[None] * 5) if float(g) == 1 else (g_rgb * g, g_alpha * g, *[None] * 5)
-
-
-def picture_loss_cpu(
-    rgb: Float[Tensor, "h w c"],
-    alpha: Float[Tensor, "h w"],
-    target_rgb: Float[Tensor, "h w c"],
-    target_alpha: Float[Tensor, "h w"],
-    *,
-    ssim_weight: float,
-    alpha_weight: float,
-    weights: Float[Tensor, "h w"] | None = None,
-) -> Float[Tensor, ""]:
-    """All picture terms of a fit's loss in one: (1 - w) L1 + w (1 - SSIM) + a |alpha - target|, means over pixels.
-
-    Args:
-        rgb: Rendered over some background, float32, at least 11 px unless `ssim_weight` is 0.
-        alpha: Rendered opacity.
-        target_rgb: The view over the same background. No gradient, like all that follow.
-        target_alpha: The view's opacity.
-        ssim_weight: Share w of SSIM in [0, 1].
-        alpha_weight: Weight a of the silhouette.
-        weights: Trust in every pixel, which scales all terms (SSIM by the window's centre); 1 without.
-    """
-    arguments = (rgb, alpha, target_rgb, target_alpha, ssim_weight, alpha_weight, weights)
-    return _Picture.apply(*arguments)  # type: ignore[return-value]

@@ -14,25 +14,20 @@ from dp360.generation import look_at_origin, numba_pool
 from dp360.generation.progress import Track, silent
 
 from .losses import LossConfig, target_over_background, training_loss
-from .rasterize import rasterize
 from .rasterize.kernels import KERNELS
+from .splat_fit import render_parameters
 
 COMPILING = "Compiling the CPU kernels, once per machine (about a minute)"
 """What `prepare_kernels` tells its `Track`."""
 
 
-def kernels_are_compiled() -> bool:
-    """Whether numba's cache on this machine holds every kernel. Kernels changed since then are compiled again."""
-    return all(kernel.is_compiled() for kernel in KERNELS)
-
-
 def prepare_kernels(track: Track = silent) -> bool:
-    """Compile what is missing, so that no timing and no progress bar pays for it; at once where nothing is.
+    """Compile what numba's cache on this machine lacks, so that no timing and no progress bar pays for it.
 
     Returns:
         Whether anything had to be compiled; only then `track` is called.
     """
-    if kernels_are_compiled():
+    if all(kernel.is_compiled() for kernel in KERNELS):
         return False
     more = numba_pool.SMALL_WORK + 1  # so much work is given to all threads
     for gaussians in track((400, more), total=2.0, description=COMPILING):
@@ -95,13 +90,12 @@ def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int 
 def _toy_step(gaussians: int, size_px: int) -> None:
     """Render a cloud and take the gradient of a fit's loss."""
     generator = torch.Generator().manual_seed(0)
-    means, quats, log_scales = (torch.randn(gaussians, n, generator=generator) for n in (3, 4, 3))
-    harmonics = torch.zeros(gaussians, 4, 3)
-    log_scales = 0.3 * log_scales - 4.5
-    shapes = (0.3 * means, quats, log_scales, torch.zeros(gaussians))
-    variables = [v.requires_grad_() for v in (*shapes, harmonics[:, 0], harmonics[:, 1:])]
+    means, quats, scales = (torch.randn(gaussians, n, generator=generator) for n in (3, 4, 3))
+    params = {"means": 0.3 * means, "quats": quats, "scales": 0.3 * scales - 4.5, "opacities": torch.zeros(gaussians)}
+    params |= {"features_dc": torch.zeros(gaussians, 3), "features_rest": torch.zeros(gaussians, 3, 3)}
+    for variable in params.values():
+        variable.requires_grad_()
     camera = look_at_origin([0.0], [0.0], size_px=size_px)
-    pose = (camera.T_camera_world, camera.K_px, size_px, size_px)
-    rgb, alpha, _ = rasterize(*variables, *pose, sh_degree=1)
+    rgb, alpha, _ = render_parameters(params, camera, sh_degree=1)
     target = target_over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
-    training_loss(rgb[0], alpha[0, ..., 0], *target, log_scales, LossConfig()).backward()
+    training_loss(rgb[0], alpha[0, ..., 0], *target, params["scales"], LossConfig()).backward()

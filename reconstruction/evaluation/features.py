@@ -21,7 +21,7 @@ from typing_extensions import assert_never
 
 from dp360.generation import InputError
 
-from ..perceptual import BACKBONES, MIN_SIZE_PX, Lpips, weights_file
+from ..perceptual import BACKBONES, Lpips, present_networks, weights_file
 
 PerceptualName = Literal["auto", "lpips", "efficientnet-lite0", "none"]
 SIZE_PX = 224
@@ -87,45 +87,7 @@ class EfficientNetLite0:
         return self.stages(rgb_unit)[-1].mean((2, 3)).double().numpy()
 
 
-class LpipsDistance:
-    """LPIPS (`reconstruction.perceptual.Lpips`) of pictures at the size that they have.
-
-    Args:
-        network: `vgg` or `alex`.
-        download: fetch torchvision's weights where they are not on this machine.
-
-    Raises:
-        InputError: the weights are not there and cannot be downloaded.
-    """
-
-    def __init__(self, network: str, *, download: bool = False) -> None:
-        if not weights_file(network).is_file() and download:
-            try:
-                torch.hub.load_state_dict_from_url(
-                    f"https://download.pytorch.org/models/{BACKBONES[network]}", check_hash=True, map_location="cpu"
-                )
-            except (OSError, RuntimeError) as error:
-                raise InputError(
-                    f"The weights of LPIPS cannot be downloaded ({error}); copy {BACKBONES[network]} of torchvision to "
-                    f"{weights_file(network).parent} or take --perceptual efficientnet-lite0"
-                ) from error
-        try:
-            self._lpips = Lpips(network)
-        except FileNotFoundError as error:
-            raise InputError(f"{error}; --perceptual lpips downloads them") from error
-        self.name = f"LPIPS ({network}, {BACKBONES[network].removesuffix('.pth')})"
-
-    @torch.no_grad()
-    def distances(
-        self, rgb_unit: Float[np.ndarray, "n h w 3"], true_unit: Float[np.ndarray, "n h w 3"]
-    ) -> Float[np.ndarray, " n"]:
-        """As `EfficientNetLite0.distances`; pictures below 32 px are enlarged to it."""
-        size = max(MIN_SIZE_PX, rgb_unit.shape[1])
-        pairs = zip(*(np.stack([_resized(p, size) for p in pictures]) for pictures in (rgb_unit, true_unit)))
-        return np.array([float(self._lpips(torch.from_numpy(a), torch.from_numpy(b))) for a, b in pairs])
-
-
-Perceptual = EfficientNetLite0 | LpipsDistance
+Perceptual = EfficientNetLite0 | Lpips
 """A distance of pictures; its `name` is what it is called in tables, weights included."""
 
 
@@ -143,13 +105,20 @@ def open_perceptual(name: PerceptualName) -> Perceptual | None:
         case "none":
             return None
         case "auto":
-            present = [network for network in BACKBONES if weights_file(network).is_file()]
-            if present:
-                return LpipsDistance(present[0])
+            if present_networks():
+                return Lpips(present_networks()[0])
             return EfficientNetLite0() if efficientnet_weights() is not None else None
         case "lpips":
-            present = [network for network in BACKBONES if weights_file(network).is_file()]
-            return LpipsDistance(present[0] if present else "alex", download=True)
+            try:
+                if not present_networks():
+                    url = f"https://download.pytorch.org/models/{BACKBONES['alex']}"
+                    torch.hub.load_state_dict_from_url(url, check_hash=True, map_location="cpu")
+            except (OSError, RuntimeError) as error:
+                raise InputError(
+                    f"The weights of LPIPS cannot be downloaded ({error}); copy {BACKBONES['alex']} of torchvision to "
+                    f"{weights_file('alex').parent} or take --perceptual efficientnet-lite0"
+                ) from error
+            return Lpips(present_networks()[0])
         case "efficientnet-lite0":
             return EfficientNetLite0()
         case _:

@@ -15,9 +15,9 @@ head's shape. Each answer comes with an uncertainty, about as large as the error
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -126,37 +126,21 @@ class PoseRow:
 
 @dataclass(frozen=True)
 class PoseReport:
-    """All views, and means over those of one method; not-a-number where there is none."""
+    """All views, and means over those of one method."""
 
     rows: tuple[PoseRow, ...]
     """One per view, in the order of the views."""
-    face_views: int
-    """Views measured by their face."""
-    face_error_deg: float
-    """Mean angle over them, degrees."""
-    face_mse: float
-    """Mean `rotation_mse` over them: POSE."""
-    common_rotation_deg: float
-    """The rotation that estimates and intended cameras of all face views differ by, as an angle, degrees: the
-    estimator's own idea of straight ahead, and any turn that all views share."""
-    face_common_removed_error_deg: float
-    """Mean angle over the face views without it, degrees; needs three face views."""
-    face_common_removed_mse: float
-    """Mean `rotation_mse` over the face views without it; needs three face views."""
-    silhouette_views: int
-    """Views measured by their outline."""
-    silhouette_error_deg: float
-    """Mean angle over them, degrees."""
-    silhouette_mse: float
-    """Mean `rotation_mse` over them."""
-    outline_views: int
-    """Views whose outline gives an answer, those measured by their face included."""
-    outline_error_deg: float
-    """Mean angle over them, degrees."""
-    outline_mse: float
-    """Mean `rotation_mse` over them."""
-    unmeasured_views: int
-    """Views without an estimate."""
+    means: Mapping[str, float]
+    """Numbers of views, mean angles in degrees and mean `rotation_mse`, not-a-number where there is none:
+    `face_views`, `face_error_deg` and `face_mse` (POSE) of the views measured by their face, likewise
+    `face_common_removed_...` without the common rotation (from three face views on), `silhouette_...` of the views
+    measured by their outline, and `outline_...` of all whose outline gives an answer; `unmeasured_views` without an
+    estimate; `common_rotation_deg`, by which estimates and intended cameras of all face views differ: the estimator's
+    own idea of straight ahead, and any turn that all views share."""
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        return {"rows": [asdict(row) for row in self.rows], **self.means}
 
 
 class FaceRotationFit:
@@ -272,23 +256,20 @@ def _asked_outlines(views: ViewSet, config: PoseConfig, track: Track) -> list[Ou
 def _report(rows: tuple[PoseRow, ...], common: Rotation | None) -> PoseReport:
     by_face = [row for row in rows if row.method == "face"]
     by_outline = [row for row in rows if row.method == "silhouette"]
-    outlines = [row for row in rows if not row.outline_refused]
-
-    def means(group: list[PoseRow], error: str, mse: str) -> tuple[float, float]:
-        if not group:
-            return math.nan, math.nan
-        error_deg, squares = (math.fsum(getattr(row, name) for row in group) / len(group) for name in (error, mse))
-        return error_deg, squares
-
-    turn_deg = math.nan if common is None else rotation_angle_deg(common, np.eye(3))
-    return PoseReport(
-        rows,
-        len(by_face), *means(by_face, "error_deg", "mse"),
-        turn_deg, *means(by_face, "common_removed_error_deg", "common_removed_mse"),
-        len(by_outline), *means(by_outline, "error_deg", "mse"),
-        len(outlines), *means(outlines, "outline_error_deg", "outline_mse"),
-        len(rows) - len(by_face) - len(by_outline),
-    )  # fmt: skip
+    groups = {
+        "face": ("", by_face),
+        "face_common_removed": ("common_removed_", by_face),
+        "silhouette": ("", by_outline),
+        "outline": ("outline_", [row for row in rows if not row.outline_refused]),
+    }
+    means: dict[str, float] = {"unmeasured_views": len(rows) - len(by_face) - len(by_outline)}
+    means["common_rotation_deg"] = math.nan if common is None else rotation_angle_deg(common, np.eye(3))
+    for name, (figures, group) in groups.items():
+        means[f"{name}_views"] = len(group)
+        for figure in ("error_deg", "mse"):
+            values = [getattr(row, figures + figure) for row in group]
+            means[f"{name}_{figure}"] = math.fsum(values) / len(group) if group else math.nan
+    return PoseReport(rows, means)
 
 
 def _off_front_deg(cameras: Cameras, index: int) -> float:
@@ -516,7 +497,7 @@ def _descended(turn: Rotation, residual: Residual) -> Rotation:
     found = least_squares(
         lambda angles: residual(turn @ _turn(angles)),
         np.zeros(3),
-        lambda angles: _jacobian(turn @ _turn(angles), residual),
+        lambda angles: _jacobian(turn @ _turn(angles), residual),  # pyright: ignore[reportArgumentType]
         x_scale="jac",
         ftol=1e-3,
         max_nfev=_ITERATIONS,

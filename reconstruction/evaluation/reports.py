@@ -37,6 +37,18 @@ from .results import (
 
 _SHOWN_HEADS = 6
 _PLOT_METRICS = ("psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head")
+_POSE_COLUMNS = {
+    "face views": ("face_views", 0),
+    "POSE": ("face_mse", 4),
+    "angle, °": ("face_error_deg", 1),
+    "common turn, °": ("common_rotation_deg", 1),
+    "POSE without it": ("face_common_removed_mse", 4),
+    "angle without it, °": ("face_common_removed_error_deg", 1),
+    "outlines": ("outline_views", 0),
+    "angle by outline, °": ("outline_error_deg", 2),
+    "not measured": ("unmeasured_views", 0),
+}
+"""Figures of `PoseReport` in a table, and their digits."""
 _NO_PERCEPTUAL = 'No perceptual distance was measured: pip install "dp360[eval]" brings one'
 
 
@@ -91,27 +103,16 @@ def identity_result(
 
 def pose_result(reports: Mapping[str, PoseReport], facts: Mapping[str, Any]) -> EvaluationResult:
     """Intended against estimated cameras; `reports` by the data set's name."""
-    columns = (
-        "data", "face views", "POSE", "angle, °", "common turn, °", "POSE without it", "angle without it, °",
-        "outlines", "angle by outline, °", "not measured",
-    )  # fmt: skip
     rows, curves = [], []
-    for name, r in reports.items():
-        rows.append(
-            (
-                name, str(r.face_views), number_cell(r.face_mse, 4), number_cell(r.face_error_deg, 1),
-                number_cell(r.common_rotation_deg, 1), number_cell(r.face_common_removed_mse, 4),
-                number_cell(r.face_common_removed_error_deg, 1), str(r.outline_views),
-                number_cell(r.outline_error_deg, 2), str(r.unmeasured_views),
-            )
-        )  # fmt: skip
-        level = sorted((row for row in r.rows if abs(row.elevation_deg) < 5), key=lambda row: row.azimuth_deg)
+    for name, report in reports.items():
+        rows.append((name, *(number_cell(report.means[figure], digits) for figure, digits in _POSE_COLUMNS.values())))
+        level = sorted((row for row in report.rows if abs(row.elevation_deg) < 5), key=lambda row: row.azimuth_deg)
         curves.append(Curve(name, [row.azimuth_deg for row in level], [row.error_deg for row in level]))
     title = "Intended against estimated camera (POSE: mean squared error of rotation entries)"
     return EvaluationResult(
         facts,
-        {"data": {name: asdict(report) for name, report in reports.items()}},
-        (ResultTable(title, columns, tuple(rows)),),
+        {"data": {name: report.plain() for name, report in reports.items()}},
+        (ResultTable(title, ("data", *_POSE_COLUMNS), tuple(rows)),),
         (Panel("Angle between intended and estimated camera", "azimuth, degrees", tuple(curves)),),
     )
 

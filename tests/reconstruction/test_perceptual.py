@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 
+from dp360.generation import InputError
 from dp360.reconstruction.losses import LossConfig, training_loss
 from dp360.reconstruction.perceptual import BACKBONES, Lpips, lpips_for_fits, weights_file
 
@@ -21,7 +22,7 @@ def test_names_are_torchvisions() -> None:
 def test_absent_weights_are_named_and_never_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     assert lpips_for_fits("cuda") is None
-    with pytest.raises(FileNotFoundError, match=str(weights_file("vgg"))):
+    with pytest.raises(InputError, match=str(weights_file("vgg"))):
         Lpips("vgg")
 
 

@@ -16,13 +16,10 @@ from dp360.reconstruction import photometric_cpu
 from dp360.reconstruction.densify import DensifyConfig, limit_shapes
 from dp360.reconstruction.losses import (
     LossConfig,
-    l1_loss,
     needle_loss,
-    photometric_loss,
     target_over_background,
     training_loss,
 )
-from dp360.reconstruction.photometric_cpu import picture_loss_cpu
 
 
 def pictures(height: int, width: int, *, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -40,12 +37,8 @@ def both(rgb: Tensor, alpha: Tensor, target: Tensor, silhouette: Tensor, weights
         x, a = rgb.to(dtype).clone().requires_grad_(), alpha.to(dtype).clone().requires_grad_()
         y, s = target.to(dtype), silhouette.to(dtype)
         w = None if weights is None else weights.to(dtype)
-        if dtype == torch.float32:
-            loss = picture_loss_cpu(x, a, y, s, ssim_weight=ssim_weight, alpha_weight=0.5, weights=w)
-        else:
-            loss = photometric_loss(x, y, ssim_weight=ssim_weight, weights=w) + 0.5 * l1_loss(
-                a[..., None], s[..., None], weights=w
-            )
+        config = LossConfig(ssim_weight=ssim_weight, alpha_weight=0.5)
+        loss = training_loss(x, a, y, s, torch.zeros(1, 3), config, weights=w)
         results.append((loss.detach(), *torch.autograd.grad(2 * loss, (x, a))))
     return results
 

@@ -32,7 +32,6 @@ from dp360.reconstruction.evaluation.compare import (
 from dp360.reconstruction.evaluation.consistency import reprojection, rings
 from dp360.reconstruction.evaluation.features import (
     EfficientNetLite0,
-    LpipsDistance,
     efficientnet_weights,
     open_perceptual,
     square_around,
@@ -60,6 +59,7 @@ from dp360.reconstruction.evaluation.results import (
     unique_names,
     write_result,
 )
+from dp360.reconstruction.perceptual import Lpips
 from dp360.reconstruction.splat_scene import Renders
 
 RNG = np.random.default_rng(0)
@@ -173,7 +173,7 @@ def test_the_perceptual_distance_grows_with_what_people_see() -> None:
 def test_lpips_without_weights_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(InputError, match="--perceptual lpips downloads them"):
-        LpipsDistance("alex")
+        Lpips("alex")
 
     def no_network(*_: object, **__: object) -> None:
         raise OSError("no route")

@@ -167,9 +167,9 @@ def test_known_rotations_come_out_of_faces(head: ViewSet):
             assert row.mse == pytest.approx(4 / 9 * (1 - math.cos(math.radians(errors[k]))))
         else:
             assert row.method == "none" and math.isnan(row.error_deg) and "fewer than 100" in row.outline_refused
-    assert report.face_views == len(seen) and report.unmeasured_views == len(head) - len(seen)
-    assert report.face_error_deg == pytest.approx(np.mean([errors[k] for k in seen]))
-    assert math.isnan(report.silhouette_error_deg)
+    assert report.means["face_views"] == len(seen) and report.means["unmeasured_views"] == len(head) - len(seen)
+    assert report.means["face_error_deg"] == pytest.approx(np.mean([errors[k] for k in seen]))
+    assert math.isnan(report.means["silhouette_error_deg"])
 
 
 def test_a_constant_offset_of_the_estimator_is_told_apart(head: ViewSet):
@@ -177,16 +177,20 @@ def test_a_constant_offset_of_the_estimator_is_told_apart(head: ViewSet):
     faces = FaceThatKnows({k: offset @ R for k, R in intended(head).items()})
     report = measure_pose(head, face_rotation=faces, config=replace(SMALL, least_outlines=100))
     size = math.sqrt(5.0**2 + 4.0**2 + 2.0**2)
-    assert report.face_error_deg == pytest.approx(size) and report.common_rotation_deg == pytest.approx(size)
-    assert report.face_common_removed_error_deg == pytest.approx(0, abs=1e-6)
-    assert report.face_common_removed_mse == pytest.approx(0, abs=1e-12)
+    assert report.means["face_error_deg"] == pytest.approx(size) and report.means[
+        "common_rotation_deg"
+    ] == pytest.approx(size)
+    assert report.means["face_common_removed_error_deg"] == pytest.approx(0, abs=1e-6)
+    assert report.means["face_common_removed_mse"] == pytest.approx(0, abs=1e-12)
 
 
 def test_two_faces_have_nothing_in_common_worth_removing(head: ViewSet):
     faces = FaceThatKnows({k: R for k, R in intended(head).items() if k in (0, 1)})
     report = measure_pose(head, face_rotation=faces, config=replace(SMALL, least_outlines=100))
-    assert report.face_views == 2 and math.isnan(report.common_rotation_deg)
-    assert math.isnan(report.face_common_removed_error_deg) and report.face_error_deg == pytest.approx(0, abs=1e-6)
+    assert report.means["face_views"] == 2 and math.isnan(report.means["common_rotation_deg"])
+    assert math.isnan(report.means["face_common_removed_error_deg"]) and report.means[
+        "face_error_deg"
+    ] == pytest.approx(0, abs=1e-6)
 
 
 def test_outlines_find_the_turned_cameras_within_two_degrees(misplaced: tuple[ViewSet, PoseReport]):
@@ -197,7 +201,7 @@ def test_outlines_find_the_turned_cameras_within_two_degrees(misplaced: tuple[Vi
             assert row.error_deg == pytest.approx(rotation_angle_deg(TURNS[k], np.eye(3)), abs=2.0), row
         elif row.method == "silhouette":
             assert row.error_deg < max(2.0, 1.5 * row.outline_uncertainty_deg), row
-    assert report.silhouette_views == 12 and report.face_views == 7
+    assert report.means["silhouette_views"] == 12 and report.means["face_views"] == 7
     right = [row.error_deg for k, row in enumerate(report.rows) if k not in TURNS]
     assert np.mean(right) < 1.5, "four wrong cameras do not spoil the others"
 
@@ -217,33 +221,15 @@ def test_the_order_of_views_does_not_matter():
         for field in ("error_deg", "mse", "common_removed_error_deg", "outline_error_deg", "outline_uncertainty_deg"):
             assert getattr(row, field) == pytest.approx(getattr(before, field), abs=1e-3, nan_ok=True)
     assert {row.method for row in again.rows} >= {"face", "silhouette"}
-    assert again.silhouette_error_deg == pytest.approx(report.silhouette_error_deg, abs=1e-3)
-
-
-def test_a_turn_that_all_views_share_is_seen_against_true_views_only(head: ViewSet):
-    """All cameras turned by six degrees about the vertical: the views agree with each other, not with the truth."""
-    picked = reordered(head, [5, 7, 13, *(k for k in range(len(head)) if k not in (5, 7, 13))])
-    T = picked.cameras.T_world_camera.clone()
-    T[:, :3] = torch.from_numpy(turn(0.0, 6.0, 0.0)) @ T[:, :3]
-    wrong = replace(picked, cameras=replace(picked.cameras, T_world_camera=T))
-    config = replace(SMALL, most_face_angle_deg=0.0)
-    against_truth = measure_pose(reordered_first(wrong, 3), face_rotation=no_face, reference=head, config=config)
-    assert all(row.error_deg == pytest.approx(6.0, abs=1.5) for row in against_truth.rows)
-
-
-def reordered_first(views: ViewSet, count: int) -> ViewSet:
-    return replace(
-        views, rgba=views.rgba[:count], cameras=views.cameras[:count], confidence=views.confidence[:count],
-        names=views.names[:count],
-    )  # fmt: skip
+    assert again.means["silhouette_error_deg"] == pytest.approx(report.means["silhouette_error_deg"], abs=1e-3)
 
 
 def test_a_ball_is_refused_and_says_why():
     ball = views_of(BALL, OrbitConfig(8, upper_count=0, lower_count=0).cameras(64))
     report = measure_pose(ball, face_rotation=no_face, config=replace(SMALL, outline_px=64, hull_cells=40))
-    assert {row.method for row in report.rows} == {"none"} and report.unmeasured_views == 8
+    assert {row.method for row in report.rows} == {"none"} and report.means["unmeasured_views"] == 8
     assert all("hardly changes" in row.outline_refused and row.outline_uncertainty_deg > 6 for row in report.rows)
-    assert math.isnan(report.silhouette_error_deg) and math.isnan(report.face_error_deg)
+    assert math.isnan(report.means["silhouette_error_deg"]) and math.isnan(report.means["face_error_deg"])
 
 
 def test_opaque_pictures_have_no_outline(head: ViewSet):
@@ -257,8 +243,7 @@ def test_an_outline_of_something_else_is_refused(head: ViewSet):
     rgba = head.rgba.clone()
     rgba[6, ..., 3] = 0
     rgba[6, 40:90, 5:40, 3] = 255
-    views = reordered_first(reordered(replace(head, rgba=rgba), [6]), 1)
-    (row,) = measure_pose(views, face_rotation=no_face, reference=head, config=SMALL).rows
+    row = measure_pose(replace(head, rgba=rgba), face_rotation=no_face, config=SMALL).rows[6]
     assert row.method == "none" and "fits no turn" in row.outline_refused
 
 
