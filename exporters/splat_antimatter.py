@@ -17,10 +17,11 @@ import numpy as np
 
 from dp360.generation import InputError
 from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.reconstruction.spherical_harmonics import rgb_from_sh0, sh0_from_rgb
 from dp360.reconstruction.splats import Splats
 
 from .splat_file_frame import FileNote, SplatArrays, UpAxis, reading, splat_encoder, splats_from_file
-from .splat_packing import dc_from_rgb, logits_from_bytes, rgb_from_dc, to_bytes, unit_quats
+from .splat_packing import logits_from_bytes, to_bytes, unit_quats
 
 _ROW = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
@@ -33,7 +34,7 @@ def encode(arrays: SplatArrays, note: FileNote) -> bytes:
     rows = np.empty(len(arrays), dtype=_ROW)
     rows["position"] = arrays.means
     rows["scale"] = np.clip(scale, 1e-30, 1e30)
-    rows["rgba"] = to_bytes(np.concatenate([rgb_from_dc(arrays.sh0), opacity[:, None]], axis=1))
+    rows["rgba"] = to_bytes(np.concatenate([rgb_from_sh0(arrays.sh0), opacity[:, None]], axis=1))
     rows["quat"] = np.clip(np.rint(unit_quats(arrays.quats_wxyz) * 128 + 128), 0, 255)
     importance = opacity * scale.prod(axis=1)
     return rows[np.argsort(-importance, kind="stable")].tobytes()
@@ -65,7 +66,7 @@ def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: Up
         log_scales=np.log(scale.astype(np.float64)).astype(np.float32),
         quats_wxyz=(rows["quat"].astype(np.float32) - 128) / 128,
         opacity_logits=logits_from_bytes(rows["rgba"][:, 3]),
-        sh0=dc_from_rgb(rows["rgba"][:, :3].astype(np.float32) / 255),
+        sh0=sh0_from_rgb(rows["rgba"][:, :3].astype(np.float32) / 255),
         sh_rest=np.zeros((len(rows), 0, 3), dtype=np.float32),
     )
     return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis))[0], None

@@ -19,20 +19,19 @@ import numpy as np
 from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
+from dp360.reconstruction.spherical_harmonics import rgb_from_sh0, sh0_from_rgb
 from dp360.reconstruction.splats import Splats
 
 from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
 from .splat_file_frame import FileNote, SplatArrays, reading, splat_encoder, splats_from_file
 from .splat_packing import (
     ROTATION_BITS,
-    dc_from_rgb,
     logits_from_bytes,
     morton_order,
     nearest_level,
     opacity_bytes,
     pack_fields,
     quats_from_smallest_three,
-    rgb_from_dc,
     smallest_three,
     to_bytes,
     unpack_fields,
@@ -66,7 +65,7 @@ def encode(arrays: SplatArrays, note: FileNote) -> bytes:
     for values in (
         arrays.means,
         np.clip(arrays.log_scales, -_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT),
-        rgb_from_dc(arrays.sh0),
+        rgb_from_sh0(arrays.sh0),
     ):
         low, high = _bounds(values)
         chunks += [low, high]
@@ -126,7 +125,7 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
         log_scales=between(_CHUNK_NAMES[6:12], size),
         quats_wxyz=quats_from_smallest_three(rotation[:, 0], rotation[:, 1:].astype(np.float32) / 1023 * 2 - 1),
         opacity_logits=logits_from_bytes(rgba[:, 3].astype(np.uint8)),
-        sh0=dc_from_rgb(rgb),
+        sh0=sh0_from_rgb(rgb),
         sh_rest=_read_rest(tables.get("sh"), n, data),
     )
     return splats_from_file(arrays, header.note)

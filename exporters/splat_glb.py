@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Float
 
 from dp360.generation import InputError, Provenance
+from dp360.reconstruction.spherical_harmonics import rgb_from_sh0
 from dp360.reconstruction.splats import Splats
 
 from .gltf_binary import glb, read_accessor, read_glb, vertex_attributes
 from .json_document import item
 from .splat_file_frame import FileNote, SplatArrays, file_note, reading, splat_encoder, splats_from_file
-from .splat_packing import rgb_from_dc
 
 EXTENSION = "KHR_gaussian_splatting"
 
@@ -43,7 +43,7 @@ def encode(arrays: SplatArrays, note: FileNote) -> bytes:
     opacity = arrays.opacity[:, None]
     values = {
         "POSITION": arrays.means,
-        "COLOR_0": np.concatenate([_linear(np.clip(rgb_from_dc(arrays.sh0), 0, 1)), opacity], axis=1),
+        "COLOR_0": np.concatenate([_linear(np.clip(rgb_from_sh0(arrays.sh0), 0, 1)), opacity], axis=1),
         f"{EXTENSION}:ROTATION": arrays.quats_xyzw,
         f"{EXTENSION}:SCALE": arrays.scales,
         f"{EXTENSION}:OPACITY": opacity,

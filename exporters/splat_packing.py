@@ -10,8 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int, Integer, UInt8, UInt32
 from scipy.special import expit
 
-from dp360.reconstruction.spherical_harmonics import SH_C0
-
 _OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 """Components that are kept when component i is left out."""
 _MORTON_BITS, _SWEEPS = 16, 30
@@ -43,16 +41,6 @@ def opacity_bytes(opacity_logits: Float[np.ndarray, " n"]) -> UInt8[np.ndarray, 
 def logits_from_bytes(opacity: UInt8[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Finite logits of opacities in 256 levels: the ends stand a quarter of a level inside 0 and 1."""
     return logits((np.clip(opacity.astype(np.float64), 0.25, 254.75) / 255).astype(np.float32))
-
-
-def rgb_from_dc(sh0: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Colour of the constant coefficients, not clamped."""
-    return sh0 * np.float32(SH_C0) + np.float32(0.5)
-
-
-def dc_from_rgb(rgb_unit: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Constant coefficients of a colour; inverse of `rgb_from_dc`."""
-    return ((rgb_unit - 0.5) / SH_C0).astype(np.float32)
 
 
 def unit_quats(quats: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:

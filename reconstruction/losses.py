@@ -42,16 +42,11 @@ def l1_loss(
     return difference.mean() if weights is None else (weights[..., None] * difference).mean()
 
 
-def ssim_window(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Float[Tensor, " window"]:
-    """The separable Gaussian window, sum 1."""
-    x = torch.arange(SSIM_WINDOW, dtype=dtype, device=device) - SSIM_WINDOW // 2
-    window = torch.exp(-(x**2) / (2 * SSIM_SIGMA**2))
-    return window / window.sum()
-
-
 def _blur(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h2 w2"]:
-    """Window means where the window fits, so that both sides shrink by `SSIM_WINDOW` - 1."""
-    window = ssim_window(maps.dtype, maps.device)
+    """Means in a separable Gaussian window where it fits, so that both sides shrink by `SSIM_WINDOW` - 1."""
+    x = torch.arange(SSIM_WINDOW, dtype=maps.dtype, device=maps.device) - SSIM_WINDOW // 2
+    window = torch.exp(-(x**2) / (2 * SSIM_SIGMA**2))
+    window = window / window.sum()
     rows = torch.nn.functional.conv2d(maps[:, None], window.view(1, 1, -1, 1))
     return torch.nn.functional.conv2d(rows, window.view(1, 1, 1, -1))[:, 0]
 
@@ -83,24 +78,6 @@ def ssim(
         return similarity.mean()
     margin = SSIM_WINDOW // 2
     return 1 - (weights[margin:-margin, margin:-margin] * (1 - similarity)).mean()
-
-
-def photometric_loss(
-    rgb: Float[Tensor, "h w c"],
-    target: Float[Tensor, "h w c"],
-    *,
-    ssim_weight: float = 0.2,
-    weights: Float[Tensor, "h w"] | None = None,
-) -> Float[Tensor, ""]:
-    """(1 - w) L1 + w (1 - SSIM), in plain tensors.
-
-    Raises:
-        ValueError: a picture smaller than the window of SSIM, unless its weight is zero.
-
-    Source: Kerbl et al., "3D Gaussian Splatting", 2023, Eq. 7.
-    """
-    loss = (1 - ssim_weight) * l1_loss(rgb, target, weights=weights)
-    return loss + ssim_weight * (1 - ssim(rgb, target, weights=weights)) if ssim_weight > 0 else loss
 
 
 def needle_loss(log_scales: Float[Tensor, "n 3"], *, max_ratio: float = 4.0) -> Float[Tensor, ""]:
@@ -141,7 +118,9 @@ def training_loss(
     weights: Float[Tensor, "h w"] | None = None,
     lpips: Lpips | None = None,
 ) -> Float[Tensor, ""]:
-    """The sum that a splat fit minimises for one view. On the CPU in float32 the picture terms are one fused kernel.
+    """The sum that a splat fit minimises for one view: (1 - w) L1 + w (1 - SSIM), silhouette, needles, LPIPS.
+
+    On the CPU in float32 the picture terms are one fused kernel.
 
     Args:
         rgb: Rendered picture over some background, [0, 1].
@@ -152,6 +131,11 @@ def training_loss(
         config: Weights.
         weights: Trust in every pixel, [0, 1], which scales what depends on the view; SSIM by the window's centre.
         lpips: The perceptual distance, where it is to count; by the mean trust.
+
+    Raises:
+        ValueError: a picture smaller than the window of SSIM, unless its weight is zero.
+
+    Source: Kerbl et al., "3D Gaussian Splatting", 2023, Eq. 7.
     """
     if rgb.device.type == "cpu" and rgb.dtype == torch.float32 and not target_rgb.requires_grad:
         if config.ssim_weight > 0 and min(rgb.shape[:2]) < SSIM_WINDOW:
@@ -159,7 +143,9 @@ def training_loss(
         pictures = (rgb, alpha, target_rgb, target_alpha)
         loss: Tensor = PictureLoss.apply(*pictures, config.ssim_weight, config.alpha_weight, weights)  # type: ignore[assignment]
     else:
-        loss = photometric_loss(rgb, target_rgb, ssim_weight=config.ssim_weight, weights=weights)
+        loss = (1 - config.ssim_weight) * l1_loss(rgb, target_rgb, weights=weights)
+        if config.ssim_weight > 0:
+            loss = loss + config.ssim_weight * (1 - ssim(rgb, target_rgb, weights=weights))
         if config.alpha_weight > 0:
             loss = loss + config.alpha_weight * l1_loss(alpha[..., None], target_alpha[..., None], weights=weights)
     if lpips is not None and config.lpips_weight > 0 and min(rgb.shape[:2]) >= MIN_SIZE_PX:

@@ -11,10 +11,13 @@ Source: Green, "Spherical Harmonic Lighting: The Gritty Details", 2003, and Kerb
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+Numbers = TypeVar("Numbers", Tensor, np.ndarray)
 SH_C0 = 0.28209479177387814
 """The constant basis function, 1 / (2 sqrt(pi))."""
 SH_C1 = 0.4886025119029199
@@ -41,11 +44,11 @@ def sh_degree_from_basis_count(count: int) -> int:
     return degree
 
 
-def sh0_from_rgb(rgb_unit: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+def sh0_from_rgb(rgb_unit: Float[Numbers, "*batch 3"]) -> Float[Numbers, "*batch 3"]:
     """Constant coefficients that show `rgb_unit` from every side."""
-    return (rgb_unit - 0.5) / SH_C0
+    return (rgb_unit - 0.5) / SH_C0  # pyright: ignore[reportReturnType]
 
 
-def rgb_from_sh0(sh0: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+def rgb_from_sh0(sh0: Float[Numbers, "*batch 3"]) -> Float[Numbers, "*batch 3"]:
     """Colour of constant coefficients; inverse of `sh0_from_rgb`, not clamped."""
-    return sh0 * SH_C0 + 0.5
+    return sh0 * SH_C0 + 0.5  # pyright: ignore[reportReturnType]

@@ -263,7 +263,12 @@ def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str,
     Returns:
         By bin of azimuth and in all: `kid` with `LEAST_FOR_KID` pictures at least, `frechet` with at least twice
         as many pictures as there are features. Neither compares with figures in the features of Inception.
+
+    Source: Binkowski et al., "Demystifying MMD GANs", 2018, Eq. 4, unbiased: KID may fall below 0 for equal sets; one
+    block of all pictures instead of the mean over random subsets.
     """
+    from torchmetrics.image.kid import poly_mmd
+
     found: dict[str, dict[str, float]] = {}
     pairs = [(r.features, [row.bin for row in r.rows]) for r in results if r.features is not None]
     for name in (*BINS, ALL):
@@ -272,7 +277,7 @@ def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str,
             for side in (0, 1)
         )
         if len(ours) >= LEAST_FOR_KID:
-            found[name] = {"kid": kernel_distance(ours, true)}
+            found[name] = {"kid": float(poly_mmd(torch.from_numpy(true), torch.from_numpy(ours)))}
             if len(ours) >= 2 * ours.shape[1]:
                 found[name]["frechet"] = frechet_distance(ours, true)
     return found
@@ -292,17 +297,6 @@ def frechet_distance(ours: Float[np.ndarray, "n d"], true: Float[np.ndarray, "m 
     # the trace of the root of the product, from eigenvalues, which are those of a symmetric positive matrix
     eigenvalues = np.linalg.eigvals(a @ b)
     return float(difference @ difference + np.trace(a) + np.trace(b) - 2 * np.sqrt(eigenvalues.real.clip(min=0)).sum())
-
-
-def kernel_distance(ours: Float[np.ndarray, "n d"], true: Float[np.ndarray, "n d"]) -> float:
-    """Squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, unbiased: may fall below 0 for equal sets.
-
-    Source: Binkowski et al., "Demystifying MMD GANs", 2018, Eq. 4 (unbiased estimator) and Sec. 3 (kernel); one block
-    of all pictures instead of the mean over random subsets.
-    """
-    from torchmetrics.image.kid import poly_mmd
-
-    return float(poly_mmd(torch.from_numpy(true), torch.from_numpy(ours)))
 
 
 def _features(
