@@ -23,7 +23,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation as ScipyRotation
 
 from dp360.generation import Cameras, ViewSet
@@ -493,16 +492,21 @@ def _fitted_turn(
 
 
 def _descended(turn: Rotation, residual: Residual) -> Rotation:
-    """Least squares over three angles, within a region of trust."""
-    found = least_squares(
-        lambda angles: residual(turn @ _turn(angles)),
-        np.zeros(3),
-        lambda angles: _jacobian(turn @ _turn(angles), residual),  # pyright: ignore[reportArgumentType]
-        x_scale="jac",
-        ftol=1e-3,
-        max_nfev=_ITERATIONS,
-    )
-    return turn @ _turn(found.x)
+    """Damped Gauss-Newton (Levenberg-Marquardt) over three angles."""
+    damping, now, jacobian = 1e-2, residual(turn), _jacobian(turn, residual)
+    for _ in range(_ITERATIONS):
+        H = jacobian.T @ jacobian
+        step = -np.linalg.solve(H + damping * np.diag(np.diag(H)) + 1e-9 * np.eye(3), jacobian.T @ now)
+        step *= min(1.0, math.radians(8.0) / max(float(np.linalg.norm(step)), 1e-12))
+        trial = turn @ _turn(step)
+        then = residual(trial)
+        if _squared(then) < _squared(now):
+            turn, now, damping, jacobian = trial, then, 0.3 * damping, _jacobian(trial, residual)
+        else:
+            damping *= 10.0
+        if float(np.linalg.norm(step)) < math.radians(0.05):
+            break
+    return turn
 
 
 def _jacobian(turn: Rotation, residual: Residual) -> Float[np.ndarray, "n 3"]:
