@@ -219,9 +219,8 @@ def opengl_from_opencv(T_world_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, 
     return T_world_camera @ _OPENCV_TO_OPENGL.to(T_world_camera)
 
 
-def opencv_from_opengl(T_world_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
-    """Poses with OpenCV camera axes out of OpenGL ones; the conversion is its own inverse."""
-    return T_world_camera @ _OPENCV_TO_OPENGL.to(T_world_camera)
+opencv_from_opengl = opengl_from_opencv
+"""Poses with OpenCV camera axes out of OpenGL ones; the conversion is its own inverse."""
 
 
 def panohead_label_from_cameras(cameras: Cameras) -> Float[Tensor, "n 25"]:

@@ -55,17 +55,14 @@ def rasterize_mesh(
     camera: Cameras,
     *,
     supersample: int = 1,
-    cull_backfaces: bool = False,
 ) -> Fragments:
     """Nearest triangle, its weights and its depth at every pixel centre.
 
     Args:
         vertices_world: world units.
-        faces: vertex indices, counter-clockwise seen from outside (matters for `cull_backfaces` only). Of two surfaces
-            at exactly the same depth the earlier face wins.
+        faces: vertex indices. Of two surfaces at exactly the same depth the earlier face wins.
         camera: a batch of one.
         supersample: samples per pixel along each axis; the result is that many times wider and higher.
-        cull_backfaces: leave out triangles seen from behind.
 
     Returns:
         Fragments of `camera.height * supersample` rows and `camera.width * supersample` columns.
@@ -86,7 +83,7 @@ def rasterize_mesh(
         sized.principal_px[0].numpy(),
     )
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    start, members = bin_by_band(screen, faces, width, height, cull_backfaces)
+    start, members = bin_by_band(screen, faces, width, height)
     with numba_pool(width * height):
         return Fragments(*_fill_bands(screen, faces, start, members, width, height))
 
@@ -161,7 +158,7 @@ def project_to_screen(vertices_world, T_camera_world, focal_px, principal_px):
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def bin_by_band(screen, faces, width, height, cull_backfaces):
+def bin_by_band(screen, faces, width, height):
     """Lists of the triangles that touch each band of rows, in the order of the faces (a counting sort)."""
     band_count = (height + BAND_ROWS - 1) // BAND_ROWS
     start = np.zeros(band_count + 1, np.int64)
@@ -174,7 +171,7 @@ def bin_by_band(screen, faces, width, height, cull_backfaces):
             continue
         ax, ay, bx, by, cx, cy = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if not abs(area) > 0.0 or (cull_backfaces and area > 0.0):  # rows grow downwards: front faces are negative
+        if not abs(area) > 0.0:
             continue
         if max(ax, bx, cx) < 0.0 or min(ax, bx, cx) > width:
             continue

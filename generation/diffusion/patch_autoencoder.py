@@ -16,7 +16,8 @@ from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .sized_network import Latents, ModelMixin, SizedNetwork, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
+from ..networks import zeroed
+from .sized_network import Latents, ModelMixin, SizedNetwork  # noqa: F401 - diffusers looks for ModelMixin here
 
 PictureBatch = Float[Tensor, "b 3 H W"]
 
@@ -67,7 +68,7 @@ class PatchAutoencoder(SizedNetwork):
             nn.SiLU(),
             nn.Conv2d(fine, fine, 3, padding=1),
             nn.SiLU(),
-            zero_initialised(nn.Conv2d(fine, half, 3, padding=1)),
+            zeroed(nn.Conv2d(fine, half, 3, padding=1)),
         )
 
     def encode(self, pictures: PictureBatch) -> EncoderOutput:
@@ -131,5 +132,5 @@ def _network(inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequentia
         nn.Conv2d(inputs, width, 3, padding=1),
         *(_ResidualBlock(width) for _ in range(blocks)),
         nn.SiLU(),
-        zero_initialised(nn.Conv2d(width, outputs, 3, padding=1)),
+        zeroed(nn.Conv2d(width, outputs, 3, padding=1)),
     )

@@ -17,8 +17,9 @@ from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..networks import zeroed
 from .reference_attention import attend, output_layers, projected
-from .sized_network import Latents, ModelMixin, SizedNetwork, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
+from .sized_network import Latents, ModelMixin, SizedNetwork  # noqa: F401 - diffusers looks for ModelMixin here
 
 Sites = Literal["all", "last"]
 
@@ -89,7 +90,7 @@ class ClipTransformer(nn.Module):
         self.attention_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.feed_forward = FeedForward(width, activation_fn="geglu")
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.proj_out = zero_initialised(nn.Linear(width, width))
+        self.proj_out = zeroed(nn.Linear(width, width))
 
     def forward(self, hidden: Latents, clip_length: int) -> Latents:
         """Mix each clip of `clip_length` consecutive rows.

@@ -178,7 +178,7 @@ class HeadScene:
         )
         order = self._nearest_first(screen)
         faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
-        start, members = bin_by_band(screen, faces, width, height, False)
+        start, members = bin_by_band(screen, faces, width, height)
         with numba_pool(width * height):
             return draw_bands(
                 screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part,
