@@ -1,7 +1,7 @@
 """Floating-point operations of one generation, the release's way and ours; a multiply-add counts as two.
 
-PyTorch's `FlopCounterMode` counts on shapes. Ours is the pipeline's own loop, in which each kind of call of the networks
-is counted once and remembered; the release's is worked out of what its code does for one clip in one step.
+PyTorch's `FlopCounterMode` counts on shapes. Ours is the pipeline's own loop, in which each kind of call of the
+networks is counted once and remembered; the release's is worked out of what its code does for one clip in one step.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -67,11 +66,11 @@ def _some(items: list[str]) -> str:
 def schedule_notes(checkpoint: CheckpointFile, tables: Mapping[str, Float[np.ndarray, " t"]]) -> list[str]:
     """One sentence if the checkpoint's tables are not the float16-rounded ones of this schedule, else none."""
     differing = []
-    with checkpoint.opened() as stored:
-        for name, exact in tables.items():
-            got, rounded = stored[name].double(), torch.from_numpy(exact).half().double()
-            if not torch.equal(got, rounded):
-                differing.append(f"{name} by up to {float((got - rounded).abs().max()):.3g}")
+    stored = checkpoint.tensors()
+    for name, exact in tables.items():
+        got, rounded = stored[name].double(), torch.from_numpy(exact).half().double()
+        if not torch.equal(got, rounded):
+            differing.append(f"{name} by up to {float((got - rounded).abs().max()):.3g}")
     if not differing:
         return []
     return [
@@ -110,12 +109,11 @@ def compare_with_stock(
         files = _stock_files(stock / folder)
         if not chosen or not files:
             continue
-        with contextlib.ExitStack() as stack:
-            stored = stack.enter_context(checkpoint.opened())
-            theirs = _by_name_of_today(stack.enter_context(CheckpointFile.inspect(file).opened()) for file in files)
-            names = track(chosen, total=len(chosen), description=f"Comparing {part} with the stock folder")
-            pairs = ((chosen[key].name, stored[key].reshape(chosen[key].shape)) for key in names)
-            results.append(_compare(role, part, pairs, theirs))
+        stored = checkpoint.tensors()
+        theirs = _by_name_of_today(CheckpointFile.inspect(file).tensors() for file in files)
+        names = track(chosen, total=len(chosen), description=f"Comparing {part} with the stock folder")
+        pairs = ((chosen[key].name, stored[key].reshape(chosen[key].shape)) for key in names)
+        results.append(_compare(role, part, pairs, theirs))
     if not results:
         raise InputError(
             f"{stock} has no unet, vae or text_encoder folder with .safetensors files; give a folder of Stable "
