@@ -134,6 +134,13 @@ def composited(
     return rgba[:, :3] * rgba[:, 3:] + background * (1 - rgba[:, 3:])
 
 
+def psnr(made: Float[Tensor, "3 s s"], true: Float[Tensor, "3 s s"], alpha: Float[Tensor, "1 s s"]) -> dict[str, float]:
+    """Peak signal-to-noise ratio of colours in [0, 1], dB: of the picture, and of what the head covers, if anything."""
+    squared, covered = (made - true) ** 2, (alpha > 0.5).expand_as(true)
+    parts = {"psnr": squared, "psnr_head": squared[covered]}
+    return {name: -10 * float(p.mean().clamp(min=1e-10).log10()) for name, p in parts.items() if p.numel()}
+
+
 def _chosen_views(head: HeadPictures, config: ClipConfig, rng: np.random.Generator) -> list[int]:
     """Numbers of the views to draw."""
     cameras = head.cameras

@@ -22,7 +22,6 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,8 +73,10 @@ def open_source(path: Path, *, cache_heads: int = 16) -> HeadSource:
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder of heads")
     sources = [
-        HeadSource(f"{path} ({kind})", partial(_numbered_head, heads, opened), len(heads), cache_heads)
-        for kind, (find, opened) in _LAYOUTS.items()
+        HeadSource(
+            f"{path} ({kind})", lambda index, heads=heads, opened=opened: opened(heads[index]), len(heads), cache_heads
+        )
+        for kind, (find, head) in _LAYOUTS.items()
         if (heads := sorted(find(path)))
     ]
     if not sources:
@@ -84,10 +85,6 @@ def open_source(path: Path, *, cache_heads: int = 16) -> HeadSource:
             "*.smc, 0*/image_seg or 0.png to 3.png"
         )
     return sources[0] if len(sources) == 1 else mixed_source(sources)
-
-
-def _numbered_head(paths: Sequence[Path], opened: Callable[[Path], HeadPictures], index: int) -> HeadPictures:
-    return opened(paths[index])
 
 
 def _posed_paths(root: Path) -> list[Path]:

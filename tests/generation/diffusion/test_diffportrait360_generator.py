@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dp360.generation import Cameras, InputError, OrbitConfig, ViewSet, look_at_origin, orbit
-from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED
+from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED, panohead_label_from_cameras
 from dp360.generation.diffusion.architectures import COMPACT, OFFICIAL, Architecture
 from dp360.generation.diffusion.conditions import (
     camera_behind_the_head,
@@ -203,7 +203,7 @@ def test_a_portrait_that_was_aligned_elsewhere_is_used_as_it_is(recording, portr
     assert torch.equal(views.rgba[0], aligned.resized_rgba(SIZE))
     assert torch.equal(views.cameras.T_world_camera[0], camera.T_world_camera[0])
     assert torch.equal(recording.asked["portrait"], aligned.over_white(SIZE))
-    assert views.provenance.settings["aligned"] == aligned.camera_label.tolist()
+    assert views.provenance.settings["aligned"] == panohead_label_from_cameras(aligned.camera)[0].tolist()
 
 
 @pytest.mark.parametrize(
