@@ -79,7 +79,7 @@ class PatchAutoencoder(SizedNetwork):
     def decode(self, latents: Latents) -> DecoderOutput:
         """Pictures of latents."""
         patches = self.to_patch(latents) + self.decoder(latents)
-        halves = _halves(patches, self.sizes.patch_px)
+        halves = F.pixel_unshuffle(F.pixel_shuffle(patches, self.sizes.patch_px), 2)  # 2 x 2 pixels in the channels
         return DecoderOutput(sample=F.pixel_shuffle(halves + self.fine(halves), 2))
 
     def forward(self, pictures: PictureBatch) -> PictureBatch:
@@ -104,12 +104,6 @@ class PatchAutoencoder(SizedNetwork):
         ):
             layer.load_state_dict({"weight": weight[..., None, None], "bias": bias})
         return values.flip(0)[:count].float()
-
-
-def _halves(patches: Float[Tensor, "b v h w"], patch_px: int) -> Float[Tensor, "b 12 _ _"]:
-    """Patches to their pictures at half the size, 2 x 2 pixels in the channels."""
-    pictures = F.pixel_shuffle(patches, patch_px)
-    return F.pixel_unshuffle(pictures, 2)
 
 
 class _ResidualBlock(nn.Module):

@@ -50,7 +50,7 @@ class Recording(DiffPortrait360Pipeline):
 
     def __call__(self, portrait, cameras, control, **options):
         self.asked = {"portrait": portrait, "cameras": cameras, "control": control, **options}
-        return DiffPortrait360Output(options["start_views"], cameras, options["back_start"])
+        return DiffPortrait360Output(options["start_views"], options["back_start"])
 
 
 @pytest.fixture(scope="module")

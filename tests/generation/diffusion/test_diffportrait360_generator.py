@@ -59,7 +59,7 @@ class Recording(DiffPortrait360Pipeline):
 
     def __call__(self, portrait, cameras, control, **options):
         self.asked = {"portrait": portrait, "control": control, **options}
-        return DiffPortrait360Output(options["start_views"], cameras, options["start_views"][0])
+        return DiffPortrait360Output(options["start_views"], options["start_views"][0])
 
 
 @pytest.fixture(scope="module")
