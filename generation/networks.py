@@ -186,5 +186,4 @@ class NetworkFile(Generic[Network]):
 
 @functools.cache
 def _load(file: NetworkFile[Network]) -> LoadedNetwork[Network]:
-    with shipped_file(file.file_name) as path:
-        return file.read(path)
+    return file.read(shipped_file(file.file_name))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, UInt8
 
 from ..head_model.sparse_points import MIRRORED, FaceBox, face_box
@@ -94,10 +95,8 @@ def labelled_shots(shots: Shots, split: Split, data: Path, *, track: Track = sil
     rows, toward = [], []
     for k in range(len(shots)):
         _, camera = shots[k]
-        T = camera.T_camera_world[0].numpy()
-        p = points[int(shots.head[k])] @ T[:3, :3].T + T[:3, 3]
-        rows.append(p[:, :2] / p[:, 2:] * camera.focal_px[0].numpy() + camera.principal_px[0].numpy())
-        position = camera.T_world_camera[0, :3, 3].numpy()
+        rows.append(camera.project(torch.from_numpy(points[int(shots.head[k])]))[0, :, :2].numpy())
+        position = camera.position_world[0].numpy()
         toward.append(position / np.linalg.norm(position))
     return LabelledShots(shots, np.stack(rows), np.stack(toward))
 

@@ -72,8 +72,6 @@ class PortraitSample:
     """Pixels that lie within the picture; the others repeat its edge."""
     camera: Cameras
     """The true camera of the crop (one); that of the mirror image if the picture was mirrored."""
-    mirrored: bool
-    """Whether left and right were exchanged: then the camera sees the mirrored head."""
 
 
 def portrait_camera(rng: np.random.Generator, size_px: int) -> Cameras:
@@ -144,7 +142,7 @@ def finish_shot(
         look: how; None takes `PortraitLook()`.
     """
     look = look or PortraitLook()
-    A, crop_camera, mirrored = _crop(shot, camera, rng, size_px, look)
+    A, crop_camera = _crop(shot, camera, rng, size_px, look)
     flags = cv2.INTER_AREA if size_px < len(shot.rgb) / SHOT_FACTOR else cv2.INTER_LINEAR
 
     def cropped(picture: np.ndarray, flags: int) -> np.ndarray:
@@ -164,14 +162,14 @@ def finish_shot(
         picture, inside = _cut(picture, rng)
     return PortraitSample(
         picture, np.where(inside, alpha, np.float32(0)), np.where(inside, labels, np.uint8(Label.BACKGROUND)), inside,
-        crop_camera, mirrored,
+        crop_camera,
     )  # fmt: skip
 
 
 def _crop(
     shot: PortraitShot, camera: Cameras, rng: np.random.Generator, size_px: int, look: PortraitLook
-) -> tuple[np.ndarray, Cameras, bool]:
-    """Affine map to the crop from the shot, the crop's camera, whether it mirrors."""
+) -> tuple[np.ndarray, Cameras]:
+    """Affine map to the crop from the shot, and the crop's camera."""
     if rng.random() < look.other_frame:
         factor = rng.uniform(1, WIDE_FACTOR)
     else:
@@ -194,7 +192,7 @@ def _crop(
     back = torch.eye(4, dtype=torch.float64)
     back[:2, :2] = torch.from_numpy(turn.T)
     principal = torch.from_numpy(size_px / 2 + shift)[None]
-    return A, Cameras(T @ back, camera.focal_px * scale, principal, size_px, size_px), mirrored
+    return A, Cameras(T @ back, camera.focal_px * scale, principal, size_px, size_px)
 
 
 def torso_bottom(

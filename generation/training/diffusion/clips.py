@@ -192,7 +192,7 @@ def _other_head(
     source: HeadSource, head: HeadPictures, views: list[int], size_px: int, rng: np.random.Generator
 ) -> Float[Tensor, "f 4 s s"]:
     """Another head from the cameras of the views, or from those of its own that are nearest to them."""
-    own = [head.driver(view, size_px) for view in views]
+    own = [head.picture("driver", size_px, view) for view in views]
     given = [picture for picture in own if picture is not None]
     if len(given) == len(views):
         return torch.stack(given)
@@ -211,7 +211,7 @@ def _front_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Gene
     """The portrait, or a view from the front."""
     wants_portrait = rng.random() < config.portrait_share
     choice = rng.random()
-    portrait = head.portrait(config.size_px) if wants_portrait else None
+    portrait = head.picture("portrait", config.size_px) if wants_portrait else None
     if portrait is not None:
         return portrait
     near = _views_near(head, FRONT_WORLD, _FRONT_WITHIN_DEG, "a front reference")
@@ -221,7 +221,7 @@ def _front_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Gene
 def _back_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Generator) -> Float[Tensor, "4 s s"]:
     """A view from behind, or the picture from straight behind that is no view: each as often as any other."""
     choice = rng.random()
-    straight = head.back(config.size_px)
+    straight = head.picture("back", config.size_px)
     near = _views_near(head, BACK_WORLD, _BACK_WITHIN_DEG, "" if straight is not None else "a back reference")
     pick = int(choice * (len(near) + (straight is not None)))
     return straight if pick == len(near) and straight is not None else head.rgba(near[pick], config.size_px)

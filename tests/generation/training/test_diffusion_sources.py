@@ -460,15 +460,15 @@ def test_portrait_and_back_picture_come_from_their_files(posed):
     png(folder / "portrait_alpha.png", np.full((64, 64), 255, np.uint8))
     png(folder / "back.png", np.full((SIZE, SIZE, 4), (10, 10, 200, 255), np.uint8))
     head = open_source(posed).head(0)
-    assert middle_of(head.portrait(16)) == pytest.approx([200, 10, 10, 255])
-    assert middle_of(head.back(16)) == pytest.approx([10, 10, 200, 255])
+    assert middle_of(head.picture("portrait", 16)) == pytest.approx([200, 10, 10, 255])
+    assert middle_of(head.picture("back", 16)) == pytest.approx([10, 10, 200, 255])
     foreground = np.broadcast_to(np.array([0.2, 0.4, 0.6], np.float32), (64, 64, 3))
     np.savez(folder / "portrait.npz", foreground_unit=foreground, alpha_unit=np.ones((64, 64), np.float32))
     fresh = open_source(posed).head(0)  # colours free of the background come first
-    assert middle_of(fresh.portrait(16)) == pytest.approx([51, 102, 153, 255])
+    assert middle_of(fresh.picture("portrait", 16)) == pytest.approx([51, 102, 153, 255])
     (folder / "portrait.npz").write_bytes(b"no")
     with pytest.raises(InputError, match="damaged"):
-        open_source(posed).head(0).portrait(16)
+        open_source(posed).head(0).picture("portrait", 16)
 
 
 def test_any_nerfstudio_data_set_serves_with_other_controls(tmp_path):
