@@ -17,8 +17,6 @@ OUTSIDE_SHARE = 0.03
 """Share of the views that may disagree before a place counts as outside."""
 _RESOLUTION = 128
 """Cells along each side of the cube, a multiple of four."""
-_REACH = 1.5
-"""Side of the cube divided by the width of the pictures at the focus point."""
 LEAST_SEEN_SHARE, LEAST_SEEN = 0.15, 10
 """Share and number of the views that must have a place in their frame before anything is said to stand there: cells
 that few views see are carved by few."""
@@ -69,7 +67,12 @@ def outside_votes(
     return outside, seen
 
 
-def hull_points(rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras) -> PointCloud:
+def hull_points(
+    rgba: UInt8[Tensor, "n h w 4"],
+    cameras: Cameras,
+    *,
+    reach: float = 1.5,
+) -> PointCloud:
     """Carve a cube around the focus point with the alphas and keep the boundary cells.
 
     A view says nothing about places outside its frame: shoulders that leave some pictures stay. Cells are first
@@ -78,6 +81,7 @@ def hull_points(rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras) -> PointCloud:
     Args:
         rgba: pictures with straight alpha (opaque pictures carve nothing).
         cameras: their cameras.
+        reach: side of the cube divided by the width of the pictures at the focus point.
 
     Returns:
         Boundary cells with outward normals from the occupancy's gradient, coloured by the view that faces each
@@ -85,7 +89,7 @@ def hull_points(rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras) -> PointCloud:
     """
     centre = focus_point(cameras)
     distance = (cameras.position_world - centre).norm(dim=-1).mean()
-    half_side = _REACH * float(0.5 * distance * cameras.width / cameras.focal_px[:, 0].mean())
+    half_side = reach * float(0.5 * distance * cameras.width / cameras.focal_px[:, 0].mean())
     shown = rgba[..., 3] >= 128
     least_seen = max(LEAST_SEEN_SHARE * len(cameras), min(LEAST_SEEN, len(cameras)))
     side = _RESOLUTION // 4

@@ -106,15 +106,8 @@ class SyntheticHead:
     """How it is to be drawn: a name of `stylise.STYLES`."""
 
     def part(self, name: str) -> Part:
-        """The part of that name.
-
-        Raises:
-            KeyError: the head has no such part.
-        """
-        for part in self.parts:
-            if part.name == name:
-                return part
-        raise KeyError(f"{self.name}: no part {name!r}; it has {[p.name for p in self.parts]}")
+        """The first part of that name."""
+        return next(part for part in self.parts if part.name == name)
 
 
 def merged(parts: Sequence[Part]) -> Part:

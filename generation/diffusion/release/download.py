@@ -146,13 +146,12 @@ class _HashBook:
         place, status = str(path.resolve()), path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         known = self._read()["files"].get(place)
-        if known is not None and known["stamp"] == stamp:
-            return known["sha256"]
-        sha256 = sha256_of_file(path, track)
-        content = self._read()
-        content["files"][place] = {"stamp": stamp, "sha256": sha256}
-        self._write(content)
-        return sha256
+        if known is None or known["stamp"] != stamp:
+            known = {"stamp": stamp, "sha256": sha256_of_file(path, track)}
+            content = self._read()
+            content["files"][place] = known
+            self._write(content)
+        return known["sha256"]
 
     def require_same(self, repository: str, files: dict[str, Path], track: Track) -> None:
         """Record the hashes of a repository's files on first use, and insist on them afterwards.
