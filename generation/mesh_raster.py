@@ -66,14 +66,8 @@ def rasterize_mesh(
 
     Returns:
         Fragments of `camera.height * supersample` rows and `camera.width * supersample` columns.
-
-    Raises:
-        ValueError: more than one camera, or supersample < 1.
     """
-    if len(camera) != 1:
-        raise ValueError(f"rasterize_mesh: expected one camera, got a batch of {len(camera)}")
-    if supersample < 1:
-        raise ValueError(f"rasterize_mesh: expected supersample of at least 1, got {supersample}")
+    assert len(camera) == 1 and supersample >= 1
     width, height = camera.width * supersample, camera.height * supersample
     sized = camera.resized(width, height)
     screen = project_to_screen(
@@ -118,14 +112,9 @@ def sample_texture(
 
 
 def box_downsample(image: Float[np.ndarray, ...], factor: int) -> Float[np.ndarray, ...]:
-    """Mean over blocks of factor x factor samples: pictures [h w c] or maps [h w] back at pixel resolution.
-
-    Raises:
-        ValueError: height or width is not a multiple of `factor`.
-    """
+    """Mean over blocks of factor x factor samples: pictures [h w c] or maps [h w] back at pixel resolution."""
     height, width = image.shape[:2]
-    if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"box_downsample: expected {height}x{width} to be a multiple of the factor, got {factor}")
+    assert height % factor == 0 and width % factor == 0
     if factor == 1:
         return image
     total = np.zeros((height // factor, width // factor, *image.shape[2:]), dtype=image.dtype)

@@ -50,11 +50,7 @@ class PatchAutoencoder(SizedNetwork):
         """Make the layers, with random orthonormal maps; see `start_from_components`."""
         config = self.sizes
         values, latents, fine = 3 * config.patch_px**2, config.latent_channels, config.fine_width
-        if not 1 <= latents <= values or config.patch_px % 2:
-            raise ValueError(
-                f"PatchAutoencoder: expected an even patch_px and 1 to {values} latent channels, got {config.patch_px} "
-                f"and {latents}"
-            )
+        assert 1 <= latents <= values and config.patch_px % 2 == 0
         self.to_latent = nn.Conv2d(values, latents, 1)
         self.to_patch = nn.Conv2d(latents, values, 1)
         nn.init.orthogonal_(self.to_latent.weight.flatten(1))

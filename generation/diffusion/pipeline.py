@@ -220,8 +220,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         if not self.can_make_views:
             raise InputError("These weights hold the back-view model only; call make_back, or add the 360 model's")
         size = (cameras.height, cameras.width)
-        if len(cameras) == 0:
-            raise InputError("Cannot make views: expected at least one camera, got none")
         if (control.shape[0], *control.shape[2:]) != (len(cameras), *size):
             raise InputError(
                 f"Cannot make views: expected one control picture of {size[1]}x{size[0]} for each of {len(cameras)} "

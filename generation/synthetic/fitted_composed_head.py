@@ -138,12 +138,7 @@ def _aligned(
     crop, fit, landmarks = fit_in_crop(sample.rgb, found[0], crop, factor, model, networks)
     if np.median(fit.residual_px) > _MOST_MISFIT * picture_px:
         return None
-    true = sample.camera
-    camera = Cameras(
-        true.T_world_camera, true.focal_px * crop.scale,
-        true.principal_px * crop.scale + torch.tensor([crop.offset_px], dtype=torch.float64), size, size,
-    )  # fmt: skip
-    return crop, wide, crop.head(fit), landmarks, camera
+    return crop, wide, crop.head(fit), landmarks, crop.camera(sample.camera)
 
 
 def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:

@@ -94,7 +94,7 @@ def convert_release(
     _refuse_to_lose_files(output, list(paths.values()))
     with torch.device("meta"):
         networks = architecture.components()
-    keys = official_keys(architecture, motion=True, networks=networks)
+    keys = official_keys(architecture)
     scheduler = networks["scheduler"]
     tables = schedule_tables(*(scheduler.config[name] for name in ("beta_start", "beta_end", "num_train_timesteps")))
     sources = [_Source.inspect(role, path, architecture, keys) for role, path in paths.items()]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -56,21 +56,13 @@ class Home:
     """Shape in the checkpoint."""
 
 
-def official_keys(
-    architecture: Architecture, *, motion: bool, networks: Mapping[str, Any] | None = None
-) -> dict[str, Home]:
-    """Every key of an official checkpoint and where its tensor belongs, in no particular order.
+def official_keys(architecture: Architecture) -> dict[str, Home]:
+    """Every key of the 360 model's checkpoint and where its tensor belongs, in no particular order.
 
-    The ignored keys (`IGNORED_KEYS`) are not among them.
-
-    Args:
-        architecture: sizes of the networks.
-        motion: whether the temporal modules V are there: in the 360 model, not in the back-head model.
-        networks: `architecture.components()`, if they have been made already.
+    The back-head model has the same but for `view_consistency`. The ignored keys (`IGNORED_KEYS`) are not among them.
     """
-    if networks is None:
-        with torch.device("meta"):
-            networks = architecture.components()
+    with torch.device("meta"):
+        networks = architecture.components()
     rules: dict[CheckpointPart, Rules] = {
         "unet": _unet_rules(architecture.unet),
         "appearance": _unet_rules(architecture.unet),
@@ -79,9 +71,8 @@ def official_keys(
             *_unet_rules(architecture.camera_control),
         ],
         "vae": _vae_rules(len(architecture.autoencoder_options["block_out_channels"])),
+        "view_consistency": _MOTION_RULES,
     }
-    if motion:
-        rules["view_consistency"] = _MOTION_RULES
     length = (networks["scheduler"].config["num_train_timesteps"],)
     keys = {name: Home("schedule", name, length, length) for name in SCHEDULE_TABLES}
     keys |= text_keys(text_config(architecture, {}))

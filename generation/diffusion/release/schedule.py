@@ -117,12 +117,7 @@ class ReleaseDDIMScheduler(DDIMScheduler):
             generator: source of the step's noise.
             variance_noise: the noise itself, instead of drawing it.
             return_dict: whether to wrap the result.
-
-        Raises:
-            ValueError: `set_timesteps` was not called.
         """
-        if self.num_inference_steps is None:
-            raise ValueError("ReleaseDDIMScheduler: call set_timesteps before step")
         alpha, alpha_previous, sqrt_one_minus_alpha, sigma = (
             torch.tensor(value, dtype=torch.float32) for value in self.coefficients(int(timestep), eta)
         )

@@ -58,10 +58,10 @@ def random_weights(motion: bool, *, seed: int = 0, architecture: Architecture = 
     generator = torch.Generator().manual_seed(seed)
     tables = {name: torch.from_numpy(table).half() for name, table in schedule_tables().items()}
     weights = {}
-    for key, home in official_keys(architecture, motion=motion).items():
+    for key, home in official_keys(architecture).items():
         if home.part == "schedule":
             weights[key] = tables[home.name]
-        elif home.part != "text_encoder":
+        elif home.part != "text_encoder" and (motion or home.part != "view_consistency"):
             weights[key] = torch.randn(home.official_shape, generator=generator) * 0.1
     return weights
 
@@ -136,7 +136,7 @@ def test_the_fixtures_arrive_complete(convert_fixture, parity_set, names: tuple[
     for name in names:
         case = parity_set(name)
         weights = load_file(case.weights_path)
-        homes = official_keys(case.architecture, motion=name == "video")
+        homes = official_keys(case.architecture)
         for part in PARTS[: 4 if name == "video" else 3]:
             component = part if name == "video" else f"back_{part}"
             assert_component_holds(folder, component, part, weights, homes)
@@ -174,7 +174,7 @@ def test_every_form_of_a_file_gives_the_same_folder(kind: str, views_weights, vi
         torch.save({"state_dict": views_weights, "global_step": 340000} if kind == "wrapped" else views_weights, path)
     report = convert_release(tmp_path / "out", views_model=path, architecture=TINY, context=CONTEXT)
     for part in PARTS:
-        assert_component_holds(tmp_path / "out", part, part, views_weights, official_keys(TINY, motion=True))
+        assert_component_holds(tmp_path / "out", part, part, views_weights, official_keys(TINY))
     assert report.sources[0].sha256 == sha256_of_file(path, silent)
 
 
@@ -190,7 +190,7 @@ def test_large_components_are_split_as_diffusers_reads_them(views_weights, views
     out = tmp_path / "out"
     convert_release(out, views_model=views_file, architecture=TINY, context=CONTEXT, largest_file_bytes=500_000)
     assert len(list((out / "unet").glob("*.safetensors"))) > 2
-    assert_component_holds(out, "unet", "unet", views_weights, official_keys(TINY, motion=True))
+    assert_component_holds(out, "unet", "unet", views_weights, official_keys(TINY))
     loaded = DiffPortrait360Pipeline.from_pretrained(out).unet.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in stored(out, "unet").items())
 
@@ -217,8 +217,8 @@ def test_networks_shared_by_both_files_are_stored_once(views_weights, views_file
     back["first_stage_model.quant_conv.bias"] = -back["first_stage_model.quant_conv.bias"]
     torch.save(back, tmp_path / "back.th")
     report = convert()
-    assert_component_holds(tmp_path / "out", "back_unet", "unet", back, official_keys(TINY, motion=True))
-    assert_component_holds(tmp_path / "out", "vae", "vae", views_weights, official_keys(TINY, motion=True))
+    assert_component_holds(tmp_path / "out", "back_unet", "unet", back, official_keys(TINY))
+    assert_component_holds(tmp_path / "out", "vae", "vae", views_weights, official_keys(TINY))
     assert any("VAEs of the two checkpoints differ in 1 tensors" in note for note in report.notes)
 
 
