@@ -40,7 +40,6 @@ from .keys import (
     Home,
     official_keys,
     text_config,
-    text_keys,
     with_text_prefix,
 )
 from .schedule import schedule_tables
@@ -97,7 +96,7 @@ def convert_release(
     keys = official_keys(architecture)
     scheduler = networks["scheduler"]
     tables = schedule_tables(*(scheduler.config[name] for name in ("beta_start", "beta_end", "num_train_timesteps")))
-    sources = [_Source.inspect(role, path, architecture, keys) for role, path in paths.items()]
+    sources = [_Source.inspect(role, path, keys) for role, path in paths.items()]
     notes = [note for source in sources for note in schedule_notes(source.checkpoint, tables)]
     contexts = _contexts(sources, context, architecture)
     tokens, context_source = next(iter(contexts.values())), next(iter(contexts))
@@ -162,11 +161,10 @@ class _Source:
     homes: Mapping[str, Home]
 
     @classmethod
-    def inspect(cls, role: Role, path: Path, architecture: Architecture, keys: Mapping[str, Home]) -> _Source:
+    def inspect(cls, role: Role, path: Path, keys: Mapping[str, Home]) -> _Source:
         checkpoint = CheckpointFile.inspect(path)
-        wanted = {key: home for key, home in keys.items() if home.part != "text_encoder"}
-        if any(key.startswith(TEXT_PREFIX) for key in checkpoint.shapes.keys() - IGNORED_KEYS):
-            wanted |= text_keys(text_config(architecture, checkpoint.shapes))
+        has_text = any(key.startswith(TEXT_PREFIX) for key in checkpoint.shapes.keys() - IGNORED_KEYS)
+        wanted = {key: home for key, home in keys.items() if has_text or home.part != "text_encoder"}
         homes_by_role: dict[Role, dict[str, Home]] = {
             "views": wanted,
             "back": {key: home for key, home in wanted.items() if home.part != "view_consistency"},
@@ -203,7 +201,7 @@ def empty_prompt_context(checkpoint: CheckpointFile, architecture: Architecture)
 
     Source: last hidden state of CLIP ViT-L/14, as latent-diffusion's `FrozenCLIPEmbedder` takes it.
     """
-    config = text_config(architecture, checkpoint.shapes)
+    config = text_config(architecture)
     with torch.device("meta"):
         encoder = CLIPTextModel(config)
     count = config.max_position_embeddings

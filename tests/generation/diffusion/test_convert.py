@@ -72,7 +72,7 @@ def text_encoder() -> CLIPTextModel:
     config = CLIPTextConfig(
         vocab_size=49408,
         hidden_size=WIDTH,
-        intermediate_size=96,
+        intermediate_size=4 * WIDTH,
         num_hidden_layers=TINY.text_layers,
         num_attention_heads=1,
         hidden_act="quick_gelu",
