@@ -20,7 +20,7 @@ from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
 from .head_samples import in_new_order
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, picture_batches_of, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
 from .shots import Shots
 
 IGNORED = 255
@@ -112,7 +112,7 @@ def segmenter_batches(
         made = finish_shot(shot, camera, backgrounds, rng, stage.size_px, look)
         return {"rgb": torch.from_numpy(made.rgb.copy()), "classes": torch.from_numpy(_classes(made).astype(np.int64))}
 
-    return picture_batches_of(sample, stage.loop.batch_size)
+    return micro_batches_of(sample, stage.loop.batch_size)
 
 
 def _classes(sample: PortraitSample) -> UInt8[np.ndarray, "s s"]:
