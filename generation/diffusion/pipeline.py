@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -33,7 +34,7 @@ from .camera_control import CameraControl
 from .null_context import NullContext
 from .patch_autoencoder import PatchAutoencoder
 from .reference_attention import Reference
-from .sampling import Denoiser, Sampling, guided, noise_like
+from .sampling import Denoiser, Sampling, guided
 from .sized_network import Latents
 from .unet import Context, ControlResiduals, DenoisingUNet
 from .view_consistency import ViewConsistency
@@ -288,7 +289,10 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         references = self.encode_pictures(pictures, sampling, generator)
         start = None if start_views is None else self.encode_pictures(start_views, sampling, generator)
         with self._resident(networks):
-            noise = noise_like((len(control), *references.shape[1:]), generator, self._execution_device)
+            # drawn where the generator lives, so that a CPU seed means the same everywhere
+            noise = randn_tensor(
+                (len(control), *references.shape[1:]), generator, self._execution_device, torch.float32
+            )
             latents = self.denoise(networks, references, cameras, control, noise, start, sampling, generator, **shown)
         return self.decode_latents(latents)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +13,6 @@ from torch import Tensor
 
 from ...diffusion.pipeline import DiffPortrait360Pipeline
 from ...diffusion.sampling import Sampling
-from ...files import write_bytes_atomically
 from ...progress import silent
 from .clips import ClipConfig, TrainingClip, psnr, sample_clip
 from .head_pictures import HeadSource
@@ -100,10 +97,3 @@ def draw_clip(pipeline: DiffPortrait360Pipeline, clip: TrainingClip, config: Val
         track=silent,
     )
     return output.images
-
-
-def write_sheet(sheet: Image.Image, path: Path) -> None:
-    """The sheet as a JPEG."""
-    data = io.BytesIO()
-    sheet.save(data, "JPEG", quality=90)
-    write_bytes_atomically(path, data.getvalue())
