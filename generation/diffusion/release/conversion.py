@@ -129,7 +129,7 @@ def convert_release(
             output,
             DTYPE_NAMES[dtype],
             described,
-            tuple(_written(folder, name, components[name], origin) for name, origin in origins.items()),
+            tuple(_written(folder / name, components[name], origin) for name, origin in origins.items()),
             tuple(notes),
             tuple(comparisons),
             files,
@@ -309,10 +309,9 @@ def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) ->
     return stored
 
 
-def _written(folder: Path, name: str, network: ModelMixin, origin: str) -> WrittenComponent:
+def _written(folder: Path, network: ModelMixin, origin: str) -> WrittenComponent:
     numbers = sum(tensor.numel() for tensor in network.state_dict().values())
-    size_bytes = sum(file.stat().st_size for file in (folder / name).glob("*.safetensors"))
-    return WrittenComponent(name, origin, numbers, size_bytes)
+    return WrittenComponent(folder.name, origin, numbers, sum(f.stat().st_size for f in folder.glob("*.safetensors")))
 
 
 def _refuse_to_lose_files(output: Path, sources: Sequence[Path]) -> None:
