@@ -72,12 +72,11 @@ def open_source(path: Path, *, cache_heads: int = 16) -> HeadSource:
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder of heads")
+    found = {kind: (sorted(find(path)), opened) for kind, (find, opened) in _LAYOUTS.items()}
     sources = [
-        HeadSource(
-            f"{path} ({kind})", lambda index, heads=heads, opened=opened: opened(heads[index]), len(heads), cache_heads
-        )
-        for kind, (find, head) in _LAYOUTS.items()
-        if (heads := sorted(find(path)))
+        HeadSource(f"{path} ({kind})", lambda i, heads=heads, opened=opened: opened(heads[i]), len(heads), cache_heads)
+        for kind, (heads, opened) in found.items()
+        if heads
     ]
     if not sources:
         raise InputError(
