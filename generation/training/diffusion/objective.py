@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDPMScheduler
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...diffusion.patch_autoencoder import PatchAutoencoder
 from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from ...diffusion.reference_attention import Reference
+from ...diffusion.sampling import Scheduler
 from ...diffusion.unet import Context, ControlResiduals
 from ..loop import Batch
 
@@ -40,17 +39,12 @@ class ObjectiveConfig:
     """Share of clips that see the back reference beside the front one."""
 
 
-def training_schedule(scheduler: SchedulerMixin) -> DDPMScheduler:
+def training_schedule(scheduler: Scheduler) -> Scheduler:
     """What puts noise on views as a pipeline's scheduler takes it off; its predictions are of the same kind."""
-    assert isinstance(scheduler, ConfigMixin)
-    schedule = DDPMScheduler.from_config(scheduler.config)
-    assert isinstance(schedule, DDPMScheduler)
-    return schedule
+    return DDPMScheduler.from_config(scheduler.config)
 
 
-def prediction_target(
-    schedule: DDPMScheduler, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]
-) -> _Latents:
+def prediction_target(schedule: Scheduler, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
     """What is to be predicted: the noise, the clean latent, or v (arXiv 2202.00512, Eq. 11)."""
     match schedule.config["prediction_type"]:
         case "epsilon":
