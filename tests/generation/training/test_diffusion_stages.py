@@ -224,7 +224,7 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: TrainingStage, step
         torch.manual_seed(5)
         noise, timesteps = torch.randn_like(clean), torch.full((len(clean),), 600)
         made = objective.predict(
-            objective.schedule.noisy(clean, noise, timesteps), timesteps, references, fixed["control"].flatten(0, 1),
+            objective.schedule.add_noise(clean, noise, timesteps), timesteps, references, fixed["control"].flatten(0, 1),
             start, mode=Mode.VIEWS, dual=torch.ones(2, dtype=torch.bool), keeps=torch.ones(2, dtype=torch.bool),
         )  # fmt: skip
         pictures, best = (
