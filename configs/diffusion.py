@@ -93,7 +93,7 @@ def open_shipped(options: DiffusionOptions, device: str) -> tuple[DiffPortrait36
     Raises:
         InputError: this installation lacks it, a file of it is damaged, or numbers that the device cannot compute with.
     """
-    loaded = load_compact("cpu", _dtype(options, device))
+    loaded = load_compact(_dtype(options, device))
     if loaded is None:
         raise InputError("This installation has no compact weights; install dp360 again, or give --weights FOLDER")
     pipeline, name = loaded

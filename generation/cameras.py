@@ -111,16 +111,8 @@ class Cameras:
 
 
 def concatenate_cameras(batches: Sequence[Cameras]) -> Cameras:
-    """One batch out of several of the same picture size.
-
-    Raises:
-        ValueError: no batch, or batches of different picture sizes.
-    """
-    if not batches:
-        raise ValueError("concatenate_cameras: expected at least one batch of cameras, got none")
-    sizes = {(b.width, b.height) for b in batches}
-    if len(sizes) > 1:
-        raise ValueError(f"concatenate_cameras: expected one picture size, got {sorted(sizes)}; call `resized` first")
+    """One batch out of several, at least one, of the same picture size (see `Cameras.resized`)."""
+    assert len({(b.width, b.height) for b in batches}) == 1
     return Cameras(
         torch.cat([b.T_world_camera for b in batches]),
         torch.cat([b.focal_px for b in batches]),
@@ -219,9 +211,8 @@ def opengl_from_opencv(T_world_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, 
     return T_world_camera @ _OPENCV_TO_OPENGL.to(T_world_camera)
 
 
-def opencv_from_opengl(T_world_camera: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
-    """Poses with OpenCV camera axes out of OpenGL ones; the conversion is its own inverse."""
-    return T_world_camera @ _OPENCV_TO_OPENGL.to(T_world_camera)
+opencv_from_opengl = opengl_from_opencv
+"""Poses with OpenCV camera axes out of OpenGL ones; the conversion is its own inverse."""
 
 
 def panohead_label_from_cameras(cameras: Cameras) -> Float[Tensor, "n 25"]:

@@ -28,6 +28,18 @@ _CURES = {
 }
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `$XDG_CACHE_HOME/dp360`, by default `~/.cache/dp360`.
+
+    Raises:
+        InputError: no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dp360"
+    except RuntimeError as error:
+        raise InputError("There is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder") from error
+
+
 @contextlib.contextmanager
 def write_errors_for_people(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `path` into one sentence that names it and the cure.

@@ -55,28 +55,19 @@ def rasterize_mesh(
     camera: Cameras,
     *,
     supersample: int = 1,
-    cull_backfaces: bool = False,
 ) -> Fragments:
     """Nearest triangle, its weights and its depth at every pixel centre.
 
     Args:
         vertices_world: world units.
-        faces: vertex indices, counter-clockwise seen from outside (matters for `cull_backfaces` only). Of two surfaces
-            at exactly the same depth the earlier face wins.
+        faces: vertex indices. Of two surfaces at exactly the same depth the earlier face wins.
         camera: a batch of one.
         supersample: samples per pixel along each axis; the result is that many times wider and higher.
-        cull_backfaces: leave out triangles seen from behind.
 
     Returns:
         Fragments of `camera.height * supersample` rows and `camera.width * supersample` columns.
-
-    Raises:
-        ValueError: more than one camera, or supersample < 1.
     """
-    if len(camera) != 1:
-        raise ValueError(f"rasterize_mesh: expected one camera, got a batch of {len(camera)}")
-    if supersample < 1:
-        raise ValueError(f"rasterize_mesh: expected supersample of at least 1, got {supersample}")
+    assert len(camera) == 1 and supersample >= 1
     width, height = camera.width * supersample, camera.height * supersample
     sized = camera.resized(width, height)
     screen = project_to_screen(
@@ -86,7 +77,7 @@ def rasterize_mesh(
         sized.principal_px[0].numpy(),
     )
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    start, members = bin_by_band(screen, faces, width, height, cull_backfaces)
+    start, members = bin_by_band(screen, faces, width, height)
     with numba_pool(width * height):
         return Fragments(*_fill_bands(screen, faces, start, members, width, height))
 
@@ -121,14 +112,9 @@ def sample_texture(
 
 
 def box_downsample(image: Float[np.ndarray, ...], factor: int) -> Float[np.ndarray, ...]:
-    """Mean over blocks of factor x factor samples: pictures [h w c] or maps [h w] back at pixel resolution.
-
-    Raises:
-        ValueError: height or width is not a multiple of `factor`.
-    """
+    """Mean over blocks of factor x factor samples: pictures [h w c] or maps [h w] back at pixel resolution."""
     height, width = image.shape[:2]
-    if factor < 1 or height % factor or width % factor:
-        raise ValueError(f"box_downsample: expected {height}x{width} to be a multiple of the factor, got {factor}")
+    assert height % factor == 0 and width % factor == 0
     if factor == 1:
         return image
     total = np.zeros((height // factor, width // factor, *image.shape[2:]), dtype=image.dtype)
@@ -161,7 +147,7 @@ def project_to_screen(vertices_world, T_camera_world, focal_px, principal_px):
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def bin_by_band(screen, faces, width, height, cull_backfaces):
+def bin_by_band(screen, faces, width, height):
     """Lists of the triangles that touch each band of rows, in the order of the faces (a counting sort)."""
     band_count = (height + BAND_ROWS - 1) // BAND_ROWS
     start = np.zeros(band_count + 1, np.int64)
@@ -174,7 +160,7 @@ def bin_by_band(screen, faces, width, height, cull_backfaces):
             continue
         ax, ay, bx, by, cx, cy = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if not abs(area) > 0.0 or (cull_backfaces and area > 0.0):  # rows grow downwards: front faces are negative
+        if not abs(area) > 0.0:
             continue
         if max(ax, bx, cx) < 0.0 or min(ax, bx, cx) > width:
             continue

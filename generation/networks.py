@@ -19,6 +19,7 @@ from .files import write_bytes_atomically
 from .weights import shipped_file
 
 Network = TypeVar("Network", bound=nn.Module)
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class ConvBlock(nn.Sequential):
@@ -45,8 +46,8 @@ class ChartBlock(nn.Module):
         return F.silu(self.norm(self.convolution(x)))
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with zeros for weights: an untrained network starts from its default answer."""
+def zeroed(layer: Layer) -> Layer:
+    """The layer with zeros for weights and bias: an untrained network starts from its default answer."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -185,5 +186,4 @@ class NetworkFile(Generic[Network]):
 
 @functools.cache
 def _load(file: NetworkFile[Network]) -> LoadedNetwork[Network]:
-    with shipped_file(file.file_name) as path:
-        return file.read(path)
+    return file.read(shipped_file(file.file_name))

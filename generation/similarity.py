@@ -22,6 +22,13 @@ class Similarity:
     def __call__(self, points: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 3"]:
         return self.scale * points @ self.R.T + self.shift
 
+    def moved_poses(self, T_before_camera: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4 4"]:
+        """Poses of cameras that see the moved world as the given ones see it before; they stay rigid."""
+        T_after_camera = T_before_camera.copy()
+        T_after_camera[:, :3, :3] = self.R @ T_before_camera[:, :3, :3]
+        T_after_camera[:, :3, 3] = self(T_before_camera[:, :3, 3])
+        return T_after_camera
+
     def inverse(self) -> Similarity:
         """The map back."""
         return Similarity(1 / self.scale, self.R.T, -self.R.T @ self.shift / self.scale)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -86,11 +85,4 @@ def views_with_portrait(
 
 def provenance_of(name: str, weights: str, seed: int, input_sha256: str, settings: dict[str, object]) -> Provenance:
     """Origin of views of a portrait; `settings` are plain JSON data."""
-    return Provenance(
-        generator=name,
-        weights=weights,
-        seed=seed,
-        input_sha256=input_sha256,
-        version=importlib.metadata.version("dp360"),
-        settings=settings,
-    )
+    return Provenance(name, weights, seed, input_sha256, settings=settings)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .cameras import Cameras
-
-if TYPE_CHECKING:
-    import open3d
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Provenance:
     """Seed of the generator."""
     input_sha256: str
     """SHA-256 of the input file's bytes, hexadecimal."""
-    version: str
+    version: str = field(default_factory=lambda: importlib.metadata.version("dp360"))
     """Version of dp360."""
     statement: str = "3D head, AI-generated from one image (dp360)"
     """One line for people."""
@@ -46,15 +43,6 @@ class PointCloud:
     """Unit outward normals."""
     rgb_unit: Float[Tensor, "p 3"]
     """Colour in [0, 1]."""
-
-    def to_open3d(self) -> open3d.geometry.PointCloud:
-        """The same points for open3d: distances, outliers, registration."""
-        import open3d
-
-        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(self.points_world.double().cpu().numpy()))
-        cloud.normals = open3d.utility.Vector3dVector(self.normals_world.double().cpu().numpy())
-        cloud.colors = open3d.utility.Vector3dVector(self.rgb_unit.double().cpu().numpy())
-        return cloud
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ import io
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -92,27 +91,27 @@ def read_ava256(
         segment, frame = _first_frame(folder / "frame_list.csv", segment)
     placed = _placement(folder, frame)
 
-    def picture_of(name: str) -> _Entry:
-        entries = [f"cam{name}/{frame:06d}{suffix}" for suffix in (".avif", ".png", ".jpg")]
-        return _Entry(folder / "image" / f"cam{name}", entries)
+    def picture_of(name: str) -> tuple[Path, str, str, str]:
+        stem = f"cam{name}/{frame:06d}"
+        return folder / "image" / f"cam{name}", f"{stem}.avif", f"{stem}.png", f"{stem}.jpg"
 
-    def matte_of(name: str) -> _Entry:
-        return _Entry(folder / "segmentation_parts" / f"cam{name}", [f"cam{name}/{frame:06d}.png"])
+    def matte_of(name: str) -> tuple[Path, str]:
+        return folder / "segmentation_parts" / f"cam{name}", f"cam{name}/{frame:06d}.png"
 
     def has_frame(name: str) -> bool:
-        return picture_of(name).place() is not None
+        return _entry(*picture_of(name)) is not None
 
     names, left_out = capture.cameras_with_frame(
         cameras, calibration, has_frame, calibration_file, folder / "image", frame
     )
-    without_mask = [name for name in names if matte_of(name).place() is None]
+    without_mask = [name for name in names if _entry(*matte_of(name)) is None]
 
     def read(name: str) -> CapturePicture:
-        data, where = picture_of(name).read()
+        data, where = _read(*picture_of(name))
         rgb = np.array(capture.decode_picture(data, where).convert("RGB"))
         if name in without_mask:
             return CapturePicture(rgb, None, where)
-        image = capture.decode_picture(*matte_of(name).read())
+        image = capture.decode_picture(*_read(*matte_of(name)))
         labels = np.array(image) if image.mode == "P" else capture.mask_of(image)
         return CapturePicture(rgb, np.where(np.isin(labels, _LABELS_OUTSIDE), 0, 255).astype(np.uint8), where)
 
@@ -161,7 +160,7 @@ def _first_frame(file: Path, segment: str | None) -> tuple[str, int]:
 
 def _placement(folder: Path, frame: int) -> HeadPlacement:
     """The frame's head pose as a similarity to our world."""
-    data, where = _Entry(folder / "head_pose" / "head_pose", [f"{frame:06d}.txt"]).read()
+    data, where = _read(folder / "head_pose" / "head_pose", f"{frame:06d}.txt")
     try:
         pose = np.loadtxt(io.BytesIO(data), ndmin=2)
     except ValueError as error:
@@ -177,10 +176,10 @@ def _placement(folder: Path, frame: int) -> HeadPlacement:
 
 def _keypoints(folder: Path, frame: int) -> Float[np.ndarray, "k 3"]:
     """Key points of the frame in the capture's world; none where the capture has none."""
-    entry = _Entry(folder / "keypoints_3d" / "keypoints_3d", [f"{frame:06d}.npy"])
-    if entry.place() is None:
+    entry = folder / "keypoints_3d" / "keypoints_3d", f"{frame:06d}.npy"
+    if _entry(*entry) is None:
         return capture.NO_KEYPOINTS
-    data, where = entry.read()
+    data, where = _read(*entry)
     try:
         rows = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64).reshape(-1, 6)
     except (ValueError, EOFError, OSError) as error:
@@ -188,49 +187,37 @@ def _keypoints(folder: Path, frame: int) -> Float[np.ndarray, "k 3"]:
     return rows[:, 1:4]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One of several possible entries of `ARCHIVE.zip`, or of the folder that it was unpacked to."""
-
-    archive: Path
-    names: list[str]
-
-    def place(self) -> tuple[Path, str] | None:
-        """The file that holds it, and its name within if that is a zip; None where none of the entries is there."""
-        unpacked = [at for name in self.names for at in (self.archive / PurePosixPath(name).name, self.archive / name)]
-        for file in unpacked:  # with or without the inner folder
+def _entry(archive: Path, *names: str) -> Path | zipfile.Path | None:
+    """The first of several entries that `ARCHIVE.zip` has, or the folder that it was unpacked to; None without any."""
+    for name in names:
+        for file in (archive / PurePosixPath(name).name, archive / name):  # with or without the inner folder
             if file.is_file():
-                return file, ""
-        packed = self.archive.with_name(self.archive.name + ".zip")
-        if not packed.is_file():
-            return None
-        with _opened(packed) as contents:
-            return next(((packed, name) for name in self.names if name in contents.NameToInfo), None)
+                return file
+    packed = archive.with_name(archive.name + ".zip")
+    contents = zipfile.Path(_opened(packed)) if packed.is_file() else None
+    return None if contents is None else next((contents / name for name in names if (contents / name).is_file()), None)
 
-    def read(self) -> tuple[bytes, str]:
-        """Its bytes, and its name for messages.
 
-        Raises:
-            InputError: neither the archive nor the folder has it, or it is damaged.
-        """
-        place = self.place()
-        if place is None:
-            zipped = f"{self.archive}.zip"
-            if not Path(zipped).is_file():
-                raise InputError(f"{zipped} does not exist; download it with the owners' download.py")
-            raise InputError(f"{zipped} has no {self.names[0]}; choose a frame of frame_list.csv")
-        file, name = place
-        if not name:
-            return capture.read_bytes(file, "a file of an Ava-256 capture"), str(file)
-        with _opened(file) as contents:
-            if contents.getinfo(name).file_size > capture.MAX_FILE_BYTES:
-                raise InputError(
-                    f"{file}: {name} is larger than {capture.MAX_FILE_BYTES >> 20} MB; download the archive again"
-                )
-            try:
-                return contents.read(name), f"{file}: {name}"
-            except Exception as error:  # zlib, CRC and struct errors of damaged archives
-                raise InputError(f"{file}: {name} is damaged ({error}); download the archive again") from error
+def _read(archive: Path, *names: str) -> tuple[bytes, str]:
+    """The bytes of `_entry`, and its name for messages.
+
+    Raises:
+        InputError: neither the archive nor the folder has it, or it is damaged.
+    """
+    found = _entry(archive, *names)
+    if found is None:
+        if not Path(f"{archive}.zip").is_file():
+            raise InputError(f"{archive}.zip does not exist; download it with the owners' download.py")
+        raise InputError(f"{archive}.zip has no {names[0]}; choose a frame of frame_list.csv")
+    if isinstance(found, Path):
+        return capture.read_bytes(found, "a file of an Ava-256 capture"), str(found)
+    where = f"{archive}.zip: {found.at}"
+    if found.root.getinfo(found.at).file_size > capture.MAX_FILE_BYTES:
+        raise InputError(f"{where} is larger than {capture.MAX_FILE_BYTES >> 20} MB; download the archive again")
+    try:
+        return found.read_bytes(), where
+    except Exception as error:  # zlib, CRC and struct errors of damaged archives
+        raise InputError(f"{where} is damaged ({error}); download the archive again") from error
 
 
 def _opened(file: Path) -> zipfile.ZipFile:

@@ -7,7 +7,6 @@ half pixel is added here and nowhere else.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import io
 import json
 import math
@@ -314,7 +313,6 @@ def capture_views(frame: CaptureFrame, size_px: int, framing: Framing, track: Tr
             weights="none",
             seed=0,
             input_sha256=hashlib.sha256(frame.calibration + b"\0" + frame.moment.encode()).hexdigest(),
-            version=importlib.metadata.version("dp360"),
             statement=f"Photographs of a real person from {frame.dataset} (research use only); not AI-generated",
             settings={
                 "dataset": frame.dataset,

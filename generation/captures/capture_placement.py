@@ -49,13 +49,6 @@ class HeadPlacement(Similarity):
     source: str
     """What it rests on, for people."""
 
-    def moved_poses(self, T_capture_camera: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4 4"]:
-        """Poses of cameras (to the capture's world from the camera, OpenCV axes) in our world; they stay rigid."""
-        T_world_camera = np.tile(np.eye(4), (len(T_capture_camera), 1, 1))
-        T_world_camera[:, :3, :3] = self.R @ T_capture_camera[:, :3, :3]
-        T_world_camera[:, :3, 3] = self(T_capture_camera[:, :3, 3])
-        return T_world_camera
-
     def as_json(self) -> dict[str, object]:
         """The similarity as plain data, for provenance."""
         return {

@@ -15,7 +15,8 @@ from diffusers.models.controlnets.controlnet import ControlNetConditioningEmbedd
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .sized_network import Latents, ModelMixin, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
+from ..networks import zeroed
+from .sized_network import Latents, ModelMixin  # noqa: F401 - diffusers looks for ModelMixin here
 from .unet import Context, ControlResiduals, EncoderConfig, UNetEncoder
 
 
@@ -56,8 +57,8 @@ class CameraControl(UNetEncoder):
         skips = [widths[0]]
         for level, width in enumerate(widths):
             skips += [width] * (config.layers_per_block + (level < len(widths) - 1))
-        self.controlnet_down_blocks = nn.ModuleList(zero_initialised(nn.Conv2d(width, width, 1)) for width in skips)
-        self.controlnet_mid_block = zero_initialised(nn.Conv2d(widths[-1], widths[-1], 1))
+        self.controlnet_down_blocks = nn.ModuleList(zeroed(nn.Conv2d(width, width, 1)) for width in skips)
+        self.controlnet_mid_block = zeroed(nn.Conv2d(widths[-1], widths[-1], 1))
 
     def embed_control(self, control: Float[Tensor, "b k H W"]) -> Float[Tensor, "b w0 h w"]:
         """Bring control pictures in [-1, 1] down to the latent's size; holds for all steps of a generation."""

@@ -83,11 +83,10 @@ def held_out() -> HeldOut | None:
         raise InputError(f"{path} is damaged: expected the figures of both generators; install dp360 again") from error
 
 
-def load_compact(device: str, dtype: torch.dtype) -> tuple[DiffPortrait360Pipeline, str] | None:
-    """The compact model that ships, and its name with a hash; None where this installation lacks it.
+def load_compact(dtype: torch.dtype) -> tuple[DiffPortrait360Pipeline, str] | None:
+    """The compact model that ships, on the CPU, and its name with a hash; None where this installation lacks it.
 
     Args:
-        device: where it shall run.
         dtype: numbers to compute with; a CPU wants float32.
 
     Raises:
@@ -97,7 +96,7 @@ def load_compact(device: str, dtype: torch.dtype) -> tuple[DiffPortrait360Pipeli
     if folder is None:
         return None
     name = verified_name(folder)
-    return load_pipeline(folder, dtype).to(device), name
+    return load_pipeline(folder, dtype), name
 
 
 def write_compact(pipeline: DiffPortrait360Pipeline, measured: HeldOut | None, folder: Path) -> None:

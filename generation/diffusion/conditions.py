@@ -16,7 +16,6 @@ import functools
 import hashlib
 import io
 import math
-import os
 import zipfile
 from contextlib import suppress
 from importlib import metadata, resources
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, look_at_origin
 from ..errors import InputError
-from ..files import write_bytes_atomically
+from ..files import cache_folder, write_bytes_atomically
 from ..mesh import TexturedMesh
 from ..mesh_raster import box_downsample, interpolate, rasterize_mesh, sample_texture
 from ..portrait import prepare_portrait
@@ -111,41 +110,25 @@ def generic_head() -> TexturedMesh:
     picture = resources.files("skimage.data").joinpath("astronaut.png")
     if not picture.is_file():
         raise InputError("scikit-image is installed without its astronaut picture; install scikit-image again")
-    file = _cache_file(picture.read_bytes())
-    if file is not None:
-        with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):  # none yet, or damaged: built again
-            return decode_head(file.read_bytes())
+    name = f"generic-head-{_what_decides(picture.read_bytes())}.npz"
+    with suppress(InputError, OSError, ValueError, KeyError, zipfile.BadZipFile):  # none yet, or damaged: built again
+        with np.load(cache_folder() / name, allow_pickle=False) as arrays:
+            return TexturedMesh(**{array: arrays[array] for array in _ARRAYS})
     with resources.as_file(picture) as path:
-        data = encode_head(build_head_prior(prepare_portrait(path)).textured_mesh())
-    if file is not None:
-        with suppress(InputError, OSError):
-            write_bytes_atomically(file, data)
-    return decode_head(data)
+        head = build_head_prior(prepare_portrait(path)).textured_mesh()
+    file = io.BytesIO()
+    np.savez_compressed(file, **{array: getattr(head, array) for array in _ARRAYS})
+    with suppress(InputError, OSError):
+        write_bytes_atomically(cache_folder() / name, file.getvalue())
+    return head
 
 
-def encode_head(mesh: TexturedMesh) -> bytes:
-    """A textured mesh as a compressed .npz."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: getattr(mesh, name) for name in _ARRAYS})
-    return buffer.getvalue()
-
-
-def decode_head(data: bytes) -> TexturedMesh:
-    """Inverse of `encode_head`; raises what numpy and zipfile raise for damaged data."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return TexturedMesh(**{name: arrays[name] for name in _ARRAYS})
-
-
-def _cache_file(picture: bytes) -> Path | None:
-    """Where the generic head is kept: named by the picture, our code and model, and the libraries that decide."""
+def _what_decides(picture: bytes) -> str:
+    """A hash of the picture, our code and models, and the libraries that decide how the generic head looks."""
     digest = hashlib.sha256(picture)
     package = Path(str(resources.files("dp360.generation")))
     for file in sorted(file for pattern in _SOURCES for file in package.glob(pattern)):
         digest.update(file.relative_to(package).as_posix().encode() + hashlib.sha256(file.read_bytes()).digest())
     for name in _LIBRARIES:
         digest.update(f"{name} {metadata.version(name)}\n".encode())
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no home folder
-        return None
-    return folder / "dp360" / f"generic-head-{digest.hexdigest()[:16]}.npz"
+    return digest.hexdigest()[:16]

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..cameras import orbit
 from ..errors import InputError
 from ..progress import Track, silent
 from .architectures import OFFICIAL, Architecture
-from .flops import FlopCount, Way, count_flops
+from .flops import FlopCount, Way, count_flops, run_loop
 from .pipeline import DiffPortrait360Pipeline
 from .sampling import DEFAULT_STEPS, OFFICIAL_STEPS, Sampling
 from .shapes_only import META, ShapesOnly, shapes_pipeline
@@ -249,7 +248,7 @@ def estimate_memory(
         pipe.first_batch_only = True
         networks = pipe.networks_for_views()
         with ShapesOnly() as denoising:
-            _run_loop(pipe, views, size_px, Sampling(steps=1, clips_per_batch=clips), META)
+            run_loop(pipe, networks, views, size_px, Sampling(steps=1, clips_per_batch=clips), META)
         with ShapesOnly() as coding:
             pipe.decode_latents(pipe.encode_pictures(torch.empty(1, 3, size_px, size_px, device=META)))
         stage = {networks.unet, networks.appearance, networks.camera_control, networks.view_consistency} - {None}
@@ -294,11 +293,12 @@ def measure(
     rows = views if whole else min(views, architecture.view_consistency.clip_length)
     timed_steps = steps if whole else 1
     pipe = _random_pipeline(architecture if whole else replace(architecture, own_back=False), device, DTYPES[dtype])
+    networks = pipe.networks_for_views()
     if whole:
-        _run_loop(pipe, rows, size_px, replace(sampling, steps=2), device)
+        run_loop(pipe, networks, rows, size_px, replace(sampling, steps=2), device)
         torch.cuda.reset_peak_memory_stats(device)
     start = _now(device)
-    latents = _run_loop(pipe, rows, size_px, replace(sampling, steps=timed_steps), device)
+    latents = run_loop(pipe, networks, rows, size_px, replace(sampling, steps=timed_steps), device)
     denoised = _now(device)
     pipe.decode_latents(latents if whole else latents[:1])
     decoded = _now(device)
@@ -319,28 +319,6 @@ def measure(
         share_of_peak=None if peak_rate is None else rate / peak_rate,
         peak_bytes=torch.cuda.max_memory_allocated(device) if whole else None,
         whole=whole,
-    )
-
-
-def _run_loop(
-    pipe: DiffPortrait360Pipeline, views: int, size_px: int, sampling: Sampling, device: torch.device
-) -> Tensor:
-    """Latents of views on one ring, from the pipeline's loop, two references and pictures of nothing."""
-    networks = pipe.networks_for_views()
-    control = networks.camera_control.sizes
-    side = size_px // control.latent_factor
-    latents = torch.zeros(views, control.in_channels, side, side, device=device)
-    return pipe.denoise(
-        networks,
-        latents.new_zeros(2, *latents.shape[1:]),
-        orbit(views, size_px=size_px),
-        torch.zeros(views, control.control_channels, size_px, size_px, device=META if latents.is_meta else "cpu"),
-        latents,
-        None,
-        sampling,
-        torch.Generator().manual_seed(0),
-        description="denoising",
-        track=silent,
     )
 
 

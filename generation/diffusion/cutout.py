@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
+from ..portrait.matte import components_touching
 from ..progress import Track, silent
 
 
@@ -135,8 +136,8 @@ def estimate_alpha(
 
     alike = (np.abs(calm - background).max(-1) <= tolerance) & ~core
     frame = upper_edge if silhouette_unit is None else _frame(height, width)  # without it, shoulders may be anywhere
-    head = ~_touching(alike, frame & ~inner, connectivity=4)
-    head = _touching(head, inner, connectivity=8) if inner.any() else _largest(head)
+    head = ~components_touching(alike, frame & ~inner, connectivity=4)
+    head = components_touching(head, inner, connectivity=8) if inner.any() else _largest(head)
 
     undecided = expects_background & ~head
     trimap = np.full((height, width), 0.5, np.float32)
@@ -223,15 +224,6 @@ def _distance(mask: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     if mask.all():
         return np.full(mask.shape, np.inf, np.float32)
     return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-
-
-def _touching(
-    mask: Bool[np.ndarray, "h w"], seed: Bool[np.ndarray, "h w"], *, connectivity: int
-) -> Bool[np.ndarray, "h w"]:
-    """The connected parts of `mask` that share a pixel with `seed`."""
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=connectivity)
-    keep = np.unique(labels[mask & seed])
-    return np.isin(labels, keep[keep > 0])
 
 
 def _largest(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..cameras import PANOHEAD_FOCAL_NORMALISED, Cameras
+from ..cameras import PANOHEAD_FOCAL_NORMALISED, Cameras, panohead_label_from_cameras
 from ..errors import InputError
 from ..portrait import Portrait
 from ..portrait.resample import square_crop
@@ -69,7 +69,7 @@ class DrawnViews:
             **self.own_settings,
             "cutout": asdict(self.cutout),
             "surface_points": self.surface_points,
-            "aligned": None if self.aligned is None else self.aligned.camera_label.tolist(),
+            "aligned": None if self.aligned is None else panohead_label_from_cameras(self.aligned.camera)[0].tolist(),
             "back_image_sha256": None if self.back_image is None else self.back_image.sha256,
         }
         return json.loads(json.dumps(settings))

@@ -16,7 +16,8 @@ from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .sized_network import Latents, ModelMixin, SizedNetwork, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
+from ..networks import zeroed
+from .sized_network import Latents, ModelMixin, SizedNetwork  # noqa: F401 - diffusers looks for ModelMixin here
 
 PictureBatch = Float[Tensor, "b 3 H W"]
 
@@ -49,11 +50,7 @@ class PatchAutoencoder(SizedNetwork):
         """Make the layers, with random orthonormal maps; see `start_from_components`."""
         config = self.sizes
         values, latents, fine = 3 * config.patch_px**2, config.latent_channels, config.fine_width
-        if not 1 <= latents <= values or config.patch_px % 2:
-            raise ValueError(
-                f"PatchAutoencoder: expected an even patch_px and 1 to {values} latent channels, got {config.patch_px} "
-                f"and {latents}"
-            )
+        assert 1 <= latents <= values and config.patch_px % 2 == 0
         self.to_latent = nn.Conv2d(values, latents, 1)
         self.to_patch = nn.Conv2d(latents, values, 1)
         nn.init.orthogonal_(self.to_latent.weight.flatten(1))
@@ -67,7 +64,7 @@ class PatchAutoencoder(SizedNetwork):
             nn.SiLU(),
             nn.Conv2d(fine, fine, 3, padding=1),
             nn.SiLU(),
-            zero_initialised(nn.Conv2d(fine, half, 3, padding=1)),
+            zeroed(nn.Conv2d(fine, half, 3, padding=1)),
         )
 
     def encode(self, pictures: PictureBatch) -> EncoderOutput:
@@ -78,7 +75,7 @@ class PatchAutoencoder(SizedNetwork):
     def decode(self, latents: Latents) -> DecoderOutput:
         """Pictures of latents."""
         patches = self.to_patch(latents) + self.decoder(latents)
-        halves = _halves(patches, self.sizes.patch_px)
+        halves = F.pixel_unshuffle(F.pixel_shuffle(patches, self.sizes.patch_px), 2)  # 2 x 2 pixels in the channels
         return DecoderOutput(sample=F.pixel_shuffle(halves + self.fine(halves), 2))
 
     def forward(self, pictures: PictureBatch) -> PictureBatch:
@@ -105,12 +102,6 @@ class PatchAutoencoder(SizedNetwork):
         return values.flip(0)[:count].float()
 
 
-def _halves(patches: Float[Tensor, "b v h w"], patch_px: int) -> Float[Tensor, "b 12 _ _"]:
-    """Patches to their pictures at half the size, 2 x 2 pixels in the channels."""
-    pictures = F.pixel_shuffle(patches, patch_px)
-    return F.pixel_unshuffle(pictures, 2)
-
-
 class _ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -131,5 +122,5 @@ def _network(inputs: int, width: int, outputs: int, blocks: int) -> nn.Sequentia
         nn.Conv2d(inputs, width, 3, padding=1),
         *(_ResidualBlock(width) for _ in range(blocks)),
         nn.SiLU(),
-        zero_initialised(nn.Conv2d(width, outputs, 3, padding=1)),
+        zeroed(nn.Conv2d(width, outputs, 3, padding=1)),
     )

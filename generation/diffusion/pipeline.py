@@ -11,7 +11,7 @@ Source: arXiv 2503.15667; https://github.com/FreedomGu/Diffportrait360.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -33,7 +34,7 @@ from .camera_control import CameraControl
 from .null_context import NullContext
 from .patch_autoencoder import PatchAutoencoder
 from .reference_attention import Reference
-from .sampling import Denoiser, Sampling, guided, noise_like
+from .sampling import Denoiser, Sampling, guided
 from .sized_network import Latents
 from .unet import Context, ControlResiduals, DenoisingUNet
 from .view_consistency import ViewConsistency
@@ -41,7 +42,6 @@ from .windows import ViewAverage, batches_of
 
 InputPicture: TypeAlias = Image.Image | Tensor
 Images = Float[Tensor, "n 3 H W"]
-StepCallback = Callable[["DiffPortrait360Pipeline", int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 
 _LARGEST_ASPECT_ERROR = 0.02
 _DEFAULT_SAMPLING = Sampling()
@@ -64,8 +64,6 @@ class DiffPortrait360Output:
 
     images: Images
     """[0, 1], float32, on the CPU."""
-    cameras: Cameras
-    """The cameras asked for."""
     back_image: Float[Tensor, "3 H W"] | None
     """The picture of the back that was used, given or made by F, [0, 1]; None without dual appearance."""
 
@@ -105,7 +103,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         "back_camera_control",
         "context",
     ]
-    _callback_tensor_inputs = ("latents",)
     model_cpu_offload_seq = (
         "back_appearance->back_camera_control->back_unet->appearance->camera_control->view_consistency->unet->vae"
     )
@@ -197,7 +194,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         back_start: Float[Tensor, "_ _ _"] | None = None,
         start_views: Float[Tensor, "_ _ _ _"] | None = None,
         sampling: Sampling | None = None,
-        callback_on_step_end: StepCallback | None = None,
         track: Track | None = None,
     ) -> DiffPortrait360Output:
         """Make views.
@@ -212,8 +208,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             back_start: rough view from that camera, [3, height, width] in [0, 1], for F; needed with `start_shortcut`.
             start_views: rough views from the same cameras, [n, 3, height, width] in [0, 1]; None starts from noise.
             sampling: schedule, steps, guidance and clips.
-            callback_on_step_end: called as `callback(pipe, step, timestep, {"latents": ...})` after each step, as in
-                every pipeline of diffusers; what it returns under "latents" replaces them.
             track: shows progress; None shows diffusers' own bar (`set_progress_bar_config(disable=True)` hides it).
 
         Returns:
@@ -227,8 +221,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         if not self.can_make_views:
             raise InputError("These weights hold the back-view model only; call make_back, or add the 360 model's")
         size = (cameras.height, cameras.width)
-        if len(cameras) == 0:
-            raise InputError("Cannot make views: expected at least one camera, got none")
         if (control.shape[0], *control.shape[2:]) != (len(cameras), *size):
             raise InputError(
                 f"Cannot make views: expected one control picture of {size[1]}x{size[0]} for each of {len(cameras)} "
@@ -253,8 +245,8 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         if not sampling.view_consistency:
             networks = replace(networks, view_consistency=None)
         inputs = networks, torch.stack(pictures), cameras, control, start_views, sampling, generator
-        views = self._draw(*inputs, description="views", callback=callback_on_step_end, track=track)
-        return DiffPortrait360Output(views, cameras, back)
+        views = self._draw(*inputs, description="views", track=track)
+        return DiffPortrait360Output(views, back)
 
     @torch.no_grad()
     def make_back(
@@ -297,7 +289,10 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         references = self.encode_pictures(pictures, sampling, generator)
         start = None if start_views is None else self.encode_pictures(start_views, sampling, generator)
         with self._resident(networks):
-            noise = noise_like((len(control), *references.shape[1:]), generator, self._execution_device)
+            # drawn where the generator lives, so that a CPU seed means the same everywhere
+            noise = randn_tensor(
+                (len(control), *references.shape[1:]), generator, self._execution_device, torch.float32
+            )
             latents = self.denoise(networks, references, cameras, control, noise, start, sampling, generator, **shown)
         return self.decode_latents(latents)
 
@@ -328,7 +323,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
         generator: torch.Generator,
         *,
         description: str,
-        callback: StepCallback | None = None,
         track: Track | None = None,
     ) -> Latents:
         """The loop: R once a step for all views, C once a view and step, two predictions, one scheduler step.
@@ -344,7 +338,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
             sampling: schedule, steps, guidance and clips.
             generator: source of the noise of each step, where the sampler has any.
             description: for the progress bar.
-            callback: see `__call__`.
             track: see `__call__`.
 
         Returns:
@@ -389,8 +382,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 without = unconditional.mean + shortcut
                 prediction = guided(prediction, without, sampling.guidance_scale, sampling.guidance_rescale)
             latents = denoiser.step(prediction, timestep, latents, generator)
-            if callback is not None:
-                latents = (callback(self, index, int(timestep), {"latents": latents}) or {}).get("latents", latents)
         return latents
 
     def clips_of_step(

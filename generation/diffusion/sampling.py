@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..cameras import Cameras
@@ -167,8 +166,3 @@ def guided(conditional: Latents, unconditional: Latents, scale: float, rescale: 
     axes = (1, 2, 3)
     matched = mixed * (conditional.std(axes, keepdim=True) / mixed.std(axes, keepdim=True))
     return rescale * matched + (1.0 - rescale) * mixed
-
-
-def noise_like(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Latents:
-    """Standard normal float32 noise, drawn where the generator lives, so that a CPU seed means the same everywhere."""
-    return randn_tensor(shape, generator, device, torch.float32)

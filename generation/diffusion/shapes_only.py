@@ -24,8 +24,8 @@ META = torch.device("meta")
 class ShapesPipeline(DiffPortrait360Pipeline):
     """A pipeline whose networks have shapes only, while timesteps, clips and tables are computed on the CPU."""
 
-    known_flops: dict[Hashable, int]
-    """Operations of the calls of its networks that were counted already."""
+    known_calls: dict[Hashable, tuple[Any, int, int]]
+    """By what was called with which shapes: the answer, its operations, and those of V among them."""
     first_batch_only = False
     """Whether a step ends after its first batch of clips, which is where most memory is taken."""
 
@@ -44,7 +44,7 @@ def shapes_pipeline(architecture: Architecture, dtype: torch.dtype = torch.float
     """A pipeline with networks on the meta device."""
     with ShapesOnly(), META:
         pipe = ShapesPipeline(**architecture.components(), reference_timestep=architecture.reference_timestep)
-    pipe.known_flops = {}
+    pipe.known_calls = {}
     for part in pipe.components.values():
         if isinstance(part, nn.Module):
             nn.Module.to(part.requires_grad_(False).eval(), dtype)  # their own `to` warns of nothing

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 Latents = Float[Tensor, "b c h w"]
 """Pictures as the autoencoder codes them."""
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class SizedNetwork(ModelMixin, ConfigMixin):
@@ -43,10 +42,3 @@ class SizedNetwork(ModelMixin, ConfigMixin):
     def _get_init_keys(input_class: type[SizedNetwork]) -> set[str]:
         """What diffusers takes for the constructor's arguments."""
         return {"self", *(field.name for field in fields(input_class.sizes_type))}
-
-
-def zero_initialised(layer: Layer) -> Layer:
-    """The layer with zeros for weights and bias, so that what it adds is nothing until it has learnt something."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

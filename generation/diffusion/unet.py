@@ -100,11 +100,7 @@ class UNetEncoder(SizedNetwork):
         """Make the layers of the way down and of the middle."""
         config = self.sizes
         widths = config.block_out_channels
-        if not len(widths) == len(config.attention_levels) == len(config.num_heads):
-            raise ValueError(
-                f"{type(self).__name__}: expected one width, attention flag and head count per level, got "
-                f"{len(widths)}, {len(config.attention_levels)} and {len(config.num_heads)}"
-            )
+        levels = zip(widths, config.attention_levels, config.num_heads, strict=True)
         self.gradient_checkpointing = False
         time_dim = 4 * widths[0]
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
@@ -124,7 +120,7 @@ class UNetEncoder(SizedNetwork):
                 downsample_padding=1,
                 **config.block_options,
             )
-            for level, (width, attends, heads) in enumerate(zip(widths, config.attention_levels, config.num_heads))
+            for level, (width, attends, heads) in enumerate(levels)
         )
         self.mid_block: Any = UNetMidBlock2DCrossAttn(
             in_channels=widths[-1], num_attention_heads=config.num_heads[-1], **config.block_options
@@ -332,14 +328,9 @@ class DenoisingUNet(UNetEncoder):
 
         Args:
             banks: one result of `write_reference` per reference picture (front, back); their order does not matter.
-
-        Raises:
-            ValueError: no bank, or banks of another number of sites.
         """
         sites = self.attention_sites()
-        if not banks or any(len(bank) != len(sites) for bank in banks):
-            sizes = [len(bank) for bank in banks]
-            raise ValueError(f"read_reference: expected one or more banks of {len(sites)} token tensors, got {sizes}")
+        assert banks and all(len(bank) == len(sites) for bank in banks)
         attentions = [site.transformer_blocks[0].attn1 for site in sites]
         tokens = [torch.cat(entries, dim=1) for entries in zip(*banks)]
         return Reference(

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..errors import InputError
 from .control_pictures import resized_by_area
 
 
@@ -46,23 +45,6 @@ class UpscaleConfig:
     outline_margin: float = 0.012
     """Width (sigma, share of the views' side) of the band inside the prior's outline that keeps the prior's colours,
     where views keep that outline."""
-
-    def __post_init__(self) -> None:
-        rules = (
-            ("outline_margin", 0 <= self.outline_margin < 0.1, "from 0 to 0.1"),
-            (
-                "kept_validity",
-                0 <= self.kept_validity[0] < self.kept_validity[1],
-                "a lower and a higher value, 0 or more",
-            ),
-            ("kept_feather", 0 <= self.kept_feather < 0.1, "from 0 to 0.1"),
-            ("detail_sigma_px", self.detail_sigma_px >= 0, "0 or more"),
-            ("detail_share", 0 <= self.detail_share <= 1, "from 0 to 1"),
-            ("detail_disagreement", 0 <= self.detail_disagreement[0] < self.detail_disagreement[1], "0 <= low < high"),
-        )
-        for name, good, expected in rules:
-            if not good:
-                raise InputError(f"Cannot enlarge views: expected {name} {expected}, got {getattr(self, name)}")
 
 
 def full_size_views(

@@ -17,8 +17,9 @@ from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..networks import zeroed
 from .reference_attention import attend, output_layers, projected
-from .sized_network import Latents, ModelMixin, SizedNetwork, zero_initialised  # noqa: F401 - diffusers looks for ModelMixin here
+from .sized_network import Latents, ModelMixin, SizedNetwork  # noqa: F401 - diffusers looks for ModelMixin here
 
 Sites = Literal["all", "last"]
 
@@ -82,28 +83,17 @@ class ClipTransformer(nn.Module):
     def __init__(self, width: int, heads: int, max_clip_length: int, norm_num_groups: int) -> None:
         """A module for maps of `width` channels; its output projection starts at zero, so that it changes nothing."""
         super().__init__()
-        self.max_clip_length = max_clip_length
         self.norm = nn.GroupNorm(norm_num_groups, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width)
         self.attentions = nn.ModuleList(ClipAttention(width, heads, max_clip_length) for _ in range(2))
         self.attention_norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.feed_forward = FeedForward(width, activation_fn="geglu")
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.proj_out = zero_initialised(nn.Linear(width, width))
+        self.proj_out = zeroed(nn.Linear(width, width))
 
     def forward(self, hidden: Latents, clip_length: int) -> Latents:
-        """Mix each clip of `clip_length` consecutive rows.
-
-        Raises:
-            ValueError: the rows do not make whole clips, or the clip is longer than the position table.
-        """
+        """Mix each clip of `clip_length` consecutive rows, at most `max_clip_length`."""
         rows, width, height, breadth = hidden.shape
-        positions = self.max_clip_length
-        if rows % clip_length or clip_length > positions:
-            raise ValueError(
-                f"ViewConsistency: expected whole clips of at most {positions} views, got {rows} views in clips of "
-                f"{clip_length}"
-            )
         tokens = self.norm(hidden).unflatten(0, (-1, clip_length)).flatten(3)  # clips, views, channels, places
         tokens = self.proj_in(tokens.permute(0, 3, 1, 2).flatten(0, 1))
         for norm, attention in zip(self.attention_norms, self.attentions):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,22 +157,17 @@ def read_film(path: Path) -> UInt8[Tensor, "m h w 3"]:
     """
     import av
 
-    frames: list[np.ndarray] = []
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise InputError(f"{path}: the film holds no pictures; expected a video such as condition32.mp4")
-            for frame in container.decode(video=0):
-                _refuse_too_much(path, len(frames) + 1, frame.width * frame.height * 3)
-                frames.append(frame.to_ndarray(format="rgb24"))
+            frames = (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
+            return _collected(path, ((f"frame {i}", frame) for i, frame in enumerate(frames)))
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
             f"{path}: the film cannot be decoded ({reason}); make it again, or give a folder of pictures"
         ) from error
-    if not frames:
-        raise InputError(f"{path}: the film holds no frames (0 were decoded); make it again, or give a folder")
-    return _stacked(frames, [f"frame {i}" for i in range(len(frames))], str(path))
 
 
 def read_back_picture(path: Path) -> ViewPictures:
@@ -196,11 +192,7 @@ def _read_folder(folder: Path) -> ViewPictures:
     files.sort(key=_name_order)
     if not files:
         raise InputError(f"{folder}: no pictures in this folder; expected files such as 0000000.png, one per view")
-    pictures: list[np.ndarray] = []
-    for file in files:
-        pictures.append(_over_white(file))
-        _refuse_too_much(folder, len(files), pictures[0].size)
-    return ViewPictures(_stacked(pictures, [f.name for f in files], str(folder)), str(folder))
+    return ViewPictures(_collected(folder, ((file.name, _over_white(file)) for file in files)), str(folder))
 
 
 def _name_order(path: Path) -> tuple[tuple[int, str], ...]:
@@ -209,17 +201,19 @@ def _name_order(path: Path) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)
 
 
-def _refuse_too_much(path: Path, count: int, bytes_each: int) -> None:
-    if count > MAX_VIEW_PICTURES or count * bytes_each > MAX_VIEW_BYTES:
-        raise InputError(
-            f"{path}: more than {MAX_VIEW_PICTURES} pictures or {MAX_VIEW_BYTES >> 30} GB of them; "
-            "expected one per view"
-        )
-
-
-def _stacked(pictures: list[np.ndarray], names: list[str], source: str) -> UInt8[Tensor, "m h w 3"]:
-    for picture, name in zip(pictures, names):
+def _collected(source: Path, frames: Iterable[tuple[str, np.ndarray]]) -> UInt8[Tensor, "m h w 3"]:
+    """Named pictures of one size."""
+    pictures: list[np.ndarray] = []
+    for name, picture in frames:
+        pictures.append(picture)
+        if len(pictures) > MAX_VIEW_PICTURES or len(pictures) * pictures[0].nbytes > MAX_VIEW_BYTES:
+            raise InputError(
+                f"{source}: more than {MAX_VIEW_PICTURES} pictures or {MAX_VIEW_BYTES >> 30} GB of them; "
+                "expected one per view"
+            )
         if picture.shape != pictures[0].shape:
             (h0, w0), (h, w) = pictures[0].shape[:2], picture.shape[:2]
             raise InputError(f"{source}: expected pictures of one size, got {w0} x {h0} and {w} x {h} ({name})")
+    if not pictures:
+        raise InputError(f"{source}: the film holds no frames (0 were decoded); make it again, or give a folder")
     return torch.from_numpy(np.stack(pictures))

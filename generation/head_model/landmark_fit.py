@@ -11,7 +11,6 @@ the landmarks for the view reached so far, in each step.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -67,17 +66,6 @@ class HeadFit:
         """The landmarks where the detector sees them from this camera, canonical frame, world units."""
         R_camera_world = self.camera.T_camera_world[0, :3, :3].numpy()
         return model.landmarks(self.vertices_world) + model.landmark_offsets(*_camera_direction(R_camera_world))
-
-    def in_picture(self, scale: float, offset_px: tuple[float, float], width: int, height: int) -> HeadFit:
-        """The same head in a picture whose pixels are `scale * old + offset_px` (a crop)."""
-        camera = Cameras(
-            self.camera.T_world_camera,
-            self.camera.focal_px * scale,
-            self.camera.principal_px * scale + torch.tensor([offset_px], dtype=torch.float64),
-            width,
-            height,
-        )
-        return dataclasses.replace(self, camera=camera, residual_px=self.residual_px * scale)
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,11 @@ def load_head_model() -> HeadModel:
     Raises:
         InputError: the installation is damaged.
     """
-    with shipped_file("head_model.npz") as path:
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        with np.load(path, allow_pickle=False) as data:
-            # the file also holds the left-right map and the hair templates of an earlier version, which nobody reads
-            arrays = {name: data[name] for name in data.files if not name.startswith(("mirror_", "hair_"))}
+    path = shipped_file("head_model.npz")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with np.load(path, allow_pickle=False) as data:
+        # the file also holds the left-right map and the hair templates of an earlier version, which nobody reads
+        arrays = {name: data[name] for name in data.files if not name.startswith(("mirror_", "hair_"))}
 
     def basis(name: str) -> Float[np.ndarray, "m v 3"]:
         scale = arrays[f"{name}_scale"].astype(np.float32).reshape(-1, 1, 1)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from ..cameras import PANOHEAD_RADIUS, UNITS_PER_CM
@@ -150,12 +151,10 @@ def head_zones(fit: HeadFit, model: HeadModel) -> HeadZones:
     above = vertices[model.faces, 1].min(1) >= chin[1] - 0.5 * UNITS_PER_CM
     head = np.asarray(rasterize_mesh(vertices, model.faces[above], camera).hit)
     T_camera_world = camera.T_camera_world[0].numpy()
-    focal, principal = camera.focal_px[0].numpy(), camera.principal_px[0].numpy()
-    p = T_camera_world[:3, :3] @ chin + T_camera_world[:3, 3]
-    chin_px = focal * p[:2] / p[2] + principal
+    chin_px = camera.project(torch.from_numpy(chin[None]))[0, 0].numpy()
     up = T_camera_world[:2, 1] / max(float(np.linalg.norm(T_camera_world[:2, 1])), 1e-9)
     x, y = np.meshgrid(np.arange(camera.width) + 0.5 - chin_px[0], np.arange(camera.height) + 0.5 - chin_px[1])
-    cm_px = UNITS_PER_CM * float(focal[0]) / PANOHEAD_RADIUS
+    cm_px = UNITS_PER_CM * float(camera.focal_px[0, 0]) / PANOHEAD_RADIUS
     distance = cv2.distanceTransform((~head).astype(np.uint8), cv2.DIST_L2, 5) / cm_px
     core = cv2.distanceTransform(head.astype(np.uint8), cv2.DIST_L2, 5) / cm_px > _CORE_CM
     height = (x * up[0] + y * up[1]) / cm_px
@@ -266,7 +265,7 @@ def flat_background(rgb: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h
         return result
     seed = np.zeros(alike.shape, bool)
     seed[0, :], seed[:, 0], seed[:, -1] = True, True, True
-    result[rows, columns] = _components_touching(alike, seed)
+    result[rows, columns] = components_touching(alike, seed)
     return result
 
 
@@ -298,7 +297,7 @@ def _refined(
     alpha = _closed_form(rgb, trimap, inside)
     solid = _solid_part(alpha > 0.5, zones)
     near = cv2.dilate(solid.astype(np.uint8), _disk(_REACH_CM * zones.cm_px)) > 0
-    linked = _components_touching((alpha > 0.05) & near, solid)
+    linked = components_touching((alpha > 0.05) & near, solid)
     # What sticks out of the solid part's soft edge and is no strand is background that has the person's colour.
     outward = cv2.distanceTransform((~solid).astype(np.uint8), cv2.DIST_L2, 5) / zones.cm_px
     rest = ((alpha > 0.2) & (outward > _FRINGE_CM)).astype(np.uint8)
@@ -310,9 +309,11 @@ def _refined(
     return np.where(inside, alpha, 0.0).astype(np.float32)
 
 
-def _components_touching(mask: Bool[np.ndarray, "h w"], seed: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def components_touching(
+    mask: Bool[np.ndarray, "h w"], seed: Bool[np.ndarray, "h w"], connectivity: int = 8
+) -> Bool[np.ndarray, "h w"]:
     """The connected parts of `mask` that share a pixel with `seed`."""
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=connectivity)
     keep = np.unique(labels[mask & seed])
     return np.isin(labels, keep[keep > 0])
 
@@ -321,7 +322,7 @@ def _solid_part(mask: Bool[np.ndarray, "s s"], zones: HeadZones) -> Bool[np.ndar
     """The part of a mask that hangs together with the head by more than a thin bridge, with small holes closed."""
     mask = mask | zones.core
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _disk(_STRAND_CM * zones.cm_px)) > 0
-    solid = _components_touching(opened | zones.core, zones.core)
+    solid = components_touching(opened | zones.core, zones.core)
     count, labels, stats, _ = cv2.connectedComponentsWithStats((~solid).astype(np.uint8), connectivity=4)
     for k in range(1, count):
         left, top, width, height, area = stats[k]

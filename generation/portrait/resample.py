@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from ..cameras import PANOHEAD_FOCAL_NORMALISED
+from ..cameras import PANOHEAD_FOCAL_NORMALISED, Cameras
 from ..head_model import HeadFit
 
 
@@ -80,7 +81,13 @@ class CropFrame:
 
     def head(self, fit: HeadFit) -> HeadFit:
         """A head fitted in the picture, in the crop."""
-        return fit.in_picture(self.scale, self.offset_px, self.size_px, self.size_px)
+        return replace(fit, camera=self.camera(fit.camera), residual_px=fit.residual_px * self.scale)
+
+    def camera(self, camera: Cameras) -> Cameras:
+        """A camera of the picture as that of the crop."""
+        principal_px = camera.principal_px * self.scale + torch.tensor([self.offset_px], dtype=torch.float64)
+        focal_px = camera.focal_px * self.scale
+        return Cameras(camera.T_world_camera, focal_px, principal_px, self.size_px, self.size_px)
 
     def part(self, picture: UInt8[np.ndarray, "h w *c"], *, sharp: bool = False) -> UInt8[np.ndarray, "size size *c"]:
         """The crop, by `square_crop`."""

@@ -9,7 +9,7 @@ the inner face's landmarks agree.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -82,22 +82,12 @@ class FittedComposedHead:
             cameras: n cameras about the fitted head.
             supersample: samples per pixel along each axis: 1, 2, 4 or 8.
         """
-        views = draw_views(
-            self.scene, self.head.style, moved_cameras(cameras, self.fit_from_true.inverse()), self.lighting,
-            supersample=supersample,
-        )  # fmt: skip
+        poses = self.fit_from_true.inverse().moved_poses(cameras.T_world_camera.numpy())
+        moved = replace(cameras, T_world_camera=torch.from_numpy(poses))
+        views = draw_views(self.scene, self.head.style, moved, self.lighting, supersample=supersample)
         normals = (views.normals_world @ self.fit_from_true.R.T.astype(np.float32)).astype(np.float32)
         depth = (views.depth * np.float32(self.fit_from_true.scale)).astype(np.float32)
         return HeadViews(views.rgb_linear, views.alpha_unit, depth, normals, views.labels)
-
-
-def moved_cameras(cameras: Cameras, move: Similarity) -> Cameras:
-    """Cameras that see a world moved by `move` as `cameras` see the world before; depths grow by its scale."""
-    R = torch.from_numpy(np.ascontiguousarray(move.R))
-    T = cameras.T_world_camera.clone()
-    T[:, :3, :3] = R @ cameras.T_world_camera[:, :3, :3]
-    T[:, :3, 3] = torch.from_numpy(move(cameras.position_world.numpy()))
-    return Cameras(T, cameras.focal_px, cameras.principal_px, cameras.width, cameras.height)
 
 
 def fitted_head(
@@ -148,12 +138,7 @@ def _aligned(
     crop, fit, landmarks = fit_in_crop(sample.rgb, found[0], crop, factor, model, networks)
     if np.median(fit.residual_px) > _MOST_MISFIT * picture_px:
         return None
-    true = sample.camera
-    camera = Cameras(
-        true.T_world_camera, true.focal_px * crop.scale,
-        true.principal_px * crop.scale + torch.tensor([crop.offset_px], dtype=torch.float64), size, size,
-    )  # fmt: skip
-    return crop, wide, crop.head(fit), landmarks, camera
+    return crop, wide, crop.head(fit), landmarks, crop.camera(sample.camera)
 
 
 def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:

@@ -16,7 +16,6 @@ FOLDER/head.json             recipe, alignment, labels
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
@@ -141,7 +140,6 @@ def head_data(
             weights=weights,
             seed=seed,
             input_sha256=fitted.portrait.source_sha256,
-            version=importlib.metadata.version("dp360"),
             statement="Composed 3D head with true views, rendered by dp360",
             settings={"head": fitted.head.name, "orbit": orbit},
         ),

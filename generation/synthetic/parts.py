@@ -53,11 +53,6 @@ _LABEL_OF_PART: Mapping[str, Label] = {
 }
 
 
-def uniform_labels(label: Label) -> UInt8[np.ndarray, "1 1"]:
-    """A label map that says the same everywhere."""
-    return np.full((1, 1), int(label), np.uint8)
-
-
 @dataclass(frozen=True)
 class Part:
     """One textured surface."""
@@ -88,7 +83,9 @@ class Part:
     @property
     def label_map(self) -> UInt8[np.ndarray, "lh lw"]:
         """`labels`, or one texel with the label that the name stands for."""
-        return self.labels if self.labels is not None else uniform_labels(_LABEL_OF_PART.get(self.name, Label.FACE))
+        if self.labels is not None:
+            return self.labels
+        return np.full((1, 1), int(_LABEL_OF_PART.get(self.name, Label.FACE)), np.uint8)
 
     def with_faces(self, kept: np.ndarray) -> Part:
         """The part with some of its faces only."""
@@ -109,15 +106,8 @@ class SyntheticHead:
     """How it is to be drawn: a name of `stylise.STYLES`."""
 
     def part(self, name: str) -> Part:
-        """The part of that name.
-
-        Raises:
-            KeyError: the head has no such part.
-        """
-        for part in self.parts:
-            if part.name == name:
-                return part
-        raise KeyError(f"{self.name}: no part {name!r}; it has {[p.name for p in self.parts]}")
+        """The first part of that name."""
+        return next(part for part in self.parts if part.name == name)
 
 
 def merged(parts: Sequence[Part]) -> Part:

@@ -7,8 +7,7 @@ Both are kept as charts (`completion_chart`), a few hundred kilobytes per head.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,7 +42,7 @@ from ..synthetic.compose import SyntheticHead
 from ..synthetic.fitted_composed_head import PHOTOGRAPHS, FittedComposedHead, fitted_head
 from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
-from .head_samples import HeadSamplesConfig, Sample, Sampler, head_samples
+from .head_samples import HeadSamplesConfig, Sample, head_samples
 
 _TRUTH_ANGLES_DEG = (
     (0, 40, 80, 115, 150, 180, 210, 245, 280, 320, 90, 180, 270),
@@ -171,18 +170,16 @@ def completion_samples(
         InputError: files of an earlier version, whose charts are others.
     """
 
-    @contextlib.contextmanager
-    def open_sampler() -> Iterator[Sampler]:
-        model, backgrounds = load_head_model(), Backgrounds.of_split(data, split)
-        with FaceNetworks() as faces, PersonNetworks() as people:
+    @functools.cache
+    def studio() -> tuple[Backgrounds, FaceNetworks, PersonNetworks]:
+        return Backgrounds.of_split(data, split), FaceNetworks(), PersonNetworks()
 
-            def sampler(head: SyntheticHead, number: int) -> list[Sample]:
-                fitted = fitted_head(head, backgrounds, number, faces, people, PORTRAITS_FOR_COMPLETION)
-                return [] if fitted is None else [completion_sample(fitted, model, config.size_px)]
+    def samples_of(head: SyntheticHead, number: int) -> list[Sample]:
+        backgrounds, faces, people = studio()
+        fitted = fitted_head(head, backgrounds, number, faces, people, PORTRAITS_FOR_COMPLETION)
+        return [] if fitted is None else [completion_sample(fitted, load_head_model(), config.size_px)]
 
-            yield sampler
-
-    columns = head_samples("completion", data, split, folder, config, open_sampler, track=track)
+    columns = head_samples("completion", data, split, folder, config, samples_of, track=track)
     if columns["chart"].shape[1:] != (2, GRID_CHANNELS, ROWS, COLUMNS):
         raise InputError(f"The samples in {folder} were made for another chart; remove them and make them again")
     return CompletionSamples(**columns)

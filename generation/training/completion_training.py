@@ -48,19 +48,10 @@ _MOST_GAIN = 0.35  # largest logarithm of the factor on all colours
 _MOST_TINT = 0.15  # the same for each channel
 _SEEN_WEIGHT = 0.15  # weight of what the portrait shows anyway, against what it does not
 _SMOOTHNESS = 0.02  # weight of the differences between neighbouring cells, which decide where nothing is known
+_NOISE = 0.02  # standard deviation of errors in what the portrait shows
+_TYPICAL_NOISE = 0.05  # standard deviation of the logarithm of errors in the typical colours
+_HIDDEN = 0.5  # share of samples of which a part is hidden
 _ROBUST_SCALE = 0.04  # colour difference up to which errors count by their square
-
-
-@dataclass(frozen=True)
-class CompletionLook:
-    """How samples are varied."""
-
-    noise: float = 0.02
-    """Standard deviation of errors in what the portrait shows."""
-    typical_noise: float = 0.05
-    """Standard deviation of the logarithm of errors in the typical colours."""
-    hidden: float = 0.5
-    """Share of samples of which a part is hidden."""
 
 
 def train_completion(
@@ -93,7 +84,6 @@ def varied(
     truth: Float[Tensor, "2 3 rows columns"],
     weight: Float[Tensor, "2 rows columns"],
     rng: np.random.Generator,
-    look: CompletionLook = CompletionLook(),
 ) -> dict[str, Tensor]:
     """One sample in other colours, mirrored or not, with parts hidden."""
     chart = chart.clone()
@@ -110,11 +100,11 @@ def varied(
         return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
 
     for colours in (_OWN, _MIRROR):
-        level = look.noise * float(rng.random())
+        level = _NOISE * float(rng.random())
         chart[:, colours] = recoloured(chart[:, colours], 1) + level * noise(2, 3, ROWS, COLUMNS)
-    typical = recoloured(typical, 1) * torch.exp(look.typical_noise * noise(3, 3))
+    typical = recoloured(typical, 1) * torch.exp(_TYPICAL_NOISE * noise(3, 3))
     truth = recoloured(truth, 1)
-    if rng.random() < look.hidden:
+    if rng.random() < _HIDDEN:
         hidden = _hidden_part(rng)
         chart[:, _OWN_KNOWN] *= 1 - hidden
         chart[:, _MIRROR_KNOWN] *= 1 - mirrored_columns(hidden)

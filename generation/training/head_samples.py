@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +49,7 @@ class HeadSamplesConfig:
 
 def head_samples(
     kind: str, data: Path, split: Split, folder: Path, config: HeadSamplesConfig,
-    open_sampler: Callable[[], AbstractContextManager[Sampler]], *, track: Track = silent,
+    samples_of: Sampler, *, track: Track = silent,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Make the samples that `folder` does not have yet, and load them all.
 
@@ -60,7 +59,7 @@ def head_samples(
         split: whose heads.
         folder: for the files.
         config: how many.
-        open_sampler: opens what makes samples, where some are missing.
+        samples_of: makes the samples of a head.
         track: progress display.
 
     Returns:
@@ -78,17 +77,16 @@ def head_samples(
     missing = [numbers for numbers, path in paths.items() if not path.is_file()]
     if missing:
         require_head_assets(data)
-        with open_sampler() as sampler:
-            for numbers in track(missing, total=len(missing), description="Samples of composed heads"):
-                samples = [
-                    {**sample, "head": np.array(number)}
-                    for number in numbers
-                    for sample in sampler(compose(sample_recipe(number, asset_index(), split), data), number)
-                ]
-                file = io.BytesIO()
-                names = samples[0] if samples else ()
-                np.savez_compressed(file, **{name: np.stack([sample[name] for sample in samples]) for name in names})
-                write_bytes_atomically(paths[numbers], file.getvalue())
+        for numbers in track(missing, total=len(missing), description="Samples of composed heads"):
+            samples = [
+                {**sample, "head": np.array(number)}
+                for number in numbers
+                for sample in samples_of(compose(sample_recipe(number, asset_index(), split), data), number)
+            ]
+            file = io.BytesIO()
+            names = samples[0] if samples else ()
+            np.savez_compressed(file, **{name: np.stack([sample[name] for sample in samples]) for name in names})
+            write_bytes_atomically(paths[numbers], file.getvalue())
     parts = defaultdict[str, list[np.ndarray]](list)
     for path in paths.values():
         with np.load(path) as file:

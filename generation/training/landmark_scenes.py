@@ -8,16 +8,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, UInt8
 
 from ..head_model.sparse_points import MIRRORED, FaceBox, face_box
 from ..progress import Track, silent
 from ..synthetic.assets import Split, asset_index
 from ..synthetic.composed_recipe import sample_recipe
-from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.cartoons import cartoon
-from ..synthetic.portraits.looks import drawn, mean_rgb, painted, photographed, random_convolution, recoloured
+from ..synthetic.portraits.looks import Look, by_hand, person_colours, photographed
 from ..synthetic.portraits.true_landmarks import true_landmarks
 from .shots import Shots
 
@@ -26,25 +26,17 @@ MOST_YAW_RAD = math.radians(100)
 
 
 @dataclass(frozen=True)
-class SceneLook:
+class SceneLook(Look):
     """How pictures are made of shots; shares are probabilities."""
 
+    recoloured: float = 0.6
+    painted: float = 0.15
+    drawn: float = 0.1
+    photographed: float = 0.7
     cartoon: float = 0.5
     """Share of flat cartoons, drawn at the points."""
     warped: float = 0.6
     """Share of heads with other proportions: larger eyes, smaller chin, rounder head."""
-    drawn: float = 0.1
-    """Share of filtered drawings."""
-    painted: float = 0.15
-    """Share of paintings."""
-    random_convolution: float = 0.08
-    """Share with a random palette and texture."""
-    recoloured: float = 0.6
-    """Share with other colours of clothes, hair and skin."""
-    photographed: float = 0.7
-    """Share with a camera's faults."""
-    mirrored: float = 0.5
-    """Share of mirrored pictures."""
 
 
 PLAIN_SCENES = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0)
@@ -103,10 +95,8 @@ def labelled_shots(shots: Shots, split: Split, data: Path, *, track: Track = sil
     rows, toward = [], []
     for k in range(len(shots)):
         _, camera = shots[k]
-        T = camera.T_camera_world[0].numpy()
-        p = points[int(shots.head[k])] @ T[:3, :3].T + T[:3, 3]
-        rows.append(p[:, :2] / p[:, 2:] * camera.focal_px[0].numpy() + camera.principal_px[0].numpy())
-        position = camera.T_world_camera[0, :3, 3].numpy()
+        rows.append(camera.project(torch.from_numpy(points[int(shots.head[k])]))[0, :, :2].numpy())
+        position = camera.position_world[0].numpy()
         toward.append(position / np.linalg.norm(position))
     return LabelledShots(shots, np.stack(rows), np.stack(toward))
 
@@ -144,21 +134,11 @@ def make_scene(
     rgb, alpha, labels = _placed(images, linear, np.array(source.center_px), center, warp, size_px)
     points = ((points if warp is None else warp(points)) - source.center_px) @ linear.T + center
 
-    seen = [m for m in (mean_rgb(rgb, labels == k) for k in (Label.HAIR, Label.CLOTH, Label.FACE)) if m is not None]
-    background = backgrounds.draw(rng, size_px, seen)
+    background = backgrounds.draw(rng, size_px, person_colours(rgb, labels))
     if as_cartoon:
         rgb, points = cartoon(rgb, labels, background, points, toward, rng)
     else:
-        if rng.random() < look.recoloured:
-            rgb = recoloured(rgb, labels, background[: size_px // 2].mean((0, 1)).astype(np.float64), rng)
-        rgb = rgb * alpha[..., None] + background * (1 - alpha[..., None])
-        draw = rng.random()
-        if draw < look.drawn:
-            rgb = drawn(rgb, labels, rng)
-        elif draw < look.drawn + look.painted:
-            rgb = painted(rgb, rng)
-        elif draw < look.drawn + look.painted + look.random_convolution:
-            rgb = random_convolution(rgb, rng)
+        rgb = by_hand(rgb, alpha, labels, background, look, rng)
     if rng.random() < (0.4 if as_cartoon else 1.0) * look.photographed:
         rgb = photographed(np.clip(rgb, 0, 1).astype(np.float32), rng)
     return LandmarkScene(np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8), points, toward)

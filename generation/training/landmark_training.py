@@ -18,7 +18,7 @@ from ..portrait.landmark_network import CELL_PX, CROP_FACTOR, LandmarkNetworkCon
 from ..progress import Track, silent
 from ..synthetic.portraits.backgrounds import Backgrounds
 from .landmark_scenes import MOST_YAW_RAD, LabelledShots, LandmarkScene, SceneLook, empty_scene, make_scene
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, picture_batches_of, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
 
 _BACK_YAW_RAD = math.radians(112)
 """Heads turned away further than this show no face; those between say nothing about its presence."""
@@ -130,7 +130,7 @@ def _points_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[i
         points = torch.from_numpy((made.points_px / size - 0.5).astype(np.float32))
         return {"rgb": torch.from_numpy(made.rgb), "points": points, "present": torch.tensor(present)}
 
-    return picture_batches_of(sample, loop.batch_size)
+    return micro_batches_of(sample, loop.batch_size)
 
 
 def points_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
@@ -173,7 +173,7 @@ def _locator_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[
         target = locator_target(face, size).astype(np.float32)
         return {"rgb": torch.from_numpy(made.rgb), "target": torch.from_numpy(target)}
 
-    return picture_batches_of(sample, loop.batch_size)
+    return micro_batches_of(sample, loop.batch_size)
 
 
 def locator_target(box: FaceBox | None, size_px: int) -> Float[np.ndarray, "7 g g"]:

@@ -231,19 +231,18 @@ def train_parts(
 
 
 def micro_batches_of(sample: Callable[[int], Mapping[str, Tensor]], batch_size: int) -> Callable[[int], Batch]:
-    """The micro-batch of a number, out of the samples of consecutive numbers."""
-    return lambda number: stacked([sample(k) for k in range(number * batch_size, (number + 1) * batch_size)])
+    """The micro-batch of a number, out of the samples of consecutive numbers.
 
+    `rgb` of the samples, bytes [s, s, 3], become colours [n, 3, s, s] in [0, 1], channels last in memory.
+    """
 
-def picture_batches_of(sample: Callable[[int], Mapping[str, Tensor]], batch_size: int) -> Callable[[int], Batch]:
-    """As `micro_batches_of`; `rgb` of the samples, bytes [s, s, 3], become colours [n, 3, s, s] in [0, 1]."""
-    batch_of = micro_batches_of(sample, batch_size)
+    def batch_of(number: int) -> Batch:
+        batch = stacked([sample(k) for k in range(number * batch_size, (number + 1) * batch_size)])
+        if "rgb" in batch:
+            batch["rgb"] = batch["rgb"].permute(0, 3, 1, 2).float() / 255
+        return batch
 
-    def with_colours(number: int) -> Batch:
-        batch = batch_of(number)
-        return {**batch, "rgb": batch["rgb"].permute(0, 3, 1, 2).float() / 255}  # channels stay last in memory
-
-    return with_colours
+    return batch_of
 
 
 def stacked(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
 from .head_samples import in_new_order
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, picture_batches_of, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
 from .shots import Shots
 
 IGNORED = 255
@@ -96,13 +96,9 @@ def train_segmenter(
         seed = stage.loop.seed + 1000 * number
         batch_of = segmenter_batches(shots, backgrounds, stage, config.look, seed=seed)
         name = f"stage_{number}_{stage.size_px}px"
-        parts.append(TrainingPart(name, network, batch_of, _loss, stage.loop))
+        parts.append(TrainingPart(name, network, batch_of, segmentation_loss, stage.loop))
     train_parts(parts, folder, track=track, on_evaluation=on_evaluation)
     return network
-
-
-def _loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
-    return segmentation_loss(network(batch["rgb"]), batch["classes"])
 
 
 def segmenter_batches(
@@ -116,7 +112,7 @@ def segmenter_batches(
         made = finish_shot(shot, camera, backgrounds, rng, stage.size_px, look)
         return {"rgb": torch.from_numpy(made.rgb.copy()), "classes": torch.from_numpy(_classes(made).astype(np.int64))}
 
-    return picture_batches_of(sample, stage.loop.batch_size)
+    return micro_batches_of(sample, stage.loop.batch_size)
 
 
 def _classes(sample: PortraitSample) -> UInt8[np.ndarray, "s s"]:
@@ -124,11 +120,12 @@ def _classes(sample: PortraitSample) -> UInt8[np.ndarray, "s s"]:
     return np.where(sample.inside, classes_of(sample.labels), np.uint8(IGNORED))
 
 
-def segmentation_loss(logits: Float[Tensor, "n c h w"], classes: Int[Tensor, "n h w"]) -> Float[Tensor, ""]:
+def segmentation_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     """Weighted cross-entropy plus soft Dice over the batch.
 
     Source: Milletari, Navab, Ahmadi, "V-Net", 2016, Sec. 3 (Dice with squared denominators).
     """
+    logits, classes = network(batch["rgb"]), batch["classes"]
     weights = torch.tensor(_CLASS_WEIGHTS, device=logits.device)
     entropy = F.cross_entropy(logits, classes, weights, ignore_index=IGNORED)
     known = (classes != IGNORED)[:, None]

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ..synthetic.portraits.portrait_shots import PortraitShot, take_shot
 from ..synthetic.portraits.stylise import draw_views
 from ..synthetic.rendering.lighting import random_lighting
 from ..synthetic.rendering.renderer import HeadScene
-from .head_samples import HeadSamplesConfig, Sample, Sampler, camera_fields, head_samples, square_camera
+from .head_samples import HeadSamplesConfig, Sample, camera_fields, head_samples, square_camera
 
 PORTRAIT_SHOTS = HeadSamplesConfig(heads=1000, samples_per_head=2, size_px=352, heads_per_file=20)
 """The segmenter's training set."""
@@ -114,13 +114,10 @@ def _shots(
 ) -> Shots:  # fmt: skip
     """Shots of either kind; `take` gets scene, style, number of the head, number of the shot, and backgrounds."""
 
-    def open_sampler() -> nullcontext[Sampler]:
-        backgrounds = Backgrounds.of_split(data, split)
+    backgrounds = functools.cache(lambda: Backgrounds.of_split(data, split))
 
-        def sampler(head: SyntheticHead, number: int) -> list[Sample]:
-            scene = HeadScene(head)
-            return [take(scene, head.style, number, k, backgrounds) for k in range(config.samples_per_head)]
+    def samples_of(head: SyntheticHead, number: int) -> list[Sample]:
+        scene = HeadScene(head)
+        return [take(scene, head.style, number, k, backgrounds()) for k in range(config.samples_per_head)]
 
-        return nullcontext(sampler)
-
-    return Shots(**head_samples(kind, data, split, folder, config, open_sampler, track=track))
+    return Shots(**head_samples(kind, data, split, folder, config, samples_of, track=track))

@@ -7,8 +7,7 @@ the very code that the prior uses, so that the errors are the true ones.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from ..synthetic.parts import Label
 from ..synthetic.portraits.portrait_shots import portrait_camera, torso_bottom
 from ..synthetic.rendering.lighting import sky_directions
 from ..synthetic.rendering.renderer import HeadScene
-from .head_samples import HeadSamplesConfig, Sample, Sampler, camera_fields, head_samples, square_camera
+from .head_samples import HeadSamplesConfig, Sample, camera_fields, head_samples, square_camera
 
 MOST_MISFIT = 0.015
 """Fits whose landmarks are off by more than this share of the picture (median) are left out."""
@@ -140,15 +139,10 @@ def hair_samples(
 ) -> HairSamples:
     """The samples of a split's heads; arguments and errors as of `head_samples`."""
 
-    @contextlib.contextmanager
-    def open_sampler() -> Iterator[Sampler]:
-        model = load_head_model()
-        with FaceNetworks() as networks:
+    networks = functools.cache(FaceNetworks)
 
-            def sampler(head: SyntheticHead, number: int) -> list[Sample]:
-                rng = field_rng(number, f"{split}/hair_portraits")
-                return samples_of_head(head, model, networks, rng, config.samples_per_head, config.size_px)
+    def samples_of(head: SyntheticHead, number: int) -> list[Sample]:
+        rng = field_rng(number, f"{split}/hair_portraits")
+        return samples_of_head(head, load_head_model(), networks(), rng, config.samples_per_head, config.size_px)
 
-            yield sampler
-
-    return HairSamples(**head_samples("hair", data, split, folder, config, open_sampler, track=track))
+    return HairSamples(**head_samples("hair", data, split, folder, config, samples_of, track=track))

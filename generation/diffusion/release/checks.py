@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,11 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...progress import Track
-from .checkpoint import CheckpointFile, TensorsByName
-from .conversion_report import ROLE_NAMES, Role, StockComparison
-from .keys import IGNORED_KEYS, CheckpointPart, Home
+from .checkpoint import CheckpointFile
+from .conversion_report import ROLE_NAMES, Role
+from .keys import IGNORED_KEYS, Home
 
 _FIRST_FEW = 3
-_STOCK_FOLDERS: dict[CheckpointPart, str] = {"unet": "unet", "vae": "vae", "text_encoder": "text_encoder"}
 _OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 
 
@@ -67,11 +65,11 @@ def _some(items: list[str]) -> str:
 def schedule_notes(checkpoint: CheckpointFile, tables: Mapping[str, Float[np.ndarray, " t"]]) -> list[str]:
     """One sentence if the checkpoint's tables are not the float16-rounded ones of this schedule, else none."""
     differing = []
-    with checkpoint.opened() as stored:
-        for name, exact in tables.items():
-            got, rounded = stored[name].double(), torch.from_numpy(exact).half().double()
-            if not torch.equal(got, rounded):
-                differing.append(f"{name} by up to {float((got - rounded).abs().max()):.3g}")
+    stored = checkpoint.tensors()
+    for name, exact in tables.items():
+        got, rounded = stored[name].double(), torch.from_numpy(exact).half().double()
+        if not torch.equal(got, rounded):
+            differing.append(f"{name} by up to {float((got - rounded).abs().max()):.3g}")
     if not differing:
         return []
     return [
@@ -91,8 +89,8 @@ def same_bits(first: Tensor, second: Tensor) -> bool:
 
 def compare_with_stock(
     checkpoint: CheckpointFile, role: Role, homes: Mapping[str, Home], stock: Path, track: Track
-) -> list[StockComparison]:
-    """Compare UNet, VAE and text encoder with those of a stock folder, in the precision of that folder.
+) -> list[str]:
+    """One line each on how UNet, VAE and text encoder relate to those of a stock folder, in that folder's precision.
 
     Args:
         checkpoint: the official file.
@@ -104,62 +102,43 @@ def compare_with_stock(
     Raises:
         InputError: the folder has none of these parts as safetensors.
     """
-    results = []
-    for part, folder in _STOCK_FOLDERS.items():
+    lines, stored = [], checkpoint.tensors()
+    for part in ("unet", "vae", "text_encoder"):
         chosen = {key: home for key, home in homes.items() if home.part == part}
-        files = _stock_files(stock / folder)
-        if not chosen or not files:
+        theirs = _stock_tensors(stock / part)
+        if not chosen or not theirs:
             continue
-        with contextlib.ExitStack() as stack:
-            stored = stack.enter_context(checkpoint.opened())
-            theirs = _by_name_of_today(stack.enter_context(CheckpointFile.inspect(file).opened()) for file in files)
-            names = track(chosen, total=len(chosen), description=f"Comparing {part} with the stock folder")
-            pairs = ((chosen[key].name, stored[key].reshape(chosen[key].shape)) for key in names)
-            results.append(_compare(role, part, pairs, theirs))
-    if not results:
+        equal = absent = 0
+        largest, largest_at = 0.0, ""
+        for key, home in track(chosen.items(), total=len(chosen), description=f"Comparing {part} with the stock one"):
+            other = theirs.get(home.name.removeprefix("text_model."))
+            if other is None or other.shape != home.shape:
+                absent += 1
+                continue
+            ours = stored[key].reshape(home.shape).to(other.dtype)
+            difference = float((ours.float() - other.float()).abs().max())
+            equal += difference == 0.0
+            largest, largest_at = max((largest, largest_at), (difference, home.name))
+        line = f"{part} of {ROLE_NAMES[role]}: {equal} of {len(chosen)} tensors equal the stock ones"
+        if largest:
+            line += f", {len(chosen) - equal - absent} differ (by up to {largest:.3g}, in {largest_at})"
+        lines.append(line + (f", {absent} not in the stock folder" if absent else ""))
+    if not lines:
         raise InputError(
             f"{stock} has no unet, vae or text_encoder folder with .safetensors files; give a folder of Stable "
             "Diffusion 1.5 in diffusers' layout"
         )
-    return results
+    return lines
 
 
-def _compare(
-    role: Role, part: CheckpointPart, pairs: Iterator[tuple[str, Tensor]], theirs: dict[str, tuple[TensorsByName, str]]
-) -> StockComparison:
-    equal = different = absent = 0
-    largest, largest_at = 0.0, None
-    for name, ours in pairs:
-        file, stock_name = theirs.get(name.removeprefix("text_model."), ({}, ""))
-        stock = file.get(stock_name)
-        if stock is None or stock.shape != ours.shape:
-            absent += 1
-            continue
-        difference = float((ours.to(stock.dtype).float() - stock.float()).abs().max())
-        if difference == 0.0:
-            equal += 1
-            continue
-        different += 1
-        if largest_at is None or difference > largest:
-            largest, largest_at = difference, name
-    return StockComparison(role, part, equal, different, absent, largest, largest_at)
-
-
-def _stock_files(folder: Path) -> list[Path]:
-    """Full-precision weight files of a component, else those of a variant such as fp16."""
+def _stock_tensors(folder: Path) -> dict[str, Tensor]:
+    """Mapped tensors of a component, in full precision where there are such files, by the names of today."""
     files = sorted(folder.glob("*.safetensors"))
     plain = [file for file in files if "." not in file.name.removesuffix(".safetensors")]
-    return plain or files[:1]
-
-
-def _by_name_of_today(files: Iterable[TensorsByName]) -> dict[str, tuple[TensorsByName, str]]:
-    """Where each tensor lies, by the name that diffusers gives it today; a text encoder's without prefix."""
-    places = {}
-    for file in files:
-        for name in file:
-            ours = name.removeprefix("text_model.")
-            if "attentions" in name:
-                for old, new in _OLD_VAE_NAMES.items():
-                    ours = ours.replace(old, new)
-            places[ours] = (file, name)
-    return places
+    found = {}
+    for file in plain or files[:1]:
+        for name, tensor in CheckpointFile.inspect(file).tensors().items():
+            for old, new in _OLD_VAE_NAMES.items() if "attentions" in name else ():
+                name = name.replace(old, new)
+            found[name.removeprefix("text_model.")] = tensor
+    return found

@@ -1,8 +1,8 @@
 """From the official checkpoint files to a pipeline folder, strictly and without holding a network in memory.
 
-Networks exist on the meta device only, for their names and shapes; weights go tensor by tensor from the mapped file to
-safetensors. The text encoder runs once, on the empty prompt that the release always uses, and leaves its output as the
-pipeline's constant context.
+Networks exist on the meta device only, for their names and shapes, but for the moment in which they are written: then
+they have the mapped weights. The text encoder runs once, on the empty prompt that the release always uses, and leaves
+its output as the pipeline's constant context.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import dataclasses
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import ModelMixin
-from huggingface_hub import split_torch_state_dict_into_shards
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ...errors import InputError
@@ -28,7 +27,7 @@ from ...progress import Track, silent
 from ..architectures import OFFICIAL, Architecture
 from ..null_context import NullContext
 from ..pipeline import DiffPortrait360Pipeline
-from .checkpoint import CheckpointFile, sha256_of_file, write_safetensors
+from .checkpoint import CheckpointFile, sha256_of_file
 from .checks import compare_with_stock, require_all_keys, same_bits, schedule_notes
 from .conversion_report import ROLE_NAMES, ConversionReport, Role, SourceFile, WrittenComponent
 from .keys import (
@@ -41,7 +40,6 @@ from .keys import (
     Home,
     official_keys,
     text_config,
-    text_keys,
     with_text_prefix,
 )
 from .schedule import schedule_tables
@@ -49,7 +47,6 @@ from .schedule import schedule_tables
 CONVERSION_RECORD = "dp360_conversion.json"
 """File in the pipeline folder that says what it was made from."""
 
-_WEIGHTS_NAME = "diffusion_pytorch_model"
 _LARGEST_FILE_BYTES = 10 * 10**9
 DTYPE_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
@@ -96,10 +93,10 @@ def convert_release(
     _refuse_to_lose_files(output, list(paths.values()))
     with torch.device("meta"):
         networks = architecture.components()
-    keys = official_keys(architecture, motion=True, networks=networks)
+    keys = official_keys(architecture)
     scheduler = networks["scheduler"]
     tables = schedule_tables(*(scheduler.config[name] for name in ("beta_start", "beta_end", "num_train_timesteps")))
-    sources = [_Source.inspect(role, path, architecture, keys) for role, path in paths.items()]
+    sources = [_Source.inspect(role, path, keys) for role, path in paths.items()]
     notes = [note for source in sources for note in schedule_notes(source.checkpoint, tables)]
     contexts = _contexts(sources, context, architecture)
     tokens, context_source = next(iter(contexts.values())), next(iter(contexts))
@@ -119,13 +116,12 @@ def convert_release(
     hashes = {path: known.get(path) or sha256_of_file(path, track) for path in paths.values()}
     described = tuple(source.described(hashes[source.checkpoint.path]) for source in sources)
     with directory_written_atomically(output) as folder:
-        files: dict[str, str] = {}
         for part in parts:
-            files |= _write_component(folder, part, components[part.name], dtype, largest_file_bytes, track)
-        components["context"].save_config(folder / "context")
-        context_file = f"context/{_WEIGHTS_NAME}.safetensors"
-        shapes = {"context": tuple(tokens.shape)}
-        files[context_file] = write_safetensors(folder / context_file, shapes, dtype, [tokens.to(dtype)])
+            _write_component(folder, part, components[part.name], dtype, largest_file_bytes, track)
+        components["context"].load_state_dict({"context": tokens.to(dtype)}, assign=True)
+        components["context"].save_pretrained(folder / "context")
+        weights = sorted(folder.rglob("*.safetensors"))
+        files = {file.relative_to(folder).as_posix(): sha256_of_file(file, silent) for file in weights}
         scheduler.save_pretrained(folder / "scheduler")
         DiffPortrait360Pipeline(**components, scheduler=scheduler).save_config(folder)
         origins = {**{part.name: ROLE_NAMES[part.source.role] for part in parts}, "context": context_source}
@@ -133,7 +129,7 @@ def convert_release(
             output,
             DTYPE_NAMES[dtype],
             described,
-            tuple(_written(folder, name, components[name], origin) for name, origin in origins.items()),
+            tuple(_written(folder / name, components[name], origin) for name, origin in origins.items()),
             tuple(notes),
             tuple(comparisons),
             files,
@@ -165,11 +161,10 @@ class _Source:
     homes: Mapping[str, Home]
 
     @classmethod
-    def inspect(cls, role: Role, path: Path, architecture: Architecture, keys: Mapping[str, Home]) -> _Source:
+    def inspect(cls, role: Role, path: Path, keys: Mapping[str, Home]) -> _Source:
         checkpoint = CheckpointFile.inspect(path)
-        wanted = {key: home for key, home in keys.items() if home.part != "text_encoder"}
-        if any(key.startswith(TEXT_PREFIX) for key in checkpoint.shapes.keys() - IGNORED_KEYS):
-            wanted |= text_keys(text_config(architecture, checkpoint.shapes))
+        has_text = any(key.startswith(TEXT_PREFIX) for key in checkpoint.shapes.keys() - IGNORED_KEYS)
+        wanted = {key: home for key, home in keys.items() if has_text or home.part != "text_encoder"}
         homes_by_role: dict[Role, dict[str, Home]] = {
             "views": wanted,
             "back": {key: home for key, home in wanted.items() if home.part != "view_consistency"},
@@ -206,16 +201,16 @@ def empty_prompt_context(checkpoint: CheckpointFile, architecture: Architecture)
 
     Source: last hidden state of CLIP ViT-L/14, as latent-diffusion's `FrozenCLIPEmbedder` takes it.
     """
-    config = text_config(architecture, checkpoint.shapes)
+    config = text_config(architecture)
     with torch.device("meta"):
         encoder = CLIPTextModel(config)
     count = config.max_position_embeddings
     tokens = torch.tensor([[START_TOKEN] + [END_TOKEN] * (count - 1)])
-    with checkpoint.opened() as stored:
-        weights = {name: stored[TEXT_PREFIX + with_text_prefix(name)].float() for name in encoder.state_dict()}
-        encoder.load_state_dict(weights, assign=True)
-        # Positions are given because the encoder's own table of them was left on the meta device.
-        return encoder.eval()(tokens, position_ids=torch.arange(count)[None]).last_hidden_state
+    stored = checkpoint.tensors()
+    weights = {name: stored[TEXT_PREFIX + with_text_prefix(name)].float() for name in encoder.state_dict()}
+    encoder.load_state_dict(weights, assign=True)
+    # Positions are given because the encoder's own table of them was left on the meta device.
+    return encoder.eval()(tokens, position_ids=torch.arange(count)[None]).last_hidden_state
 
 
 def _contexts(
@@ -248,8 +243,7 @@ def _given_context(given: Tensor | Path, width: int) -> Float[Tensor, "1 n d"]:
             raise InputError(
                 f"{where} should be one tensor, got {len(checkpoint.shapes)}; give a file with that tensor"
             )
-        with checkpoint.opened() as stored:
-            given = next(iter(stored.values())).clone()
+        given = next(iter(checkpoint.tensors().values())).clone()
     tokens = given if given.ndim == 3 else given[None]
     if tokens.ndim != 3 or len(tokens) != 1 or tokens.shape[2] != width:
         raise InputError(
@@ -281,38 +275,22 @@ def _parts_to_write(sources: Sequence[_Source], track: Track) -> tuple[list[_Par
 def _differing(first: _Source, second: _Source, part: CheckpointPart, track: Track) -> int:
     """How many tensors of a part are not equal bit for bit."""
     keys = first.of_part(part)
-    with first.checkpoint.opened() as ours, second.checkpoint.opened() as theirs:
-        compared = track(keys, total=len(keys), description=f"Comparing {part} of the two checkpoints")
-        return sum(not same_bits(ours[key], theirs[key]) for key in compared)
+    ours, theirs = first.checkpoint.tensors(), second.checkpoint.tensors()
+    compared = track(keys, total=len(keys), description=f"Comparing {part} of the two checkpoints")
+    return sum(not same_bits(ours[key], theirs[key]) for key in compared)
 
 
 def _write_component(
     folder: Path, part: _PartToWrite, network: ModelMixin, dtype: torch.dtype, largest_file_bytes: int, track: Track
-) -> dict[str, str]:
-    """Write one network; returns SHA-256 by path in the folder."""
-    place = folder / part.name
-    network.save_config(place)
-    official = {home.name: (key, home.shape) for key, home in part.source.of_part(part.part).items()}
-    stored = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
-    split = split_torch_state_dict_into_shards(
-        stored, filename_pattern=_WEIGHTS_NAME + "{suffix}.safetensors", max_shard_size=largest_file_bytes
-    )
-    hashes = {}
-    for file, unsorted in split.filename_to_tensors.items():
-        names = sorted(unsorted)  # as the safetensors library writes them
-
-        def tensors(names: Sequence[str] = names) -> Iterator[Tensor]:
-            with part.source.checkpoint.opened() as read:
-                for name in track(names, total=len(names), description=f"Writing {part.name}"):
-                    key, shape = official[name]
-                    yield _as_stored(read[key].reshape(shape), dtype, key, part.source)
-
-        shapes = {name: tuple(stored[name].shape) for name in names}
-        hashes[f"{part.name}/{file}"] = write_safetensors(place / file, shapes, dtype, tensors())
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (place / f"{_WEIGHTS_NAME}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-    return hashes
+) -> None:
+    """Write one network, whose weights are the mapped ones while it is written."""
+    official = part.source.of_part(part.part)
+    read = part.source.checkpoint.tensors()
+    homes = track(official.items(), total=len(official), description=f"Writing {part.name}")
+    weights = {h.name: _as_stored(read[key].reshape(h.shape), dtype, key, part.source) for key, h in homes}
+    network.load_state_dict(weights, assign=True)
+    network.save_pretrained(folder / part.name, max_shard_size=largest_file_bytes)
+    nn.Module.to(network, "meta")
 
 
 def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) -> Tensor:
@@ -331,10 +309,9 @@ def _as_stored(tensor: Tensor, dtype: torch.dtype, key: str, source: _Source) ->
     return stored
 
 
-def _written(folder: Path, name: str, network: ModelMixin, origin: str) -> WrittenComponent:
+def _written(folder: Path, network: ModelMixin, origin: str) -> WrittenComponent:
     numbers = sum(tensor.numel() for tensor in network.state_dict().values())
-    size_bytes = sum(file.stat().st_size for file in (folder / name).glob("*.safetensors"))
-    return WrittenComponent(name, origin, numbers, size_bytes)
+    return WrittenComponent(folder.name, origin, numbers, sum(f.stat().st_size for f in folder.glob("*.safetensors")))
 
 
 def _refuse_to_lose_files(output: Path, sources: Sequence[Path]) -> None:

@@ -43,36 +43,6 @@ class WrittenComponent:
 
 
 @dataclass(frozen=True)
-class StockComparison:
-    """How one part of a checkpoint relates to a stock Stable Diffusion 1.5."""
-
-    role: Role
-    """Which checkpoint."""
-    part: str
-    """unet, vae or text_encoder."""
-    equal: int
-    """Tensors that are the same, in the stock folder's precision."""
-    different: int
-    """Tensors that are not."""
-    not_in_stock: int
-    """Tensors that the stock folder does not have in this shape."""
-    largest_difference: float
-    """Largest absolute difference of two numbers."""
-    largest_at: str | None
-    """The tensor it is in; None where all are equal."""
-
-    def to_text(self) -> str:
-        """One line."""
-        total = self.equal + self.different + self.not_in_stock
-        if self.equal == total:
-            return f"{self.part} of {ROLE_NAMES[self.role]}: equals the stock one ({total} tensors)"
-        text = f"{self.part} of {ROLE_NAMES[self.role]}: {self.equal} of {total} tensors equal, {self.different} differ"
-        if self.largest_at is not None:
-            text += f" (by up to {self.largest_difference:.3g}, in {self.largest_at})"
-        return text + (f", {self.not_in_stock} not in the stock folder" if self.not_in_stock else "")
-
-
-@dataclass(frozen=True)
 class ConversionReport:
     """The outcome of `convert_release`."""
 
@@ -86,8 +56,8 @@ class ConversionReport:
     """What was written."""
     notes: tuple[str, ...]
     """What the two checkpoints share, where they differ, and anything unexpected that does no harm."""
-    stock: tuple[StockComparison, ...]
-    """Comparison with a stock folder, where one was given."""
+    stock: tuple[str, ...]
+    """Comparison with a stock folder, where one was given: a line for each part."""
     files: dict[str, str]
     """SHA-256 of every written weight and configuration file, by its path in the folder."""
 
@@ -98,7 +68,7 @@ class ConversionReport:
             size = f"{part.parameters / 1e6:.1f} M numbers, {part.size_bytes / 1e6:.1f} MB"
             lines.append(f"{part.name:<20} {size}, from {part.source}")
         lines += [f"note: {note}" for note in self.notes]
-        lines += [f"stock: {comparison.to_text()}" for comparison in self.stock]
+        lines += [f"stock: {line}" for line in self.stock]
         return "\n".join([*lines, f"pipeline folder ({self.dtype}): {self.output}"])
 
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from pathlib import Path
 
 import huggingface_hub
 import torch
-from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 
 from ...errors import InputError
-from ...files import write_bytes_atomically
+from ...files import cache_folder, write_bytes_atomically
 from ...progress import Track, silent
 from .checkpoint import sha256_of_file
 from .conversion import CONVERSION_RECORD, DTYPE_NAMES, convert_release
@@ -60,75 +58,48 @@ def resolve_weights(
             downloaded; or what `convert_release` raises.
     """
     folder = Path(name_or_folder).expanduser()
-    if folder.is_dir():
-        if (folder / "model_index.json").is_file():
-            return folder
-        found: dict[Role, Path] = {
-            role: folder / name for role, name in OFFICIAL_FILES.items() if (folder / name).is_file()
-        }
-        if not found:
+    if (folder / "model_index.json").is_file():
+        return folder
+    book = _HashBook(cache_folder() / "weights" if cache is None else cache)
+    from_hub = not folder.is_dir()
+    if from_hub:
+        if not _HUB_ID.fullmatch(name_or_folder) or folder.is_file():
+            what = "is a file" if folder.is_file() else "is neither a folder nor a hub id"
             raise InputError(
-                f"{folder} holds no weights: expected a pipeline folder (with model_index.json) or the files "
-                f"{' and '.join(OFFICIAL_FILES.values())}; download those from {_address(OFFICIAL_REPOSITORY)}"
+                f"The weights {name_or_folder} cannot be used: this {what}; give a pipeline folder, a folder with "
+                f"{' and '.join(OFFICIAL_FILES.values())}, or a hub id such as {OFFICIAL_REPOSITORY}"
             )
-        book = _HashBook(_cache_folder(cache))
-        return _converted(found, book, dtype, track)
-    if not _HUB_ID.fullmatch(name_or_folder) or folder.is_file():
-        what = "is a file" if folder.is_file() else "is neither a folder nor a hub id"
+        folder = _downloaded(name_or_folder, track)
+    found: dict[Role, Path] = {
+        role: folder / name for role, name in OFFICIAL_FILES.items() if (folder / name).is_file()
+    }
+    is_pipeline = (folder / "model_index.json").is_file()
+    if not found and not is_pipeline:
         raise InputError(
-            f"The weights {name_or_folder} cannot be used: this {what}; give a pipeline folder, a folder with "
-            f"{' and '.join(OFFICIAL_FILES.values())}, or a hub id such as {OFFICIAL_REPOSITORY}"
+            f"{name_or_folder} holds no weights of this model: expected a pipeline folder (with model_index.json) or "
+            f"the files {' and '.join(OFFICIAL_FILES.values())}; download those from {_address(OFFICIAL_REPOSITORY)}"
         )
-    book = _HashBook(_cache_folder(cache))
+    if from_hub:
+        files = folder.rglob("*.safetensors") if is_pipeline else found.values()
+        book.require_same(name_or_folder, {str(p.relative_to(folder)): p for p in sorted(files)}, track)
+    return folder if is_pipeline else _converted(found, book, dtype, track)
+
+
+def _downloaded(repository: str, track: Track) -> Path:
+    """The folder of a repository's weights in the hub's cache."""
+    wanted = [*OFFICIAL_FILES.values(), *_PIPELINE_FILES]
     with _quiet_hub(track):
-        found = _official_files(name_or_folder)
-        if not found:
-            return _pipeline_of_hub(name_or_folder, book, track)
-    book.require_same(name_or_folder, {path.name: path for path in found.values()}, track)
-    return _converted(found, book, dtype, track)
-
-
-def _official_files(repository: str) -> dict[Role, Path]:
-    """The official files of a repository, downloaded; empty where it has none of them."""
-    found: dict[Role, Path] = {}
-    for role, name in OFFICIAL_FILES.items():
         try:
-            found[role] = Path(huggingface_hub.hf_hub_download(repository, name))
-        except LocalEntryNotFoundError as error:
-            raise _unreachable(repository, error) from error
-        except EntryNotFoundError:
-            continue
+            return Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted))
         except Exception as error:  # the errors of network libraries have no base in common
-            raise _unreachable(repository, error) from error
-    return found
-
-
-def _pipeline_of_hub(repository: str, book: _HashBook, track: Track) -> Path:
-    """A repository that is a pipeline folder."""
-    try:
-        huggingface_hub.hf_hub_download(repository, "model_index.json")
-        folder = Path(huggingface_hub.snapshot_download(repository, allow_patterns=_PIPELINE_FILES))
-    except EntryNotFoundError as error:
-        raise InputError(
-            f"{repository} holds no weights of this model: expected {' and '.join(OFFICIAL_FILES.values())}, or a "
-            f"pipeline folder (with model_index.json); give {OFFICIAL_REPOSITORY}, or a folder of yours"
-        ) from error
-    except Exception as error:  # as above
-        raise _unreachable(repository, error) from error
-    files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*.safetensors"))}
-    book.require_same(repository, files, track)
-    return folder
-
-
-def _unreachable(repository: str, error: Exception) -> InputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-    files = list(OFFICIAL_FILES.values())
-    return InputError(
-        f"The weights {repository} cannot be downloaded ({reason}); download {' and '.join(files)} from "
-        f"{_address(repository)} on a machine with a network, put both into one folder and give that folder in place "
-        f"of the name, or convert them once: dp360 convert --official FOLDER/{files[0]} "
-        f"--back-head FOLDER/{files[1]} --output DIR"
-    )
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            views, back = OFFICIAL_FILES.values()
+            raise InputError(
+                f"The weights {repository} cannot be downloaded ({reason}); download {views} and {back} from "
+                f"{_address(repository)} on a machine with a network, put both into one folder and give that folder in "
+                f"place of the name, or convert them once: dp360 convert --official FOLDER/{views} "
+                f"--back-head FOLDER/{back} --output DIR"
+            ) from error
 
 
 def _address(repository: str) -> str:
@@ -175,13 +146,12 @@ class _HashBook:
         place, status = str(path.resolve()), path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         known = self._read()["files"].get(place)
-        if known is not None and known["stamp"] == stamp:
-            return known["sha256"]
-        sha256 = sha256_of_file(path, track)
-        content = self._read()
-        content["files"][place] = {"stamp": stamp, "sha256": sha256}
-        self._write(content)
-        return sha256
+        if known is None or known["stamp"] != stamp:
+            known = {"stamp": stamp, "sha256": sha256_of_file(path, track)}
+            content = self._read()
+            content["files"][place] = known
+            self._write(content)
+        return known["sha256"]
 
     def require_same(self, repository: str, files: dict[str, Path], track: Track) -> None:
         """Record the hashes of a repository's files on first use, and insist on them afterwards.
@@ -199,15 +169,6 @@ class _HashBook:
                     f"got {sha256}; find out why it changed, and where it should, delete its entry in {self.path}"
                 )
             self._write(content)
-
-
-def _cache_folder(cache: Path | None) -> Path:
-    if cache is not None:
-        return cache
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dp360" / "weights"
-    except RuntimeError as error:
-        raise InputError("There is no home folder for the weights' cache; set XDG_CACHE_HOME to a folder") from error
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
+from ...cameras import Cameras, look_at_origin
 from ...errors import InputError
 from ...progress import Track, silent
 from ..cutout import cut_out_views, edge_colour, has_plain_background
@@ -142,17 +142,7 @@ def release_ring(count: int, *, size_px: int = 512) -> Cameras:
     steps = torch.arange(count, dtype=torch.float64)
     theta = _RELEASE_PI / 2 + 2 * _RELEASE_PI * steps / count
     phi = torch.full_like(theta, math.acos(1 - 2 * (_RELEASE_PI / 2) / math.pi))
-    direction = torch.stack(
-        [phi.sin() * torch.cos(math.pi - theta), phi.cos(), phi.sin() * torch.sin(math.pi - theta)], dim=-1
-    )
-    forward = -direction
-    up = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand_as(forward)
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
-    T = torch.zeros(count, 4, 4, dtype=torch.float64)
-    T[:, :3, 0], T[:, :3, 1], T[:, :3, 2] = right, torch.linalg.cross(forward, right), forward
-    T[:, :3, 3], T[:, 3, 3] = PANOHEAD_RADIUS * direction, 1.0
-    focal = torch.full((count, 2), PANOHEAD_FOCAL_NORMALISED * size_px, dtype=torch.float64)
-    return Cameras(T, focal, torch.full((count, 2), size_px / 2, dtype=torch.float64), size_px, size_px)
+    return look_at_origin(theta - math.pi / 2, math.pi / 2 - phi, size_px=size_px)
 
 
 def read_labels(path: Path) -> dict[str, Float[Tensor, " 25"]]:

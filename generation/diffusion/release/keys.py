@@ -10,9 +10,9 @@ the release do, so every size of the same architecture is covered.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -56,21 +56,13 @@ class Home:
     """Shape in the checkpoint."""
 
 
-def official_keys(
-    architecture: Architecture, *, motion: bool, networks: Mapping[str, Any] | None = None
-) -> dict[str, Home]:
-    """Every key of an official checkpoint and where its tensor belongs, in no particular order.
+def official_keys(architecture: Architecture) -> dict[str, Home]:
+    """Every key of the 360 model's checkpoint and where its tensor belongs, in no particular order.
 
-    The ignored keys (`IGNORED_KEYS`) are not among them.
-
-    Args:
-        architecture: sizes of the networks.
-        motion: whether the temporal modules V are there: in the 360 model, not in the back-head model.
-        networks: `architecture.components()`, if they have been made already.
+    The back-head model has the same but for `view_consistency`. The ignored keys (`IGNORED_KEYS`) are not among them.
     """
-    if networks is None:
-        with torch.device("meta"):
-            networks = architecture.components()
+    with torch.device("meta"):
+        networks, encoder = architecture.components(), CLIPTextModel(text_config(architecture))
     rules: dict[CheckpointPart, Rules] = {
         "unet": _unet_rules(architecture.unet),
         "appearance": _unet_rules(architecture.unet),
@@ -79,12 +71,13 @@ def official_keys(
             *_unet_rules(architecture.camera_control),
         ],
         "vae": _vae_rules(len(architecture.autoencoder_options["block_out_channels"])),
+        "view_consistency": _MOTION_RULES,
     }
-    if motion:
-        rules["view_consistency"] = _MOTION_RULES
     length = (networks["scheduler"].config["num_train_timesteps"],)
     keys = {name: Home("schedule", name, length, length) for name in SCHEDULE_TABLES}
-    keys |= text_keys(text_config(architecture, {}))
+    for name, tensor in encoder.state_dict().items():
+        shape = tuple(tensor.shape)
+        keys[TEXT_PREFIX + with_text_prefix(name)] = Home("text_encoder", with_text_prefix(name), shape, shape)
     for part, names in rules.items():
         for ours, tensor in networks[part].state_dict().items():
             official = ours
@@ -102,30 +95,18 @@ def _official_shape(official: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *shape) if official.endswith(_POSITION_TABLE) else shape
 
 
-def text_config(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> CLIPTextConfig:
-    """Sizes of the CLIP text encoder in a checkpoint, from its shapes (arXiv 2103.00020: heads of 64 channels)."""
-
-    def rows(name: str, otherwise: int) -> int:
-        return (shapes.get(f"{TEXT_PREFIX}text_model.{name}.weight") or (otherwise,))[0]
-
+def text_config(architecture: Architecture) -> CLIPTextConfig:
+    """Sizes of the CLIP text encoder in a checkpoint (arXiv 2103.00020: heads of 64 channels)."""
     width = architecture.unet.context_dim
     assert width is not None  # every official network has a context
     return CLIPTextConfig(
-        vocab_size=max(rows("embeddings.token_embedding", 0), END_TOKEN + 1),
+        vocab_size=END_TOKEN + 1,
         hidden_size=width,
-        intermediate_size=rows("encoder.layers.0.mlp.fc1", 4 * width),
+        intermediate_size=4 * width,
         num_hidden_layers=architecture.text_layers,
         num_attention_heads=max(width // _CLIP_HEAD_CHANNELS, 1),
-        max_position_embeddings=rows("embeddings.position_embedding", 77),
         hidden_act="quick_gelu",
     )
-
-
-def text_keys(config: CLIPTextConfig) -> dict[str, Home]:
-    """The keys of a text encoder."""
-    with torch.device("meta"):
-        shapes = {with_text_prefix(name): tuple(t.shape) for name, t in CLIPTextModel(config).state_dict().items()}
-    return {TEXT_PREFIX + name: Home("text_encoder", name, shape, shape) for name, shape in shapes.items()}
 
 
 def with_text_prefix(name: str) -> str:

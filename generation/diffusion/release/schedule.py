@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers import DDIMScheduler
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -54,37 +52,22 @@ SCHEDULE_TABLES = tuple(schedule_tables())
 """Their names; they follow from the betas and are not stored by us."""
 
 
-class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
+class ReleaseDDIMScheduler(DDIMScheduler):
     """DDIM, uniform steps with offset 1, prediction of noise, no clipping, float16-rounded tables.
 
     Used like every scheduler of diffusers: `set_timesteps`, then `step` for each of `timesteps`.
     """
 
-    order = 1
-    init_noise_sigma = 1.0
-
-    @register_to_config
     def __init__(
-        self,
-        num_train_timesteps: int = TRAIN_TIMESTEPS,
-        beta_start: float = BETA_START,
-        beta_end: float = BETA_END,
-        prediction_type: str = "epsilon",
+        self, num_train_timesteps: int = TRAIN_TIMESTEPS, beta_start: float = BETA_START, beta_end: float = BETA_END
     ) -> None:
-        """Tables for betas whose square roots are equally spaced from sqrt(beta_start) to sqrt(beta_end).
-
-        Raises:
-            ValueError: a `prediction_type` other than `epsilon`, which the release does not know.
-        """
-        if prediction_type != "epsilon":
-            raise ValueError(f"ReleaseDDIMScheduler: expected prediction_type epsilon, got {prediction_type!r}")
+        """Tables for betas whose square roots are equally spaced from sqrt(beta_start) to sqrt(beta_end)."""
+        super().__init__(num_train_timesteps, beta_start, beta_end, "scaled_linear", clip_sample=False)
         exact = schedule_tables(beta_start, beta_end, num_train_timesteps)
         self.alphas_cumprod, self._sqrt_alphas, self._sqrt_one_minus_alphas = (
             torch.from_numpy(exact[name].astype(np.float16))
             for name in ("alphas_cumprod", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod")
         )
-        self.num_inference_steps: int | None = None
-        self.timesteps = torch.arange(num_train_timesteps).flip(0)
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         """Choose `num_inference_steps` uniform timesteps.
@@ -102,11 +85,6 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
             )
         self.num_inference_steps = len(ascending)
         self.timesteps = ascending.flip(0).to(device)
-
-    def scale_model_input(self, sample: Tensor, timestep: int | Tensor | None = None) -> Tensor:
-        """The sample itself: DDIM feeds it unscaled."""
-        del timestep
-        return sample
 
     def coefficients(self, timestep: int, eta: float) -> tuple[float, float, float, float]:
         """alpha_t, alpha_prev, sqrt(1 - alpha_t) and sigma_t, rounded where the release rounds them."""
@@ -139,12 +117,7 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
             generator: source of the step's noise.
             variance_noise: the noise itself, instead of drawing it.
             return_dict: whether to wrap the result.
-
-        Raises:
-            ValueError: `set_timesteps` was not called.
         """
-        if self.num_inference_steps is None:
-            raise ValueError("ReleaseDDIMScheduler: call set_timesteps before step")
         alpha, alpha_previous, sqrt_one_minus_alpha, sigma = (
             torch.tensor(value, dtype=torch.float32) for value in self.coefficients(int(timestep), eta)
         )
@@ -164,6 +137,3 @@ class ReleaseDDIMScheduler(SchedulerMixin, ConfigMixin):
         index = timesteps.cpu().reshape(-1, 1, 1, 1)
         signal, spread = (t[index].to(original_samples) for t in (self._sqrt_alphas, self._sqrt_one_minus_alphas))
         return signal * original_samples + spread * noise
-
-    def __len__(self) -> int:
-        return self.config["num_train_timesteps"]

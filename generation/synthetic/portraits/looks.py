@@ -6,6 +6,7 @@ All functions take sRGB in [0, 1] and a random generator; labels are `parts.Labe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,6 +18,49 @@ from .backgrounds import Colour, SquareRgb, dark_rgb, dead_leaves, random_rgb, s
 Labels = UInt8[np.ndarray, "s s"]
 Mask = Bool[np.ndarray, "s s"]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pictures are made of shots; shares are probabilities."""
+
+    mirrored: float = 0.5
+    """Share of mirrored pictures."""
+    recoloured: float = 0.75
+    """Share with other colours of clothes, hair and skin."""
+    painted: float = 0.3
+    """Share of painted pictures."""
+    drawn: float = 0.06
+    """Share of flat drawings."""
+    random_convolution: float = 0.08
+    """Share with a random palette and texture."""
+    photographed: float = 0.9
+    """Share with a camera's faults."""
+
+
+def person_colours(rgb: SquareRgb, labels: Labels) -> list[Colour]:
+    """Mean colours of hair, clothes and face, of those that are seen."""
+    means = (mean_rgb(rgb, labels == label) for label in (Label.HAIR, Label.CLOTH, Label.FACE))
+    return [mean for mean in means if mean is not None]
+
+
+def by_hand(
+    rgb: SquareRgb, alpha: Float32[np.ndarray, "s s"], labels: Labels, background: SquareRgb, look: Look,
+    rng: np.random.Generator,
+) -> SquareRgb:  # fmt: skip
+    """The person, perhaps in other colours, before the background; perhaps drawn, painted or given another texture."""
+    if rng.random() < look.recoloured:
+        behind = background[: len(background) // 2].mean((0, 1)).astype(np.float64)
+        rgb = recoloured(np.clip(rgb, 0, 1), labels, behind, rng)
+    rgb = rgb * alpha[..., None] + background * (1 - alpha[..., None])
+    draw = rng.random()
+    if draw < look.drawn:
+        return drawn(rgb, labels, rng)
+    if draw < look.drawn + look.painted:
+        return painted(rgb, rng)
+    if draw < look.drawn + look.painted + look.random_convolution:
+        return random_convolution(rgb, rng)
+    return rgb
 
 
 def mean_rgb(rgb: SquareRgb, where: Mask) -> Colour | None:

@@ -21,7 +21,7 @@ from ..parts import Label
 from ..rendering.lighting import Lighting, random_lighting
 from ..rendering.renderer import HeadScene
 from .backgrounds import Backgrounds
-from .looks import drawn, mean_rgb, painted, photographed, random_convolution, recoloured
+from .looks import Look, by_hand, person_colours, photographed
 from .stylise import draw_views
 
 SHOT_FACTOR = 1.45
@@ -35,23 +35,11 @@ HEAD_LABELS = (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR)
 
 
 @dataclass(frozen=True)
-class PortraitLook:
-    """How pictures are made of shots; shares are probabilities."""
+class PortraitLook(Look):
+    """How portraits are made of shots."""
 
     other_frame: float = 0.25
     """Share of crops of any size between standard and wide; the others follow the rule of `crop="auto"`."""
-    mirrored: float = 0.5
-    """Share of mirrored pictures."""
-    recoloured: float = 0.75
-    """Share with other colours of clothes, hair and skin."""
-    painted: float = 0.3
-    """Share of painted pictures."""
-    drawn: float = 0.06
-    """Share of flat drawings."""
-    random_convolution: float = 0.08
-    """Share with a random palette and texture."""
-    photographed: float = 0.9
-    """Share with a camera's faults."""
     colour_faults: float = 1.0
     """How much of these touches the colours; below 1 no picture is black and white."""
     cut: float = 0.22
@@ -84,8 +72,6 @@ class PortraitSample:
     """Pixels that lie within the picture; the others repeat its edge."""
     camera: Cameras
     """The true camera of the crop (one); that of the mirror image if the picture was mirrored."""
-    mirrored: bool
-    """Whether left and right were exchanged: then the camera sees the mirrored head."""
 
 
 def portrait_camera(rng: np.random.Generator, size_px: int) -> Cameras:
@@ -156,7 +142,7 @@ def finish_shot(
         look: how; None takes `PortraitLook()`.
     """
     look = look or PortraitLook()
-    A, crop_camera, mirrored = _crop(shot, camera, rng, size_px, look)
+    A, crop_camera = _crop(shot, camera, rng, size_px, look)
     flags = cv2.INTER_AREA if size_px < len(shot.rgb) / SHOT_FACTOR else cv2.INTER_LINEAR
 
     def cropped(picture: np.ndarray, flags: int) -> np.ndarray:
@@ -166,18 +152,8 @@ def finish_shot(
     rgb = cropped(shot.rgb.astype(np.float32) * (shot.alpha[..., None] / np.float32(255 * 255)), flags)
     rgb /= np.maximum(alpha, 1e-3)[..., None]
     labels = cropped(shot.labels, cv2.INTER_NEAREST)
-    seen = [c for c in (mean_rgb(rgb, labels == k) for k in (Label.HAIR, Label.CLOTH, Label.FACE)) if c is not None]
-    background = backgrounds.draw(rng, size_px, seen)
-    if rng.random() < look.recoloured:
-        rgb = recoloured(np.clip(rgb, 0, 1), labels, background[: size_px // 2].mean((0, 1)).astype(np.float64), rng)
-    rgb = rgb * alpha[..., None] + background * (1 - alpha[..., None])
-    draw = rng.random()
-    if draw < look.drawn:
-        rgb = drawn(rgb, labels, rng)
-    elif draw < look.drawn + look.painted:
-        rgb = painted(rgb, rng)
-    elif draw < look.drawn + look.painted + look.random_convolution:
-        rgb = random_convolution(rgb, rng)
+    background = backgrounds.draw(rng, size_px, person_colours(rgb, labels))
+    rgb = by_hand(rgb, alpha, labels, background, look, rng)
     if rng.random() < look.photographed:
         rgb = photographed(np.clip(rgb, 0, 1).astype(np.float32), rng, look.colour_faults)
     picture = np.round(255 * np.clip(rgb, 0, 1)).astype(np.uint8)
@@ -186,14 +162,14 @@ def finish_shot(
         picture, inside = _cut(picture, rng)
     return PortraitSample(
         picture, np.where(inside, alpha, np.float32(0)), np.where(inside, labels, np.uint8(Label.BACKGROUND)), inside,
-        crop_camera, mirrored,
+        crop_camera,
     )  # fmt: skip
 
 
 def _crop(
     shot: PortraitShot, camera: Cameras, rng: np.random.Generator, size_px: int, look: PortraitLook
-) -> tuple[np.ndarray, Cameras, bool]:
-    """Affine map to the crop from the shot, the crop's camera, whether it mirrors."""
+) -> tuple[np.ndarray, Cameras]:
+    """Affine map to the crop from the shot, and the crop's camera."""
     if rng.random() < look.other_frame:
         factor = rng.uniform(1, WIDE_FACTOR)
     else:
@@ -216,7 +192,7 @@ def _crop(
     back = torch.eye(4, dtype=torch.float64)
     back[:2, :2] = torch.from_numpy(turn.T)
     principal = torch.from_numpy(size_px / 2 + shift)[None]
-    return A, Cameras(T @ back, camera.focal_px * scale, principal, size_px, size_px), mirrored
+    return A, Cameras(T @ back, camera.focal_px * scale, principal, size_px, size_px)
 
 
 def torso_bottom(

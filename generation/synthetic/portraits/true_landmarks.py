@@ -92,29 +92,12 @@ def true_landmarks(recipe: ComposedRecipe, data: Path) -> Float[np.ndarray, "69 
 @functools.lru_cache(maxsize=2)
 def _on_body(data: Path) -> tuple[Int[np.ndarray, "69 3"], Float[np.ndarray, "69 3"]]:
     """Corners and weights of the points on the body's triangles."""
+    import trimesh
+
     body = base_body(data)
-    faces = body.faces[body.is_outer]
-    a, b, c = body.rest_cm[faces].transpose(1, 0, 2)
-    near = KDTree((a + b + c) / 3, leafsize=16)
-    corners, weights = [], []
-    for point in _ON_AVERAGE_BODY_CM:
-        candidates = np.asarray(near.query(point, k=12)[1])
-        shares = np.stack([_weights_of_nearest(point, a[k], b[k], c[k]) for k in candidates])
-        distances = np.linalg.norm(np.einsum("nk,nkc->nc", shares, body.rest_cm[faces[candidates]]) - point, axis=1)
-        best = int(np.argmin(distances))
-        corners.append(faces[candidates[best]])
-        weights.append(shares[best])
-    return np.stack(corners), np.stack(weights)
-
-
-def _weights_of_nearest(
-    point: Float[np.ndarray, " 3"], a: Float[np.ndarray, " 3"], b: Float[np.ndarray, " 3"], c: Float[np.ndarray, " 3"]
-) -> Float[np.ndarray, " 3"]:
-    """Barycentric weights of the foot of a point on a triangle's plane, held inside the triangle."""
-    edges = np.stack([b - a, c - a], axis=1)
-    u, v = np.linalg.lstsq(edges, point - a, rcond=None)[0]
-    weights = np.clip([1 - u - v, u, v], 0, 1)
-    return weights / weights.sum()
+    skin = trimesh.Trimesh(body.rest_cm, body.faces[body.is_outer], process=False)
+    feet, _, nearest = trimesh.proximity.closest_point_naive(skin, _ON_AVERAGE_BODY_CM)
+    return np.asarray(skin.faces)[nearest], trimesh.triangles.points_to_barycentric(skin.triangles[nearest], feet)
 
 
 @functools.lru_cache(maxsize=64)

@@ -149,12 +149,8 @@ class HeadScene:
             lighting: `studio_lighting` if not given; it stays with the head.
             shading: how surfaces answer to light.
             supersample: samples per pixel along each axis: 1, 2, 4 or 8.
-
-        Raises:
-            ValueError: another `supersample`.
         """
-        if supersample < 1 or BAND_ROWS % supersample:
-            raise ValueError(f"HeadScene.render: expected supersample to be 1, 2, 4 or 8, got {supersample}")
+        assert supersample >= 1 and BAND_ROWS % supersample == 0
         lighting, shading = lighting or studio_lighting(), shading or Shading()
         sky = (self.transfer @ (lighting.sky_rgb * (4 / DIRECTION_COUNT)).astype(np.float32)).astype(np.float32)
         sun_seen = self._lit(lighting.sun_direction_world, 256)
@@ -178,7 +174,7 @@ class HeadScene:
         )
         order = self._nearest_first(screen)
         faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
-        start, members = bin_by_band(screen, faces, width, height, False)
+        start, members = bin_by_band(screen, faces, width, height)
         with numba_pool(width * height):
             return draw_bands(
                 screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part,

@@ -47,43 +47,14 @@ STILL = ColourJitter(0.0, 0.0, 0.0, 0.0, 0.0)
 _PRIOR_COLOURS = ColourJitter(0.2, 0.1, 0.2, 0.2, 4.0)  # of the prior alone, in control and start views
 _PRIOR_BLUR = 0.005  # largest standard deviation of a blur of the prior's colours, as a share of the side
 _PRIOR_NOISE = 0.03  # largest standard deviation of noise on the prior's colours
-_JPEG_QUALITY = (30, 95)  # least and greatest
-
-
-@dataclass(frozen=True)
-class PortraitAugmentation:
-    """How much worse a front reference is than a view: users' portraits are placed, lit and stored less well."""
-
-    share: float = 0.8
-    """Share of clips whose front reference is changed."""
-    shift: float = 0.02
-    """Largest shift along each axis, as a share of the side."""
-    scale: float = 0.04
-    """Largest logarithm of the change in size."""
-    rotation_deg: float = 4.0
-    """Largest turn in the picture, degrees."""
-    colours: ColourJitter = field(default_factory=lambda: ColourJitter(0.3, 0.08, 0.2, 0.15, 3.0))
-    """Exposure and colour cast of the portrait alone."""
-    blur: float = 0.005
-    """Largest standard deviation of a blur, as a share of the side."""
-    noise: float = 0.02
-    """Largest standard deviation of grain."""
-    jpeg_share: float = 0.5
-    """Share of changed portraits that go through JPEG."""
-
-
-@dataclass(frozen=True)
-class ControlAugmentation:
-    """How much worse a prior is than in training, for whole clips: real portraits fit less well than composed ones."""
-
-    share: float = 0.5
-    """Share of clips whose control pictures are changed."""
-    hidden_validity: float = 0.3
-    """Share of changed clips in which a rectangle of every picture counts as not shown by the portrait."""
-    no_validity: float = 0.1
-    """Share of changed clips in which nothing counts as shown by the portrait."""
-    no_normals: float = 0.1
-    """Share of changed clips without normals."""
+_PORTRAIT_SHIFT = 0.02  # largest shift of a portrait along each axis, as a share of the side
+_PORTRAIT_SCALE = 0.04  # largest logarithm of the change in its size
+_PORTRAIT_TURN_DEG = 4.0  # largest turn in the picture
+_PORTRAIT_COLOURS = ColourJitter(0.3, 0.08, 0.2, 0.15, 3.0)  # its exposure and colour cast
+_PORTRAIT_BLUR, _PORTRAIT_NOISE = 0.005, 0.02  # largest standard deviations, of the blur as a share of the side
+_JPEG_SHARE, _JPEG_QUALITY = 0.5, (30, 95)  # share of changed portraits that go through JPEG; least and greatest
+_HIDDEN_VALIDITY = 0.3  # share of changed controls in which a rectangle counts as not shown by the portrait
+_NO_VALIDITY, _NO_NORMALS = 0.1, 0.1  # shares in which nothing counts as shown, and without normals
 
 
 @dataclass(frozen=True)
@@ -94,10 +65,10 @@ class AugmentConfig:
     """Share of clips that show the mirrored head."""
     colours: ColourJitter = field(default_factory=ColourJitter)
     """Colours of the whole head, alike in all pictures of a clip."""
-    portrait: PortraitAugmentation = field(default_factory=PortraitAugmentation)
-    """Front references."""
-    control: ControlAugmentation = field(default_factory=ControlAugmentation)
-    """Control pictures and start views."""
+    worse_portrait: float = 0.8
+    """Share of clips whose front reference is made worse: users' portraits are placed, lit and stored less well."""
+    worse_control: float = 0.5
+    """Share of clips whose control pictures and start views are: real portraits fit less well than composed ones."""
     drop_references: float = 0.1
     """Share of clips to be learned from without conditions: front and back reference, control and start views."""
     drop_control: float = 0.1
@@ -117,10 +88,10 @@ def augment_clip(clip: TrainingClip, config: AugmentConfig, rng: np.random.Gener
     change = _colour_change(config.colours, rng)
     clip = replace(clip, views=change(clip.views), front=change(clip.front[None])[0], back=change(clip.back[None])[0])
     clip = clip if config.colours == STILL else _with_start(clip, change(clip.start))
-    if rng.random() < config.portrait.share:
-        clip = replace(clip, front=_worse_portrait(clip.front, config.portrait, rng))
-    if rng.random() < config.control.share:
-        clip = _worse_control(clip, config.control, rng)
+    if rng.random() < config.worse_portrait:
+        clip = replace(clip, front=_worse_portrait(clip.front, rng))
+    if rng.random() < config.worse_control:
+        clip = _worse_control(clip, rng)
     return clip, bool((rng.random(2) >= (config.drop_references, config.drop_control)).all())
 
 
@@ -181,37 +152,33 @@ def _with_start(clip: TrainingClip, start: Float[Tensor, "f 3 s s"]) -> Training
     return replace(clip, start=start, control=torch.cat([2 * start - 1, clip.control[:, COLOUR.stop :]], dim=1))
 
 
-def _worse_portrait(
-    front: Float[Tensor, "3 s s"], config: PortraitAugmentation, rng: np.random.Generator
-) -> Float[Tensor, "3 s s"]:
+def _worse_portrait(front: Float[Tensor, "3 s s"], rng: np.random.Generator) -> Float[Tensor, "3 s s"]:
     """A front reference with the faults of a user's picture; the background stays white."""
     size = front.shape[-1]
     draws = rng.uniform(-1, 1, 4)
-    change = _colour_change(config.colours, rng)
-    blur, noise = rng.uniform(0, 1, 2) * (config.blur * size, config.noise)
-    picture = front[None]
-    if config.shift or config.scale or config.rotation_deg:
-        turn, scale = math.radians(config.rotation_deg) * draws[0], math.exp(config.scale * draws[1])
-        cos, sin = math.cos(turn) / scale, math.sin(turn) / scale
-        shift_x, shift_y = 2 * config.shift * draws[2], 2 * config.shift * draws[3]
-        affine = torch.tensor([[[cos, -sin, shift_x], [sin, cos, shift_y]]], dtype=torch.float32).to(front)
-        grid = F.affine_grid(affine, [1, 3, size, size], align_corners=False)
-        picture = F.grid_sample(picture, grid, padding_mode="border", align_corners=False)  # shoulders go on
+    change = _colour_change(_PORTRAIT_COLOURS, rng)
+    blur, noise = rng.uniform(0, 1, 2) * (_PORTRAIT_BLUR * size, _PORTRAIT_NOISE)
+    turn, scale = math.radians(_PORTRAIT_TURN_DEG) * draws[0], math.exp(_PORTRAIT_SCALE * draws[1])
+    cos, sin = math.cos(turn) / scale, math.sin(turn) / scale
+    shift_x, shift_y = 2 * _PORTRAIT_SHIFT * draws[2], 2 * _PORTRAIT_SHIFT * draws[3]
+    affine = torch.tensor([[[cos, -sin, shift_x], [sin, cos, shift_y]]], dtype=torch.float32).to(front)
+    grid = F.affine_grid(affine, [1, 3, size, size], align_corners=False)
+    picture = F.grid_sample(front[None], grid, padding_mode="border", align_corners=False)  # shoulders go on
     picture = blurred(change(picture), float(blur))
     grain = torch.from_numpy(rng.standard_normal((1, 3, size, size), np.float32)).to(front)
     not_white = (8 * (picture - 1).abs().amax(dim=1, keepdim=True)).clamp(0, 1)
     picture = (picture + float(noise) * grain * not_white).clamp(0, 1)
     quality = int(rng.integers(_JPEG_QUALITY[0], _JPEG_QUALITY[1] + 1))
-    return _through_jpeg(picture[0], quality) if rng.random() < config.jpeg_share else picture[0]
+    return _through_jpeg(picture[0], quality) if rng.random() < _JPEG_SHARE else picture[0]
 
 
-def _worse_control(clip: TrainingClip, config: ControlAugmentation, rng: np.random.Generator) -> TrainingClip:
+def _worse_control(clip: TrainingClip, rng: np.random.Generator) -> TrainingClip:
     """A whole clip's control pictures and start views with the faults of a prior that fits less well."""
     change = _colour_change(_PRIOR_COLOURS, rng)
     size = clip.start.shape[-1]
     blur, noise = rng.uniform(0, 1, 2) * (_PRIOR_BLUR * size, _PRIOR_NOISE)
     corners = np.sort(rng.uniform(0, size, (2, 2)), axis=1).astype(int)
-    hides, blanks, flattens = rng.random(3) < (config.hidden_validity, config.no_validity, config.no_normals)
+    hides, blanks, flattens = rng.random(3) < (_HIDDEN_VALIDITY, _NO_VALIDITY, _NO_NORMALS)
     grains = float(noise) * torch.from_numpy(rng.standard_normal((3, size, size), np.float32)).to(clip.start)
     places = rng.integers(0, size, (len(clip), 2)).tolist()
     soft = blurred(change(clip.start), float(blur))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from ...diffusion.patch_autoencoder import PatchAutoencoder, PatchAutoencoderCon
 from ...errors import InputError
 from ...progress import Track, silent
 from ..loop import Batch, LoopConfig, OnEvaluation, train_model
-from .clips import composited
+from .clips import composited, psnr
 from .head_pictures import HeadSource
 
 _Pictures = Float[Tensor, "b 3 h w"]
@@ -26,6 +27,7 @@ SMALLEST_STD = 0.05
 _PRIOR_SHARE = 0.35  # of crops from renders of the prior, which the diffusion model starts from
 _COLOURED_SHARE = 0.1  # of crops over a plain background of any colour in place of white
 _COLOUR_JITTER = 0.1  # standard deviation of the change of each channel's gain, and half that of its offset
+_VIEWS_PER_HEAD = 8  # that are measured
 _ABSOLUTE_WEIGHT = 0.1  # weight of the absolute error beside the squared one
 
 
@@ -118,29 +120,24 @@ def _loss(model: nn.Module, batch: Batch) -> Float[Tensor, ""]:
 
 
 @torch.no_grad()
-def evaluate_autoencoder(
-    network: PatchAutoencoder, source: HeadSource, picture_px: int = 256, views_per_head: int = 8
-) -> dict[str, float]:
+def evaluate_autoencoder(network: PatchAutoencoder, source: HeadSource, picture_px: int = 256) -> dict[str, float]:
     """Peak signal-to-noise ratio on views of every head of `source`, clipped to what can be shown.
 
     Returns:
         psnr, dB, of whole pictures over white, and psnr_head, of the pixels that the head covers; means over pictures.
     """
     device = next(network.parameters()).device
-    whole, inside = [], []
+    figures = defaultdict[str, list[float]](list)
     for index in range(len(source)):
         head = source.head(index)
         count = len(head.cameras)
-        for view in range(0, count, max(1, count // views_per_head)):
+        for view in range(0, count, max(1, count // _VIEWS_PER_HEAD)):
             rgba = head.rgba(view, picture_px)
-            alpha, picture = rgba[3:], composited(rgba[None])[0]
+            picture = composited(rgba[None])[0]
             made = network(picture[None].to(device) * 2 - 1)[0].cpu().clamp(-1, 1) / 2 + 0.5
-            squared = (made - picture) ** 2
-            covered = (alpha > 0.5).expand_as(squared)
-            whole.append(-10 * float(squared.mean().clamp(min=1e-10).log10()))
-            if covered.any():
-                inside.append(-10 * float(squared[covered].mean().clamp(min=1e-10).log10()))
-    return {"psnr": float(np.mean(whole)), "psnr_head": float(np.mean(inside))}
+            for name, value in psnr(made, picture, rgba[3:]).items():
+                figures[name].append(value)
+    return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
 def _batch(source: HeadSource, config: AutoencoderTrainConfig, number: int) -> Batch:

@@ -134,6 +134,13 @@ def composited(
     return rgba[:, :3] * rgba[:, 3:] + background * (1 - rgba[:, 3:])
 
 
+def psnr(made: Float[Tensor, "3 s s"], true: Float[Tensor, "3 s s"], alpha: Float[Tensor, "1 s s"]) -> dict[str, float]:
+    """Peak signal-to-noise ratio of colours in [0, 1], dB: of the picture, and of what the head covers, if anything."""
+    squared, covered = (made - true) ** 2, (alpha > 0.5).expand_as(true)
+    parts = {"psnr": squared, "psnr_head": squared[covered]}
+    return {name: -10 * float(p.mean().clamp(min=1e-10).log10()) for name, p in parts.items() if p.numel()}
+
+
 def _chosen_views(head: HeadPictures, config: ClipConfig, rng: np.random.Generator) -> list[int]:
     """Numbers of the views to draw."""
     cameras = head.cameras
@@ -185,7 +192,7 @@ def _other_head(
     source: HeadSource, head: HeadPictures, views: list[int], size_px: int, rng: np.random.Generator
 ) -> Float[Tensor, "f 4 s s"]:
     """Another head from the cameras of the views, or from those of its own that are nearest to them."""
-    own = [head.driver(view, size_px) for view in views]
+    own = [head.picture("driver", size_px, view) for view in views]
     given = [picture for picture in own if picture is not None]
     if len(given) == len(views):
         return torch.stack(given)
@@ -204,7 +211,7 @@ def _front_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Gene
     """The portrait, or a view from the front."""
     wants_portrait = rng.random() < config.portrait_share
     choice = rng.random()
-    portrait = head.portrait(config.size_px) if wants_portrait else None
+    portrait = head.picture("portrait", config.size_px) if wants_portrait else None
     if portrait is not None:
         return portrait
     near = _views_near(head, FRONT_WORLD, _FRONT_WITHIN_DEG, "a front reference")
@@ -214,7 +221,7 @@ def _front_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Gene
 def _back_reference(head: HeadPictures, config: ClipConfig, rng: np.random.Generator) -> Float[Tensor, "4 s s"]:
     """A view from behind, or the picture from straight behind that is no view: each as often as any other."""
     choice = rng.random()
-    straight = head.back(config.size_px)
+    straight = head.picture("back", config.size_px)
     near = _views_near(head, BACK_WORLD, _BACK_WITHIN_DEG, "" if straight is not None else "a back reference")
     pick = int(choice * (len(near) + (straight is not None)))
     return straight if pick == len(near) and straight is not None else head.rgba(near[pick], config.size_px)

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -54,7 +55,7 @@ class HeadPictures:
 
     def rgba(self, view: int, size_px: int) -> Float[Tensor, "4 s s"]:
         """One view."""
-        picture = self._picture("rgba", self.read_rgba, view, size_px)
+        picture = self.picture("rgba", size_px, view)
         assert picture is not None
         return picture
 
@@ -71,22 +72,13 @@ class HeadPictures:
         assert kept is not None
         return kept / _CONTROL_STEPS
 
-    def driver(self, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """A picture of another head from that view's camera; None where the source gives none."""
-        return self._picture("driver", self.read_driver, view, size_px)
-
-    def portrait(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The portrait as a user's picture is prepared; None where there is none."""
-        return self._picture("portrait", self.read_portrait, 0, size_px)
-
-    def back(self, size_px: int) -> Float[Tensor, "4 s s"] | None:
-        """The view from straight behind, where it is no view of its own; None where there is none."""
-        return self._picture("back", self.read_back, 0, size_px)
-
-    def _picture(self, kind: str, read: Reader, view: int, size_px: int) -> Float[Tensor, "4 s s"] | None:
+    def picture(
+        self, kind: Literal["rgba", "driver", "portrait", "back"], size_px: int, view: int = 0
+    ) -> Float[Tensor, "4 s s"] | None:
+        """What the reader of that name gives; None where there is none."""
         key = (kind, view, size_px)
         if key not in self._kept:
-            picture = read(view, size_px)
+            picture = getattr(self, f"read_{kind}")(view, size_px)
             if picture is not None:
                 picture = resized_cut_outs(picture[None], size_px)[0].permute(2, 0, 1).contiguous()
             self._kept[key] = picture

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers import AutoencoderKL, DDPMScheduler
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from typing_extensions import assert_never
 
 from ...diffusion.patch_autoencoder import PatchAutoencoder
 from ...diffusion.pipeline import DiffPortrait360Pipeline, Mode
 from ...diffusion.reference_attention import Reference
+from ...diffusion.sampling import Scheduler
 from ...diffusion.unet import Context, ControlResiduals
 from ..loop import Batch
 
 _Latents = Float[Tensor, "n c h w"]
-Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
 @dataclass(frozen=True)
@@ -43,43 +39,22 @@ class ObjectiveConfig:
     """Share of clips that see the back reference beside the front one."""
 
 
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """Shares of signal and noise at every timestep, and what is predicted."""
+def training_schedule(scheduler: Scheduler) -> Scheduler:
+    """What puts noise on views as a pipeline's scheduler takes it off; its predictions are of the same kind."""
+    return DDPMScheduler.from_config(scheduler.config)
 
-    signal: Float[Tensor, " t"]
-    """Square roots of the cumulated alphas."""
-    spread: Float[Tensor, " t"]
-    """Square roots of what they lack to 1."""
-    prediction: Prediction
-    """epsilon: the noise; sample: the clean latent; v_prediction: arXiv 2202.00512, Eq. 11."""
 
-    @staticmethod
-    def of(scheduler: SchedulerMixin) -> NoiseSchedule:
-        """Of a pipeline's scheduler."""
-        assert isinstance(scheduler, ConfigMixin)
-        alphas: Tensor = scheduler.alphas_cumprod.double()  # pyright: ignore[reportAttributeAccessIssue] - all have it
-        return NoiseSchedule(alphas.sqrt().float(), (1 - alphas).sqrt().float(), scheduler.config["prediction_type"])
-
-    def noisy(self, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
-        """Latents at timesteps, one for each row."""
-        return self._at(self.signal, timesteps, clean) * clean + self._at(self.spread, timesteps, clean) * noise
-
-    def target(self, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
-        """What is to be predicted."""
-        match self.prediction:
-            case "epsilon":
-                return noise
-            case "sample":
-                return clean
-            case "v_prediction":
-                return self._at(self.signal, timesteps, clean) * noise - self._at(self.spread, timesteps, clean) * clean
-            case _:
-                assert_never(self.prediction)
-
-    @staticmethod
-    def _at(table: Tensor, timesteps: Int[Tensor, " n"], like: _Latents) -> Float[Tensor, "n 1 1 1"]:
-        return table.to(like.device)[timesteps.to(like.device)].reshape(-1, 1, 1, 1)
+def prediction_target(schedule: Scheduler, clean: _Latents, noise: _Latents, timesteps: Int[Tensor, " n"]) -> _Latents:
+    """What is to be predicted: the noise, the clean latent, or v (arXiv 2202.00512, Eq. 11)."""
+    match schedule.config["prediction_type"]:
+        case "epsilon":
+            return noise
+        case "sample":
+            return clean
+        case "v_prediction":
+            return schedule.get_velocity(clean, noise, timesteps)
+        case kind:
+            raise ValueError(f"Cannot train networks that predict {kind!r}; expected epsilon, sample or v_prediction")
 
 
 def draw_timesteps(latents: _Latents, frames: int, steps: int, config: ObjectiveConfig) -> Int[Tensor, " n"]:
@@ -123,7 +98,7 @@ class ViewObjective(nn.Module):
         """
         super().__init__()
         self.config, self.mode, self.with_consistency = config, mode, with_consistency
-        self.schedule = NoiseSchedule.of(pipeline.scheduler)
+        self.schedule = training_schedule(pipeline.scheduler)
         self.start_shortcut = bool(pipeline.config["start_shortcut"])
         self.reference_timestep: int | None = pipeline.config["reference_timestep"]
         networks = pipeline.networks_for_back() if mode == Mode.BACK else pipeline.networks_for_views()
@@ -142,14 +117,14 @@ class ViewObjective(nn.Module):
         clean = self.encode(batch["views"].flatten(0, 1))
         start = self.encode(batch["start"].flatten(0, 1)) if self.start_shortcut else None
         references = torch.stack([self.encode(batch["front"]), self.encode(batch["back"])], dim=1)
-        timesteps = draw_timesteps(clean, frames, len(self.schedule.signal), self.config)
+        timesteps = draw_timesteps(clean, frames, len(self.schedule), self.config)
         noise = torch.randn_like(clean)
         is_back = self.mode == Mode.BACK or bool(batch["is_back"].all())
         dual = torch.rand(clips, device=clean.device) < self.config.dual_share
         if is_back:
             dual = torch.zeros_like(dual)
         prediction = self.predict(
-            self.schedule.noisy(clean, noise, timesteps),
+            self.schedule.add_noise(clean, noise, timesteps),
             timesteps,
             references,
             batch["control"].flatten(0, 1),
@@ -158,7 +133,7 @@ class ViewObjective(nn.Module):
             dual=dual,
             keeps=batch["keeps"].bool(),
         )
-        squared = (prediction.float() - self.schedule.target(clean, noise, timesteps)) ** 2
+        squared = (prediction.float() - prediction_target(self.schedule, clean, noise, timesteps)) ** 2
         return (squared * self._weights(batch["alpha"].flatten(0, 1), squared)).mean()
 
     def predict(

@@ -21,8 +21,7 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +72,11 @@ def open_source(path: Path, *, cache_heads: int = 16) -> HeadSource:
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder of heads")
+    found = {kind: (sorted(find(path)), opened) for kind, (find, opened) in _LAYOUTS.items()}
     sources = [
-        HeadSource(f"{path} ({kind})", partial(_numbered_head, heads, opened), len(heads), cache_heads)
-        for kind, (find, opened) in _LAYOUTS.items()
-        if (heads := sorted(find(path)))
+        HeadSource(f"{path} ({kind})", lambda i, heads=heads, opened=opened: opened(heads[i]), len(heads), cache_heads)
+        for kind, (heads, opened) in found.items()
+        if heads
     ]
     if not sources:
         raise InputError(
@@ -84,14 +84,6 @@ def open_source(path: Path, *, cache_heads: int = 16) -> HeadSource:
             "*.smc, 0*/image_seg or 0.png to 3.png"
         )
     return sources[0] if len(sources) == 1 else mixed_source(sources)
-
-
-def _numbered_head(paths: Sequence[Path], opened: Callable[[Path], HeadPictures], index: int) -> HeadPictures:
-    return opened(paths[index])
-
-
-def _posed_paths(root: Path) -> list[Path]:
-    return [root] if (root / TRANSFORMS).is_file() else [path.parent for path in root.glob(f"*/{TRANSFORMS}")]
 
 
 def _posed_head(folder: Path) -> HeadPictures:
@@ -174,11 +166,6 @@ def _listed_head(
     )
 
 
-def _ring_paths(root: Path) -> list[Path]:
-    images = [*root.glob("PHsup_*/image"), *root.glob("PH_*/image"), *root.glob("seed*")]
-    return [path for path in images if path.is_dir()]
-
-
 def _ring_head(folder: Path) -> HeadPictures:
     """Frame k of N stands k / N of a round from the front."""
     numbered = _pictures_by_number(folder)
@@ -191,22 +178,12 @@ def _ring_head(folder: Path) -> HeadPictures:
     return _listed_head(folder, [numbered[number] for number in numbers])
 
 
-def _capture_paths(root: Path) -> list[Path]:
-    if root.suffix == ".smc":
-        return [root]
-    return [path for path in root.rglob("*.smc") if not path.name.endswith("_anno.smc")]
-
-
 def _capture_head(path: Path) -> HeadPictures:
     """One RenderMe-360 performance; its first frame is decoded as a whole."""
     from ...captures import read_renderme360
 
     views = read_renderme360(path, size_px=_CAPTURE_PX)
     return HeadPictures(str(path), views.cameras, lambda view, _: views.rgba[view])
-
-
-def _capture_folder_paths(root: Path) -> list[Path]:
-    return [path.parent for path in root.glob("0*/image_seg") if path.is_dir()]
 
 
 def _capture_folder_head(folder: Path) -> HeadPictures:
@@ -229,10 +206,6 @@ def _four_view_paths(root: Path) -> list[Path]:
     return [folder for folder in folders if (folder / "3.png").is_file()]
 
 
-def _four_view_head(folder: Path) -> HeadPictures:
-    return _listed_head(folder, [folder / f"{view}.png" for view in range(4)], _FOUR_AZIMUTHS_RAD)
-
-
 def _pictures_by_number(folder: Path) -> dict[int, Path]:
     """Pictures by the number at the end of their names."""
     found: dict[int, Path] = {}
@@ -246,11 +219,28 @@ def _pictures_by_number(folder: Path) -> dict[int, Path]:
     return found
 
 
-_LAYOUTS: dict[str, tuple[Callable[[Path], list[Path]], Callable[[Path], HeadPictures]]] = {
-    "posed": (_posed_paths, _posed_head),
-    "rings": (_ring_paths, _ring_head),
-    "captures": (_capture_paths, _capture_head),
-    "capture-folders": (_capture_folder_paths, _capture_folder_head),
-    "four-views": (_four_view_paths, _four_view_head),
+_LAYOUTS: dict[str, tuple[Callable[[Path], Iterable[Path]], Callable[[Path], HeadPictures]]] = {
+    "posed": (
+        lambda root: [root] if (root / TRANSFORMS).is_file() else (f.parent for f in root.glob(f"*/{TRANSFORMS}")),
+        _posed_head,
+    ),
+    "rings": (
+        lambda root: (f for name in ("PHsup_*/image", "PH_*/image", "seed*") for f in root.glob(name) if f.is_dir()),
+        _ring_head,
+    ),
+    "captures": (
+        lambda root: (
+            [root] if root.suffix == ".smc" else (f for f in root.rglob("*.smc") if not f.stem.endswith("_anno"))
+        ),
+        _capture_head,
+    ),
+    "capture-folders": (
+        lambda root: (f.parent for f in root.glob("0*/image_seg") if f.is_dir()),
+        _capture_folder_head,
+    ),
+    "four-views": (
+        _four_view_paths,
+        lambda folder: _listed_head(folder, [folder / f"{view}.png" for view in range(4)], _FOUR_AZIMUTHS_RAD),
+    ),
 }
 """What finds the heads of each layout under a path, and what opens one."""

@@ -28,7 +28,7 @@ def reads_as_stable_diffusion(folder: Path) -> bool:
     return all((folder / part).is_dir() for part in parts) and not (folder / "camera_control").exists()
 
 
-def official_pipeline(folder: Path, *, seed: int = 0) -> DiffPortrait360Pipeline:
+def official_pipeline(folder: Path) -> DiffPortrait360Pipeline:
     """The official architecture round Stable Diffusion's weights.
 
     Denoising network, R, C and their copies for F start as Stable Diffusion's UNet or its encoder half; hint network,
@@ -36,7 +36,6 @@ def official_pipeline(folder: Path, *, seed: int = 0) -> DiffPortrait360Pipeline
 
     Args:
         folder: with unet, vae, text_encoder and tokenizer.
-        seed: of the fresh weights.
 
     Raises:
         InputError: a part is missing, cannot be read, or is no Stable Diffusion 1.x.
@@ -50,7 +49,7 @@ def official_pipeline(folder: Path, *, seed: int = 0) -> DiffPortrait360Pipeline
             f"{folder} is no complete Stable Diffusion 1.5 ({short_reason(error)}); expected unet, vae, text_encoder "
             "and tokenizer as diffusers lays them out"
         ) from error
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     architecture = _architecture(source.config, context)
     components = {**architecture.components(), "vae": vae}
     weights = source.state_dict()

@@ -11,6 +11,7 @@ next stage starts from and that views can be drawn with.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from ...diffusion.architectures import COMPACT, Architecture
 from ...diffusion.pipeline import DiffPortrait360Pipeline
 from ...errors import InputError
-from ...files import directory_written_atomically, write_errors_for_people
+from ...files import directory_written_atomically, write_bytes_atomically, write_errors_for_people
 from ...progress import Track, silent
 from ..loop import Batch, stacked, train_model
 from .augment import augment_clip
@@ -33,7 +34,7 @@ from .autoencoder import TrainedAutoencoder
 from .clips import sample_clip
 from .head_pictures import HeadSource
 from .stages import StageConfig, stage_objective
-from .validation import validate, write_sheet
+from .validation import validate
 
 PIPELINE, JOURNAL = "pipeline", "journal.jsonl"
 _STAGE_SEEDS = {"appearance": 1, "camera": 2, "consistency": 3, "back-view": 4}
@@ -114,7 +115,9 @@ def train_stage(
         if validation is not None:
             with torch.random.fork_rng():
                 figures, sheet = validate(pipeline, validation, config.clips, shown)
-            write_sheet(sheet, folder / f"sheet_{step:07d}.jpg")
+            jpeg = io.BytesIO()
+            sheet.save(jpeg, "JPEG", quality=90)
+            write_bytes_atomically(folder / f"sheet_{step:07d}.jpg", jpeg.getvalue())
             write("validation", step, figures)
             line += "; " + ", ".join(f"{name} {value:.2f} dB" for name, value in figures.items())
         notify(line)

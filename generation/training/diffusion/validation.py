@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
+from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +13,8 @@ from torch import Tensor
 
 from ...diffusion.pipeline import DiffPortrait360Pipeline
 from ...diffusion.sampling import Sampling
-from ...files import write_bytes_atomically
 from ...progress import silent
-from .clips import ClipConfig, TrainingClip, sample_clip
+from .clips import ClipConfig, TrainingClip, psnr, sample_clip
 from .head_pictures import HeadSource
 
 _Pictures = Float[Tensor, "n 3 h w"]
@@ -55,24 +53,20 @@ def validate(
         A sheet with three rows for each head: the true views, the start views and the drawn ones, behind the two
         references.
     """
-    figures: dict[str, list[float]] = {name: [] for name in ("psnr_head", "psnr", "start_psnr_head", "start_psnr")}
+    figures = defaultdict[str, list[float]](list)
     rows: list[Tensor] = []
     for index in range(min(config.heads, len(source))):
         clip = spread_clip(source, index, clips, config)
         drawn = draw_clip(pipeline, clip, config)
-        inside = clip.alpha > 0.5
         for prefix, pictures in (("", drawn), ("start_", clip.start)):
-            squared = (pictures - clip.views) ** 2
-            for view in range(len(clip)):
-                covered = inside[view].expand(3, -1, -1)
-                figures[f"{prefix}psnr"].append(_decibels(squared[view]))
-                if covered.any():
-                    figures[f"{prefix}psnr_head"].append(_decibels(squared[view][covered]))
+            for each in zip(pictures, clip.views, clip.alpha):
+                for name, value in psnr(*each).items():
+                    figures[prefix + name].append(value)
         white = torch.ones_like(clip.front)
         for first, pictures in ((clip.front, clip.views), (clip.back, clip.start), (white, drawn)):
             rows.append(torch.cat([first, *pictures], dim=-1))
     picture = (torch.cat(rows, dim=-2).clamp(0, 1) * 255 + 0.5).byte().permute(1, 2, 0).numpy()
-    return {name: float(np.mean(values)) for name, values in figures.items() if values}, Image.fromarray(picture)
+    return {name: float(np.mean(values)) for name, values in figures.items()}, Image.fromarray(picture)
 
 
 def spread_clip(source: HeadSource, index: int, clips: ClipConfig, config: ValidationConfig) -> TrainingClip:
@@ -103,15 +97,3 @@ def draw_clip(pipeline: DiffPortrait360Pipeline, clip: TrainingClip, config: Val
         track=silent,
     )
     return output.images
-
-
-def _decibels(squared: Float[Tensor, "*_"]) -> float:
-    """Peak signal-to-noise ratio of colours in [0, 1]."""
-    return -10 * float(squared.mean().clamp(min=1e-10).log10())
-
-
-def write_sheet(sheet: Image.Image, path: Path) -> None:
-    """The sheet as a JPEG."""
-    data = io.BytesIO()
-    sheet.save(data, "JPEG", quality=90)
-    write_bytes_atomically(path, data.getvalue())

@@ -50,7 +50,7 @@ class Recording(DiffPortrait360Pipeline):
 
     def __call__(self, portrait, cameras, control, **options):
         self.asked = {"portrait": portrait, "cameras": cameras, "control": control, **options}
-        return DiffPortrait360Output(options["start_views"], cameras, options["back_start"])
+        return DiffPortrait360Output(options["start_views"], options["back_start"])
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def write_held_out(folder: Path, **figures: Mapping[str, float | None]) -> None:
 
 
 def test_weights_that_ship_are_loaded_under_their_name(shipped, pipeline, portrait, prior):
-    loaded = load_compact("cpu", torch.float32)
+    loaded = load_compact(torch.float32)
     assert loaded is not None
     found, name = loaded
     assert name.startswith("compact-1 (sha256 ") and found.unet.dtype == torch.float32
@@ -220,7 +220,7 @@ def test_what_is_shipped_is_whole_small_and_the_same_model(pipeline, tmp_path, m
     pipeline.save_pretrained(tmp_path / "trained")
     trained = DiffPortrait360Pipeline.from_pretrained(tmp_path / "trained", local_files_only=True)
     write_compact(trained, HeldOut(3, 4, BETTER, {"psnr_head": 1.0}), folder)
-    loaded, figures = load_compact("cpu", torch.float32), held_out()
+    loaded, figures = load_compact(torch.float32), held_out()
     assert loaded is not None and figures is not None and (figures.heads, figures.winner) == (3, "prior")
     assert (folder / "MODEL_CARD.md").read_text() == "card"
     half, whole = (networks.unet.state_dict() for networks in (loaded[0], pipeline))
@@ -235,28 +235,28 @@ def test_damaged_weights_are_refused(shipped):
     good = file.read_bytes()
     file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(InputError, match=r"is damaged: expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}; install dp360"):
-        load_compact("cpu", torch.float32)
+        load_compact(torch.float32)
     file.unlink()
     with pytest.raises(InputError, match=r"unet.* is damaged: .* got no file; install dp360 again"):
-        load_compact("cpu", torch.float32)
+        load_compact(torch.float32)
     file.write_bytes(good)
     for name in ("more.safetensors", "more.json"):
         (shipped / "vae" / name).write_bytes(good)
         with pytest.raises(InputError, match=rf"{name} is damaged: expected it in checksums\.json"):
-            load_compact("cpu", torch.float32)
+            load_compact(torch.float32)
         (shipped / "vae" / name).unlink()
     settings = shipped / "vae" / "config.json"
     settings.write_text(settings.read_text() + " ")
     with pytest.raises(InputError, match=r"vae.config\.json is damaged: expected sha256"):
-        load_compact("cpu", torch.float32)
+        load_compact(torch.float32)
     (shipped / "checksums.json").write_text("[")
     with pytest.raises(InputError, match=r"checksums\.json is damaged"):
-        load_compact("cpu", torch.float32)
+        load_compact(torch.float32)
 
 
 def test_an_installation_without_weights_takes_the_prior(tmp_path, monkeypatch):
     monkeypatch.setattr(compact, "resources", SimpleNamespace(files=lambda package: tmp_path))
-    assert load_compact("cpu", torch.float32) is None and held_out() is None
+    assert load_compact(torch.float32) is None and held_out() is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.utils import LocalEntryNotFoundError
 
 from dp360.generation import InputError
 from dp360.generation.diffusion.release import download
@@ -33,14 +33,6 @@ def conversions(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder that plays the hub: files of a repository lie under its name."""
     root = tmp_path / "hub"
-
-    def one(repository: str, name: str) -> str:
-        path = root / repository / name
-        if not path.is_file():
-            raise EntryNotFoundError(f"404: {name}")
-        return str(path)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", one)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repository, **_: str(root / repository))
     return root
 
@@ -110,7 +102,7 @@ def test_a_pipeline_on_the_hub_needs_no_conversion(conversions: list, hub: Path,
 
 def test_a_repository_of_something_else_is_named(hub: Path, tmp_path: Path) -> None:
     put(hub / "someone" / "poems", "README.md")
-    with pytest.raises(InputError, match=r"someone/poems holds no weights of this model: expected model_state"):
+    with pytest.raises(InputError, match=r"someone/poems holds no weights of this model: expected a pipeline folder"):
         resolve_weights("someone/poems", cache=tmp_path / "cache")
 
 
@@ -119,7 +111,7 @@ def test_without_a_network_one_sentence_says_what_to_do(error: Exception, monkey
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(InputError) as caught:
         resolve_weights(OFFICIAL_REPOSITORY, cache=tmp_path)
     message = str(caught.value)
@@ -154,16 +146,16 @@ def test_a_record_that_was_damaged_is_said(conversions: list, tmp_path: Path) ->
 def test_progress_bars_of_the_hub_stay_silent_unless_asked_for(hub: Path, monkeypatch, conversions, tmp_path) -> None:
     put(hub / OFFICIAL_REPOSITORY, OFFICIAL_FILES["back"])
     seen = []
-    one = huggingface_hub.hf_hub_download
+    whole = huggingface_hub.snapshot_download
 
-    def watched(repository: str, name: str) -> str:
+    def watched(repository: str, **options) -> str:
         seen.append(huggingface_hub.utils.are_progress_bars_disabled())
-        return one(repository, name)
+        return whole(repository, **options)
 
     def shown(sequence, *, total, description):
         return sequence
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", watched)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", watched)
     resolve_weights(OFFICIAL_REPOSITORY, cache=tmp_path / "cache")
     resolve_weights(OFFICIAL_REPOSITORY, cache=tmp_path / "cache", track=shown)
-    assert seen == [True, True, False, False]
+    assert seen == [True, False]

@@ -182,7 +182,7 @@ def test_an_aligned_picture_keeps_its_pixels_and_its_camera(tmp_path):
     assert torch.equal(aligned.rgba[..., 3], torch.from_numpy(rgba[..., 3]))
     inner = torch.from_numpy((x - 128) ** 2 + (y - 120) ** 2 < 80**2)
     assert int((aligned.rgba[..., :3].int() - torch.from_numpy(rgba[..., :3]).int())[inner].abs().max()) <= 2
-    assert torch.allclose(aligned.camera_label, LABEL) and aligned.camera.width == 256
+    assert torch.allclose(panohead_label_from_cameras(aligned.camera)[0], LABEL) and aligned.camera.width == 256
     expected = cameras_from_panohead_label(LABEL[None], size_px=256)
     assert torch.allclose(aligned.camera.T_world_camera, expected.T_world_camera)
 

@@ -37,7 +37,9 @@ Shapes = dict[str, tuple[int, ...]]
 def model(request: pytest.FixtureRequest, reference_json: Callable[[str], Any]) -> tuple[dict[str, Home], Shapes]:
     """Our keys of an official model, and the shapes of all its tensors."""
     entries = reference_json("official_checkpoint_manifest.json")[request.param]["keys"]
-    keys = official_keys(OFFICIAL, motion=HAS_MOTION[request.param])
+    keys = official_keys(OFFICIAL)
+    if not HAS_MOTION[request.param]:
+        keys = {key: home for key, home in keys.items() if home.part != "view_consistency"}
     return keys, {key: tuple(entry["shape"]) for key, entry in entries.items()}
 
 
@@ -56,7 +58,7 @@ def test_the_rules_give_every_official_key_and_no_other(model: tuple[dict[str, H
 
 def test_names_are_those_of_diffusers(reference_json: Callable[[str], Any]) -> None:
     diffusers_names = reference_json("official_to_diffusers_keymap.json")["map"]
-    for key, home in official_keys(OFFICIAL, motion=True).items():
+    for key, home in official_keys(OFFICIAL).items():
         part, name = diffusers_names[key]
         assert home.part == THEIR_PARTS.get(part, part), key
         assert home.name == name or home.part == "view_consistency", key
@@ -72,12 +74,11 @@ def test_every_tensor_has_a_place_in_our_networks_and_every_place_a_tensor(model
 
 
 def test_no_two_keys_share_a_place() -> None:
-    homes = [(home.part, home.name) for home in official_keys(OFFICIAL, motion=True).values()]
+    homes = [(home.part, home.name) for home in official_keys(OFFICIAL).values()]
     assert len(set(homes)) == len(homes)
 
 
 def test_the_rules_fit_our_networks_at_odd_sizes() -> None:
-    keys = official_keys(ODD_SIZES, motion=True)
+    keys = official_keys(ODD_SIZES)
     found = {f"{home.part} {home.name}" for home in keys.values() if home.part not in ("schedule", "text_encoder")}
     assert found == places(ODD_SIZES, keys).keys()
-    assert not any("motion_module" in key for key in official_keys(ODD_SIZES, motion=False))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dp360.generation.head_model import load_head_model, mean_head_fit
 from dp360.generation.head_model.model import PART_CRANIUM_NECK, PART_EYEBALL_LEFT, PART_EYEBALL_RIGHT, PART_FACE
+from dp360.generation.portrait.resample import CropFrame
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -92,7 +93,7 @@ def test_a_crop_moves_the_heads_picture_with_its_pixels() -> None:
     head = load_head_model()
     fit = mean_head_fit(head, 900.0, (300.0, 250.0), 640, 480)
     fit = dataclasses.replace(fit, residual_px=np.linspace(0, 4, 478))
-    cropped = fit.in_picture(1.5, (-100.0, -80.0), 512, 512)
+    cropped = CropFrame((356 / 1.5, 336 / 1.5), 512 / 1.5, 512).head(fit)
     points = torch.from_numpy(head.landmarks(fit.vertices_world))
     before, after = fit.camera.project(points)[0], cropped.camera.project(points)[0]
     shift = torch.tensor([-100.0, -80.0], dtype=torch.float64)

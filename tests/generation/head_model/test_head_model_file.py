@@ -11,9 +11,8 @@ FILE = "head_model.npz"
 
 
 def test_file_is_small_plain_and_carries_its_licence() -> None:
-    with shipped_file(FILE) as path:
-        assert path.stat().st_size <= 12e6
-    with shipped_file(FILE) as path, np.load(path, allow_pickle=False) as data:
+    assert shipped_file(FILE).stat().st_size <= 12e6
+    with np.load(shipped_file(FILE), allow_pickle=False) as data:
         assert "MIT License" in str(data["licence"]) and "Institute for Creative Technologies" in str(data["licence"])
         assert list(data["part_names"])[:2] == ["face", "cranium_and_neck"]
 

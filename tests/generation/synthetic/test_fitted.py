@@ -23,7 +23,6 @@ from dp360.generation.synthetic.fitted_composed_head import (
     PHOTOGRAPHS,
     FittedComposedHead,
     fitted_head,
-    moved_cameras,
 )
 from dp360.generation.synthetic.head_dataset import (
     FACTS,
@@ -64,7 +63,10 @@ def test_moved_cameras_see_a_moved_world_as_before() -> None:
     cameras = look_at_origin([0.3, 2.0], [0.1, -0.4], size_px=64)
     points = rng.normal(0, 0.1, (30, 3))
     before = cameras.project(torch.from_numpy(points))
-    after = moved_cameras(cameras, move).project(torch.from_numpy(move(points)))
+    moved = dataclasses.replace(
+        cameras, T_world_camera=torch.from_numpy(move.moved_poses(cameras.T_world_camera.numpy()))
+    )
+    after = moved.project(torch.from_numpy(move(points)))
     torch.testing.assert_close(after[..., :2], before[..., :2])
     torch.testing.assert_close(after[..., 2], move.scale * before[..., 2])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dp360.generation.synthetic.parts import CROWN_TO_CHIN, EYES_WORLD, SyntheticHead, dyed, tinted, world_from_asset
+from dp360.generation.synthetic.parts import CROWN_TO_CHIN, EYES_WORLD, dyed, tinted, world_from_asset
 
 
 def test_scale_and_shift_bring_eyes_and_height_to_the_standard() -> None:
@@ -28,8 +28,3 @@ def test_a_tint_has_the_wanted_mean_where_the_texture_is_seen_and_keeps_its_opac
     np.testing.assert_array_equal(shade[..., 3], texture[..., 3])
     own_hue = dyed(texture, (0.5, 0.5, 0.5))[..., :3] - dyed(texture[..., [2, 1, 0, 3]], (0.5, 0.5, 0.5))[..., :3]
     np.testing.assert_allclose(own_hue, 0.2 * (texture[..., :3] - texture[..., 2::-1]), atol=1e-6)
-
-
-def test_a_missing_part_is_named() -> None:
-    with pytest.raises(KeyError, match="no part 'hair'"):
-        SyntheticHead("bald", (), ()).part("hair")

@@ -8,7 +8,7 @@ import pytest
 from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.mesh import vertex_normals
 from dp360.generation.mesh_raster import box_downsample, project_to_screen, rasterize_mesh
-from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform_labels, unit
+from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, unit
 from dp360.generation.synthetic.rendering.lighting import (
     DIRECTION_COUNT,
     Lighting,
@@ -32,7 +32,7 @@ def card(
     corners = np.array([[-0.2, -0.2, z], [0.2, -0.2, z], [0.2, 0.2, z], [-0.2, 0.2, z]])
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     uv = np.array([[0.1, 0.9], [0.9, 0.9], [0.9, 0.1], [0.1, 0.1]])
-    labels = uniform_labels(label)
+    labels = np.full((1, 1), int(label), np.uint8)
     texture, normals = plain_texture(rgb, opacity), vertex_normals(corners, faces)
     return Part("card", corners, normals, faces, uv, faces, texture, alpha, 0.0, labels)
 
@@ -107,7 +107,7 @@ def test_same_scene_same_bytes_and_views_do_not_depend_on_each_other() -> None:
 
 def test_odd_supersampling_is_refused() -> None:
     head = SyntheticHead("x", (card(1.0, 0.0, (1.0, 1.0, 1.0), Label.FACE),), ())
-    with pytest.raises(ValueError, match="supersample"):
+    with pytest.raises(AssertionError):
         HeadScene(head).render(look_at_origin([0.0], [0.0], size_px=32), supersample=3)
 
 

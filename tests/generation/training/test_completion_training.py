@@ -30,9 +30,9 @@ from dp360.generation.synthetic.compose import compose
 from dp360.generation.synthetic.composed_recipe import sample_recipe
 from dp360.generation.synthetic.fitted_composed_head import PHOTOGRAPHS, fitted_head
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+from dp360.generation.training import completion_training
 from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, CompletionSamples, completion_samples
 from dp360.generation.training.completion_training import (
-    CompletionLook,
     evaluate_completion,
     train_completion,
     varied,
@@ -62,18 +62,19 @@ def samples() -> CompletionSamples:
     )
 
 
-def test_variations_change_what_is_shown_and_what_is_true_alike(samples: CompletionSamples) -> None:
-    look = CompletionLook(noise=0.0, typical_noise=0.0, hidden=0.0)
+def test_variations_change_what_is_shown_and_what_is_true_alike(samples: CompletionSamples, monkeypatch) -> None:
+    for amount in ("_NOISE", "_TYPICAL_NOISE", "_HIDDEN"):
+        monkeypatch.setattr(completion_training, amount, 0.0)
     first = (samples.chart, samples.typical, samples.truth, samples.weight)
     chart, typical, truth, weight = (torch.from_numpy(a[0]).float() for a in first)
-    made = [varied(chart, typical, truth, weight, np.random.default_rng(k), look) for k in range(6)]
+    made = [varied(chart, typical, truth, weight, np.random.default_rng(k)) for k in range(6)]
     for row in made:
         known = row["chart"][:, 4] > 0.5
         shown, true = row["chart"][:, 1:4].transpose(0, 1)[:, known], row["truth"].transpose(0, 1)[:, known]
         torch.testing.assert_close(shown, true, atol=2e-3, rtol=0)
     assert len({float(row["truth"].mean()) for row in made}) == 6
-    hiding = replace(look, hidden=1.0)
-    hidden = [varied(chart, typical, truth, weight, np.random.default_rng(k), hiding) for k in range(4)]
+    monkeypatch.setattr(completion_training, "_HIDDEN", 1.0)
+    hidden = [varied(chart, typical, truth, weight, np.random.default_rng(k)) for k in range(4)]
     assert all(row["chart"][:, 4].sum() <= chart[:, 4].sum() for row in hidden)
 
 

@@ -20,12 +20,11 @@ from torch import Tensor
 from dp360.generation import Cameras, InputError, OrbitConfig, PointCloud, Provenance, ViewSet, look_at_origin, orbit
 from dp360.generation.cameras import concatenate_cameras, opengl_from_opencv
 from dp360.generation.diffusion.control_pictures import COLOUR, NORMALS, VALIDITY, prior_control, ray_control
+from dp360.generation.training.diffusion import augment
 from dp360.generation.training.diffusion.augment import (
     STILL,
     AugmentConfig,
     ColourJitter,
-    ControlAugmentation,
-    PortraitAugmentation,
     augment_clip,
     mirrored_cameras,
     mirrored_clip,
@@ -48,7 +47,7 @@ DOTS = np.array(
 DOTS_RGB = np.array([[0.9, 0.1, 0.1], [0.1, 0.8, 0.2], [0.2, 0.1, 0.9], [0.8, 0.7, 0.1], [0.6, 0.1, 0.7]])
 DOTS_NORMAL = DOTS / np.linalg.norm(DOTS, axis=1, keepdims=True)
 MIRROR = np.array([-1.0, 1.0, 1.0])
-NOTHING = AugmentConfig(0.0, STILL, PortraitAugmentation(share=0.0), ControlAugmentation(share=0.0), 0.0, 0.0)
+NOTHING = AugmentConfig(0.0, STILL, 0.0, 0.0, 0.0, 0.0)
 
 
 def drawn(
@@ -357,8 +356,6 @@ def test_nothing_changes_where_everything_is_zero():
     for name in ("views", "alpha", "control", "start", "front", "back"):
         assert torch.equal(getattr(same, name), getattr(clip, name)), name
     assert keeps
-    zero = PortraitAugmentation(1.0, 0.0, 0.0, 0.0, STILL, 0.0, 0.0, 0.0)
-    torch.testing.assert_close(augment_clip(clip, replace(NOTHING, portrait=zero), rng())[0].front, clip.front)
 
 
 def test_colours_change_alike_in_all_pictures_and_white_stays():
@@ -380,23 +377,25 @@ def test_colours_change_alike_in_all_pictures_and_white_stays():
     assert torch.equal(changed.control[:, 3:], clip.control[:, 3:])
 
 
-def test_each_augmentation_touches_its_own_pictures_only():
+def test_each_augmentation_touches_its_own_pictures_only(monkeypatch):
     clip = sample_clip(list_source(DotsHead(swinging(36))), 0, SMALL, rng(2))
-    portrait, _ = augment_clip(clip, replace(NOTHING, portrait=PortraitAugmentation(share=1.0)), rng(3))
+    portrait, _ = augment_clip(clip, replace(NOTHING, worse_portrait=1.0), rng(3))
     assert not torch.equal(portrait.front, clip.front) and torch.equal(portrait.back, clip.back)
     assert torch.equal(portrait.views, clip.views) and torch.equal(portrait.control, clip.control)
     assert float(portrait.front.amin()) >= 0 and float(portrait.front.amax()) <= 1
-    worse = PortraitAugmentation(share=1.0, jpeg_share=0.0)
-    corner = augment_clip(clip, replace(NOTHING, portrait=worse), rng(3))[0].front[:, 0, 0]
+    monkeypatch.setattr(augment, "_JPEG_SHARE", 0.0)
+    corner = augment_clip(clip, replace(NOTHING, worse_portrait=1.0), rng(3))[0].front[:, 0, 0]
     torch.testing.assert_close(corner, torch.ones(3))  # the background stays
-    worst = ControlAugmentation(1.0, hidden_validity=1.0, no_validity=0.0, no_normals=1.0)
-    control, _ = augment_clip(clip, replace(NOTHING, control=worst), rng(3))
+    for name, share in (("_HIDDEN_VALIDITY", 1.0), ("_NO_VALIDITY", 0.0), ("_NO_NORMALS", 1.0)):
+        monkeypatch.setattr(augment, name, share)
+    control, _ = augment_clip(clip, replace(NOTHING, worse_control=1.0), rng(3))
     assert torch.equal(control.views, clip.views) and torch.equal(control.front, clip.front)
     assert not control.control[:, NORMALS].any()
     hidden = (control.control[:, VALIDITY] == -1) & (clip.control[:, VALIDITY] > -1)
     assert hidden.any() and bool((control.control[:, VALIDITY] <= clip.control[:, VALIDITY]).all())
     torch.testing.assert_close((control.control[:, COLOUR] + 1) / 2, control.start, atol=0.005, rtol=0)
-    blank = replace(NOTHING, control=ControlAugmentation(1.0, no_validity=1.0))
+    monkeypatch.setattr(augment, "_NO_VALIDITY", 1.0)
+    blank = replace(NOTHING, worse_control=1.0)
     assert bool((augment_clip(clip, blank, rng())[0].control[:, VALIDITY] == -1).all())
     for shares, kept in (((0.0, 0.0), 40), ((1.0, 0.0), 0), ((0.0, 1.0), 0)):
         dropping = replace(NOTHING, drop_references=shares[0], drop_control=shares[1])
@@ -461,15 +460,15 @@ def test_portrait_and_back_picture_come_from_their_files(posed):
     png(folder / "portrait_alpha.png", np.full((64, 64), 255, np.uint8))
     png(folder / "back.png", np.full((SIZE, SIZE, 4), (10, 10, 200, 255), np.uint8))
     head = open_source(posed).head(0)
-    assert middle_of(head.portrait(16)) == pytest.approx([200, 10, 10, 255])
-    assert middle_of(head.back(16)) == pytest.approx([10, 10, 200, 255])
+    assert middle_of(head.picture("portrait", 16)) == pytest.approx([200, 10, 10, 255])
+    assert middle_of(head.picture("back", 16)) == pytest.approx([10, 10, 200, 255])
     foreground = np.broadcast_to(np.array([0.2, 0.4, 0.6], np.float32), (64, 64, 3))
     np.savez(folder / "portrait.npz", foreground_unit=foreground, alpha_unit=np.ones((64, 64), np.float32))
     fresh = open_source(posed).head(0)  # colours free of the background come first
-    assert middle_of(fresh.portrait(16)) == pytest.approx([51, 102, 153, 255])
+    assert middle_of(fresh.picture("portrait", 16)) == pytest.approx([51, 102, 153, 255])
     (folder / "portrait.npz").write_bytes(b"no")
     with pytest.raises(InputError, match="damaged"):
-        open_source(posed).head(0).portrait(16)
+        open_source(posed).head(0).picture("portrait", 16)
 
 
 def test_any_nerfstudio_data_set_serves_with_other_controls(tmp_path):

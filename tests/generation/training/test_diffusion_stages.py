@@ -33,7 +33,13 @@ from dp360.generation.training.diffusion.autoencoder import (
     train_autoencoder,
 )
 from dp360.generation.training.diffusion.head_pictures import HeadPictures, HeadSource
-from dp360.generation.training.diffusion.objective import NoiseSchedule, ObjectiveConfig, ViewObjective, draw_timesteps
+from dp360.generation.training.diffusion.objective import (
+    ObjectiveConfig,
+    ViewObjective,
+    draw_timesteps,
+    prediction_target,
+    training_schedule,
+)
 from dp360.generation.training.diffusion.stages import (
     ModelSize,
     StageConfig,
@@ -218,7 +224,7 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: TrainingStage, step
         torch.manual_seed(5)
         noise, timesteps = torch.randn_like(clean), torch.full((len(clean),), 600)
         made = objective.predict(
-            objective.schedule.noisy(clean, noise, timesteps), timesteps, references, fixed["control"].flatten(0, 1),
+            objective.schedule.add_noise(clean, noise, timesteps), timesteps, references, fixed["control"].flatten(0, 1),
             start, mode=Mode.VIEWS, dual=torch.ones(2, dtype=torch.bool), keeps=torch.ones(2, dtype=torch.bool),
         )  # fmt: skip
         pictures, best = (
@@ -299,13 +305,15 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 def test_noise_schedules_agree_with_the_sampler() -> None:
     pipeline = toy_compact()
-    schedule = NoiseSchedule.of(pipeline.scheduler)
-    assert schedule.prediction == "sample" and float(schedule.signal[-1]) < 1e-3  # zero terminal SNR
-    assert torch.allclose(schedule.signal**2 + schedule.spread**2, torch.ones(1000), atol=1e-6)
+    schedule = training_schedule(pipeline.scheduler)
+    assert schedule.config["prediction_type"] == "sample" and float(schedule.alphas_cumprod[-1]) < 1e-6
+    torch.testing.assert_close(schedule.alphas_cumprod, pipeline.scheduler.alphas_cumprod, atol=1e-6, rtol=0)
     x, noise, t = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), torch.tensor([3, 700])
-    v = dataclasses.replace(schedule, prediction="v_prediction").target(x, noise, t)
-    signal, spread = schedule.signal[t].view(-1, 1, 1, 1), schedule.spread[t].view(-1, 1, 1, 1)
-    assert torch.allclose(signal * schedule.noisy(x, noise, t) - spread * v, x, atol=1e-5)
+    assert prediction_target(schedule, x, noise, t) is x
+    schedule.register_to_config(prediction_type="v_prediction")
+    v = prediction_target(schedule, x, noise, t)
+    signal, spread = (a.sqrt().view(-1, 1, 1, 1) for a in (schedule.alphas_cumprod[t], 1 - schedule.alphas_cumprod[t]))
+    torch.testing.assert_close(signal * schedule.add_noise(x, noise, t) - spread * v, x, atol=1e-5, rtol=0)
 
 
 def test_timesteps_are_shared_by_a_clip_or_not() -> None:

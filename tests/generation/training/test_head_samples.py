@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from dp360.generation import InputError
-from dp360.generation.training.head_samples import HeadSamplesConfig, Sample, Sampler, head_samples, in_new_order
+from dp360.generation.training.head_samples import HeadSamplesConfig, Sample, head_samples, in_new_order
 
 CONFIG = HeadSamplesConfig(heads=5, first_head=10, samples_per_head=2, size_px=8, heads_per_file=2)
 
@@ -22,12 +21,9 @@ class Faces:
     def __init__(self) -> None:
         self.made: list[int] = []
 
-    def open(self) -> nullcontext[Sampler]:
-        def sampler(_: Any, number: int) -> list[Sample]:
-            self.made.append(number)
-            return [] if number in (11, 14) else [{"value": np.full(3, 10 * number + k)} for k in range(2)]
-
-        return nullcontext(sampler)
+    def samples(self, _: Any, number: int) -> list[Sample]:
+        self.made.append(number)
+        return [] if number in (11, 14) else [{"value": np.full(3, 10 * number + k)} for k in range(2)]
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +32,7 @@ def nothing_is_composed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def samples_of(folder: Path, faces: Faces, config: HeadSamplesConfig = CONFIG) -> dict[str, np.ndarray]:
-    return head_samples("toy", folder, "train", folder / "samples", config, faces.open)
+    return head_samples("toy", folder, "train", folder / "samples", config, faces.samples)
 
 
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from dp360.generation.prior.hair.thickness_network import (
 )
 from dp360.generation.similarity import best_similarity
 from dp360.generation.synthetic.hair.hair_truth import hair_truth
-from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, uniform_labels
+from dp360.generation.synthetic.parts import Label, Part, SyntheticHead
 from dp360.generation.training.loop import LoopConfig
 from dp360.generation.training.thickness_samples import HAIR_SAMPLES, HairSamples, hair_samples
 from dp360.generation.training.thickness_training import (
@@ -63,7 +63,7 @@ def sphere(radius: float, label: Label, opacity: float) -> Part:
     faces = np.asarray(mesh.faces, dtype=np.int64)
     return Part(
         "any", vertices, np.asarray(mesh.vertex_normals), faces, np.zeros((1, 2)), np.zeros_like(faces), texture,
-        opacity < 1, labels=uniform_labels(label),
+        opacity < 1, labels=np.full((1, 1), int(label), np.uint8),
     )  # fmt: skip
 
 

@@ -113,11 +113,15 @@ def test_the_loss_is_small_only_for_the_truth_and_ignores_the_unknown() -> None:
     truth = torch.randint(0, 7, (2, 16, 16), generator=generator)
     right = 20.0 * torch.nn.functional.one_hot(truth, 7).permute(0, 3, 1, 2).float()
     wrong = right.roll(1, dims=1)
-    assert float(segmentation_loss(right, truth)) < 1e-3 < 5 < float(segmentation_loss(wrong, truth))
+
+    def loss(logits: torch.Tensor, classes: torch.Tensor) -> float:
+        return float(segmentation_loss(torch.nn.Identity(), {"rgb": logits, "classes": classes}))
+
+    assert loss(right, truth) < 1e-3 < 5 < loss(wrong, truth)
     hidden = truth.clone()
     hidden[:, :8] = IGNORED
     half_wrong = torch.cat([wrong[:, :, :8], right[:, :, 8:]], dim=2)
-    assert float(segmentation_loss(half_wrong, hidden)) < 1e-3
+    assert loss(half_wrong, hidden) < 1e-3
 
 
 def test_intersection_over_union_of_a_known_case() -> None:
