@@ -224,8 +224,9 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: TrainingStage, step
         torch.manual_seed(5)
         noise, timesteps = torch.randn_like(clean), torch.full((len(clean),), 600)
         made = objective.predict(
-            objective.schedule.add_noise(clean, noise, timesteps), timesteps, references, fixed["control"].flatten(0, 1),
-            start, mode=Mode.VIEWS, dual=torch.ones(2, dtype=torch.bool), keeps=torch.ones(2, dtype=torch.bool),
+            objective.schedule.add_noise(clean, noise, timesteps), timesteps, references,
+            fixed["control"].flatten(0, 1), start, mode=Mode.VIEWS, dual=torch.ones(2, dtype=torch.bool),
+            keeps=torch.ones(2, dtype=torch.bool),
         )  # fmt: skip
         pictures, best = (
             objective.vae.decode(z * objective.latents_std + objective.latents_mean).sample / 2 + 0.5
