@@ -21,7 +21,7 @@ from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh
 from ..portrait import Portrait
 from ..progress import Track, silent
 from ..views import PointCloud
-from .bust.torso import fit_torso
+from .bust.bust import fit_bust
 from .hair.hair_shell import fit_hair_shell
 from .hair.thickness_network import HAIR_THICKNESS
 from .labels.portrait_labels import PortraitLabels, label_portrait
@@ -54,7 +54,7 @@ class PriorRender:
 
 @dataclass(frozen=True)
 class HeadPrior:
-    """A textured head with hair and shoulders, in the canonical pose."""
+    """A textured head with hair and a bust, in the canonical pose."""
 
     mesh: AtlasMesh
     """Geometry and texture layout."""
@@ -190,8 +190,8 @@ def build_head_prior(portrait: Portrait, *, model: HeadModel | None = None, seed
     model = model or load_head_model()
     labels = label_portrait(portrait, model)
     shell = fit_hair_shell(portrait, labels, model)
-    torso = fit_torso(portrait, labels, model)
-    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
+    bust = fit_bust(portrait, labels, model)
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
     texture = paint_prior(portrait, labels, model, mesh, seed=seed)
     networks = (SEGMENTER, COMPLETION) if labels.bald else (SEGMENTER, HAIR_THICKNESS, COMPLETION)
     weights = (model.weights_name, *portrait.weights, *(network.provenance() for network in networks))

@@ -33,6 +33,8 @@ _FLOOR = 0.04
 _GRID = ("presence", "own", "own", "own", "own_known", "mirror", "mirror", "mirror", "mirror_known", "normal",
          "normal", "normal", "radius")  # fmt: skip
 GRID_CHANNELS = len(_GRID)
+_BODY_TOP, _BODY_BOTTOM, _BODY_POWER = 0.036, -0.2055, 0.8
+"""The chart's rows on the body lie between these heights above the neck's cut, world units, and closer at the neck."""
 _NORMAL_X = _GRID.index("normal")
 FEATURE_CHANNELS = 2 * GRID_CHANNELS + 4 + 9
 _SINE_CHANNEL = 2 * GRID_CHANNELS
@@ -79,16 +81,20 @@ def place_on_head(points_world: Float32[np.ndarray, "n 3"], layer: int) -> Chart
     return ChartPlace(row.astype(np.float32), column.astype(np.float32), np.full(len(row), layer, np.uint8))
 
 
-def place_on_torso(down: Float[np.ndarray, " n"], azimuth_rad: Float[np.ndarray, " n"]) -> ChartPlace:
-    """Places of points of the torso.
+def place_on_body(points_world: Float32[np.ndarray, "n 3"], T_world_body: Float[np.ndarray, "4 4"]) -> ChartPlace:
+    """Places of points of the bust: by height along the body and by the angle about it.
 
     Args:
-        down: from 0 at the neck to 1 at the bottom.
-        azimuth_rad: about the body's axis, 0 before the face.
+        points_world: the points.
+        T_world_body: how the body stands, see `Bust`.
     """
-    row = UPPER_ROWS + np.clip(down, 0, 1) * LOWER_ROWS - 0.5
-    column = (azimuth_rad / (2 * np.pi) % 1.0) * COLUMNS
-    row = np.clip(row, UPPER_ROWS - 0.499, ROWS - 0.5)
+    points = (points_world - T_world_body[:3, 3]) @ T_world_body[:3, :3]
+    down = np.clip((_BODY_TOP - points[:, 1]) / (_BODY_TOP - _BODY_BOTTOM), 0, 1) ** _BODY_POWER
+    row = np.clip(UPPER_ROWS + down * LOWER_ROWS - 0.5, UPPER_ROWS - 0.499, ROWS - 0.5)
+    yaw = np.arctan2(T_world_body[0, 2], T_world_body[2, 2])
+    # the angle as columns of a body twice as wide as deep have it, so that the shoulders' front and back part
+    angle = np.arctan2(points[:, 0] / 2, points[:, 2]) + yaw
+    column = angle / (2 * np.pi) % 1.0 * COLUMNS
     return ChartPlace(row.astype(np.float32), column.astype(np.float32), np.full(len(row), COVER, np.uint8))
 
 

@@ -13,7 +13,7 @@ from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior, capsule
 from dp360.generation.prior.texture.atlas import SHELL_TILE, TORSO_TILE
-from dp360.generation.prior.texture.completion_chart import SkinTone
+from dp360.generation.prior.labels.skin_tone import SkinTone
 from dp360.generation.prior.texture.completion_network import (
     COLUMNS,
     COMPLETION,
