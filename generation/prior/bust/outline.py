@@ -87,8 +87,8 @@ class Outline:
 
     @property
     def seen_rows(self) -> int:
-        """Rows in which at least one side is known exactly."""
-        return int((self.kind == EXACT).any(0).sum())
+        """Rows in which something is known of a side."""
+        return int((self.kind > UNKNOWN).any(0).sum())
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from ..bust.bust import CUT_ROW, RIM_ROW, ROWS
 from ..labels.portrait_labels import CLOTH, SKIN
 from .atlas import AtlasMesh, AtlasTexels
 from .completion_network import Chart, place_on_body, sample_chart
-from .fills import enlarged, local_mean, push_pull, reduced, soft_edged, wrapped_blur
+from .fills import enlarged, push_pull, reduced, soft_edged, wrapped_blur
 from .portrait_lookup import SeenPoints
 
 _FLOOR = 0.05
 """Added to colours before logarithms."""
 _REDUCE = 4
-_TRUST = (0.12, 0.67)
+_TRUST = (0.2, 0.8)
 """Grazing and half-covered pixels count from the first trust on and fully from the second."""
 _MIRROR_SHARE = 0.9
 _FRONT = (-0.15, 0.15)
@@ -37,21 +37,27 @@ _LEAST_IN_BIN = 12
 _NEAR_PX = 36.0
 """Texels over which what is seen goes over into the plain cloth."""
 _EDGE_ROWS = 10
-_SPREAD = 0.7
-"""Below the picture's end colours run together sideways by this much of the way down."""
+_CLOSING, _FARTHEST = 0.16, 0.2
+"""Below the picture's end what is seen closes in front over this length, world units; farthest column it looks at."""
+_CARRIED = 0.12
+"""There it goes over into the plain cloth on this length."""
+_SIDE_ANGLE = 0.8
+"""Colours of cloth that is not seen as far round as this are those of what is worn below it."""
 _RIM = (-0.002, 0.012, 0.016)
 """A collar's rim is seen between the first two lengths below its edge and painted round the neck down to the third."""
 _LEAST_RIM, _LEAST_STAND = 150.0, 0.003
-_RIM_QUANTILES = (0.45, 0.9)
+_RIM_QUANTILES = (0.6, 0.95)
 """The rim's colour is that of its brighter pixels: shade and neck lie among the others."""
-_PRIOR_LIGHT = np.array([0.0, 0.30, 0.22])
-_LIGHT_LIMITS = np.array([[-0.15, 0.25, 0.05], [0.15, 0.60, 0.30]])
+_PRIOR_LIGHT = np.array([0.0, 0.30, 0.15])
+_LIGHT_LIMITS = np.array([[-0.15, 0.10, 0.0], [0.15, 0.50, 0.22]])
 """Change of log brightness per unit of the normal, body's frame: typical, least and most."""
 _LIGHT_RIDGE = 0.08
-_SHADE_LIMITS = (-0.55, 0.45)
+_SHADE_LIMITS = (-0.45, 0.35)
 _CREASE = 0.30
 """Depth of the shade below a collar that stands off, log brightness."""
 _DETAIL_SHARE, _MOST_DETAIL = 0.85, 0.35
+_DETAIL_SIGMA_PX = 6.0
+"""Texels; what is coarser is folds and light, not texture."""
 _LEAST_EXAMPLE = 1500
 _CUT_SHADE = 0.85
 """Brightness of the lower end."""
@@ -119,6 +125,11 @@ class ClothSurface:
         turn = np.linspace(0, 2 * np.pi, len(self.stand_off))
         return np.abs((turn + np.pi) % (2 * np.pi) - np.pi).astype(np.float32)
 
+    @property
+    def lower_end(self) -> Float32[np.ndarray, " h"]:
+        """1 on the rounded lower end, which is plain."""
+        return np.clip((np.arange(len(self.height), dtype=np.float32) - self.cut_row) / 12, 0, 1)
+
 
 def paint_cloth(
     seen: SeenPoints, smooth: Chart, surface: ClothSurface, seed: int
@@ -150,12 +161,16 @@ def paint_cloth(
     base, rim = _with_rim(base, colour, known * is_cloth, surface)
     fill = _shaded(base, colour, known, is_cloth, rim, surface)
     fill = _run_over(fill, colour, known, rim, surface)
-    mean, mass = local_mean(colour, known)
+    mass = wrapped_blur(known, _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX)
+    mean = (
+        wrapped_blur(colour * known[..., None], _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX) / np.maximum(mass, 1e-4)[..., None]
+    )
     detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-0.5, 0.5).astype(np.float32)
     example = (known > 0.6) & (mass > 0.6) & is_cloth
     example = _fine_only(detail, example & (_difference(mean, base) < 0.5))
     texture = _random_phase_texture(detail, example, np.random.default_rng(seed))
-    fill = (fill + _FLOOR) * np.exp(_DETAIL_SHARE * texture) - _FLOOR
+    texture = _DETAIL_SHARE * texture * (1 - surface.lower_end)[:, None, None]
+    fill = (fill + _FLOOR) * np.exp(texture) - _FLOOR
 
     mirror_kept = soft_edged(np.clip(1.6 * own[:, ::-1] - 0.3, 0, 1).astype(np.float32)) * front * (1 - own)
     result = fill + (mirrored - fill) * mirror_kept[..., None]
@@ -182,12 +197,14 @@ def _colours_by_height(
     usable = (known > 0.5) & (angle > _OUTER_ANGLE) & (number >= 0) & (number <= _HEIGHT_BINS - 1)
     bins = np.round(number[usable]).astype(np.int64)
     rgb, turn = colour[usable], angle[usable]
-    table = np.full((_HEIGHT_BINS, 3), np.nan)
+    table, reach = np.full((_HEIGHT_BINS, 3), np.nan), np.zeros(_HEIGHT_BINS)
     order = np.argsort(bins, kind="stable")
     for part in np.split(order, np.flatnonzero(np.diff(bins[order])) + 1):
         if len(part) >= _LEAST_IN_BIN:
             outer = part[turn[part] >= np.quantile(turn[part], 1 - _OUTER_SHARE)]
-            table[bins[part[0]]] = np.median(rgb[outer], axis=0)
+            table[bins[part[0]]], reach[bins[part[0]]] = np.median(rgb[outer], axis=0), np.median(turn[outer])
+    if (reach >= _SIDE_ANGLE).any():
+        table[reach < _SIDE_ANGLE] = np.nan
     at = np.flatnonzero(np.isfinite(table[:, 0]))
     if not len(at):
         return None
@@ -240,15 +257,14 @@ def _shaded(
         light = np.clip((start + np.linalg.solve(x.T @ x + ridge, x.T @ error))[:3], *_LIGHT_LIMITS)
     shade = normals @ light.astype(np.float32)
     middle = float((shade * known).sum() / known.sum()) if known.sum() > 0 else 0.0
-    shade = np.clip(shade - middle, *_SHADE_LIMITS)
+    shade = np.clip(shade - middle, *_SHADE_LIMITS) * (1 - 0.5 * rim)
     away = _distance(known)
     crease = np.exp(-np.clip(surface.below_rim - 0.012, 0, None) / 0.02)
     crease = crease * np.clip((surface.below_rim - 0.004) / 0.014, 0, 1) * np.clip(surface.stand_off / 0.004, 0, 1)
     shade = shade - _CREASE * crease * (1 - np.exp(-away / 20)) * (1 - rim)
     shaded = (base + _FLOOR) * np.exp(shade)[..., None] - _FLOOR
     plain = shaded[surface.cut_row - 4 : surface.cut_row].mean((0, 1)) * _CUT_SHADE
-    below = np.clip((np.arange(len(base)) - surface.cut_row) / 12, 0, 1)[:, None, None]
-    return (shaded + (plain - shaded) * below).astype(np.float32)
+    return (shaded + (plain - shaded) * surface.lower_end[:, None, None]).astype(np.float32)
 
 
 def _distance(known: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
@@ -267,7 +283,7 @@ def _run_over(
     rim: Float32[np.ndarray, "h w"],
     surface: ClothSurface,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """What is seen goes over into the plain cloth: for a while sideways, and below the picture's end running together."""
+    """What is seen goes over into the plain cloth: for a while sideways, and closing downwards below the picture's end."""
     if known.max() <= 0.5:
         return fill
     small_known = reduced(known, _REDUCE)
@@ -284,23 +300,34 @@ def _run_over(
     weight = (known * in_edge).sum(0)
     edge = (colour * (known * in_edge)[..., None]).sum(0) / np.maximum(weight, 1e-6)[:, None]
     has_edge = (weight > 3).astype(np.float32)
-    below = np.where(last >= 0, rows - last, 0)
-    sigmas = (2.0, 5.0, 12.0, 30.0, 70.0)
-    levels = []
-    for sigma in sigmas:
-        mass = wrapped_blur(np.repeat(has_edge[None], 2, axis=0), 0.5, sigma)[0]
-        total = wrapped_blur(np.repeat((edge * has_edge[:, None]).astype(np.float32)[None], 2, axis=0), 0.5, sigma)[0]
-        levels.append(total / np.maximum(mass, 1e-4)[:, None])
-    stack = np.stack(levels).astype(np.float32)
-    level = np.interp(np.log(np.maximum(_SPREAD * below, 1.0)), np.log(sigmas), np.arange(len(sigmas)))
-    first = np.minimum(level.astype(np.int64), len(sigmas) - 2)
-    part = (level - first)[..., None].astype(np.float32)
-    at = np.broadcast_to(np.arange(width), first.shape)
-    carried = stack[first, at] * (1 - part) + stack[first + 1, at] * part
+    if not has_edge.any():
+        return fill
+    ends = _filled_round(edge.astype(np.float32), has_edge)
+    end_length = surface.below_rim[np.maximum(last, 0), np.arange(width)]
+    length = np.where((last >= 0) & (rows > last), surface.below_rim - end_length, 0)
+    # garments close downwards in front: what is seen of the neck's opening narrows to a point
+    offset = (np.arange(width) + width / 2) % width - width / 2
+    aside = np.clip(offset / np.clip(1 - length / _CLOSING, 0.02, 1), -_FARTHEST * width, _FARTHEST * width)
+    source = np.where(np.abs(aside) < np.abs(offset), offset, aside) % width
+    first = source.astype(np.int64)
+    part = (source - first)[..., None].astype(np.float32)
+    carried = ends[first % width] * (1 - part) + ends[(first + 1) % width] * part
     facing = np.clip(np.cos(surface.angle) / 0.5, 0, 1) * (rows <= surface.cut_row + 8)
-    share = facing * (has_edge[None] > 0) * np.clip(below / 4, 0, 1) * (1 - known)
-    share = wrapped_blur(share.astype(np.float32), 2.0, 6.0)
+    share = facing * (has_edge[None] > 0) * np.clip((rows - last) / 4, 0, 1) * (last >= 0) * (1 - known)
+    share = wrapped_blur((share * np.exp(-length / _CARRIED)).astype(np.float32), 1.0, 4.0)
     return (fill + (carried - fill) * share[..., None]).astype(np.float32)
+
+
+def _filled_round(values: Float32[np.ndarray, "w 3"], known: Float32[np.ndarray, " w"]) -> Float32[np.ndarray, "w 3"]:
+    """Colours round the axis, a little smooth, gaps filled from ever farther away."""
+    filled, mass_so_far = np.zeros_like(values), np.zeros_like(known)
+    for sigma in (2.5, 12.0, 60.0, 240.0):
+        total = wrapped_blur(np.repeat((values * known[:, None])[None], 2, axis=0), 0.5, sigma)[0]
+        mass = wrapped_blur(np.repeat(known[None], 2, axis=0), 0.5, sigma)[0]
+        share = np.clip(4 * mass, 0, 1) * (1 - mass_so_far)
+        filled += total / np.maximum(mass, 1e-6)[:, None] * share[:, None]
+        mass_so_far += share
+    return filled / np.maximum(mass_so_far, 1e-6)[:, None]
 
 
 def _difference(a: Float32[np.ndarray, "h w 3"], b: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
@@ -337,4 +364,6 @@ def _random_phase_texture(
     spot = np.where(example[..., None], detail - detail[example].mean(0), 0) / np.sqrt(count)
     spectrum = scipy.fft.rfft2(noise)[..., None] * scipy.fft.rfft2(spot.astype(np.float32), axes=(0, 1))
     texture = scipy.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+    typical = 1.48 * float(np.median(np.abs(detail[example])))  # of a normal distribution's standard deviation
+    texture *= min(1.0, typical / max(float(texture.std()), 1e-6))
     return np.clip(texture, -_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)
