@@ -20,7 +20,7 @@ from .. import capsule
 from ..labels.portrait_labels import PortraitLabels, project_px
 from .bust_fit import BustPlacement, fit_placement
 from .collar import Collar, find_collar, ring_round_neck
-from .outline import Outline, Silhouette, followed, smoothstep
+from .outline import UNKNOWN, Outline, Silhouette, followed, smoothstep
 from .sections import (
     COLUMNS,
     column_directions,
@@ -64,8 +64,8 @@ _STAND_FADE = (0.01, 0.05)
 """A collar's thickness is gone so far below its edge."""
 _BOTTOM, _BOTTOM_LIFT, _LIFT_AT = -0.2755, 0.085, 0.38
 """Height of the cut in the middle, and how much higher it is at that distance from the middle."""
-_BELOW_SHOULDER = 0.07
-"""Arms are cut at least so far below the shoulders."""
+_BELOW_SHOULDER, _BELOW_SEEN = 0.07, 0.03
+"""Arms are cut at least so far below the shoulders, and so far below what the portrait shows."""
 _CUT_RADIUS = np.array([0.985, 0.93, 0.80, 0.45, 0.0])
 _CUT_DROP = np.array([0.010, 0.020, 0.028, 0.034, 0.036])
 """The rounded lower end: share of the radius, and depth below the cut."""
@@ -82,7 +82,7 @@ class Bust:
     body, column 0 to its front. The last column repeats the first."""
     T_world_body: Float[np.ndarray, "4 4"]
     """To world from the body's frame: y up, z to its front, the origin where the head model is cut off."""
-    stand_off: Float[np.ndarray, " columns"]
+    stand_off: Float[np.ndarray, " n"]
     """How far the collar's edge stands off the neck in each column, world units."""
 
 
@@ -128,7 +128,7 @@ def fit_bust(
     ring = placement.trust * ring_round_neck(outline, placement, collar, _HEIGHTS, axis_z, silhouette.sides_px)
     ring *= not collar.is_bare
     radius = _without_flare(radius + ring, radius)
-    grid, stand_off = _grid(radius, ring, axis_z, neck, collar)
+    grid, stand_off = _grid(radius, ring, axis_z, neck, collar, _lowest_seen(outline, placement, axis_z))
     move = _outside_neck(_free_form(placement, grid, outline, _SECOND_MOST), grid)
     ease = smoothstep((np.arange(ROWS) - _CAP_ROWS - _RIM_ROWS) / 4.0) * smoothstep((ROWS - 1 - np.arange(ROWS)) / 3.0)
     grid = grid + ndimage.gaussian_filter(move * ease[:, None, None], (1.3, 2.0, 0), mode=(*capsule.WRAPPED, "nearest"))
@@ -224,12 +224,22 @@ def _outside_neck(
     return move - (inward * near)[..., None] * directions
 
 
-def _heights_of_cut(radius: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " columns"]:
-    """Where the bust ends below: higher at the sides, yet well below the shoulders."""
+def _lowest_seen(outline: Outline, placement: BustPlacement, axis_z: Float[np.ndarray, " rows"]) -> float:
+    """Height in the body's frame to which the portrait shows the body; infinite where it does not."""
+    seen = np.flatnonzero((outline.kind > UNKNOWN).any(0))
+    if placement.trust == 0 or not len(seen):
+        return np.inf
+    axis = placement.to_world(np.stack([np.zeros_like(_HEIGHTS), _HEIGHTS, axis_z], axis=1))
+    return float(np.interp(outline.rows_px[seen[-1]], project_px(outline.camera, axis)[:, 1], _HEIGHTS))
+
+
+def _heights_of_cut(radius: Float[np.ndarray, "rows columns"], lowest_seen: float) -> Float[np.ndarray, " columns"]:
+    """Where the bust ends below: higher at the sides, yet well below the shoulders and below what is seen."""
     broad = radius[_HEIGHTS > _BOTTOM].max(0)
     across = np.abs(column_directions()[:, 0])
     curve = _BOTTOM + _BOTTOM_LIFT * np.clip(broad * across / _LIFT_AT, 0, 1) ** 2
     shoulder = _HEIGHTS[np.argmax(radius > 0.92 * broad, axis=0)]
+    curve = np.minimum(curve, max(lowest_seen - _BELOW_SEEN, _BOTTOM))
     lowest = np.clip(shoulder - _BELOW_SHOULDER, _HEIGHTS[-1], curve)
     arm = smoothstep((across - 0.6) / 0.3)
     return ndimage.gaussian_filter1d(curve + arm * (lowest - curve), 3.0, mode="wrap")
@@ -241,6 +251,7 @@ def _grid(
     axis_z: Float[np.ndarray, " rows"],
     neck: _Neck,
     collar: Collar,
+    lowest_seen: float,
 ) -> tuple[Float[np.ndarray, "r columns 3"], Float[np.ndarray, " columns"]]:
     """The finished grid in the body's frame, and how far the collar stands off in each column."""
     floor = neck.end + _ABOVE_NECK_END
@@ -250,7 +261,7 @@ def _grid(
     inner_rows = ROWS - _CAP_ROWS - _RIM_ROWS - _CUT_ROWS
     grid_radius, grid_height = np.zeros((2, ROWS, COLUMNS))
     stand_off = np.zeros(COLUMNS)
-    cut = _heights_of_cut(radius)
+    cut = _heights_of_cut(radius, lowest_seen)
     for c in range(COLUMNS):
 
         def at(y: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -270,7 +281,7 @@ def _grid(
         inside = float(around[0])
         stand_off[c] = (r[0] - inside) * (stand[c] > 0.003)
         rim_height = start[c] + np.array([-0.016, -0.004, 0.0015 * (stand[c] > 0.003)])
-        rim_radius = np.array([0.88 * inside, 0.985 * inside, (inside + r[0]) / 2])
+        rim_radius = np.array([0.88 * inside, 0.97 * inside, (inside + r[0]) / 2])
         grid_height[:, c] = np.concatenate([[start[c] - 0.03], rim_height, y, y[-1] - _CUT_DROP])
         grid_radius[:, c] = np.concatenate([[0], rim_radius, r, r[-1] * _CUT_RADIUS])
     grid = grid_radius[..., None] * column_directions()

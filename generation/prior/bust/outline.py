@@ -198,7 +198,7 @@ def _smoothed(values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
     return ndimage.gaussian_filter1d(values, _SMOOTH_ROWS, mode="nearest")
 
 
-def smoothstep(t: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+def smoothstep(t: Float[np.ndarray, "*n"] | float) -> Float[np.ndarray, "*n"]:
     """0 up to t = 0, 1 from t = 1 on, with level ends."""
-    t = np.clip(t, 0, 1)
-    return t * t * (3 - 2 * t)
+    t = np.clip(np.asarray(t, dtype=np.float64), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t))

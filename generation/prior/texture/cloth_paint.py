@@ -283,7 +283,7 @@ def _run_over(
     rim: Float32[np.ndarray, "h w"],
     surface: ClothSurface,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """What is seen goes over into the plain cloth: for a while sideways, and closing downwards below the picture's end."""
+    """What is seen goes over into the plain cloth: for a while sideways, closing downwards below the picture's end."""
     if known.max() <= 0.5:
         return fill
     small_known = reduced(known, _REDUCE)

@@ -1,7 +1,7 @@
 """The smooth colours of what a portrait does not show: hair, skin and clothes of the sides and the back.
 
 A small U-Net on a chart that goes round the head: its upper rows follow the capsule grid from the crown to the
-shoulders and carry two layers, hair and the skin below it; its lower rows follow the torso. Every cell knows the mean
+shoulders and carry two layers, hair and the skin below it; its lower rows follow the body. Every cell knows the mean
 colour that the portrait shows of it, that of its mirror image, how far both can be believed, and how the surface lies.
 Colours are logarithms of ratios to the typical colour of their material, so that a face of any complexion under hair
 of any colour is the same task. What it was trained on and how well it does is in
@@ -216,7 +216,7 @@ def complete(
 
 
 def sample_chart(values: Float32[np.ndarray, "2 rows columns c"], place: ChartPlace) -> Float32[np.ndarray, "n c"]:
-    """Values of the chart at places, bilinear, closed round the axis; head and torso do not mix. Nowhere gives 0."""
+    """Values of the chart at places, bilinear, closed round the axis; head and body do not mix. Nowhere gives 0."""
     count = len(place.row)
     found = np.zeros((count, values.shape[-1]), np.float32)
     width = 4096  # OpenCV's remap wants less than 32768 columns
