@@ -16,10 +16,9 @@ from pathlib import Path
 import numpy as np
 import tyro
 from jaxtyping import Float, Int
-from scipy import ndimage
 
 from dp360.generation.head_model import anatomy
-from dp360.generation.prior.bust.sections import COLUMNS, filled_sections, section_points, section_radius
+from dp360.generation.prior.bust.sections import COLUMNS, filled_sections, section_points, section_radius, smooth_grid
 from dp360.generation.prior.bust.template import save_template
 from dp360.generation.synthetic.bodies.parametric_body import RACES, BaseBody, base_body
 
@@ -34,7 +33,8 @@ ARMS_DOWN_RAD = np.radians(30.0)
 _ARM_BEGINS, _ARM_EASE = 0.075, 0.13
 """Arms turn about the shoulder joint, gently from this far inside it over that width; world units."""
 _MOST_MISSING = 0.1
-_SMOOTH_MEAN, _SMOOTH_MODES = (0.6, 0.7, 0.0), (0.0, 1.2, 1.0, 0.0)
+_SMOOTH_MEAN, _SMOOTH_MODES = (0.6, 0.7), (1.2, 1.0)
+"""Over rows and columns."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,7 @@ def main(config: BuildConfig) -> None:
     modes = components[: config.modes] * (sizes[: config.modes, None] / np.sqrt(len(samples)))
     modes = modes.reshape(config.modes, *mean.shape)
     modes *= np.where(modes[:, -1, COLUMNS // 4, 0] < 0, -1.0, 1.0)[:, None, None, None]  # the sign is not defined
-    mean = ndimage.gaussian_filter(mean, _SMOOTH_MEAN, mode=("nearest", "wrap", "nearest"))
-    modes = ndimage.gaussian_filter(modes, _SMOOTH_MODES, mode=("nearest", "nearest", "wrap", "nearest"))
+    mean, modes = smooth_grid(mean, *_SMOOTH_MEAN), smooth_grid(modes, *_SMOOTH_MODES)
     explained = float((sizes[: config.modes] ** 2).sum() / (sizes**2).sum())
     notes = {
         "people": str(len(samples)),

@@ -48,6 +48,16 @@ NECK_CUT_Y_CM = -11.0
 NECK_OVERLAP_CM = 0.6
 """The head model is shown this far below `NECK_CUT_Y_CM`."""
 
+# Heights on the bust, above the neck's cut along the body, world units.
+COLLAR_HEIGHTS = (-0.075, 0.0545)
+"""Between these a collar can end."""
+COLLAR_TOP, COLLAR_AT_JAW, COLLAR_UNSEEN, COLLAR_NONE = 0.0485, 0.0465, 0.004, -0.05
+"""Of the highest collar, of cloth that covers the neck, of a collar that is not seen, and where there is none."""
+BUST_SECTIONS = (0.075, -0.30)
+"""Between these the bust is made."""
+BUST_END, BUST_END_LIFT, BUST_END_LIFT_AT = -0.2755, 0.085, 0.38
+"""Height of the lower end in the middle, and how much higher it is at that distance from the middle."""
+
 
 class Box(NamedTuple):
     """A box on either side of the head, centimetres."""

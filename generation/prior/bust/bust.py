@@ -29,6 +29,7 @@ from .sections import (
     median_of_sections,
     section_points,
     section_radius,
+    smooth_grid,
     smooth_sections,
 )
 from .template import BustTemplate, load_template
@@ -39,7 +40,7 @@ _CAP_ROWS, _RIM_ROWS, _CUT_ROWS = 1, 3, 5
 """A point inside the neck, the way out of it over the collar's rim, and the rounded lower end."""
 RIM_ROW, CUT_ROW = _CAP_ROWS + _RIM_ROWS, ROWS - _CUT_ROWS - 1
 """The collar's edge, and the last row before the rounded end."""
-_HEIGHTS = 0.075 - 0.001 * np.arange(376)
+_HEIGHTS = np.linspace(*anatomy.BUST_SECTIONS, 376)
 """Heights of the sections between template and grid, above the neck's cut; world units as all below."""
 _FIRST_MOST, _SECOND_MOST = 0.07, 0.04
 """Free form moves the template and the grid by at most this."""
@@ -62,8 +63,6 @@ _ABOVE_NECK_END = 0.016
 _STAND_OFF, _STAND_EASE = 0.007, 0.02
 _STAND_FADE = (0.01, 0.05)
 """A collar's thickness is gone so far below its edge."""
-_BOTTOM, _BOTTOM_LIFT, _LIFT_AT = -0.2755, 0.085, 0.38
-"""Height of the cut in the middle, and how much higher it is at that distance from the middle."""
 _BELOW_SHOULDER, _BELOW_SEEN = 0.07, 0.03
 """Arms are cut at least so far below the shoulders, and so far below what the portrait shows."""
 _CUT_RADIUS = np.array([0.985, 0.93, 0.80, 0.45, 0.0])
@@ -131,7 +130,7 @@ def fit_bust(
     grid, stand_off = _grid(radius, ring, axis_z, neck, collar, _lowest_seen(outline, placement, axis_z))
     move = _outside_neck(_free_form(placement, grid, outline, _SECOND_MOST), grid)
     ease = smoothstep((np.arange(ROWS) - _CAP_ROWS - _RIM_ROWS) / 4.0) * smoothstep((ROWS - 1 - np.arange(ROWS)) / 3.0)
-    grid = grid + ndimage.gaussian_filter(move * ease[:, None, None], (1.3, 2.0, 0), mode=(*capsule.WRAPPED, "nearest"))
+    grid = grid + smooth_grid(move * ease[:, None, None], 1.3, 2.0)
     grid[[0, -1]] = grid[[0, -1]].mean(1, keepdims=True)
     world = placement.to_world(grid)
     return Bust(np.concatenate([world, world[:, :1]], axis=1), placement.T_world_body, stand_off)
@@ -235,11 +234,11 @@ def _lowest_seen(outline: Outline, placement: BustPlacement, axis_z: Float[np.nd
 
 def _heights_of_cut(radius: Float[np.ndarray, "rows columns"], lowest_seen: float) -> Float[np.ndarray, " columns"]:
     """Where the bust ends below: higher at the sides, yet well below the shoulders and below what is seen."""
-    broad = radius[_HEIGHTS > _BOTTOM].max(0)
+    broad = radius[_HEIGHTS > anatomy.BUST_END].max(0)
     across = np.abs(column_directions()[:, 0])
-    curve = _BOTTOM + _BOTTOM_LIFT * np.clip(broad * across / _LIFT_AT, 0, 1) ** 2
+    curve = anatomy.BUST_END + anatomy.BUST_END_LIFT * np.clip(broad * across / anatomy.BUST_END_LIFT_AT, 0, 1) ** 2
     shoulder = _HEIGHTS[np.argmax(radius > 0.92 * broad, axis=0)]
-    curve = np.minimum(curve, max(lowest_seen - _BELOW_SEEN, _BOTTOM))
+    curve = np.minimum(curve, max(lowest_seen - _BELOW_SEEN, anatomy.BUST_END))
     lowest = np.clip(shoulder - _BELOW_SHOULDER, _HEIGHTS[-1], curve)
     arm = smoothstep((across - 0.6) / 0.3)
     return ndimage.gaussian_filter1d(curve + arm * (lowest - curve), 3.0, mode="wrap")
@@ -255,7 +254,7 @@ def _grid(
 ) -> tuple[Float[np.ndarray, "r columns 3"], Float[np.ndarray, " columns"]]:
     """The finished grid in the body's frame, and how far the collar stands off in each column."""
     floor = neck.end + _ABOVE_NECK_END
-    start = np.clip(collar.height, floor, np.maximum(floor, 0.0495))
+    start = np.clip(collar.height, floor, np.maximum(floor, anatomy.COLLAR_TOP + 0.001))
     stand = _STAND_OFF * smoothstep((collar.height - floor + _STAND_EASE) / _STAND_EASE)
     stand = ndimage.gaussian_filter1d(stand, 1.5, mode="wrap")
     inner_rows = ROWS - _CAP_ROWS - _RIM_ROWS - _CUT_ROWS
@@ -291,6 +290,6 @@ def _grid(
     depth[last:] = depth[last]
     grid[..., 2] += depth
     smoothed = slice(_CAP_ROWS + _RIM_ROWS + 2, ROWS - _CUT_ROWS)
-    grid[smoothed] = ndimage.gaussian_filter(grid, (0.6, 0.8, 0), mode=(*capsule.WRAPPED, "nearest"))[smoothed]
+    grid[smoothed] = smooth_grid(grid, 0.6, 0.8)[smoothed]
     grid[[0, -1]] = grid[[0, -1]].mean(1, keepdims=True)
     return grid, stand_off

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -192,9 +193,9 @@ def fit_placement(
         solved = least_squares(
             residuals,
             step,
-            jac=jacobian,
+            jac=cast(Any, jacobian),
             max_nfev=config.evaluations,
-            ftol=config.tolerance,  # type: ignore[arg-type]
+            ftol=config.tolerance,
         )
         step = solved.x
     points, R, _, _ = placed(mean + sigma * step)

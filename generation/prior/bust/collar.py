@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
+from ...head_model import anatomy
 from ...portrait import Portrait
 from ..labels.portrait_labels import PortraitLabels, project_px
 from ..labels.skin_tone import SkinTone
@@ -20,13 +21,6 @@ from .bust_fit import BustPlacement
 from .outline import EXACT, Outline, smoothstep
 from .sections import COLUMNS, column_angles, column_directions, section_points
 
-_LOWEST, _HIGHEST, _JAW = -0.075, 0.0545, 0.0465
-"""Between these heights above the neck's cut a collar can end; cloth that covers the neck goes up to the third."""
-_TOP = 0.0485
-"""No collar is built above."""
-_DEFAULT = 0.004
-"""Height of a collar of which nothing is seen."""
-_NO_COLLAR = -0.05
 _FACING, _FACING_AT_JAW = 0.5, 0.70
 """Least cosine to the camera of a column that counts, and of one that is cloth up to the jaw."""
 _RIDGE = np.array([1e-4, 0.3, 4.0, 2.0])
@@ -91,12 +85,12 @@ def find_collar(
     like_skin = SkinTone.of(plain.astype(np.float64), _TONE).belief(colour.reshape(-1, 3)).reshape(radius.shape)
 
     edge, weight, bare = np.full((3, COLUMNS), np.nan)
-    neck = (heights <= _HIGHEST) & (heights >= _LOWEST)
+    neck = (heights <= anatomy.COLLAR_HEIGHTS[1]) & (heights >= anatomy.COLLAR_HEIGHTS[0])
     for c in np.flatnonzero(((cloth | skin) & neck[:, None]).sum(0) >= 8):
         sign = (cloth[:, c].astype(int) - skin[:, c]) * neck
         weight[c] = np.median(cosine[neck & seen[:, c], c])
         if (sign > 0).sum() < 5:  # an open neckline
-            edge[c] = _LOWEST
+            edge[c] = anatomy.COLLAR_HEIGHTS[0]
             continue
         above = np.concatenate([[0], np.cumsum(sign)])
         begin = int(np.argmax(above[-1] - 2 * above))  # skin above, cloth below
@@ -107,15 +101,15 @@ def find_collar(
             below = cloth[:, c] & (heights <= edge[c]) & (heights > edge[c] - 0.05)
             bare[c] = like_skin[below, c].mean() if below.sum() > 3 else np.nan
         elif weight[c] >= _FACING_AT_JAW:  # cloth up to the jaw
-            edge[c] = _JAW
+            edge[c] = anatomy.COLLAR_AT_JAW
     known = np.isfinite(edge)
     if known.sum() < 6:
-        return Collar(np.full(COLUMNS, _DEFAULT), False)
+        return Collar(np.full(COLUMNS, anatomy.COLLAR_UNSEEN), False)
     judged = bare[np.isfinite(bare)]
     if not len(judged) or judged.mean() > 0.5:
-        only_cloth = (edge[known] >= _JAW).all()
-        return Collar(np.full(COLUMNS, _JAW if only_cloth else _NO_COLLAR), not only_cloth)
-    return Collar(np.minimum(_curve(np.where(known, edge, 0), np.where(known, weight, 0)), _TOP), False)
+        only_cloth = (edge[known] > anatomy.COLLAR_AT_JAW - 1e-9).all()
+        return Collar(np.full(COLUMNS, anatomy.COLLAR_AT_JAW if only_cloth else anatomy.COLLAR_NONE), not only_cloth)
+    return Collar(np.minimum(_curve(np.where(known, edge, 0), np.where(known, weight, 0)), anatomy.COLLAR_TOP), False)
 
 
 def _curve(edge: Float[np.ndarray, " columns"], weight: Float[np.ndarray, " columns"]) -> Float[np.ndarray, " columns"]:

@@ -7,6 +7,8 @@ they crowd at the sides, where a body that is wider than deep bends most.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
@@ -95,6 +97,14 @@ def smooth_sections(
 ) -> Float[np.ndarray, "rows columns"]:
     """Gaussian smoothing that closes round the axis."""
     return ndimage.gaussian_filter(values, (sigma_rows, sigma_columns), mode=capsule.WRAPPED)
+
+
+def smooth_grid(
+    points: Float[np.ndarray, "*n rows columns 3"], sigma_rows: float, sigma_columns: float
+) -> Float[np.ndarray, "*n rows columns 3"]:
+    """Gaussian smoothing of grids of points whose columns close round the axis."""
+    modes: Any = (*["nearest"] * (points.ndim - 3), *capsule.WRAPPED, "nearest")  # scipy's stubs know one mode only
+    return ndimage.gaussian_filter(points, (*[0.0] * (points.ndim - 3), sigma_rows, sigma_columns, 0.0), mode=modes)
 
 
 def median_of_sections(

@@ -9,6 +9,7 @@ or seams, lies over it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -362,8 +363,9 @@ def _random_phase_texture(
         plain = wrapped_blur(noise, 1.2, 1.2)
         return np.repeat((0.02 * plain / plain.std())[..., None], 3, axis=2)
     spot = np.where(example[..., None], detail - detail[example].mean(0), 0) / np.sqrt(count)
-    spectrum = scipy.fft.rfft2(noise)[..., None] * scipy.fft.rfft2(spot.astype(np.float32), axes=(0, 1))
-    texture = scipy.fft.irfft2(spectrum, s=(height, width), axes=(0, 1))
+    fft: Any = scipy.fft  # its stubs are those of a dispatcher
+    spectrum = fft.rfft2(noise)[..., None] * fft.rfft2(spot.astype(np.float32), axes=(0, 1))
+    texture = np.asarray(fft.irfft2(spectrum, s=(height, width), axes=(0, 1)))
     typical = 1.48 * float(np.median(np.abs(detail[example])))  # of a normal distribution's standard deviation
     texture *= min(1.0, typical / max(float(texture.std()), 1e-6))
     return np.clip(texture, -_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)

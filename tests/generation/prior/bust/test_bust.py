@@ -173,6 +173,15 @@ def test_no_gap_at_the_neck_of_tilted_heads(
         assert_joined(mesh, cameras, bust)
 
 
+def test_a_bust_that_hangs_too_low_would_be_noticed(
+    portrait: Portrait, model: HeadModel, shell: HairShell, bust: Bust
+) -> None:
+    low = replace(bust, points_world=bust.points_world - [0, 0.12, 0])
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, low, bald=True)
+    with pytest.raises(AssertionError):
+        assert_joined(mesh, look_at_origin([0.0, 2.0], [-0.3, 0.0], size_px=192), bust)
+
+
 def assert_joined(mesh, cameras: Cameras, bust: Bust) -> None:
     """About the neck no background is seen, and skin and cloth only from outside."""
     middle = bust.T_world_body[:3, 3]
@@ -189,7 +198,7 @@ def assert_joined(mesh, cameras: Cameras, bust: Bust) -> None:
         view = camera.position_world[0].numpy() - corners[triangle].mean(-2)
         outer = np.isin(mesh.material[triangle], (MATERIAL_SKIN, MATERIAL_CLOTH))
         inside = ((normal[triangle] * view).sum(-1) < 0) & outer
-        assert inside.sum() <= 2  # a pixel at an outline may meet a triangle edge on
+        assert inside.mean() < 0.02  # a pixel at a rim may meet a triangle edge on
 
 
 def test_it_ends_higher_at_the_sides_and_without_an_edge(bust: Bust) -> None:
