@@ -40,8 +40,8 @@ _NEAR_PX = 36.0
 _EDGE_ROWS = 10
 _CLOSING, _FARTHEST = 0.16, 0.2
 """Below the picture's end what is seen closes in front over this length, world units; farthest column it looks at."""
-_CARRIED = 0.12
-"""There it goes over into the plain cloth on this length."""
+_SPREAD, _CARRIED = 0.05, 0.09
+"""There its stripes run together on the first length, and it goes over into the plain cloth on the second."""
 _SIDE_ANGLE = 0.8
 """Colours of cloth that is not seen as far round as this are those of what is worn below it."""
 _RIM = (-0.002, 0.012, 0.016)
@@ -303,7 +303,7 @@ def _run_over(
     has_edge = (weight > 3).astype(np.float32)
     if not has_edge.any():
         return fill
-    ends = _filled_round(edge.astype(np.float32), has_edge)
+    fine, coarse = (_filled_round(edge.astype(np.float32), has_edge, sigma) for sigma in (2.5, 9.0))
     end_length = surface.below_rim[np.maximum(last, 0), np.arange(width)]
     length = np.where((last >= 0) & (rows > last), surface.below_rim - end_length, 0)
     # garments close downwards in front: what is seen of the neck's opening narrows to a point
@@ -312,17 +312,21 @@ def _run_over(
     source = np.where(np.abs(aside) < np.abs(offset), offset, aside) % width
     first = source.astype(np.int64)
     part = (source - first)[..., None].astype(np.float32)
-    carried = ends[first % width] * (1 - part) + ends[(first + 1) % width] * part
+    blurred = np.clip(length / _SPREAD, 0, 1)[..., None].astype(np.float32)
+    carried, spread = (ends[first % width] * (1 - part) + ends[(first + 1) % width] * part for ends in (fine, coarse))
+    carried = carried + (spread - carried) * blurred
     facing = np.clip(np.cos(surface.angle) / 0.5, 0, 1) * (rows <= surface.cut_row + 8)
     share = facing * (has_edge[None] > 0) * np.clip((rows - last) / 4, 0, 1) * (last >= 0) * (1 - known)
     share = wrapped_blur((share * np.exp(-length / _CARRIED)).astype(np.float32), 1.0, 4.0)
     return (fill + (carried - fill) * share[..., None]).astype(np.float32)
 
 
-def _filled_round(values: Float32[np.ndarray, "w 3"], known: Float32[np.ndarray, " w"]) -> Float32[np.ndarray, "w 3"]:
-    """Colours round the axis, a little smooth, gaps filled from ever farther away."""
+def _filled_round(
+    values: Float32[np.ndarray, "w 3"], known: Float32[np.ndarray, " w"], finest: float
+) -> Float32[np.ndarray, "w 3"]:
+    """Colours round the axis, smooth over `finest` texels, gaps filled from ever farther away."""
     filled, mass_so_far = np.zeros_like(values), np.zeros_like(known)
-    for sigma in (2.5, 12.0, 60.0, 240.0):
+    for sigma in (finest, 16.0, 60.0, 240.0):
         total = wrapped_blur(np.repeat((values * known[:, None])[None], 2, axis=0), 0.5, sigma)[0]
         mass = wrapped_blur(np.repeat(known[None], 2, axis=0), 0.5, sigma)[0]
         share = np.clip(4 * mass, 0, 1) * (1 - mass_so_far)
