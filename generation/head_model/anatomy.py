@@ -41,10 +41,22 @@ NAPE_Y_CM = (-7.0, -4.5)
 """At the back hair ends between these heights, going down from the second."""
 HAIR_END_Y_CM = -6.0
 """Height at which hair that does not hang ends."""
-TORSO_TOP_Y_CM, NECK_CUT_Y_CM = -8.8, -11.0
-"""The torso begins inside the neck at the first height; the head model is cut off at the second."""
+NECK_UPPER_Y_CM = -5.0
+"""Of the skin below this height sections of the neck are taken."""
+NECK_CUT_Y_CM = -11.0
+"""The head model is cut off here."""
 NECK_OVERLAP_CM = 0.6
 """The head model is shown this far below `NECK_CUT_Y_CM`."""
+
+# Heights on the bust, above the neck's cut along the body, world units.
+COLLAR_HEIGHTS = (-0.075, 0.0545)
+"""Between these a collar can end."""
+COLLAR_TOP, COLLAR_AT_JAW, COLLAR_UNSEEN, COLLAR_NONE = 0.0485, 0.0465, 0.004, -0.05
+"""Of the highest collar, of cloth that covers the neck, of a collar that is not seen, and where there is none."""
+BUST_SECTIONS = (0.075, -0.30)
+"""Between these the bust is made."""
+BUST_END, BUST_END_LIFT, BUST_END_LIFT_AT = -0.2755, 0.085, 0.38
+"""Height of the lower end in the middle, and how much higher it is at that distance from the middle."""
 
 
 class Box(NamedTuple):
@@ -65,10 +77,6 @@ EAR = Box((6.8, -4.5, -3.5), (np.inf, 5.0, 2.5))
 """The ears stand out of the skull in here."""
 EAR_HOLLOW = Box((6.2, -3.0, -2.0), (np.inf, 3.0, 2.5))
 """The hollow of the ear, which is as far in as the scalp and carries no hair."""
-
-SHOULDER_Y = np.array([-0.42, -0.36, -0.32, -0.29, -0.265, -0.24, -0.22, -0.20])
-SHOULDER_HALF_WIDTH = np.array([0.42, 0.41, 0.395, 0.36, 0.28, 0.19, 0.125, 0.085])
-"""Half the width of a typical body at the heights `SHOULDER_Y`, world units."""
 
 
 def centimetres(points_world: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:

@@ -1,4 +1,4 @@
-"""The geometric prior: a parametric head with hair, shoulders and texture from one portrait."""
+"""The geometric prior: a parametric head with hair, a bust and texture from one portrait."""
 
 from .head_prior import HeadPrior as HeadPrior
 from .head_prior import PriorRender as PriorRender

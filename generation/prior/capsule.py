@@ -152,8 +152,8 @@ def ray_hit(origin, direction, a, b, c, slack):
 
 @numba.njit(cache=True)
 @no_type_check
-def _outermost_hits(vertices, faces, rows, columns, origins, directions, radius):
-    """For every triangle test the cells its corners span; keep the farthest hit along each cell's ray."""
+def _outermost_hits(vertices, faces, rows, columns, origins, directions, most, radius):
+    """For every triangle test the cells its corners span; keep the farthest hit, up to `most`, along each ray."""
     n_rows, n_columns = radius.shape
     for f in range(faces.shape[0]):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -164,20 +164,38 @@ def _outermost_hits(vertices, faces, rows, columns, origins, directions, radius)
                 t, _, _ = ray_hit(
                     origins[row, column], directions[row, column], vertices[i], vertices[j], vertices[k], 1e-9
                 )
-                if t > 0 and (not radius[row, column] >= t):
+                if 0 < t <= most and (not radius[row, column] >= t):
                     radius[row, column] = t
+
+
+def farthest_hits(
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    cells: tuple[Float[np.ndarray, " v"], Float[np.ndarray, " v"]],
+    rays: tuple[Float[np.ndarray, "rows columns 3"], Float[np.ndarray, "rows columns 3"]],
+    most: float = math.inf,
+) -> Float[np.ndarray, "rows columns"]:
+    """Distance along every ray of a chart to the farthest place where it meets a mesh; NaN where it misses it.
+
+    Args:
+        vertices, faces: the mesh.
+        cells: fractional row and column of each vertex in the chart, whose columns close round the axis.
+        rays: origins and unit directions of the chart's cells.
+        most: what lies farther along a ray does not count.
+    """
+    rows, columns = cells
+    radius = np.full(rays[0].shape[:2], np.nan)
+    arrays = (np.ascontiguousarray(vertices, dtype=np.float64), np.ascontiguousarray(faces))
+    _outermost_hits(*arrays, rows, columns, *rays, most, radius)
+    return radius
 
 
 def outermost_radius(
     vertices_world: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
 ) -> Float[np.ndarray, "rows columns"]:
     """Radius of a mesh's outermost surface in every cell of the grid; NaN where a cell's ray misses it."""
-    vertices = np.ascontiguousarray(vertices_world, dtype=np.float64)
-    rows, columns, _ = cell_coordinates(vertices)
-    origins, directions = grid_rays()
-    radius = np.full((ROWS, COLUMNS), np.nan)
-    _outermost_hits(vertices, np.ascontiguousarray(faces), rows, columns, origins, directions, radius)
-    return radius
+    rows, columns, _ = cell_coordinates(np.ascontiguousarray(vertices_world, dtype=np.float64))
+    return farthest_hits(vertices_world, faces, (rows, columns), grid_rays())
 
 
 def smooth_over_columns(

@@ -21,7 +21,8 @@ from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh
 from ..portrait import Portrait
 from ..progress import Track, silent
 from ..views import PointCloud
-from .bust.torso import fit_torso
+from .bust.bust import fit_bust
+from .bust.template import load_template
 from .hair.hair_shell import fit_hair_shell
 from .hair.thickness_network import HAIR_THICKNESS
 from .labels.portrait_labels import PortraitLabels, label_portrait
@@ -54,7 +55,7 @@ class PriorRender:
 
 @dataclass(frozen=True)
 class HeadPrior:
-    """A textured head with hair and shoulders, in the canonical pose."""
+    """A textured head with hair and a bust, in the canonical pose."""
 
     mesh: AtlasMesh
     """Geometry and texture layout."""
@@ -63,7 +64,7 @@ class HeadPrior:
     portrait_labels: PortraitLabels
     """The classes of the portrait's pixels."""
     weights_name: str
-    """Names and hashes of the head model and of the networks that computed something for this head."""
+    """Names and hashes of head model, bust template and the networks that computed something for this head."""
 
     def render(
         self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
@@ -180,19 +181,24 @@ def _float(array: Float[np.ndarray, ...]) -> Tensor:
 
 
 def build_head_prior(portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0) -> HeadPrior:
-    """The geometric prior of a portrait: labels, hair shell, shoulders, texture.
+    """The geometric prior of a portrait: labels, hair shell, bust, texture.
 
     Args:
         portrait: aligned portrait with its fitted head.
         model: the head model; default is the one that ships.
-        seed: seed of the synthesised hair.
+        seed: seed of the synthesised hair and cloth.
     """
     model = model or load_head_model()
     labels = label_portrait(portrait, model)
     shell = fit_hair_shell(portrait, labels, model)
-    torso = fit_torso(portrait, labels, model)
-    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
+    bust = fit_bust(portrait, labels, model)
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
     texture = paint_prior(portrait, labels, model, mesh, seed=seed)
     networks = (SEGMENTER, COMPLETION) if labels.bald else (SEGMENTER, HAIR_THICKNESS, COMPLETION)
-    weights = (model.weights_name, *portrait.weights, *(network.provenance() for network in networks))
+    weights = (
+        model.weights_name,
+        load_template().weights_name,
+        *portrait.weights,
+        *(network.provenance() for network in networks),
+    )
     return HeadPrior(mesh, texture, labels, ", ".join(weights))

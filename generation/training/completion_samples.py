@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..head_model import HeadModel, load_head_model
 from ..portrait.face_detection import FaceNetworks
 from ..portrait.matte import PersonNetworks
-from ..prior.bust.torso import fit_torso
+from ..prior.bust.bust import fit_bust
 from ..prior.hair.hair_shell import fit_hair_shell
 from ..prior.labels.portrait_labels import label_portrait
 from ..prior.texture.atlas import (
@@ -142,13 +142,13 @@ def completion_sample(fitted: FittedComposedHead, model: HeadModel, truth_px: in
     """
     portrait = fitted.portrait
     labels = label_portrait(portrait, model)
-    shell, torso = fit_hair_shell(portrait, labels, model), fit_torso(portrait, labels, model)
-    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, torso, bald=labels.bald)
+    shell, bust = fit_hair_shell(portrait, labels, model), fit_bust(portrait, labels, model)
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
     texels = atlas_texels(mesh)
     picture = picture_of_portrait(portrait, labels, mesh)
     chosen = chart_subset(texels)
     looked_up = LookedUp.of(portrait, labels, picture, texels, chosen)
-    place = chart_places(texels, chosen, float(portrait.head.camera.azimuth_rad[0]))
+    place = chart_places(texels, chosen, mesh)
     chart = chart_of_portrait(texels, chosen, looked_up, place)
     colour, weight = _true_colours(fitted, mesh, texels, chosen, truth_px)
     truth, mass = mean_in_cells(place, colour, weight)

@@ -25,6 +25,7 @@ from ...head_model.model import (
 from ...mesh import vertex_normals
 from ...mesh_raster import Fragments, interpolate, rasterize_mesh
 from .. import capsule
+from ..bust.bust import Bust
 from ..hair.hair_shell import HairShell
 
 ATLAS_WIDTH, ATLAS_HEIGHT = 2048, 1792
@@ -36,14 +37,14 @@ _GUMS_TILE = (1792, 0, 256, 256)
 _TEETH_TILE = (1792, 256, 256, 256)
 _EYE_TILES = {PART_EYEBALL_LEFT: (1792, 512, 256, 256), PART_EYEBALL_RIGHT: (1792, 768, 256, 256)}
 SHELL_TILE = (0, 1024, 1024, 768)
-TORSO_TILE = (1024, 1024, 1024, 512)
+BUST_TILE = (1024, 1024, 1024, 512)
 _HIDDEN_THICKNESS = -0.018
 """Shell cells this far below the opened skull can be left out: the skin covers them."""
 
 
 @dataclass(frozen=True)
 class AtlasMesh:
-    """Head, hair shell and torso as one mesh with one texture layout."""
+    """Head, hair shell and bust as one mesh with one texture layout."""
 
     vertices_world: Float[np.ndarray, "v 3"]
     """World units; split along texture seams."""
@@ -56,7 +57,11 @@ class AtlasMesh:
     material: UInt8[np.ndarray, " f"]
     """`MATERIAL_*` of each triangle."""
     head_vertex: Int[np.ndarray, " v"]
-    """Vertex of the head model each vertex was split from, -1 for shell and torso."""
+    """Vertex of the head model each vertex was split from, -1 for shell and bust."""
+    T_world_body: Float[np.ndarray, "4 4"]
+    """To world from the bust's frame, see `Bust`."""
+    stand_off: Float[np.ndarray, " columns"]
+    """How far the collar's edge stands off the neck in each column of the bust, world units."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +102,17 @@ def build_atlas_mesh(
     model: HeadModel,
     head_vertices: Float[np.ndarray, "v 3"],
     shell: HairShell,
-    torso: Float[np.ndarray, "rows columns 3"],
+    bust: Bust,
     *,
     bald: bool,
 ) -> AtlasMesh:
-    """Put the fitted head, its hair shell and its torso into one mesh.
+    """Put the fitted head, its hair shell and its bust into one mesh.
 
     Args:
         model: the head model.
         head_vertices: its fitted vertices, world units.
         shell: fitted hair shell.
-        torso: fitted shoulders, from `fit_torso`.
+        bust: from `fit_bust`.
         bald: leave the shell out.
     """
     y_cm = centimetres(model.neutral)[:, 1]
@@ -132,18 +137,20 @@ def build_atlas_mesh(
     thickness = np.concatenate([shell.thickness, shell.thickness[:, :1]], axis=1).ravel()
     visible = (thickness[shell_part.faces] > _HIDDEN_THICKNESS).any(1) & (not bald)
     shell_faces = shell_part.faces[visible]
-    torso_part = _grid_part(torso, TORSO_TILE)
+    bust_part = _grid_part(bust.points_world, BUST_TILE)
 
-    n_head, n_shell, n_torso = len(unique), len(shell_part.uv_px), len(torso_part.uv_px)
-    counts = [len(shell_faces), len(torso_part.faces)]
+    n_head, n_shell, n_bust = len(unique), len(shell_part.uv_px), len(bust_part.uv_px)
+    counts = [len(shell_faces), len(bust_part.faces)]
     grid_material = np.repeat(np.array([MATERIAL_HAIR, MATERIAL_CLOTH], np.uint8), counts)
     return AtlasMesh(
-        np.concatenate([head_vertices[split_from], shell_part.vertices_world, torso_part.vertices_world]),
-        np.concatenate([head_normals[split_from], shell_part.normals_world, torso_part.normals_world]),
-        np.concatenate([corner_px.reshape(-1, 2)[first], shell_part.uv_px, torso_part.uv_px]),
-        np.concatenate([inverse.reshape(-1, 3), shell_faces + n_head, torso_part.faces + n_head + n_shell]),
+        np.concatenate([head_vertices[split_from], shell_part.vertices_world, bust_part.vertices_world]),
+        np.concatenate([head_normals[split_from], shell_part.normals_world, bust_part.normals_world]),
+        np.concatenate([corner_px.reshape(-1, 2)[first], shell_part.uv_px, bust_part.uv_px]),
+        np.concatenate([inverse.reshape(-1, 3), shell_faces + n_head, bust_part.faces + n_head + n_shell]),
         np.concatenate([head_material, grid_material]),
-        np.concatenate([split_from, np.full(n_shell + n_torso, -1)]),
+        np.concatenate([split_from, np.full(n_shell + n_bust, -1)]),
+        bust.T_world_body,
+        bust.stand_off,
     )
 
 
@@ -162,7 +169,10 @@ def _grid_part(points_world: Float[np.ndarray, "rows columns 3"], tile: tuple[in
     wrapped = row * (columns + 1) + column % columns
     x, y, width, height = tile
     uv_px = [x + 0.5 + column / columns * (width - 1), y + 0.5 + row / (rows - 1) * (height - 1)]
-    return _GridPart(vertices, vertex_normals(vertices, wrapped[faces])[wrapped], np.stack(uv_px, axis=1), faces)
+    normals = vertex_normals(vertices, wrapped[faces])[wrapped]
+    corners = vertices[faces]
+    double_area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    return _GridPart(vertices, normals, np.stack(uv_px, axis=1), faces[double_area > 0])
 
 
 def atlas_texels(mesh: AtlasMesh) -> AtlasTexels:

@@ -10,49 +10,21 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from ...portrait import Portrait
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels
-from .atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_SKIN, TORSO_TILE, AtlasTexels
+from ..labels.skin_tone import SkinTone
+from .atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .completion_network import (
     COVER,
     NOWHERE,
     SKIN_BELOW,
     ChartPlace,
     mean_in_cells,
+    place_on_body,
     place_on_head,
-    place_on_torso,
 )
 from .portrait_lookup import PictureOfMesh, SeenPoints
 
 _CHART_STRIDE = 4
 _LEAST_PIXELS = 50
-
-
-@dataclass(frozen=True)
-class SkinTone:
-    """Which colours are this portrait's skin: others that were labelled so are collars and ornaments."""
-
-    chroma: Float[np.ndarray, " 3"]
-    """Typical `chroma_of`."""
-    spread: float
-    """Distance from it at which belief has fallen to 1/e."""
-
-    @staticmethod
-    def of(colours: Float[np.ndarray, "n 3"], fallback: Float[np.ndarray, " 3"]) -> SkinTone:
-        """The tone of plainly seen skin, or of a single colour where there is none."""
-        if len(colours) < _LEAST_PIXELS:
-            return SkinTone(chroma_of(np.asarray(fallback)[None])[0], 0.07)
-        chroma = chroma_of(colours)
-        middle = np.median(chroma, axis=0)
-        return SkinTone(middle, max(0.07, 1.8 * float(np.median(np.linalg.norm(chroma - middle, axis=1)))))
-
-    def belief(self, colours: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-        """1 for colours of the skin, falling to 0 for others."""
-        return np.exp(-((np.linalg.norm(chroma_of(colours) - self.chroma, axis=1) / self.spread) ** 4))
-
-
-def chroma_of(colour: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """Colour relative to brightness, with brightness itself at a fifth of its weight."""
-    brightness = colour.mean(1, keepdims=True)
-    return np.concatenate([colour[:, :2] / np.maximum(brightness, 0.05) - 1, 0.2 * brightness], axis=1)
 
 
 @dataclass(frozen=True)
@@ -143,13 +115,13 @@ def chart_subset(texels: AtlasTexels) -> np.ndarray:
     return np.nonzero(chosen & np.isin(texels.material, (MATERIAL_HAIR, MATERIAL_SKIN, MATERIAL_CLOTH)))[0]
 
 
-def chart_places(texels: AtlasTexels, chosen: np.ndarray, camera_azimuth_rad: float) -> ChartPlace:
+def chart_places(texels: AtlasTexels, chosen: np.ndarray, mesh: AtlasMesh) -> ChartPlace:
     """Where texels lie in the chart.
 
     Args:
         texels: of the atlas.
         chosen: their numbers.
-        camera_azimuth_rad: of the portrait's camera: the torso's columns start there.
+        mesh: of the atlas; it says how the body stands.
     """
     material, points = texels.material[chosen], texels.points_world[chosen]
     row, column = np.zeros(len(chosen), np.float32), np.zeros(len(chosen), np.float32)
@@ -159,10 +131,7 @@ def chart_places(texels: AtlasTexels, chosen: np.ndarray, camera_azimuth_rad: fl
         place = place_on_head(points[on], target)
         row[on], column[on], layer[on] = place.row, place.column, place.layer
     on = material == MATERIAL_CLOTH
-    x, y, width, height = TORSO_TILE
-    down = (texels.rows[chosen][on] - y + 0.5) / height
-    azimuth = (texels.columns[chosen][on] - x) * (2 * np.pi / (width - 1)) + camera_azimuth_rad
-    place = place_on_torso(down, azimuth)
+    place = place_on_body(points[on], mesh.T_world_body)
     row[on], column[on], layer[on] = place.row, place.column, place.layer
     return ChartPlace(row, column, layer)
 

@@ -1,7 +1,7 @@
 """The smooth colours of what a portrait does not show: hair, skin and clothes of the sides and the back.
 
 A small U-Net on a chart that goes round the head: its upper rows follow the capsule grid from the crown to the
-shoulders and carry two layers, hair and the skin below it; its lower rows follow the torso. Every cell knows the mean
+shoulders and carry two layers, hair and the skin below it; its lower rows follow the body. Every cell knows the mean
 colour that the portrait shows of it, that of its mirror image, how far both can be believed, and how the surface lies.
 Colours are logarithms of ratios to the typical colour of their material, so that a face of any complexion under hair
 of any colour is the same task. What it was trained on and how well it does is in
@@ -33,6 +33,8 @@ _FLOOR = 0.04
 _GRID = ("presence", "own", "own", "own", "own_known", "mirror", "mirror", "mirror", "mirror_known", "normal",
          "normal", "normal", "radius")  # fmt: skip
 GRID_CHANNELS = len(_GRID)
+_BODY_TOP, _BODY_BOTTOM, _BODY_POWER = 0.036, -0.2055, 0.8
+"""The chart's rows on the body lie between these heights above the neck's cut, world units, and closer at the neck."""
 _NORMAL_X = _GRID.index("normal")
 FEATURE_CHANNELS = 2 * GRID_CHANNELS + 4 + 9
 _SINE_CHANNEL = 2 * GRID_CHANNELS
@@ -79,16 +81,20 @@ def place_on_head(points_world: Float32[np.ndarray, "n 3"], layer: int) -> Chart
     return ChartPlace(row.astype(np.float32), column.astype(np.float32), np.full(len(row), layer, np.uint8))
 
 
-def place_on_torso(down: Float[np.ndarray, " n"], azimuth_rad: Float[np.ndarray, " n"]) -> ChartPlace:
-    """Places of points of the torso.
+def place_on_body(points_world: Float32[np.ndarray, "n 3"], T_world_body: Float[np.ndarray, "4 4"]) -> ChartPlace:
+    """Places of points of the bust: by height along the body and by the angle about it.
 
     Args:
-        down: from 0 at the neck to 1 at the bottom.
-        azimuth_rad: about the body's axis, 0 before the face.
+        points_world: the points.
+        T_world_body: how the body stands, see `Bust`.
     """
-    row = UPPER_ROWS + np.clip(down, 0, 1) * LOWER_ROWS - 0.5
-    column = (azimuth_rad / (2 * np.pi) % 1.0) * COLUMNS
-    row = np.clip(row, UPPER_ROWS - 0.499, ROWS - 0.5)
+    points = (points_world - T_world_body[:3, 3]) @ T_world_body[:3, :3]
+    down = np.clip((_BODY_TOP - points[:, 1]) / (_BODY_TOP - _BODY_BOTTOM), 0, 1) ** _BODY_POWER
+    row = np.clip(UPPER_ROWS + down * LOWER_ROWS - 0.5, UPPER_ROWS - 0.499, ROWS - 0.5)
+    yaw = np.arctan2(T_world_body[0, 2], T_world_body[2, 2])
+    # the angle as columns of a body twice as wide as deep have it, so that the shoulders' front and back part
+    angle = np.arctan2(points[:, 0] / 2, points[:, 2]) + yaw
+    column = angle / (2 * np.pi) % 1.0 * COLUMNS
     return ChartPlace(row.astype(np.float32), column.astype(np.float32), np.full(len(row), COVER, np.uint8))
 
 
@@ -210,7 +216,7 @@ def complete(
 
 
 def sample_chart(values: Float32[np.ndarray, "2 rows columns c"], place: ChartPlace) -> Float32[np.ndarray, "n c"]:
-    """Values of the chart at places, bilinear, closed round the axis; head and torso do not mix. Nowhere gives 0."""
+    """Values of the chart at places, bilinear, closed round the axis; head and body do not mix. Nowhere gives 0."""
     count = len(place.row)
     found = np.zeros((count, values.shape[-1]), np.float32)
     width = 4096  # OpenCV's remap wants less than 32768 columns

@@ -25,6 +25,7 @@ from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_pr
 from .atlas import (
     ATLAS_HEIGHT,
     ATLAS_WIDTH,
+    BUST_TILE,
     MATERIAL_CLOTH,
     MATERIAL_EYE,
     MATERIAL_HAIR,
@@ -32,12 +33,12 @@ from .atlas import (
     MATERIAL_SKIN,
     MATERIAL_TEETH,
     SHELL_TILE,
-    TORSO_TILE,
     AtlasMesh,
     AtlasTexels,
     atlas_texels,
     fill_uncovered,
 )
+from .cloth_paint import ClothSurface, paint_cloth
 from .completion_chart import LookedUp, chart_of_portrait, chart_places, chart_subset
 from .completion_network import (
     COMPLETION,
@@ -53,7 +54,6 @@ from .completion_network import (
 from .fills import diffuse_over_mesh
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
 from .shell_paint import paint_shell
-from .torso_paint import paint_torso
 
 _REDUCE = 4
 """Fills and soft borders are computed at a lower resolution."""
@@ -84,23 +84,22 @@ def paint_prior(
         portrait: aligned portrait.
         labels: its classes.
         model: the head model.
-        mesh: head, shell and torso with their texture layout.
-        seed: seed of the synthesised hair.
+        mesh: head, shell and bust with their texture layout.
+        seed: seed of the synthesised hair and cloth.
         completion: the network; None takes the one that ships.
     """
     picture = picture_of_portrait(portrait, labels, mesh)
     texels = atlas_texels(mesh)
     looked_up = LookedUp.of(portrait, labels, picture, texels)
     typical = looked_up.typical.rgb_unit
-    azimuth = float(portrait.head.camera.azimuth_rad[0])
     chosen = chart_subset(texels)
-    chart = chart_of_portrait(texels, chosen, looked_up[chosen], chart_places(texels, chosen, azimuth))
+    chart = chart_of_portrait(texels, chosen, looked_up[chosen], chart_places(texels, chosen, mesh))
     smooth = complete(chart, typical, completion or COMPLETION.load())
 
     texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)
     detail: Float32[np.ndarray, "h w 3"] | None = None
-    for material, tile in ((MATERIAL_HAIR, SHELL_TILE), (MATERIAL_CLOTH, TORSO_TILE)):
+    for material, tile in ((MATERIAL_HAIR, SHELL_TILE), (MATERIAL_CLOTH, BUST_TILE)):
         chosen = np.nonzero(texels.material == material)[0]
         if not len(chosen):
             continue
@@ -109,7 +108,7 @@ def paint_prior(
         if material == MATERIAL_HAIR:
             colour, trust, detail = paint_shell(seen, reflected, smooth, seed)
         else:
-            colour, trust = paint_torso(seen, smooth, azimuth)
+            colour, trust = paint_cloth(seen, smooth, ClothSurface.of(texels, chosen, mesh, tile), seed)
         x, y, width, height = tile
         texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = colour, trust
 

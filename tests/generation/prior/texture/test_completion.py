@@ -12,8 +12,8 @@ from dp360.generation.head_model import load_head_model
 from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior, capsule
-from dp360.generation.prior.texture.atlas import SHELL_TILE, TORSO_TILE
-from dp360.generation.prior.texture.completion_chart import SkinTone
+from dp360.generation.prior.labels.skin_tone import SkinTone
+from dp360.generation.prior.texture.atlas import BUST_TILE, SHELL_TILE
 from dp360.generation.prior.texture.completion_network import (
     COLUMNS,
     COMPLETION,
@@ -32,8 +32,8 @@ from dp360.generation.prior.texture.completion_network import (
     log_ratio,
     mean_in_cells,
     mirrored_chart,
+    place_on_body,
     place_on_head,
-    place_on_torso,
     sample_chart,
 )
 from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, wrapped_blur
@@ -126,11 +126,23 @@ def test_the_chart_is_closed_round_the_head() -> None:
     assert not at(5.0, NOWHERE).any()
 
 
-def test_the_torsos_front_lies_under_the_heads() -> None:
+def test_the_bodys_front_lies_under_the_heads() -> None:
     front = place_on_head(np.array([[0.0, -0.1, 0.15]], np.float32), SKIN_BELOW)
-    torso = place_on_torso(np.array([0.0, 1.0]), np.array([0.0, np.pi]))
-    assert front.column[0] == torso.column[0] == 0 and torso.column[1] == COLUMNS / 2
-    assert front.row[0] < UPPER_ROWS - 0.5 < torso.row[0] < torso.row[1] < ROWS
+    body = place_on_body(np.array([[0.0, 0.0, 0.1], [0.0, -0.15, -0.1]], np.float32), np.eye(4))
+    assert front.column[0] == body.column[0] == 0 and body.column[1] == COLUMNS / 2
+    assert front.row[0] < UPPER_ROWS - 0.5 < body.row[0] < body.row[1] < ROWS
+
+
+def test_places_on_the_body_turn_with_it_and_do_not_depend_on_its_rows() -> None:
+    points = np.random.default_rng(0).normal(0, 0.1, (50, 3)).astype(np.float32)
+    straight = place_on_body(points, np.eye(4))
+    turned = np.eye(4)
+    turned[:3, :3] = [[0, 0, 1], [0, 1, 0], [-1, 0, 0]]  # a quarter turn to the body's left
+    turned[:3, 3] = 0.1, -0.2, 0.3
+    moved = place_on_body((points @ turned[:3, :3].T + turned[:3, 3]).astype(np.float32), turned)
+    np.testing.assert_allclose(moved.row, straight.row, atol=1e-3)
+    difference = (moved.column - straight.column - COLUMNS / 4 + COLUMNS / 2) % COLUMNS - COLUMNS / 2
+    np.testing.assert_allclose(difference, 0, atol=1e-3)
 
 
 def test_collars_are_not_skin() -> None:
@@ -259,7 +271,7 @@ def test_what_the_portrait_plainly_shows_stays(by_random_network: PriorTexture, 
 
 
 def test_tiles_close_round_the_head(by_random_network: PriorTexture) -> None:
-    for x, y, width, height in (SHELL_TILE, TORSO_TILE):
+    for x, y, width, height in (SHELL_TILE, BUST_TILE):
         tile = by_random_network.rgb[y : y + height, x : x + width].astype(float)
         seam = np.abs(tile[:, 0] - tile[:, -1]).mean()
         within = np.abs(np.diff(tile[:, width // 4 : 3 * width // 4], axis=1)).mean()

@@ -1,0 +1,375 @@
+"""Paint the bust: own pixels, the front mirrored, and behind them plain cloth of the same colour, light and texture.
+
+What the portrait shows stays. The hidden side of the front takes the shown one's. Everything else is one colour for
+each height, that of the outermost cloth seen there; near what is seen it goes over into it. Light follows the surface's
+normals as it does on the seen cloth, and a texture with the seen cloth's statistics, but none of its buttons, letters
+or seams, lies over it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Bool, Float, Float32, Int
+from scipy import ndimage
+
+from ..bust.bust import CUT_ROW, RIM_ROW, ROWS
+from ..labels.portrait_labels import CLOTH, SKIN
+from .atlas import AtlasMesh, AtlasTexels
+from .completion_network import Chart, place_on_body, sample_chart
+from .fills import enlarged, push_pull, reduced, soft_edged, wrapped_blur
+from .portrait_lookup import SeenPoints
+
+_FLOOR = 0.05
+"""Added to colours before logarithms."""
+_REDUCE = 4
+_TRUST = (0.2, 0.8)
+"""Grazing and half-covered pixels count from the first trust on and fully from the second."""
+_MIRROR_SHARE = 0.9
+_FRONT = (-0.15, 0.15)
+"""Cosines of the angle from the body's front between which the mirrored front ends."""
+_OUTER_ANGLE, _OUTER_SHARE = 0.55, 0.4
+"""The back's colours come from this outermost share of what is seen beyond this angle from the front."""
+_HEIGHT_BINS = 72
+_LEAST_IN_BIN = 12
+_NEAR_PX = 36.0
+"""Texels over which what is seen goes over into the plain cloth."""
+_EDGE_ROWS = 10
+_CLOSING, _FARTHEST = 0.16, 0.2
+"""Below the picture's end what is seen closes in front over this length, world units; farthest column it looks at."""
+_SPREAD, _CARRIED = 0.05, 0.09
+"""There its stripes run together on the first length, and it goes over into the plain cloth on the second."""
+_SIDE_ANGLE = 0.8
+"""Colours of cloth that is not seen as far round as this are those of what is worn below it."""
+_RIM = (-0.002, 0.012, 0.016)
+"""A collar's rim is seen between the first two lengths below its edge and painted round the neck down to the third."""
+_LEAST_RIM, _LEAST_STAND = 150.0, 0.003
+_RIM_QUANTILES = (0.6, 0.95)
+"""The rim's colour is that of its brighter pixels: shade and neck lie among the others."""
+_PRIOR_LIGHT = np.array([0.0, 0.30, 0.15])
+_LIGHT_LIMITS = np.array([[-0.15, 0.10, 0.0], [0.15, 0.50, 0.22]])
+"""Change of log brightness per unit of the normal, body's frame: typical, least and most."""
+_LIGHT_RIDGE = 0.08
+_SHADE_LIMITS = (-0.45, 0.35)
+_CREASE = 0.30
+"""Depth of the shade below a collar that stands off, log brightness."""
+_DETAIL_SHARE, _MOST_DETAIL = 0.85, 0.35
+_DETAIL_SIGMA_PX = 6.0
+"""Texels; what is coarser is folds and light, not texture."""
+_LEAST_EXAMPLE = 1500
+_CUT_SHADE = 0.85
+"""Brightness of the lower end."""
+
+
+@dataclass(frozen=True)
+class ClothSurface:
+    """The bust's tile as pictures of its surface."""
+
+    points_world: Float32[np.ndarray, "h w 3"]
+    """World units; 0 off the mesh."""
+    normals_body: Float32[np.ndarray, "h w 3"]
+    """Unit normals in the body's frame."""
+    height: Float32[np.ndarray, "h w"]
+    """Above the neck's cut along the body, world units."""
+    below_rim: Float32[np.ndarray, "h w"]
+    """Length down the column from the collar's edge, world units; negative inside the neck."""
+    stand_off: Float32[np.ndarray, " w"]
+    """How far the collar's edge stands off the neck."""
+    T_world_body: Float[np.ndarray, "4 4"]
+    """To world from the body's frame."""
+    rim_row: int
+    """Row of the collar's edge."""
+    cut_row: int
+    """Row at which the rounded lower end begins."""
+
+    @staticmethod
+    def of(
+        texels: AtlasTexels, chosen: Int[np.ndarray, " n"], mesh: AtlasMesh, tile: tuple[int, int, int, int]
+    ) -> ClothSurface:
+        """The surface of the tile.
+
+        Args:
+            texels: of the atlas.
+            chosen: numbers of the tile's texels.
+            mesh: of the atlas.
+            tile: column, row, width and height in the atlas.
+        """
+        x, y, width, height = tile
+        points, normals = np.zeros((2, height, width, 3), np.float32)
+        place = (texels.rows[chosen] - y, texels.columns[chosen] - x)
+        points[place], normals[place] = texels.points_world[chosen], texels.normals_world[chosen]
+        points[:, -1], normals[:, -1] = points[:, 0], normals[:, 0]
+        covered = (normals != 0).any(-1)
+        T = mesh.T_world_body
+        step = np.linalg.norm(np.diff(points, axis=0), axis=-1) * (covered[1:] & covered[:-1])
+        length = np.concatenate([np.zeros((1, width), np.float32), np.cumsum(step, axis=0)])
+        rim_row, cut_row = (round(row * (height - 1) / (ROWS - 1)) for row in (RIM_ROW, CUT_ROW))
+        columns = np.linspace(0, len(mesh.stand_off), width)
+        stand_off = np.interp(columns, np.arange(len(mesh.stand_off) + 1), np.append(mesh.stand_off, mesh.stand_off[0]))
+        return ClothSurface(
+            points,
+            (normals @ T[:3, :3]).astype(np.float32),
+            ((points - T[:3, 3]) @ T[:3, 1]).astype(np.float32),
+            (length - length[rim_row]).astype(np.float32),
+            stand_off.astype(np.float32),
+            T,
+            rim_row,
+            cut_row,
+        )
+
+    @property
+    def angle(self) -> Float32[np.ndarray, " w"]:
+        """Angle of each column from the body's front, [0, pi]."""
+        turn = np.linspace(0, 2 * np.pi, len(self.stand_off))
+        return np.abs((turn + np.pi) % (2 * np.pi) - np.pi).astype(np.float32)
+
+    @property
+    def lower_end(self) -> Float32[np.ndarray, " h"]:
+        """1 on the rounded lower end, which is plain."""
+        return np.clip((np.arange(len(self.height), dtype=np.float32) - self.cut_row) / 12, 0, 1)
+
+
+def paint_cloth(
+    seen: SeenPoints, smooth: Chart, surface: ClothSurface, seed: int
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """Colour and confidence of the bust's tile.
+
+    Args:
+        seen: what the portrait shows of its texels.
+        smooth: the network's colours, for a bust of which nothing is seen.
+        surface: how the texels lie.
+        seed: of the texture.
+    """
+    fits = np.maximum(seen.classes[..., CLOTH], seen.classes[..., SKIN])
+    low, high = _TRUST
+    own = soft_edged(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32))
+    front = np.clip((np.cos(surface.angle) - _FRONT[0]) / (_FRONT[1] - _FRONT[0]), 0, 1)
+    mirror = own[:, ::-1] * front * (1 - own)
+    known = own + _MIRROR_SHARE * mirror
+    mirrored = seen.colour[:, ::-1]
+    colour = seen.colour * own[..., None] + mirrored * (_MIRROR_SHARE * mirror)[..., None]
+    colour = (colour / np.maximum(known, 1e-6)[..., None]).astype(np.float32)
+    is_cloth = np.maximum(seen.classes[..., CLOTH], seen.classes[:, ::-1, CLOTH] * (own < 0.5)) > 0.5
+
+    base = _colours_by_height(colour, known * is_cloth, surface)
+    if base is None:
+        base = _colours_by_height(colour, known, surface)
+    if base is None:
+        base = _network_picture(smooth, surface)
+    base, rim = _with_rim(base, colour, known * is_cloth, surface)
+    fill = _shaded(base, colour, known, is_cloth, rim, surface)
+    fill = _run_over(fill, colour, known, rim, surface)
+    mass = wrapped_blur(known, _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX)
+    mean = (
+        wrapped_blur(colour * known[..., None], _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX) / np.maximum(mass, 1e-4)[..., None]
+    )
+    detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-0.5, 0.5).astype(np.float32)
+    example = (known > 0.6) & (mass > 0.6) & is_cloth
+    example = _fine_only(detail, example & (_difference(mean, base) < 0.5))
+    texture = _random_phase_texture(detail, example, np.random.default_rng(seed))
+    texture = _DETAIL_SHARE * texture * (1 - surface.lower_end)[:, None, None]
+    fill = (fill + _FLOOR) * np.exp(texture) - _FLOOR
+
+    mirror_kept = soft_edged(np.clip(1.6 * own[:, ::-1] - 0.3, 0, 1).astype(np.float32)) * front * (1 - own)
+    result = fill + (mirrored - fill) * mirror_kept[..., None]
+    result = result + (seen.colour - result) * own[..., None]
+    confidence = np.maximum(own, 0.5 * mirror_kept)
+    return np.clip(result, 0, 1).astype(np.float32), confidence.astype(np.float32)
+
+
+def _network_picture(smooth: Chart, surface: ClothSurface) -> Float32[np.ndarray, "h w 3"]:
+    """The network's clothes on the tile."""
+    points = surface.points_world.reshape(-1, 3)
+    place = place_on_body(points, surface.T_world_body)
+    return sample_chart(smooth, place).reshape(surface.points_world.shape)
+
+
+def _colours_by_height(
+    colour: Float32[np.ndarray, "h w 3"], known: Float32[np.ndarray, "h w"], surface: ClothSurface
+) -> Float32[np.ndarray, "h w 3"] | None:
+    """At every height the median colour of the outermost seen cloth; None where too little is seen at all."""
+    visible = slice(surface.rim_row, surface.cut_row)
+    low, high = surface.height[visible].min(), surface.height[visible].max()
+    number = (surface.height - low) * ((_HEIGHT_BINS - 1) / max(float(high - low), 1e-6))
+    angle = np.broadcast_to(surface.angle, known.shape)
+    usable = (known > 0.5) & (angle > _OUTER_ANGLE) & (number >= 0) & (number <= _HEIGHT_BINS - 1)
+    bins = np.round(number[usable]).astype(np.int64)
+    rgb, turn = colour[usable], angle[usable]
+    table, reach = np.full((_HEIGHT_BINS, 3), np.nan), np.zeros(_HEIGHT_BINS)
+    order = np.argsort(bins, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(bins[order])) + 1):
+        if len(part) >= _LEAST_IN_BIN:
+            outer = part[turn[part] >= np.quantile(turn[part], 1 - _OUTER_SHARE)]
+            table[bins[part[0]]], reach[bins[part[0]]] = np.median(rgb[outer], axis=0), np.median(turn[outer])
+    if (reach >= _SIDE_ANGLE).any():
+        table[reach < _SIDE_ANGLE] = np.nan
+    at = np.flatnonzero(np.isfinite(table[:, 0]))
+    if not len(at):
+        return None
+    table = np.stack([np.interp(np.arange(_HEIGHT_BINS), at, table[at, c]) for c in range(3)], axis=1)
+    table = ndimage.gaussian_filter1d(ndimage.median_filter(table, (7, 1), mode="nearest"), 3.0, 0, mode="nearest")
+    place = np.clip(number, 0, _HEIGHT_BINS - 1)
+    return np.stack([np.interp(place, np.arange(_HEIGHT_BINS), table[:, c]) for c in range(3)], -1).astype(np.float32)
+
+
+def _with_rim(
+    base: Float32[np.ndarray, "h w 3"],
+    colour: Float32[np.ndarray, "h w 3"],
+    known: Float32[np.ndarray, "h w"],
+    surface: ClothSurface,
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
+    """The collar's rim carried round the neck, and where it lies."""
+    first, last, end = _RIM
+    on_rim = (surface.below_rim >= first) & (surface.below_rim < last) & (surface.stand_off > _LEAST_STAND)
+    weight = known * on_rim * (surface.angle < 0.95)
+    if weight.sum() < _LEAST_RIM:
+        return base, np.zeros_like(known)
+    rgb = colour[weight > 0.3]
+    if len(rgb) < _LEAST_IN_BIN:
+        return base, np.zeros_like(known)
+    brightness = rgb.mean(1)
+    dark, bright = np.quantile(brightness, _RIM_QUANTILES)
+    rim_rgb = np.median(rgb[(brightness >= dark) & (brightness <= bright)], axis=0)
+    rim = np.clip((end - surface.below_rim) / 0.004, 0, 1) * np.clip(surface.stand_off / _LEAST_STAND, 0, 1)
+    return base + (rim_rgb - base) * rim[..., None], rim.astype(np.float32)
+
+
+def _shaded(
+    base: Float32[np.ndarray, "h w 3"],
+    colour: Float32[np.ndarray, "h w 3"],
+    known: Float32[np.ndarray, "h w"],
+    is_cloth: Bool[np.ndarray, "h w"],
+    rim: Float32[np.ndarray, "h w"],
+    surface: ClothSurface,
+) -> Float32[np.ndarray, "h w 3"]:
+    """Plain cloth in the light that the seen cloth is in: a ridge regression of log brightness on normals."""
+    normals = surface.normals_body
+    light = _PRIOR_LIGHT
+    chosen = (known > 0.6) & is_cloth
+    if chosen.sum() > 500:
+        x = np.concatenate([normals[chosen][::17], np.ones((len(normals[chosen][::17]), 1))], axis=1)
+        brightness = np.log(colour.mean(-1)[chosen] + _FLOOR) - np.log(base.mean(-1)[chosen] + _FLOOR)
+        ridge = np.diag([1, 1, 1, 0.01]) * (_LIGHT_RIDGE * len(x))
+        start = np.append(_PRIOR_LIGHT, 0)
+        error = np.clip(brightness[::17] - x @ start, -1, 1)
+        light = np.clip((start + np.linalg.solve(x.T @ x + ridge, x.T @ error))[:3], *_LIGHT_LIMITS)
+    shade = normals @ light.astype(np.float32)
+    middle = float((shade * known).sum() / known.sum()) if known.sum() > 0 else 0.0
+    shade = np.clip(shade - middle, *_SHADE_LIMITS) * (1 - 0.5 * rim)
+    away = _distance(known)
+    crease = np.exp(-np.clip(surface.below_rim - 0.012, 0, None) / 0.02)
+    crease = crease * np.clip((surface.below_rim - 0.004) / 0.014, 0, 1) * np.clip(surface.stand_off / 0.004, 0, 1)
+    shade = shade - _CREASE * crease * (1 - np.exp(-away / 20)) * (1 - rim)
+    shaded = (base + _FLOOR) * np.exp(shade)[..., None] - _FLOOR
+    plain = shaded[surface.cut_row - 4 : surface.cut_row].mean((0, 1)) * _CUT_SHADE
+    return (shaded + (plain - shaded) * surface.lower_end[:, None, None]).astype(np.float32)
+
+
+def _distance(known: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Texels to the nearest known one, closed over the columns."""
+    small = reduced(known, _REDUCE)
+    if small.max() <= 0.3:
+        return np.full(known.shape, 1e3, np.float32)
+    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([small <= 0.3] * 3, axis=1)))
+    return enlarged(_REDUCE * away[:, small.shape[1] : 2 * small.shape[1]].astype(np.float32), _REDUCE)
+
+
+def _run_over(
+    fill: Float32[np.ndarray, "h w 3"],
+    colour: Float32[np.ndarray, "h w 3"],
+    known: Float32[np.ndarray, "h w"],
+    rim: Float32[np.ndarray, "h w"],
+    surface: ClothSurface,
+) -> Float32[np.ndarray, "h w 3"]:
+    """What is seen goes over into the plain cloth: for a while sideways, closing downwards below the picture's end."""
+    if known.max() <= 0.5:
+        return fill
+    small_known = reduced(known, _REDUCE)
+    small = reduced(colour * known[..., None], _REDUCE) / np.maximum(small_known, 1e-5)[..., None]
+    near = enlarged(push_pull(small, small_known), _REDUCE)
+    share = np.exp(-_distance(known) / _NEAR_PX) * (1 - 0.85 * rim)
+    fill = fill + (near - fill) * share[..., None]
+
+    height, width = known.shape
+    rows = np.arange(height)[:, None]
+    solid = known > 0.5
+    last = np.where(solid.sum(0) > _EDGE_ROWS, height - 1 - np.argmax(solid[::-1], axis=0), -1)
+    in_edge = (rows > last - _EDGE_ROWS) & (rows <= last) & (last >= 0)
+    weight = (known * in_edge).sum(0)
+    edge = (colour * (known * in_edge)[..., None]).sum(0) / np.maximum(weight, 1e-6)[:, None]
+    has_edge = (weight > 3).astype(np.float32)
+    if not has_edge.any():
+        return fill
+    fine, coarse = (_filled_round(edge.astype(np.float32), has_edge, sigma) for sigma in (2.5, 9.0))
+    end_length = surface.below_rim[np.maximum(last, 0), np.arange(width)]
+    length = np.where((last >= 0) & (rows > last), surface.below_rim - end_length, 0)
+    # garments close downwards in front: what is seen of the neck's opening narrows to a point
+    offset = (np.arange(width) + width / 2) % width - width / 2
+    aside = np.clip(offset / np.clip(1 - length / _CLOSING, 0.02, 1), -_FARTHEST * width, _FARTHEST * width)
+    source = np.where(np.abs(aside) < np.abs(offset), offset, aside) % width
+    first = source.astype(np.int64)
+    part = (source - first)[..., None].astype(np.float32)
+    blurred = np.clip(length / _SPREAD, 0, 1)[..., None].astype(np.float32)
+    carried, spread = (ends[first % width] * (1 - part) + ends[(first + 1) % width] * part for ends in (fine, coarse))
+    carried = carried + (spread - carried) * blurred
+    facing = np.clip(np.cos(surface.angle) / 0.5, 0, 1) * (rows <= surface.cut_row + 8)
+    share = facing * (has_edge[None] > 0) * np.clip((rows - last) / 4, 0, 1) * (last >= 0) * (1 - known)
+    share = wrapped_blur((share * np.exp(-length / _CARRIED)).astype(np.float32), 1.0, 4.0)
+    return (fill + (carried - fill) * share[..., None]).astype(np.float32)
+
+
+def _filled_round(
+    values: Float32[np.ndarray, "w 3"], known: Float32[np.ndarray, " w"], finest: float
+) -> Float32[np.ndarray, "w 3"]:
+    """Colours round the axis, smooth over `finest` texels, gaps filled from ever farther away."""
+    filled, mass_so_far = np.zeros_like(values), np.zeros_like(known)
+    for sigma in (finest, 16.0, 60.0, 240.0):
+        total = wrapped_blur(np.repeat((values * known[:, None])[None], 2, axis=0), 0.5, sigma)[0]
+        mass = wrapped_blur(np.repeat(known[None], 2, axis=0), 0.5, sigma)[0]
+        share = np.clip(4 * mass, 0, 1) * (1 - mass_so_far)
+        filled += total / np.maximum(mass, 1e-6)[:, None] * share[:, None]
+        mass_so_far += share
+    return filled / np.maximum(mass_so_far, 1e-6)[:, None]
+
+
+def _difference(a: Float32[np.ndarray, "h w 3"], b: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+    """Largest difference of log colours."""
+    return np.abs(np.log((np.maximum(a, 0) + _FLOOR) / (np.maximum(b, 0) + _FLOOR))).max(-1)
+
+
+def _fine_only(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Where detail is the cloth's own: not at buttons, letters, seams and edges of garments, which stand out."""
+    if solid.sum() < _LEAST_EXAMPLE:
+        return solid
+    strength = wrapped_blur(np.where(solid, np.abs(detail).max(-1), 0).astype(np.float32), 3.0, 3.0)
+    return solid & (strength < max(0.03, 1.6 * float(np.median(strength[solid][::7]))))
+
+
+def _random_phase_texture(
+    detail: Float32[np.ndarray, "h w 3"], example: Bool[np.ndarray, "h w"], rng: np.random.Generator
+) -> Float32[np.ndarray, "h w 3"]:
+    """A texture with the example's spectrum and random phases, closed over the columns.
+
+    Source: Galerne, Gousseau and Morel, "Random Phase Textures: Theory and Synthesis", IEEE TIP 2011 (spot noise).
+
+    Args:
+        detail: logarithms of factors.
+        example: where they may be learned from.
+        rng: source of the noise.
+    """
+    height, width = example.shape
+    noise = rng.standard_normal((height, width)).astype(np.float32)
+    count = int(example.sum())
+    if count < _LEAST_EXAMPLE:
+        plain = wrapped_blur(noise, 1.2, 1.2)
+        return np.repeat((0.02 * plain / plain.std())[..., None], 3, axis=2)
+    spot = np.where(example[..., None], detail - detail[example].mean(0), 0) / np.sqrt(count)
+    fft: Any = scipy.fft  # its stubs are those of a dispatcher
+    spectrum = fft.rfft2(noise)[..., None] * fft.rfft2(spot.astype(np.float32), axes=(0, 1))
+    texture = np.asarray(fft.irfft2(spectrum, s=(height, width), axes=(0, 1)))
+    typical = 1.48 * float(np.median(np.abs(detail[example])))  # of a normal distribution's standard deviation
+    texture *= min(1.0, typical / max(float(texture.std()), 1e-6))
+    return np.clip(texture, -_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)

@@ -1,0 +1,97 @@
+"""Painting the bust: what is seen stays, the rest is cloth with the seen cloth's texture and none of its marks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dp360.generation.prior import HeadPrior
+from dp360.generation.prior.labels.portrait_labels import CLOTH
+from dp360.generation.prior.texture import cloth_paint
+from dp360.generation.prior.texture.atlas import BUST_TILE, MATERIAL_CLOTH, atlas_texels
+from dp360.generation.prior.texture.cloth_paint import ClothSurface, paint_cloth
+from dp360.generation.prior.texture.completion_network import COLUMNS, ROWS
+from dp360.generation.prior.texture.portrait_lookup import SeenPoints
+
+RED = np.array([0.6, 0.15, 0.1], np.float32)
+
+
+@pytest.fixture(scope="module")
+def surface(prior: HeadPrior) -> ClothSurface:
+    texels = atlas_texels(prior.mesh)
+    return ClothSurface.of(texels, np.nonzero(texels.material == MATERIAL_CLOTH)[0], prior.mesh, BUST_TILE)
+
+
+@pytest.fixture(scope="module")
+def chart() -> np.ndarray:
+    return np.full((2, ROWS, COLUMNS, 3), 0.5, np.float32)
+
+
+def a_red_shirt(surface: ClothSurface, *, badge: bool = False, noise: float = 0.03) -> SeenPoints:
+    """A shirt seen in front, woven, with a badge on its left side."""
+    height, width = surface.height.shape
+    rng = np.random.default_rng(0)
+    colour = np.broadcast_to(RED, (height, width, 3)) * np.exp(rng.normal(0, noise, (height, width, 1)))
+    seen = (surface.angle < 1.2) & (np.arange(height)[:, None] < 0.75 * height)
+    colour = colour.astype(np.float32)
+    if badge:
+        colour[200:260, 60:110] = 1.0
+    classes = np.zeros((height, width, 3), np.float32)
+    classes[..., CLOTH] = seen
+    return SeenPoints(colour, seen.astype(np.float32), classes)
+
+
+def test_what_is_seen_stays(surface: ClothSurface, chart: np.ndarray) -> None:
+    seen = a_red_shirt(surface)
+    colour, confidence = paint_cloth(seen, chart, surface, 0)
+    sure = confidence > 0.999
+    assert sure.mean() > 0.15
+    np.testing.assert_allclose(colour[sure], np.clip(seen.colour, 0, 1)[sure], atol=1e-3)
+    behind = surface.angle > 2.0
+    assert confidence[:, behind].max() == 0
+
+
+def test_the_back_has_the_cloths_colour_and_none_of_its_marks(surface: ClothSurface, chart: np.ndarray) -> None:
+    plain, _ = paint_cloth(a_red_shirt(surface), chart, surface, 0)
+    marked, _ = paint_cloth(a_red_shirt(surface, badge=True), chart, surface, 0)
+    behind = surface.angle > 2.0
+    visible = slice(surface.rim_row + 20, surface.cut_row)
+    back = plain[visible][:, behind]
+    assert np.abs(np.log(np.median(back, axis=(0, 1)) / RED)).max() < 0.5
+    assert np.abs(marked[visible][:, behind] - back).max() < 0.1  # the badge is white
+    assert np.abs(np.diff(back.mean(0), axis=0)).max() < 0.05  # no stripes down the back
+
+
+def test_the_lower_end_is_plain(surface: ClothSurface, chart: np.ndarray) -> None:
+    colour, _ = paint_cloth(a_red_shirt(surface, noise=0.2), chart, surface, 0)
+    assert colour[surface.cut_row + 14 :].std(axis=(0, 1)).max() < 0.01
+
+
+def test_without_anything_seen_the_networks_colours_are_taken(surface: ClothSurface, chart: np.ndarray) -> None:
+    seen = a_red_shirt(surface)
+    nothing = SeenPoints(seen.colour, np.zeros_like(seen.trust), np.zeros_like(seen.classes))
+    colour, confidence = paint_cloth(nothing, chart, surface, 0)
+    assert not confidence.any()
+    visible = colour[surface.rim_row + 20 : surface.cut_row]
+    assert abs(float(np.median(visible)) - 0.5) < 0.12
+
+
+def test_the_same_seed_gives_the_same_bytes(surface: ClothSurface, chart: np.ndarray) -> None:
+    seen = a_red_shirt(surface)
+    first, again, other = (paint_cloth(seen, chart, surface, seed)[0] for seed in (0, 0, 1))
+    assert first.tobytes() == again.tobytes() != other.tobytes()
+
+
+def test_a_random_phase_texture_has_its_examples_spectrum_and_is_no_copy() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:128, :256]
+    stripes = 0.1 * np.sin(columns * (2 * np.pi / 8)) + 0.02 * rng.standard_normal((128, 256))
+    detail = np.repeat(stripes[..., None], 3, axis=2).astype(np.float32)
+    example = (rows > 20) & (rows < 110) & (columns > 30) & (columns < 150)
+    made = cloth_paint._random_phase_texture(detail, example, np.random.default_rng(1))
+    assert 0.5 < made.std() / detail[example].std() < 1.2
+    across = np.abs(np.fft.rfft(made[..., 0], axis=1)).mean(0)
+    assert abs(int(across[1:].argmax()) + 1 - 256 // 8) <= 2
+    assert abs(np.corrcoef(made[example][:, 0], detail[example][:, 0])[0, 1]) < 0.5
+    seam = np.abs(made[:, 0] - made[:, -1]).mean()
+    assert seam < 2 * np.abs(np.diff(made, axis=1)).mean()
