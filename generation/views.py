@@ -43,6 +43,14 @@ class PointCloud:
     """Unit outward normals."""
     rgb_unit: Float[Tensor, "p 3"]
     """Colour in [0, 1]."""
+    half_axes_world: Float[Tensor, "p 3"] | None = None
+    """Of thin samples such as strands of hair, from the middle to an end, world units; zeros for samples of a surface.
+    None where all samples are of surfaces."""
+
+    def __getitem__(self, chosen: Tensor) -> PointCloud:
+        """Some of the points, by numbers or a mask."""
+        axes = None if self.half_axes_world is None else self.half_axes_world[chosen]
+        return PointCloud(self.points_world[chosen], self.normals_world[chosen], self.rgb_unit[chosen], axes)
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def initial_splats(surface: PointCloud, config: SplatFitConfig, generator: torch
     n = surface.points_world.shape[0]
     if n > config.start_count:
         chosen = torch.randperm(n, generator=generator)[: config.start_count].sort().values
-        surface = PointCloud(surface.points_world[chosen], surface.normals_world[chosen], surface.rgb_unit[chosen])
+        surface = surface[chosen]
     return splats_from_point_cloud(surface, sh_degree=config.sh_degree)
 
 

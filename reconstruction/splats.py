@@ -23,6 +23,9 @@ START_SCALE, START_THICKNESS = 0.9, 0.2
 as a share of that."""
 START_OPACITY = 0.8
 """Opacity that every Gaussian starts with."""
+STRAND_SCALE, STRAND_NEEDLE, STRAND_OPACITY = 0.84, 8.0, 0.6
+"""Standard deviation along a thin sample, of half its length: chained pieces of a hair overlap; how much longer than
+thick it is, the most that a fit keeps; and its opacity."""
 MIN_START_SCALE = 1e-4
 """Smallest standard deviation along the surface that a Gaussian starts with: doubled points stay points."""
 
@@ -123,6 +126,8 @@ def neighbour_distances(points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
 def splats_from_point_cloud(surface: PointCloud, *, sh_degree: int = 0) -> Splats:
     """Flat Gaussians that lie on the surface like scales: one per point, thin along the normal. Deterministic.
 
+    Thin samples, such as strands of hair, become needles along their axes.
+
     Args:
         surface: Points with unit normals and colours.
         sh_degree: Degree for which coefficients are made (zero above the constant).
@@ -132,12 +137,21 @@ def splats_from_point_cloud(surface: PointCloud, *, sh_degree: int = 0) -> Splat
     """
     points = surface.points_world.float()
     n = points.shape[0]
-    along = (START_SCALE * neighbour_distances(points)).clamp(MIN_START_SCALE, MAX_START_SCALE)
+    half_axes = torch.zeros_like(points) if surface.half_axes_world is None else surface.half_axes_world.float()
+    half_length = half_axes.norm(dim=-1)
+    thin = half_length > 0
+    along = torch.zeros(n)
+    along[~thin] = START_SCALE * neighbour_distances(points[~thin])
+    along = along.clamp(MIN_START_SCALE, MAX_START_SCALE)
+    scales = torch.stack([along, along, START_THICKNESS * along], dim=-1)
+    needle = (STRAND_SCALE * half_length).clamp(MIN_START_SCALE, MAX_START_SCALE)
+    needles = torch.stack([needle / STRAND_NEEDLE, needle / STRAND_NEEDLE, needle], dim=-1)
+    z_axes = torch.where(thin[:, None], half_axes, surface.normals_world.float())
     return Splats(
         means_world=points.contiguous(),
-        log_scales=torch.stack([along, along, START_THICKNESS * along], dim=-1).log(),
-        quats_wxyz=quats_turning_z_to(torch.nn.functional.normalize(surface.normals_world.float(), dim=-1)),
-        opacity_logits=torch.logit(torch.full((n,), START_OPACITY)),
+        log_scales=torch.where(thin[:, None], needles, scales).log(),
+        quats_wxyz=quats_turning_z_to(torch.nn.functional.normalize(z_axes, dim=-1)),
+        opacity_logits=torch.logit(torch.where(thin, STRAND_OPACITY, START_OPACITY)),
         sh0=sh0_from_rgb(surface.rgb_unit.float()),
         sh_rest=torch.zeros(n, sh_basis_count(sh_degree) - 1, 3),
     )

@@ -18,11 +18,13 @@ from ..views import PointCloud
 
 _PROPERTIES = [*((name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz"))]
 _PROPERTIES += [(name, "u1") for name in ("red", "green", "blue")]
+_AXES = ("axis_x", "axis_y", "axis_z")
+"""Half axes of thin samples; written only where a cloud has them."""
 _PLY_NAMES = {"<f4": "float", "u1": "uchar"}
 
 
 def encode_point_cloud(cloud: PointCloud) -> bytes:
-    """Binary little-endian PLY: positions and normals as float32, colours as 8 bits.
+    """Binary little-endian PLY: positions, normals and half axes (where there are any) as float32, colours as 8 bits.
 
     Args:
         cloud: p points; colours outside [0, 1] are clipped.
@@ -33,17 +35,20 @@ def encode_point_cloud(cloud: PointCloud) -> bytes:
     Source: https://paulbourke.net/dataformats/ply/
     """
     rgb = (cloud.rgb_unit.clamp(0, 1) * 255).round().to(torch.uint8)
-    columns = torch.cat([cloud.points_world, cloud.normals_world], dim=-1).T, rgb.T
-    vertices = np.empty(len(cloud.points_world), _PROPERTIES)
-    for (name, _), column in zip(_PROPERTIES, (column for table in columns for column in table.cpu().numpy())):
+    kinds, columns = [*_PROPERTIES], [torch.cat([cloud.points_world, cloud.normals_world], dim=-1).T, rgb.T]
+    if cloud.half_axes_world is not None:
+        kinds += [(name, "<f4") for name in _AXES]
+        columns.append(cloud.half_axes_world.T)
+    vertices = np.empty(len(cloud.points_world), kinds)
+    for (name, _), column in zip(kinds, (column for table in columns for column in table.cpu().numpy())):
         vertices[name] = column
-    properties = "".join(f"property {_PLY_NAMES[kind]} {name}\n" for name, kind in _PROPERTIES)
+    properties = "".join(f"property {_PLY_NAMES[kind]} {name}\n" for name, kind in kinds)
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n{properties}end_header\n"
     return header.encode("ascii") + vertices.tobytes()
 
 
 def decode_point_cloud(data: bytes, *, name: str = "the point cloud") -> PointCloud:
-    """Points of a PLY file; missing normals become zero, missing colours grey.
+    """Points of a PLY file; missing normals become zero, missing colours grey, missing half axes None.
 
     Args:
         data: the file's bytes.
@@ -74,7 +79,9 @@ def decode_point_cloud(data: bytes, *, name: str = "the point cloud") -> PointCl
     rgb_unit = triples(("red", "green", "blue"), 0.5)
     if "u1" in kinds.get("red", ""):
         rgb_unit = rgb_unit / 255
-    cloud = PointCloud(triples(("x", "y", "z"), 0.0), triples(("nx", "ny", "nz"), 0.0), rgb_unit.clamp(0, 1))
-    if not bool(torch.isfinite(cloud.points_world).all() and torch.isfinite(cloud.normals_world).all()):
+    axes = triples(_AXES, 0.0) if set(_AXES) <= set(columns) else None
+    cloud = PointCloud(triples(("x", "y", "z"), 0.0), triples(("nx", "ny", "nz"), 0.0), rgb_unit.clamp(0, 1), axes)
+    numbers = (cloud.points_world, cloud.normals_world, *(() if axes is None else (axes,)))
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
         raise InputError(f"{name} holds NaN or infinite coordinates; remove them or make it again")
     return cloud

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -20,17 +20,22 @@ from ..mesh import TexturedMesh
 from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh, sample_texture
 from ..portrait import Portrait
 from ..progress import Track, silent
+from ..ribbon_raster import DrawnRibbons, draw_ribbons
 from ..views import PointCloud
 from .bust.bust import fit_bust
 from .bust.template import load_template
+from .hair.flow_field import fit_hair_flow
 from .hair.hair_shell import fit_hair_shell
+from .hair.strands import HairStrands, grow_strands
 from .hair.thickness_network import HAIR_THICKNESS
 from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
-from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, AtlasMesh, build_atlas_mesh
+from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
 from .texture.completion_network import COMPLETION
 from .texture.prior_texture import PriorTexture, paint_prior
 
+_STRAND_SLACK = 0.0013
+"""Strands show up to this far below the surface that they lie in, world units (0.8 mm)."""
 _HAIR_BORDER = 0.003
 """Over this length hair thins out against the background on average, world units (about 2 mm)."""
 
@@ -65,6 +70,8 @@ class HeadPrior:
     """The classes of the portrait's pixels."""
     weights_name: str
     """Names and hashes of head model, bust template and the networks that computed something for this head."""
+    strands: HairStrands = field(default_factory=HairStrands.none)
+    """Single strands over and beyond the shell."""
 
     def render(
         self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
@@ -84,6 +91,7 @@ class HeadPrior:
         image = np.concatenate(
             [self.texture.rgb.astype(np.float32) / 255, self.texture.confidence[..., None]], axis=-1
         ).astype(np.float32)
+        ribbons = self.strands.ribbons()
         attributes = np.concatenate([self.mesh.uv_px, self.mesh.normals_world], axis=1).astype(np.float32)
         for i in track(range(len(cameras)), total=len(cameras), description=description):
             fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, cameras[i], supersample=supersample)
@@ -101,6 +109,10 @@ class HeadPrior:
             depth[i] = fragments.depth[centre]
             triangle = fragments.triangle_index[centre]
             labels[i] = np.where(triangle >= 0, self.mesh.material[np.maximum(triangle, 0)] + 1, 0)
+            if len(ribbons):
+                drawn = draw_ribbons(ribbons, cameras[i], depth[i], slack=_STRAND_SLACK)
+                maps = (rgb[i], alpha[i], validity[i], normals[i], depth[i], labels[i])
+                _lay_over(drawn, *maps)
         return PriorRender(rgb, alpha, validity, normals, depth, labels)
 
     def _soft_hair(
@@ -135,12 +147,29 @@ class HeadPrior:
         )
 
     def surface_samples(self, count: int, generator: torch.Generator) -> PointCloud:
-        """Coloured points, uniform over the surface that can be seen from outside.
+        """Coloured points, uniform over the surface that can be seen from outside, and pieces of strands.
 
         Args:
-            count: number of points.
+            count: number of points, of both together; up to a fifth are pieces of strands.
             generator: source of randomness.
         """
+        strands = self.strands.ribbons()
+        on_strands = min(len(strands), count // 5)
+        surface = self._mesh_samples(count - on_strands, generator)
+        if on_strands == 0:
+            return surface
+        chosen = torch.randperm(len(strands), generator=generator)[:on_strands].sort().values.numpy()
+        start, end = strands.start_world[chosen], strands.end_world[chosen]
+        half_axes = np.concatenate([np.zeros((count - on_strands, 3)), 0.5 * (end - start)])
+        return PointCloud(
+            torch.cat([surface.points_world, _float(0.5 * (start + end))]),
+            torch.cat([surface.normals_world, _float(strands.values[chosen, 3:])]),
+            torch.cat([surface.rgb_unit, _float(strands.values[chosen, :3])]),
+            _float(half_axes),
+        )
+
+    def _mesh_samples(self, count: int, generator: torch.Generator) -> PointCloud:
+        """Coloured points, uniform over the surface that can be seen from outside."""
         visible = self._visible_triangles()
         corners = self.mesh.vertices_world[self.mesh.faces]
         area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) * visible
@@ -168,6 +197,31 @@ class HeadPrior:
         return seen[:-1]
 
 
+def _lay_over(
+    drawn: DrawnRibbons,
+    rgb: Float32[np.ndarray, "h w 3"],
+    alpha: Float32[np.ndarray, "h w"],
+    validity: Float32[np.ndarray, "h w"],
+    normals: Float32[np.ndarray, "h w 3"],
+    depth: Float32[np.ndarray, "h w"],
+    labels: UInt8[np.ndarray, "h w"],
+) -> None:
+    """Put strands over the maps of one view, in place. Strands are hair that the portrait does not show."""
+    rows, columns = np.nonzero(drawn.alpha > 0)
+    there = rows, columns
+    over, below = drawn.alpha[there], (1 - drawn.alpha[there]) * alpha[there]
+    total = over + below
+    share = (below / total)[:, None]
+    rgb[there] = drawn.values[there][:, :3] / total[:, None] + rgb[there] * share
+    validity[there] *= share[:, 0]
+    normal = drawn.values[there][:, 3:] / total[:, None] + normals[there] * share
+    normals[there] = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
+    alpha[there] = total
+    foremost = (over > 0.5) | (labels[there] == 0)
+    depth[rows[foremost], columns[foremost]] = drawn.depth[rows[foremost], columns[foremost]]
+    labels[rows[foremost], columns[foremost]] = MATERIAL_HAIR + 1
+
+
 @functools.lru_cache(maxsize=1)
 def _strand_lengths() -> Float32[np.ndarray, "h w"]:
     """How far strands reach over the atlas, uniform in [0.1, 1]: alike along a strand (a column), unlike beside it."""
@@ -186,19 +240,25 @@ def build_head_prior(portrait: Portrait, *, model: HeadModel | None = None, seed
     Args:
         portrait: aligned portrait with its fitted head.
         model: the head model; default is the one that ships.
-        seed: seed of the synthesised hair and cloth.
+        seed: seed of the painted locks, the strands and the cloth.
     """
     model = model or load_head_model()
     labels = label_portrait(portrait, model)
     shell = fit_hair_shell(portrait, labels, model)
     bust = fit_bust(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
-    texture = paint_prior(portrait, labels, model, mesh, seed=seed)
+    flow = fit_hair_flow(portrait, labels, shell)
+    texture = paint_prior(portrait, labels, model, mesh, flow, seed=seed)
     networks = (SEGMENTER, COMPLETION) if labels.bald else (SEGMENTER, HAIR_THICKNESS, COMPLETION)
+    strands = HairStrands.none()
+    if not labels.bald:
+        x, y, width, height = SHELL_TILE
+        tile = (slice(y, y + height), slice(x, x + width))
+        strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
     weights = (
         model.weights_name,
         load_template().weights_name,
         *portrait.weights,
         *(network.provenance() for network in networks),
     )
-    return HeadPrior(mesh, texture, labels, ", ".join(weights))
+    return HeadPrior(mesh, texture, labels, ", ".join(weights), strands)

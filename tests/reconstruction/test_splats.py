@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.views import PointCloud
+from dp360.reconstruction.densify import DensifyConfig, limit_shapes
 from dp360.reconstruction.spherical_harmonics import (
     rgb_from_sh0,
     sh0_from_rgb,
@@ -42,6 +45,23 @@ def test_start_lies_on_the_surface_and_is_thin_along_the_normal(plain) -> None:
     torch.testing.assert_close(rgb_from_sh0(splats.sh0), surface.rgb_unit)
     spacing = math.sqrt(4 * math.pi * 0.35**2 / 2000)
     assert 0.3 * spacing < float(splats.scales[:, 0].median()) < 1.2 * spacing
+
+
+def test_thin_samples_start_as_needles_along_their_axes(plain) -> None:
+    surface = sphere(500)
+    axes = torch.zeros(500, 3)
+    axes[::2] = 0.004 * torch.nn.functional.normalize(torch.randn(250, 3), dim=-1)
+    splats = splats_from_point_cloud(replace(surface, half_axes_world=axes))
+    thin = axes.norm(dim=-1) > 0
+    along = plain.rotation_from_quaternion(splats.quats_wxyz)[:, :, 2]
+    torch.testing.assert_close(along[thin], axes[thin] / 0.004, atol=1e-4, rtol=0)
+    across, length = splats.scales[thin][:, 0], splats.scales[thin][:, 2]
+    assert bool((length / across > 7.9).all()) and 0.002 < float(length[0]) < 0.004
+    limit_shapes({"scales": (kept := Parameter(splats.log_scales.clone()))}, DensifyConfig())
+    torch.testing.assert_close(kept.exp()[thin], splats.scales[thin])  # the fit lets them be
+    rest = splats_from_point_cloud(surface[~thin])
+    torch.testing.assert_close(splats.scales[~thin], rest.scales)
+    torch.testing.assert_close(splats.quats_wxyz[~thin], rest.quats_wxyz)
 
 
 def test_start_covers_the_surface_without_holes() -> None:

@@ -2,8 +2,9 @@
 
 Every texel looks itself up in the portrait, and its reflection about the head's middle plane as well. What the portrait
 plainly shows stays as it is. Everything else is the completion network's smooth colour plus the difference between it
-and what is seen nearby, which fades with the distance, so that there is no border; hair gets the strands or brush
-strokes of the hair that is seen. Colours count as seen only where the matte is solid and the class fits.
+and what is seen nearby, which fades with the distance, so that there is no border; hair gets locks along its
+flow, with the contrast of the hair that is seen. Colours count as seen only where the matte is solid and the class
+fits.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ...mesh_raster import interpolate
 from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
+from ..hair.flow_field import HairFlow
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
 from .atlas import (
     ATLAS_HEIGHT,
@@ -74,6 +76,7 @@ def paint_prior(
     labels: PortraitLabels,
     model: HeadModel,
     mesh: AtlasMesh,
+    flow: HairFlow,
     *,
     seed: int = 0,
     completion: LoadedNetwork[CompletionNet] | None = None,
@@ -85,6 +88,7 @@ def paint_prior(
         labels: its classes.
         model: the head model.
         mesh: head, shell and bust with their texture layout.
+        flow: where hair runs on the shell.
         seed: seed of the synthesised hair and cloth.
         completion: the network; None takes the one that ships.
     """
@@ -106,7 +110,8 @@ def paint_prior(
         sides = (looked_up.own, looked_up.mirrored)
         seen, reflected = (seen_in_tile(texels, chosen, points, tile) for points in sides)
         if material == MATERIAL_HAIR:
-            colour, trust, detail = paint_shell(seen, reflected, smooth, seed)
+            shell = paint_shell(seen, reflected, smooth, flow, seed)
+            colour, trust, detail = shell.rgb_unit, shell.confidence, shell.detail
         else:
             colour, trust = paint_cloth(seen, smooth, ClothSurface.of(texels, chosen, mesh, tile), seed)
         x, y, width, height = tile

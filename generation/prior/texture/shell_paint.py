@@ -1,16 +1,20 @@
-"""Paint the hair shell: own pixels, mirrored ones, then the network's colour with detail by example."""
+"""Paint the hair shell: own pixels, mirrored ones, then the network's colour with painted locks."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from .. import capsule
+from ..hair.flow_field import HairFlow
+from ..hair.locks import paint_locks
 from ..labels.portrait_labels import HAIR
 from .completion_network import COLUMNS, COVER, UPPER_ROWS, Chart
 from .fills import carried_on, enlarged, local_mean, push_pull, reduced, sampled_part, soft_edged, wrapped_blur
-from .hair_detail import combed_detail, noise_strands, quilt
+from .hair_look import FLOOR, HairLook, HairTone
 from .portrait_lookup import SeenPoints
 
 _REDUCE = 4
@@ -18,26 +22,50 @@ _REDUCE = 4
 _MOST_DETAIL = 0.9
 _FADE_PX = 90.0
 """Texels over which what is seen moves the colours beside it."""
-_FLOOR = 0.03
+_PLAIN_TRUST, _DOUBT_RANGE = 0.7, 0.5
+"""Pixels trusted less than the first are doubted for their colour, fully by the second below it."""
+_MORE_OWN = 1.0
+"""Half seen pixels of the portrait count for more than half: beside painted locks they are the truth."""
+_PLAINER = 0.85
+"""What has the colour of cloth has no locks: so much less contrast."""
+_LEAST_SURE = 800
+_BRIGHTNESS_SHARE = 0.5
+"""Of the difference in brightness between what is seen and the network, how much its hair is moved everywhere."""
 
 
-def paint_shell(
-    seen: SeenPoints, reflected: SeenPoints, smooth: Chart, seed: int
-) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
-    """Hair: own pixels, mirrored ones, then the network's colour with detail by example.
+@dataclass(frozen=True)
+class PaintedShell:
+    """The hair's tile."""
+
+    rgb_unit: Float32[np.ndarray, "h w 3"]
+    """Colour."""
+    confidence: Float32[np.ndarray, "h w"]
+    """1 where the portrait shows the texel, about 0.5 where its mirror image does, 0 where it is made up."""
+    detail: Float32[np.ndarray, "h w 3"]
+    """The locks alone, as logarithms of factors, on seen texels as well."""
+    look: HairLook
+    """How the hair that is seen looks."""
+
+
+def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: HairFlow, seed: int) -> PaintedShell:
+    """Hair: own pixels, mirrored ones, then the network's colour with locks that run on from what is seen.
 
     Args:
         seen: what the portrait shows.
         reflected: what it shows of the mirror images.
         smooth: the network's colours.
-        seed: of the detail.
-
-    Returns:
-        Colour, confidence, and the detail alone as logarithms of factors.
+        flow: where hair runs.
+        seed: of the locks.
     """
     height, width = seen.trust.shape
     own = soft_edged(seen.trust * seen.classes[..., HAIR])
     mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR])
+    # Pixels at the rim of what is seen smear over the shell: there the colour of hair is asked for as well.
+    tone = HairTone.of(seen.colour, own)
+    foreign = 1 - tone.belief(seen.colour)
+    doubt = foreign * np.clip((_PLAIN_TRUST - seen.trust) / _DOUBT_RANGE, 0, 1)
+    own, trust = own * (1 - doubt), seen.trust * (1 - doubt)
+    mirror = mirror * tone.belief(reflected.colour)
     both = own * mirror
     mass = reduced(both, _REDUCE)
     mean = reduced((seen.colour - reflected.colour) * both[..., None], _REDUCE) / np.maximum(mass, 1e-5)[..., None]
@@ -47,27 +75,47 @@ def paint_shell(
     weight = own + w_mirror
     colour = (seen.colour * own[..., None] + m_colour * w_mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
 
-    base = _shell_picture(smooth, height, width)
     mean, mass = local_mean(colour, weight)
-    fill = np.clip(base + carried_on(mean - base, mass, _FADE_PX), 0.01, 1)
-    detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL)
-    rng = np.random.default_rng(seed)
-    solid = (weight > 0.5) & (mass > 0.3)
-    example = detail.astype(np.float32), _without_outliers(detail, solid)
-    synthetic = combed_detail(*example, rng)
-    if synthetic is None:
-        synthetic = quilt(*example, _texel_width(height), rng)
-    if synthetic is None:
-        synthetic = np.repeat(0.5 * noise_strands(colour, weight, seed)[..., None], 3, axis=2)
-    fill = (fill + _FLOOR) * np.exp(synthetic) - _FLOOR
+    base = _nearer_to_seen(_shell_picture(smooth, height, width), mean, own)
+    fill = tone.held(np.clip(base + carried_on(mean - base, mass, _FADE_PX), 0.01, 1))
+    detail = np.log((colour + FLOOR) / (mean + FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)
+    known = _without_outliers(detail, (weight > 0.5) & (mass > 0.3))
+    look = HairLook.of(detail, known, colour, flow.look)
 
     # What is plainly seen is kept whatever its class: an ear or a temple that the shell happens to cover.
-    keep = np.maximum(own, seen.trust * np.clip(2 * seen.trust - 1, 0, 1))
+    keep = np.maximum(own * (1 + _MORE_OWN * (1 - own)), trust * np.clip(2 * trust - 1, 0, 1))
     mirror_keep = np.clip(1.5 * mirror - 0.25, 0, 1)
+    carried = cv2.GaussianBlur(detail.mean(-1) * known, (0, 0), 1.2)
+    pattern = paint_locks(flow, (height, width), carried, own * known, np.random.default_rng(seed))
+    made = look.detail_of(pattern, _probe(flow, np.maximum(keep, mirror_keep)))
+    made *= np.float32(1 - _PLAINER * tone.cloth)
+    fill = (fill + FLOOR) * np.exp(made) - FLOOR
     result = fill + (m_colour - fill) * mirror_keep[..., None]
     result = result + (seen.colour - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
-    return np.clip(result, 0, 1).astype(np.float32), confidence, synthetic.astype(np.float32)
+    return PaintedShell(np.clip(result, 0, 1).astype(np.float32), confidence, made, look)
+
+
+def _nearer_to_seen(
+    base: Float32[np.ndarray, "h w 3"], mean: Float32[np.ndarray, "h w 3"], own: Float32[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w 3"]:
+    """The network's colours moved as a whole to what is plainly seen: chroma all the way, brightness by a share."""
+    sure = own > 0.8
+    if sure.sum() < _LEAST_SURE:
+        return base
+    away = np.median(np.log(mean[sure] + FLOOR) - np.log(np.clip(base[sure], 0.01, 1) + FLOOR), axis=0)
+    brightness = away.mean()
+    away = away - brightness + _BRIGHTNESS_SHARE * brightness
+    return np.clip((base + FLOOR) * np.exp(away) - FLOOR, 0.01, 1).astype(np.float32)
+
+
+def _probe(flow: HairFlow, kept: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Texels of hair that are made up, away from the pole, where the tile is stretched."""
+    height, width = kept.shape
+    shown = cv2.resize(flow.thickness.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0
+    shown[: height // 8] = False
+    probe = cv2.erode((shown & (kept < 0.1)).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    return probe if probe.sum() > _LEAST_SURE else shown | (np.arange(height)[:, None] >= height // 8)
 
 
 def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -83,13 +131,6 @@ def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarr
         odd |= strength > max(least, factor * float(np.quantile(strength[solid][::7], 0.7)))
     odd = cv2.morphologyEx((odd & solid).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     return solid & (cv2.dilate(odd, np.ones((9, 9), np.uint8)) == 0)
-
-
-def _texel_width(height: int) -> Float32[np.ndarray, " h"]:
-    """Relative true width of the shell tile's texels in each row: narrow about the crown."""
-    row = np.arange(height) * ((capsule.ROWS - 1) / (height - 1))
-    elevation = np.clip(1 - row / capsule.SPHERE_ROWS, 0, 1) * (np.pi / 2)
-    return np.maximum(np.cos(elevation), 0.12).astype(np.float32)
 
 
 def _shell_picture(smooth: Chart, height: int, width: int) -> Float32[np.ndarray, "h w 3"]:

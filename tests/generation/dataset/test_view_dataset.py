@@ -219,6 +219,25 @@ def test_point_cloud_ply_agrees_with_other_readers(views, tmp_path):
     np.testing.assert_allclose(cloud.colors[:, :3] / 255, views.surface.rgb_unit.numpy(), atol=0.51 / 255)
 
 
+def test_thin_samples_keep_their_axes(views, tmp_path):
+    o3d = pytest.importorskip("open3d")
+    axes = torch.zeros_like(views.surface.points_world)
+    axes[::3] = 0.01 * torch.randn(len(axes[::3]), 3, generator=torch.Generator().manual_seed(0))
+    thin = replace(views.surface, half_axes_world=axes)
+    data = encode_point_cloud(thin)
+    read = decode_point_cloud(data)
+    assert torch.equal(read.half_axes_world, axes) and torch.equal(read.points_world, thin.points_world)
+    chosen = thin[torch.tensor([3, 1])]
+    assert torch.equal(chosen.half_axes_world, axes[[3, 1]])
+    (tmp_path / "thin.ply").write_bytes(data)  # as nerfstudio reads it
+    other = np.asarray(o3d.io.read_point_cloud(str(tmp_path / "thin.ply")).points, np.float32)
+    np.testing.assert_array_equal(other, thin.points_world.numpy())
+    assert decode_point_cloud(encode_point_cloud(views.surface)).half_axes_world is None
+    nan = encode_point_cloud(replace(thin, half_axes_world=torch.full_like(axes, float("nan"))))
+    with pytest.raises(InputError, match="NaN"):
+        decode_point_cloud(nan)
+
+
 def test_point_cloud_ply_as_text_and_lies_in_headers(views):
     text = (
         b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\nend_header\n"

@@ -1,4 +1,4 @@
-"""The completion of the texture: laws of the chart and its network, of fills and quilting, and of the painted prior."""
+"""The completion of the texture: laws of the chart and its network, of fills, and of the painted prior."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dp360.generation.head_model import load_head_model
 from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior, capsule
+from dp360.generation.prior.hair.flow_field import fit_hair_flow
+from dp360.generation.prior.hair.hair_shell import fit_hair_shell
 from dp360.generation.prior.labels.skin_tone import SkinTone
 from dp360.generation.prior.texture.atlas import BUST_TILE, SHELL_TILE
 from dp360.generation.prior.texture.completion_network import (
@@ -37,7 +39,6 @@ from dp360.generation.prior.texture.completion_network import (
     sample_chart,
 )
 from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, wrapped_blur
-from dp360.generation.prior.texture.hair_detail import combed_detail, quilt
 from dp360.generation.prior.texture.prior_texture import PriorTexture, paint_prior
 
 SMALL = CompletionConfig(channels=(8, 8, 16, 16))
@@ -181,68 +182,6 @@ def test_fills_over_a_mesh_stay_between_what_is_held() -> None:
 
 
 @pytest.fixture(scope="module")
-def strands() -> tuple[np.ndarray, np.ndarray]:
-    """Vertical strands known in a third of a tile."""
-    rng = np.random.default_rng(0)
-    lines = rng.normal(0, 0.2, 256)
-    detail = np.repeat(np.repeat(lines[None, :, None], 192, 0), 3, 2) + rng.normal(0, 0.02, (192, 256, 3))
-    known = np.zeros((192, 256), bool)
-    known[20:170, :60], known[20:170, -60:] = True, True
-    return (detail * known[..., None]).astype(np.float32), known
-
-
-def test_quilted_detail_has_contrast_and_direction_of_its_example(strands: tuple[np.ndarray, np.ndarray]) -> None:
-    detail, known = strands
-    made = quilt(detail, known, np.ones(192, np.float32), np.random.default_rng(0))
-    assert made is not None
-    assert 0.6 < made[:, 80:170].std() / detail[known].std() < 1.3
-    across, along = (np.abs(np.diff(made.mean(-1), axis=axis)).mean() for axis in (1, 0))
-    assert across > 2 * along
-    seam = np.abs(made[:, 0] - made[:, -1]).mean()
-    assert seam < 1.5 * across
-    again = quilt(detail, known, np.ones(192, np.float32), np.random.default_rng(0))
-    assert again is not None and made.tobytes() == again.tobytes()
-
-
-def test_long_straight_strands_run_on_and_short_ones_are_left_to_patches(
-    strands: tuple[np.ndarray, np.ndarray],
-) -> None:
-    detail, known = strands
-    made = combed_detail(detail, known, np.random.default_rng(0))
-    assert made is not None and made.shape == detail.shape
-    for quantile in (0.02, 0.5, 0.98):  # as dark and as bright as the example
-        assert abs(np.quantile(made, quantile) - np.quantile(detail[known], quantile)) < 0.08
-    across, along = (np.abs(np.diff(made.mean(-1), axis=axis)).mean() for axis in (1, 0))
-    assert across > 4 * along
-    assert np.abs(made[:, 0] - made[:, -1]).mean() < 1.5 * across  # no seam where the columns close
-    again = combed_detail(detail, known, np.random.default_rng(0))
-    assert again is not None and made.tobytes() == again.tobytes()
-
-    blobs = wrapped_blur(np.random.default_rng(1).standard_normal(known.shape, dtype=np.float32), 3.0, 3.0)
-    curled = np.repeat(blobs[..., None], 3, axis=2) * known[..., None]
-    assert combed_detail(curled.astype(np.float32), known, np.random.default_rng(0)) is None
-    assert combed_detail(detail, np.zeros_like(known), np.random.default_rng(0)) is None
-
-
-def test_combed_hair_keeps_the_colours_of_its_streaks(strands: tuple[np.ndarray, np.ndarray]) -> None:
-    detail, known = strands
-    tinted = (detail * np.array([1.0, 0.3, -0.4])).astype(np.float32)  # reddish streaks in bluish hair
-    made = combed_detail(tinted, known, np.random.default_rng(0))
-    assert made is not None
-    red, green, blue = made.reshape(-1, 3).T
-    assert np.corrcoef(red, green)[0, 1] > 0.8 and np.corrcoef(red, blue)[0, 1] < -0.8
-
-
-def test_nothing_is_quilted_from_too_little(strands: tuple[np.ndarray, np.ndarray]) -> None:
-    detail, known = strands
-    few = np.zeros_like(known)
-    few[40:60, 3:20] = True
-    width = np.ones(192, np.float32)
-    assert quilt(detail, few, width, np.random.default_rng(0)) is None
-    assert quilt(detail, np.zeros_like(known), width, np.random.default_rng(0)) is None
-
-
-@pytest.fixture(scope="module")
 def loaded() -> LoadedNetwork[CompletionNet]:
     torch.manual_seed(3)
     network = CompletionNet(SMALL).eval()
@@ -253,7 +192,9 @@ def loaded() -> LoadedNetwork[CompletionNet]:
 def painted(
     portrait: Portrait, prior: HeadPrior, completion: LoadedNetwork[CompletionNet], seed: int = 0
 ) -> PriorTexture:
-    return paint_prior(portrait, prior.portrait_labels, load_head_model(), prior.mesh, seed=seed, completion=completion)
+    labels, model = prior.portrait_labels, load_head_model()
+    flow = fit_hair_flow(portrait, labels, fit_hair_shell(portrait, labels, model))
+    return paint_prior(portrait, labels, model, prior.mesh, flow, seed=seed, completion=completion)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,229 @@
+"""How the portrait's hair looks: contrast octave by octave, colours of its detail, its tone; and locks made to match.
+
+The detail of a tile is the logarithm of its colour over the colour's local mean. Its contrast is measured in octaves,
+differences of Gaussian blurs, in the portrait itself, and the pattern of painted locks gets the same contrast, the same
+distribution of brightness and the same colours.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from ..hair.locks import LockPattern
+from ..hair.orientation import OCTAVES_MM, SeenHair
+from .fills import enlarged, reduced, wrapped_blur
+
+FLOOR = 0.03
+"""Added to colours before their logarithm is taken."""
+_TEXEL_MM = 0.55
+_SIGMAS_PX = tuple(sigma_mm / _TEXEL_MM for sigma_mm in OCTAVES_MM)
+"""Blurs whose differences are the octaves, texels."""
+_BROAD_PX = 40.0
+"""Variation between the last octave and this blur counts as broad."""
+_SHARPER = (1.48, 1.17, 1.12, 1.45)
+"""How much stronger than in the portrait each octave is painted: a render blurs the tile, the portrait was not."""
+_GAINS = (0.25, 4.0)
+_MOST_DEVIATIONS = 2.3
+"""Of log brightness, which brightness tends to: nothing glares."""
+_LAST_GAINS = (0.3, 3.0)
+_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+_BROAD_GAINS = (0.4, 3.0)
+_DEFAULT_OCTAVES, _DEFAULT_BROAD = (0.04, 0.05, 0.05, 0.05), 0.12
+_BLUE, _BRIGHT = (-0.16, -0.08), (0.08, 0.16)
+"""Cloth has a logarithm of the ratio of red to blue up to the first and not above the second number, and is brighter
+than the third, for certain than the fourth: grown hair is blue only where it is black."""
+_LEAST_TEXELS = 500
+_QUANTILES = np.linspace(0, 1, 65)
+_PAINTED = (0.2, 0.5)
+"""Ratio of the second axis of colours to the first: photographs lie below, paintings above."""
+
+
+@dataclass(frozen=True)
+class HairLook:
+    """The look of the hair that is seen."""
+
+    octaves: Float[np.ndarray, " 4"]
+    """Standard deviation of log brightness in each octave."""
+    broad: float
+    """The same of broad variation."""
+    broad_chroma: Float[np.ndarray, " 3"]
+    """Standard deviation of the broad variation of each channel against brightness."""
+    quantiles: Float[np.ndarray, " q"]
+    """Of log brightness, standardised."""
+    axes: Float[np.ndarray, "3 3"]
+    """Principal directions of detail in log colour, the first towards brighter."""
+    spreads: Float[np.ndarray, " 3"]
+    """Standard deviations along them."""
+
+    @staticmethod
+    def of(
+        detail: Float32[np.ndarray, "h w 3"],
+        known: Bool[np.ndarray, "h w"],
+        colour: Float32[np.ndarray, "h w 3"],
+        in_portrait: SeenHair | None,
+    ) -> HairLook:
+        """The look of known texels; a plain one where too few are known.
+
+        Args:
+            detail: logarithm of colour over its local mean.
+            known: where it may be learned from.
+            colour: what is seen.
+            in_portrait: what the portrait itself shows.
+        """
+        octaves = np.array(_DEFAULT_OCTAVES) if in_portrait is None else in_portrait.octaves
+        if known.sum() < _LEAST_TEXELS:
+            grey = np.full(3, 3**-0.5)
+            axes = np.stack([grey, np.array([0.5, 0, -0.5]) * 2**0.5, np.array([1, -2, 1]) / 6**0.5])
+            normal = np.sin(np.pi * (_QUANTILES - 0.5)) * 2.2
+            return HairLook(octaves, _DEFAULT_BROAD, np.zeros(3), normal, axes, np.array([0.1, 0.01, 0.005]))
+        grey = detail.mean(-1).astype(np.float32)
+        core = cv2.erode(known.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        core = core if core.sum() > _LEAST_TEXELS else known
+        values = detail[known]
+        values = values - values.mean(0)
+        _, _, axes = np.linalg.svd(values[:: max(1, len(values) // 20_000)], full_matrices=False)
+        axes[0] *= np.sign(axes[0].sum())
+        spreads = (values @ axes.T).std(0)
+        brightness = grey[core] - grey[core].mean()
+        quantiles = np.quantile(brightness / max(float(brightness.std()), 1e-6), _QUANTILES)
+        broad, chroma = _broad_variation(colour, known)
+        return HairLook(octaves, broad, chroma, quantiles, axes, spreads)
+
+    @property
+    def painterly(self) -> float:
+        """0 for photographs, 1 for paintings, whose strokes differ in colour as much as in brightness."""
+        low, high = _PAINTED
+        return float(np.clip((self.spreads[1] / max(float(self.spreads[0]), 1e-6) - low) / (high - low), 0, 1))
+
+    def detail_of(
+        self, pattern: LockPattern, probe: Bool[np.ndarray, "h w"], *, sharper: tuple[float, ...] = _SHARPER
+    ) -> Float32[np.ndarray, "h w 3"]:
+        """The pattern with this contrast and these colours, as logarithms of factors.
+
+        Args:
+            pattern: painted locks.
+            probe: texels whose contrast is to agree.
+            sharper: factors on the octaves' contrast.
+        """
+        bands = octaves_of(pattern.shade)
+        wanted = self.octaves * np.array(sharper)
+        found = np.array([float(band[probe].std()) for band in bands])
+        gains = np.clip(wanted / np.maximum(found, 1e-6), *_GAINS)
+        made = np.tensordot(gains, np.stack(bands), axes=1)
+        spread = float(made[probe].std())
+        at = np.quantile(made[probe][::7], _QUANTILES)
+        made = np.interp(made, at, self.quantiles * spread).astype(np.float32)
+        made *= spread / max(float(made[probe].std()), 1e-6)
+        low, lower = _blurred(pattern.shade, _SIGMAS_PX[-1]), _blurred(pattern.shade, _BROAD_PX)
+        middle = low - lower
+        gain = np.clip(0.9 * self.broad / max(float(middle[probe].std()), 1e-6), *_BROAD_GAINS)
+        broad = np.float32(gain) * middle + np.float32(0.8) * (lower - lower[probe].mean())
+        broad = np.clip(broad, -2.2 * self.broad, 2.2 * self.broad)
+        scale = np.float32(3**0.5)  # the first axis has length 1, brightness is the mean of three channels
+        axes, spreads = self.axes.astype(np.float32), self.spreads.astype(np.float32)
+        tints = np.float32(0.9) * pattern.tints * spreads[1:]
+        result = (scale * made)[..., None] * axes[0] + broad[..., None]
+        result += tints[..., :1] * axes[1] + tints[..., 1:] * axes[2]
+        if self.broad_chroma.any():
+            wide = _blurred(np.ascontiguousarray(pattern.tints[..., 0]), 10.0)
+            wide /= max(float(wide[probe].std()), 1e-6)
+            direction = self.broad_chroma * np.array([1, 0.2, -1.2])
+            direction = (0.2 + 0.7 * self.painterly) * (direction - direction.mean())
+            result += wide[..., None] * direction.astype(np.float32)
+        # all of this changed the octaves; they are what counts
+        brightness = result @ _LUMINANCE
+        brighter = axes[0] / max(float(axes[0] @ _LUMINANCE), 0.2)
+        for band, target in zip(octaves_of(brightness), wanted):
+            gain = np.clip(target / max(float(band[probe].std()), 1e-6), *_LAST_GAINS)
+            result += (np.float32(gain - 1) * band)[..., None] * brighter
+        brightness = result @ _LUMINANCE
+        most = _MOST_DEVIATIONS * float(brightness[probe].std())
+        glare = np.where(brightness > 0, brightness - most * np.tanh(brightness / most), 0)
+        result -= glare[..., None] * brighter
+        return result.astype(np.float32)
+
+
+def octaves_of(image: Float32[np.ndarray, "h w"]) -> list[Float32[np.ndarray, "h w"]]:
+    """Four octaves of a tile, from fine to coarse."""
+    blurs = [_blurred(image, sigma) for sigma in _SIGMAS_PX]
+    return [finer - coarser for finer, coarser in itertools.pairwise(blurs)]
+
+
+def _blurred(image: Float32[np.ndarray, "h w *c"], sigma_px: float) -> Float32[np.ndarray, "h w *c"]:
+    """`wrapped_blur`, wide ones at a lower resolution."""
+    factor = 8 if sigma_px > 24 else 4 if sigma_px > 8 else 2 if sigma_px > 4 else 1
+    if factor == 1 or image.shape[0] % factor or image.shape[1] % factor:
+        return wrapped_blur(image, sigma_px, sigma_px)
+    return enlarged(wrapped_blur(reduced(image, factor), sigma_px / factor, sigma_px / factor), factor)
+
+
+def _broad_variation(
+    colour: Float32[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"]
+) -> tuple[float, Float[np.ndarray, " 3"]]:
+    """Standard deviation of broad log brightness, and of each channel against it."""
+    weight = known.astype(np.float32)
+    logs = np.log(np.clip(colour, 0, 1) + np.float32(FLOOR)) * weight[..., None]
+    near, far = _blurred(weight, _SIGMAS_PX[-1]), _blurred(weight, _BROAD_PX)
+    broad = _blurred(logs, _SIGMAS_PX[-1]) / np.maximum(near, 1e-3)[..., None]
+    broad -= _blurred(logs, _BROAD_PX) / np.maximum(far, 1e-3)[..., None]
+    inside = known & (near > 0.6)
+    if inside.sum() < _LEAST_TEXELS:
+        return _DEFAULT_BROAD, np.zeros(3)
+    values = broad[inside].astype(np.float64)
+    brightness = values.mean(1)
+    return float(brightness.std()), (values - brightness[:, None]).std(0)
+
+
+@dataclass(frozen=True)
+class HairTone:
+    """Which colours are this portrait's hair."""
+
+    chroma: Float[np.ndarray, " 3"]
+    """Typical logarithm of colour less its mean over the channels."""
+    spread: float
+    """Distance from it at which belief has fallen to 1/e."""
+    brightness: float
+    """Typical mean of the channels, [0, 1]."""
+
+    @staticmethod
+    def of(colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]) -> HairTone:
+        """The tone of what is plainly seen; anything where nothing is."""
+        sure = weight > 0.7 if (weight > 0.7).sum() > _LEAST_TEXELS else weight > 0.4
+        if sure.sum() < 200:
+            return HairTone(np.zeros(3), 10.0, 0.0)
+        colours = cv2.GaussianBlur(colour, (0, 0), 2.0)[sure]
+        chroma = _log_chroma(colours)
+        middle = np.median(chroma, axis=0)
+        spread = max(0.06, 2.6 * float(np.median(np.linalg.norm(chroma - middle, axis=-1))))
+        return HairTone(middle, spread, float(np.median(colours.mean(-1))))
+
+    @property
+    def cloth(self) -> float:
+        """1 for colours that no hair has grown in, 0 for others: scarves and hats are labelled hair, some show here."""
+        blue = np.interp(self.chroma[0] - self.chroma[2], _BLUE, (1, 0))
+        return float(blue * np.interp(self.brightness, _BRIGHT, (0, 1)))
+
+    def belief(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
+        """1 for colours of the hair, falling to 0 for others."""
+        away = np.linalg.norm(_log_chroma(wrapped_blur(reduced(colour, 2), 1.0, 1.0)) - self.chroma, axis=-1)
+        return enlarged(np.exp(-((away / self.spread) ** 4)).astype(np.float32), 2)
+
+    def held(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
+        """Smooth colours with those whose chroma is no hair's brought to its border, brightness kept."""
+        small = reduced(colour, 4)
+        chroma = _log_chroma(small)
+        away = chroma - self.chroma
+        length = np.linalg.norm(away, axis=-1, keepdims=True)
+        nearer = self.chroma + away * np.minimum(1, 0.8 * self.spread / np.maximum(length, 1e-6))
+        factor = enlarged(np.exp(nearer - chroma).astype(np.float32), 4)
+        return np.clip((colour + np.float32(2 * FLOOR)) * factor - np.float32(2 * FLOOR), 0.01, 1)
+
+
+def _log_chroma(rgb_unit: Float32[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
+    logs = np.log(np.clip(rgb_unit, 0, 1) + np.float32(2 * FLOOR))
+    return logs - logs.mean(-1, keepdims=True)
