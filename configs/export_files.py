@@ -79,7 +79,7 @@ def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ig
 
 def _checked_names(command: ExportCommand) -> tuple[Path, ...]:
     """The outputs, if each is a folder or ends as a format does, and one of them is what --kind says."""
-    names = command.outputs
+    names = tuple(path for named_together in command.output for path in named_together)
     if not names:
         raise InputError("Cannot export: give at least one file with --output, such as --output head.spz head.html")
     for name in names:

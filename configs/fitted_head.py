@@ -148,7 +148,9 @@ def _open_run(config_path: Path) -> FittedHead:
         raise InputError(f"Cannot read {config_path}: no such file; ns-train prints the path of its config.yml")
     saved = SavedRun.read(config_path)
     if saved.method_name.startswith("dp360-splat"):
-        return FittedHead(str(config_path), saved.splats(), _provenance_beside(config_path), saved.data)
+        splats, beside = saved.splats(), config_path.parent / SPLATS_NAME
+        origin = splat_ply.decode(beside.read_bytes())[1] if beside.is_file() else None
+        return FittedHead(str(config_path), splats, origin, saved.data)
     if not saved.method_name.startswith("dp360-nerf"):
         raise InputError(
             f"Cannot export {config_path}: expected a run of dp360-splat or dp360-nerf, got {saved.method_name}"
@@ -166,9 +168,3 @@ def _open_run(config_path: Path) -> FittedHead:
 
     _, pipeline, _, _ = eval_setup(config_path, test_mode="inference", update_config_callback=at_its_place)
     return FittedHead(str(config_path), cast("HeadNerfModel", pipeline.model), None, saved.data)
-
-
-def _provenance_beside(config_path: Path) -> Provenance | None:
-    """What the run's own head.ply says about its origin."""
-    path = config_path.parent / SPLATS_NAME
-    return splat_ply.decode(path.read_bytes())[1] if path.is_file() else None

@@ -50,7 +50,7 @@ def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
 
     folder, track = command.output / "shots", display.track
     config = training.SegmenterTrainConfig()
-    config = replace(config, stages=tuple(replace(s, loop=_scheduled(s.loop, command)) for s in config.stages))
+    config = replace(config, stages=tuple((size_px, _scheduled(loop, command)) for size_px, loop in config.stages))
     learned_from, unseen = _heads(PORTRAIT_SHOTS, command)
     shots = portrait_shots(command.data, "train", folder, learned_from, track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
 from .head_samples import in_new_order
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, micro_batches_of, train_model, with_time_left
 from .shots import Shots
 
 IGNORED = 255
@@ -41,20 +42,10 @@ _DICE_WEIGHT = 0.6
 """Weight of the soft Dice loss beside the cross-entropy."""
 
 
-@dataclass(frozen=True)
-class SegmenterStage:
-    """One part of the training."""
-
-    size_px: int
-    """Side of the pictures, a multiple of 32."""
-    loop: LoopConfig
-    """Its schedule."""
-
-
 SEGMENTER_STAGES = (
-    SegmenterStage(128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
-    SegmenterStage(192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
-    SegmenterStage(256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
+    (128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
+    (192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
+    (256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
 )
 
 
@@ -66,8 +57,8 @@ class SegmenterTrainConfig:
     """The network."""
     look: PortraitLook = field(default_factory=PortraitLook)
     """How pictures are made of shots."""
-    stages: tuple[SegmenterStage, ...] = SEGMENTER_STAGES
-    """From small to large."""
+    stages: tuple[tuple[int, LoopConfig], ...] = SEGMENTER_STAGES
+    """Side of the pictures, a multiple of 32, and schedule of each part, from small to large."""
 
 
 def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
@@ -89,30 +80,32 @@ def train_segmenter(
         track: progress display.
         on_evaluation: as of `train_model`.
     """
-    torch.manual_seed(config.stages[0].loop.seed)
+    torch.manual_seed(config.stages[0][1].seed)
     network = Segmenter(config.network).to(memory_format=torch.channels_last)
-    parts = []
-    for number, stage in enumerate(config.stages):
-        seed = stage.loop.seed + 1000 * number
-        batch_of = segmenter_batches(shots, backgrounds, stage, config.look, seed=seed)
-        name = f"stage_{number}_{stage.size_px}px"
-        parts.append(TrainingPart(name, network, batch_of, segmentation_loss, stage.loop))
-    train_parts(parts, folder, track=track, on_evaluation=on_evaluation)
+    started_s = time.monotonic()
+    for number, (size_px, loop) in enumerate(config.stages):
+        left = with_time_left(loop, started_s)
+        if number and left.minutes == 0:
+            break
+        seed = loop.seed + 1000 * number
+        batch_of = segmenter_batches(shots, backgrounds, size_px, loop.batch_size, config.look, seed=seed)
+        place = folder / f"stage_{number}_{size_px}px"
+        train_model(network, batch_of, segmentation_loss, left, place, track=track, on_evaluation=on_evaluation)
     return network
 
 
 def segmenter_batches(
-    shots: Shots, backgrounds: Backgrounds, stage: SegmenterStage, look: PortraitLook, *, seed: int
+    shots: Shots, backgrounds: Backgrounds, size_px: int, batch_size: int, look: PortraitLook, *, seed: int
 ) -> Callable[[int], Batch]:
     """A function: the batch of a step. Shots come in a new order in every pass."""
 
     def sample(position: int) -> dict[str, Tensor]:
         shot, camera = shots[in_new_order(position, len(shots), seed, 1)]
         rng = np.random.default_rng((seed, 2, position))
-        made = finish_shot(shot, camera, backgrounds, rng, stage.size_px, look)
+        made = finish_shot(shot, camera, backgrounds, rng, size_px, look)
         return {"rgb": torch.from_numpy(made.rgb.copy()), "classes": torch.from_numpy(_classes(made).astype(np.int64))}
 
-    return micro_batches_of(sample, stage.loop.batch_size)
+    return micro_batches_of(sample, batch_size)
 
 
 def _classes(sample: PortraitSample) -> UInt8[np.ndarray, "s s"]:

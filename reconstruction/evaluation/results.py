@@ -161,11 +161,9 @@ def summary_data(summary: Summary) -> dict[str, Any]:
 
 def _estimate_cell(estimate: Estimate, metric: str) -> str:
     """A mean with its interval as people read it."""
-    if math.isnan(estimate.mean):
-        return "-"
     digits = 2 if metric.startswith("psnr") else 3
-    text = f"{estimate.mean:.{digits}f}"
-    return text if estimate.interval is None else f"{text} ± {estimate.interval:.{digits}f}"
+    text = number_cell(estimate.mean, digits)
+    return text if estimate.interval is None or text == "-" else f"{text} ± {estimate.interval:.{digits}f}"
 
 
 def bin_title(name: str) -> str:
@@ -198,14 +196,11 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     places = [path.resolve() for path in paths]
     longest = max((len(place.parts) for place in places), default=0)
     for depth in range(longest + 1):
-        names = ["/".join(place.parts[-depth:]) if depth else _short_name(place) for place in places]
+        short = [place.stem if place.is_file() else place.name for place in places]
+        names = ["/".join(place.parts[-depth:]) for place in places] if depth else short
         if len(set(names)) == len(set(places)):
             return names
     return [str(place) for place in places]
-
-
-def _short_name(place: Path) -> str:
-    return place.stem if place.is_file() else place.name
 
 
 def _plot_png(panels: Sequence[Panel]) -> bytes:
