@@ -77,7 +77,7 @@ class FaceEmbedding:
     pixel centres at +0.5."""
 
 
-class FaceEmbedder:
+class FaceEmbedder(FaceNetworks):
     """dlib's detector, five-point predictor and recognition network, and mediapipe for what dlib does not find.
 
     All is loaded once; `with FaceEmbedder() as embedder: ...` closes it. The same picture gives the same numbers.
@@ -97,13 +97,7 @@ class FaceEmbedder:
         self._detector = self._dlib.get_frontal_face_detector()
         self._predictor = self._dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
         self._network = self._dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
-        self._mediapipe = FaceNetworks()
-
-    def __enter__(self) -> FaceEmbedder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._mediapipe.close()
+        super().__init__()
 
     def embed(self, rgb: UInt8[np.ndarray, "h w 3"]) -> FaceEmbedding | None:
         """The embedding of the picture's largest face; None where nobody finds one.
@@ -138,7 +132,7 @@ class FaceEmbedder:
     def _points_by_mediapipe(
         self, rgb: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float[np.ndarray, "5 2"], FaceDetector] | None:
-        faces = find_faces(rgb, self._mediapipe)
+        faces = find_faces(rgb, self)
         return (faces[0].landmarks_px[list(_MEDIAPIPE_POINTS), :2], "mediapipe") if faces else None
 
 

@@ -142,21 +142,16 @@ class PoseReport:
         return {"rows": [asdict(row) for row in self.rows], **self.means}
 
 
-class FaceRotationFit:
+class FaceRotationFit(FaceNetworks):
     """The parametric head fitted to mediapipe's landmarks, loaded once; `with FaceRotationFit() as face: ...`."""
 
     def __init__(self) -> None:
-        self._networks, self._model = FaceNetworks(), load_head_model()
-
-    def __enter__(self) -> FaceRotationFit:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._networks.close()
+        super().__init__()
+        self._model = load_head_model()
 
     def __call__(self, rgb: np.ndarray) -> Rotation | None:
         """As `FaceRotation`."""
-        faces = find_faces(rgb, self._networks)
+        faces = find_faces(rgb, self)
         if not faces:
             return None
         fit = fit_landmarks(self._model, faces[0].landmarks_px, rgb.shape[1], rgb.shape[0])

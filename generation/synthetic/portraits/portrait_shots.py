@@ -108,16 +108,8 @@ def take_shot(
         rng: randomness.
         size_px: side of the shot.
     """
-    camera, lighting = shot_camera_and_light(backgrounds, rng, size_px)
-    return shoot(scene, style, camera, lighting), camera
-
-
-def shot_camera_and_light(backgrounds: Backgrounds, rng: np.random.Generator, size_px: int) -> tuple[Cameras, Lighting]:
-    """The random camera and light of a shot; arguments as for `take_shot`."""
     camera = portrait_camera(rng, size_px)
-    panoramas = backgrounds.panoramas
-    lit = panoramas[rng.integers(len(panoramas))] if panoramas and rng.random() < 0.67 else None
-    return camera, random_lighting(rng, lit)
+    return shoot(scene, style, camera, random_lighting(rng, backgrounds.panoramas)), camera
 
 
 def shoot(scene: HeadScene, style: str, camera: Cameras, lighting: Lighting) -> PortraitShot:
