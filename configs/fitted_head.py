@@ -110,7 +110,12 @@ def open_head(load_config: Path | None, given: Path | None) -> FittedHead:
     if load_config is not None and given is None:
         return _open_run(load_config)
     if given is not None and load_config is None:
-        return _open_folder(given) if given.is_dir() else _open_file(given)
+        if not given.is_dir():
+            return _open_file(given)
+        path, data = given / SPLATS_NAME, given / DATASET_NAME  # what dp360 run or dp360 fit left
+        if not path.is_file():
+            raise InputError(f"Cannot read {given}: expected the folder of a dp360 run, with {SPLATS_NAME} in it")
+        return _open_file(path, data if (data / TRANSFORMS).is_file() else None)
     raise InputError(
         "Cannot export: give either --load-config CONFIG.YML of a run, or --input with a file of splats or the folder "
         "of dp360 run"
@@ -128,14 +133,6 @@ def _open_file(path: Path, data: Path | None = None) -> FittedHead:
         raise InputError(f"Cannot read {path}: {error.strerror}") from error
     splats, provenance = decode_splats(path, content)
     return FittedHead(str(path), splats, provenance, data)
-
-
-def _open_folder(folder: Path) -> FittedHead:
-    """What `dp360 run` or `dp360 fit` left in a folder."""
-    path, data = folder / SPLATS_NAME, folder / DATASET_NAME
-    if not path.is_file():
-        raise InputError(f"Cannot read {folder}: expected the folder of a dp360 run, with {SPLATS_NAME} in it")
-    return _open_file(path, data if (data / TRANSFORMS).is_file() else None)
 
 
 def _open_run(config_path: Path) -> FittedHead:

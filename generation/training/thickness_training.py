@@ -248,12 +248,6 @@ def _redrawn(
     return np.where(hair, np.uint8(_HAIR), np.where(bare, filled, classes)).astype(np.uint8)
 
 
-def plain_features(samples: HairSamples, index: int) -> Float32[np.ndarray, "c rows columns"]:
-    """Features of a sample without added errors, in the frame that the alignment would choose."""
-    camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
-    return _features(classes, _frame(classes, camera), camera, samples.skull_radius[index].astype(np.float32))
-
-
 def _disturbed(camera: Cameras, rng: np.random.Generator) -> Cameras:
     """A camera that is a little wrong."""
     turn = torch.from_numpy(cv2.Rodrigues(np.radians(rng.normal(0, _TURN_DEG, 3)))[0])
@@ -339,7 +333,10 @@ def evaluate_hair_thickness(loaded: LoadedNetwork[HairThicknessNet], samples: Ha
     """Errors on samples without added errors."""
     errors, right = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for index in range(len(samples)):
-        estimate = estimate_hair(plain_features(samples, index), loaded)
+        camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
+        inside = _frame(classes, camera)  # that the alignment would choose
+        skull = samples.skull_radius[index].astype(np.float32)
+        estimate = estimate_hair(_features(classes, inside, camera, skull), loaded)
         presence, thickness, trust = truth_of(samples, index)
         for name, mask in region_masks().items():
             counted = mask & (trust > 0.5)

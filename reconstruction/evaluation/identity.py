@@ -223,7 +223,22 @@ def measure_identity(
     embedded: dict[int | None, FaceEmbedding | None] = {
         k: embedder.embed(picture_over_white(views, k)) for k in dict.fromkeys(chosen) if k is not None
     }
-    return tuple(_compared(portrait, views, a, k, embedded.get(k)) for a, k in zip(azimuths_deg, chosen))
+    rows = []
+    for azimuth_deg, k in zip(azimuths_deg, chosen):
+        face = embedded.get(k)
+        both = None if portrait is None or face is None else (portrait, face)
+        measures = (identity_distance, identity_cosine, identity_score)
+        rows.append(
+            IdentityAt(
+                float(azimuth_deg),
+                None if k is None else views.names[k],
+                math.nan if k is None else math.degrees(float(views.cameras.azimuth_rad[k])),
+                *(math.nan if both is None else measure(*both) for measure in measures),
+                detector=face.detector if face else None,
+                portrait_detector=portrait.detector if portrait else None,
+            )
+        )
+    return tuple(rows)
 
 
 def _nearest_view(views: ViewSet, azimuth_deg: float) -> int | None:
@@ -234,19 +249,3 @@ def _nearest_view(views: ViewSet, azimuth_deg: float) -> int | None:
     fit = (away <= _NEAR_DEG) & (np.abs(elevation) <= _LEVEL_DEG)
     candidates = [k for k in range(len(views)) if fit[k] and views.names[k] != _PORTRAIT_VIEW]
     return min(candidates, key=lambda k: (round(float(away[k]), 6), views.names[k]), default=None)
-
-
-def _compared(
-    portrait: FaceEmbedding | None, views: ViewSet, azimuth_deg: float, index: int | None, face: FaceEmbedding | None
-) -> IdentityAt:
-    both = (portrait, face) if portrait is not None and face is not None else None
-    return IdentityAt(
-        azimuth_deg=float(azimuth_deg),
-        view=None if index is None else views.names[index],
-        view_azimuth_deg=math.nan if index is None else math.degrees(float(views.cameras.azimuth_rad[index])),
-        distance=identity_distance(*both) if both else math.nan,
-        cosine=identity_cosine(*both) if both else math.nan,
-        score=identity_score(*both) if both else math.nan,
-        detector=face.detector if face else None,
-        portrait_detector=portrait.detector if portrait else None,
-    )
