@@ -41,8 +41,6 @@ class SceneLook(Look):
 
 PLAIN_SCENES = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0)
 """Looks of plain photographs."""
-CARTOON_SCENES = SceneLook(cartoon=1.0)
-"""Looks of flat cartoons."""
 
 
 @dataclass(frozen=True)

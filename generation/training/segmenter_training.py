@@ -134,22 +134,20 @@ PLAIN_PORTRAITS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_co
 """Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
 
 
-def count_classes(
-    predicted: UInt8[np.ndarray, "*s"], truth: UInt8[np.ndarray, "*s"], classes: int = len(CLASS_NAMES)
-) -> Int[np.ndarray, "2 c"]:
+def count_classes(predicted: UInt8[np.ndarray, "*s"], truth: UInt8[np.ndarray, "*s"]) -> Int[np.ndarray, "2 c"]:
     """Pixels per class that have it in prediction and truth, and in one of them at least; pictures' counts add up.
 
     Where the truth is `IGNORED` nothing counts.
     """
     known = truth != IGNORED
-    each = np.arange(classes)[:, None]
+    each = np.arange(len(CLASS_NAMES))[:, None]
     has, should = predicted[known] == each, truth[known] == each
     return np.stack([(has & should).sum(1), (has | should).sum(1)])
 
 
 def evaluate_segmenter(
     segmenter: LoadedNetwork[Segmenter], shots: Shots, backgrounds: Backgrounds, look: PortraitLook, *,
-    size_px: int = 512, seed: int = 0, track: Track = silent,
+    size_px: int = 512, track: Track = silent,
 ) -> Float[np.ndarray, " c"]:  # fmt: skip
     """Intersections over unions of the classes, one portrait per shot; not a number where a class never came up.
 
@@ -159,12 +157,11 @@ def evaluate_segmenter(
         backgrounds: of the same split.
         look: how the portraits look.
         size_px: side of the portraits.
-        seed: seed of the looks.
         track: progress display.
     """
     total = np.zeros((2, len(CLASS_NAMES)), np.int64)
     for index in track(range(len(shots)), total=len(shots), description="Measuring"):
-        sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((seed, index)), size_px, look)
+        sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((0, index)), size_px, look)
         found = learned.segment(sample.rgb, sample.inside, segmenter).argmax(-1).astype(np.uint8)
         total += count_classes(found, _classes(sample))
     with np.errstate(invalid="ignore", divide="ignore"):

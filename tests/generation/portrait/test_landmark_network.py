@@ -39,7 +39,6 @@ from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.portraits.cartoons import cartoon
 from dp360.generation.training.landmark_scenes import (
-    CARTOON_SCENES,
     PLAIN_SCENES,
     LabelledShots,
     SceneLook,
@@ -245,7 +244,7 @@ def test_located_boxes_follow_the_size_of_the_picture(tiny: LoadedNetwork[Landma
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     loop = LoopConfig(steps=3, batch_size=2, warmup_steps=1, save_every=1)
-    config = LandmarkTrainConfig(network=TINY, points_loop=loop, locator_loop=loop, look=CARTOON_SCENES)
+    config = LandmarkTrainConfig(network=TINY, points_loop=loop, locator_loop=loop, look=SceneLook(cartoon=1.0))
     shots, backgrounds = disc_shots(), Backgrounds(())
     whole = train_landmark_networks(shots, backgrounds, tmp_path / "whole", config)
     stopped = replace(loop, steps=3, minutes=0.0)
@@ -281,7 +280,7 @@ def test_the_shipped_weights_find_held_out_faces(tmp_path: Path) -> None:
         return None if face is None else face.points_px
 
     backgrounds = Backgrounds.of_split(HEADS, "held_out")
-    for look in (PLAIN_SCENES, CARTOON_SCENES):
+    for look in (PLAIN_SCENES, SceneLook(cartoon=1.0)):
         figures = landmark_figures(points_of, labelled, backgrounds, look, empty=10)
         assert np.nansum(figures.recall * figures.count) / figures.count.sum() > RECALL
         assert figures.nme[0] < NME
