@@ -33,7 +33,6 @@ def open_diffusion_generator(
         command: weights and options.
         given: what takes the place of its own control pictures, start views, back and crop.
         cameras: where it will be asked to look from.
-        track: progress.
 
     Raises:
         InputError: no weights, weights that cannot make these views, or no such device.
@@ -77,7 +76,6 @@ def open_weights(
         weights: a folder or a hub id; None takes the compact model that ships.
         options: numbers and what saves memory.
         device: name of the torch device, as `choose_device` gives it.
-        track: progress.
 
     Raises:
         InputError: weights that are not there or cannot be used, or numbers that the device cannot compute with.

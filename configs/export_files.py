@@ -47,7 +47,6 @@ def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ig
 
     Args:
         command: what to write, and out of what.
-        track: shows progress.
         notify: shows what people should know about a file.
 
     Returns:

@@ -151,7 +151,6 @@ def _drawn(name: str, variant: Variant, weights: str, pipelines: dict[str, tuple
     """A diffusion generator with a variant's options; `pipelines` keeps the networks from the first call on.
 
     Args:
-        name: what it is called.
         variant: what is to be measured.
         weights: a folder or a hub id; empty for those that ship.
         pipelines: by weights.

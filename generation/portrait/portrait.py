@@ -125,7 +125,6 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     Args:
         path: any picture file.
         config: how; None takes `PortraitConfig()`.
-        track: progress display.
 
     Raises:
         InputError: the file cannot be used, no face was found, or nothing in it looks like a head.
@@ -253,8 +252,6 @@ def fit_in_crop(
         face: found in it.
         frame: round a head fitted to that face's landmarks.
         factor: side of the frame in units of the standard one.
-        model: the head model.
-        networks: opened networks.
 
     Returns:
         The frame round the new fit, that fit in the picture, and the landmarks in the crop.
@@ -305,7 +302,6 @@ def place_head_by_matte(matte_unit: Float32[np.ndarray, "h w"], model: HeadModel
 
     Args:
         matte_unit: opacity of the person in the whole picture, [0, 1].
-        model: the parametric head.
         source: name of the picture for messages.
 
     Raises:

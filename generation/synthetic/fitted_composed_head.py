@@ -97,7 +97,6 @@ def fitted_head(
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
     Args:
-        head: any composed head.
         backgrounds: light and backgrounds.
         seed: seed of camera, light, background and look; the same seed gives the same bytes.
         faces: face detectors.

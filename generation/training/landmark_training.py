@@ -89,9 +89,7 @@ def train_landmark_networks(
     Args:
         labelled: shots of heads of the split `train`, from all sides.
         backgrounds: of the same split.
-        folder: for checkpoints.
         config: how; of the time of `points_loop`, which is that of both, the points may take two thirds.
-        track: progress display.
         on_evaluation: as of `train_model`.
     """
     torch.manual_seed(config.points_loop.seed)
@@ -269,9 +267,7 @@ def landmark_figures(
         finder: what to measure.
         labelled: shots of heads that it has not seen.
         backgrounds: of the same split.
-        look: how pictures look.
         empty: number of pictures without anybody.
-        track: progress display.
     """
     yaw = np.degrees(np.abs(labelled.yaw_rad))
     shown = np.flatnonzero(yaw <= YAW_EDGES_DEG[-1])

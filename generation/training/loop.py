@@ -110,7 +110,6 @@ def train_model(
             it is called in another thread, one micro-batch ahead. With one process and no accumulation the number is
             the step.
         loss_of: scalar loss of model and micro-batch.
-        config: schedule.
         folder: for checkpoints; the newest and the one before it are kept. Several machines have to share it.
         track: progress display; of the first process only.
         on_evaluation: called at every checkpoint, in the first process.

@@ -75,9 +75,6 @@ def train_segmenter(
     Args:
         shots: of heads of the split `train`.
         backgrounds: of the same split.
-        folder: for checkpoints.
-        config: how.
-        track: progress display.
         on_evaluation: as of `train_model`.
     """
     torch.manual_seed(config.stages[0][1].seed)
@@ -152,12 +149,8 @@ def evaluate_segmenter(
     """Intersections over unions of the classes, one portrait per shot; not a number where a class never came up.
 
     Args:
-        segmenter: the network.
         shots: of heads that it has not seen.
         backgrounds: of the same split.
-        look: how the portraits look.
-        size_px: side of the portraits.
-        track: progress display.
     """
     total = np.zeros((2, len(CLASS_NAMES)), np.int64)
     for index in track(range(len(shots)), total=len(shots), description="Measuring"):

@@ -94,7 +94,6 @@ def surround_camera(rng: np.random.Generator, yaw_range_deg: tuple[float, float]
     """A camera round the head: |yaw| in the range on either side, pitch within 28 degrees, any distance.
 
     Args:
-        rng: randomness.
         yaw_range_deg: least and largest |yaw|, degrees.
         size_px: side of the shot; its frame is 1.15 times the standard one.
     """

@@ -184,7 +184,6 @@ def other_hair(
     Args:
         presence, thickness: of the true hair.
         skull: opened skull, world units.
-        rng: randomness.
     """
     noise = _closed_noise(rng)
     factor = np.exp(np.clip(rng.normal(0, 0.22) + 0.2 * noise, -0.7, 0.6))

@@ -91,7 +91,6 @@ def measure_consistency(
         perceptual: the perceptual distance of the first measure.
         seed: seed of the fits.
         device: where to fit.
-        track: progress.
 
     Raises:
         InputError: too few views.
@@ -120,7 +119,6 @@ def reprojection(views: ViewSet, scene: Renderable, *, track: Track = silent) ->
     Args:
         views: the views; one named `portrait` belongs to no ring.
         scene: what gives their depth, of the same head.
-        track: progress.
     """
     found: list[PairFigures] = []
     for ring in rings(views.cameras):

@@ -207,7 +207,6 @@ def measure_identity(
     Args:
         portrait_rgb: the portrait; best the aligned crop, in which only one person is large.
         views: the head's views, shown over white.
-        embedder: opened networks.
         azimuths_deg: where to look from, degrees, 0 in front of the face, positive towards the head's left.
 
     Returns:

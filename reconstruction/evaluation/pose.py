@@ -183,7 +183,6 @@ def measure_pose(
         views: the views with the cameras that they were meant to be seen from.
         face_rotation: who estimates rotations from faces, for example `FaceRotationFit`.
         config: who is asked where.
-        track: progress display.
 
     Returns:
         A row per view and means. The rows do not depend on the order of the views.
@@ -321,7 +320,6 @@ class OutlineHull:
 
     Args:
         views: pictures with alpha; those that are nearly empty or full have no outline.
-        config: sizes.
         left_out: views that do not carve.
     """
 
@@ -436,7 +434,6 @@ def _fitted_turn(
         camera: the intended camera.
         focus_world: what the head turns about, world units.
         seen_radius: only what is nearer to the focus than this is compared, world units.
-        config: sizes.
     """
     scale = config.outline_px / max(alpha.shape)
     small = camera.resized(round(camera.width * scale), round(camera.height * scale))

@@ -195,7 +195,6 @@ def heads_result(
     Args:
         results: the same heads in the same order by the name of each source, the first of which the others are
             compared with.
-        config: what was measured.
         about: a sentence on each source that is known by name.
         ablation: show every source under each truth, without errors.
     """

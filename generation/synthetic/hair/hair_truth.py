@@ -52,11 +52,9 @@ def map_to_fit(
     """The similarity that lays a composed head over the head fitted to its portrait, by the inner face's landmarks.
 
     Args:
-        head: the composed head.
         camera: the portrait's true camera.
         landmarks_px: detected landmarks in that picture.
         fit: the fit to them.
-        model: the head model of the fit.
 
     Returns:
         None where fewer than 100 landmarks lie on the true skin (characters without one).
@@ -85,7 +83,6 @@ def hair_truth(head: SyntheticHead, to_grid: Similarity | None = None) -> HairTr
     """Hair of a composed head.
 
     Args:
-        head: any composed head.
         to_grid: brings the head into the grid's frame; None leaves it where it is.
     """
     rows, columns = ((np.arange(n * _SUB) + 0.5) / _SUB - 0.5 for n in (capsule.ROWS, capsule.COLUMNS))

@@ -80,7 +80,6 @@ def portrait_camera(rng: np.random.Generator, size_px: int) -> Cameras:
     Yaw within 42 degrees, pitch within 22, roll within 20; from 0.55 to 1.7 times the usual distance.
 
     Args:
-        rng: randomness.
         size_px: side of the shot; its frame is `SHOT_FACTOR` times the standard one.
     """
     yaw_deg = rng.uniform(-42, 42) if rng.random() < 0.35 else np.clip(rng.normal(0, 16), -42, 42)
@@ -102,11 +101,8 @@ def take_shot(
     """The head alone from a random camera in random light, and that camera.
 
     Args:
-        scene: the head.
         style: how it is drawn, a name of `stylise.STYLES`.
         backgrounds: their panoramas light the head in two of three shots.
-        rng: randomness.
-        size_px: side of the shot.
     """
     camera = portrait_camera(rng, size_px)
     return shoot(scene, style, camera, random_lighting(rng, backgrounds.panoramas)), camera
@@ -126,11 +122,6 @@ def finish_shot(
     """A portrait out of a shot.
 
     Args:
-        shot: the head alone.
-        camera: its camera.
-        backgrounds: where backgrounds come from.
-        rng: randomness.
-        size_px: side of the portrait.
         look: how; None takes `PortraitLook()`.
     """
     look = look or PortraitLook()

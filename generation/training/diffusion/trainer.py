@@ -79,11 +79,9 @@ def train_stage(
 
     Args:
         pipeline: what training starts from; it is changed in place.
-        source: heads to learn from.
         config: the stage.
         folder: see the module.
         validation: heads to draw at checkpoints; None draws nothing.
-        track: progress.
         notify: told one line at each checkpoint.
 
     Returns:
