@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +40,9 @@ FaceFinder = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "69 2"] | 
 """Finds the points of a face in a picture, NaN where a finder does not know a point; None where it sees no face."""
 
 
-@dataclass(frozen=True)
-class LandmarkTrainConfig:
-    """How both networks are trained."""
-
-    network: LandmarkNetworkConfig = field(default_factory=LandmarkNetworkConfig)
-    """The networks."""
-    look: SceneLook = field(default_factory=SceneLook)
-    """How pictures are made of shots."""
-    points_loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=4000, batch_size=16, learning_rate=3e-3, save_every=100)
-    )
-    """Schedule of the points."""
-    locator_loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=1800, batch_size=16, learning_rate=3e-3, save_every=100)
-    )
-    """Schedule of the locator."""
+POINTS_LOOP = LoopConfig(steps=4000, batch_size=16, learning_rate=3e-3, save_every=100)
+LOCATOR_LOOP = LoopConfig(steps=1800, batch_size=16, learning_rate=3e-3, save_every=100)
+"""Schedules."""
 
 
 @dataclass(frozen=True)
@@ -81,33 +68,33 @@ class _Scenes:
 
 
 def train_landmark_networks(
-    labelled: LabelledShots, backgrounds: Backgrounds, folder: Path, config: LandmarkTrainConfig, *,
-    track: Track = silent, on_evaluation: OnEvaluation | None = None,
+    labelled: LabelledShots, backgrounds: Backgrounds, folder: Path, points_loop: LoopConfig = POINTS_LOOP,
+    locator_loop: LoopConfig = LOCATOR_LOOP, *, network_config: LandmarkNetworkConfig | None = None,
+    look: SceneLook | None = None, track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> LandmarkNetworks:  # fmt: skip
     """Both networks with averaged weights, on the CPU: the points are trained, then the locator.
 
     Args:
         labelled: shots of heads of the split `train`, from all sides.
         backgrounds: of the same split.
-        config: how; of the time of `points_loop`, which is that of both, the points may take two thirds.
+        points_loop, locator_loop: schedules; of their time, which is that of both, the points may take two thirds.
         on_evaluation: as of `train_model`.
     """
-    torch.manual_seed(config.points_loop.seed)
-    networks = LandmarkNetworks(config.network).to(memory_format=torch.channels_last)
-    scenes = _Scenes(labelled, backgrounds, config.look)
+    torch.manual_seed(points_loop.seed)
+    networks = LandmarkNetworks(network_config).to(memory_format=torch.channels_last)
+    scenes, sizes = _Scenes(labelled, backgrounds, look or SceneLook()), networks.config
     told: dict[str, Any] = {"track": track, "on_evaluation": on_evaluation}
-    started_s, batch_of = time.monotonic(), _points_batches(scenes, config)
-    loop = with_time_left(config.points_loop, started_s, 2 / 3)
+    started_s, batch_of = time.monotonic(), _points_batches(scenes, points_loop, sizes.points_px)
+    loop = with_time_left(points_loop, started_s, 2 / 3)
     train_model(networks.points, batch_of, points_loss, loop, folder / "points", **told)
-    loop, batch_of = with_time_left(config.locator_loop, started_s), _locator_batches(scenes, config)
+    batch_of, loop = _locator_batches(scenes, locator_loop, sizes.locator_px), with_time_left(locator_loop, started_s)
     if loop.minutes != 0:
         train_model(networks.locator, batch_of, locator_loss, loop, folder / "locator", **told)
     return networks.eval()
 
 
-def _points_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[int], Batch]:
+def _points_batches(scenes: _Scenes, loop: LoopConfig, size: int) -> Callable[[int], Batch]:
     """A function: the batch of a step for `PointNetwork`."""
-    loop, size = config.points_loop, config.network.points_px
     unit = size / CROP_FACTOR
 
     def scene(rng: np.random.Generator) -> tuple[LandmarkScene, float]:
@@ -154,9 +141,8 @@ def points_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     )
 
 
-def _locator_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[int], Batch]:
+def _locator_batches(scenes: _Scenes, loop: LoopConfig, size: int) -> Callable[[int], Batch]:
     """A function: the batch of a step for `FaceLocator`."""
-    loop, size = config.locator_loop, config.network.locator_px
 
     def scene(rng: np.random.Generator) -> tuple[LandmarkScene, FaceBox | None]:
         """A picture and its face."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +46,7 @@ SEGMENTER_STAGES = (
     (192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
     (256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
 )
-
-
-@dataclass(frozen=True)
-class SegmenterTrainConfig:
-    """How the segmenter is trained."""
-
-    network: SegmenterConfig = field(default_factory=SegmenterConfig)
-    """The network."""
-    look: PortraitLook = field(default_factory=PortraitLook)
-    """How pictures are made of shots."""
-    stages: tuple[tuple[int, LoopConfig], ...] = SEGMENTER_STAGES
-    """Side of the pictures, a multiple of 32, and schedule of each part, from small to large."""
+"""Side of the pictures, a multiple of 32, and schedule of each part, from small to large."""
 
 
 def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
@@ -67,8 +55,9 @@ def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
 
 
 def train_segmenter(
-    shots: Shots, backgrounds: Backgrounds, folder: Path, config: SegmenterTrainConfig, *, track: Track = silent,
-    on_evaluation: OnEvaluation | None = None,
+    shots: Shots, backgrounds: Backgrounds, folder: Path,
+    stages: Sequence[tuple[int, LoopConfig]] = SEGMENTER_STAGES, *, network_config: SegmenterConfig | None = None,
+    look: PortraitLook | None = None, track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> Segmenter:  # fmt: skip
     """The network with averaged weights, on the CPU, trained through all stages.
 
@@ -77,15 +66,15 @@ def train_segmenter(
         backgrounds: of the same split.
         on_evaluation: as of `train_model`.
     """
-    torch.manual_seed(config.stages[0][1].seed)
-    network = Segmenter(config.network).to(memory_format=torch.channels_last)
+    torch.manual_seed(stages[0][1].seed)
+    network = Segmenter(network_config or SegmenterConfig()).to(memory_format=torch.channels_last)
     started_s = time.monotonic()
-    for number, (size_px, loop) in enumerate(config.stages):
+    for number, (size_px, loop) in enumerate(stages):
         left = with_time_left(loop, started_s)
         if number and left.minutes == 0:
             break
         seed = loop.seed + 1000 * number
-        batch_of = segmenter_batches(shots, backgrounds, size_px, loop.batch_size, config.look, seed=seed)
+        batch_of = segmenter_batches(shots, backgrounds, size_px, loop.batch_size, look or PortraitLook(), seed=seed)
         place = folder / f"stage_{number}_{size_px}px"
         train_model(network, batch_of, segmentation_loss, left, place, track=track, on_evaluation=on_evaluation)
     return network

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,6 @@ from dp360.generation.training.loop import LoopConfig
 from dp360.generation.training.segmenter_training import (
     IGNORED,
     PLAIN_PORTRAITS,
-    SegmenterTrainConfig,
     classes_of,
     count_classes,
     evaluate_segmenter,
@@ -70,9 +70,10 @@ def shots() -> Shots:
     return Shots(rgb, alpha, labels, np.arange(6), np.tile(np.eye(4), (6, 1, 1)), np.full(6, 300.0))
 
 
-def tiny_training(steps: int) -> SegmenterTrainConfig:
+def tiny_training(steps: int, minutes: float | None = None) -> dict[str, Any]:
     loop = LoopConfig(steps=steps, batch_size=4, learning_rate=5e-3, warmup_steps=5, save_every=7, ema_decay=0.9)
-    return SegmenterTrainConfig(network=SMALL, look=PLAIN_PORTRAITS, stages=((32, loop),))
+    stages = ((32, replace(loop, minutes=minutes)),)
+    return {"network_config": SMALL, "look": PLAIN_PORTRAITS, "stages": stages}
 
 
 def test_probabilities_sum_to_one_and_what_lies_outside_is_background(small: LoadedNetwork[Segmenter]) -> None:
@@ -144,7 +145,7 @@ def test_batches_depend_on_their_step_alone_and_every_pass_shows_every_shot(shot
 def test_a_small_network_learns_drawn_heads(shots: Shots, tmp_path: Path) -> None:
     losses: list[float] = []
     network = train_segmenter(
-        shots, NO_PANORAMAS, tmp_path, tiny_training(140), on_evaluation=lambda step, model, loss: losses.append(loss)
+        shots, NO_PANORAMAS, tmp_path, **tiny_training(140), on_evaluation=lambda step, model, loss: losses.append(loss)
     )
     assert losses[-1] < 0.5 * losses[0]
     iou = evaluate_segmenter(LoadedNetwork(network, ""), shots, NO_PANORAMAS, PLAIN_PORTRAITS, size_px=64)
@@ -152,11 +153,10 @@ def test_a_small_network_learns_drawn_heads(shots: Shots, tmp_path: Path) -> Non
 
 
 def test_training_that_was_stopped_goes_on_to_the_same_weights(shots: Shots, tmp_path: Path) -> None:
-    whole = train_segmenter(shots, NO_PANORAMAS, tmp_path / "whole", tiny_training(9)).state_dict()
-    (stage,) = tiny_training(9).stages
-    short = replace(tiny_training(9), stages=(replace(stage, loop=replace(stage.loop, minutes=1e-9)),))
+    whole = train_segmenter(shots, NO_PANORAMAS, tmp_path / "whole", **tiny_training(9)).state_dict()
+    short = tiny_training(9, minutes=1e-9)
     for _ in range(9):
-        broken = train_segmenter(shots, NO_PANORAMAS, tmp_path / "broken", short).state_dict()
+        broken = train_segmenter(shots, NO_PANORAMAS, tmp_path / "broken", **short).state_dict()
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
 
