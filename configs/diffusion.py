@@ -33,21 +33,18 @@ def open_diffusion_generator(
         command: weights and options.
         given: what takes the place of its own control pictures, start views, back and crop.
         cameras: where it will be asked to look from.
-        track: progress.
 
     Raises:
         InputError: no weights, weights that cannot make these views, or no such device.
     """
     sampling_of(command.diffusion)  # a number out of its range costs no time
     device = choose_device(command.device)
-    if command.weights is None:
-        pipeline, name = open_shipped(command.diffusion, device)
-    else:
-        pipeline, name = open_weights(command.weights, command.diffusion, device, track=track)
+    pipeline, name = open_weights(command.weights, command.diffusion, device, track=track)
+    control = pipeline.camera_control
     generator: DiffPortrait360Generator | CompactGenerator
-    if command.generator == "compact" or is_compact(pipeline):
+    if command.generator == "compact" or (control is not None and control.sizes.control_channels == PRIOR_CHANNELS):
         refuse_pictures_for_compact(command.diffusion)
-        generator = CompactGenerator(pipeline, name, compact_sampling_of(command.diffusion, pipeline))
+        generator = CompactGenerator(pipeline, name, sampling_of(command.diffusion, pipeline))
     else:
         sampling = sampling_of(command.diffusion)
         generator = DiffPortrait360Generator(
@@ -58,77 +55,47 @@ def open_diffusion_generator(
     return generator
 
 
-def is_compact(pipeline: DiffPortrait360Pipeline) -> bool:
-    """Whether a pipeline's control pictures have the prior's channels."""
-    control = pipeline.camera_control
-    return control is not None and control.sizes.control_channels == PRIOR_CHANNELS
-
-
-def sampling_of(options: DiffusionOptions) -> Sampling:
-    """The sampling part of the options; what is not given is as `Sampling` has it.
+def sampling_of(options: DiffusionOptions, compact: DiffPortrait360Pipeline | None = None) -> Sampling:
+    """The sampling part of the options; what is not given is as `Sampling` or, for the compact model, as
+    `compact_sampling` has it.
 
     Raises:
         InputError: a number out of its range.
     """
-    return Sampling(**_given_sampling(options))
-
-
-def compact_sampling_of(options: DiffusionOptions, pipeline: DiffPortrait360Pipeline) -> Sampling:
-    """The same for the compact model; steps and guidance that are not given are as `compact_sampling` has them.
-
-    Raises:
-        InputError: a number out of its range.
-    """
-    return compact_sampling(pipeline, **_given_sampling(options))
-
-
-def _given_sampling(options: DiffusionOptions) -> dict[str, Any]:
     values = {field.name: getattr(options, field.name) for field in fields(Sampling)}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def open_shipped(options: DiffusionOptions, device: str) -> tuple[DiffPortrait360Pipeline, str]:
-    """The compact model that ships, where it shall run; and the weights' name with their hash.
-
-    Raises:
-        InputError: this installation lacks it, a file of it is damaged, or numbers that the device cannot compute with.
-    """
-    loaded = load_compact(_dtype(options, device))
-    if loaded is None:
-        raise InputError("This installation has no compact weights; install dp360 again, or give --weights FOLDER")
-    pipeline, name = loaded
-    return _placed(pipeline, options, device), name
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    return Sampling(**given) if compact is None else compact_sampling(compact, **given)
 
 
 def open_weights(
-    weights: str, options: DiffusionOptions, device: str, *, track: Track = silent
+    weights: str | None, options: DiffusionOptions, device: str, *, track: Track = silent
 ) -> tuple[DiffPortrait360Pipeline, str]:
     """Load the diffusion model where it shall run; and the weights' name with their hash.
 
     Args:
-        weights: a folder or a hub id.
+        weights: a folder or a hub id; None takes the compact model that ships.
         options: numbers and what saves memory.
         device: name of the torch device, as `choose_device` gives it.
-        track: progress.
 
     Raises:
-        InputError: weights that cannot be used, or numbers that the device cannot compute with.
+        InputError: weights that are not there or cannot be used, or numbers that the device cannot compute with.
     """
     dtype = _dtype(options, device)
-    folder = resolve_weights(weights, dtype=dtype, track=track)
-    pipeline = _placed(load_pipeline(folder, dtype), options, device)
-    return pipeline, weights_name_of(folder, weights, track=track)
-
-
-def _placed(pipeline: DiffPortrait360Pipeline, options: DiffusionOptions, device: str) -> DiffPortrait360Pipeline:
-    """The pipeline where it shall run, with what saves memory."""
+    if weights is None:
+        loaded = load_compact(dtype)
+        if loaded is None:
+            raise InputError("This installation has no compact weights; install dp360 again, or give --weights FOLDER")
+        pipeline, name = loaded
+    else:
+        folder = resolve_weights(weights, dtype=dtype, track=track)
+        pipeline, name = load_pipeline(folder, dtype), weights_name_of(folder, weights, track=track)
     if options.offload and device != "cpu":
         pipeline.enable_model_cpu_offload()
     else:
         pipeline.to(device)
     if options.vae_tiling:
         pipeline.vae.enable_tiling()
-    return pipeline
+    return pipeline, name
 
 
 def _dtype(options: DiffusionOptions, device: str) -> torch.dtype:

@@ -52,11 +52,6 @@ class ExportCommand:
     fps: float | None = None
     """Pictures of a turntable per second; 24 if not given."""
 
-    @property
-    def outputs(self) -> tuple[Path, ...]:
-        """The files to write, in the order in which they were named."""
-        return tuple(path for named_together in self.output for path in named_together)
-
 
 def run(command: ExportCommand, display: Display) -> Outcome:
     """Write the files."""

@@ -47,7 +47,6 @@ def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ig
 
     Args:
         command: what to write, and out of what.
-        track: shows progress.
         notify: shows what people should know about a file.
 
     Returns:
@@ -79,7 +78,7 @@ def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ig
 
 def _checked_names(command: ExportCommand) -> tuple[Path, ...]:
     """The outputs, if each is a folder or ends as a format does, and one of them is what --kind says."""
-    names = command.outputs
+    names = tuple(path for named_together in command.output for path in named_together)
     if not names:
         raise InputError("Cannot export: give at least one file with --output, such as --output head.spz head.html")
     for name in names:

@@ -110,7 +110,12 @@ def open_head(load_config: Path | None, given: Path | None) -> FittedHead:
     if load_config is not None and given is None:
         return _open_run(load_config)
     if given is not None and load_config is None:
-        return _open_folder(given) if given.is_dir() else _open_file(given)
+        if not given.is_dir():
+            return _open_file(given)
+        path, data = given / SPLATS_NAME, given / DATASET_NAME  # what dp360 run or dp360 fit left
+        if not path.is_file():
+            raise InputError(f"Cannot read {given}: expected the folder of a dp360 run, with {SPLATS_NAME} in it")
+        return _open_file(path, data if (data / TRANSFORMS).is_file() else None)
     raise InputError(
         "Cannot export: give either --load-config CONFIG.YML of a run, or --input with a file of splats or the folder "
         "of dp360 run"
@@ -130,14 +135,6 @@ def _open_file(path: Path, data: Path | None = None) -> FittedHead:
     return FittedHead(str(path), splats, provenance, data)
 
 
-def _open_folder(folder: Path) -> FittedHead:
-    """What `dp360 run` or `dp360 fit` left in a folder."""
-    path, data = folder / SPLATS_NAME, folder / DATASET_NAME
-    if not path.is_file():
-        raise InputError(f"Cannot read {folder}: expected the folder of a dp360 run, with {SPLATS_NAME} in it")
-    return _open_file(path, data if (data / TRANSFORMS).is_file() else None)
-
-
 def _open_run(config_path: Path) -> FittedHead:
     """The newest checkpoint of an ns-train run.
 
@@ -148,7 +145,9 @@ def _open_run(config_path: Path) -> FittedHead:
         raise InputError(f"Cannot read {config_path}: no such file; ns-train prints the path of its config.yml")
     saved = SavedRun.read(config_path)
     if saved.method_name.startswith("dp360-splat"):
-        return FittedHead(str(config_path), saved.splats(), _provenance_beside(config_path), saved.data)
+        splats, beside = saved.splats(), config_path.parent / SPLATS_NAME
+        origin = splat_ply.decode(beside.read_bytes())[1] if beside.is_file() else None
+        return FittedHead(str(config_path), splats, origin, saved.data)
     if not saved.method_name.startswith("dp360-nerf"):
         raise InputError(
             f"Cannot export {config_path}: expected a run of dp360-splat or dp360-nerf, got {saved.method_name}"
@@ -166,9 +165,3 @@ def _open_run(config_path: Path) -> FittedHead:
 
     _, pipeline, _, _ = eval_setup(config_path, test_mode="inference", update_config_callback=at_its_place)
     return FittedHead(str(config_path), cast("HeadNerfModel", pipeline.model), None, saved.data)
-
-
-def _provenance_beside(config_path: Path) -> Provenance | None:
-    """What the run's own head.ply says about its origin."""
-    path = config_path.parent / SPLATS_NAME
-    return splat_ply.decode(path.read_bytes())[1] if path.is_file() else None

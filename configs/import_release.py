@@ -13,10 +13,6 @@ import tyro
 from .import_capture import require_place_for_dataset
 
 if TYPE_CHECKING:
-    from dp360.generation import ViewSet
-    from dp360.generation.diffusion.release.folder import ReleaseFolder
-    from dp360.generation.progress import Track
-
     from .console import Display
 
 _DRAWN_CONFIDENCE = 0.65
@@ -38,36 +34,26 @@ class ImportReleaseCommand:
 def run(command: ImportReleaseCommand, display: Display) -> tuple[Path, ...]:
     """Write the data set; the portrait is view 0 where the release's folder has it together with its camera.
 
+    The surface is the visual hull of the views' outlines.
+
     Returns:
         The data set's folder.
 
     Raises:
         InputError: something is missing or damaged in the release's folder, or the output cannot be written.
     """
-    from dp360.generation.dataset.view_dataset import write_dataset
-    from dp360.generation.diffusion.release.folder import ReleaseFolder
-
-    require_place_for_dataset(command.output)
-    views = release_views(ReleaseFolder.find(command.folder, command.name), track=display.track)
-    write_dataset(views, command.output)
-    return (command.output,)
-
-
-def release_views(folder: ReleaseFolder, *, track: Track) -> ViewSet:
-    """Finished views of the release, with the surface as the visual hull of their outlines.
-
-    Raises:
-        InputError: as `run`.
-    """
     import torch
 
     from dp360.generation import Provenance, ViewSet
     from dp360.generation.cameras import concatenate_cameras
+    from dp360.generation.dataset.view_dataset import write_dataset
     from dp360.generation.dataset.visual_hull import hull_points
     from dp360.generation.diffusion.release.aligned import read_aligned_picture
-    from dp360.generation.diffusion.release.folder import read_result
+    from dp360.generation.diffusion.release.folder import ReleaseFolder, read_result
 
-    rgba, cameras = read_result(folder, track=track)
+    require_place_for_dataset(command.output)
+    folder = ReleaseFolder.find(command.folder, command.name)
+    rgba, cameras = read_result(folder, track=display.track)
     confidence = torch.full((len(cameras),), _DRAWN_CONFIDENCE)
     names = tuple(f"view_{i:03d}" for i in range(len(cameras)))
     label = folder.label()
@@ -87,4 +73,6 @@ def release_views(folder: ReleaseFolder, *, track: Track) -> ViewSet:
         version=metadata.version("dp360"),
         settings={"imported_from": folder.name},
     )
-    return ViewSet(rgba, cameras, confidence, names, hull_points(rgba, cameras), provenance)
+    views = ViewSet(rgba, cameras, confidence, names, hull_points(rgba, cameras), provenance)
+    write_dataset(views, command.output)
+    return (command.output,)

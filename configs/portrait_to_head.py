@@ -59,7 +59,6 @@ def portrait_to_dataset(
         recipe: cameras and size of the views.
         folder: where everything goes.
         record: measures the stages.
-        track: shows progress.
         notify: shows what people should know about their picture.
 
     Raises:
@@ -132,7 +131,6 @@ def finish_head(
         folder: where everything goes.
         record: measures the stage, and becomes dp360.json.
         earlier: files of the same run that stand there already.
-        track: shows progress.
 
     Returns:
         All files of the run.

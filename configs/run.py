@@ -98,5 +98,5 @@ def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
                 splats, made.views, made.portrait_rgb, folder, record, earlier=made.files, track=display.track
             )
     if options.verbose:
-        display.notify(record.timings_for_people())
+        display.notify(", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.timings_s.items()))
     return files if isinstance(command, ViewsCommand) else (*files, *next_commands(folder))

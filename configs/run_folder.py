@@ -82,10 +82,6 @@ class RunRecord:
         yield
         self.timings_s[name] = round(time.perf_counter() - start, 3)
 
-    def timings_for_people(self) -> str:
-        """Seconds of each stage in one line."""
-        return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.timings_s.items())
-
     def write(self, input_sha256: str, files: tuple[Path, ...]) -> Path:
         """Write dp360.json, last of all: while it is there, all files of the folder belong together.
 

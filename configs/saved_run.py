@@ -60,11 +60,11 @@ class SavedRun:
                 return path
         return None
 
-    def newest_checkpoint(self) -> Path:
-        """The checkpoint of the last step.
+    def splats(self) -> Splats:
+        """The Gaussians of a run of dp360-splat as they were last saved.
 
         Raises:
-            InputError: there is none.
+            InputError: no checkpoint, or one that is damaged.
         """
         found = sorted((self.folder / CHECKPOINTS_NAME).glob("step-*.ckpt"))
         if not found:
@@ -72,15 +72,7 @@ class SavedRun:
                 f"Cannot open the run in {self.folder}: no checkpoint step-*.ckpt in its folder {CHECKPOINTS_NAME}; "
                 "train on, or move the whole folder of the run"
             )
-        return found[-1]
-
-    def splats(self) -> Splats:
-        """The Gaussians of a run of dp360-splat as they were last saved.
-
-        Raises:
-            InputError: no checkpoint, or one that is damaged.
-        """
-        path = self.newest_checkpoint()
+        path = found[-1]
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)["pipeline"]
             return splats_from_parameters({name: state[f"_model.gauss_params.{name}"] for name in VARIABLES})

@@ -49,12 +49,11 @@ def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
     from dp360.generation.training.shots import PORTRAIT_SHOTS, portrait_shots
 
     folder, track = command.output / "shots", display.track
-    config = training.SegmenterTrainConfig()
-    config = replace(config, stages=tuple(replace(s, loop=_scheduled(s.loop, command)) for s in config.stages))
+    stages = [(size_px, _scheduled(loop, command)) for size_px, loop in training.SEGMENTER_STAGES]
     learned_from, unseen = _heads(PORTRAIT_SHOTS, command)
     shots = portrait_shots(command.data, "train", folder, learned_from, track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")
-    network = training.train_segmenter(shots, backgrounds, command.output, config, **_told(display))
+    network = training.train_segmenter(shots, backgrounds, command.output, stages, **_told(display))
     path = _saved(command, SEGMENTER, network)
     shots = portrait_shots(command.data, "validation", folder, unseen, track=track)
     backgrounds = Backgrounds.of_split(command.data, "validation")
@@ -99,23 +98,17 @@ def _train_completion(command: TrainNetworkCommand, display: Display) -> Path:
 def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
     from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+    from dp360.generation.training import landmark_training as training
     from dp360.generation.training.landmark_scenes import PLAIN_SCENES, labelled_shots
-    from dp360.generation.training.landmark_training import (
-        LandmarkTrainConfig,
-        landmark_figures,
-        train_landmark_networks,
-    )
     from dp360.generation.training.shots import SURROUND_SHOTS, surround_shots
 
     folder, track = command.output / "shots", display.track
-    config = LandmarkTrainConfig()
-    points_loop, locator_loop = (_scheduled(loop, command) for loop in (config.points_loop, config.locator_loop))
-    config = replace(config, points_loop=points_loop, locator_loop=locator_loop)
+    loops = [_scheduled(loop, command) for loop in (training.POINTS_LOOP, training.LOCATOR_LOOP)]
     learned_from, unseen = _heads(SURROUND_SHOTS, command, samples_per_head=SURROUND_SHOTS.samples_per_head)
     shots = surround_shots(command.data, "train", folder, learned_from, track=track)
     labelled = labelled_shots(shots, "train", command.data, track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")
-    networks = train_landmark_networks(labelled, backgrounds, command.output, config, **_told(display))
+    networks = training.train_landmark_networks(labelled, backgrounds, command.output, *loops, **_told(display))
     path = _saved(command, FACE_LANDMARKS, networks)
     shots = surround_shots(command.data, "validation", folder, unseen, track=track)
     labelled = labelled_shots(shots, "validation", command.data, track=track)
@@ -125,7 +118,7 @@ def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
         face = find_face(rgb, loaded)
         return None if face is None else face.points_px
 
-    figures = landmark_figures(points_of, labelled, backgrounds, PLAIN_SCENES, track=track)
+    figures = training.landmark_figures(points_of, labelled, backgrounds, PLAIN_SCENES, track=track)
     display.notify(f"On validation heads, by |yaw|: {figures}")
     return path
 

@@ -151,7 +151,6 @@ def _drawn(name: str, variant: Variant, weights: str, pipelines: dict[str, tuple
     """A diffusion generator with a variant's options; `pipelines` keeps the networks from the first call on.
 
     Args:
-        name: what it is called.
         variant: what is to be measured.
         weights: a folder or a hub id; empty for those that ship.
         pipelines: by weights.
@@ -160,13 +159,13 @@ def _drawn(name: str, variant: Variant, weights: str, pipelines: dict[str, tuple
     from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator
 
     from .device import choose_device
-    from .diffusion import compact_sampling_of, open_shipped, open_weights, sampling_of
+    from .diffusion import open_weights, sampling_of
 
     options, device = variant.diffusion or DiffusionOptions(), choose_device("auto")
     if weights not in pipelines:
-        pipelines[weights] = open_weights(weights, options, device) if weights else open_shipped(options, device)
+        pipelines[weights] = open_weights(weights or None, options, device)
     pipeline, weights_name = pipelines[weights]
     if variant.compact is None:
         return DiffPortrait360Generator(pipeline, weights_name, sampling_of(options), name=name)
-    sampling, config = compact_sampling_of(options, pipeline), CompactConfig(control=variant.compact)
+    sampling, config = sampling_of(options, pipeline), CompactConfig(control=variant.compact)
     return CompactGenerator(pipeline, weights_name, sampling, config=config, name=name)

@@ -96,14 +96,8 @@ def open_generator(
         InputError: weights that are not there or cannot make these views, or no such device.
     """
     options = settled(options)
-    match options.generator:
-        case "prior":
-            return PriorGenerator()
-        case "compact" | "diffportrait360":
-            from .diffusion import open_diffusion_generator  # seconds of imports
+    if options.generator == "prior":
+        return PriorGenerator()
+    from .diffusion import open_diffusion_generator  # seconds of imports
 
-            return open_diffusion_generator(options, given, cameras, track=track)
-        case "auto":
-            raise AssertionError("settled above")
-        case _:
-            assert_never(options.generator)
+    return open_diffusion_generator(options, given, cameras, track=track)

@@ -72,7 +72,14 @@ def serve(command: ViewCommand) -> Iterator[str]:
         server = viser.ViserServer(host=command.host, port=port, label=command.file.name, verbose=False)
     try:
         if isinstance(shown, Splats):
-            _add_splats(server, shown)
+            shown = shown.to("cpu")
+            server.scene._add_gaussian_splats(  # viser's experimental interface; the version is pinned
+                "/head",
+                centers=(_SCALE * shown.means_world).numpy(),
+                covariances=_covariances(shown, _SCALE).numpy(),
+                rgbs=(0.5 + SH_C0 * shown.sh0).clamp(0, 1).numpy(),
+                opacities=shown.opacities[:, None].numpy(),
+            )
             front = front_camera_of(shown.means_world)
         else:
             server.scene.add_glb("/head", shown, scale=_SCALE / METRES_PER_UNIT)
@@ -98,17 +105,6 @@ def _splats(path: Path) -> Splats:
     if not len(head.splats):
         raise InputError(f"Cannot show {path}: expected at least one Gaussian, got none")
     return head.splats
-
-
-def _add_splats(server: viser.ViserServer, splats: Splats) -> None:
-    splats = splats.to("cpu")
-    server.scene._add_gaussian_splats(  # viser's experimental interface; the version is pinned
-        "/head",
-        centers=(_SCALE * splats.means_world).numpy(),
-        covariances=_covariances(splats, _SCALE).numpy(),
-        rgbs=(0.5 + SH_C0 * splats.sh0).clamp(0, 1).numpy(),
-        opacities=splats.opacities[:, None].numpy(),
-    )
 
 
 def _covariances(splats: Splats, scale: float) -> Float[Tensor, "n 3 3"]:

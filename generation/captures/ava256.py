@@ -194,8 +194,13 @@ def _entry(archive: Path, *names: str) -> Path | zipfile.Path | None:
             if file.is_file():
                 return file
     packed = archive.with_name(archive.name + ".zip")
-    contents = zipfile.Path(_opened(packed)) if packed.is_file() else None
-    return None if contents is None else next((contents / name for name in names if (contents / name).is_file()), None)
+    if not packed.is_file():
+        return None
+    try:
+        contents = zipfile.Path(zipfile.ZipFile(packed))
+    except Exception as error:  # damaged headers raise whatever the module runs into
+        raise InputError(f"{packed} is not a zip archive or is cut off ({error}); download it again") from error
+    return next((contents / name for name in names if (contents / name).is_file()), None)
 
 
 def _read(archive: Path, *names: str) -> tuple[bytes, str]:
@@ -218,10 +223,3 @@ def _read(archive: Path, *names: str) -> tuple[bytes, str]:
         return found.read_bytes(), where
     except Exception as error:  # zlib, CRC and struct errors of damaged archives
         raise InputError(f"{where} is damaged ({error}); download the archive again") from error
-
-
-def _opened(file: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file)
-    except Exception as error:  # damaged headers raise whatever the module runs into
-        raise InputError(f"{file} is not a zip archive or is cut off ({error}); download it again") from error

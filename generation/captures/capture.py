@@ -276,9 +276,7 @@ def capture_views(frame: CaptureFrame, size_px: int, framing: Framing, track: Tr
 
     Args:
         frame: the cameras, their pictures, and where the head is.
-        size_px: side of the square pictures, pixels.
         framing: how the square is laid over each picture.
-        track: shows progress.
 
     Raises:
         InputError: a picture whose proportions are not the calibrated ones, or a head that is behind a camera.

@@ -269,9 +269,7 @@ def steady_landmarks(
     """Landmarks averaged over three crops round a face whose place is known.
 
     Args:
-        rgb: the picture.
         center_px, size_px: middle and longer side of the landmarks' bounding box, pixels.
-        networks: opened networks.
 
     Returns:
         Landmarks in pixels of the picture; None where the mesh misses the face in a crop or the crops disagree.
@@ -310,7 +308,6 @@ def find_faces(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> tuple
 
     Args:
         rgb: the picture, sRGB.
-        networks: opened networks.
 
     Returns:
         Faces, the largest first; empty where there is none.

@@ -151,8 +151,6 @@ def locate_faces(
     """Where faces may be, the likeliest first, with their scores in [0, 1].
 
     Args:
-        rgb: any picture.
-        loaded: the networks.
         most: number of candidates.
         margin: side of the square that is searched, in units of the picture's longer side; beyond the picture its edge
             is repeated.
@@ -183,9 +181,7 @@ def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNet
     """The points of the face in a box; the mean over the upright crop and its mirror image.
 
     Args:
-        rgb: the picture.
         box: where the face is, about.
-        loaded: the networks.
     """
     size = loaded.network.config.points_px
     scale = size / (CROP_FACTOR * box.size_px)
@@ -202,12 +198,7 @@ def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNet
 
 
 def find_face(rgb: UInt8[np.ndarray, "h w 3"], loaded: LoadedNetwork[LandmarkNetworks]) -> FacePoints | None:
-    """The likeliest face of an upright picture; None where the networks are not sure of any.
-
-    Args:
-        rgb: the picture.
-        loaded: the networks.
-    """
+    """The likeliest face of an upright picture; None where the networks are not sure of any."""
     located = [found for margin in _MARGINS for found in locate_faces(rgb, loaded, most=2, margin=margin)]
     best: FacePoints | None = None
     for box, score in located:

@@ -115,10 +115,8 @@ def person_maps(
     that do not hold the whole crop are left out.
 
     Args:
-        rgb: the source picture.
         frame: the crop.
         window_sides_px: sides of the windows round the same middle, pixels of the picture.
-        networks: opened networks.
     """
     height, width = rgb.shape[:2]
     (x, y), maps = frame.center_px, []
@@ -185,7 +183,6 @@ def estimate_matte(
     """Matte of the crop by the first source that agrees with the fitted head.
 
     Args:
-        rgb: the crop.
         inside: pixels that lie within the source picture (a rectangle).
         zones: the fitted head in the crop.
         maps: probabilities of "person" from `person_maps`.
@@ -251,7 +248,6 @@ def flat_background(rgb: UInt8[np.ndarray, "h w 3"], inside: Bool[np.ndarray, "h
     """Background of one colour, connected to the picture's top and sides; empty for any other background.
 
     Args:
-        rgb: a picture.
         inside: the rectangle of it that is looked at.
     """
     rows, columns = _rectangle(inside)
@@ -446,7 +442,6 @@ def people_elsewhere(
     """Pixels nearer to another person's face than to ours, distances measured in units of each face's size.
 
     Args:
-        size_px: side of the crop.
         center_px, face_size_px: our face in the crop.
         others: middle and size of the other faces in the crop's pixels; they may lie outside it.
 

@@ -125,7 +125,6 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     Args:
         path: any picture file.
         config: how; None takes `PortraitConfig()`.
-        track: progress display.
 
     Raises:
         InputError: the file cannot be used, no face was found, or nothing in it looks like a head.
@@ -151,8 +150,11 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
         maps = person_maps(found.rgb, frame, found.window_sides_px, people)
     head, crop_rgb, inside = frame.head(head), frame.part(found.rgb, sharp=True), frame.inside(found.rgb)
     file_alpha = None if found.file_alpha is None else frame.part(found.file_alpha, sharp=True)
-    others = _pixels_of_others(found, frame)
-    matte = estimate_matte(crop_rgb, inside, head_zones(head, model), maps, file_alpha=file_alpha, elsewhere=others)
+    elsewhere = None
+    if found.face is not None:
+        faces = [(frame.point(f.center_px), f.size_px * frame.scale) for f in (found.face, *found.others)]
+        elsewhere = people_elsewhere(frame.size_px, *faces[0], faces[1:])
+    matte = estimate_matte(crop_rgb, inside, head_zones(head, model), maps, file_alpha=file_alpha, elsewhere=elsewhere)
     for _ in steps:
         pass
     return Portrait(
@@ -250,8 +252,6 @@ def fit_in_crop(
         face: found in it.
         frame: round a head fitted to that face's landmarks.
         factor: side of the frame in units of the standard one.
-        model: the head model.
-        networks: opened networks.
 
     Returns:
         The frame round the new fit, that fit in the picture, and the landmarks in the crop.
@@ -271,14 +271,6 @@ def fit_in_crop(
     landmarks = mean * frame.scale
     landmarks[:, :2] += frame.offset_px
     return frame, head, landmarks
-
-
-def _pixels_of_others(found: _Found, frame: CropFrame) -> Bool[np.ndarray, "s s"] | None:
-    """Pixels of the crop that belong to other people whose faces were found."""
-    if found.face is None:
-        return None
-    ours, *others = ((frame.point(face.center_px), face.size_px * frame.scale) for face in (found.face, *found.others))
-    return people_elsewhere(frame.size_px, *ours, others)
 
 
 def _cut_by_standard_frame_cm(found: _Found, model: HeadModel, people: PersonNetworks) -> float:
@@ -310,7 +302,6 @@ def place_head_by_matte(matte_unit: Float32[np.ndarray, "h w"], model: HeadModel
 
     Args:
         matte_unit: opacity of the person in the whole picture, [0, 1].
-        model: the parametric head.
         source: name of the picture for messages.
 
     Raises:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from ..cameras import Cameras
 from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, fit_landmarks, load_head_model
@@ -37,11 +37,11 @@ from .portraits.portrait_shots import (
     PortraitLook,
     PortraitSample,
     finish_shot,
+    portrait_camera,
     shoot,
-    shot_camera_and_light,
 )
 from .portraits.stylise import draw_views
-from .rendering.lighting import Lighting
+from .rendering.lighting import Lighting, random_lighting
 from .rendering.renderer import HeadScene, HeadViews
 
 SIZE_PX = 512
@@ -92,53 +92,49 @@ class FittedComposedHead:
 
 def fitted_head(
     head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
-    look: PortraitLook = PHOTOGRAPHS, *, true_matte: bool = False,
+    look: PortraitLook = PHOTOGRAPHS,
 ) -> FittedComposedHead | None:  # fmt: skip
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
     Args:
-        head: any composed head.
         backgrounds: light and backgrounds.
         seed: seed of camera, light, background and look; the same seed gives the same bytes.
         faces: face detectors.
-        people: person segmentation; not asked with the true matte.
+        people: person segmentation.
         look: how the picture looks; a mirrored or recoloured one would contradict the true views.
-        true_matte: cut out by the true coverage, which saves some seconds, and not as a user's picture is.
 
     Returns:
         None where no face is found, or where the fit does not agree with it.
     """
     scene = HeadScene(head)
-    camera, lighting = shot_camera_and_light(backgrounds, field_rng(seed, "shot"), round(1.375 * SIZE_PX))
+    rng = field_rng(seed, "shot")
+    camera, lighting = portrait_camera(rng, round(1.375 * SIZE_PX)), random_lighting(rng, backgrounds.panoramas)
     shot = shoot(scene, head.style, camera, lighting)
     sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), round(1.125 * SIZE_PX), look)
-    found = _aligned(sample, faces)
-    if found is None:
-        return None
-    crop, wide, fit, landmarks_px, true_camera = found
-    to_fit = _fit_from_true(scene, head.style, true_camera, landmarks_px, fit)
-    if to_fit is None:
-        return None
-    portrait = _portrait(sample, crop, wide, fit, landmarks_px, true_matte, people, head.name)
-    return FittedComposedHead(head, scene, lighting, portrait, to_fit)
-
-
-def _aligned(
-    sample: PortraitSample, networks: FaceNetworks
-) -> tuple[CropFrame, bool, HeadFit, Float[np.ndarray, "478 3"], Cameras] | None:
-    """The crop and whether it is the wide one, the head fitted in it, the landmarks in it and its true camera."""
-    found = find_faces(sample.rgb, networks)
+    found = find_faces(sample.rgb, faces)
     if not found:
         return None
-    picture_px, size, model = len(sample.rgb), SIZE_PX, load_head_model()
+    picture_px, model = len(sample.rgb), load_head_model()
     fit = fit_landmarks(model, found[0].landmarks_px, picture_px, picture_px)
-    wide = _reaches_over(sample, CropFrame.of(fit, 1.0, size))
+    wide = _reaches_over(sample, CropFrame.of(fit, 1.0, SIZE_PX))
     factor = WIDE_FACTOR if wide else 1.0
-    crop = CropFrame.of(fit, factor, size)
-    crop, fit, landmarks = fit_in_crop(sample.rgb, found[0], crop, factor, model, networks)
+    crop = CropFrame.of(fit, factor, SIZE_PX)
+    crop, fit, landmarks_px = fit_in_crop(sample.rgb, found[0], crop, factor, model, faces)
     if np.median(fit.residual_px) > _MOST_MISFIT * picture_px:
         return None
-    return crop, wide, crop.head(fit), landmarks, crop.camera(sample.camera)
+    fit = crop.head(fit)
+    to_fit = _fit_from_true(scene, head.style, crop.camera(sample.camera), landmarks_px, fit)
+    if to_fit is None:
+        return None
+    rgb = crop.part(sample.rgb, sharp=True)
+    inside = crop.inside(sample.rgb) & (crop.part((255 * sample.inside).astype(np.uint8)) > 254)
+    maps = person_maps(sample.rgb, crop, tuple(w * crop.side_px / factor for w in WINDOW_SIZES), people)
+    matte = estimate_matte(rgb, inside, head_zones(fit, model), maps)
+    portrait = Portrait(
+        rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if wide else "standard",
+        head.name, hashlib.sha256(sample.rgb.tobytes()).hexdigest(), matte.notices,
+    )  # fmt: skip
+    return FittedComposedHead(head, scene, lighting, portrait, to_fit)
 
 
 def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
@@ -149,29 +145,6 @@ def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
     edge = (np.abs(rows - (y - half)) < 1) & (np.abs(columns - x) < half)
     edge |= (np.abs(np.abs(columns - x) - half) < 1) & (rows > y - half) & (rows < y + 0.44 * half)
     return float((tall & edge).sum()) / 2 > MOST_CUT * frame.side_px
-
-
-def _portrait(
-    sample: PortraitSample, crop: CropFrame, wide: bool, fit: HeadFit, landmarks_px: Float[np.ndarray, "478 3"],
-    true_matte: bool, people: PersonNetworks, name: str,
-) -> Portrait:  # fmt: skip
-    """What `prepare_portrait` would hand on."""
-    rgb = crop.part(sample.rgb, sharp=True)
-    within = crop.part((255 * sample.inside).astype(np.uint8)) > 254
-    inside = crop.inside(sample.rgb) & within
-    maps: list = []
-    alpha: UInt8[np.ndarray, "s s"] | None = None
-    if true_matte:
-        alpha = crop.part(np.round(255 * sample.alpha_unit).astype(np.uint8), sharp=True)
-    else:
-        sides = tuple(w * crop.side_px / (WIDE_FACTOR if wide else 1.0) for w in WINDOW_SIZES)
-        maps = person_maps(sample.rgb, crop, sides, people)
-    matte = estimate_matte(rgb, inside, head_zones(fit, load_head_model()), maps, file_alpha=alpha)
-    digest = hashlib.sha256(sample.rgb.tobytes()).hexdigest()
-    return Portrait(
-        rgb, matte.alpha_unit, matte.foreground_unit, inside, landmarks_px, fit, "wide" if wide else "standard",
-        name, digest, matte.notices,
-    )  # fmt: skip
 
 
 def _fit_from_true(

@@ -71,8 +71,6 @@ def orbit_cameras(orbit: Orbit, count: int, size_px: int, seed: int) -> Cameras:
         orbit: `level`: even steps at the height of the eyes; `swinging`: even steps, rising and sinking along the way;
             `random`: anywhere between 25 degrees below and 45 above; `grid`: rings of even steps from the front at 0,
             30 and -20 degrees, of as many views each as possible.
-        count: how many.
-        size_px: side of the pictures.
         seed: of `swinging` and `random`.
     """
     rng = field_rng(seed, f"orbit/{orbit}")
@@ -108,7 +106,6 @@ def head_data(
         recipe: what it was composed from.
         orbit: where the cameras are.
         view_count: cameras on the orbit.
-        size_px: side of the pictures.
         seed: of cameras, surface samples and the prior.
         with_maps: fit the prior and keep `maps`; without, only views and portrait are made.
     """

@@ -96,7 +96,6 @@ def _true_colours(
         mesh: the fitted mesh.
         texels: of the atlas.
         chosen: numbers of texels.
-        size_px: side of the true views.
     """
     azimuth, elevation = (torch.from_numpy(np.deg2rad(angles, dtype=float)) for angles in _TRUTH_ANGLES_DEG)
     cameras = look_at_origin(azimuth, elevation, size_px=size_px)
@@ -137,7 +136,6 @@ def completion_sample(fitted: FittedComposedHead, model: HeadModel, truth_px: in
 
     Args:
         fitted: the head and its portrait.
-        model: the head model.
         truth_px: side of the true views.
     """
     portrait = fitted.portrait

@@ -164,7 +164,6 @@ def evaluate_completion(loaded: LoadedNetwork[CompletionNet], samples: Completio
     """Errors in cells that the portrait does not show.
 
     Args:
-        loaded: the network.
         samples: portraits with truth, of a split that was not learned from.
     """
     azimuth = np.abs((np.arange(COLUMNS) * 360 / COLUMNS + 180) % 360 - 180)

@@ -56,11 +56,7 @@ def head_samples(
     Args:
         kind: first word of the files' names.
         data: folder of the head assets; only needed where samples are missing.
-        split: whose heads.
-        folder: for the files.
-        config: how many.
         samples_of: makes the samples of a head.
-        track: progress display.
 
     Returns:
         The fields of the samples and `head`, the numbers of their heads, stacked over all samples.

@@ -41,8 +41,6 @@ class SceneLook(Look):
 
 PLAIN_SCENES = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0)
 """Looks of plain photographs."""
-CARTOON_SCENES = SceneLook(cartoon=1.0)
-"""Looks of flat cartoons."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,6 @@ def labelled_shots(shots: Shots, split: Split, data: Path, *, track: Track = sil
         shots: of heads of one split.
         split: whose heads they are.
         data: folder of the head assets.
-        track: progress display.
     """
     numbers = sorted({int(number) for number in shots.head})
     index = asset_index()
@@ -109,12 +106,8 @@ def make_scene(
 
     Args:
         labelled: shots with points.
-        index: which shot.
         target: where the face goes, pixels of the picture; warps may move it a little.
         backgrounds: what lies behind.
-        rng: randomness.
-        size_px: side of the picture.
-        look: how pictures look.
     """
     shots, points, toward = labelled.shots, labelled.points_px[index], labelled.toward_camera[index]
     images = [shots.rgb[index], shots.alpha[index], shots.labels[index]]

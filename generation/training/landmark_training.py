@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from ..portrait.landmark_network import CELL_PX, CROP_FACTOR, LandmarkNetworkCon
 from ..progress import Track, silent
 from ..synthetic.portraits.backgrounds import Backgrounds
 from .landmark_scenes import MOST_YAW_RAD, LabelledShots, LandmarkScene, SceneLook, empty_scene, make_scene
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, micro_batches_of, train_model, with_time_left
 
 _BACK_YAW_RAD = math.radians(112)
 """Heads turned away further than this show no face; those between say nothing about its presence."""
@@ -29,6 +31,8 @@ _WITHOUT_FACE = 0.2
 
 YAW_EDGES_DEG = (0, 30, 60, 90)
 """Borders of the bins in which errors are stated."""
+_MEASURED_PX = 512
+"""Side of the pictures in which faces are looked for."""
 _HIT = 0.5
 """A face counts as found if its box's middle lies within this much of the true box's size."""
 
@@ -36,22 +40,9 @@ FaceFinder = Callable[[UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "69 2"] | 
 """Finds the points of a face in a picture, NaN where a finder does not know a point; None where it sees no face."""
 
 
-@dataclass(frozen=True)
-class LandmarkTrainConfig:
-    """How both networks are trained."""
-
-    network: LandmarkNetworkConfig = field(default_factory=LandmarkNetworkConfig)
-    """The networks."""
-    look: SceneLook = field(default_factory=SceneLook)
-    """How pictures are made of shots."""
-    points_loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=4000, batch_size=16, learning_rate=3e-3, save_every=100)
-    )
-    """Schedule of the points."""
-    locator_loop: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=1800, batch_size=16, learning_rate=3e-3, save_every=100)
-    )
-    """Schedule of the locator."""
+POINTS_LOOP = LoopConfig(steps=4000, batch_size=16, learning_rate=3e-3, save_every=100)
+LOCATOR_LOOP = LoopConfig(steps=1800, batch_size=16, learning_rate=3e-3, save_every=100)
+"""Schedules."""
 
 
 @dataclass(frozen=True)
@@ -77,35 +68,33 @@ class _Scenes:
 
 
 def train_landmark_networks(
-    labelled: LabelledShots, backgrounds: Backgrounds, folder: Path, config: LandmarkTrainConfig, *,
-    track: Track = silent, on_evaluation: OnEvaluation | None = None,
+    labelled: LabelledShots, backgrounds: Backgrounds, folder: Path, points_loop: LoopConfig = POINTS_LOOP,
+    locator_loop: LoopConfig = LOCATOR_LOOP, *, network_config: LandmarkNetworkConfig | None = None,
+    look: SceneLook | None = None, track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> LandmarkNetworks:  # fmt: skip
     """Both networks with averaged weights, on the CPU: the points are trained, then the locator.
 
     Args:
         labelled: shots of heads of the split `train`, from all sides.
         backgrounds: of the same split.
-        folder: for checkpoints.
-        config: how; of the time of `points_loop`, which is that of both, the points may take two thirds.
-        track: progress display.
+        points_loop, locator_loop: schedules; of their time, which is that of both, the points may take two thirds.
         on_evaluation: as of `train_model`.
     """
-    torch.manual_seed(config.points_loop.seed)
-    networks = LandmarkNetworks(config.network).to(memory_format=torch.channels_last)
-    scenes = _Scenes(labelled, backgrounds, config.look)
-    parts = (
-        TrainingPart(
-            "points", networks.points, _points_batches(scenes, config), points_loss, config.points_loop, 2 / 3
-        ),
-        TrainingPart("locator", networks.locator, _locator_batches(scenes, config), locator_loss, config.locator_loop),
-    )
-    train_parts(parts, folder, track=track, on_evaluation=on_evaluation)
+    torch.manual_seed(points_loop.seed)
+    networks = LandmarkNetworks(network_config).to(memory_format=torch.channels_last)
+    scenes, sizes = _Scenes(labelled, backgrounds, look or SceneLook()), networks.config
+    told: dict[str, Any] = {"track": track, "on_evaluation": on_evaluation}
+    started_s, batch_of = time.monotonic(), _points_batches(scenes, points_loop, sizes.points_px)
+    loop = with_time_left(points_loop, started_s, 2 / 3)
+    train_model(networks.points, batch_of, points_loss, loop, folder / "points", **told)
+    batch_of, loop = _locator_batches(scenes, locator_loop, sizes.locator_px), with_time_left(locator_loop, started_s)
+    if loop.minutes != 0:
+        train_model(networks.locator, batch_of, locator_loss, loop, folder / "locator", **told)
     return networks.eval()
 
 
-def _points_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[int], Batch]:
+def _points_batches(scenes: _Scenes, loop: LoopConfig, size: int) -> Callable[[int], Batch]:
     """A function: the batch of a step for `PointNetwork`."""
-    loop, size = config.points_loop, config.network.points_px
     unit = size / CROP_FACTOR
 
     def scene(rng: np.random.Generator) -> tuple[LandmarkScene, float]:
@@ -152,9 +141,8 @@ def points_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     )
 
 
-def _locator_batches(scenes: _Scenes, config: LandmarkTrainConfig) -> Callable[[int], Batch]:
+def _locator_batches(scenes: _Scenes, loop: LoopConfig, size: int) -> Callable[[int], Batch]:
     """A function: the batch of a step for `FaceLocator`."""
-    loop, size = config.locator_loop, config.network.locator_px
 
     def scene(rng: np.random.Generator) -> tuple[LandmarkScene, FaceBox | None]:
         """A picture and its face."""
@@ -233,10 +221,10 @@ class LandmarkFigures:
 
 
 def measured_scene(
-    labelled: LabelledShots, index: int, backgrounds: Backgrounds, look: SceneLook, *, seed: int = 0, size_px: int = 512
+    labelled: LabelledShots, index: int, backgrounds: Backgrounds, look: SceneLook, *, size_px: int = _MEASURED_PX
 ) -> LandmarkScene:
     """The picture of a shot in which faces are looked for: 28 to 50 % of its side, tilted, anywhere near the middle."""
-    rng = np.random.default_rng((seed, 5, index))
+    rng = np.random.default_rng((0, 5, index))
     side = size_px * rng.uniform(0.28, 0.5)
     x, y = size_px * (0.5 + rng.uniform(-0.12, 0.12, 2))
     box = FaceBox((float(x), float(y)), float(side), float(rng.normal(0, 0.12)))
@@ -257,7 +245,7 @@ def face_error(found: Float[np.ndarray, "69 2"] | None, truth: Float[np.ndarray,
 
 def landmark_figures(
     finder: FaceFinder, labelled: LabelledShots, backgrounds: Backgrounds, look: SceneLook, *, empty: int = 100,
-    seed: int = 0, size_px: int = 512, track: Track = silent,
+    track: Track = silent,
 ) -> LandmarkFigures:  # fmt: skip
     """Figures of a finder.
 
@@ -265,19 +253,15 @@ def landmark_figures(
         finder: what to measure.
         labelled: shots of heads that it has not seen.
         backgrounds: of the same split.
-        look: how pictures look.
         empty: number of pictures without anybody.
-        seed: seed of the pictures.
-        size_px: side of the pictures.
-        track: progress display.
     """
     yaw = np.degrees(np.abs(labelled.yaw_rad))
     shown = np.flatnonzero(yaw <= YAW_EDGES_DEG[-1])
     error = np.full(len(shown), math.nan)
     for k in track(range(len(shown)), total=len(shown), description="Measuring"):
-        scene = measured_scene(labelled, int(shown[k]), backgrounds, look, seed=seed, size_px=size_px)
+        scene = measured_scene(labelled, int(shown[k]), backgrounds, look)
         error[k] = face_error(finder(scene.rgb), scene.points_px)
-    pictures = (empty_scene(backgrounds, np.random.default_rng((seed, 6, k)), size_px) for k in range(empty))
+    pictures = (empty_scene(backgrounds, np.random.default_rng((0, 6, k)), _MEASURED_PX) for k in range(empty))
     wrong = sum(finder(picture) is not None for picture in pictures)
     which = np.digitize(yaw[shown], YAW_EDGES_DEG[1:-1])
     by_bin = [error[which == b] for b in range(len(YAW_EDGES_DEG) - 1)]

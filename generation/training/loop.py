@@ -110,7 +110,6 @@ def train_model(
             it is called in another thread, one micro-batch ahead. With one process and no accumulation the number is
             the step.
         loss_of: scalar loss of model and micro-batch.
-        config: schedule.
         folder: for checkpoints; the newest and the one before it are kept. Several machines have to share it.
         track: progress display; of the first process only.
         on_evaluation: called at every checkpoint, in the first process.
@@ -186,48 +185,17 @@ def train_model(
     model.to("cpu").eval()
 
 
-@dataclass(frozen=True)
-class TrainingPart:
-    """One of several trainings that follow one another."""
-
-    name: str
-    """Folder of its checkpoints, within that of all parts."""
-    model: nn.Module
-    """What learns; several parts may train the same one."""
-    batch_of: Callable[[int], Batch]
-    """See `train_model`."""
-    loss_of: Callable[[nn.Module, Batch], Tensor]
-    """See `train_model`."""
-    loop: LoopConfig
-    """Schedule; the `minutes` of the first part are those of all together."""
-    share_of_time: float = 1.0
-    """Of the time that is left when it begins, how much it may take."""
-
-
-def train_parts(
-    parts: Sequence[TrainingPart], folder: Path, *, track: Track = silent, on_evaluation: OnEvaluation | None = None
-) -> None:
-    """Train parts one after another; the same call goes on where the last one stopped.
+def with_time_left(loop: LoopConfig, started_s: float, share: float = 1.0) -> LoopConfig:
+    """The loop of one of several trainings that follow one another.
 
     Args:
-        parts: in order; each starts where the one before has left the models. Those for which no time is left are left
-            out.
-        folder: for checkpoints.
-        track: progress display.
-        on_evaluation: called at every checkpoint.
-
-    Raises:
-        InputError: as `train_model`.
+        loop: its `minutes` are those of all together; 0 in the result means that no time is left.
+        started_s: when the first one began, by `time.monotonic`.
+        share: of the time that is left, how much this one may take.
     """
-    started, minutes = time.monotonic(), parts[0].loop.minutes
-    for part in parts:
-        left = None if minutes is None else minutes - (time.monotonic() - started) / 60
-        if left is not None and left <= 0 and part is not parts[0]:
-            break
-        loop = replace(part.loop, minutes=None if left is None else part.share_of_time * left)
-        train_model(
-            part.model, part.batch_of, part.loss_of, loop, folder / part.name, track=track, on_evaluation=on_evaluation
-        )
+    if loop.minutes is None:
+        return loop
+    return replace(loop, minutes=share * max(0.0, loop.minutes - (time.monotonic() - started_s) / 60))
 
 
 def micro_batches_of(sample: Callable[[int], Mapping[str, Tensor]], batch_size: int) -> Callable[[int], Batch]:

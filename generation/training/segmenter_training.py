@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..synthetic.parts import Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.portrait_shots import PortraitLook, PortraitSample, finish_shot
 from .head_samples import in_new_order
-from .loop import Batch, LoopConfig, OnEvaluation, TrainingPart, micro_batches_of, train_parts
+from .loop import Batch, LoopConfig, OnEvaluation, micro_batches_of, train_model, with_time_left
 from .shots import Shots
 
 IGNORED = 255
@@ -41,33 +41,12 @@ _DICE_WEIGHT = 0.6
 """Weight of the soft Dice loss beside the cross-entropy."""
 
 
-@dataclass(frozen=True)
-class SegmenterStage:
-    """One part of the training."""
-
-    size_px: int
-    """Side of the pictures, a multiple of 32."""
-    loop: LoopConfig
-    """Its schedule."""
-
-
 SEGMENTER_STAGES = (
-    SegmenterStage(128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
-    SegmenterStage(192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
-    SegmenterStage(256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
+    (128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
+    (192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
+    (256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
 )
-
-
-@dataclass(frozen=True)
-class SegmenterTrainConfig:
-    """How the segmenter is trained."""
-
-    network: SegmenterConfig = field(default_factory=SegmenterConfig)
-    """The network."""
-    look: PortraitLook = field(default_factory=PortraitLook)
-    """How pictures are made of shots."""
-    stages: tuple[SegmenterStage, ...] = SEGMENTER_STAGES
-    """From small to large."""
+"""Side of the pictures, a multiple of 32, and schedule of each part, from small to large."""
 
 
 def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
@@ -76,43 +55,43 @@ def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
 
 
 def train_segmenter(
-    shots: Shots, backgrounds: Backgrounds, folder: Path, config: SegmenterTrainConfig, *, track: Track = silent,
-    on_evaluation: OnEvaluation | None = None,
+    shots: Shots, backgrounds: Backgrounds, folder: Path,
+    stages: Sequence[tuple[int, LoopConfig]] = SEGMENTER_STAGES, *, network_config: SegmenterConfig | None = None,
+    look: PortraitLook | None = None, track: Track = silent, on_evaluation: OnEvaluation | None = None,
 ) -> Segmenter:  # fmt: skip
     """The network with averaged weights, on the CPU, trained through all stages.
 
     Args:
         shots: of heads of the split `train`.
         backgrounds: of the same split.
-        folder: for checkpoints.
-        config: how.
-        track: progress display.
         on_evaluation: as of `train_model`.
     """
-    torch.manual_seed(config.stages[0].loop.seed)
-    network = Segmenter(config.network).to(memory_format=torch.channels_last)
-    parts = []
-    for number, stage in enumerate(config.stages):
-        seed = stage.loop.seed + 1000 * number
-        batch_of = segmenter_batches(shots, backgrounds, stage, config.look, seed=seed)
-        name = f"stage_{number}_{stage.size_px}px"
-        parts.append(TrainingPart(name, network, batch_of, segmentation_loss, stage.loop))
-    train_parts(parts, folder, track=track, on_evaluation=on_evaluation)
+    torch.manual_seed(stages[0][1].seed)
+    network = Segmenter(network_config or SegmenterConfig()).to(memory_format=torch.channels_last)
+    started_s = time.monotonic()
+    for number, (size_px, loop) in enumerate(stages):
+        left = with_time_left(loop, started_s)
+        if number and left.minutes == 0:
+            break
+        seed = loop.seed + 1000 * number
+        batch_of = segmenter_batches(shots, backgrounds, size_px, loop.batch_size, look or PortraitLook(), seed=seed)
+        place = folder / f"stage_{number}_{size_px}px"
+        train_model(network, batch_of, segmentation_loss, left, place, track=track, on_evaluation=on_evaluation)
     return network
 
 
 def segmenter_batches(
-    shots: Shots, backgrounds: Backgrounds, stage: SegmenterStage, look: PortraitLook, *, seed: int
+    shots: Shots, backgrounds: Backgrounds, size_px: int, batch_size: int, look: PortraitLook, *, seed: int
 ) -> Callable[[int], Batch]:
     """A function: the batch of a step. Shots come in a new order in every pass."""
 
     def sample(position: int) -> dict[str, Tensor]:
         shot, camera = shots[in_new_order(position, len(shots), seed, 1)]
         rng = np.random.default_rng((seed, 2, position))
-        made = finish_shot(shot, camera, backgrounds, rng, stage.size_px, look)
+        made = finish_shot(shot, camera, backgrounds, rng, size_px, look)
         return {"rgb": torch.from_numpy(made.rgb.copy()), "classes": torch.from_numpy(_classes(made).astype(np.int64))}
 
-    return micro_batches_of(sample, stage.loop.batch_size)
+    return micro_batches_of(sample, batch_size)
 
 
 def _classes(sample: PortraitSample) -> UInt8[np.ndarray, "s s"]:
@@ -141,37 +120,30 @@ PLAIN_PORTRAITS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_co
 """Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
 
 
-def count_classes(
-    predicted: UInt8[np.ndarray, "*s"], truth: UInt8[np.ndarray, "*s"], classes: int = len(CLASS_NAMES)
-) -> Int[np.ndarray, "2 c"]:
+def count_classes(predicted: UInt8[np.ndarray, "*s"], truth: UInt8[np.ndarray, "*s"]) -> Int[np.ndarray, "2 c"]:
     """Pixels per class that have it in prediction and truth, and in one of them at least; pictures' counts add up.
 
     Where the truth is `IGNORED` nothing counts.
     """
     known = truth != IGNORED
-    each = np.arange(classes)[:, None]
+    each = np.arange(len(CLASS_NAMES))[:, None]
     has, should = predicted[known] == each, truth[known] == each
     return np.stack([(has & should).sum(1), (has | should).sum(1)])
 
 
 def evaluate_segmenter(
     segmenter: LoadedNetwork[Segmenter], shots: Shots, backgrounds: Backgrounds, look: PortraitLook, *,
-    size_px: int = 512, seed: int = 0, track: Track = silent,
+    size_px: int = 512, track: Track = silent,
 ) -> Float[np.ndarray, " c"]:  # fmt: skip
     """Intersections over unions of the classes, one portrait per shot; not a number where a class never came up.
 
     Args:
-        segmenter: the network.
         shots: of heads that it has not seen.
         backgrounds: of the same split.
-        look: how the portraits look.
-        size_px: side of the portraits.
-        seed: seed of the looks.
-        track: progress display.
     """
     total = np.zeros((2, len(CLASS_NAMES)), np.int64)
     for index in track(range(len(shots)), total=len(shots), description="Measuring"):
-        sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((seed, index)), size_px, look)
+        sample = finish_shot(*shots[index], backgrounds, np.random.default_rng((0, index)), size_px, look)
         found = learned.segment(sample.rgb, sample.inside, segmenter).argmax(-1).astype(np.uint8)
         total += count_classes(found, _classes(sample))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -33,7 +33,6 @@ _SURROUND_FRAME_FACTOR = 1.15
 """Side of a surround shot in units of the standard frame."""
 _YAW_RANGES_DEG = ((0.0, 25.0), (0.0, 50.0), (35.0, 75.0), (55.0, 95.0), (65.0, 105.0), (110.0, 180.0))
 """Ranges of |yaw| of a head's shots, in turn; the last one shows the back of the head."""
-_SHARE_LIT_BY_PANORAMA = 0.67
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,9 @@ def surround_shots(
     """Heads from all sides; arguments and errors as of `head_samples`."""
 
     def take(scene: HeadScene, style: str, number: int, k: int, backgrounds: Backgrounds) -> Sample:
-        rng, panoramas = field_rng(number, f"{split}/landmark_shot/{k}"), backgrounds.panoramas
+        rng = field_rng(number, f"{split}/landmark_shot/{k}")
         camera = surround_camera(rng, _YAW_RANGES_DEG[k % len(_YAW_RANGES_DEG)], config.size_px)
-        is_lit = bool(panoramas) and rng.random() < _SHARE_LIT_BY_PANORAMA
-        lit = panoramas[rng.integers(len(panoramas))] if is_lit else None
-        views = draw_views(scene, style, camera, random_lighting(rng, lit))
+        views = draw_views(scene, style, camera, random_lighting(rng, backgrounds.panoramas))
         rgb, alpha = (np.round(255 * a[0]).astype(np.uint8) for a in (views.rgb_unit, views.alpha_unit))
         return {"rgb": rgb, "alpha": alpha, "labels": views.labels[0], **camera_fields(camera)}
 
@@ -97,7 +94,6 @@ def surround_camera(rng: np.random.Generator, yaw_range_deg: tuple[float, float]
     """A camera round the head: |yaw| in the range on either side, pitch within 28 degrees, any distance.
 
     Args:
-        rng: randomness.
         yaw_range_deg: least and largest |yaw|, degrees.
         size_px: side of the shot; its frame is 1.15 times the standard one.
     """

@@ -86,12 +86,8 @@ def samples_of_head(
     """Up to `count` samples of one head: portraits without a detectable face are left out.
 
     Args:
-        head: any composed head.
-        model: the head model.
         networks: face detectors.
         rng: draws the cameras.
-        count: number of portraits.
-        size_px: side of a portrait.
 
     Returns:
         The fields of `HairSamples` but for the head's number, one dictionary per sample.

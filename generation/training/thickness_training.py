@@ -184,7 +184,6 @@ def other_hair(
     Args:
         presence, thickness: of the true hair.
         skull: opened skull, world units.
-        rng: randomness.
     """
     noise = _closed_noise(rng)
     factor = np.exp(np.clip(rng.normal(0, 0.22) + 0.2 * noise, -0.7, 0.6))
@@ -246,12 +245,6 @@ def _redrawn(
     )
     filled = np.where(skull_seen & high, np.uint8(_SKIN), kind[nearest.astype(np.intp)])
     return np.where(hair, np.uint8(_HAIR), np.where(bare, filled, classes)).astype(np.uint8)
-
-
-def plain_features(samples: HairSamples, index: int) -> Float32[np.ndarray, "c rows columns"]:
-    """Features of a sample without added errors, in the frame that the alignment would choose."""
-    camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
-    return _features(classes, _frame(classes, camera), camera, samples.skull_radius[index].astype(np.float32))
 
 
 def _disturbed(camera: Cameras, rng: np.random.Generator) -> Cameras:
@@ -339,7 +332,10 @@ def evaluate_hair_thickness(loaded: LoadedNetwork[HairThicknessNet], samples: Ha
     """Errors on samples without added errors."""
     errors, right = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     for index in range(len(samples)):
-        estimate = estimate_hair(plain_features(samples, index), loaded)
+        camera, classes = samples.camera(index), _CLASS_OF_LABEL[samples.labels[index]]
+        inside = _frame(classes, camera)  # that the alignment would choose
+        skull = samples.skull_radius[index].astype(np.float32)
+        estimate = estimate_hair(_features(classes, inside, camera, skull), loaded)
         presence, thickness, trust = truth_of(samples, index)
         for name, mask in region_masks().items():
             counted = mask & (trust > 0.5)

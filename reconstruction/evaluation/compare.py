@@ -118,7 +118,6 @@ def compare_views(
         truth: the true views, of the same picture size.
         perceptual: the perceptual distance; None leaves it out.
         skip_missing: leave true views without a counterpart out (with a notice) instead of refusing.
-        track: progress.
 
     Raises:
         InputError: pictures of different sizes, a true view that nobody predicted, cameras that differ although the

@@ -26,8 +26,8 @@ from dp360.generation.progress import Track, silent
 
 from ..splat_fit import SplatFitConfig, fit_splats
 from ..splat_scene import Renderable, SplatScene
-from ..splats import Splats, render_splats
-from .compare import Comparison, ViewFigures, over_white, view_figures
+from ..splats import render_splats
+from .compare import Comparison, over_white, view_figures
 from .features import Perceptual
 
 LEAST_VIEWS = 8
@@ -91,7 +91,6 @@ def measure_consistency(
         perceptual: the perceptual distance of the first measure.
         seed: seed of the fits.
         device: where to fit.
-        track: progress.
 
     Raises:
         InputError: too few views.
@@ -103,8 +102,13 @@ def measure_consistency(
     kept = [i for i in range(len(views)) if i not in set(held)]
     generator = torch.Generator().manual_seed(seed)
     half = fit_splats(views.select(kept), fit, generator, track=track, device=device)
-    rows = tuple(_held_out_rows(half, views, held, perceptual))
-    held_out = Comparison(rows, None if perceptual is None else perceptual.name, ())
+    shown = zip(*render_splats(half, views.cameras[held]), held)
+    rows = [
+        view_figures(views, index, rgb.float().numpy(), alpha.float().numpy(), *over_white(views, index), perceptual)
+        for rgb, alpha, index in shown
+    ]
+    rows.sort(key=lambda row: (row.azimuth_deg, row.elevation_deg, row.name))
+    held_out = Comparison(tuple(rows), None if perceptual is None else perceptual.name, ())
     whole = fit_splats(views, fit, generator.manual_seed(seed), track=track, device=device)
     return ConsistencyReport(held_out, reprojection(views, SplatScene(whole), track=track))
 
@@ -115,7 +119,6 @@ def reprojection(views: ViewSet, scene: Renderable, *, track: Track = silent) ->
     Args:
         views: the views; one named `portrait` belongs to no ring.
         scene: what gives their depth, of the same head.
-        track: progress.
     """
     found: list[PairFigures] = []
     for ring in rings(views.cameras):
@@ -133,7 +136,9 @@ def reprojection(views: ViewSet, scene: Renderable, *, track: Track = silent) ->
         typical = float(np.nanmedian([f[2] for f in figures])) if not all(math.isnan(f[2]) for f in figures) else 0.0
         elevation = math.degrees(float(views.cameras.elevation_rad[ring].mean()))
         for i, j, error, shared, closes in figures:
-            middle = _azimuth_between(views.cameras, i, j)
+            a, b = (float(views.cameras.azimuth_rad[k]) for k in (i, j))
+            half_way = a + math.remainder(b - a, 2 * math.pi) / 2
+            middle = math.degrees(math.remainder(half_way, 2 * math.pi))
             seam = typical > 0 and error > _SEAM_FACTOR * typical
             found.append(PairFigures(views.names[i], views.names[j], middle, elevation, error, shared, closes, seam))
     return tuple(found)
@@ -150,15 +155,6 @@ def rings(cameras: Cameras) -> list[list[int]]:
             groups.append([index])
     azimuth = cameras.azimuth_rad
     return [sorted(group, key=lambda i: (round(float(azimuth[i]), 6), i)) for group in groups]
-
-
-def _held_out_rows(splats: Splats, views: ViewSet, held: list[int], perceptual: Perceptual | None) -> list[ViewFigures]:
-    pictures, alphas = render_splats(splats, views.cameras[held])
-    rows = [
-        view_figures(views, index, rgb.float().numpy(), alpha.float().numpy(), *over_white(views, index), perceptual)
-        for rgb, alpha, index in zip(pictures, alphas, held)
-    ]
-    return sorted(rows, key=lambda row: (row.azimuth_deg, row.elevation_deg, row.name))
 
 
 def _carried(
@@ -187,9 +183,3 @@ def _carried(
     seen = (np.abs(at(depth_j.numpy()) - uvz[:, 2]) < _SAME_SURFACE) & (other[:, 3] > 0.9)
     difference = (rgba_i[solid][seen, :3] - other[seen, :3]) ** 2
     return difference.mean(-1), float(seen.mean())
-
-
-def _azimuth_between(cameras: Cameras, i: int, j: int) -> float:
-    a, b = (float(cameras.azimuth_rad[k]) for k in (i, j))
-    middle = a + math.remainder(b - a, 2 * math.pi) / 2
-    return math.degrees(math.remainder(middle, 2 * math.pi))

@@ -175,9 +175,7 @@ def evaluate_head(
     """Figures of one head.
 
     Args:
-        case: the head.
         source: what draws it.
-        config: what is measured.
         perceptual: the perceptual distance.
     """
     truth = case.truth.views

@@ -77,7 +77,7 @@ class FaceEmbedding:
     pixel centres at +0.5."""
 
 
-class FaceEmbedder:
+class FaceEmbedder(FaceNetworks):
     """dlib's detector, five-point predictor and recognition network, and mediapipe for what dlib does not find.
 
     All is loaded once; `with FaceEmbedder() as embedder: ...` closes it. The same picture gives the same numbers.
@@ -97,13 +97,7 @@ class FaceEmbedder:
         self._detector = self._dlib.get_frontal_face_detector()
         self._predictor = self._dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
         self._network = self._dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
-        self._mediapipe = FaceNetworks()
-
-    def __enter__(self) -> FaceEmbedder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._mediapipe.close()
+        super().__init__()
 
     def embed(self, rgb: UInt8[np.ndarray, "h w 3"]) -> FaceEmbedding | None:
         """The embedding of the picture's largest face; None where nobody finds one.
@@ -138,7 +132,7 @@ class FaceEmbedder:
     def _points_by_mediapipe(
         self, rgb: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float[np.ndarray, "5 2"], FaceDetector] | None:
-        faces = find_faces(rgb, self._mediapipe)
+        faces = find_faces(rgb, self)
         return (faces[0].landmarks_px[list(_MEDIAPIPE_POINTS), :2], "mediapipe") if faces else None
 
 
@@ -213,7 +207,6 @@ def measure_identity(
     Args:
         portrait_rgb: the portrait; best the aligned crop, in which only one person is large.
         views: the head's views, shown over white.
-        embedder: opened networks.
         azimuths_deg: where to look from, degrees, 0 in front of the face, positive towards the head's left.
 
     Returns:
@@ -229,7 +222,22 @@ def measure_identity(
     embedded: dict[int | None, FaceEmbedding | None] = {
         k: embedder.embed(picture_over_white(views, k)) for k in dict.fromkeys(chosen) if k is not None
     }
-    return tuple(_compared(portrait, views, a, k, embedded.get(k)) for a, k in zip(azimuths_deg, chosen))
+    rows = []
+    for azimuth_deg, k in zip(azimuths_deg, chosen):
+        face = embedded.get(k)
+        both = None if portrait is None or face is None else (portrait, face)
+        measures = (identity_distance, identity_cosine, identity_score)
+        rows.append(
+            IdentityAt(
+                float(azimuth_deg),
+                None if k is None else views.names[k],
+                math.nan if k is None else math.degrees(float(views.cameras.azimuth_rad[k])),
+                *(math.nan if both is None else measure(*both) for measure in measures),
+                detector=face.detector if face else None,
+                portrait_detector=portrait.detector if portrait else None,
+            )
+        )
+    return tuple(rows)
 
 
 def _nearest_view(views: ViewSet, azimuth_deg: float) -> int | None:
@@ -240,19 +248,3 @@ def _nearest_view(views: ViewSet, azimuth_deg: float) -> int | None:
     fit = (away <= _NEAR_DEG) & (np.abs(elevation) <= _LEVEL_DEG)
     candidates = [k for k in range(len(views)) if fit[k] and views.names[k] != _PORTRAIT_VIEW]
     return min(candidates, key=lambda k: (round(float(away[k]), 6), views.names[k]), default=None)
-
-
-def _compared(
-    portrait: FaceEmbedding | None, views: ViewSet, azimuth_deg: float, index: int | None, face: FaceEmbedding | None
-) -> IdentityAt:
-    both = (portrait, face) if portrait is not None and face is not None else None
-    return IdentityAt(
-        azimuth_deg=float(azimuth_deg),
-        view=None if index is None else views.names[index],
-        view_azimuth_deg=math.nan if index is None else math.degrees(float(views.cameras.azimuth_rad[index])),
-        distance=identity_distance(*both) if both else math.nan,
-        cosine=identity_cosine(*both) if both else math.nan,
-        score=identity_score(*both) if both else math.nan,
-        detector=face.detector if face else None,
-        portrait_detector=portrait.detector if portrait else None,
-    )

@@ -142,21 +142,16 @@ class PoseReport:
         return {"rows": [asdict(row) for row in self.rows], **self.means}
 
 
-class FaceRotationFit:
+class FaceRotationFit(FaceNetworks):
     """The parametric head fitted to mediapipe's landmarks, loaded once; `with FaceRotationFit() as face: ...`."""
 
     def __init__(self) -> None:
-        self._networks, self._model = FaceNetworks(), load_head_model()
-
-    def __enter__(self) -> FaceRotationFit:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._networks.close()
+        super().__init__()
+        self._model = load_head_model()
 
     def __call__(self, rgb: np.ndarray) -> Rotation | None:
         """As `FaceRotation`."""
-        faces = find_faces(rgb, self._networks)
+        faces = find_faces(rgb, self)
         if not faces:
             return None
         fit = fit_landmarks(self._model, faces[0].landmarks_px, rgb.shape[1], rgb.shape[0])
@@ -188,7 +183,6 @@ def measure_pose(
         views: the views with the cameras that they were meant to be seen from.
         face_rotation: who estimates rotations from faces, for example `FaceRotationFit`.
         config: who is asked where.
-        track: progress display.
 
     Returns:
         A row per view and means. The rows do not depend on the order of the views.
@@ -326,7 +320,6 @@ class OutlineHull:
 
     Args:
         views: pictures with alpha; those that are nearly empty or full have no outline.
-        config: sizes.
         left_out: views that do not carve.
     """
 
@@ -441,7 +434,6 @@ def _fitted_turn(
         camera: the intended camera.
         focus_world: what the head turns about, world units.
         seen_radius: only what is nearer to the focus than this is compared, world units.
-        config: sizes.
     """
     scale = config.outline_px / max(alpha.shape)
     small = camera.resized(round(camera.width * scale), round(camera.height * scale))

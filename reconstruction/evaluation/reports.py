@@ -21,7 +21,6 @@ from .identity import IdentityAt
 from .pose import PoseReport
 from .results import (
     TILE_PX,
-    Curve,
     EvaluationResult,
     Panel,
     ResultTable,
@@ -88,10 +87,8 @@ def identity_result(
     cells = tuple((name, *(_identity_cell(at) for at in found)) for name, found in rows.items())
     mean = ("mean", *(_identity_mean([found[k] for found in rows.values()]) for k in range(len(azimuths_deg))))
     order = sorted(range(len(azimuths_deg)), key=lambda k: azimuths_deg[k])
-    curves = tuple(
-        Curve(name, [azimuths_deg[k] for k in order], [found[k].distance for k in order])
-        for name, found in rows.items()
-    )
+    x = [azimuths_deg[k] for k in order]
+    curves = {name: (x, [found[k].distance for k in order], None) for name, found in rows.items()}
     title = "Distance of dlib's face embeddings (one person below 0.6), in brackets the score from 0 (stranger) to 1"
     return EvaluationResult(
         facts,
@@ -103,17 +100,17 @@ def identity_result(
 
 def pose_result(reports: Mapping[str, PoseReport], facts: Mapping[str, Any]) -> EvaluationResult:
     """Intended against estimated cameras; `reports` by the data set's name."""
-    rows, curves = [], []
+    rows, curves = [], {}
     for name, report in reports.items():
         rows.append((name, *(number_cell(report.means[figure], digits) for figure, digits in _POSE_COLUMNS.values())))
         level = sorted((row for row in report.rows if abs(row.elevation_deg) < 5), key=lambda row: row.azimuth_deg)
-        curves.append(Curve(name, [row.azimuth_deg for row in level], [row.error_deg for row in level]))
+        curves[name] = ([row.azimuth_deg for row in level], [row.error_deg for row in level], None)
     title = "Intended against estimated camera (POSE: mean squared error of rotation entries)"
     return EvaluationResult(
         facts,
         {"data": {name: report.plain() for name, report in reports.items()}},
         (ResultTable(title, ("data", *_POSE_COLUMNS), tuple(rows)),),
-        (Panel("Angle between intended and estimated camera", "azimuth, degrees", tuple(curves)),),
+        (Panel("Angle between intended and estimated camera", "azimuth, degrees", curves),),
     )
 
 
@@ -124,15 +121,12 @@ def consistency_result(report: ConsistencyReport, name: str, facts: Mapping[str,
     rings: dict[float, list[PairFigures]] = {}
     for pair in report.pairs:
         rings.setdefault(pair.elevation_deg, []).append(pair)
-    curves = []
+    curves = {}
     for elevation, pairs in rings.items():
         ring = sorted(pairs, key=lambda p: p.azimuth_deg)
-        curves.append(Curve(f"ring at {elevation:.0f}°", [p.azimuth_deg for p in ring], [p.error for p in ring]))
-    panel = Panel(
-        "Reprojection error of neighbours; rings close at the back (±180°)",
-        "azimuth between them, degrees",
-        tuple(curves),
-    )
+        curves[f"ring at {elevation:.0f}°"] = ([p.azimuth_deg for p in ring], [p.error for p in ring], None)
+    heading = "Reprojection error of neighbours; rings close at the back (±180°)"
+    panel = Panel(heading, "azimuth between them, degrees", curves)
     title = f"{len(held_out.rows)} views against splats fitted to the other half"
     data = {
         "held_out": summary_data(summary),
@@ -195,7 +189,6 @@ def heads_result(
     Args:
         results: the same heads in the same order by the name of each source, the first of which the others are
             compared with.
-        config: what was measured.
         about: a sentence on each source that is known by name.
         ablation: show every source under each truth, without errors.
     """

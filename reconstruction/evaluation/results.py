@@ -58,18 +58,8 @@ class ResultTable:
         return "\n".join([*lines, *(_row(row) for row in self.rows)]) + "\n"
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One line of a plot."""
-
-    name: str
-    """In the legend."""
-    x: Sequence[float]
-    """Along the axis."""
-    y: Sequence[float]
-    """Values; NaN leaves a gap."""
-    interval: Sequence[float] | None = None
-    """Half the height of a band about it."""
+Curve = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
+"""Places along the axis, values (NaN leaves a gap), and half the height of a band about them, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +70,8 @@ class Panel:
     """Over it."""
     x_title: str
     """Under it."""
-    curves: tuple[Curve, ...]
-    """Its lines."""
+    curves: Mapping[str, Curve]
+    """Its lines by their names."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +129,7 @@ def summary_panels(summaries: Mapping[str, Summary], metrics: Sequence[str]) -> 
     """One diagram per metric over |azimuth|, one line per source."""
     panels = []
     for metric in metrics:
-        curves = []
+        curves: dict[str, Curve] = {}
         for source, summary in summaries.items():
             names = [name for name in summary if name != ALL]
             found = [summary[name][metric] for name in names]
@@ -147,10 +137,10 @@ def summary_panels(summaries: Mapping[str, Summary], metrics: Sequence[str]) -> 
                 continue
             interval = [e.interval or 0.0 for e in found]
             x = [float(_MIDDLE_DEG[name]) for name in names]
-            curves.append(Curve(source, x, [e.mean for e in found], interval))
+            curves[source] = (x, [e.mean for e in found], interval)
         arrow = "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
         if curves:
-            panels.append(Panel(f"{TITLES[metric]} ({arrow})", "azimuth from the front, degrees", tuple(curves)))
+            panels.append(Panel(f"{TITLES[metric]} ({arrow})", "azimuth from the front, degrees", curves))
     return tuple(panels)
 
 
@@ -161,11 +151,9 @@ def summary_data(summary: Summary) -> dict[str, Any]:
 
 def _estimate_cell(estimate: Estimate, metric: str) -> str:
     """A mean with its interval as people read it."""
-    if math.isnan(estimate.mean):
-        return "-"
     digits = 2 if metric.startswith("psnr") else 3
-    text = f"{estimate.mean:.{digits}f}"
-    return text if estimate.interval is None else f"{text} ± {estimate.interval:.{digits}f}"
+    text = number_cell(estimate.mean, digits)
+    return text if estimate.interval is None or text == "-" else f"{text} ± {estimate.interval:.{digits}f}"
 
 
 def bin_title(name: str) -> str:
@@ -198,14 +186,11 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     places = [path.resolve() for path in paths]
     longest = max((len(place.parts) for place in places), default=0)
     for depth in range(longest + 1):
-        names = ["/".join(place.parts[-depth:]) if depth else _short_name(place) for place in places]
+        short = [place.stem if place.is_file() else place.name for place in places]
+        names = ["/".join(place.parts[-depth:]) for place in places] if depth else short
         if len(set(names)) == len(set(places)):
             return names
     return [str(place) for place in places]
-
-
-def _short_name(place: Path) -> str:
-    return place.stem if place.is_file() else place.name
 
 
 def _plot_png(panels: Sequence[Panel]) -> bytes:
@@ -221,11 +206,10 @@ def _plot_png(panels: Sequence[Panel]) -> bytes:
     figure = Figure(figsize=(5.2 * columns, 3.7 * rows), layout="constrained")
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, number + 1)
-        for curve in panel.curves:
-            x, y = np.asarray(curve.x, float), np.asarray(curve.y, float)
-            (line,) = axes.plot(x, y, marker="o", markersize=3.5, linewidth=1.6, label=curve.name)
-            if curve.interval is not None and np.any(np.asarray(curve.interval) > 0):
-                band = np.asarray(curve.interval, float)
+        for name, curve in panel.curves.items():
+            x, y, band = (np.zeros(1) if values is None else np.asarray(values, float) for values in curve)
+            (line,) = axes.plot(x, y, marker="o", markersize=3.5, linewidth=1.6, label=name)
+            if np.any(band > 0):
                 axes.fill_between(x, y - band, y + band, color=line.get_color(), alpha=0.15, linewidth=0)
         if "azimuth" in panel.x_title:
             axes.xaxis.set_major_locator(MultipleLocator(30))

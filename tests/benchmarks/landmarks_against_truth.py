@@ -29,7 +29,6 @@ from dp360.generation.portrait import FaceNetworks, find_faces
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS, find_face
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.training.landmark_scenes import (
-    CARTOON_SCENES,
     PLAIN_SCENES,
     LabelledShots,
     SceneLook,
@@ -42,7 +41,7 @@ from dp360.generation.training.shots import SURROUND_SHOTS, surround_shots
 LOOKS = {
     "photograph": PLAIN_SCENES,
     "mixed": SceneLook(cartoon=0.0, warped=0.0, painted=0.4, drawn=0.3),
-    "cartoon": CARTOON_SCENES,
+    "cartoon": SceneLook(cartoon=1.0),
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from diffusers.utils import logging
 
 from dp360.configs import cli
-from dp360.configs.diffusion import compact_sampling_of, open_diffusion_generator
+from dp360.configs.diffusion import open_diffusion_generator, sampling_of
 from dp360.configs.evaluate import EvalHeadsCommand
 from dp360.configs.evaluation_jobs import _results_folder
 from dp360.configs.example import write_example_portrait
@@ -170,10 +170,10 @@ def test_weights_decide_which_generator_draws(shipped, toy_weights):
 def test_options_reach_the_compact_sampler(toy_weights):
     options = DiffusionOptions(steps=5, guidance_scale=1.5, window_stride=4)
     pipeline = load_pipeline(toy_weights, torch.float32)
-    assert compact_sampling_of(options, pipeline) == Sampling(steps=5, guidance_scale=1.5, window_stride=4)
-    assert compact_sampling_of(DiffusionOptions(), pipeline) == Sampling(steps=8, guidance_scale=1.0)
+    assert sampling_of(options, pipeline) == Sampling(steps=5, guidance_scale=1.5, window_stride=4)
+    assert sampling_of(DiffusionOptions(), pipeline) == Sampling(steps=8, guidance_scale=1.0)
     with pytest.raises(InputError, match="expected steps at least 1, got 0"):
-        compact_sampling_of(DiffusionOptions(steps=0), pipeline)
+        sampling_of(DiffusionOptions(steps=0), pipeline)
 
 
 def test_loading_weights_is_quiet_and_leaves_the_bars_of_diffusers_on(toy_weights, capfd):

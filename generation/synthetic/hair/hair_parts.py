@@ -33,8 +33,6 @@ def hair_parts(recipe: ComposedRecipe, surface: HeadSurface, data: Path, card: P
     """The hair of a recipe: nothing if bald.
 
     Args:
-        recipe: of the head.
-        surface: the head's skin.
         data: folder of the assets.
         card: the fitted card hair if the recipe's hair is one.
     """
@@ -78,8 +76,6 @@ def under_headgear(part: Part, surface: HeadSurface, fit: HeadgearFit | None) ->
     """Hair without the faces that a headgear hides, pressed to the head near its rim.
 
     Args:
-        part: hair.
-        surface: the head's skin.
         fit: of the headgear; None for none.
     """
     if fit is None:
@@ -197,7 +193,6 @@ def ribbons(
         field: distance to the skin, for the way the strips face.
         texture: as `hair_texture` makes it.
         rng: twists and choice of locks.
-        specular: strength of the highlight.
     """
     points = strands.points
     n, p, _ = points.shape

@@ -14,7 +14,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32
 
 from ...cameras import Cameras
 from ...head_model import FACE_OVAL_LANDMARKS, HeadFit, HeadModel
@@ -52,11 +52,9 @@ def map_to_fit(
     """The similarity that lays a composed head over the head fitted to its portrait, by the inner face's landmarks.
 
     Args:
-        head: the composed head.
         camera: the portrait's true camera.
         landmarks_px: detected landmarks in that picture.
         fit: the fit to them.
-        model: the head model of the fit.
 
     Returns:
         None where fewer than 100 landmarks lie on the true skin (characters without one).
@@ -85,7 +83,6 @@ def hair_truth(head: SyntheticHead, to_grid: Similarity | None = None) -> HairTr
     """Hair of a composed head.
 
     Args:
-        head: any composed head.
         to_grid: brings the head into the grid's frame; None leaves it where it is.
     """
     rows, columns = ((np.arange(n * _SUB) + 0.5) / _SUB - 0.5 for n in (capsule.ROWS, capsule.COLUMNS))
@@ -106,23 +103,24 @@ def hair_truth(head: SyntheticHead, to_grid: Similarity | None = None) -> HairTr
             np.ascontiguousarray(part.faces_uv, np.int64), np.ascontiguousarray(part.texture[..., 3]),
             part.alpha_tested, table[part.label_map], origins, directions, depths, opacities, classes,
         )  # fmt: skip
-    radius, kind = _composite(depths, opacities, classes)
+    # the radius at which half the light has stopped, and the class that stopped it (0 where nothing did)
+    stopped = np.cumprod(1 - opacities.astype(np.float64), axis=-1) < 0.5
+    first, anything = stopped.argmax(-1)[..., None], stopped.any(-1)
+    radius, kind = (
+        np.where(anything, np.take_along_axis(values, first, -1)[..., 0], values.dtype.type(0))
+        for values in (depths, classes)
+    )
     blocks = (capsule.ROWS, _SUB, capsule.COLUMNS, _SUB)
     radius, kind = radius.reshape(blocks), kind.reshape(blocks)
     hair = kind == _HAIR
-    with np.errstate(all="ignore"):
-        middle = _median_over_blocks(np.where(hair, radius, np.nan))
+    found = np.sort(np.where(hair, radius, np.nan).transpose(0, 2, 1, 3).reshape(*blocks[::2], -1), axis=-1)
+    lower_median = np.maximum((np.isfinite(found).sum(-1) - 1) // 2, 0)[..., None]
+    middle = np.take_along_axis(found, lower_median, axis=-1)[..., 0]
     return HairTruth(
         np.nan_to_num(middle).astype(np.float32),
         hair.mean((1, 3)).astype(np.float32),
         (kind == _CLOTH).mean((1, 3)).astype(np.float32),
     )
-
-
-def _median_over_blocks(values: Float[np.ndarray, "r a c b"]) -> Float[np.ndarray, "r c"]:
-    flat = np.sort(values.transpose(0, 2, 1, 3).reshape(values.shape[0], values.shape[2], -1), axis=-1)
-    count = np.isfinite(flat).sum(-1)
-    return np.take_along_axis(flat, np.maximum((count - 1) // 2, 0)[..., None], axis=-1)[..., 0]
 
 
 @numba.njit(cache=True)
@@ -171,13 +169,3 @@ def _collect_hits(
                 depths[row, column, place] = t
                 opacities[row, column, place] = opacity
                 classes[row, column, place] = kind
-
-
-def _composite(
-    depths: Float32[np.ndarray, "r c l"], opacities: Float32[np.ndarray, "r c l"], classes: UInt8[np.ndarray, "r c l"]
-) -> tuple[Float32[np.ndarray, "r c"], UInt8[np.ndarray, "r c"]]:
-    """Radius at which half the light has stopped, and the class that stopped it (0 where nothing did)."""
-    stopped = np.cumprod(1 - opacities.astype(np.float64), axis=-1) < 0.5
-    first = stopped.argmax(-1)[..., None]
-    radius, kind = (np.take_along_axis(values, first, -1)[..., 0] for values in (depths, classes))
-    return np.where(stopped.any(-1), radius, np.float32(0)), np.where(stopped.any(-1), kind, np.uint8(0))

@@ -113,9 +113,7 @@ def grow_cut(
     """Strands of one of `CUTS` on a head.
 
     Args:
-        surface: the head.
         hair: cut, length, volume, curl, parting, fringe, wetness, mess.
-        rng: random numbers.
         flat_above_y: above this height, centimetres, hair lies close to the skin (under a hat).
     """
     cut = CUTS[hair.name]

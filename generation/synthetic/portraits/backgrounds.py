@@ -31,7 +31,6 @@ class Backgrounds:
 
         Args:
             data: folder of the head assets, with `hdri` inside.
-            split: whose panoramas.
         """
         names = asset_index().of("hdri", split)
         return Backgrounds(tuple(read_hdri(data / "hdri" / f"{name}.exr") for name in names))
@@ -40,8 +39,6 @@ class Backgrounds:
         """One background, sRGB in [0, 1].
 
         Args:
-            rng: randomness.
-            size_px: side.
             like_rgb: colours of the person; some backgrounds take one of them, so that colour alone cannot tell.
         """
         kind = rng.random()

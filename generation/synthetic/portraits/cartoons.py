@@ -93,7 +93,6 @@ def cartoon(
         background: what lies behind.
         points_px: the head's points, pixels.
         toward_camera: unit direction from the head to the camera, head's frame: it tells which features are seen.
-        rng: randomness.
 
     Returns:
         The picture and the points where the cartoon has them.

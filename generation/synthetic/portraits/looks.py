@@ -240,7 +240,6 @@ def photographed(rgb: SquareRgb, rng: np.random.Generator, colour_faults: float 
 
     Args:
         rgb: the picture, [0, 1].
-        rng: source of randomness.
         colour_faults: factor on what happens to white balance, exposure, contrast and saturation; below 1 no picture
             is black and white.
     """

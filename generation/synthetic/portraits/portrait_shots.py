@@ -80,7 +80,6 @@ def portrait_camera(rng: np.random.Generator, size_px: int) -> Cameras:
     Yaw within 42 degrees, pitch within 22, roll within 20; from 0.55 to 1.7 times the usual distance.
 
     Args:
-        rng: randomness.
         size_px: side of the shot; its frame is `SHOT_FACTOR` times the standard one.
     """
     yaw_deg = rng.uniform(-42, 42) if rng.random() < 0.35 else np.clip(rng.normal(0, 16), -42, 42)
@@ -102,22 +101,11 @@ def take_shot(
     """The head alone from a random camera in random light, and that camera.
 
     Args:
-        scene: the head.
         style: how it is drawn, a name of `stylise.STYLES`.
         backgrounds: their panoramas light the head in two of three shots.
-        rng: randomness.
-        size_px: side of the shot.
     """
-    camera, lighting = shot_camera_and_light(backgrounds, rng, size_px)
-    return shoot(scene, style, camera, lighting), camera
-
-
-def shot_camera_and_light(backgrounds: Backgrounds, rng: np.random.Generator, size_px: int) -> tuple[Cameras, Lighting]:
-    """The random camera and light of a shot; arguments as for `take_shot`."""
     camera = portrait_camera(rng, size_px)
-    panoramas = backgrounds.panoramas
-    lit = panoramas[rng.integers(len(panoramas))] if panoramas and rng.random() < 0.67 else None
-    return camera, random_lighting(rng, lit)
+    return shoot(scene, style, camera, random_lighting(rng, backgrounds.panoramas)), camera
 
 
 def shoot(scene: HeadScene, style: str, camera: Cameras, lighting: Lighting) -> PortraitShot:
@@ -134,11 +122,6 @@ def finish_shot(
     """A portrait out of a shot.
 
     Args:
-        shot: the head alone.
-        camera: its camera.
-        backgrounds: where backgrounds come from.
-        rng: randomness.
-        size_px: side of the portrait.
         look: how; None takes `PortraitLook()`.
     """
     look = look or PortraitLook()

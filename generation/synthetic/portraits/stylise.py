@@ -73,7 +73,6 @@ def draw_views(
     """Views of a head in one of `STYLES`.
 
     Args:
-        scene: the head.
         style: usually `SyntheticHead.style`.
         cameras: of one picture size.
         lighting: light that stays with the head.

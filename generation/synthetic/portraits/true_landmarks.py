@@ -72,7 +72,6 @@ def true_landmarks(recipe: ComposedRecipe, data: Path) -> Float[np.ndarray, "69 
     """The points of a composed head, world units; nothing is rendered and no texture is read.
 
     Args:
-        recipe: of the head.
         data: folder of the head assets.
     """
     match recipe.base:

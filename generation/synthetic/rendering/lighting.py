@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import no_type_check
@@ -22,6 +23,7 @@ from ...errors import InputError
 
 DIRECTION_COUNT = 36
 """Directions from which light is gathered."""
+_SHARE_LIT_BY_PANORAMA = 0.67
 
 
 @functools.cache
@@ -117,8 +119,11 @@ def irradiance(sky_rgb: Float[np.ndarray, "d 3"], normal: Float[np.ndarray, " 3"
     return (4 / DIRECTION_COUNT) * cosine @ sky_rgb
 
 
-def random_lighting(rng: np.random.Generator, panorama: Float32[np.ndarray, "h w 3"] | None = None) -> Lighting:
-    """Light as photographs have it: a panorama at a random turn, or soft boxes of random place, size and colour."""
+def random_lighting(rng: np.random.Generator, panoramas: Sequence[Float32[np.ndarray, "h w 3"]] = ()) -> Lighting:
+    """Light as photographs have it: a panorama at a random turn in two of three cases, else soft boxes of random place,
+    size and colour."""
+    is_lit = bool(panoramas) and rng.random() < _SHARE_LIT_BY_PANORAMA
+    panorama = panoramas[rng.integers(len(panoramas))] if is_lit else None
     exposure = float(np.exp(rng.normal(0.0, 0.18)))
     if panorama is not None:
         return lighting_from_hdri(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from ...cameras import Cameras
 from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
@@ -101,7 +101,9 @@ class HeadScene:
         label_start = np.cumsum([0, *(p.label_map.size for p in parts)])
         self.vertices = surface.vertices_world.astype(np.float64)
         self.normals = surface.normals_world.astype(np.float32)
-        self.tangents = np.concatenate([_tangents(p) for p in parts])
+        self.tangents = np.concatenate(
+            [np.zeros_like(p.vertices_world) if p.tangents_world is None else p.tangents_world for p in parts]
+        ).astype(np.float32)
         self.uv = surface.uv_unit.astype(np.float32)
         self.faces, self.faces_uv = surface.faces.astype(np.int32), surface.faces_uv.astype(np.int32)
         self.face_part = np.repeat(np.arange(len(parts)), [len(p.faces) for p in parts]).astype(np.int32)
@@ -157,12 +159,6 @@ class HeadScene:
         pictures = [self._picture(camera, lighting, sky, sun_seen, shading, supersample) for camera in cameras]
         return HeadViews(*(np.stack(channel) for channel in zip(*pictures)))
 
-    def _nearest_first(self, screen: Float[np.ndarray, "v 3"]) -> Int[np.ndarray, " f"]:
-        """Order of the faces: solid ones, then half-clear ones from near to far, so that hidden layers are skipped."""
-        first = int(np.searchsorted(self.layout[:, 3][self.face_part], 1))
-        depth = -screen[self.faces[first:, 0], 2]
-        return np.concatenate([np.arange(first), first + np.argsort(depth, kind="stable")])
-
     def _picture(
         self, camera: Cameras, lighting: Lighting, sky: Float32[np.ndarray, "v 3"],
         sun_seen: Float32[np.ndarray, " v"], shading: Shading, supersample: int,
@@ -172,7 +168,10 @@ class HeadScene:
         screen = project_to_screen(
             self.vertices, sized.T_camera_world[0].numpy(), sized.focal_px[0].numpy(), sized.principal_px[0].numpy()
         )
-        order = self._nearest_first(screen)
+        # solid faces first, then half-clear ones from near to far, so that hidden layers are skipped
+        first = int(np.searchsorted(self.layout[:, 3][self.face_part], 1))
+        depth = -screen[self.faces[first:, 0], 2]
+        order = np.concatenate([np.arange(first), first + np.argsort(depth, kind="stable")])
         faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
         start, members = bin_by_band(screen, faces, width, height)
         with numba_pool(width * height):
@@ -199,12 +198,6 @@ def _compact(part: Part) -> Part:
         faces=number[part.faces],
         tangents_world=None if part.tangents_world is None else part.tangents_world[used],
     )
-
-
-def _tangents(part: Part) -> Float32[np.ndarray, "v 3"]:
-    if part.tangents_world is None:
-        return np.zeros((len(part.vertices_world), 3), np.float32)
-    return part.tangents_world.astype(np.float32)
 
 
 def _premultiplied(texture: Float32[np.ndarray, "h w 4"]) -> Float32[np.ndarray, "t 4"]:

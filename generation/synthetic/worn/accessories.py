@@ -43,8 +43,6 @@ def worn_parts(
     """Everything worn but the garment.
 
     Args:
-        recipe: of the head.
-        surface: its skin.
         fedora: the fitted fedora if the recipe has one.
 
     Returns:

@@ -50,11 +50,9 @@ def sheet(
     """A grid of points as a surface.
 
     Args:
-        name: of the part.
         points: rows and columns, world units.
         texture: its colour.
         repeat: how often the texture repeats down and across.
-        specular: strength of the highlight.
         alpha: the texture's opacity counts.
         closed: the last column joins the first.
         outward_from: the point, or one for each vertex, that the surface turns its back to; the grid's own middle if

@@ -80,7 +80,6 @@ def augment_clip(clip: TrainingClip, config: AugmentConfig, rng: np.random.Gener
 
     Args:
         clip: as sampled, on any device.
-        config: how far.
         rng: source of randomness; it moves on. The same state gives the same clip.
     """
     if rng.random() < config.mirrored:

@@ -83,10 +83,6 @@ def train_autoencoder(
     """Train, or go on where `folder` has a checkpoint.
 
     Args:
-        source: heads to learn from.
-        config: sizes and schedule.
-        folder: for checkpoints.
-        track: progress.
         on_evaluation: see `train_model`.
         on_step: see `train_model`.
     """

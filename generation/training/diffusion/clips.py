@@ -93,9 +93,6 @@ def sample_clip(source: HeadSource, index: int, config: ClipConfig, rng: np.rand
     """A random clip of one head; the same state of `rng` gives the same clip.
 
     Args:
-        source: heads.
-        index: number of the head.
-        config: which pictures.
         rng: source of randomness; it moves on.
 
     Raises:
@@ -301,7 +298,6 @@ def continuous_views(
         cameras: of all views.
         count: views wanted, at least 2; none comes twice.
         stride_rad: least and greatest stride.
-        rng: source of randomness.
         name: of the head, for messages.
 
     Raises:

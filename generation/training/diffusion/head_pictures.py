@@ -93,9 +93,7 @@ class HeadSource:
         """Make nothing yet.
 
         Args:
-            name: for messages.
             make: makes the head of a number from 0 to `count` - 1.
-            count: heads of the source.
             keep: heads to keep.
         """
         if keep < 0:

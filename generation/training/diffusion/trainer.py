@@ -49,13 +49,7 @@ def compact_pipeline(
         autoencoder: with the statistics of its latents.
         seed: of the fresh weights.
         architecture: sizes; the latents' channels must be the autoencoder's.
-
-    Raises:
-        InputError: another number of latent channels.
     """
-    wanted, got = architecture.unet.in_channels, autoencoder.network.config["latent_channels"]
-    if wanted != got:
-        raise InputError(f"The networks want latents of {wanted} channels; expected such an autoencoder, got {got}")
     torch.manual_seed(seed)
     components = {**architecture.components(), "vae": autoencoder.network}
     unet = components["unet"]
@@ -85,11 +79,9 @@ def train_stage(
 
     Args:
         pipeline: what training starts from; it is changed in place.
-        source: heads to learn from.
         config: the stage.
         folder: see the module.
         validation: heads to draw at checkpoints; None draws nothing.
-        track: progress.
         notify: told one line at each checkpoint.
 
     Returns:

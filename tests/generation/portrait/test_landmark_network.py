@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,6 @@ from dp360.generation.synthetic.parts import Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.generation.synthetic.portraits.cartoons import cartoon
 from dp360.generation.training.landmark_scenes import (
-    CARTOON_SCENES,
     PLAIN_SCENES,
     LabelledShots,
     SceneLook,
@@ -48,7 +48,6 @@ from dp360.generation.training.landmark_scenes import (
     make_scene,
 )
 from dp360.generation.training.landmark_training import (
-    LandmarkTrainConfig,
     face_error,
     landmark_figures,
     locator_target,
@@ -245,13 +244,12 @@ def test_located_boxes_follow_the_size_of_the_picture(tiny: LoadedNetwork[Landma
 
 def test_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     loop = LoopConfig(steps=3, batch_size=2, warmup_steps=1, save_every=1)
-    config = LandmarkTrainConfig(network=TINY, points_loop=loop, locator_loop=loop, look=CARTOON_SCENES)
+    tiny: dict[str, Any] = {"network_config": TINY, "look": SceneLook(cartoon=1.0)}
     shots, backgrounds = disc_shots(), Backgrounds(())
-    whole = train_landmark_networks(shots, backgrounds, tmp_path / "whole", config)
+    whole = train_landmark_networks(shots, backgrounds, tmp_path / "whole", loop, loop, **tiny)
     stopped = replace(loop, steps=3, minutes=0.0)
-    short = replace(config, points_loop=stopped, locator_loop=stopped)
-    train_landmark_networks(shots, backgrounds, tmp_path / "parts", short)
-    parts = train_landmark_networks(shots, backgrounds, tmp_path / "parts", config)
+    train_landmark_networks(shots, backgrounds, tmp_path / "parts", stopped, stopped, **tiny)
+    parts = train_landmark_networks(shots, backgrounds, tmp_path / "parts", loop, loop, **tiny)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], tensor, rtol=0, atol=0)
 
@@ -281,7 +279,7 @@ def test_the_shipped_weights_find_held_out_faces(tmp_path: Path) -> None:
         return None if face is None else face.points_px
 
     backgrounds = Backgrounds.of_split(HEADS, "held_out")
-    for look in (PLAIN_SCENES, CARTOON_SCENES):
+    for look in (PLAIN_SCENES, SceneLook(cartoon=1.0)):
         figures = landmark_figures(points_of, labelled, backgrounds, look, empty=10)
         assert np.nansum(figures.recall * figures.count) / figures.count.sum() > RECALL
         assert figures.nme[0] < NME

@@ -51,7 +51,7 @@ def recipe() -> ComposedRecipe:
 def fitted(recipe: ComposedRecipe) -> FittedComposedHead:
     backgrounds = Backgrounds.of_split(HEADS, "train")
     with FaceNetworks() as faces, PersonNetworks() as people:
-        made = fitted_head(compose(recipe, HEADS), backgrounds, NUMBER, faces, people, CLEAN, true_matte=True)
+        made = fitted_head(compose(recipe, HEADS), backgrounds, NUMBER, faces, people, CLEAN)
     assert made is not None
     return made
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from dp360.generation import InputError
 from dp360.generation.training import LoopConfig, train_model
-from dp360.generation.training.loop import NEWEST, PREVIOUS, Batch, TrainingPart, train_parts
+from dp360.generation.training.loop import NEWEST, PREVIOUS, Batch, with_time_left
 
 CONFIG = LoopConfig(steps=24, warmup_steps=4, learning_rate=0.02, save_every=6, ema_decay=0.8)
 
@@ -130,14 +132,10 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
         train_model(network(), batch_of, lambda m, b: loss_of(m, b) * math.nan, CONFIG, tmp_path)
 
 
-def test_parts_share_the_time_and_a_later_one_waits_for_it(tmp_path: Path) -> None:
-    def parts(minutes: float | None = None) -> list[TrainingPart]:
-        model, short = network(), LoopConfig(steps=3, save_every=1, minutes=minutes)
-        return [TrainingPart(name, model, batch_of, loss_of, short) for name in ("first", "second")]
-
-    whole, broken = parts(), parts()
-    train_parts(whole, tmp_path / "whole")
-    train_parts(parts(minutes=0.0), tmp_path / "broken")  # one step of the first part
-    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["first"]
-    train_parts(broken, tmp_path / "broken")
-    assert same_bytes(whole[0].model.state_dict(), broken[0].model.state_dict())
+def test_trainings_that_follow_one_another_share_the_time() -> None:
+    now_s = time.monotonic()
+    assert with_time_left(CONFIG, now_s - 600) == CONFIG
+    timed = replace(CONFIG, minutes=30.0)
+    left = with_time_left(timed, now_s - 600, share=0.5).minutes
+    assert left is not None and math.isclose(left, 10.0, abs_tol=0.1)
+    assert with_time_left(timed, now_s - 3600).minutes == 0

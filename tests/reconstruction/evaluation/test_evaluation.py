@@ -46,7 +46,6 @@ from dp360.reconstruction.evaluation.heads import (
 from dp360.reconstruction.evaluation.identity import IdentityAt
 from dp360.reconstruction.evaluation.reports import identity_result
 from dp360.reconstruction.evaluation.results import (
-    Curve,
     EvaluationResult,
     Panel,
     ResultTable,
@@ -408,7 +407,7 @@ def test_results_are_written_with_their_origin(tmp_path: Path) -> None:
     summary = summarise([[ViewFigures("a", 90.0, 0.0, {**dict.fromkeys(METRICS, 0.5), "iou": math.nan})]])
     table = summary_table("one head", {"prior": summary}, ("psnr", "iou"))
     assert table.rows == (("prior", "±90°", "0.50", "-"), ("prior", "all", "0.50", "-"))
-    panel = Panel("p", "azimuth", (Curve("c", [0.0, 90.0], [1.0, math.nan], [0.1, 0.1]),))
+    panel = Panel("p", "azimuth", {"c": ([0.0, 90.0], [1.0, math.nan], [0.1, 0.1])})
     facts = {"version": "0", "data_sha256": "ab" * 32, "seed": 3}
     tables = (table, ResultTable("t", ("a",), (("b",),)))
     data, sheet = {"summary": summary_data(summary)}, np.zeros((8, 8, 3), np.uint8)
