@@ -25,7 +25,7 @@ _SIGMAS_PX = tuple(sigma_mm / _TEXEL_MM for sigma_mm in OCTAVES_MM)
 """Blurs whose differences are the octaves, texels."""
 _BROAD_PX = 40.0
 """Variation between the last octave and this blur counts as broad."""
-_SHARPER = (1.48, 1.17, 1.12, 1.45)
+_SHARPER = (1.48, 1.24, 1.12, 1.47)
 """How much stronger than in the portrait each octave is painted: a render blurs the tile, the portrait was not."""
 _GAINS = (0.25, 4.0)
 _MOST_DEVIATIONS = 2.3
@@ -114,7 +114,7 @@ class HairLook:
         wanted = self.octaves * np.array(sharper)
         found = np.array([float(band[probe].std()) for band in bands])
         gains = np.clip(wanted / np.maximum(found, 1e-6), *_GAINS)
-        made = sum(float(gain) * band for gain, band in zip(gains, bands))
+        made = np.einsum("k,khw->hw", gains.astype(np.float32), np.stack(bands))
         spread = float(made[probe].std())
         at = np.quantile(made[probe][::7], _QUANTILES)
         made = np.interp(made, at, self.quantiles * spread).astype(np.float32)
