@@ -32,7 +32,7 @@ _MOST_DEVIATIONS = 2.3
 """Of log brightness, which brightness tends to: nothing glares."""
 _LAST_GAINS = (0.3, 3.0)
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-_BROAD_GAINS = (0.4, 3.0)
+_BROAD_GAINS = (0.2, 3.0)
 _DEFAULT_OCTAVES, _DEFAULT_BROAD = (0.04, 0.05, 0.05, 0.05), 0.12
 _BLUE, _BRIGHT = (-0.16, -0.08), (0.08, 0.16)
 """Cloth has a logarithm of the ratio of red to blue up to the first and not above the second number, and is brighter
@@ -121,9 +121,9 @@ class HairLook:
         made *= spread / max(float(made[probe].std()), 1e-6)
         low, lower = _blurred(pattern.shade, _SIGMAS_PX[-1]), _blurred(pattern.shade, _BROAD_PX)
         middle = low - lower
-        gain = np.clip(0.9 * self.broad / max(float(middle[probe].std()), 1e-6), *_BROAD_GAINS)
-        broad = np.float32(gain) * middle + np.float32(0.8) * (lower - lower[probe].mean())
-        broad = np.clip(broad, -2.2 * self.broad, 2.2 * self.broad)
+        gain = np.clip(0.45 * self.broad / max(float(middle[probe].std()), 1e-6), *_BROAD_GAINS)
+        broad = np.float32(gain) * middle + np.float32(0.4) * (lower - lower[probe].mean())
+        broad = np.clip(broad, -1.1 * self.broad, 1.1 * self.broad)
         scale = np.float32(3**0.5)  # the first axis has length 1, brightness is the mean of three channels
         axes, spreads = self.axes.astype(np.float32), self.spreads.astype(np.float32)
         tints = np.float32(0.9) * pattern.tints * spreads[1:]

@@ -16,6 +16,9 @@ from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior import build_head_prior
+from dp360.generation.prior.hair.flow_field import fit_hair_flow
+from dp360.generation.prior.hair.hair_shell import fit_hair_shell
+from dp360.generation.prior.hair.strands import HairStrands
 from dp360.generation.prior.texture.completion_network import (
     COLUMNS,
     GRID_CHANNELS,
@@ -111,7 +114,10 @@ def test_the_shipped_weights_beat_typical_colours_on_held_out_heads() -> None:
             assert fitted is not None
             truth = fitted.true_views(cameras)
             learned = build_head_prior(fitted.portrait, model=model)
-            plain = paint_prior(fitted.portrait, learned.portrait_labels, model, learned.mesh, completion=untrained)
+            labels = learned.portrait_labels
+            flow = fit_hair_flow(fitted.portrait, labels, fit_hair_shell(fitted.portrait, labels, model))
+            plain = paint_prior(fitted.portrait, labels, model, learned.mesh, flow, completion=untrained)
+            learned = replace(learned, strands=HairStrands.none())
             for prior, found in zip((learned, replace(learned, texture=plain)), errors.values()):
                 ours = prior.render(cameras)
                 both = (ours.alpha > 0.95) & (truth.alpha_unit > 0.95)

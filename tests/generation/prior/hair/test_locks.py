@@ -62,7 +62,8 @@ def test_chart_functions_are_those_of_the_capsule() -> None:
     points = rng.normal(0, 0.2, (200, 3))
     rows, columns, _ = capsule.cell_coordinates(points)
     for point, row, column in zip(points, rows, columns):
-        np.testing.assert_allclose(cell_of(point[0], point[1], point[2], CHART), (row, column), atol=1e-9)
+        x, y, z = point
+        np.testing.assert_allclose(cell_of(x, y, z, CHART), (row, column), atol=1e-9)
         origin, *direction = ray_of(row, column, CHART)
         origins, directions = capsule.cell_rays(np.array(row), np.array(column))
         np.testing.assert_allclose([origin, *direction], [origins[1], *directions], atol=1e-12)
@@ -154,9 +155,8 @@ def plain_fill(
                     continue
                 done[i, j] = True
                 fibre = lock_kernels.lock_fibre(t, length / MM, strand, breaks, seeds[m])
-                shine = lock_kernels.lock_highlight(
-                    normal[0], normal[1], normal[2], along[0], along[1], along[2], 0.5 * brightness + 0.12 * fibre
-                )
+                (nx, ny, nz), (tx, ty, tz) = normal, along
+                shine = lock_kernels.lock_highlight(nx, ny, nz, tx, ty, tz, 0.5 * brightness + 0.12 * fibre)
                 value = brightness + 0.34 * fibres * fibre + 0.16 * (0.4 - q * q) + sheen * (shine - 0.35)
                 value -= 0.4 * max(0.0, 0.25 - t)
                 shade[i, j] += alpha * (value - shade[i, j])
