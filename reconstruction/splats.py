@@ -20,9 +20,9 @@ MAX_START_SCALE = 0.05
 START_SCALE, START_THICKNESS = 0.9, 0.2
 """Standard deviation along the surface that a Gaussian starts with, in distances to its neighbours; along the normal,
 as a share of that."""
-STRAND_SCALE, STRAND_NEEDLE, STRAND_OPACITY = 0.84, 8.0, 0.6
+STRAND_SCALE, STRAND_NEEDLE, STRAND_OPACITY = 0.84, 4.0, 0.6
 """Standard deviation along a thin sample, of half its length: chained pieces of a hair overlap; how much longer than
-thick it is, the most that a fit keeps; and its opacity."""
+thick it is, the most that a fit does not draw back (`LossConfig.max_needle_ratio`); and its opacity."""
 MIN_START_SCALE = 1e-4
 """Smallest standard deviation along the surface that a Gaussian starts with: doubled points stay points."""
 

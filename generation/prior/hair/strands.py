@@ -57,8 +57,8 @@ class StrandConfig:
     """Standard deviation of their angle to the field, in orderly hair."""
     free_of_lock: float = 0.2
     """Mean length that hangs free where hair ends, of the typical lock's length."""
-    free_mm: tuple[float, float] = (1.5, 10.0)
-    """Limits of it."""
+    free_mm: tuple[float, float] = (1.5, 6.0)
+    """Limits of the mean; no strand hangs free for more than twice as long."""
     free_before_face: float = 0.15
     """The same before the face, of that."""
     width_mm: float = 0.4
@@ -147,7 +147,7 @@ def grow_strands(
         )
 
     hanging = np.cumsum(state == _FREE, axis=1) * (lengths / pieces)[:, None]
-    free_mm = rng.exponential(float(np.clip(config.free_of_lock * lock_mm, *config.free_mm)), count)
+    free_mm = float(np.clip(config.free_of_lock * lock_mm, *config.free_mm)) * np.minimum(rng.exponential(1, count), 2)
     most = np.where(_before_face(points), config.free_before_face, 1.0) * free_mm[:, None] * MM
     share = np.arange(pieces + 1) / pieces
     opacity = config.opacity * np.clip(share / 0.12 + 0.3, 0, 1) * np.clip((1.02 - share) / 0.3, 0.15, 1)
