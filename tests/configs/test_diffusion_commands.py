@@ -139,7 +139,7 @@ def test_contradictions_and_bad_pictures_are_refused_before_any_work(
     ("words", "message"),
     [
         (("no/where/near",), "is neither a folder nor a hub id"),
-        (("three",), "three holds no weights: expected a pipeline folder"),
+        (("three",), "three holds no weights of this model: expected a pipeline folder"),
         (("toy", "--size-px", "72"), "multiple of 16; take --size-px 64"),
         (("toy", "--diffusion.dtype", "float16"), "Cannot use --diffusion.dtype float16 on a CPU"),
         (("toy", "--diffusion.guidance-rescale", "2"), "expected guidance_rescale from 0 to 1, got 2"),

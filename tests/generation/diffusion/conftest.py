@@ -152,7 +152,8 @@ def ball_prior() -> Callable[..., HeadPrior]:
     right, below = corner + 1, corner + columns
     faces = np.concatenate([np.stack([corner, below, right], 1), np.stack([right, below, below + 1], 1)])
     material, parts = np.full(len(faces), MATERIAL_SKIN, np.uint8), np.full(len(normals), -1)
-    mesh = AtlasMesh(0.22 * normals, normals, uv.reshape(-1, 2), faces, material, parts)
+    body = np.eye(4), np.zeros(1)  # without a bust
+    mesh = AtlasMesh(0.22 * normals, normals, uv.reshape(-1, 2), faces, material, parts, *body)
     angle = (np.arange(ATLAS_WIDTH) + 0.5) / ATLAS_WIDTH * 2 * np.pi
     lit = 0.5 + 0.5 * np.cos(angle)
     nothing = np.zeros((4, 4), bool)
