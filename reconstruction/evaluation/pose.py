@@ -129,7 +129,7 @@ class PoseReport:
 
     rows: tuple[PoseRow, ...]
     """One per view, in the order of the views."""
-    means: Mapping[str, float]
+    means: Mapping[str, float | int]
     """Numbers of views, mean angles in degrees and mean `rotation_mse`, not-a-number where there is none:
     `face_views`, `face_error_deg` and `face_mse` (POSE) of the views measured by their face, likewise
     `face_common_removed_...` without the common rotation (from three face views on), `silhouette_...` of the views

@@ -172,7 +172,7 @@ def json_ready(value: Any) -> Any:
     return value
 
 
-def number_cell(value: float, digits: int) -> str:
+def number_cell(value: float | int, digits: int) -> str:
     """A number as tables show it, a dash for NaN."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 

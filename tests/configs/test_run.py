@@ -63,10 +63,13 @@ def test_portrait_to_files(tmp_path):
     mesh_m = trimesh.load_scene(io.BytesIO(files["head.glb"].read_bytes()), file_type="glb").bounds
     assert mesh_m is not None
     prior_m = trimesh.load_scene(io.BytesIO(files["prior.glb"].read_bytes()), file_type="glb").bounds
-    assert prior_m == pytest.approx(mesh_m, abs=0.04)  # the prior's own, of the same head
+    same = np.array([[True, False, True], [True, True, True]])  # the bust goes on below what the views show
+    assert prior_m[same] == pytest.approx(mesh_m[same], abs=0.04)  # the prior's own, of the same head
+    assert prior_m[0, 1] < mesh_m[0, 1] + 0.04
     splats_m = splat_ply.decode(head)[0].means_world.numpy() * 0.01 / 0.0165
     for axis in range(3):  # mesh and splats stand on the same place
-        assert np.quantile(splats_m[:, axis], [0.001, 0.999]) == pytest.approx(mesh_m[:, axis], abs=0.04)
+        kept = same[:, axis]
+        assert np.quantile(splats_m[:, axis], [0.001, 0.999])[kept] == pytest.approx(mesh_m[kept, axis], abs=0.04)
     assert 0.2 < mesh_m[1, 1] - mesh_m[0, 1] < 0.6
 
     alpha = np.asarray(Image.open(files["portrait.png"]))[..., 3]

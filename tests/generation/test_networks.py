@@ -37,7 +37,7 @@ def test_a_damaged_installation_says_what_to_do(
     caches = (networks._load, load_head_model)
     for cache in caches:
         cache.cache_clear()
-    monkeypatch.setattr(weights.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(weights, "__file__", str(tmp_path / "__init__.py"))
     try:
         with pytest.raises(InputError, match=rf"weights/{name} is missing.*damaged; install dp360 again"):
             load()
