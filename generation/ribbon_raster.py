@@ -21,10 +21,10 @@ from jaxtyping import Float, Float32
 
 from .cameras import Cameras
 from .numba_pool import numba_pool
+from .row_bands import BAND_ROWS, bin_by_band
 
 NEAR_DEPTH = 1e-3
 """Pieces with an end at or before this camera depth (world units) are dropped."""
-_BAND_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,15 @@ def draw_ribbons(
     order = np.argsort(middle, kind="stable")  # of inverse depths: far ones first
     order = order[(ends[order, 2] > 0) & (ends[order, 5] > 0)].astype(np.int64)
     half_px = (0.5 * float(camera.focal_px[0].mean()) * ribbons.width_world).astype(np.float64)
-    start, members = _bin_by_band(ends, half_px, order, camera.height)
+    reach = half_px * ends[:, [2, 5]].max(1) + 1.0
+    low, high = ends[:, [1, 4]].min(1) - reach, ends[:, [1, 4]].max(1) + reach
+    there = (high >= 0) & (low <= camera.height)
+    first_row = np.where(there, np.clip(low, 0, camera.height - 1), 0).astype(np.int64)
+    last_row = np.where(there, np.clip(high, 0, camera.height - 1), -1).astype(np.int64)
+    start, members = bin_by_band(first_row[order], last_row[order], camera.height)
     with numba_pool(camera.height * camera.width):
         drawn = _draw(
-            ends, half_px, ribbons.opacity, ribbons.values, start, members, surface_depth, slack,
+            ends, half_px, ribbons.opacity, ribbons.values, start, order[members], surface_depth, slack,
         )  # fmt: skip
     values, alpha, depth = drawn
     return DrawnRibbons(values, alpha, np.where(alpha > 0, depth / np.maximum(alpha, 1e-9), np.inf).astype(np.float32))
@@ -118,34 +123,6 @@ def plain_coverage(across_px: float, half_px: float) -> float:
 _coverage = numba.njit(cache=True)(plain_coverage)
 
 
-@numba.njit(cache=True)
-@no_type_check
-def _bin_by_band(ends, half_px, order, height):
-    """Lists of the pieces that touch each band of rows, in their order (a counting sort)."""
-    bands = (height + _BAND_ROWS - 1) // _BAND_ROWS
-    start = np.zeros(bands + 1, np.int64)
-    first = np.zeros(len(order), np.int64)
-    last = np.full(len(order), -1, np.int64)
-    for k in range(len(order)):
-        n = order[k]
-        reach = half_px[n] * max(ends[n, 2], ends[n, 5]) + 1.0
-        low, high = min(ends[n, 1], ends[n, 4]) - reach, max(ends[n, 1], ends[n, 4]) + reach
-        if high < 0 or low > height:
-            continue
-        first[k], last[k] = int(max(low, 0.0)) // _BAND_ROWS, int(min(high, height - 1.0)) // _BAND_ROWS
-        for band in range(first[k], last[k] + 1):
-            start[band + 1] += 1
-    for band in range(bands):
-        start[band + 1] += start[band]
-    members = np.empty(start[bands], np.int64)
-    cursor = start[:-1].copy()
-    for k in range(len(order)):
-        for band in range(first[k], last[k] + 1):
-            members[cursor[band]] = order[k]
-            cursor[band] += 1
-    return start, members
-
-
 @numba.njit(cache=True, parallel=True)
 @no_type_check
 def _draw(ends, half_px, opacity, values, start, members, surface_depth, slack):
@@ -155,7 +132,7 @@ def _draw(ends, half_px, opacity, values, start, members, surface_depth, slack):
     alpha = np.zeros((height, width), np.float32)
     depth = np.zeros((height, width), np.float32)
     for band in numba.prange(len(start) - 1):
-        first_row, end_row = band * _BAND_ROWS, min((band + 1) * _BAND_ROWS, height)
+        first_row, end_row = band * BAND_ROWS, min((band + 1) * BAND_ROWS, height)
         for m in range(start[band], start[band + 1]):
             n = members[m]
             ax, ay, az, bx, by, bz = ends[n]

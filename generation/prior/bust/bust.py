@@ -149,9 +149,7 @@ def _middle_of_cut(model: HeadModel, vertices_world: Float[np.ndarray, "v 3"]) -
 def _silhouette(
     placement: BustPlacement, points_body: Float[np.ndarray, "n columns 3"], outline: Outline
 ) -> Silhouette:
-    world = placement.to_world(points_body)
-    uv = project_px(outline.camera, world.reshape(-1, 3)).reshape(*world.shape[:2], 2)
-    return Silhouette.of(uv, outline.rows_px)
+    return Silhouette.of(project_px(outline.camera, placement.to_world(points_body)), outline.rows_px)
 
 
 def _free_form(
@@ -161,8 +159,7 @@ def _free_form(
     if placement.trust == 0:
         return np.zeros_like(points_body)
     world = placement.to_world(points_body)
-    uv = project_px(outline.camera, world.reshape(-1, 3)).reshape(*world.shape[:2], 2)
-    move = followed(world, uv, outline, placement.T_world_body[:3, 3], most)
+    move = followed(world, project_px(outline.camera, world), outline, placement.T_world_body[:3, 3], most)
     return placement.trust * move @ placement.T_world_body[:3, :3]
 
 

@@ -208,7 +208,7 @@ def fit_placement(
 
 def _is_a_body(mean_world: Float[np.ndarray, "rows columns 3"], outline: Outline, narrowest_share: float) -> bool:
     """Whether what is seen is about as wide as shoulders are, in the lower half of the rows that show both sides."""
-    uv = project_px(outline.camera, mean_world.reshape(-1, 3)).reshape(*mean_world.shape[:2], 2)
+    uv = project_px(outline.camera, mean_world)
     left, right = Silhouette.of(uv, outline.rows_px).sides_px
     both = np.flatnonzero((outline.kind > UNKNOWN).all(0) & np.isfinite(left))
     both = both[len(both) // 2 :]

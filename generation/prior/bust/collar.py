@@ -68,7 +68,7 @@ def find_collar(
     """
     points = section_points(heights, axis_z, radius)
     camera = portrait.head.camera
-    uv = project_px(camera, placement.to_world(points).reshape(-1, 3)).reshape(*radius.shape, 2)
+    uv = project_px(camera, placement.to_world(points))
     across = np.roll(points, -1, axis=1) - np.roll(points, 1, axis=1)
     normals = np.cross(np.gradient(points, axis=0), across)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)

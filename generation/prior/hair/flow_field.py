@@ -90,7 +90,8 @@ def fit_hair_flow(portrait: Portrait, labels: PortraitLabels, shell: HairShell) 
     hanging = bool(points[..., 1][shell.thickness > _SHOWN_THICKNESS].min(initial=1.0) < _HANGING_Y)
     seen = SeenOrientation.of(portrait, labels)
     direct, weight = seen.on_surface(portrait.head.camera, points, normals)
-    mirror, mirror_weight = _reflected(*seen.on_surface(portrait.head.camera, *map(_mirrored, (points, normals))))
+    mirror, mirror_weight = seen.on_surface(portrait.head.camera, _mirrored(points), _mirrored(normals))
+    mirror = _mirrored(mirror)
     style, default, from_source = _choose_default(points, normals, direct, weight, hanging)
     mirror_weight = _MIRROR_WEIGHT * mirror_weight * (1 - np.clip(3 * weight, 0, 1))
     same_sign = np.where((direct * mirror).sum(-1) < 0, -1.0, 1.0)
@@ -135,13 +136,11 @@ def _choose_default(
 ) -> tuple[str, Float[np.ndarray, "rows columns 3"], Float[np.ndarray, "rows columns"]]:
     """The way of wearing hair that agrees best with the portrait: its name, its field, the distance from its source."""
     cm = centimetres(points)
-    lean = 0.0
-    if weight.sum() > _LEAST_EVIDENCE:
-        lean = _lean(normals, seen, weight, spreading_field(cm, normals, _WHORL_CM, hanging))
-    whorl = spreading_field(cm, normals, _WHORL_CM, hanging, lean=lean)
-    chosen = "whorl", whorl, _away_from(cm, _WHORL_CM)
+    whorl = spreading_field(cm, normals, _WHORL_CM, hanging)
     if not weight.sum() > _LEAST_EVIDENCE:
-        return chosen[0], chosen[1], _lengths(chosen[2])
+        return "whorl", whorl, _lengths(_away_from(cm, _WHORL_CM))
+    whorl = spreading_field(cm, normals, _WHORL_CM, hanging, lean=_lean(normals, seen, weight, whorl))
+    chosen = "whorl", whorl, _away_from(cm, _WHORL_CM)
     above = weight * (cm[..., 1] > 2.0)
 
     def agreement(field: Float[np.ndarray, "rows columns 3"]) -> float:
@@ -275,9 +274,3 @@ def _spread_rad(
 
 def _mirrored(vectors: Float[np.ndarray, "rows columns 3"]) -> Float[np.ndarray, "rows columns 3"]:
     return vectors * np.array([-1.0, 1.0, 1.0])
-
-
-def _reflected(
-    tangents: Float[np.ndarray, "rows columns 3"], weight: Float[np.ndarray, "rows columns"]
-) -> tuple[Float[np.ndarray, "rows columns 3"], Float[np.ndarray, "rows columns"]]:
-    return _mirrored(tangents), weight

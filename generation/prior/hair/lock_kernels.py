@@ -12,14 +12,13 @@ from typing import no_type_check
 import numba
 import numpy as np
 
+from ...row_bands import BAND_ROWS
 from .tracing import MM, cell_of, field_at, ray_of, sideways
 
-_BAND_ROWS = 32
 _OVERLAP = 0.15
 """Pieces reach beyond their ends by this share, so that bends have no gaps."""
 _POLE_CELLS = 6.0
 """Rows of the chart in which a piece may cover any column."""
-_MM = MM
 _FIBRE = 0.55 * MM
 """Width of a single strand, world units."""
 
@@ -58,11 +57,13 @@ def trace(field_, roots, lengths, turn, start, nodes, tile_height, tile_width, c
 @numba.njit(cache=True)
 @no_type_check
 def reach_of(nodes, start, styles, height, width, chart):
-    """First and last row, first column (not wrapped) and number of columns that each piece may cover."""
+    """First and last row, first column (not wrapped) and number of columns that each piece may cover; the last node of
+    a lock begins no piece and covers nothing."""
     rows, columns = chart[3], chart[4]
     per_row, per_column = (height - 1) / (rows - 1), (width - 1) / columns
     around = width - 1
     reach = np.zeros((len(nodes), 4), np.int32)
+    reach[:, 1] = -1
     for m in range(len(start) - 1):
         half = 0.5 * styles[m, 1]
         for n in range(start[m], start[m + 1] - 1):
@@ -91,28 +92,6 @@ def reach_of(nodes, start, styles, height, width, chart):
                 reach[n, 2] = math.floor(nodes[n, 7] + left) - 2
                 reach[n, 3] = min(around, math.ceil(right - left) + 5)
     return reach
-
-
-@numba.njit(cache=True)
-@no_type_check
-def bin_by_band(reach, height):
-    """Lists of the pieces that touch each band of rows, in the order of the locks (a counting sort)."""
-    bands = (height + _BAND_ROWS - 1) // _BAND_ROWS
-    start = np.zeros(bands + 1, np.int64)
-    for n in range(len(reach)):
-        if reach[n, 3] > 0:
-            for band in range(reach[n, 0] // _BAND_ROWS, reach[n, 1] // _BAND_ROWS + 1):
-                start[band + 1] += 1
-    for band in range(bands):
-        start[band + 1] += start[band]
-    members = np.empty(start[bands], np.int32)
-    cursor = start[:-1].copy()
-    for n in range(len(reach)):
-        if reach[n, 3] > 0:
-            for band in range(reach[n, 0] // _BAND_ROWS, reach[n, 1] // _BAND_ROWS + 1):
-                members[cursor[band]] = n
-                cursor[band] += 1
-    return start, members
 
 
 @numba.njit(cache=True)
@@ -193,7 +172,7 @@ def fill(nodes, start, lock_of, styles, seeds, reach, band_start, members, point
     around = width - 1
     painted = np.full((height, width), -1, np.int32)  # each texel once per lock
     for band in numba.prange(len(band_start) - 1):
-        first_row, end_row = band * _BAND_ROWS, min((band + 1) * _BAND_ROWS, height)
+        first_row, end_row = band * BAND_ROWS, min((band + 1) * BAND_ROWS, height)
         for k in range(band_start[band], band_start[band + 1]):
             n = members[k]
             m = lock_of[n]
@@ -231,7 +210,7 @@ def fill(nodes, start, lock_of, styles, seeds, reach, band_start, members, point
                     if alpha <= 0.02:
                         continue
                     painted[i, j] = m
-                    fibre = lock_fibre(t, length / _MM, strand, breaks, seed)
+                    fibre = lock_fibre(t, length / MM, strand, breaks, seed)
                     shine = lock_highlight(nx, ny, nz, tx, ty, tz, 0.5 * brightness + 0.12 * fibre)
                     value = brightness + 0.34 * fibres * fibre + 0.16 * (0.4 - across * across)
                     value += sheen * (shine - 0.35) - 0.4 * max(0.0, 0.25 - t)

@@ -20,9 +20,10 @@ from jaxtyping import Float, Float32, Int
 
 from ...head_model.anatomy import NAPE_Y_CM, world_height
 from ...numba_pool import numba_pool
+from ...row_bands import bin_by_band
 from .. import capsule
 from .flow_field import HairFlow
-from .lock_kernels import bin_by_band, fill, reach_of, trace
+from .lock_kernels import fill, reach_of, trace
 from .orientation import SeenHair
 from .tracing import (
     CHART,
@@ -38,6 +39,8 @@ _EVENLY = math.sqrt(3)
 """Half the range of an even distribution of standard deviation 1: no lock is much brighter than all others."""
 _MOST_TURN = math.radians(65)
 """No lock lies across the others."""
+_STUBBLE, _USUAL_THICKNESS = 0.004, 0.01
+"""Hair up to the first is no measure of locks; the second is taken where there is nothing else, world units."""
 _SUNK = 0.018
 """Cells of the shell that hide deeper below the skull are not shown, world units."""
 
@@ -113,10 +116,6 @@ class LockPattern:
     """Brightness, logarithm of a factor of no fixed scale."""
     tints: Float32[np.ndarray, "h w 2"]
     """Two independent numbers per lock, about standard normal."""
-    length: float
-    """Of the typical lock, world units."""
-    field: Float32[np.ndarray, "a b 4"]
-    """The swaying field that the locks follow."""
 
 
 class _Chains(NamedTuple):
@@ -128,12 +127,16 @@ class _Chains(NamedTuple):
     """Position (3), unit vector across (3), fractional row and column of the tile (2)."""
 
 
+def _typical_thickness(flow: HairFlow) -> float:
+    """Median thickness of the hair that is more than a stubble, world units."""
+    shown = flow.thickness[flow.thickness > _STUBBLE]
+    return float(np.median(shown)) if len(shown) else _USUAL_THICKNESS
+
+
 def typical_length(flow: HairFlow, config: LockConfig) -> float:
     """Length of the typical lock, world units."""
-    shown = flow.thickness[flow.thickness > 0.004]
-    typical = float(np.median(shown)) if len(shown) else 0.01
     factor = config.hanging_length_of_thickness if flow.hanging else config.length_of_thickness
-    return float(np.clip(factor * typical, config.lengths_mm[0] * MM, config.lengths_mm[1] * MM))
+    return float(np.clip(factor * _typical_thickness(flow), config.lengths_mm[0] * MM, config.lengths_mm[1] * MM))
 
 
 def disorder_of(look: SeenHair | None, config: LockConfig) -> tuple[float, float]:
@@ -168,8 +171,7 @@ def paint_locks(
     points = _tile_points(flow, shape)
     length = typical_length(flow, config)
     lock_width = float(np.clip(config.width_of_length * length, config.widths_mm[0] * MM, config.widths_mm[1] * MM))
-    shown = flow.thickness[flow.thickness > 0.004]
-    typical = max(float(np.median(shown)) if len(shown) else 0.01, 1e-3)
+    typical = _typical_thickness(flow)
     longer = 1.0
     if flow.look is not None:
         longer = float(np.interp(flow.look.coherence, config.orderly, (1, config.longer)))
@@ -207,7 +209,7 @@ def paint_locks(
         sheen = config.sheen / len(config.passes)
         fill_locks(chains, styles, rng.integers(0, 1 << 20, count), points, breaks, sheen, layer, tints)
         shade += layer / (1 + breaks) if row.width > 1 else layer  # broken strands lie in no wide locks
-    return LockPattern(shade, tints, length, field_)
+    return LockPattern(shade, tints)
 
 
 def _tile_points(flow: HairFlow, shape: tuple[int, int]) -> Float32[np.ndarray, "h w 3"]:
@@ -294,7 +296,7 @@ def fill_locks(
     """
     height, width = shade.shape
     reach = reach_of(chains.nodes, chains.start, styles, height, width, CHART)
-    start, members = bin_by_band(reach, height)
+    start, members = bin_by_band(reach[:, 0], reach[:, 1], height)
     lock_of = np.repeat(np.arange(len(styles), dtype=np.int32), np.diff(chains.start))
     with numba_pool(len(chains.nodes)):
         fill(

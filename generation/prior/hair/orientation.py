@@ -24,6 +24,8 @@ _COSINES = (0.2, 0.6)
 _ORDER_PX, _COARSE_PX = 3.5, 6.0
 """Over these distances orientation is averaged for the measure of order and for the field, at 512 px."""
 _LEAST_PIXELS = 400
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in brightness (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ class SeenOrientation:
     @staticmethod
     def of(portrait: Portrait, labels: PortraitLabels) -> SeenOrientation:
         """What the portrait shows."""
-        hair = labels.hair & (portrait.alpha_unit > 0.9) & portrait.inside
-        return SeenOrientation.of_picture(portrait.foreground_unit.astype(np.float32), hair)
+        return SeenOrientation.of_picture(portrait.foreground_unit.astype(np.float32), _plain_hair(portrait, labels))
 
     @staticmethod
     def of_picture(rgb_unit: Float32[np.ndarray, "s s 3"], hair: Bool[np.ndarray, "s s"]) -> SeenOrientation:
@@ -136,7 +137,7 @@ class SeenHair:
     @staticmethod
     def of(portrait: Portrait, labels: PortraitLabels, wave_rad: float) -> SeenHair | None:
         """What the portrait shows; None where that is too little."""
-        hair = labels.hair & (portrait.alpha_unit > 0.9) & portrait.inside
+        hair = _plain_hair(portrait, labels)
         return SeenHair.of_picture(portrait.foreground_unit.astype(np.float32), hair, portrait.head.camera, wave_rad)
 
     @staticmethod
@@ -175,8 +176,13 @@ def _usual_deviation(values: Float32[np.ndarray, " n"]) -> float:
     return float(high - low) / 2.563
 
 
+def _plain_hair(portrait: Portrait, labels: PortraitLabels) -> Bool[np.ndarray, "s s"]:
+    """Pixels that are hair alone."""
+    return labels.hair & (portrait.alpha_unit > 0.9) & portrait.inside
+
+
 def _log_brightness(rgb_unit: Float32[np.ndarray, "s s 3"]) -> Float32[np.ndarray, "s s"]:
-    return np.log(rgb_unit @ np.array([0.299, 0.587, 0.114], np.float32) + np.float32(0.03))
+    return np.log(rgb_unit @ LUMINANCE + np.float32(0.03))
 
 
 def unit(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:

@@ -59,10 +59,10 @@ class PortraitLabels:
     """No hair to speak of."""
 
 
-def project_px(camera: Cameras, points_world: Float[np.ndarray, "p 3"]) -> Float[np.ndarray, "p 2"]:
+def project_px(camera: Cameras, points_world: Float[np.ndarray, "*p 3"]) -> Float[np.ndarray, "*p 2"]:
     """Pixel positions of world points in one camera."""
-    points = torch.from_numpy(np.ascontiguousarray(points_world, dtype=np.float64))
-    return camera.project(points)[0, :, :2].numpy()
+    points = torch.from_numpy(np.ascontiguousarray(points_world.reshape(-1, 3), dtype=np.float64))
+    return camera.project(points)[0, :, :2].numpy().reshape(*points_world.shape[:-1], 2)
 
 
 def ear_vertices(model: HeadModel) -> Bool[np.ndarray, " v"]:

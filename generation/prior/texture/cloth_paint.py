@@ -20,7 +20,7 @@ from ..bust.bust import CUT_ROW, RIM_ROW, ROWS
 from ..labels.portrait_labels import CLOTH, SKIN
 from .atlas import AtlasMesh, AtlasTexels
 from .completion_network import Chart, place_on_body, sample_chart
-from .fills import enlarged, push_pull, reduced, soft_edged, wrapped_blur
+from .fills import distance_to_known, enlarged, push_pull, reduced, soft_edged, wrapped_blur
 from .portrait_lookup import SeenPoints
 
 _FLOOR = 0.05
@@ -273,8 +273,7 @@ def _distance(known: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     small = reduced(known, _REDUCE)
     if small.max() <= 0.3:
         return np.full(known.shape, 1e3, np.float32)
-    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([small <= 0.3] * 3, axis=1)))
-    return enlarged(_REDUCE * away[:, small.shape[1] : 2 * small.shape[1]].astype(np.float32), _REDUCE)
+    return enlarged(_REDUCE * distance_to_known(small).astype(np.float32), _REDUCE)
 
 
 def _run_over(

@@ -105,10 +105,14 @@ def carried_on(
         return np.zeros_like(error)
     near = push_pull(values, weight)
     near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
-    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1)))
-    away = away[:, weight.shape[1] : 2 * weight.shape[1]]
-    fade = np.exp(-away * (_REDUCE / fade_px)).astype(np.float32)
+    fade = np.exp(-distance_to_known(weight) * (_REDUCE / fade_px)).astype(np.float32)
     return enlarged(near * fade[..., None], _REDUCE)
+
+
+def distance_to_known(weight: Float32[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Texels to the nearest one with a weight above 0.3, closed over the columns."""
+    away = np.asarray(ndimage.distance_transform_edt(np.concatenate([weight <= 0.3] * 3, axis=1)))
+    return away[:, weight.shape[1] : 2 * weight.shape[1]]
 
 
 def reduced(image: Float32[np.ndarray, "h w *c"], factor: int) -> Float32[np.ndarray, "a b *c"]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from ..hair.locks import LockPattern
-from ..hair.orientation import OCTAVES_MM, SeenHair
+from ..hair.orientation import LUMINANCE, OCTAVES_MM, SeenHair
 from .fills import enlarged, reduced, wrapped_blur
 
 FLOOR = 0.03
@@ -31,7 +31,6 @@ _GAINS = (0.25, 4.0)
 _MOST_DEVIATIONS = 2.3
 """Of log brightness, which brightness tends to: nothing glares."""
 _LAST_GAINS = (0.3, 3.0)
-_LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 _BROAD_GAINS = (0.2, 3.0)
 _DEFAULT_OCTAVES, _DEFAULT_BROAD = (0.04, 0.05, 0.05, 0.05), 0.12
 _BLUE, _BRIGHT = (-0.16, -0.08), (0.08, 0.16)
@@ -136,12 +135,12 @@ class HairLook:
             direction = (0.2 + 0.7 * self.painterly) * (direction - direction.mean())
             result += wide[..., None] * direction.astype(np.float32)
         # all of this changed the octaves; they are what counts
-        brightness = result @ _LUMINANCE
-        brighter = axes[0] / max(float(axes[0] @ _LUMINANCE), 0.2)
+        brightness = result @ LUMINANCE
+        brighter = axes[0] / max(float(axes[0] @ LUMINANCE), 0.2)
         for band, target in zip(octaves_of(brightness), wanted):
             gain = np.clip(target / max(float(band[probe].std()), 1e-6), *_LAST_GAINS)
             result += (np.float32(gain - 1) * band)[..., None] * brighter
-        brightness = result @ _LUMINANCE
+        brightness = result @ LUMINANCE
         most = _MOST_DEVIATIONS * float(brightness[probe].std())
         glare = np.where(brightness > 0, brightness - most * np.tanh(brightness / most), 0)
         result -= glare[..., None] * brighter

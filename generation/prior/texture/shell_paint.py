@@ -43,8 +43,6 @@ class PaintedShell:
     """1 where the portrait shows the texel, about 0.5 where its mirror image does, 0 where it is made up."""
     detail: Float32[np.ndarray, "h w 3"]
     """The locks alone, as logarithms of factors, on seen texels as well."""
-    look: HairLook
-    """How the hair that is seen looks."""
 
 
 def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: HairFlow, seed: int) -> PaintedShell:
@@ -93,7 +91,7 @@ def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: Ha
     result = fill + (m_colour - fill) * mirror_keep[..., None]
     result = result + (seen.colour - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
-    return PaintedShell(np.clip(result, 0, 1).astype(np.float32), confidence, made, look)
+    return PaintedShell(np.clip(result, 0, 1).astype(np.float32), confidence, made)
 
 
 def _nearer_to_seen(

@@ -23,7 +23,7 @@ def noise(seed: int, sigma: float = 1.5) -> np.ndarray:
 @pytest.fixture(scope="module")
 def pattern() -> LockPattern:
     tints = np.stack([noise(5), noise(6)], axis=-1)
-    return LockPattern(0.3 * noise(4), tints, 0.02, np.zeros((2, 2, 4), np.float32))
+    return LockPattern(0.3 * noise(4), tints)
 
 
 @pytest.fixture(scope="module")
