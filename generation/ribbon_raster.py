@@ -110,7 +110,9 @@ def _projected(ribbons: Ribbons, camera: Cameras) -> Float[np.ndarray, "m 6"]:
     return ends
 
 
-def plain_coverage(across_px: float, half_px: float) -> float:
+@numba.njit(cache=True)
+@no_type_check
+def strip_coverage(across_px: float, half_px: float) -> float:
     """Share of a pixel-wide window at a distance from the middle of a strip that the strip covers.
 
     Args:
@@ -118,9 +120,6 @@ def plain_coverage(across_px: float, half_px: float) -> float:
         half_px: half the strip's width.
     """
     return max(0.0, min(across_px + 0.5, half_px) - max(across_px - 0.5, -half_px))
-
-
-_coverage = numba.njit(cache=True)(plain_coverage)
 
 
 @numba.njit(cache=True, parallel=True)
@@ -157,7 +156,7 @@ def _draw(ends, half_px, opacity, values, start, members, surface_depth, slack):
                     z = 1.0 / inverse
                     if z >= surface_depth[row, column] + slack:
                         continue
-                    cover = _coverage(abs(py * dx - px * dy), half_px[n] * inverse)
+                    cover = strip_coverage(abs(py * dx - px * dy), half_px[n] * inverse)
                     if cover <= 0:
                         continue
                     a = opacity[n] * cover

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dp360.generation.cameras import Cameras, look_at_origin
-from dp360.generation.ribbon_raster import DrawnRibbons, Ribbons, draw_ribbons, plain_coverage
+from dp360.generation.ribbon_raster import DrawnRibbons, Ribbons, draw_ribbons, strip_coverage
 
 SIZE = 48
 NO_SURFACE = np.full((SIZE, SIZE), np.inf, np.float32)
@@ -95,7 +95,7 @@ def test_the_picture_is_the_plain_one(camera: Cameras, seed: int) -> None:
 @pytest.mark.parametrize("half_px", [0.1, 0.5, 2.0])
 def test_coverage_adds_up_to_the_width(half_px: float) -> None:
     for shift in np.linspace(0, 1, 11):
-        total = sum(plain_coverage(abs(k + shift), half_px) for k in range(-8, 8))
+        total = sum(strip_coverage(abs(k + shift), half_px) for k in range(-8, 8))
         assert abs(total - 2 * half_px) < 1e-9
 
 
