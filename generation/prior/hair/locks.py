@@ -84,8 +84,10 @@ class LockConfig:
     """Length of the typical lock, of the hair's median thickness."""
     hanging_length_of_thickness: float = 3.2
     """The same where hair hangs."""
-    longer: float = 1.6
+    longer: float = 2.4
     """Factor on lengths where the portrait's hair is orderly: locks can be followed far."""
+    hanging_longer: float = 1.6
+    """The same where hair hangs."""
     lengths_mm: tuple[float, float] = (6.0, 110.0)
     """Limits of it."""
     width_of_length: float = 0.1
@@ -174,7 +176,8 @@ def paint_locks(
     typical = _typical_thickness(flow)
     longer = 1.0
     if flow.look is not None:
-        longer = float(np.interp(flow.look.coherence, config.orderly, (1, config.longer)))
+        most = config.hanging_longer if flow.hanging else config.longer
+        longer = float(np.interp(flow.look.coherence, config.orderly, (1, most)))
     disorder, breaks = disorder_of(flow.look, config)
     near_source = np.exp(-(((flow.from_source - flow.from_source.min()) / (9 * MM)) ** 2))
     # the scalp below the shell's edge is painted with them, what lies further down is not needed

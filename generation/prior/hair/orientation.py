@@ -21,8 +21,8 @@ OCTAVES_MM = (0.4, 0.8, 1.6, 3.3, 6.6)
 """Standard deviations of the blurs whose differences are the octaves of hair's detail, at the head's depth."""
 _COSINES = (0.2, 0.6)
 """Between surface and view: below the first an orientation is not believed, above the second fully."""
-_ORDER_PX, _COARSE_PX = 3.5, 6.0
-"""Over these distances orientation is averaged for the measure of order and for the field, at 512 px."""
+_ORDER_PX, _BROAD_ORDER_PX, _COARSE_PX = 3.5, 14.0, 6.0
+"""Over these distances orientation is averaged for the two measures of order and for the field, at 512 px."""
 _LEAST_PIXELS = 400
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in brightness (ITU-R BT.601)."""
@@ -128,6 +128,8 @@ class SeenHair:
 
     coherence: float
     """How alike directions are within some pixels, mean over the hair, [0, 1]."""
+    broad_coherence: float
+    """The same within a lock's width: low where hair curls."""
     wave_rad: float
     """Root mean square of the angle between what is seen and the smooth field, radians."""
     octaves: Float[np.ndarray, " 4"]
@@ -163,11 +165,15 @@ class SeenHair:
             return cv2.GaussianBlur(brightness * mask, (0, 0), sigma_px) / np.maximum(mass, 1e-3)
 
         detail = (brightness - mean(_COARSE_PX * px)) * mask
-        doubled, _ = _doubled_angle(detail, inner.astype(np.float32), _ORDER_PX * px)
+
+        def order(sigma_px: float) -> float:
+            doubled, _ = _doubled_angle(detail, inner.astype(np.float32), sigma_px)
+            return float(np.linalg.norm(doubled, axis=-1)[inner].mean())
+
         px_per_mm = float(camera.focal_px[0, 0]) / PANOHEAD_RADIUS * UNITS_PER_CM / 10
         blurs = [mean(sigma_mm * px_per_mm) for sigma_mm in OCTAVES_MM]
         octaves = [_usual_deviation((finer - coarser)[inner]) for finer, coarser in itertools.pairwise(blurs)]
-        return SeenHair(float(np.linalg.norm(doubled, axis=-1)[inner].mean()), wave_rad, np.array(octaves))
+        return SeenHair(order(_ORDER_PX * px), order(_BROAD_ORDER_PX * px), wave_rad, np.array(octaves))
 
 
 def _usual_deviation(values: Float32[np.ndarray, " n"]) -> float:

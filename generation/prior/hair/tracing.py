@@ -41,12 +41,22 @@ class SwayConfig:
     """Standard deviation of the turn over `narrow_mm`."""
     narrow_mm: float = 18.0
     """Wavelength of the narrow turn."""
+    orderly: tuple[float, float] = (0.35, 0.55)
+    """Broad coherence from which hair sways less, and at which least."""
+    orderly_sway: float = 0.35
+    """What is left of all turns there: straight hair hangs straight."""
     least_wave_deg: float = 14.0
     """Hair whose seen directions differ by more than this from the smooth field is wavy."""
     most_wave_deg: float = 30.0
     """Most that counts beyond the least."""
     wave_share: float = 0.6
     """Amplitude of the waves, of what is beyond the least."""
+    curly: tuple[float, float] = (0.6, 0.78)
+    """Ratio of broad to fine coherence up to which hair curls, and above which it does not."""
+    plain: tuple[float, float] = (0.3, 0.4)
+    """Coherence from which the portrait is plain enough to tell, and at which it is."""
+    curl_deg: float = 40.0
+    """Least amplitude of the waves of hair that curls."""
     wave_mm: float = 16.0
     """Wavelength along strands."""
     hanging_wave_mm: float = 26.0
@@ -65,10 +75,16 @@ def swaying_field(flow: HairFlow, sway: SwayConfig, rng: np.random.Generator) ->
         Unit direction (3) and radius (1); `_FINE` samples per cell, columns wrap, both end rows are included.
     """
     points = refined(flow.points_world, _NOISE_FINE)
-    turn = math.radians(sway.broad_deg) * smooth_noise(points, sway.broad_mm * MM, rng)
-    turn += math.radians(sway.narrow_deg) * smooth_noise(points, sway.narrow_mm * MM, rng)
-    wave_deg = 0.0 if flow.look is None else math.degrees(flow.look.wave_rad) - sway.least_wave_deg
-    amplitude = math.radians(sway.wave_share * float(np.clip(wave_deg, 0, sway.most_wave_deg)))
+    coherence, wave_rad, curl = 0.0, 0.0, 0.0
+    if flow.look is not None:
+        coherence, wave_rad = flow.look.broad_coherence, flow.look.wave_rad
+        curl = float(np.interp(coherence / flow.look.coherence, sway.curly, (1, 0)))
+        curl *= float(np.interp(flow.look.coherence, sway.plain, (0, 1)))
+    rad = math.radians(np.interp(coherence, sway.orderly, (1, sway.orderly_sway)))
+    turn = sway.broad_deg * rad * smooth_noise(points, sway.broad_mm * MM, rng)
+    turn += sway.narrow_deg * rad * smooth_noise(points, sway.narrow_mm * MM, rng)
+    wave_deg = math.degrees(wave_rad) - sway.least_wave_deg
+    amplitude = max(sway.wave_share * rad * float(np.clip(wave_deg, 0, sway.most_wave_deg)), curl * sway.curl_deg * rad)
     if amplitude > 0:
         length = (sway.hanging_wave_mm if flow.hanging else sway.wave_mm) * MM
         phase = 2.2 * smooth_noise(points, 22 * MM, rng) + 1.2 * smooth_noise(points, 9 * MM, rng)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from ..hair.locks import LockPattern
-from ..hair.orientation import LUMINANCE, OCTAVES_MM, SeenHair
+from ..hair.orientation import LUMINANCE, OCTAVES_MM, SeenHair, unit
 from .fills import enlarged, reduced, wrapped_blur
 
 FLOOR = 0.03
@@ -32,7 +32,7 @@ _MOST_DEVIATIONS = 2.3
 """Of log brightness, which brightness tends to: nothing glares."""
 _LAST_GAINS = (0.3, 3.0)
 _BROAD_GAINS = (0.2, 3.0)
-_DEFAULT_OCTAVES, _DEFAULT_BROAD = (0.04, 0.05, 0.05, 0.05), 0.12
+_DEFAULT_OCTAVES, _DEFAULT_BROAD = (0.04, 0.045, 0.04, 0.035), 0.05
 _BLUE, _BRIGHT = (-0.16, -0.08), (0.08, 0.16)
 """Cloth has a logarithm of the ratio of red to blue up to the first and not above the second number, and is brighter
 than the third, for certain than the fourth: grown hair is blue only where it is black."""
@@ -40,6 +40,9 @@ _LEAST_TEXELS = 500
 _QUANTILES = np.linspace(0, 1, 65)
 _PAINTED = (0.2, 0.5)
 """Ratio of the second axis of colours to the first: photographs lie below, paintings above."""
+_THIN, _THINNER = (0.55, 0.25), 0.6
+"""Where red varies less than green by the first ratio, by the second for certain, what varies is skin between thin
+hair; it has by the last share less contrast."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,15 @@ class HairLook:
         brightness = grey[core] - grey[core].mean()
         quantiles = np.quantile(brightness / max(float(brightness.std()), 1e-6), _QUANTILES)
         broad, chroma = _broad_variation(colour, known)
-        return HairLook(octaves, broad, chroma, quantiles, axes, spreads)
+        thin = float(np.interp(-axes[0, 0] / max(float(axes[0, 1]), 1e-6), [-ratio for ratio in _THIN], (0, 1)))
+        less = 1 - _THINNER * thin
+        axes = _turned_to_grey(axes, thin)
+        return HairLook(octaves * less, broad * less, chroma * (1 - thin), quantiles, axes, spreads)
 
     @property
     def painterly(self) -> float:
         """0 for photographs, 1 for paintings, whose strokes differ in colour as much as in brightness."""
-        low, high = _PAINTED
-        return float(np.clip((self.spreads[1] / max(float(self.spreads[0]), 1e-6) - low) / (high - low), 0, 1))
+        return float(np.interp(self.spreads[1] / max(float(self.spreads[0]), 1e-6), _PAINTED, (0, 1)))
 
     def detail_of(
         self, pattern: LockPattern, probe: Bool[np.ndarray, "h w"], *, sharper: tuple[float, ...] = _SHARPER
@@ -145,6 +150,13 @@ class HairLook:
         glare = np.where(brightness > 0, brightness - most * np.tanh(brightness / most), 0)
         result -= glare[..., None] * brighter
         return result.astype(np.float32)
+
+
+def _turned_to_grey(axes: Float[np.ndarray, "3 3"], share: float) -> Float[np.ndarray, "3 3"]:
+    """Orthonormal axes whose first is this share of the way to grey."""
+    first = unit(axes[0] + share * (np.full(3, 3**-0.5) - axes[0]))
+    second = unit(axes[1] - (axes[1] @ first) * first)
+    return np.stack([first, second, np.cross(first, second)]) if share > 0 else axes
 
 
 def octaves_of(image: Float32[np.ndarray, "h w"]) -> list[Float32[np.ndarray, "h w"]]:

@@ -16,13 +16,14 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
 from ...head_model import HeadModel
-from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres
+from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ...mesh_raster import interpolate
 from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
 from ..hair.flow_field import HairFlow
+from ..hair.tracing import at_cells
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
 from .atlas import (
     ATLAS_HEIGHT,
@@ -53,10 +54,12 @@ from .completion_network import (
     place_on_head,
     sample_chart,
 )
-from .fills import diffuse_over_mesh
+from .fills import diffuse_over_mesh, wrapped_blur
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
 from .shell_paint import paint_shell
 
+_TAPER_CELLS, _TAPER = 2.5, (0.08, 0.55)
+"""The scalp's skin turns from bare to hairy where so much of the chart within this distance has a shell above it."""
 _REDUCE = 4
 """Fills and soft borders are computed at a lower resolution."""
 
@@ -117,7 +120,7 @@ def paint_prior(
         x, y, width, height = tile
         texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = colour, trust
 
-    skin = paint_skin(labels, model, mesh, picture, texels, looked_up, smooth, detail)
+    skin = paint_skin(labels, model, mesh, picture, texels, looked_up, smooth, detail, flow)
     for painted in (skin, _paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL])):
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
@@ -217,7 +220,7 @@ class SkinMesh:
 
 def paint_skin(
     labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, texels: AtlasTexels,
-    looked_up: LookedUp, smooth: Chart, detail: Float32[np.ndarray, "h w 3"] | None,
+    looked_up: LookedUp, smooth: Chart, detail: Float32[np.ndarray, "h w 3"] | None, flow: HairFlow,
 ) -> Painted:  # fmt: skip
     """Skin of face, ears, scalp and neck.
 
@@ -230,6 +233,7 @@ def paint_skin(
         looked_up: what the portrait says about them.
         smooth: the network's colours.
         detail: of the hair on the shell's tile, for the scalp where the shell ends; None without a shell.
+        flow: of the shell.
     """
     skin, tone = SkinMesh.of(model, mesh), looked_up.tone
     points = skin.points_world.astype(np.float32)
@@ -254,13 +258,13 @@ def paint_skin(
         return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
 
     scalp = _scalp(model)[skin.vertices][:, None] * (0.0 if labels.bald else 1.0)
-    fill = filled(SKIN, own_skin, mirror_skin) * (1 - scalp) + scalp * filled(
-        HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR]
-    )
+    bare = filled(SKIN, own_skin, mirror_skin)
+    hairy = filled(HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR])
     chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
-    at_vertex = skin.for_mesh(np.concatenate([fill, correction, scalp], axis=1), model, mesh)
+    at_vertex = skin.for_mesh(np.concatenate([bare, hairy, correction, scalp], axis=1), model, mesh)
     at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
-    below, shift, on_scalp = at_texel[:, :3], at_texel[:, 3:6], at_texel[:, 6]
+    shift, on_scalp = at_texel[:, 6:9], at_texel[:, 9] * _covered(flow, texels.points_world[chosen])
+    below = at_texel[:, :3] + on_scalp[:, None] * (at_texel[:, 3:6] - at_texel[:, :3])
     own, mirrored = looked_up.own[chosen], looked_up.mirrored[chosen]
     if detail is not None:
         below = below * np.exp(_at_places(detail, texels.points_world[chosen]) * on_scalp[:, None])
@@ -301,6 +305,13 @@ def _soft_border(
 def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
     """Where the skin carries hair; not in the hollow of the ear, which is as far in as the scalp."""
     return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
+
+
+def _covered(flow: HairFlow, points_world: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    """How far hair lies over points of the scalp, [0, 1]: it ends softly, as a barber tapers it."""
+    near = wrapped_blur((flow.thickness > 0).astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
+    row, column, _ = capsule.cell_coordinates(points_world)
+    return ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_TAPER)
 
 
 def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:

@@ -224,8 +224,21 @@ def test_locks_run_on_with_the_shade_that_is_seen(flow: HairFlow) -> None:
 def test_less_coherent_hair_is_drawn_with_more_disorder() -> None:
     config = LockConfig()
     orderly, curly, noisy = (
-        locks.disorder_of(SeenHair(coherence, 0.1, np.full(4, contrast)), config)
+        locks.disorder_of(SeenHair(coherence, coherence, 0.1, np.full(4, contrast)), config)
         for coherence, contrast in ((0.8, 0.08), (0.2, 0.08), (0.2, 0.02))
     )
     assert orderly == (1.0, 0.0) and curly[0] > 2 and curly[1] > 1
     assert noisy == (curly[0], 0.0)  # weak detail is noise, not broken strands
+
+
+def test_straight_hair_sways_less_and_curls_wave(flow: HairFlow) -> None:
+    def turned_deg(coherence: float, broad_coherence: float) -> float:
+        look = SeenHair(coherence, broad_coherence, 0.0, np.full(4, 0.05))
+        field = swaying_field(dataclasses.replace(flow, look=look), SwayConfig(), np.random.default_rng(0))
+        plain = swaying_field(flow, STILL, np.random.default_rng(0))
+        cosine = (field[8:, :, :3] * plain[8:, :, :3]).sum(-1)
+        return math.degrees(math.sqrt(float((np.arccos(np.clip(cosine, -1, 1)) ** 2).mean())))
+
+    usual, straight, curly = turned_deg(0.45, 0.35), turned_deg(0.7, 0.6), turned_deg(0.55, 0.32)
+    assert straight < 0.45 * usual and curly > 2 * usual
+    assert abs(turned_deg(0.2, 0.1) - usual) < 0.1 * usual  # nothing can be told of such hair

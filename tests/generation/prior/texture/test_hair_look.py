@@ -28,7 +28,7 @@ def pattern() -> LockPattern:
 
 @pytest.fixture(scope="module")
 def seen() -> SeenHair:
-    return SeenHair(0.5, 0.2, np.array([0.03, 0.05, 0.06, 0.04]))
+    return SeenHair(0.5, 0.45, 0.2, np.array([0.03, 0.05, 0.06, 0.04]))
 
 
 def look_of(detail: np.ndarray, seen: SeenHair) -> HairLook:
@@ -72,6 +72,17 @@ def test_hair_keeps_the_colours_of_its_streaks(pattern: LockPattern, seen: SeenH
     red, blue = made[..., 0] - wrapped_blur(made[..., 0], 4.0, 4.0), made[..., 2] - wrapped_blur(made[..., 2], 4.0, 4.0)
     assert red.std() > 1.5 * blue.std()
     np.testing.assert_allclose(look.axes[0], np.array([1.0, 0.5, 0.1]) / np.sqrt(1.26), atol=0.02)
+
+
+def test_skin_between_thin_hair_makes_no_blotches(pattern: LockPattern, seen: SeenHair) -> None:
+    looks = [look_of(0.15 * noise(2)[..., None] * np.array(tint), seen) for tint in ((0.2, 1, 1), (0.8, 1, 1))]
+    thin, thick = (look.detail_of(pattern, np.ones(SHAPE, bool)) for look in looks)
+    for made in (thin, thick):
+        made -= made.mean((0, 1))
+    assert thin.std() < 0.6 * thick.std()
+    chroma = thin - thin.mean(-1, keepdims=True)
+    assert chroma.std() < 0.3 * thin.std()
+    np.testing.assert_allclose(looks[0].axes @ looks[0].axes.T, np.eye(3), atol=1e-9)
 
 
 def test_too_little_hair_gives_a_plain_look(pattern: LockPattern) -> None:
