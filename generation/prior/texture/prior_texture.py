@@ -58,7 +58,7 @@ from .fills import diffuse_over_mesh, wrapped_blur
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
 from .shell_paint import paint_shell
 
-_TAPER_CELLS, _TAPER = 2.5, (0.08, 0.55)
+_TAPER_CELLS, _TAPER = 5.0, (0.03, 0.35)
 """The scalp's skin turns from bare to hairy where so much of the chart within this distance has a shell above it."""
 _REDUCE = 4
 """Fills and soft borders are computed at a lower resolution."""
