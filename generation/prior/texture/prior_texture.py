@@ -58,8 +58,9 @@ from .fills import diffuse_over_mesh, wrapped_blur
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
 from .shell_paint import paint_shell
 
-_TAPER_CELLS, _TAPER = 5.0, (0.03, 0.35)
-"""The scalp's skin turns from bare to hairy where so much of the chart within this distance has a shell above it."""
+_TAPER_CELLS, _TAPER, _CROWN_CM = 5.0, (0.03, 0.35), (5.0, 9.0)
+"""The scalp's skin turns from bare to hairy where so much of the chart within this distance has a shell above it; over
+these heights it turns to all hair, for the shell of cropped hair sinks into the crown."""
 _REDUCE = 4
 """Fills and soft borders are computed at a lower resolution."""
 
@@ -311,7 +312,8 @@ def _covered(flow: HairFlow, points_world: Float32[np.ndarray, "n 3"]) -> Float[
     """How far hair lies over points of the scalp, [0, 1]: it ends softly, as a barber tapers it."""
     near = wrapped_blur((flow.thickness > 0).astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
     row, column, _ = capsule.cell_coordinates(points_world)
-    return ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_TAPER)
+    tapered = ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_TAPER)
+    return np.maximum(tapered, ramp(centimetres(points_world)[:, 1], *_CROWN_CM))
 
 
 def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
