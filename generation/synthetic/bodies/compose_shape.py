@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from ...head_model.anatomy import ramp
 from ...mesh import vertex_normals
 from ..assets import field_rng
 from ..composed_recipe import ComposedRecipe
 from ..hair.hair_parts import beard_parts, hair_parts, under_headgear
-from ..hair.hair_zones import RECEDING_Y_CM, RECEDING_Z_CM, beard_weights, scalp_weight
+from ..hair.hair_zones import beard_weights, scalp_weight
+from ..hair.haircuts import cut_named
 from ..parts import RGB, Label, Part, box_middle, dyed, read_texture, tinted
 from ..worn.accessories import worn_parts
 from .head_surface import head_surface
@@ -123,10 +123,10 @@ def _painted_skin(recipe: ComposedRecipe, data: Path) -> tuple[Float32[np.ndarra
     veiled = recipe.wear.headgear in _VEILS
     if hair.kind in ("cut", "strand", "card") and not veiled:
         weight = _scalp_texels(data)
-        if hair.name == "receding":
-            weight = weight * (1 - ramp(rest_cm[..., 1], *RECEDING_Y_CM) * ramp(rest_cm[..., 2], *RECEDING_Z_CM))
         if hair.name == "mohawk":
             weight = weight * np.clip((2.6 - np.abs(rest_cm[..., 0])) / 0.6, 0.25, 1)
+        elif hair.kind == "cut":
+            weight = weight * cut_named(hair.name).kept_share(rest_cm)
         density = {"buzz": 0.72, "crop": 0.8}.get(hair.name, 0.85)
         # cards bring their own hairline; below theirs there is skin
         weight = weight if hair.kind != "card" else weight**4 * 0.8

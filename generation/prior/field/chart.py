@@ -1,0 +1,99 @@
+"""The chart of head fields: every second row and column of the capsule grid, from the crown to the chest.
+
+Cell (i, j) is centred on row 2 i + 1/2 and column 2 j of `capsule`, so that a mirrored head has its columns in the
+order of `MIRRORED`. All cells of row 0 meet at the crown. Vectors of a cell are stated along three unit vectors: down
+the rows, round the columns, and outwards along the cell's ray.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from scipy import ndimage
+
+from .. import capsule
+
+ROWS, COLUMNS = capsule.ROWS // 2, capsule.COLUMNS // 2
+"""Size of the chart."""
+MIRRORED = -np.arange(COLUMNS) % COLUMNS
+"""Columns of the mirrored head."""
+
+
+def capsule_rows(rows: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Fractional rows of `capsule` of fractional rows of this chart; whole numbers are centres of cells."""
+    return 2 * rows + 0.5
+
+
+def chart_rows(rows: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Inverse of `capsule_rows`."""
+    return (rows - 0.5) / 2
+
+
+class CellFrames(NamedTuple):
+    """Rays of the cells' centres and the unit vectors that vectors are stated along, world frame."""
+
+    origins_world: Float[np.ndarray, "56 64 3"]
+    down: Float[np.ndarray, "56 64 3"]
+    around: Float[np.ndarray, "56 64 3"]
+    outward: Float[np.ndarray, "56 64 3"]
+
+
+@functools.cache
+def cell_frames() -> CellFrames:
+    """The frames of all cells; down is towards growing rows, around towards growing columns."""
+    rows, columns = np.meshgrid(capsule_rows(np.arange(float(ROWS))), 2.0 * np.arange(COLUMNS), indexing="ij")
+    origins, outward = capsule.cell_rays(rows, columns)
+    azimuth = columns * (2 * math.pi / capsule.COLUMNS)
+    around = np.stack([np.cos(azimuth), 0 * azimuth, -np.sin(azimuth)], axis=-1)
+    return CellFrames(origins, np.cross(around, outward), around, outward)
+
+
+@functools.cache
+def cell_shares() -> Float[np.ndarray, "56 64"]:
+    """Size of each cell on a sphere with a cylinder below, 1 for the largest: weights of a mean over the head."""
+    elevation = np.clip(1 - capsule_rows(np.arange(float(ROWS))) / capsule.SPHERE_ROWS, 0, None) * (math.pi / 2)
+    return np.broadcast_to(np.cos(elevation)[:, None], (ROWS, COLUMNS)).copy()
+
+
+def of_capsule(grid: Float[np.ndarray, "112 128"]) -> Float[np.ndarray, "56 64"]:
+    """A grid of the capsule at the centres of this chart's cells."""
+    return (grid[0::2, 0::2] + grid[1::2, 0::2]) / 2
+
+
+def filled_from_nearest(
+    values: Float[np.ndarray, "*k 56 64"], known: Bool[np.ndarray, "56 64"], unknown: float = 0.0
+) -> Float[np.ndarray, "*k 56 64"]:
+    """Cells that are not known take the values of the nearest known cell, round the axis, then are smoothed.
+
+    Args:
+        values: any number of channels.
+        known: cells that keep what they have.
+        unknown: what all cells get where none is known.
+    """
+    if not known.any():
+        return np.full_like(values, unknown)
+    half = COLUMNS // 2
+
+    def wide(grid: np.ndarray) -> np.ndarray:
+        return np.concatenate([grid[..., -half:], grid, grid[..., :half]], axis=-1)
+
+    kept = wide(known)
+    nearest = ndimage.distance_transform_edt(~kept, return_distances=False, return_indices=True)
+    start = wide(values)
+    filled = start[(..., *nearest)]
+    size = (1,) * (values.ndim - 2) + (5, 5)
+    for _ in range(2):
+        filled = np.where(kept, start, ndimage.uniform_filter(filled, size, mode="nearest"))
+    return filled[..., half:-half]
+
+
+def smooth_noise(rng: np.random.Generator, rows: int = 7, columns: int = 8) -> Float32[np.ndarray, "56 64"]:
+    """Random values that vary over the chart as slowly as `rows` x `columns` numbers do: mean 0, variance about 1."""
+    coarse = rng.standard_normal((rows, columns)).astype(np.float32)
+    coarse = np.concatenate([coarse, coarse[:, :1]], axis=1)
+    at = np.meshgrid(np.linspace(0, rows - 1, ROWS), np.arange(COLUMNS) * (columns / COLUMNS), indexing="ij")
+    return 1.5 * ndimage.map_coordinates(coarse, at, order=1, mode="nearest")
