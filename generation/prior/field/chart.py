@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
 from .. import capsule
@@ -59,9 +59,30 @@ def cell_shares() -> Float[np.ndarray, "56 64"]:
     return np.broadcast_to(np.cos(elevation)[:, None], (ROWS, COLUMNS)).copy()
 
 
+def surface_mesh(
+    points_world: Float[np.ndarray, "56 64 3"],
+) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
+    """A surface with a point in every cell as a mesh closed round the axis; vertex 65 i + j is cell (i, j modulo 64)."""
+    closed = np.concatenate([points_world, points_world[:, :1]], axis=1)
+    return closed.reshape(-1, 3), capsule.grid_faces(ROWS, COLUMNS)
+
+
+def surface_tangents(
+    points_world: Float[np.ndarray, "56 64 3"],
+) -> tuple[Float[np.ndarray, "56 64 3"], Float[np.ndarray, "56 64 3"], Float[np.ndarray, "56 64 3"]]:
+    """Steps of such a surface per row and per column, and its unit outward normals."""
+    down = np.gradient(points_world, axis=0)
+    around = (np.roll(points_world, -1, axis=1) - np.roll(points_world, 1, axis=1)) / 2
+    normals = np.cross(down, around)
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    return down, around, normals
+
+
 def of_capsule(grid: Float[np.ndarray, "112 128"]) -> Float[np.ndarray, "56 64"]:
     """A grid of the capsule at the centres of this chart's cells."""
-    return (grid[0::2, 0::2] + grid[1::2, 0::2]) / 2
+    cells = (grid[0::2, 0::2] + grid[1::2, 0::2]) / 2
+    cells[0] = cells[0].mean()  # the crown is one place
+    return cells
 
 
 def filled_from_nearest(

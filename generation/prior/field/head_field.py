@@ -48,7 +48,7 @@ class RootScale(NamedTuple):
     def decode(self, value: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
         """Inverse of `encode`."""
         root = np.clip(value * self.spread + self.middle, math.sqrt(self.offset), math.sqrt(self.most + self.offset))
-        return (root**2 - self.offset).astype(np.float32)
+        return np.maximum(root**2 - self.offset, 0).astype(np.float32)
 
 
 THICKNESS_SCALE = RootScale(0.004, 0.16, 0.085, _MOST_THICKNESS)
@@ -70,7 +70,8 @@ class HeadField:
     flow_certainty: Float32[np.ndarray, "56 64"]
     """Share of the cell with hair whose direction is known, [0, 1]."""
     disorder: Float32[np.ndarray, "56 64"]
-    """1 less the length of the mean of unit directions in the cell: 0 combed, 1 any way."""
+    """Root of 1 less the length of the mean of unit directions in the cell: 0 combed, 0.2 spread by 16 degrees, 1 any
+    way."""
     strand_length: Float32[np.ndarray, "56 64"]
     """Mean length of the cell's hairs from root to tip; filled in where there are none."""
     cover_albedo: Float32[np.ndarray, "3 56 64"]
