@@ -85,10 +85,10 @@ def of_capsule(grid: Float[np.ndarray, "112 128"]) -> Float[np.ndarray, "56 64"]
     return cells
 
 
-def filled_from_nearest(
+def filled_from_near(
     values: Float[np.ndarray, "*k 56 64"], known: Bool[np.ndarray, "56 64"], unknown: float = 0.0
 ) -> Float[np.ndarray, "*k 56 64"]:
-    """Cells that are not known take the values of the nearest known cell, round the axis, then are smoothed.
+    """Cells that are not known take smooth means of the known cells about them, the wider the fewer there are.
 
     Args:
         values: any number of channels.
@@ -97,19 +97,18 @@ def filled_from_nearest(
     """
     if not known.any():
         return np.full_like(values, unknown)
-    half = COLUMNS // 2
-
-    def wide(grid: np.ndarray) -> np.ndarray:
-        return np.concatenate([grid[..., -half:], grid, grid[..., :half]], axis=-1)
-
-    kept = wide(known)
-    nearest = ndimage.distance_transform_edt(~kept, return_distances=False, return_indices=True)
-    start = wide(values)
-    filled = start[(..., *nearest)]
-    size = (1,) * (values.ndim - 2) + (5, 5)
-    for _ in range(2):
-        filled = np.where(kept, start, ndimage.uniform_filter(filled, size, mode="nearest"))
-    return filled[..., half:-half]
+    result = np.where(known, values, values[..., known].mean(-1)[..., None, None])
+    missing, weight = ~known, known.astype(np.float64)
+    flat, start = result.reshape(-1, ROWS, COLUMNS), (values * weight).reshape(-1, ROWS, COLUMNS)
+    for sigma in (1.0, 2.0, 4.0, 8.0):
+        total = ndimage.gaussian_filter(weight, sigma, mode=capsule.WRAPPED)
+        reached = missing & (total > 1e-3)
+        if reached.any():
+            for channel, grid in zip(flat, start):
+                mean = ndimage.gaussian_filter(grid, sigma, mode=capsule.WRAPPED)
+                channel[reached] = mean[reached] / total[reached]
+        missing = missing & ~reached
+    return result
 
 
 def smooth_noise(rng: np.random.Generator, rows: int = 7, columns: int = 8) -> Float32[np.ndarray, "56 64"]:

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from jaxtyping import Float32
 
-from ...prior.field.chart import COLUMNS, ROWS, capsule_rows, filled_from_nearest
+from ...prior.field.chart import COLUMNS, ROWS, capsule_rows, filled_from_near
 from ...prior.field.head_field import CLOTH, COVERED, HAIR, HEADGEAR, SKIN, HeadField, cells_from_world
 from ..composed_recipe import HairRecipe
 from ..hair.haircuts import cut_named
@@ -80,12 +80,12 @@ def field_of_parts(
         tokens = np.array([*tokens[:3], _contrast(_in_cells(tone), is_hair)], np.float32)
     return HeadField(
         skull_radius=skull_radius,
-        thickness=_scalar(filled_from_nearest(thickness, enough)),
+        thickness=_scalar(filled_from_near(thickness, enough)),
         material=np.clip(_scalar(material), 0, 1),
         flow=cells_from_world(flow.astype(np.float32)),
         flow_certainty=_scalar(certainty),
         disorder=np.clip(_scalar(np.where(known, np.sqrt(np.clip(1 - agreement, 0, 1)), 0.0)), 0, 1),
-        strand_length=_scalar(filled_from_nearest(length, known)),
+        strand_length=_scalar(filled_from_near(length, known)),
         cover_albedo=_albedo(cover, worn),
         skin_albedo=_albedo(skin, skin[..., 0] >= 0),
         cloth_albedo=_albedo(cover, kind == 1 + CLOTH),
@@ -147,7 +147,7 @@ def _albedo(rgb: Float32[np.ndarray, "56 64 9 3"], chosen: np.ndarray) -> Float3
     count = chosen.sum(-1)
     mean = (rgb * chosen[..., None]).sum(2) / np.maximum(count, 1)[..., None]
     enough = count >= COVERED * _SUB**2 - 1e-6
-    return np.clip(_scalar(filled_from_nearest(np.moveaxis(mean, -1, 0), enough, _UNKNOWN_RGB)), 0, 1)
+    return np.clip(_scalar(filled_from_near(np.moveaxis(mean, -1, 0), enough, _UNKNOWN_RGB)), 0, 1)
 
 
 def _contrast(tone: Float32[np.ndarray, "56 64 9"], is_hair: np.ndarray) -> float:
