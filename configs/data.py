@@ -1,4 +1,4 @@
-"""`dp360 data`: composed heads with truth as nerfstudio data sets or as fields, and a look at the assets that they are made of.
+"""`dp360 data`: composed heads with truth as nerfstudio data sets or as fields, and a look at their assets.
 
 Nothing heavy is imported here, so that `dp360 --help` answers at once.
 """

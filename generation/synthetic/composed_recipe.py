@@ -121,7 +121,7 @@ class WearRecipe:
     necklace: bool = False
     """A chain of beads."""
     headgear_change: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    """How the headgear leaves its usual form: rim in front, at the sides and at the back lower (degrees), crown higher (cm)."""
+    """How headgear leaves its usual form: rim lower in front, beside, behind (degrees), crown higher (cm)."""
 
 
 @dataclass(frozen=True)

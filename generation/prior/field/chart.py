@@ -62,7 +62,7 @@ def cell_shares() -> Float[np.ndarray, "56 64"]:
 def surface_mesh(
     points_world: Float[np.ndarray, "56 64 3"],
 ) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
-    """A surface with a point in every cell as a mesh closed round the axis; vertex 65 i + j is cell (i, j modulo 64)."""
+    """A surface with a point in every cell as a mesh closed round the axis; vertex 65 i + j is cell (i, j mod 64)."""
     closed = np.concatenate([points_world, points_world[:, :1]], axis=1)
     return closed.reshape(-1, 3), capsule.grid_faces(ROWS, COLUMNS)
 

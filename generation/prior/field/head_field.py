@@ -153,7 +153,7 @@ class HeadField:
             skull_radius: of the head.
             tokens: `TOKENS`; they are clipped.
         """
-        unit = np.clip((channels[: _N_UNIT] + 1) / 2, 0, 1)
+        unit = np.clip((channels[:_N_UNIT] + 1) / 2, 0, 1)
         material = unit[:4] + 1e-6
         flow = channels[_N_UNIT + 2 :]
         length = np.sqrt(np.square(flow).sum(0, keepdims=True))

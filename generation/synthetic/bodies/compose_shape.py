@@ -179,13 +179,27 @@ def plain_head(recipe: ComposedRecipe, dressed: DressedBody) -> list[Part]:
     step = TEXTURE_SIDE // _PLAIN_SIDE
     rest_cm, known = rest_cm[::step, ::step], known[::step, ::step]
     texture = _texture(dressed.data / "makehuman" / "skins" / f"{recipe.skin}.jpg", _PLAIN_SIDE)
-    texture, labels = toned(texture, recipe.skin_gain), skin_labels(rest_cm, known)
+    scalp = _scalp_texels(dressed.data)[::step, ::step]
+    texture, labels = toned(_without_scalp(texture, scalp, rest_cm), recipe.skin_gain), skin_labels(rest_cm, known)
     if recipe.hair.kind == "cut" and recipe.wear.headgear not in _VEILS:
-        weight = _scalp_texels(dressed.data)[::step, ::step] * cut_named(recipe.hair.name).kept_share(rest_cm)
+        weight = scalp * cut_named(recipe.hair.name).kept_share(rest_cm)
         texture = overlaid(texture, _ROOT_DENSITY * weight, 0.85 * np.array(recipe.hair.rgb))
         labels = np.where(weight > 0.5, np.uint8(Label.HAIR), labels)
     shown = (part for part in worn if part.name != "accessory")
     return [dressed.skin(texture, labels), *dressed.clothes, *hair, *shown]
+
+
+def _without_scalp(
+    texture: Float32[np.ndarray, "s s 4"], scalp: Float32[np.ndarray, "s s"], rest_cm: Float32[np.ndarray, "s s 3"]
+) -> Float32[np.ndarray, "s s 4"]:
+    """A skin whose scalp is as light as its forehead: the assets' skins have the shade of cropped hair there."""
+    _, y, z = np.moveaxis(rest_cm, -1, 0)
+    forehead = (y > 5.0) & (y < 7.5) & (z > 7.0)
+    rgb, share = texture[..., :3], np.clip(1.5 * scalp, 0, 1)[..., None]
+    gain = np.median(rgb[forehead], axis=0) / np.maximum(np.median(rgb[scalp > 0.9], axis=0), 0.02)
+    result = texture.copy()
+    result[..., :3] = rgb * (1 - share) + share * np.clip(rgb * gain, 0, np.quantile(rgb[forehead], 0.9, axis=0))
+    return result
 
 
 def _painted_skin(recipe: ComposedRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:

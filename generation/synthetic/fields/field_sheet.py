@@ -27,8 +27,9 @@ def field_sheet(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Heads side by side, four pictures each (`PICTURES`), sRGB.
 
-    Thickness goes from blue to yellow (0 to 7 cm of hair, headgear or cloth), materials are beige (skin), brown, red and
-    green, the flow's angle in the picture is a hue (red to the right, green-yellow down, cyan to the left, violet up).
+    Thickness goes from blue to yellow (0 to 7 cm of hair, headgear or cloth). Materials are beige (skin), brown (hair),
+    red (headgear) and green (cloth). The flow's angle in the picture is a hue: red to the right, green-yellow down,
+    cyan to the left, violet up.
 
     Args:
         fields: at least one.

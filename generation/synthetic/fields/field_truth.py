@@ -19,7 +19,7 @@ from ...prior.field.head_field import CLOTH, COVERED, HAIR, HEADGEAR, SKIN, Head
 from ..composed_recipe import HairRecipe
 from ..hair.haircuts import cut_named
 from ..parts import Label, Part
-from ..ray_layers import RayLayers, cast_rays
+from ..ray_layers import cast_rays
 from .field_recipes import PlainHead
 
 _SUB = 3

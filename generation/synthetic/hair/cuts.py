@@ -76,6 +76,10 @@ class Cut:
     """How far from the middle they grow."""
     fringe_sweep: float = 0.0
     """How far they lean to the head's left, in [-1, 1]."""
+    stiff_cm: float | None = None
+    """Length over which long hair keeps its direction; None lets it keep the same from point to point."""
+    face_clear: float = 0.0
+    """How much more than usual hair keeps out of the face."""
     tie_pair: bool = False
     """Two ties, one on each side."""
     tied_above_y: float | None = None
@@ -128,7 +132,6 @@ class Cut:
             height = y - self.neckline_y - self.neckline_round * x * x
             share = share * (1 - ramp(z, -0.5, -2.5) * (1 - ramp(height, -0.5, 0.5)))
         return share
-
 
 
 CUTS: Mapping[str, Cut] = {

@@ -101,4 +101,3 @@ def hair_truth(head: SyntheticHead, to_grid: Similarity | None = None) -> HairTr
         hair.mean((1, 3)).astype(np.float32),
         (kind == _CLOTH).mean((1, 3)).astype(np.float32),
     )
-

@@ -27,7 +27,8 @@ _COMMON: Mapping[str, Range] = {
     "lift": (0.25, 0.55), "volume": (0.7, 1.7), "gravity": (0.15, 0.55), "clump": (0.25, 0.6), "comb": ("down",),
     "second_comb": ("side", "back", "forward", "down", "across"), "second_weight": (-0.25, 0.4), "whorl_x": (-2.5, 2.5),
     "whorl_y": (11.2, 12.8), "whorl_z": (-6.8, -3.2), "swirl": (-0.9, 0.9), "parting_cm": (-5.0, 5.0),
-    "parting_slant": (-0.25, 0.25), "fade": (0.0, 0.5), "layers": (-0.1, 0.3), "end_slope": (-0.2, 0.2),
+    "parting_slant": (-0.25, 0.25), "face_clear": (0.1, 0.9), "stiff_cm": (0.8, 3.8), "fade": (0.0, 0.5),
+    "layers": (-0.1, 0.3), "end_slope": (-0.2, 0.2),
     "end_tilt": (-0.08, 0.08), "side_volume": (0.6, 1.3), "fringe": (-0.8, 0.6), "fringe_cm": (4.0, 8.0),
     "fringe_half_cm": (2.5, 5.5), "fringe_sweep": (-0.6, 0.6), "front_recess_cm": (-0.5, 1.0),
     "temple_recess_cm": (-0.5, 1.5), "neckline_y": (-5.6, -3.4), "neckline_round": (0.0, 0.03),
@@ -36,9 +37,10 @@ _COMMON: Mapping[str, Range] = {
 """Ranges of every style that does not state its own; what must not be negative is 0 below."""
 _LONG: Mapping[str, Range] = {
     "top": (34.0, 52.0), "sides": (30.0, 44.0), "back": (28.0, 42.0), "lift": (0.15, 0.4), "volume": (0.7, 2.2),
-    "gravity": (0.5, 0.75), "fade": None, "neckline_y": None, "comb": ("side", "side", "down"),
-    "second_comb": ("back", "down"),
+    "gravity": (0.5, 0.75), "fade": None, "neckline_y": None, "comb": ("side", "side", "back"),
+    "second_comb": ("back", "side"), "parting_cm": (-4.0, 4.0), "face_clear": (0.4, 1.2),
 }  # fmt: skip
+_CHIN: Mapping[str, Range] = {"second_comb": ("back", "side"), "fade": None, "face_clear": (0.3, 1.1)}
 _TIED: Mapping[str, Range] = {
     "top": (22.0, 30.0), "sides": (20.0, 26.0), "back": (16.0, 24.0), "lift": (0.08, 0.25), "volume": (0.4, 1.2),
     "gravity": (0.0, 0.05), "fade": None, "neckline_y": None, "comb": ("tie",), "fringe": (-0.6, 0.7),
@@ -56,7 +58,7 @@ class Style:
     male: float
     """How often men do."""
     ranges: Mapping[str, Range]
-    """What is drawn: fields of `Cut`, `top`, `sides`, `back` (lengths, cm), `whorl_x` ..., `tie_y` ... and `texture`."""
+    """What is drawn: fields of `Cut`, lengths `top`, `sides`, `back` (cm), places `whorl_x`, `tie_y` ..., `texture`."""
 
 
 def _style(female: float, male: float, *bases: Mapping[str, Range], **ranges: Range) -> Style:
@@ -76,7 +78,8 @@ STYLES: Mapping[str, Style] = {
     "cropped": _style(0.6, 1.3, _SHORT, _lengths((2.0, 5.0), (0.5, 2.5), (0.6, 2.8)), lift=(0.4, 0.8),
                       volume=(0.6, 1.5), gravity=(0.05, 0.25), comb=("forward", "down", "side", "across")),
     "spiky": _style(0.5, 1.2, _SHORT, _lengths((2.5, 6.0), (0.8, 2.5), (1.0, 3.0)), lift=(0.9, 1.0),
-                    volume=(1.8, 3.6), gravity=(0.0, 0.1), clump=(0.6, 0.9), comb=("radial", "radial", "up"), fringe=None),
+                    volume=(1.8, 3.6), gravity=(0.0, 0.1), clump=(0.6, 0.9), comb=("radial", "radial", "up"),
+                    fringe=None),
     "caesar": _style(0.5, 1.1, _SHORT, _lengths((2.5, 6.0), (1.0, 3.0), (1.0, 3.5)), gravity=(0.1, 0.3),
                      comb=("forward",), fringe=(0.6, 1.0), fringe_cm=(2.5, 5.0), fringe_sweep=(-0.9, 0.9)),
     "side_parted": _style(0.6, 1.4, _SHORT, _lengths((5.0, 10.0), (1.0, 4.0), (1.2, 4.0)), lift=(0.35, 0.65),
@@ -100,19 +103,21 @@ STYLES: Mapping[str, Style] = {
                     layers=(0.1, 0.5), fade=(0.0, 0.4)),
     "bowl": _style(0.9, 0.8, _lengths((13.0, 18.0), (8.0, 12.0), (8.0, 12.0)), end_y=(-1.5, 3.5), gravity=(0.4, 0.7),
                    volume=(1.0, 2.4), comb=("down",), fringe=(0.8, 1.0), fade=None, whorl_z=(-5.0, -1.0)),
-    "bob": _style(1.4, 0.4, _lengths((24.0, 32.0), (18.0, 24.0), (16.0, 22.0)), end_y=(-9.0, -3.0),
-                  end_slope=(-0.1, 0.5), end_tilt=(-0.15, 0.15), gravity=(0.45, 0.7), volume=(0.9, 2.6), comb=("side", "down"),
-                  fade=None, texture=("straight", "straight", "wavy")),
-    "textured_bob": _style(1.2, 0.5, _lengths((22.0, 30.0), (16.0, 24.0), (15.0, 22.0)), end_y=(-9.0, -2.0),
-                           gravity=(0.4, 0.6), volume=(1.2, 3.2), comb=("side", "down"), fade=None,
+    "bob": _style(1.4, 0.4, _CHIN, _lengths((24.0, 32.0), (18.0, 24.0), (16.0, 22.0)), end_y=(-9.0, -3.0),
+                  end_slope=(-0.1, 0.5), end_tilt=(-0.15, 0.15), gravity=(0.45, 0.7), volume=(0.9, 2.6), comb=("side",),
+                  texture=("straight", "straight", "wavy")),
+    "textured_bob": _style(1.2, 0.5, _CHIN, _lengths((22.0, 30.0), (16.0, 24.0), (15.0, 22.0)), end_y=(-9.0, -2.0),
+                           gravity=(0.4, 0.6), volume=(1.2, 3.2), comb=("side",),
                            texture=("wavy", "wavy", "curly"), layers=(0.0, 0.4)),
     "lob": _style(1.4, 0.4, _LONG, _lengths((30.0, 38.0), (24.0, 30.0), (22.0, 28.0)), end_y=(-14.5, -9.0),
                   end_slope=(-0.1, 0.5)),
-    "shag": _style(1.1, 0.9, _lengths((12.0, 22.0), (10.0, 20.0), (12.0, 22.0)), end_y=(-16.0, -7.0), lift=(0.35, 0.65),
-                   volume=(1.4, 3.0), layers=(0.3, 0.65), fringe=(-0.2, 0.9), comb=("side", "down", "back"), fade=None),
+    "shag": _style(1.1, 0.9, _CHIN, _lengths((12.0, 22.0), (10.0, 20.0), (12.0, 22.0)), end_y=(-16.0, -7.0),
+                   lift=(0.35, 0.65),
+                   volume=(1.4, 3.0), layers=(0.3, 0.65), fringe=(-0.2, 0.9), comb=("side", "side", "back"), fade=None),
     "curtains": _style(0.8, 1.0, _lengths((10.0, 18.0), (4.0, 9.0), (3.0, 8.0)), end_y=(-4.0, 1.0), comb=("side",),
                        parting_cm=(-1.5, 1.5), gravity=(0.35, 0.55), volume=(1.0, 2.2), fringe=None),
-    "swept": _style(1.0, 1.1, _lengths((9.0, 17.0), (6.0, 12.0), (6.0, 13.0)), comb=("back", "across", "side"), lift=(0.3, 0.6),
+    "swept": _style(1.0, 1.1, _lengths((9.0, 17.0), (6.0, 12.0), (6.0, 13.0)), comb=("back", "across", "side"),
+                    lift=(0.3, 0.6),
                     volume=(1.0, 2.8), gravity=(0.15, 0.45), fade=(0.0, 0.3)),
     "mullet": _style(0.6, 0.9, _lengths((4.0, 10.0), (1.0, 5.0), (14.0, 28.0)), gravity=(0.3, 0.5), fade=None,
                      neckline_y=None, comb=("down", "forward", "up"), layers=(0.0, 0.4)),
@@ -124,11 +129,14 @@ STYLES: Mapping[str, Style] = {
                         fringe=None),
     "long_fringed": _style(1.4, 0.3, _LONG, end_y=(-26.0, -11.0), fringe=(0.75, 1.0), fringe_cm=(5.0, 9.0)),
     "curls": _style(1.0, 1.0, _lengths((6.0, 15.0), (3.0, 11.0), (3.0, 11.0)), comb=("radial", "radial", "down"),
-                    lift=(0.6, 0.9), volume=(1.6, 3.6), gravity=(0.05, 0.5), texture=("curly",), clump=(0.4, 0.8), fringe=None),
+                    lift=(0.6, 0.9), volume=(1.6, 3.6), gravity=(0.05, 0.5), texture=("curly",), clump=(0.4, 0.8),
+                    fringe=None),
     "afro": _style(1.0, 1.0, _lengths((3.0, 14.0), (2.0, 12.0), (2.0, 12.0)), comb=("radial",), lift=(0.9, 1.0),
-                   volume=(4.0, 9.0), gravity=(0.0, 0.15), texture=("coily",), clump=(0.1, 0.4), fringe=None, layers=None),
-    "locs": _style(0.8, 0.8, _lengths((10.0, 34.0), (10.0, 32.0), (10.0, 30.0)), end_y=(-22.0, -3.0), texture=("coily",),
-                   clump=(0.88, 0.9), comb=("down", "side", "back"), volume=(0.8, 2.4), fade=None, neckline_y=None),
+                   volume=(4.0, 9.0), gravity=(0.0, 0.15), texture=("coily",), clump=(0.1, 0.4), fringe=None,
+                   layers=None),
+    "locs": _style(0.8, 0.8, _CHIN, _lengths((10.0, 34.0), (10.0, 32.0), (10.0, 30.0)), end_y=(-22.0, -3.0),
+                   texture=("coily",),
+                   clump=(0.88, 0.9), comb=("side", "back"), volume=(0.8, 2.4), neckline_y=None),
     "mohawk": _style(0.25, 0.4, _lengths((3.0, 13.0), (0.2, 1.0), (0.2, 12.0)), strip_cm=(1.2, 3.6), lift=(0.85, 1.0),
                      volume=(2.0, 4.5), gravity=(0.0, 0.1), comb=("up", "radial"), fringe=None, neckline_y=None),
     "ponytail": _style(1.4, 0.7, _TIED, tie_y=(-6.0, 13.0), tie_z=(-10.0, -8.0), tail=(12.0, 42.0)),
@@ -137,10 +145,12 @@ STYLES: Mapping[str, Style] = {
                        bun_cm=(1.4, 2.8), parting_cm=(-1.0, 1.0)),
     "half_up": _style(1.3, 0.6, _TIED, _lengths((30.0, 42.0), (28.0, 40.0), (26.0, 38.0)), tie_y=(5.0, 12.5),
                       tie_z=(-10.0, -7.0), tail=(-10.0, 30.0), bun_cm=(1.6, 3.0), tied_above_y=(3.0, 8.0),
-                      second_comb=("down", "back"), end_y=(-26.0, -9.0), gravity=(0.3, 0.6), count_factor=(0.8, 0.9)),
-    "top_knot": _style(0.8, 0.9, _TIED, tie_y=(13.0, 15.0), tie_z=(-5.0, 0.0), bun_cm=(1.6, 3.4), short_below_y=(-6.0, 7.0),
+                      second_comb=("side", "back"), end_y=(-26.0, -9.0), gravity=(0.3, 0.6), count_factor=(0.8, 0.9)),
+    "top_knot": _style(0.8, 0.9, _TIED, tie_y=(13.0, 15.0), tie_z=(-5.0, 0.0), bun_cm=(1.6, 3.4), short_below_y=(-6.0,
+                       7.0),
                        short_cm=(0.2, 1.0), fringe=None),
-    "braid": _style(1.0, 0.5, _TIED, tie_y=(-7.0, 2.0), tie_z=(-10.0, -8.5), tail=(18.0, 45.0), tail_spread_cm=(0.2, 0.5),
+    "braid": _style(1.0, 0.5, _TIED, tie_y=(-7.0, 2.0), tie_z=(-10.0, -8.5), tail=(18.0, 45.0), tail_spread_cm=(0.2,
+                    0.5),
                     tail_curl=(0.5, 0.9)),
 }  # fmt: skip
 """All styles by name."""
@@ -235,8 +245,9 @@ def _drawn(name: str) -> Cut:
     loose = texture in ("curly", "coily") and comb not in ("radial", "tie")
     plain: dict[str, Any] = {
         field: number(field)
-        for field in ("gravity", "clump", "swirl", "parting_cm", "parting_slant", "end_slope", "end_tilt", "side_volume",
-                      "fringe_cm", "fringe_half_cm", "fringe_sweep", "neckline_round")
+        for field in ("gravity", "clump", "swirl", "parting_cm", "parting_slant", "end_slope", "end_tilt",
+        "side_volume",
+                      "fringe_cm", "fringe_half_cm", "fringe_sweep", "neckline_round", "face_clear", "stiff_cm")
     }  # fmt: skip
     plain |= {
         field: above_0(field)
@@ -244,7 +255,9 @@ def _drawn(name: str) -> Cut:
                       "crown_bald_cm", "thinning", "tail")
     }  # fmt: skip
     plain |= {field: optional(field) for field in ("end_y", "short_below_y", "tied_above_y", "neckline_y", "strip_cm")}
-    plain |= {field: number(field) for field in ("short_cm", "tail_spread_cm", "tail_curl", "bun_cm") if field in ranges}
+    plain |= {
+        field: number(field) for field in ("short_cm", "tail_spread_cm", "tail_curl", "bun_cm") if field in ranges
+    }
     tied = ranges.get("tie_y") is not None
     return Cut(
         lengths,

@@ -83,6 +83,9 @@ def grow_cut(
     direction = unit(lift * normals + (1 - lift) * comb(roots, normals) + chaos)
     alive = np.ones(n, bool)
     step = length / (POINTS - 1) * CM
+    kept = np.where(tied, 0.3, 0.72)  # of the direction, from point to point
+    if cut.stiff_cm is not None:
+        kept = np.minimum(kept, np.exp(-step[:, None] / (cut.stiff_cm * CM)))
     for k in range(1, POINTS):
         t = k / (POINTS - 1)
         here = points[:, k - 1]
@@ -90,13 +93,14 @@ def grow_cut(
         target = comb(here, outward) + cut.gravity * np.array([0, -1.0, 0])
         target = target + 0.6 * chaos * (1.2 - t)
         away = _away_from_face(here, fringed)
-        direction = unit(direction * np.where(tied, 0.3, 0.72) + 0.45 * unit(target) + 0.6 * away)
+        direction = unit(direction * kept + 0.45 * unit(target) + (0.6 + cut.face_clear) * away)
         moved = here + direction * step[:, None]
         grown = margin_tip * np.minimum(1.0, 0.25 + 1.6 * t)
         distance, outward = surface.field(moved)
         moved = moved + outward * np.maximum(0, grown - distance)[:, None]
         if cut.comb == "radial":
-            moved = here + unit(normals + 0.5 * chaos - cut.gravity * t * np.array([0, 1.0, 0])) * step[:, None]
+            outwards = normals + 0.5 * chaos - cut.gravity * t * np.array([0, 1.0, 0]) + cut.face_clear * away
+            moved = here + unit(outwards) * step[:, None]
         if cut.end_y is not None:
             jitter = cut.end_y + (hair.length - 1) * 6 + 0.8 * hair.messy * chaos[:, 0] * 10
             x_cm, y_cm, z_cm = centimetres(moved).T
