@@ -89,7 +89,8 @@ class ObservationErrors:
     @classmethod
     def none(cls) -> ObservationErrors:
         """A pipeline without errors."""
-        return cls(0, 0, 0, 0, 0, 0, 0, 0, (0, 0), (0, 0), 0, 0, 0, 0, 0)
+        none = (0.0, 0.0)
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, none, none, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def observe(

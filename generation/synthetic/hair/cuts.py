@@ -122,7 +122,7 @@ class Cut:
         if self.front_recess_cm > 0 or self.temple_recess_cm > 0:
             line = zones.HAIRLINE_Z_CM + 0.5 - self.front_recess_cm
             line = line - self.temple_recess_cm * ramp(np.abs(x), *zones.TEMPLE_X_CM)
-            share = share * (1 - ramp(z, line - 0.8, line + 0.8) * ramp(y, *zones.RECESS_ABOVE_Y_CM))
+            share = share * (1 - ramp(z - line, -0.8, 0.8) * ramp(y, *zones.RECESS_ABOVE_Y_CM))
         if self.crown_bald_cm > 0:
             away = np.sqrt(((rest_cm - np.array(zones.WHORL_CM, rest_cm.dtype)) ** 2).sum(-1))
             share = share * ramp(away, self.crown_bald_cm - 0.9, self.crown_bald_cm + 0.9)
