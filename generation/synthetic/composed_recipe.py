@@ -199,14 +199,14 @@ def sample_recipe(seed: int, assets: AssetIndex, split: Split, *, base: Base | N
         base: what it is built on; drawn if not given.
     """
     seed = seed * 3 + {"train": 0, "validation": 1, "held_out": 2}[split]
-    base = base or choose(seed, "base", ("shape", "bust", "toon"), {"shape": 0.78, "bust": 0.19, "toon": 0.03})
+    drawn = base or choose(seed, "base", ("shape", "bust", "toon"), {"shape": 0.78, "bust": 0.19, "toon": 0.03})
     style = choose(
         seed, "style", ("photo", "toon", "flat", "painterly", "anime", "pastel", "ink"),
         {"photo": 4.6, "toon": 0.25, "flat": 0.2, "painterly": 0.45, "anime": 0.25, "pastel": 0.15, "ink": 0.1},
     )  # fmt: skip
-    if base == "bust":
+    if drawn == "bust":
         return _bust_recipe(seed, assets, split, style)
-    if base == "toon":
+    if drawn == "toon":
         toon_style = style if style != "photo" or field_rng(seed, "toon_style").random() < 0.5 else "toon"
         return ComposedRecipe(
             seed, split, "toon", choose(seed, "toon", assets.of("toon", split)), hair=HairRecipe("own"),
