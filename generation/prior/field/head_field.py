@@ -124,6 +124,11 @@ class HeadField:
         """Directions in the world frame."""
         return world_from_cells(self.flow)
 
+    def over(self, skull_radius: Float32[np.ndarray, "56 64"]) -> HeadField:
+        """The same cover above another skull, such as the one that a portrait was fitted with."""
+        thickness = np.maximum(self.thickness + self.skull_radius - skull_radius, 0)
+        return replace(self, skull_radius=skull_radius, thickness=thickness)
+
     def mirrored(self) -> HeadField:
         """The field of the mirrored head."""
         turned = {n: v[..., MIRRORED] for n, v in vars(self).items() if n != "tokens"}

@@ -64,10 +64,11 @@ class FieldFiles:
         """
         columns: dict[str, list[Any]] = {}
         for number, head in zip(numbers, plain_heads(numbers, self.data, self.split, self.seed)):
-            field = true_field(head)
+            kept = _stored(true_field(head))
+            field = HeadField(**_restored(HeadField, "", kept))  # so that portraits follow from what the file holds
             seen = [observe(field, field_rng(self.seed, f"{self.split}/{number}/{k}")) for k in range(self.cameras)]
             row = dict(zip(_NAMES, (number, head.style, head.recipe.hair.name, head.recipe.wear.headgear)))
-            row |= {f"true/{name}": array for name, array in _stored(field).items()}
+            row |= {f"true/{name}": array for name, array in kept.items()}
             for name in _stored(seen[0]) if seen else ():
                 row[f"seen/{name}"] = np.stack([_stored(s)[name] for s in seen])
             for name, value in row.items():
@@ -124,7 +125,7 @@ def _stored(record: HeadField | ObservedField) -> dict[str, np.ndarray]:
 
 
 def _restored(
-    kind: type[_Record], prefix: str, columns: Mapping[str, np.ndarray], index: tuple[int, ...]
+    kind: type[_Record], prefix: str, columns: Mapping[str, np.ndarray], index: tuple[int, ...] = ()
 ) -> dict[str, np.ndarray]:
     """Inverse of `_stored`, of one row."""
     result = {}

@@ -53,12 +53,18 @@ _LOWER_ROW = 26
 
 @dataclass(frozen=True)
 class ObservationErrors:
-    """How often and how far the pipeline errs; rates are shares of portraits unless they say cells."""
+    """How often and how far the pipeline errs; rates are shares of portraits unless they say cells.
+
+    Thirteen composed heads that went through the whole pipeline had skulls off by 6 mm as a whole and by 7 mm from
+    place to place, and directions on the surface by a median of 17 degrees (11 to 34) and 30 in the root mean square,
+    which is what `angle_deg` in the picture gives. Their materials were told apart better than here: photographs
+    are harder.
+    """
 
     misfit_cells: float = 1.0
     """Deviation of the smooth shift between picture and chart, cells."""
-    skull_mm: float = 2.5
-    """Deviation of the fitted skull's radius, millimetres."""
+    skull_mm: tuple[float, float] = (6.0, 7.0)
+    """Deviation of the fitted skull's radius as a whole, and from place to place, millimetres."""
     cloth_for_hair: float = 0.15
     """Hair and cloth are taken for each other in blobs low down."""
     hair_for_headgear: float = 0.08
@@ -90,7 +96,7 @@ class ObservationErrors:
     def none(cls) -> ObservationErrors:
         """A pipeline without errors."""
         none = (0.0, 0.0)
-        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, none, none, 0.0, 0.0, 0.0, 0.0, 0.0)
+        return cls(0.0, none, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, none, none, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def observe(
@@ -129,7 +135,9 @@ def observe(
     covered = field.presence >= COVERED
     outline = covered & view.at_outline & (rng.random() >= errors.no_outline)
     outline &= rng.random(outline.shape) >= (0.1 if errors.no_outline else 0.0)
-    skull = field.skull_radius + errors.skull_mm * MM * smooth_noise(rng)
+    whole_mm, local_mm = errors.skull_mm
+    skull = field.skull_radius + (whole_mm * rng.standard_normal() + local_mm * smooth_noise(rng)) * MM
+    skull = np.maximum(skull, 0)
     seen_thickness = np.clip(field.outer_radius - skull, 0, None).astype(np.float32)
     bound, in_frame = view.bound(np.asarray(skull, np.float64))
 

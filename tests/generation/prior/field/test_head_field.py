@@ -91,6 +91,13 @@ def test_the_outer_surface_is_the_cover_or_the_skull(random_field: HeadField) ->
     )
 
 
+def test_over_another_skull_the_surface_stays(random_field: HeadField) -> None:
+    other = random_field.skull_radius + np.linspace(-0.02, 0.0, 64, dtype=np.float32)
+    moved = random_field.over(other)
+    np.testing.assert_allclose(moved.thickness + other, random_field.thickness + random_field.skull_radius, atol=1e-6)
+    assert (random_field.over(random_field.skull_radius + 1).thickness == 0).all()
+
+
 def test_filled_values_weigh_little(random_field: HeadField) -> None:
     material = np.zeros((4, 56, 64), np.float32)
     material[HAIR, :, :32] = material[0, :, 32:] = 1

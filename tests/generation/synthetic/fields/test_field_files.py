@@ -41,7 +41,7 @@ def test_heads_come_back_as_they_were_and_the_same_bytes_are_written_again(tmp_p
     true, back = true_field(head), shard.field(1)
     for name, values in vars(true).items():
         np.testing.assert_allclose(getattr(back, name), values, atol=4.1e-3, err_msg=name)
-    seen = observe(true, field_rng(5, "validation/4/1"))
+    seen = observe(back, field_rng(5, "validation/4/1"))  # portraits follow from what the file holds
     for name, values in vars(seen).items():
         np.testing.assert_allclose(getattr(shard.observed(1, 1), name), values, atol=4.1e-3, err_msg=name)
     sheet = random_sheet([path], heads=8)
