@@ -1,4 +1,4 @@
-"""`dp360 data`: composed heads with truth as nerfstudio data sets, and a look at the assets that they are made of.
+"""`dp360 data`: composed heads with truth as nerfstudio data sets or as fields, and a look at their assets.
 
 Nothing heavy is imported here, so that `dp360 --help` answers at once.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from .console import Display
+from .data_fields import DataFieldsCommand, make_fields
 from .processes import in_processes
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class DataCheckCommand:
 
 DataWhat = (
     Annotated[DataHeadsCommand, tyro.conf.subcommand("heads")]
+    | Annotated[DataFieldsCommand, tyro.conf.subcommand("fields")]
     | Annotated[DataCheckCommand, tyro.conf.subcommand("check")]
 )
 
@@ -78,14 +80,16 @@ class DataCommand:
 
 
 def run(command: DataCommand, display: Display) -> Iterable[Path]:
-    """Make heads or check assets; the folders of the heads.
+    """Make heads or fields or check assets; the folders or files that were made.
 
     Raises:
-        InputError: as `make_heads`.
+        InputError: as `make_heads` and `make_fields`.
         SystemExit: with code 1, where assets are missing that heads are composed of.
     """
     if isinstance(command.what, DataHeadsCommand):
         return make_heads(command.what, display)
+    if isinstance(command.what, DataFieldsCommand):
+        return make_fields(command.what, display)
     if not check_assets(command.what):
         raise SystemExit(1)
     return []

@@ -114,7 +114,8 @@ def spanned_cells(rows, columns, i, j, k, n_rows, n_columns):
         high = max(high, d)
     first_column = math.floor(base + low) - 1
     last_column = math.ceil(base + high) + 1
-    if high - low > n_columns / 3 or r0 < 3.0:  # about the pole a triangle may span any column
+    if high - low > n_columns / 3 or r0 < 3.0:  # about the pole a triangle may span any column, and the pole itself
+        first_row = 0
         first_column = 0
         last_column = n_columns - 1
     return first_row, last_row, first_column, last_column

@@ -120,6 +120,8 @@ class WearRecipe:
     """`stud`, `hoop` or empty."""
     necklace: bool = False
     """A chain of beads."""
+    headgear_change: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """How headgear leaves its usual form: rim lower in front, beside, behind (degrees), crown higher (cm)."""
 
 
 @dataclass(frozen=True)
@@ -187,23 +189,24 @@ class ComposedRecipe:
         return tuple(f"{kind}/{name}" for kind, name in named if kind and name)
 
 
-def sample_recipe(seed: int, assets: AssetIndex, split: Split) -> ComposedRecipe:
+def sample_recipe(seed: int, assets: AssetIndex, split: Split, *, base: Base | None = None) -> ComposedRecipe:
     """The recipe of head number `seed` of a split.
 
     Args:
         seed: any integer; the same seed gives another head in another split.
         assets: names by split.
         split: whose assets may be drawn.
+        base: what it is built on; drawn if not given.
     """
     seed = seed * 3 + {"train": 0, "validation": 1, "held_out": 2}[split]
-    base = choose(seed, "base", ("shape", "bust", "toon"), {"shape": 0.78, "bust": 0.19, "toon": 0.03})
+    drawn = base or choose(seed, "base", ("shape", "bust", "toon"), {"shape": 0.78, "bust": 0.19, "toon": 0.03})
     style = choose(
         seed, "style", ("photo", "toon", "flat", "painterly", "anime", "pastel", "ink"),
         {"photo": 4.6, "toon": 0.25, "flat": 0.2, "painterly": 0.45, "anime": 0.25, "pastel": 0.15, "ink": 0.1},
     )  # fmt: skip
-    if base == "bust":
+    if drawn == "bust":
         return _bust_recipe(seed, assets, split, style)
-    if base == "toon":
+    if drawn == "toon":
         toon_style = style if style != "photo" or field_rng(seed, "toon_style").random() < 0.5 else "toon"
         return ComposedRecipe(
             seed, split, "toon", choose(seed, "toon", assets.of("toon", split)), hair=HairRecipe("own"),
@@ -234,12 +237,12 @@ def _shape_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> Co
         choose(seed, "iris", assets.of("iris", split), {"brown": 4.0, "brownlight": 2.0}),
         "" if field_rng(seed, "browless").random() < 0.03 else choose(seed, "eyebrows", assets.of("eyebrows", split)),
         *_expression(seed), _hair(seed, assets, split, male, age), _beard(seed, male, age),
-        _wear(seed, assets, split, male), style, _exaggeration(seed, stylised),
+        draw_wear(seed, assets, split, male), style, _exaggeration(seed, stylised),
     )  # fmt: skip
 
 
 def _bust_recipe(seed: int, assets: AssetIndex, split: Split, style: str) -> ComposedRecipe:
-    wear = _wear(seed, assets, split, 0.5)
+    wear = draw_wear(seed, assets, split, 0.5)
     rng = field_rng(seed, "bust_hair")
     rgb, tip, grey = draw_hair_colour(field_rng(seed, "hair_colour"), 0.45)
     own = HairRecipe("own", "", rgb if rng.random() < 0.4 else (-1.0, -1.0, -1.0), tip, grey)
@@ -297,7 +300,8 @@ def _beard(seed: int, male: float, age: float) -> BeardRecipe:
     return BeardRecipe(name, (float(darker[0]), float(darker[1]), float(darker[2])), float(rng.uniform(0.5, 1.0)))
 
 
-def _wear(seed: int, assets: AssetIndex, split: Split, male: float) -> WearRecipe:
+def draw_wear(seed: int, assets: AssetIndex, split: Split, male: float) -> WearRecipe:
+    """What somebody wears."""
     rng = field_rng(seed, "wear")
     numbers = rng.random(8)
     garments = assets.of("garment", split)

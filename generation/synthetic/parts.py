@@ -79,6 +79,8 @@ class Part:
     """`Label` of each texel, over the same texture coordinates; by the part's name if not given."""
     tangents_world: Float[np.ndarray, "v 3"] | None = None
     """Unit directions of the hairs; such a part is lit as fibres."""
+    fibre_lengths: Float[np.ndarray, " v"] | None = None
+    """Length of the hair that each vertex belongs to, from root to tip, world units; along with the tangents."""
 
     @property
     def label_map(self) -> UInt8[np.ndarray, "lh lw"]:

@@ -19,8 +19,10 @@ from ..bodies.head_surface import HeadSurface, SkinDistance
 from ..composed_recipe import ComposedRecipe, HairRecipe
 from ..parts import Part, tinted, unit
 from ..worn.headgear import BANDS, HeadgearFit
+from .cuts import Cut
 from .hair_zones import HAT_LINE_Y_CM, beard_weights
-from .strands import CUTS, POINTS, Cut, Strands, curled, draw_roots, grow_cut, strands_from_asset
+from .haircuts import cut_named
+from .strands import POINTS, Strands, curled, draw_roots, grow_cut, strands_from_asset
 
 VARIANTS = 8
 """Locks in the texture, side by side."""
@@ -49,7 +51,7 @@ def hair_parts(recipe: ComposedRecipe, surface: HeadSurface, data: Path, card: P
             texture = hair_texture(hair, rng)
         case "cut":
             strands = grow_cut(surface, hair, rng, flat_above_y=HAT_LINE_Y_CM if hat else None)
-            short = CUTS[hair.name].lengths[0] < 4
+            short = cut_named(hair.name).lengths[0] < 4
             texture = hair_texture(hair, rng, density=0.8 if short else 1.0, taper=0.8 if short else 0.55)
     return [ribbons("hair", strands, surface.field, texture, rng, specular=0.1 + 0.35 * hair.wet)]
 
@@ -224,6 +226,7 @@ def ribbons(
     return Part(
         name, vertices, normals, faces, uv, faces, texture, True, specular,
         tangents_world=np.repeat(tangent.reshape(-1, 3), 2, axis=0),
+        fibre_lengths=np.repeat(np.linalg.norm(np.diff(points, axis=1), axis=2).sum(1), 2 * p),
     )  # fmt: skip
 
 

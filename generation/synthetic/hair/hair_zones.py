@@ -49,6 +49,16 @@ COMBED_TOP_Y_CM = (6.0, 11.0)
 WHORL_CM = (0.0, 12.0, -5.0)
 FACE_X_CM, FACE_Y_CM, FACE_Z_CM = (6.8, 5.3), (8.5, 6.5), (1.5, 4.0)
 """Hair is kept out of here, but for fringes."""
+HAIRLINE_Z_CM = 8.5
+"""Depth of the hairline's middle."""
+SWIRL_CM = 5.0
+"""How far hair turns about the whorl."""
+FADE_Y_CM = (5.0, -4.5)
+"""Fades run from the first height, where hair has its length, down to the second."""
+RECESS_ABOVE_Y_CM = (6.5, 8.0)
+"""Hairlines recede above these heights; below stays the wreath."""
+TEMPLE_X_CM = (1.0, 4.5)
+"""Temples recede more than the middle between these distances from it."""
 HAT_LINE_Y_CM = 6.0
 """Under a hat hair lies flat above this height."""
 

@@ -8,12 +8,11 @@ hair's volume.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from ...cameras import UNITS_PER_CM as CM
 from ...head_model.anatomy import centimetres, ramp, world_units
@@ -22,79 +21,11 @@ from ..bodies.head_surface import HeadSurface
 from ..composed_recipe import HairRecipe
 from ..parts import unit, world_from_asset
 from . import hair_zones as zones
+from .cuts import Cut
+from .haircuts import cut_named
 
 POINTS = 14
 """Points per strand."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How a haircut grows. Lengths in centimetres; the three lengths are those on top, at the sides, at the back."""
-
-    lengths: tuple[float, float, float]
-    """Of the hairs on top, at the sides, at the back."""
-    end_y: float | None = None
-    """Hairs end at this height at the latest."""
-    lift: float = 0.35
-    """How steeply hairs leave the skin, in [0, 1]."""
-    volume: float = 1.2
-    """Distance from the skin that hairs tend to, half-way along them."""
-    comb: str = "down"
-    """Where the comb leads: `down`, `back`, `side`, `forward`, `up`, `radial`, `tie`."""
-    gravity: float = 0.5
-    """Weight of gravity beside the comb."""
-    curl: tuple[float, float] = (0.0, 2.0)
-    """Radius of curls and turns per 10 cm."""
-    clump: float = 0.4
-    """How much neighbouring hairs join at their tips, in [0, 1]."""
-    tie: tuple[float, float, float] | None = None
-    """Where a tail or bun is tied, centimetres."""
-    tail: float = 0.0
-    """Length of the tail; 0 with a tie makes a bun."""
-    bare: str = ""
-    """What carries no hair: `crown` (receding), `mohawk` (all but the middle)."""
-    count: int = 4200
-    """Strands."""
-    width: float = 0.55
-    """Width of the ribbon that stands for one strand, centimetres."""
-
-
-CUTS: Mapping[str, Cut] = {
-    "buzz": Cut((0.5, 0.4, 0.4), lift=0.9, volume=0.3, comb="forward", gravity=0.0, count=2600, width=0.4),
-    "crop": Cut((3.2, 1.3, 1.5), lift=0.6, volume=0.9, comb="forward", gravity=0.15, count=4600),
-    "side_part": Cut((8.0, 2.0, 2.2), lift=0.5, volume=1.3, comb="side", gravity=0.15),
-    "quiff": Cut((6.5, 1.2, 1.5), lift=0.9, volume=2.6, comb="up", gravity=0.05),
-    "slicked_back": Cut((11.0, 6.0, 6.0), lift=0.15, volume=0.6, comb="back", gravity=0.1, clump=0.7),
-    "receding": Cut((2.5, 2.0, 2.2), lift=0.5, volume=0.6, comb="forward", gravity=0.2, bare="crown"),
-    "undercut": Cut((9.0, 0.5, 0.5), lift=0.6, volume=1.8, comb="back", gravity=0.1),
-    "pixie": Cut((7.0, 3.5, 4.0), lift=0.45, volume=1.3, comb="side", gravity=0.3),
-    "bowl": Cut((16.0, 9.0, 9.0), end_y=1.5, lift=0.3, volume=1.6, gravity=0.6),
-    "bob": Cut((28.0, 20.0, 18.0), end_y=-7.5, lift=0.3, volume=1.8, comb="side", gravity=0.6, count=3000),
-    "shag": Cut((18.0, 14.0, 15.0), end_y=-10.0, lift=0.5, volume=2.2, comb="side", curl=(0.5, 1.6), count=3200),
-    "curtains": Cut((15.0, 6.0, 5.0), end_y=-1.0, lift=0.5, volume=1.6, comb="side", gravity=0.45),
-    "mullet": Cut((7.0, 3.0, 22.0), lift=0.5, volume=1.4, gravity=0.4, curl=(0.3, 1.5), count=3400),
-    "long_straight": Cut((44.0, 38.0, 36.0), end_y=-24.0, lift=0.25, volume=1.4, comb="side", gravity=0.65, count=2500),
-    "long_wavy": Cut((44.0, 38.0, 36.0), end_y=-22.0, volume=2.2, comb="side", gravity=0.6, curl=(1.0, 1.3),
-                     count=2700),
-    "long_curly": Cut((36.0, 32.0, 30.0), end_y=-17.0, lift=0.5, volume=1.8, comb="side", gravity=0.55, curl=(0.8,
-                      3.2), clump=0.75, count=3300),
-    "curly": Cut((11.0, 8.0, 8.0), lift=0.85, volume=2.6, comb="radial", gravity=0.2, curl=(0.9, 5.0), clump=0.7,
-                 count=5200, width=0.5),
-    "afro": Cut((8.0, 7.0, 6.5), lift=1.0, volume=6.0, comb="radial", gravity=0.0, curl=(0.35, 9.0), clump=0.2,
-                count=6500, width=0.5),
-    "lob": Cut((34.0, 26.0, 24.0), end_y=-12.0, lift=0.25, volume=1.3, comb="side", gravity=0.65, count=2900),
-    "wavy_bob": Cut((26.0, 19.0, 18.0), end_y=-6.0, lift=0.4, volume=1.6, comb="side", gravity=0.55, curl=(0.7, 1.8),
-                    count=3000),
-    "spiky": Cut((3.4, 1.6, 2.0), lift=1.0, volume=2.5, comb="radial", gravity=0.0, clump=0.8, count=4600),
-    "mohawk": Cut((9.0, 0.5, 0.5), lift=1.0, volume=4.0, comb="up", gravity=0.0, clump=0.6, bare="mohawk"),
-    "long_back": Cut((40.0, 30.0, 30.0), end_y=-20.0, lift=0.12, volume=0.8, comb="back", gravity=0.6, count=2700),
-    "top_knot": Cut((20.0, 20.0, 20.0), lift=0.12, volume=0.5, comb="tie", gravity=0.0, tie=(0.0, 14.3, -3.0),
-                    count=4600),
-    "ponytail": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 7.5, -9.5),
-                    tail=30.0, count=4600),
-    "bun": Cut((24.0, 22.0, 18.0), lift=0.15, volume=0.7, comb="tie", gravity=0.0, tie=(0.0, 10.5, -8.0), count=4600),
-}  # fmt: skip
-"""Our own cuts by name."""
 
 
 @dataclass(frozen=True)
@@ -110,73 +41,81 @@ class Strands:
 def grow_cut(
     surface: HeadSurface, hair: HairRecipe, rng: np.random.Generator, *, flat_above_y: float | None = None
 ) -> Strands:
-    """Strands of one of `CUTS` on a head.
+    """Strands of a cut, named or drawn, on a head.
 
     Args:
         hair: cut, length, volume, curl, parting, fringe, wetness, mess.
         flat_above_y: above this height, centimetres, hair lies close to the skin (under a hat).
     """
-    cut = CUTS[hair.name]
-    weight = zones.scalp_weight(surface.rest_cm, surface.is_ear)
-    x, y, z = surface.rest_cm.T
-    if cut.bare == "crown":
-        bald = ramp(y, *zones.RECEDING_Y_CM) * ramp(z, *zones.RECEDING_Z_CM)
-        weight = weight * (1 - bald)
-    if cut.bare == "mohawk":
-        weight = weight * ramp(np.abs(x), *zones.MOHAWK_X_CM)
+    cut = cut_named(hair.name)
+    weight = zones.scalp_weight(surface.rest_cm, surface.is_ear) * cut.kept_share(surface.rest_cm)
     roots, normals, rest = draw_roots(surface, weight, cut.count, rng)
     n = len(roots)
     top = ramp(rest[:, 1], *zones.TOP_Y_CM)
     back = ramp(rest[:, 2], *zones.BACK_Z_CM) * (1 - top)
     side = 1 - top - back
     length = (top * cut.lengths[0] + side * cut.lengths[1] + back * cut.lengths[2]) * hair.length
+    length *= 1 - cut.fade * ramp(rest[:, 1], *zones.FADE_Y_CM) * (1 - top)
+    if cut.short_below_y is not None:
+        length = np.where(rest[:, 1] < cut.short_below_y, np.minimum(length, cut.short_cm), length)
     length *= np.exp(rng.normal(0, 0.06 + 0.12 * hair.messy, n))
+    if cut.layers > 0:
+        length *= 1 - cut.layers * rng.random(n)
     forelock = (rest[:, 2] > zones.FORELOCK_Z_CM) & (rest[:, 1] > zones.FORELOCK_Y_CM)
-    forelock &= np.abs(rest[:, 0]) < zones.FORELOCK_X_CM
-    fringed = forelock & (rng.random(n) < hair.fringe) & (cut.comb not in ("radial", "tie", "up"))
-    length = np.where(fringed, np.minimum(length, zones.FRINGE_CM + rng.normal(0, 0.4, n)), length)
+    forelock &= np.abs(rest[:, 0]) < cut.fringe_half_cm
+    fringed = forelock & (rng.random(n) < max(hair.fringe, cut.fringe))
+    fringed &= cut.fringe > 0 or cut.comb not in ("radial", "tie", "up")
+    length = np.where(fringed, np.minimum(length, cut.fringe_cm + rng.normal(0, 0.4, n)), length)
     volume = cut.volume * hair.volume * (1 - 0.5 * hair.wet)
     layer = rng.random(n) ** 0.7
-    margin_tip = (0.15 + volume * layer) * CM
+    margin_tip = (0.15 + volume * (1 + (cut.side_volume - 1) * (1 - top)) * layer) * CM
     if flat_above_y is not None:
         pressed = 1 - 0.9 * ramp(rest[:, 1], flat_above_y - 1.5, flat_above_y)
         margin_tip, length = margin_tip * pressed, length * np.where(pressed < 0.5, 0.6, 1.0)
-    parting = hair.parting_x + np.zeros(n)
-    chaos = rng.normal(0, (0.05 + 0.13 * hair.messy) * (0.4 if cut.comb == "tie" else 1.0), (n, 3))
+    ties = _ties(surface, cut)
+    comb = _Comb.of(cut, hair, roots, rest, fringed, ties)
+    tied = comb.tied[:, None]
+    unruly = 0.05 + 0.13 * hair.messy
+    chaos = rng.normal(0, np.where(tied, unruly * 0.4, unruly), (n, 3))
     lift = cut.lift * (1 - 0.5 * hair.wet)
     points = np.empty((n, POINTS, 3))
     points[:, 0] = roots - 0.15 * CM * normals
-    direction = unit(lift * normals + (1 - lift) * _comb(cut, roots, normals, parting, fringed, surface) + chaos)
+    direction = unit(lift * normals + (1 - lift) * comb(roots, normals) + chaos)
     alive = np.ones(n, bool)
     step = length / (POINTS - 1) * CM
+    kept = np.where(tied, 0.3, 0.72)  # of the direction, from point to point
+    if cut.stiff_cm is not None:
+        kept = np.minimum(kept, np.exp(-step[:, None] / (cut.stiff_cm * CM)))
     for k in range(1, POINTS):
         t = k / (POINTS - 1)
         here = points[:, k - 1]
         distance, outward = surface.field(here)
-        target = _comb(cut, here, outward, parting, fringed, surface) + cut.gravity * np.array([0, -1.0, 0])
+        target = comb(here, outward) + cut.gravity * np.array([0, -1.0, 0])
         target = target + 0.6 * chaos * (1.2 - t)
         away = _away_from_face(here, fringed)
-        direction = unit(direction * (0.72 if cut.comb != "tie" else 0.3) + 0.45 * unit(target) + 0.6 * away)
+        direction = unit(direction * kept + 0.45 * unit(target) + (0.6 + cut.face_clear) * away)
         moved = here + direction * step[:, None]
         grown = margin_tip * np.minimum(1.0, 0.25 + 1.6 * t)
         distance, outward = surface.field(moved)
         moved = moved + outward * np.maximum(0, grown - distance)[:, None]
         if cut.comb == "radial":
-            moved = here + unit(normals + 0.5 * chaos - cut.gravity * t * np.array([0, 1.0, 0])) * step[:, None]
+            outwards = normals + 0.5 * chaos - cut.gravity * t * np.array([0, 1.0, 0]) + cut.face_clear * away
+            moved = here + unit(outwards) * step[:, None]
         if cut.end_y is not None:
             jitter = cut.end_y + (hair.length - 1) * 6 + 0.8 * hair.messy * chaos[:, 0] * 10
-            alive &= centimetres(moved)[:, 1] > np.where(fringed, -50, jitter)
-        if cut.comb == "tie":
-            alive &= np.linalg.norm(here - _tie_point(surface, cut), axis=1) > 2.0 * CM
+            x_cm, y_cm, z_cm = centimetres(moved).T
+            alive &= y_cm > np.where(fringed, -50, jitter - cut.end_slope * z_cm - cut.end_tilt * x_cm)
+        if len(ties):
+            alive &= ~comb.tied | (np.linalg.norm(here - comb.tie, axis=1) > 2.0 * CM)
         points[:, k] = np.where(alive[:, None], moved, here)
     points = _resampled(points)
     points = curled(points, cut, hair, rng)
     points = surface.field.pushed_out(points, 0.12 * CM * np.linspace(0, 1, POINTS)[None] - 0.1 * CM)
     widths = np.full(n, cut.width * CM * (1 - 0.45 * hair.wet))
-    if cut.tie is None:
-        return Strands(points, widths)
-    tail = _tail(surface, cut, hair, rng)
-    return Strands(np.concatenate([points, tail.points]), np.concatenate([widths, tail.widths]))
+    tails = [_tail(surface, cut, hair, tie, rng) for tie in ties]
+    return Strands(
+        np.concatenate([points, *(t.points for t in tails)]), np.concatenate([widths, *(t.widths for t in tails)])
+    )
 
 
 def draw_roots(
@@ -198,44 +137,91 @@ def draw_roots(
     return at(surface.vertices)[kept], unit(at(surface.normals))[kept], at(surface.rest_cm)[kept]
 
 
-def _comb(
-    cut: Cut, points: Float[np.ndarray, "n 3"], outward: Float[np.ndarray, "n 3"], parting: Float[np.ndarray, " n"],
-    fringed: np.ndarray, surface: HeadSurface,
-) -> Float[np.ndarray, "n 3"]:  # fmt: skip
-    """Unit direction of the comb at each point, along the surface."""
-    cm = centimetres(points)
-    up = ramp(cm[:, 1], *zones.COMBED_TOP_Y_CM)[:, None]
-    sign = np.where(points[:, 0] > parting, 1.0, -1.0)[:, None]
-    down = np.array([[0, -1.0, 0]])
-    sideways, backward = np.array([[1.0, 0, 0]]) * sign, np.array([[0, 0, -1.0]])
-    from_whorl = unit((cm - zones.WHORL_CM) * [1.0, 0.3, 1.0])
-    match cut.comb:
-        case "down":
-            field = up * from_whorl + (1 - up) * down
-        case "side":
-            field = up * (sideways + 0.5 * backward * ramp(cm[:, 2], -4.0, 3.0)[:, None]) + (1 - up) * (
-                down + 0.25 * backward
-            )
-        case "forward":
-            field = up * (0.6 * from_whorl + np.array([[0, 0, 1.0]])) + (1 - up) * (down + 0.3 * backward)
-        case "back":
-            over_head = (ramp(cm[:, 2], -8.5, -4.0) * ramp(cm[:, 1], -1.0, 4.0))[:, None]
-            field = over_head * (backward + 0.4 * (1 - up) * down) + (1 - over_head) * down
-        case "up":
-            front = ramp(cm[:, 2], -2.0, 5.0)[:, None]
-            field = up * (front * np.array([[0, 1.2, -0.3]]) + (1 - front) * backward) + (1 - up) * down
-        case "radial":
-            field = outward
-        case "tie":
-            field = unit(_tie_point(surface, cut) - points)
-        case _:
-            raise AssertionError(f"unknown comb {cut.comb!r}")
-    field = np.where(
-        fringed[:, None], np.array([[0, -0.25, 1.0]]) + 0.2 * sideways + np.where(cm[:, 2:] > 7, down, 0), field
-    )
-    if cut.comb not in ("up", "radial"):
-        field = field - outward * (field * outward).sum(1, keepdims=True)
-    return unit(field)
+@dataclass(frozen=True)
+class _Comb:
+    """Where a cut's comb leads each strand."""
+
+    cut: Cut
+    """The cut."""
+    parting: Float[np.ndarray, " n"]
+    """Where the parting meets the forehead, world units."""
+    fringed: Bool[np.ndarray, " n"]
+    """Strands of the fringe."""
+    tied: Bool[np.ndarray, " n"]
+    """Strands that lead to a tie."""
+    tie: Float[np.ndarray, "n 3"]
+    """The tie of each strand; where none is tied, nothing."""
+
+    @classmethod
+    def of(
+        cls, cut: Cut, hair: HairRecipe, roots: Float[np.ndarray, "n 3"], rest_cm: Float[np.ndarray, "n 3"],
+        fringed: Bool[np.ndarray, " n"], ties: Float[np.ndarray, "k 3"],
+    ) -> _Comb:  # fmt: skip
+        """The comb of strands with these roots."""
+        n = len(roots)
+        parting_x = hair.parting_x if cut.parting_cm is None else cut.parting_cm * CM
+        parting = parting_x + np.zeros(n)
+        if not len(ties):
+            return cls(cut, parting, fringed, np.zeros(n, bool), np.zeros((n, 3)))
+        above = -np.inf if cut.tied_above_y is None else cut.tied_above_y
+        of_side = (roots[:, 0] > parting).astype(int) if len(ties) > 1 else np.zeros(n, int)
+        return cls(cut, parting, fringed, ~fringed & (rest_cm[:, 1] > above), ties[of_side])
+
+    def __call__(self, points: Float[np.ndarray, "n 3"], outward: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """Unit direction at each strand's point, along the surface."""
+        cut, cm = self.cut, centimetres(points)
+        if cut.comb == "tie":
+            free = self._field(cut.second_comb or "down", points, outward, cm)
+            field = np.where(self.tied[:, None], unit(self.tie - points), free)
+        else:
+            field = self._field(cut.comb, points, outward, cm)
+            if cut.second_weight > 0:
+                field = (1 - cut.second_weight) * field
+                field = field + cut.second_weight * self._field(cut.second_comb, points, outward, cm)
+        sideways = np.where(points[:, 0] > self.parting, 1.0, -1.0)[:, None] * np.array([[1.0, 0, 0]])
+        onto_forehead = np.array([[cut.fringe_sweep, -0.25, 1.0]]) + 0.2 * sideways
+        onto_forehead = onto_forehead + np.where(cm[:, 2:] > 7, np.array([[0, -1.0, 0]]), 0)
+        field = np.where(self.fringed[:, None], onto_forehead, field)
+        if cut.comb not in ("up", "radial"):
+            field = field - outward * (field * outward).sum(1, keepdims=True)
+        return unit(field)
+
+    def _field(
+        self, comb: str, points: Float[np.ndarray, "n 3"], outward: Float[np.ndarray, "n 3"],
+        cm: Float[np.ndarray, "n 3"],
+    ) -> Float[np.ndarray, "n 3"]:  # fmt: skip
+        """One comb's direction, of any length."""
+        cut = self.cut
+        up = ramp(cm[:, 1], *zones.COMBED_TOP_Y_CM)[:, None]
+        parting = self.parting + cut.parting_slant * (zones.HAIRLINE_Z_CM - cm[:, 2]) * CM
+        sign = np.where(points[:, 0] > parting, 1.0, -1.0)[:, None]
+        down = np.array([[0, -1.0, 0]])
+        sideways, backward = np.array([[1.0, 0, 0]]) * sign, np.array([[0, 0, -1.0]])
+        from_whorl = unit((cm - cut.whorl_cm) * [1.0, 0.3, 1.0])
+        if cut.swirl:
+            reach = np.exp(-(((cm - cut.whorl_cm) ** 2).sum(1, keepdims=True)) / zones.SWIRL_CM**2)
+            from_whorl = from_whorl + cut.swirl * reach * np.cross(np.array([[0, 1.0, 0]]), from_whorl)
+        match comb:
+            case "down":
+                return up * from_whorl + (1 - up) * down
+            case "side":
+                return up * (sideways + 0.5 * backward * ramp(cm[:, 2], -4.0, 3.0)[:, None]) + (1 - up) * (
+                    down + 0.25 * backward
+                )
+            case "forward":
+                return up * (0.6 * from_whorl + np.array([[0, 0, 1.0]])) + (1 - up) * (down + 0.3 * backward)
+            case "back":
+                over_head = (ramp(cm[:, 2], -8.5, -4.0) * ramp(cm[:, 1], -1.0, 4.0))[:, None]
+                return over_head * (backward + 0.4 * (1 - up) * down) + (1 - over_head) * down
+            case "up":
+                front = ramp(cm[:, 2], -2.0, 5.0)[:, None]
+                return up * (front * np.array([[0, 1.2, -0.3]]) + (1 - front) * backward) + (1 - up) * down
+            case "across":  # all hair to one side, whatever the parting
+                return up * (np.array([[1.0 if cut.parting_slant >= 0 else -1.0, 0, -0.35]])) + (1 - up) * down
+            case "radial":
+                return outward
+            case _:
+                raise AssertionError(f"unknown comb {comb!r}")
 
 
 def _away_from_face(points: Float[np.ndarray, "n 3"], fringed: np.ndarray) -> Float[np.ndarray, "n 3"]:
@@ -289,23 +275,26 @@ def curled(
     return points + size[..., None] * (np.cos(angle)[..., None] * first + np.sin(angle)[..., None] * second)
 
 
-def _tie_point(surface: HeadSurface, cut: Cut) -> Float[np.ndarray, " 3"]:
-    """Where a tail is tied: a little above this head's skin."""
-    tie = world_units(np.array(cut.tie))
+def _ties(surface: HeadSurface, cut: Cut) -> Float[np.ndarray, "k 3"]:
+    """Where tails are tied: a little above this head's skin."""
+    if cut.tie is None:
+        return np.empty((0, 3))
+    ties = world_units(np.array([cut.tie, np.array(cut.tie) * [-1, 1, 1]] if cut.tie_pair else [cut.tie]))
     for _ in range(3):
-        distance, outward = surface.field(tie[None])
-        tie = tie + outward[0] * (0.6 * CM - float(distance[0]))
-    return tie
+        distance, outward = surface.field(ties)
+        ties = ties + outward * (0.6 * CM - distance.astype(np.float64)).astype(np.float32)[:, None]
+    return ties[np.argsort(ties[:, 0])]
 
 
-def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Generator) -> Strands:
-    """What hangs from the tie, or the bun that is wound there."""
+def _tail(
+    surface: HeadSurface, cut: Cut, hair: HairRecipe, tie: Float[np.ndarray, " 3"], rng: np.random.Generator
+) -> Strands:
+    """What hangs from a tie, or the bun that is wound there."""
     n = 700
-    tie = _tie_point(surface, cut)
     _, outward = surface.field(tie[None])
     t = np.linspace(0, 1, POINTS)
     if cut.tail == 0:
-        radius = 2.6 * CM * hair.volume**0.5
+        radius = cut.bun_cm * CM * hair.volume**0.5
         centre = tie + outward[0] * radius * 0.75
         axis = unit(outward[0])
         first = unit(np.cross(axis, [1.0, 0.2, 0.1]))
@@ -318,7 +307,7 @@ def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Gener
         size = radius * rng.uniform(0.9, 1.04, n)[:, None, None]
         return Strands(centre + size * (ball + 0.8 * height[..., None] * axis), np.full(n, 0.7 * CM))
     length = cut.tail * hair.length * CM * rng.uniform(0.75, 1.0, n)
-    spread = rng.normal(0, 1, (n, 3)) * 0.9 * CM
+    spread = rng.normal(0, 1, (n, 3)) * cut.tail_spread_cm * CM
     points = np.empty((n, POINTS, 3))
     points[:, 0] = tie + 0.5 * spread
     direction = unit(outward[0] + 0.1 * rng.normal(size=(n, 3)))
@@ -328,7 +317,7 @@ def _tail(surface: HeadSurface, cut: Cut, hair: HairRecipe, rng: np.random.Gener
         moved = points[:, k - 1] + direction * (length / (POINTS - 1))[:, None] + spread * (0.12 if k < 5 else -0.02)
         distance, out = surface.field(moved)
         points[:, k] = moved + out * np.maximum(0, margin - distance)[:, None]
-    tail_cut = Cut((0.0, 0.0, 0.0), curl=(0.35 + 0.8 * hair.curl, 1.5), clump=0.5)
+    tail_cut = Cut((0.0, 0.0, 0.0), curl=(cut.tail_curl + 0.8 * hair.curl, 1.5), clump=0.5)
     return Strands(curled(points, tail_cut, hair, rng), np.full(n, 0.7 * CM))
 
 

@@ -197,6 +197,7 @@ def _compact(part: Part) -> Part:
         normals_world=part.normals_world[used],
         faces=number[part.faces],
         tangents_world=None if part.tangents_world is None else part.tangents_world[used],
+        fibre_lengths=None,
     )
 
 

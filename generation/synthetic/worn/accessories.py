@@ -57,7 +57,8 @@ def worn_parts(
         parts.append(fedora)
         fit = HeadgearFit(lambda at: at[:, 1] > line, lambda at: np.clip(1 - (line - at[:, 1]) / (5 * CM), 0, 1))
     elif wear.headgear:
-        worn, fit = wear_headgear(wear.headgear, wear.headgear_rgb, surface, field_rng(recipe.seed, "headgear_shape"))
+        shape = field_rng(recipe.seed, "headgear_shape")
+        worn, fit = wear_headgear(wear.headgear, wear.headgear_rgb, surface, shape, wear.headgear_change)
         parts += worn
     if wear.glasses:
         parts += _glasses(wear, surface)

@@ -8,7 +8,7 @@ cloth is, plus a clearance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ HATS = {
     "bucket_hat": Hat(60.0, 70.0, 80.0, 0.9, 1.0, ("weave", "felt", "plaid")),
     "flat_cap": Hat(60.0, 70.0, 84.0, 0.9, 1.6, ("plaid", "weave")),
     "turban": Hat(58.0, 82.0, 98.0, 1.4, 2.4, ("weave", "felt")),
+    "beret": Hat(62.0, 72.0, 78.0, 0.7, 1.2, ("felt", "knit")),
+    "helmet": Hat(58.0, 88.0, 98.0, 1.8, 1.4, ("felt",)),
     "wizard_hat": Hat(60.0, 72.0, 82.0, 0.9, 0.5, ("felt", "dots")),
     "headband": Hat(62.0, 74.0, 92.0, 0.35, 0.0, ("knit", "weave"), 0.78),
     "crown": Hat(58.0, 66.0, 74.0, 0.7, 0.0, ("felt",), 0.86),
@@ -134,12 +136,18 @@ def _rim(hat: Hat, azimuth: Float[np.ndarray, "*g"]) -> Float[np.ndarray, "*g"]:
 
 
 def wear_headgear(
-    name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator
-) -> tuple[list[Part], HeadgearFit]:
-    """The parts of a headgear, and which points it hides."""
+    name: str, rgb: RGB, surface: HeadSurface, rng: np.random.Generator,
+    change: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+) -> tuple[list[Part], HeadgearFit]:  # fmt: skip
+    """The parts of a headgear, and which points it hides.
+
+    Args:
+        change: of a hat's form: rim in front, at the sides, at the back (degrees down), puff of its crown (cm).
+    """
     if name in HOODS:
         return _hooded(name, rgb, surface, rng)
-    hat = HATS[name]
+    hat, (front, side, back, puff) = HATS[name], change
+    hat = replace(hat, front=hat.front + front, side=hat.side + side, back=hat.back + back, puff=hat.puff + puff)
     azimuth = np.arange(_COLUMNS) * 2 * np.pi / _COLUMNS
     rim = _rim(hat, azimuth)
     is_band = name in BANDS
@@ -157,6 +165,8 @@ def wear_headgear(
         radius = radius + 0.35 * CM * np.sin(7 * share * np.pi + 2.0 * np.cos(azimuth))
     if name == "flat_cap":
         radius = radius * (1 - 0.12 * np.cos(polar) ** 4) + 1.5 * CM * np.clip(np.cos(azimuth), 0, 1) * share**2
+    if name == "beret":  # it hangs over the rim, most on one side
+        radius = radius + 2.6 * CM * np.sin(np.pi * share**1.6) * (1 + 0.8 * np.sin(azimuth + rng.uniform(-1, 1)))
     points = CENTRE + radius[..., None] * direction
     repeat = (3.0, 12.0) if name != "headband" else (1.0, 10.0)
     parts = [sheet("headgear", points, texture, closed=True, repeat=repeat, outward_from=CENTRE)]

@@ -125,3 +125,11 @@ def test_smoothing_wraps_round_the_axis() -> None:
     values = np.random.default_rng(0).normal(size=(capsule.ROWS, capsule.COLUMNS))
     turned = capsule.smooth_over_columns(np.roll(values, 50, axis=1), 1.5, 2.0)
     np.testing.assert_allclose(turned, np.roll(capsule.smooth_over_columns(values, 1.5, 2.0), 50, axis=1), atol=1e-12)
+
+
+def test_the_crown_is_met_where_one_large_triangle_covers_it() -> None:
+    height, reach = capsule.CENTRE_Y + 0.15, 0.06
+    corners = np.array([[reach, height, 0.0], [-reach / 2, height, reach], [-reach / 2, height, -reach]])
+    radius = capsule.outermost_radius(corners, np.array([[0, 1, 2]]))
+    np.testing.assert_allclose(radius[0], 0.15)
+    assert np.isfinite(radius[:5]).all()

@@ -8,7 +8,7 @@ import pytest
 
 from dp360.generation.synthetic.assets import SPLITS, AssetIndex, Kind, asset_index, choose
 from dp360.generation.synthetic.composed_recipe import ComposedRecipe, sample_recipe
-from dp360.generation.synthetic.hair.strands import CUTS
+from dp360.generation.synthetic.hair.cuts import CUTS
 
 SHARED = ("iris",)
 """Kinds whose assets all splits may draw: an iris is neither a person nor hair."""
