@@ -84,7 +84,7 @@ class LockConfig:
     """Length of the typical lock, of the hair's median thickness."""
     hanging_length_of_thickness: float = 3.2
     """The same where hair hangs."""
-    longer: float = 2.4
+    longer: float = 2.1
     """Factor on lengths where the portrait's hair is orderly: locks can be followed far."""
     hanging_longer: float = 1.6
     """The same where hair hangs."""
@@ -106,7 +106,7 @@ class LockConfig:
     """Factors on the angles of locks."""
     breaks: tuple[float, ...] = (2.0, 0.8, 0.0, 0.0)
     """How much strands change along themselves."""
-    broken_contrast: tuple[float, float] = (0.04, 0.065)
+    broken_contrast: tuple[float, float] = (0.025, 0.05)
     """Strands change along themselves only where the portrait's finest octave is this strong, not where it is noise."""
 
 
