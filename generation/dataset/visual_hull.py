@@ -80,7 +80,6 @@ def hull_points(
 
     Args:
         rgba: pictures with straight alpha (opaque pictures carve nothing).
-        cameras: their cameras.
         reach: side of the cube divided by the width of the pictures at the focus point.
 
     Returns:

@@ -123,7 +123,6 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     """Read a picture, find the head, crop and align it, and cut it out.
 
     Args:
-        path: any picture file.
         config: how; None takes `PortraitConfig()`.
 
     Raises:

@@ -193,7 +193,6 @@ def sample_recipe(seed: int, assets: AssetIndex, split: Split) -> ComposedRecipe
     Args:
         seed: any integer; the same seed gives another head in another split.
         assets: names by split.
-        split: whose assets may be drawn.
     """
     seed = seed * 3 + {"train": 0, "validation": 1, "held_out": 2}[split]
     base = choose(seed, "base", ("shape", "bust", "toon"), {"shape": 0.78, "bust": 0.19, "toon": 0.03})

@@ -89,14 +89,7 @@ class CompletionSamples:
 def _true_colours(
     fitted: FittedComposedHead, mesh: AtlasMesh, texels: AtlasTexels, chosen: np.ndarray, size_px: int
 ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]]:
-    """True colours of texels and how far the views agree on them (0: not seen, or something else is there).
-
-    Args:
-        fitted: the head and its portrait.
-        mesh: the fitted mesh.
-        texels: of the atlas.
-        chosen: numbers of texels.
-    """
+    """True colours of texels and how far the views agree on them (0: not seen, or something else is there)."""
     azimuth, elevation = (torch.from_numpy(np.deg2rad(angles, dtype=float)) for angles in _TRUTH_ANGLES_DEG)
     cameras = look_at_origin(azimuth, elevation, size_px=size_px)
     views = fitted.true_views(cameras, supersample=1)
@@ -135,7 +128,6 @@ def completion_sample(fitted: FittedComposedHead, model: HeadModel, truth_px: in
     """One sample: the fields of `CompletionSamples` but for the head's number.
 
     Args:
-        fitted: the head and its portrait.
         truth_px: side of the true views.
     """
     portrait = fitted.portrait

@@ -48,7 +48,6 @@ def resolve_weights(
         cache: folder for conversions and the record of hashes; None takes `$XDG_CACHE_HOME/dp360/weights`, by default
             `~/.cache/dp360/weights`. Downloads themselves lie in the hub's own cache.
         dtype: float32, float16 or bfloat16: how a conversion stores the weights.
-        track: progress.
 
     Returns:
         A folder with `model_index.json`.

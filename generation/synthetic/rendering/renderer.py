@@ -149,7 +149,6 @@ class HeadScene:
         Args:
             cameras: any cameras of one picture size.
             lighting: `studio_lighting` if not given; it stays with the head.
-            shading: how surfaces answer to light.
             supersample: samples per pixel along each axis: 1, 2, 4 or 8.
         """
         assert supersample >= 1 and BAND_ROWS % supersample == 0
