@@ -35,10 +35,7 @@ class TexturedMesh:
         from trimesh.visual.material import PBRMaterial
 
         material = PBRMaterial(
-            name="head",
-            baseColorTexture=Image.fromarray(self.texture_rgb),
-            metallicFactor=0.0,
-            roughnessFactor=1.0,
+            name="head", baseColorTexture=Image.fromarray(self.texture_rgb), metallicFactor=0.0, roughnessFactor=1.0
         )
         return trimesh.Trimesh(
             self.vertices_world * metres_per_unit,

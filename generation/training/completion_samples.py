@@ -56,11 +56,7 @@ _TRUTH_TOLERANCE = 0.01
 _AGREEMENT = 0.12
 """Colour difference at which a view's weight in the mean has fallen to 1/e."""
 _MATERIALS = {MATERIAL_SKIN: 0, MATERIAL_HAIR: 1, MATERIAL_CLOTH: 2}
-_LABELS_OF_MATERIAL = (
-    (Label.FACE, Label.NECK),
-    (Label.HAIR, Label.HEADGEAR),
-    (Label.CLOTH, Label.NECK),
-)
+_LABELS_OF_MATERIAL = ((Label.FACE, Label.NECK), (Label.HAIR, Label.HEADGEAR), (Label.CLOTH, Label.NECK))
 COMPLETION_SAMPLES = HeadSamplesConfig(heads=300, size_px=256, heads_per_file=1)
 """The training set; the size is that of the true views."""
 PORTRAITS_FOR_COMPLETION = replace(PHOTOGRAPHS, photographed=0.0)

@@ -34,11 +34,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve_weights(
-    name_or_folder: str,
-    *,
-    cache: Path | None = None,
-    dtype: torch.dtype = torch.float32,
-    track: Track = silent,
+    name_or_folder: str, *, cache: Path | None = None, dtype: torch.dtype = torch.float32, track: Track = silent
 ) -> Path:
     """The pipeline folder that belongs to a name; made and kept where it does not exist yet.
 
