@@ -38,9 +38,6 @@ class BenchCommand:
 def run(command: BenchCommand, display: Display) -> str:
     """Count, and measure where there is a device to measure on.
 
-    Returns:
-        Tables for people.
-
     Raises:
         InputError: sizes that the networks cannot do, a device or data set that is not there, or a file that cannot be
             written.

@@ -34,9 +34,6 @@ class ConvertCommand:
 def run(command: ConvertCommand, display: Display) -> str:
     """Convert one or both checkpoints; which is which is read from the files.
 
-    Returns:
-        What was found and written, for people.
-
     Raises:
         InputError: two files of the same model, or what `convert_release` raises.
     """

@@ -29,11 +29,6 @@ def open_diffusion_generator(
 
     Which of them the weights decide: those that the prior controls are compact ones.
 
-    Args:
-        command: weights and options.
-        given: what takes the place of its own control pictures, start views, back and crop.
-        cameras: where it will be asked to look from.
-
     Raises:
         InputError: no weights, weights that cannot make these views, or no such device.
     """
@@ -74,7 +69,6 @@ def open_weights(
 
     Args:
         weights: a folder or a hub id; None takes the compact model that ships.
-        options: numbers and what saves memory.
         device: name of the torch device, as `choose_device` gives it.
 
     Raises:

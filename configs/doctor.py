@@ -26,24 +26,9 @@ from .console import Display, Outcome, print_diagnosis
 State = Literal["ok", "note", "missing"]
 
 _DISTRIBUTIONS = (
-    "dp360",
-    "nerfstudio",
-    "gsplat",
-    "viser",
-    "torch",
-    "torchvision",
-    "numpy",
-    "numba",
-    "scipy",
-    "scikit-image",
-    "mediapipe",
-    "opencv-contrib-python",
-    "pymatting",
-    "pillow",
-    "safetensors",
-    "trimesh",
-    "tyro",
-)
+    "dp360", "nerfstudio", "gsplat", "viser", "torch", "torchvision", "numpy", "numba", "scipy", "scikit-image",
+    "mediapipe", "opencv-contrib-python", "pymatting", "pillow", "safetensors", "trimesh", "tyro",
+)  # fmt: skip
 _OPTIONAL_DISTRIBUTIONS = (  # distribution, what needs it
     ("open3d", "ns-export, point clouds"),
     ("diffusers", "--generator compact and diffportrait360, dp360 train"),

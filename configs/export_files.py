@@ -45,13 +45,6 @@ _MOST_FRAMES, _FRAME_PX_RANGE = 3600, (16, 4096)
 def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ignore) -> tuple[Path, ...]:
     """Write the files that `command.output` names; if one of them cannot be made, none is written.
 
-    Args:
-        command: what to write, and out of what.
-        notify: shows what people should know about a file.
-
-    Returns:
-        The files written.
-
     Raises:
         InputError: neither or both of a run and an input given, one of them cannot be read, it does not hold what an
             output needs, an option that no output takes, or an output cannot be written.

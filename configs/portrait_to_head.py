@@ -56,10 +56,6 @@ def portrait_to_dataset(
 
     Args:
         options: the portrait and how it is treated; the generator's name is settled already.
-        recipe: cameras and size of the views.
-        folder: where everything goes.
-        record: measures the stages.
-        notify: shows what people should know about their picture.
 
     Raises:
         InputError: the picture or a setting cannot be used, or the folder cannot be written.
@@ -125,10 +121,7 @@ def finish_head(
     """Fitted splats become head.ply, head.glb, contact_sheet.png and, last, dp360.json.
 
     Args:
-        splats: the fitted head.
-        views: what it was fitted to.
         portrait_rgb: the aligned portrait for the sheet; the first view where there is none.
-        folder: where everything goes.
         record: measures the stage, and becomes dp360.json.
         earlier: files of the same run that stand there already.
 

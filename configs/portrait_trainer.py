@@ -120,7 +120,6 @@ def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
 
     Args:
         options: the portrait and how it is treated; the generator's name is settled already.
-        recipe: cameras and size of the views.
 
     Raises:
         InputError: the portrait cannot be read.

@@ -18,7 +18,6 @@ def in_processes(
 
     Args:
         work: something that pickles; what it needs it opens itself, once a process.
-        items: what it is called with.
         jobs: processes; 1 works in this one. Several get one thread each.
 
     Raises:

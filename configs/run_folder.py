@@ -86,7 +86,6 @@ class RunRecord:
         """Write dp360.json, last of all: while it is there, all files of the folder belong together.
 
         Args:
-            input_sha256: hash of the portrait's file.
             files: what was made; folders are named without a hash.
 
         Returns:

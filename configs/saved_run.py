@@ -45,10 +45,7 @@ class SavedRun:
         if not isinstance(named, dict) or not isinstance(named.get("method_name"), str):
             raise InputError(f"Cannot read {config_path}: expected the config.yml of a run of ns-train")
         return cls(
-            config_path.parent,
-            named["method_name"],
-            _path(named.get("data")),
-            _path(named.get("data_from_run")),
+            config_path.parent, named["method_name"], _path(named.get("data")), _path(named.get("data_from_run"))
         )
 
     @property

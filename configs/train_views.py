@@ -21,11 +21,7 @@ from dp360.generation.training.diffusion.autoencoder import (
 from dp360.generation.training.diffusion.head_pictures import HeadSource
 from dp360.generation.training.diffusion.sources import mixed_source, open_source
 from dp360.generation.training.diffusion.stages import StageConfig, stage_recipe
-from dp360.generation.training.diffusion.start import (
-    official_pipeline,
-    reads_as_stable_diffusion,
-    take_motion_adapter,
-)
+from dp360.generation.training.diffusion.start import official_pipeline, reads_as_stable_diffusion, take_motion_adapter
 from dp360.generation.training.diffusion.synthetic_heads import synthetic_heads
 from dp360.generation.training.diffusion.trainer import (
     PIPELINE,
@@ -62,12 +58,7 @@ def train_autoencoder_stage(command: TrainAutoencoderCommand, display: Display) 
 
     with open_journal(command.output) as write:
         trained = train_autoencoder(
-            source,
-            config,
-            command.output,
-            track=display.track,
-            on_evaluation=told,
-            on_step=partial(write, "train"),
+            source, config, command.output, track=display.track, on_evaluation=told, on_step=partial(write, "train")
         )
     return save_pipeline(compact_pipeline(trained, seed=command.seed), command.output / PIPELINE)
 

@@ -151,9 +151,7 @@ def _drawn(name: str, variant: Variant, weights: str, pipelines: dict[str, tuple
     """A diffusion generator with a variant's options; `pipelines` keeps the networks from the first call on.
 
     Args:
-        variant: what is to be measured.
         weights: a folder or a hub id; empty for those that ship.
-        pipelines: by weights.
     """
     from dp360.generation.diffusion.compact_generator import CompactConfig, CompactGenerator
     from dp360.generation.diffusion.diffportrait360_generator import DiffPortrait360Generator

@@ -53,7 +53,6 @@ def settled(options: HeadOptions, notify: Notify | None = None) -> HeadOptions:
     """The same options with the name of a generator in place of `auto`.
 
     Args:
-        options: what was asked for.
         notify: is told in one sentence what `auto` takes; with the figures that decided if options are verbose.
 
     Raises:

@@ -44,8 +44,6 @@ def encode(content: SheetContent, provenance: Provenance, *, tile_px: int = 224)
     """The sheet as a PNG file with the provenance in its text chunks.
 
     Args:
-        content: the pictures.
-        provenance: origin of the head.
         tile_px: side of one picture on the sheet.
     """
     portrait_rgb, views = content.portrait_rgb, content.views
@@ -93,8 +91,6 @@ def nearest_views(cameras: Cameras, azimuth_rad: Float[Tensor, " k"], *, skip_fi
     """For each azimuth the index of the camera nearest to it on the level ring.
 
     Args:
-        cameras: n cameras.
-        azimuth_rad: k azimuths.
         skip_first: leave camera 0 out (it is the portrait's own).
     """
     difference = cameras.azimuth_rad[None] - azimuth_rad[:, None].to(cameras.azimuth_rad)

@@ -67,7 +67,6 @@ class Format:
         Args:
             path: where the file will lie; its name without the extension is the stem of the others.
             asset: what `kind` says.
-            provenance: origin of the asset.
             options: some of `options`, for `encode`.
         """
         if self.companions is None:
@@ -165,7 +164,6 @@ def decode_splats(name: str | Path, data: bytes) -> tuple[Splats, Provenance | N
 
     Args:
         name: file name or path; its extension says the format.
-        data: the file.
 
     Raises:
         InputError: an extension without a reader, or the file cannot be read; the message names the file.

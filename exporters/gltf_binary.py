@@ -85,9 +85,6 @@ def read_accessor(document: dict, buffer: memoryview, index: object, components:
     """The numbers of an accessor as float32, whole numbers marked as normalised in [-1, 1] or [0, 1].
 
     Args:
-        document: the JSON document.
-        buffer: the buffer.
-        index: which accessor.
         components: how many numbers each vertex must have.
 
     Raises:

@@ -41,10 +41,6 @@ def write_head(
         views: the generated views, and the provenance that every file gets.
         portrait_rgb: the aligned portrait for the sheet; the first view over white if not given.
         mesh_config: how fine the mesh is; `RUN_MESH` if not given.
-        track: progress, for people.
-
-    Returns:
-        The files written.
 
     Raises:
         InputError: the folder cannot be written, or the splats show no surface around the origin.

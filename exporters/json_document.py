@@ -11,7 +11,6 @@ def json_object(text: str | bytes, part: str) -> dict:
     """The object that a text holds.
 
     Args:
-        text: of a file.
         part: which part of the file it is, for messages.
 
     Raises:

@@ -30,12 +30,7 @@ TextureFormat = Literal["png", "jpeg"]
 
 _UNLIT = "KHR_materials_unlit"
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
-_SAMPLER = {
-    "magFilter": _LINEAR,
-    "minFilter": _LINEAR_MIPMAP_LINEAR,
-    "wrapS": _CLAMP_TO_EDGE,
-    "wrapT": _CLAMP_TO_EDGE,
-}
+_SAMPLER = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP_TO_EDGE, "wrapT": _CLAMP_TO_EDGE}
 _JPEG_QUALITY = 95
 
 

@@ -51,7 +51,6 @@ def companions(mesh: TexturedMesh, provenance: Provenance, *, stem: str = "head"
     """The files that must lie beside the .obj: its material and the texture.
 
     Args:
-        mesh: the one given to `encode`.
         provenance: origin, written into both.
         stem: the one given to `encode`.
 

@@ -81,9 +81,6 @@ def read_mesh(path: Path) -> tuple[TexturedMesh, Provenance | None]:
     Numbers are taken for metres, +y up, the face to +z. Colours of vertices and faces become a texture; a mesh without
     colours becomes grey.
 
-    Args:
-        path: a .glb, .obj, .ply or .stl.
-
     Raises:
         InputError: as `load_trimesh`, a texture that repeats, or a damaged note of its origin.
     """

@@ -17,7 +17,6 @@ def encode(portrait: Portrait, provenance: Provenance) -> bytes:
     """A PNG file: the crop's own colours, also where the matte is transparent.
 
     Args:
-        portrait: the prepared portrait.
         provenance: of the head made from it; its statement is replaced, since this picture is a photograph.
     """
     alpha = np.rint(portrait.alpha_unit * 255).astype(np.uint8)

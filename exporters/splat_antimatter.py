@@ -45,7 +45,6 @@ def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: Up
     """Gaussians in world units out of a .splat, whose origin is never known; harmonics of degree 0.
 
     Args:
-        data: the file.
         metres_per_unit: factor on lengths to take back, which the file itself cannot name; 1 takes them as they are.
         up_axis: which way the crown points in the file.
 

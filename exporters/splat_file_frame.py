@@ -269,7 +269,6 @@ def half_turn_about_z(splats: Splats, *, inverse: bool = False) -> Splats:
     turn together: a harmonic of order m takes the factor cos(m pi), which is 1 or -1.
 
     Args:
-        splats: Gaussians.
         inverse: turn back; the same rotation, but the quaternions' own signs come back too.
     """
     signs = [(-1.0) ** m for degree in range(1, splats.sh_degree + 1) for m in range(-degree, degree + 1)]

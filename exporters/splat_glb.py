@@ -56,11 +56,7 @@ def encode(arrays: SplatArrays, note: FileNote) -> bytes:
         "extensions": {EXTENSION: {"kernel": "ellipse", "colorSpace": _COLOUR_SPACE}},
     }
     document = {
-        "asset": {
-            "version": "2.0",
-            "generator": note.generator,
-            "extras": {"dp360": note.as_json_data()},
-        },
+        "asset": {"version": "2.0", "generator": note.generator, "extras": {"dp360": note.as_json_data()}},
         "extensionsUsed": [EXTENSION],
         "scene": 0,
         "scenes": [{"nodes": [0]}],

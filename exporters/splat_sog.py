@@ -62,7 +62,6 @@ def encode(arrays: SplatArrays, note: FileNote, *, palette_size: int | None = No
 
     Args:
         arrays: numbers of the file, at least one Gaussian.
-        note: what the file says about itself.
         palette_size: entries for harmonics above the constant one, 1 to 65536; by default about half the Gaussians.
 
     Raises:

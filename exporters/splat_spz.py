@@ -71,8 +71,6 @@ def encode(arrays: SplatArrays, note: FileNote, *, version: SpzVersion = 3, sh_b
     """A complete .spz file, the origin in the comment field of the gzip header; the format asks for `up_axis` "+y".
 
     Args:
-        arrays: numbers of the file.
-        note: what the file says about itself.
         version: 3, or 2 for old readers.
         sh_bits: significant bits of the harmonics above the constant one, 1 to 8; fewer make smaller files.
 

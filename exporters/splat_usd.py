@@ -47,7 +47,6 @@ def encode(arrays: SplatArrays, note: FileNote, *, form: UsdForm = "usdc") -> by
 
     Args:
         arrays: numbers of the file, at least one Gaussian.
-        note: what the file says about itself.
         form: binary crate, text, or a package with a crate in it.
 
     Raises:

@@ -54,7 +54,6 @@ def encode_stage(
         build: puts prims below `ROOT` into the stage.
         provenance: origin, for people.
         note: the same for programs, as JSON.
-        form: of the file.
         pictures: content of files that the stage names, by name; for packages.
 
     Raises:

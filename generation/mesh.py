@@ -28,21 +28,14 @@ class TexturedMesh:
     """Base colour, sRGB."""
 
     def to_trimesh(self, *, metres_per_unit: float = 1.0) -> trimesh.Trimesh:
-        """The same triangles, in the same order, for trimesh; its texture coordinates start at the *bottom left*.
-
-        Args:
-            metres_per_unit: factor on positions.
-        """
+        """The same triangles, in the same order, for trimesh; its texture coordinates start at the *bottom left*."""
         import trimesh
         from PIL import Image
         from trimesh.visual import TextureVisuals
         from trimesh.visual.material import PBRMaterial
 
         material = PBRMaterial(
-            name="head",
-            baseColorTexture=Image.fromarray(self.texture_rgb),
-            metallicFactor=0.0,
-            roughnessFactor=1.0,
+            name="head", baseColorTexture=Image.fromarray(self.texture_rgb), metallicFactor=0.0, roughnessFactor=1.0
         )
         return trimesh.Trimesh(
             self.vertices_world * metres_per_unit,

@@ -22,12 +22,12 @@ from jaxtyping import Float, Float32, Int, Int32, Shaped
 
 from .cameras import Cameras
 from .numba_pool import numba_pool
+from .row_bands import BAND_ROWS, bin_by_band
 
 NEAR_DEPTH = 1e-3
 """Triangles with a vertex at or before this camera depth (world units) are dropped, not clipped."""
 SNAP = 1024.0
 """Steps per pixel that vertices are snapped to."""
-BAND_ROWS = 32
 _HALF_STEP = 0.5 / (SNAP * SNAP)  # half of the smallest difference of two edge functions
 _FAR = 1e7
 
@@ -77,7 +77,7 @@ def rasterize_mesh(
         sized.principal_px[0].numpy(),
     )
     faces = np.ascontiguousarray(faces, dtype=np.int32)
-    start, members = bin_by_band(screen, faces, width, height)
+    start, members = triangles_by_band(screen, faces, width, height)
     with numba_pool(width * height):
         return Fragments(*_fill_bands(screen, faces, start, members, width, height))
 
@@ -147,14 +147,11 @@ def project_to_screen(vertices_world, T_camera_world, focal_px, principal_px):
 
 @numba.njit(cache=True, nogil=True)
 @no_type_check
-def bin_by_band(screen, faces, width, height):
-    """Lists of the triangles that touch each band of rows, in the order of the faces (a counting sort)."""
-    band_count = (height + BAND_ROWS - 1) // BAND_ROWS
-    start = np.zeros(band_count + 1, np.int64)
-    first = np.empty(faces.shape[0], np.int32)
-    last = np.empty(faces.shape[0], np.int32)
+def triangles_by_band(screen, faces, width, height):
+    """Lists of the triangles that touch each band of rows, in the order of the faces."""
+    first = np.zeros(faces.shape[0], np.int64)
+    last = np.full(faces.shape[0], -1, np.int64)
     for f in range(faces.shape[0]):
-        first[f], last[f] = 0, -1
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         if screen[a, 2] == 0.0 or screen[b, 2] == 0.0 or screen[c, 2] == 0.0:
             continue
@@ -168,19 +165,9 @@ def bin_by_band(screen, faces, width, height):
         high = np.floor(min(max(ay, by, cy), _FAR) - 0.5)
         if high < 0.0 or low > height - 1 or low > high:
             continue
-        first[f] = int(max(low, 0.0)) // BAND_ROWS
-        last[f] = int(min(high, height - 1.0)) // BAND_ROWS
-        for band in range(first[f], last[f] + 1):
-            start[band + 1] += 1
-    for band in range(band_count):
-        start[band + 1] += start[band]
-    members = np.empty(start[band_count], np.int32)
-    cursor = start[:-1].copy()
-    for f in range(faces.shape[0]):
-        for band in range(first[f], last[f] + 1):
-            members[cursor[band]] = f
-            cursor[band] += 1
-    return start, members
+        first[f], last[f] = int(max(low, 0.0)), int(min(high, height - 1.0))
+    start, members = bin_by_band(first, last, height)
+    return start, members.astype(np.int32)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

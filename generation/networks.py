@@ -149,7 +149,6 @@ class NetworkFile(Generic[Network]):
 
         Args:
             path: a .safetensors file.
-            network: the network.
             notes: what else to keep in the file's header, such as figures and seeds.
         """
         from safetensors.torch import save

@@ -18,7 +18,6 @@ def bin_by_band(first_row, last_row, height):
 
     Args:
         first_row, last_row: of each piece, inside the picture; a piece whose last row is before its first is nowhere.
-        height: rows of the picture.
 
     Returns:
         Where each band's list starts, and the numbers of the pieces.

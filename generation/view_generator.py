@@ -42,7 +42,6 @@ class ViewGenerator(Protocol):
             prior: its geometric prior: outlines, surface samples, and what else a generator takes from it.
             cameras: where to look from: square cameras, of any picture size that `check` of the generator allows.
             generator: source of all randomness; the same state on a CPU gives the same bytes.
-            track: progress.
 
         Returns:
             `len(cameras) + 1` views. Confidence is 1 for the portrait and falls with what the portrait does not show.
@@ -68,10 +67,7 @@ def views_with_portrait(
         portrait_rgba: the cut-out portrait in the views' size.
         portrait_camera: its camera, of any picture size.
         rgba: straight colour and alpha of the other views.
-        cameras: their cameras.
         confidence: trust in them, [0, 1].
-        surface: samples of the head's surface.
-        provenance: origin of the views.
     """
     return ViewSet(
         rgba=torch.cat([portrait_rgba[None], rgba]),

@@ -202,7 +202,6 @@ class Silhouettes:
 
         Args:
             pictures: each `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
-            cameras: their cameras.
         """
         self._solid, self._cameras = torch.stack([_solid(picture) for picture in pictures]), cameras
 

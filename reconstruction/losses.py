@@ -128,7 +128,6 @@ def training_loss(
         target_rgb: The view's picture over the same background, [0, 1].
         target_alpha: The view's opacity, [0, 1].
         log_scales: The Gaussians' log standard deviations.
-        config: Weights.
         weights: Trust in every pixel, [0, 1], which scales what depends on the view; SSIM by the window's centre.
         lpips: The perceptual distance, where it is to count; by the mean trust.
 

@@ -166,7 +166,6 @@ class ViewAgreement(torch.nn.Module):
         """Compare a render with the view's picture and move the view's corrections and residual.
 
         Args:
-            view: which view.
             rgb: render over the background, seen with the view's shift.
             alpha: rendered opacity.
             background_rgb_unit: what lies behind it.

@@ -92,7 +92,6 @@ def bench_splats(
         counts: Numbers of Gaussians of the steps.
         sizes_px: Sides of the pictures of the steps.
         repeats: Repetitions of each step, of which medians are taken.
-        track: Shows progress.
     """
     load_before, torch_threads, numba_threads = _load(), torch.get_num_threads(), numba.get_num_threads()
     compiled = prepare_kernels(track)

@@ -198,7 +198,6 @@ class PremultipliedPictures:
         """One view, averaged over areas to `scale` times its size, on the device of `picture`.
 
         Args:
-            view: its number.
             picture: `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
             scale: of the sides.
         """
@@ -271,9 +270,6 @@ def view_loss(
         background: Colour behind everything.
         picture: The view's premultiplied picture, as `agreement` corrects it.
         log_scales: The Gaussians' log standard deviations.
-        view: Its number.
-        step: Iteration.
-        config: Settings.
         agreement: What is known about the views; changed.
         lpips: The perceptual distance for full-size pictures, where there is one.
     """
@@ -298,9 +294,7 @@ def fit_splats(
 
     Args:
         views: Pictures, cameras, confidences and surface samples.
-        config: Settings.
         generator: Randomness, on the CPU. The same seed gives the same bytes on the CPU.
-        track: Shows progress.
         on_iteration: Called after every step with its number, loss and the fit variables.
         device: Where to compute; `cuda` needs gsplat's kernels.
 

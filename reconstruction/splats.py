@@ -183,12 +183,7 @@ def render_splats(
 
 
 def splat_pictures(splats: Splats, cameras: Cameras) -> UInt8[Tensor, "n h w 4"]:
-    """Splats seen by each camera, as straight (not premultiplied) colour and alpha, 8 bits, on the CPU.
-
-    Args:
-        splats: Gaussians in world units, on any device.
-        cameras: n cameras.
-    """
+    """Splats seen by each camera, as straight (not premultiplied) colour and alpha, 8 bits, on the CPU."""
     return straight_rgba(*render_splats(splats, cameras, background_rgb_unit=(0.0, 0.0, 0.0)))
 
 

@@ -251,7 +251,8 @@ def landmark_view_offset(shape: Arrays, data: Path, config: BuildConfig) -> Arra
     the mean removed, and turned into the head's frame; a robust least-squares fit gives the coefficients of
     `view_terms`. Each render counts a second time as its mirror image.
     """
-    model = model_so_far(shape)
+    so_far = {"landmark_view_offset": np.zeros((478, 3, 6)), "version": np.array(VERSION)}
+    model = HeadModel.from_arrays(shape | so_far, sha256="")
     colours = painted_colours(shape, landmarks68(data))
     smile = np.isin(model.expression_names, ["mouthSmile_L", "mouthSmile_R"])
     jaw = np.isin(model.expression_names, ["jawOpen"])
@@ -301,31 +302,6 @@ def landmark_view_offset(shape: Arrays, data: Path, config: BuildConfig) -> Arra
         f"off by {before * to_mm:.2f} mm (median) before, {np.median(left) * to_mm:.2f} mm after"
     )
     return {"landmark_view_offset": coefficients.transpose(0, 2, 1).astype(np.float16)}
-
-
-def model_so_far(shape: Arrays) -> HeadModel:
-    """The arrays so far as the type that knows landmarks."""
-
-    def modes(name: str) -> NDArray:
-        return shape[f"{name}_basis"].astype(np.float32) * shape[f"{name}_scale"][:, None, None]
-
-    return HeadModel(
-        neutral=shape["neutral"],
-        faces=shape["faces"].astype(np.int64),
-        uv=shape["uv"],
-        faces_uv=shape["faces_uv"].astype(np.int64),
-        part=shape["part"],
-        identity_basis=modes("identity"),
-        expression_basis=modes("expression"),
-        expression_names=tuple(str(n) for n in shape["expression_names"]),
-        landmark_vertices=shape["landmark_faces"].astype(np.int64),
-        landmark_weights=shape["landmark_weights"].astype(np.float64),
-        landmark_spread=shape["landmark_spread"].astype(np.float64),
-        landmark_valid=shape["landmark_valid"],
-        landmark_view_offset=shape.get("landmark_view_offset", np.zeros((478, 3, 6))).astype(np.float64),
-        version=VERSION,
-        sha256="",
-    )
 
 
 def archive(arrays: Arrays) -> bytes:

@@ -25,8 +25,6 @@ def mesh_from_renders(scene: Renderable, config: MeshConfig = _DEFAULT, *, track
 
     Args:
         scene: splats, a radiance field, or anything else that renders colour, alpha and depth.
-        config: resolution, budget and cameras.
-        track: progress, for people.
 
     Raises:
         InputError: nothing to be seen within `config.half_extent` of the origin, or above `config.bottom_y`.

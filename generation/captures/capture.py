@@ -150,7 +150,6 @@ def cameras_with_frame(
         calibrated: cameras with a calibration.
         has_frame: whether a camera has a picture of the frame.
         calibration, pictures: what messages call the two.
-        frame: number of the frame.
 
     Returns:
         Their names, and those of calibrated cameras that were left out because they lack the frame.

@@ -51,7 +51,6 @@ def decode_point_cloud(data: bytes, *, name: str = "the point cloud") -> PointCl
     """Points of a PLY file; missing normals become zero, missing colours grey, missing half axes None.
 
     Args:
-        data: the file's bytes.
         name: what to call the file in messages.
 
     Raises:

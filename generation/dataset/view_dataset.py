@@ -59,7 +59,6 @@ def write_dataset(views: ViewSet, folder: Path) -> None:
     to evaluate. Their figures therefore tell how well the given views are reproduced, nothing about unseen ones.
 
     Args:
-        views: pictures of one head.
         folder: the data set's folder; an earlier one there is replaced when the new one is complete.
 
     Raises:

@@ -67,12 +67,7 @@ def outside_votes(
     return outside, seen
 
 
-def hull_points(
-    rgba: UInt8[Tensor, "n h w 4"],
-    cameras: Cameras,
-    *,
-    reach: float = 1.5,
-) -> PointCloud:
+def hull_points(rgba: UInt8[Tensor, "n h w 4"], cameras: Cameras, *, reach: float = 1.5) -> PointCloud:
     """Carve a cube around the focus point with the alphas and keep the boundary cells.
 
     A view says nothing about places outside its frame: shoulders that leave some pictures stay. Cells are first
@@ -80,7 +75,6 @@ def hull_points(
 
     Args:
         rgba: pictures with straight alpha (opaque pictures carve nothing).
-        cameras: their cameras.
         reach: side of the cube divided by the width of the pictures at the focus point.
 
     Returns:

@@ -46,10 +46,6 @@ _ARRAYS = ("vertices_world", "normals_world", "uv_unit", "faces", "texture_rgb")
 def generic_head_control(cameras: Cameras, *, track: Track = silent) -> Float[Tensor, "n 3 h w"]:
     """Control pictures: the generic head over white.
 
-    Args:
-        cameras: n cameras, from anywhere.
-        track: progress.
-
     Returns:
         Pictures in [-1, 1] (the release's control network wants that, not diffusers' usual [0, 1]).
     """
@@ -78,8 +74,6 @@ def control_from_prior(
     """The control pictures of networks that are steered by the portrait's own prior: `prior_control` of its renders.
 
     Args:
-        rendered: the prior from n cameras.
-        cameras: these cameras.
         size_px: side of the result, pixels; None keeps the renders' size.
     """
     rgb, normals = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in (rendered.rgb, rendered.normals_world))

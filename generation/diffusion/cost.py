@@ -175,12 +175,10 @@ def cost_report(
     """Count, and measure where there is a device to measure on.
 
     Args:
-        architecture: sizes of the networks.
         views: views of the generation, on one ring.
         size_px: side of a view, a multiple of 64.
         steps: of the comparison at equal output; the default sampler keeps its own number.
         device: `meta` counts only; `auto` measures on a GPU if there is one; `cpu` times one clip and one step.
-        track: shows progress.
 
     Raises:
         InputError: sizes that the networks cannot do, or a GPU asked for where there is none.
@@ -234,12 +232,6 @@ def estimate_memory(
     tensor that the code makes on the device; attention keeps no scores (fused kernels). Not included: what kernels and
     libraries take for themselves (workspaces of cuDNN, the CUDA context; several hundred MB together) and what the
     allocator holds back between blocks. F works on one view and stays below the views' stage.
-
-    Args:
-        architecture: sizes of the networks.
-        views: views on one ring.
-        size_px: side of a view.
-        track: shows progress.
     """
     runs = list(itertools.product(DTYPES, CLIPS_PER_BATCH))
     estimates = []
@@ -280,11 +272,8 @@ def measure(
     """Time the pipeline's loop and the decoder with random weights, all networks resident (F only on a GPU).
 
     Args:
-        architecture: sizes of the networks.
         device: on a GPU all views and steps are run, after two steps to warm up; elsewhere one clip and one step.
         dtype: name in `DTYPES`.
-        views: views on one ring.
-        size_px: side of a view.
         sampling: None takes the default.
     """
     sampling = sampling or Sampling()

@@ -73,7 +73,6 @@ def cut_out_views(
         expected: the prior over the background, [0, 1]; None expects the background's colour everywhere.
         background_rgb_unit: colour that the background was meant to have; each picture's own is measured near it.
         config: thresholds; None takes `CutoutConfig()`.
-        track: progress.
     """
     config = config or CutoutConfig()
     nominal = np.array(background_rgb_unit, np.float32)
@@ -155,7 +154,6 @@ def measured_background(
     Args:
         samples: pixels at the picture's edge, most of them background.
         nominal: the colour they were meant to have.
-        config: bounds of the tolerance.
 
     Returns:
         Colour, and the tolerance that holds nearly all pixels of the background.

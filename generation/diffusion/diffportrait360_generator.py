@@ -124,7 +124,6 @@ def weights_name_of(folder: Path, called: str, *, track: Track = silent) -> str:
     """Name and hash of a pipeline folder's weights and settings, for provenance.
 
     Args:
-        folder: the pipeline folder.
         called: what the person called them: a hub id, or a path, of which the last part is taken.
         track: progress of hashing, which folders that were converted by us do not need.
 

@@ -83,7 +83,6 @@ class DrawnViews:
         """See that there is a picture of the back of the head, or networks that draw one, where one is needed.
 
         Args:
-            cameras: of the views.
             cure: what to do beside giving a picture.
 
         Raises:
@@ -153,10 +152,6 @@ def drawn_confidence(alpha_unit: Float[Tensor, "n h w"], validity_unit: Float[Te
 
 def reference_picture(portrait: Portrait, size_px: int) -> Float[Tensor, "3 s s"]:
     """The portrait over white in the standard frame, whatever frame it was cropped to.
-
-    Args:
-        portrait: the aligned portrait.
-        size_px: side of the result, pixels.
 
     Returns:
         Colours in [0, 1].

@@ -71,9 +71,6 @@ def count_flops(
     Args:
         pipe: `shapes_pipeline(architecture)`; it remembers what its calls cost.
         way: whose way of computing.
-        views: views on one ring.
-        steps: denoising steps.
-        size_px: side of a view.
         sampling: for `ours`; its number of steps gives way to `steps`. None follows the release's sampler.
     """
     models = [(pipe.networks_for_views(), views)]

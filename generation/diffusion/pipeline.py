@@ -337,8 +337,6 @@ class DiffPortrait360Pipeline(DiffusionPipeline):
                 added to them.
             sampling: schedule, steps, guidance and clips.
             generator: source of the noise of each step, where the sampler has any.
-            description: for the progress bar.
-            track: see `__call__`.
 
         Returns:
             Latents of the views, float32.

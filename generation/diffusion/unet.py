@@ -162,8 +162,6 @@ class UNetEncoder(SizedNetwork):
 
         Args:
             hidden: output of the first convolution.
-            embedded: time embedding.
-            context: context tokens.
             site_options: what each attention site's processor gets, in execution order.
             after_layer: applied after each layer of the way down, before the skip is taken.
 

@@ -231,10 +231,7 @@ def fit_landmarks(
     """Fit head and camera to mediapipe's landmarks.
 
     Args:
-        model: the parametric head.
         landmarks_px: x, y in pixels and z in the same scale (smaller is nearer), 478 rows.
-        width, height: size of the picture, pixels.
-        iterations: Gauss-Newton steps.
 
     Returns:
         The fitted head. Its camera has square pixels and looks from 2.7 world units away.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,32 @@ class HeadModel:
     """Version of the model file."""
     sha256: str
     """Hash of the model file."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], sha256: str) -> HeadModel:
+        """The model out of the arrays of its file, whose modes are whole numbers with a scale."""
+
+        def basis(name: str) -> Float[np.ndarray, "m v 3"]:
+            scale = arrays[f"{name}_scale"].astype(np.float32)[:, None, None]
+            return arrays[f"{name}_basis"].astype(np.float32) * scale
+
+        return cls(
+            neutral=arrays["neutral"].astype(np.float32),
+            faces=arrays["faces"].astype(np.int64),
+            uv=arrays["uv"].astype(np.float32),
+            faces_uv=arrays["faces_uv"].astype(np.int64),
+            part=arrays["part"],
+            identity_basis=basis("identity"),
+            expression_basis=basis("expression"),
+            expression_names=tuple(str(n) for n in arrays["expression_names"]),
+            landmark_vertices=arrays["landmark_faces"].astype(np.int64),
+            landmark_weights=arrays["landmark_weights"].astype(np.float64),
+            landmark_spread=arrays["landmark_spread"].astype(np.float64),
+            landmark_valid=arrays["landmark_valid"].astype(bool),
+            landmark_view_offset=arrays["landmark_view_offset"].astype(np.float64),
+            version=str(arrays["version"]),
+            sha256=sha256,
+        )
 
     @property
     def weights_name(self) -> str:
@@ -112,25 +139,4 @@ def load_head_model() -> HeadModel:
     with np.load(path, allow_pickle=False) as data:
         # the file also holds the left-right map and the hair templates of an earlier version, which nobody reads
         arrays = {name: data[name] for name in data.files if not name.startswith(("mirror_", "hair_"))}
-
-    def basis(name: str) -> Float[np.ndarray, "m v 3"]:
-        scale = arrays[f"{name}_scale"].astype(np.float32).reshape(-1, 1, 1)
-        return arrays[f"{name}_basis"].astype(np.float32) * scale
-
-    return HeadModel(
-        neutral=arrays["neutral"].astype(np.float32),
-        faces=arrays["faces"].astype(np.int64),
-        uv=arrays["uv"].astype(np.float32),
-        faces_uv=arrays["faces_uv"].astype(np.int64),
-        part=arrays["part"],
-        identity_basis=basis("identity"),
-        expression_basis=basis("expression"),
-        expression_names=tuple(str(n) for n in arrays["expression_names"]),
-        landmark_vertices=arrays["landmark_faces"].astype(np.int64),
-        landmark_weights=arrays["landmark_weights"].astype(np.float64),
-        landmark_spread=arrays["landmark_spread"].astype(np.float64),
-        landmark_valid=arrays["landmark_valid"].astype(bool),
-        landmark_view_offset=arrays["landmark_view_offset"].astype(np.float64),
-        version=str(arrays["version"]),
-        sha256=sha256,
-    )
+    return HeadModel.from_arrays(arrays, sha256)

@@ -119,10 +119,8 @@ def fit_sparse_points(
     """Fit head and camera to the sparse points of a face seen from any side, each with its own trust.
 
     Args:
-        model: the parametric head.
         points_px: the points, pixels; those that are not seen where they would be.
         scales_px: scale of each point's error, pixels; infinite where a point is not known.
-        width, height: size of the picture, pixels.
 
     Returns:
         The fitted head; its residuals are those of the sparse points.

@@ -304,14 +304,7 @@ def _measured(
 
 
 def find_faces(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> tuple[DetectedFace, ...]:
-    """All faces of an upright picture, the largest first; the loose pass runs only if the first finds none.
-
-    Args:
-        rgb: the picture, sRGB.
-
-    Returns:
-        Faces, the largest first; empty where there is none.
-    """
+    """All faces of an upright picture, the largest first; the loose pass runs only if the first finds none."""
     standard = _standard_candidates(rgb, networks)
     faces = [face for c in standard if (face := _measured(rgb, c, "standard", networks)) is not None]
     if not faces:

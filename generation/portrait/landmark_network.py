@@ -151,7 +151,6 @@ def locate_faces(
     """Where faces may be, the likeliest first, with their scores in [0, 1].
 
     Args:
-        most: number of candidates.
         margin: side of the square that is searched, in units of the picture's longer side; beyond the picture its edge
             is repeated.
     """
@@ -178,11 +177,7 @@ def locate_faces(
 
 @torch.no_grad()
 def find_points(rgb: UInt8[np.ndarray, "h w 3"], box: FaceBox, loaded: LoadedNetwork[LandmarkNetworks]) -> FacePoints:
-    """The points of the face in a box; the mean over the upright crop and its mirror image.
-
-    Args:
-        box: where the face is, about.
-    """
+    """The points of the face in a box; the mean over the upright crop and its mirror image."""
     size = loaded.network.config.points_px
     scale = size / (CROP_FACTOR * box.size_px)
     c, s = np.cos(box.roll_rad), np.sin(box.roll_rad)

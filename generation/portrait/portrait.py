@@ -24,14 +24,7 @@ from ..errors import InputError
 from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model, mean_head_fit
 from ..head_model.anatomy import CHIN_LANDMARK, CROWN_TO_CHIN_CM
 from ..progress import Track, silent
-from .face_detection import (
-    DetectedFace,
-    FaceNetworks,
-    choose_face,
-    find_faces,
-    steady_landmarks,
-    upright_quarter_turns,
-)
+from .face_detection import DetectedFace, FaceNetworks, choose_face, find_faces, steady_landmarks, upright_quarter_turns
 from .image_io import LoadedImage, load_image
 from .landmark_network import FACE_LANDMARKS, find_face
 from .matte import (
@@ -123,7 +116,6 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     """Read a picture, find the head, crop and align it, and cut it out.
 
     Args:
-        path: any picture file.
         config: how; None takes `PortraitConfig()`.
 
     Raises:

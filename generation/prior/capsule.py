@@ -94,8 +94,6 @@ def spanned_cells(rows, columns, i, j, k, n_rows, n_columns):
 
     Args:
         rows, columns: fractional cells of all vertices.
-        i, j, k: the triangle's vertices.
-        n_rows, n_columns: size of the grid.
     """
     r0 = min(rows[i], rows[j], rows[k])
     r1 = max(rows[i], rows[j], rows[k])
@@ -129,8 +127,6 @@ def ray_hit(origin, direction, a, b, c, slack):
     Source: Moller and Trumbore 1997, "Fast, Minimum Storage Ray/Triangle Intersection".
 
     Args:
-        origin, direction: the ray.
-        a, b, c: the corners.
         slack: how far outside the triangle still counts as a hit, as a weight.
     """
     e1x, e1y, e1z = b[0] - a[0], b[1] - a[1], b[2] - a[2]
@@ -179,7 +175,6 @@ def farthest_hits(
     """Distance along every ray of a chart to the farthest place where it meets a mesh; NaN where it misses it.
 
     Args:
-        vertices, faces: the mesh.
         cells: fractional row and column of each vertex in the chart, whose columns close round the axis.
         rays: origins and unit directions of the chart's cells.
         most: what lies farther along a ray does not count.

@@ -79,10 +79,7 @@ class HeadPrior:
         """Pictures and maps from any cameras.
 
         Args:
-            cameras: n cameras.
             supersample: samples per pixel along each axis.
-            track: progress.
-            description: name of the progress bar.
         """
         shape = (len(cameras), cameras.height, cameras.width)
         rgb, normals = np.zeros((2, *shape, 3), np.float32)
@@ -151,7 +148,6 @@ class HeadPrior:
 
         Args:
             count: number of points, of both together; up to a fifth are pieces of strands.
-            generator: source of randomness.
         """
         strands = self.strands.ribbons()
         on_strands = min(len(strands), count // 5)

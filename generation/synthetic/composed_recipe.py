@@ -195,7 +195,6 @@ def sample_recipe(seed: int, assets: AssetIndex, split: Split, *, base: Base | N
     Args:
         seed: any integer; the same seed gives another head in another split.
         assets: names by split.
-        split: whose assets may be drawn.
         base: what it is built on; drawn if not given.
     """
     seed = seed * 3 + {"train": 0, "validation": 1, "held_out": 2}[split]

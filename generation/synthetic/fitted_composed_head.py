@@ -79,7 +79,6 @@ class FittedComposedHead:
         """What cameras of the fitted frame truly see, in the portrait's light; lengths are those of the fit.
 
         Args:
-            cameras: n cameras about the fitted head.
             supersample: samples per pixel along each axis: 1, 2, 4 or 8.
         """
         poses = self.fit_from_true.inverse().moved_poses(cameras.T_world_camera.numpy())
@@ -97,10 +96,7 @@ def fitted_head(
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
     Args:
-        backgrounds: light and backgrounds.
         seed: seed of camera, light, background and look; the same seed gives the same bytes.
-        faces: face detectors.
-        people: person segmentation.
         look: how the picture looks; a mirrored or recoloured one would contradict the true views.
 
     Returns:
@@ -199,8 +195,6 @@ class NumberedHeads:
         """Load nothing yet.
 
         Args:
-            data: folder of the head assets.
-            split: whose shapes, skins and hair.
             seed: of portraits and cameras; shapes follow from the number alone.
         """
         self.data, self.seed = data, seed

@@ -102,10 +102,6 @@ def head_data(
     """All that is kept of one head.
 
     Args:
-        fitted: the head with its portrait.
-        recipe: what it was composed from.
-        orbit: where the cameras are.
-        view_count: cameras on the orbit.
         seed: of cameras, surface samples and the prior.
         with_maps: fit the prior and keep `maps`; without, only views and portrait are made.
     """
@@ -179,7 +175,6 @@ def write_head_dataset(data: HeadData, folder: Path) -> None:
     """Write a head, whole or not at all; the same head gives the same bytes.
 
     Args:
-        data: the head.
         folder: of this head alone; an earlier one there is replaced when the new one is complete.
 
     Raises:

@@ -56,11 +56,7 @@ _TRUTH_TOLERANCE = 0.01
 _AGREEMENT = 0.12
 """Colour difference at which a view's weight in the mean has fallen to 1/e."""
 _MATERIALS = {MATERIAL_SKIN: 0, MATERIAL_HAIR: 1, MATERIAL_CLOTH: 2}
-_LABELS_OF_MATERIAL = (
-    (Label.FACE, Label.NECK),
-    (Label.HAIR, Label.HEADGEAR),
-    (Label.CLOTH, Label.NECK),
-)
+_LABELS_OF_MATERIAL = ((Label.FACE, Label.NECK), (Label.HAIR, Label.HEADGEAR), (Label.CLOTH, Label.NECK))
 COMPLETION_SAMPLES = HeadSamplesConfig(heads=300, size_px=256, heads_per_file=1)
 """The training set; the size is that of the true views."""
 PORTRAITS_FOR_COMPLETION = replace(PHOTOGRAPHS, photographed=0.0)
@@ -89,14 +85,7 @@ class CompletionSamples:
 def _true_colours(
     fitted: FittedComposedHead, mesh: AtlasMesh, texels: AtlasTexels, chosen: np.ndarray, size_px: int
 ) -> tuple[Float32[np.ndarray, "n 3"], Float32[np.ndarray, " n"]]:
-    """True colours of texels and how far the views agree on them (0: not seen, or something else is there).
-
-    Args:
-        fitted: the head and its portrait.
-        mesh: the fitted mesh.
-        texels: of the atlas.
-        chosen: numbers of texels.
-    """
+    """True colours of texels and how far the views agree on them (0: not seen, or something else is there)."""
     azimuth, elevation = (torch.from_numpy(np.deg2rad(angles, dtype=float)) for angles in _TRUTH_ANGLES_DEG)
     cameras = look_at_origin(azimuth, elevation, size_px=size_px)
     views = fitted.true_views(cameras, supersample=1)
@@ -135,7 +124,6 @@ def completion_sample(fitted: FittedComposedHead, model: HeadModel, truth_px: in
     """One sample: the fields of `CompletionSamples` but for the head's number.
 
     Args:
-        fitted: the head and its portrait.
         truth_px: side of the true views.
     """
     portrait = fitted.portrait

@@ -76,13 +76,7 @@ class LandmarkScene:
 
 
 def labelled_shots(shots: Shots, split: Split, data: Path, *, track: Track = silent) -> LabelledShots:
-    """Project the true points of the shots' heads.
-
-    Args:
-        shots: of heads of one split.
-        split: whose heads they are.
-        data: folder of the head assets.
-    """
+    """Project the true points of the shots' heads."""
     numbers = sorted({int(number) for number in shots.head})
     index = asset_index()
     points = {
@@ -105,9 +99,7 @@ def make_scene(
     """A picture with a shot's face in a given box.
 
     Args:
-        labelled: shots with points.
         target: where the face goes, pixels of the picture; warps may move it a little.
-        backgrounds: what lies behind.
     """
     shots, points, toward = labelled.shots, labelled.points_px[index], labelled.toward_camera[index]
     images = [shots.rgb[index], shots.alpha[index], shots.labels[index]]

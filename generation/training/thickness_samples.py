@@ -86,7 +86,6 @@ def samples_of_head(
     """Up to `count` samples of one head: portraits without a detectable face are left out.
 
     Args:
-        networks: face detectors.
         rng: draws the cameras.
 
     Returns:

@@ -168,7 +168,6 @@ def compare_pictures(
         alpha_unit: its opacity; without it the mask is the true silhouette.
         true_rgb_unit: the true picture.
         true_alpha_unit: its opacity.
-        perceptual: the perceptual distance.
         head_rows: this many rows show the head; None takes all.
     """
     mask: Bool[np.ndarray, "h w"] = true_alpha_unit > 0.5

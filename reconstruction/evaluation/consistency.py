@@ -89,8 +89,6 @@ def measure_consistency(
         views: at least `LEAST_VIEWS` views.
         fit: the fits to half of the views and to all of them.
         perceptual: the perceptual distance of the first measure.
-        seed: seed of the fits.
-        device: where to fit.
 
     Raises:
         InputError: too few views.

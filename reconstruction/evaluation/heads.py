@@ -172,12 +172,7 @@ def dataset_sha256(folder: Path) -> str:
 def evaluate_head(
     case: HeadCase, source: ViewSource, config: HeadsConfig, perceptual: Perceptual | None = None
 ) -> HeadResult:
-    """Figures of one head.
-
-    Args:
-        source: what draws it.
-        perceptual: the perceptual distance.
-    """
+    """Figures of one head."""
     truth = case.truth.views
     match config.stage:
         case "views":
@@ -254,9 +249,6 @@ def read_head_result(folder: Path, head: str) -> HeadResult:
 
 def distribution_distances(results: Sequence[HeadResult]) -> dict[str, dict[str, float]]:
     """Distances of all predicted from all true pictures in the features of the perceptual network.
-
-    Args:
-        results: heads of one source.
 
     Returns:
         By bin of azimuth and in all: `kid` with `LEAST_FOR_KID` pictures at least, `frechet` with at least twice

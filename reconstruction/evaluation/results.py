@@ -271,13 +271,7 @@ def _error_picture(ours: UInt8[np.ndarray, "h w 3"], true: UInt8[np.ndarray, "h 
 def labelled_sheet(
     title: str, blocks: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], columns: Sequence[str]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Strips under each other with a title, a name over each, and names of the columns.
-
-    Args:
-        title: one line over all.
-        blocks: names and strips of equal width.
-        columns: one name per column of the strips.
-    """
+    """Strips under each other with a title, a name over each, and names of the columns."""
     width = max(block.shape[1] for _, block in blocks)
     height = _TITLE_PX + sum(_LABEL_PX + block.shape[0] for _, block in blocks) + _LABEL_PX
     sheet = Image.new("RGB", (width, height), (255, 255, 255))

@@ -52,8 +52,6 @@ def rasterize(
         sh_rest: Coefficients of the degrees above; those above `sh_degree` are not used and have zero gradients.
         viewmats: To camera from world.
         Ks: Intrinsics, pixels.
-        width: Picture width, pixels.
-        height: Picture height, pixels.
         sh_degree: Degree of spherical harmonics to evaluate, at most what `sh_rest` holds.
         near_plane: Gaussians nearer than this are not shown, world units.
         eps2d: Low-pass filter added to the projected covariance, px^2.

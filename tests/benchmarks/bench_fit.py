@@ -5,7 +5,7 @@ the fit never sees. Variants: `clean`; `inconsistent` (every view but the first 
 multiplied by 0.9 to 1.1 per channel, one view showing somebody else); `inconsistent-plain`, the same views with the
 robust parts off. Needs the head assets; run by hand:
 
-    python tests/benchmarks/bench_fit.py --data ../shared/data/heads [--json FILE]
+    python tests/benchmarks/bench_fit.py --data PACK [--json FILE]
 """
 
 from __future__ import annotations

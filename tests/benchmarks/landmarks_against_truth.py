@@ -4,7 +4,7 @@ Held-out heads from all sides become photographs and flat cartoons of 512 px; wh
 portrait preparation. Errors are mean distances of the face's 59 points over the side of the face's box; angles are
 those between the true direction to the camera and the fitted head's. Needs the head assets; run by hand:
 
-    python tests/benchmarks/landmarks_against_truth.py --data ../shared/data/heads --output outputs/landmarks
+    python tests/benchmarks/landmarks_against_truth.py --data PACK --output outputs/landmarks
 """
 
 from __future__ import annotations

@@ -53,7 +53,6 @@ def read_aligned_picture(path: Path, label: Float[Tensor, " 25"]) -> AlignedPict
 
     Args:
         path: a square picture.
-        label: its camera.
 
     Raises:
         InputError: the picture cannot be read or is not square.

@@ -23,11 +23,6 @@ _OLD_VAE_NAMES = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", "
 def require_all_keys(checkpoint: CheckpointFile, role: Role, homes: Mapping[str, Home]) -> None:
     """See that a checkpoint has every tensor of its model, in the right shape, and nothing else.
 
-    Args:
-        checkpoint: the file.
-        role: the model it is taken for.
-        homes: where every official key belongs.
-
     Raises:
         InputError: one sentence each for missing, unexpected and wrongly shaped tensors.
     """
@@ -93,11 +88,7 @@ def compare_with_stock(
     """One line each on how UNet, VAE and text encoder relate to those of a stock folder, in that folder's precision.
 
     Args:
-        checkpoint: the official file.
-        role: which model it is.
-        homes: where its keys belong.
         stock: folder of Stable Diffusion 1.5 in diffusers' layout, with safetensors files.
-        track: progress.
 
     Raises:
         InputError: the folder has none of these parts as safetensors.

@@ -78,7 +78,6 @@ def convert_release(
         stock: folder of Stable Diffusion 1.5 in diffusers' layout; the report then says which parts equal it.
         largest_file_bytes: weights beyond this are split over several files.
         known_sha256: hashes of source files that the caller has computed already.
-        track: progress.
 
     Raises:
         InputError: no file given, an unreadable file, a missing, unexpected or wrongly shaped tensor, numbers that are

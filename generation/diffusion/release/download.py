@@ -34,11 +34,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def resolve_weights(
-    name_or_folder: str,
-    *,
-    cache: Path | None = None,
-    dtype: torch.dtype = torch.float32,
-    track: Track = silent,
+    name_or_folder: str, *, cache: Path | None = None, dtype: torch.dtype = torch.float32, track: Track = silent
 ) -> Path:
     """The pipeline folder that belongs to a name; made and kept where it does not exist yet.
 
@@ -48,7 +44,6 @@ def resolve_weights(
         cache: folder for conversions and the record of hashes; None takes `$XDG_CACHE_HOME/dp360/weights`, by default
             `~/.cache/dp360/weights`. Downloads themselves lie in the hub's own cache.
         dtype: float32, float16 or bfloat16: how a conversion stores the weights.
-        track: progress.
 
     Returns:
         A folder with `model_index.json`.

@@ -98,10 +98,6 @@ class ReleaseFolder:
 def read_result(folder: ReleaseFolder, *, track: Track = silent) -> tuple[UInt8[Tensor, "n h w 4"], Cameras]:
     """The finished views of a portrait with their cameras: frame 0 from the front, a quarter round at +x.
 
-    Args:
-        folder: where its files are.
-        track: progress.
-
     Returns:
         Straight colour and alpha, and the release's own cameras.
 
@@ -134,7 +130,6 @@ def release_ring(count: int, *, size_px: int = 512) -> Cameras:
 
     Args:
         count: views; 32 in the release.
-        size_px: side of the pictures, pixels.
 
     Source: `LookAtPoseSampler` of EG3D (https://github.com/NVlabs/eg3d, camera_utils.py) as the release calls it, with
     horizontal angle 3.14/2 + 2*3.14*i/count and vertical angle 3.14/2.

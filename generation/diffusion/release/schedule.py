@@ -114,9 +114,7 @@ class ReleaseDDIMScheduler(DDIMScheduler):
             timestep: current timestep, one of `timesteps`.
             sample: current noisy latents; computed with in float32.
             eta: 0 is deterministic, 1 is ancestral; the release takes 0.5.
-            generator: source of the step's noise.
             variance_noise: the noise itself, instead of drawing it.
-            return_dict: whether to wrap the result.
         """
         alpha, alpha_previous, sqrt_one_minus_alpha, sigma = (
             torch.tensor(value, dtype=torch.float32) for value in self.coefficients(int(timestep), eta)

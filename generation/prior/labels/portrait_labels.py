@@ -143,8 +143,6 @@ def label_portrait(
     Beards, glasses and jewellery count as skin, on which they are painted; hats and scarves over the head as hair.
 
     Args:
-        portrait: the aligned portrait with its fitted head and matte.
-        model: the head model of that fit.
         segmenter: the network; None takes the one that ships.
     """
     classes = segment(portrait.rgb, portrait.inside, segmenter or SEGMENTER.load())

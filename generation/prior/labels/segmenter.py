@@ -72,7 +72,6 @@ def segment(
     Args:
         rgb: the crop with its background.
         inside: pixels that lie within the source picture; the others are called background.
-        segmenter: the network.
 
     Returns:
         Probabilities of `CLASS_NAMES`, summing to 1; the mean over the picture and its mirror image.

@@ -49,7 +49,6 @@ def load_bust(data: Path, name: str, *, largest_side: int | None = None) -> Synt
 
     Args:
         data: folder of the head assets, with `valid` inside.
-        name: of a file there.
         largest_side: larger textures are made smaller.
     """
     mesh = np.load(data / "valid" / f"{name}.npz")

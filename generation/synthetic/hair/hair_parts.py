@@ -35,7 +35,6 @@ def hair_parts(recipe: ComposedRecipe, surface: HeadSurface, data: Path, card: P
     """The hair of a recipe: nothing if bald.
 
     Args:
-        data: folder of the assets.
         card: the fitted card hair if the recipe's hair is one.
     """
     hair, rng = recipe.hair, field_rng(recipe.seed, "hair")

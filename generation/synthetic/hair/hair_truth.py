@@ -50,7 +50,6 @@ def map_to_fit(
     Args:
         camera: the portrait's true camera.
         landmarks_px: detected landmarks in that picture.
-        fit: the fit to them.
 
     Returns:
         None where fewer than 100 landmarks lie on the true skin (characters without one).

@@ -90,8 +90,6 @@ def cartoon(
     Args:
         rgb: the head as rendered, sRGB in [0, 1]; only its light and shade may be used.
         labels: `parts.Label` of each pixel.
-        background: what lies behind.
-        points_px: the head's points, pixels.
         toward_camera: unit direction from the head to the camera, head's frame: it tells which features are seen.
 
     Returns:

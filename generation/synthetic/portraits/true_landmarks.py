@@ -69,11 +69,7 @@ _ON_TOON_CM = _both_sides((
 
 
 def true_landmarks(recipe: ComposedRecipe, data: Path) -> Float[np.ndarray, "69 3"]:
-    """The points of a composed head, world units; nothing is rendered and no texture is read.
-
-    Args:
-        data: folder of the head assets.
-    """
+    """The points of a composed head, world units; nothing is rendered and no texture is read."""
     match recipe.base:
         case "shape":
             body = base_body(data)

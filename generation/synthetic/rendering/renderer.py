@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from ...cameras import Cameras
-from ...mesh_raster import BAND_ROWS, bin_by_band, project_to_screen
+from ...mesh_raster import project_to_screen, triangles_by_band
 from ...numba_pool import numba_pool
+from ...row_bands import BAND_ROWS
 from ..parts import Part, SyntheticHead, merged
 from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
 from .renderer_kernels import draw_bands
@@ -149,7 +150,6 @@ class HeadScene:
         Args:
             cameras: any cameras of one picture size.
             lighting: `studio_lighting` if not given; it stays with the head.
-            shading: how surfaces answer to light.
             supersample: samples per pixel along each axis: 1, 2, 4 or 8.
         """
         assert supersample >= 1 and BAND_ROWS % supersample == 0
@@ -173,7 +173,7 @@ class HeadScene:
         depth = -screen[self.faces[first:, 0], 2]
         order = np.concatenate([np.arange(first), first + np.argsort(depth, kind="stable")])
         faces, faces_uv, face_part = self.faces[order], self.faces_uv[order], self.face_part[order]
-        start, members = bin_by_band(screen, faces, width, height)
+        start, members = triangles_by_band(screen, faces, width, height)
         with numba_pool(width * height):
             return draw_bands(
                 screen, self.vertices, self.normals, self.tangents, faces, self.uv, faces_uv, face_part,

@@ -7,7 +7,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 
-from ...mesh_raster import BAND_ROWS
+from ...row_bands import BAND_ROWS
 
 LAYERS = 8
 """Half-clear surfaces kept per sample in front of the nearest solid one."""

@@ -51,7 +51,6 @@ def sheet(
 
     Args:
         points: rows and columns, world units.
-        texture: its colour.
         repeat: how often the texture repeats down and across.
         alpha: the texture's opacity counts.
         closed: the last column joins the first.

@@ -295,10 +295,8 @@ def continuous_views(
     where the stride leads at the height of the view before.
 
     Args:
-        cameras: of all views.
         count: views wanted, at least 2; none comes twice.
         stride_rad: least and greatest stride.
-        name: of the head, for messages.
 
     Raises:
         InputError: no ring has enough views at such strides, or the cameras are too sparse.

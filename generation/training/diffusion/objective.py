@@ -91,7 +91,6 @@ class ViewObjective(nn.Module):
 
         Args:
             pipeline: its networks are used, not copied.
-            config: noise and weights.
             mode: whether views or the back of the head are learned; micro-batches that say `is_back` overrule it where
                 one set of networks plays both roles.
             with_consistency: whether V joins in.
@@ -152,9 +151,7 @@ class ViewObjective(nn.Module):
 
         Args:
             noisy: noisy latents of the views.
-            timesteps: of the views.
             references: clean latents of the front and the back of each clip.
-            control: control pictures.
             start: latents of the start views, for networks that predict the difference to them.
             mode: role of shared weights.
             dual: which clips see both references; the others see the front one.

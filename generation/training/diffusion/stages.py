@@ -62,8 +62,6 @@ def stage_recipe(size: ModelSize, stage: TrainingStage, *, control: ControlKind 
     """The configuration that a stage starts from.
 
     Args:
-        size: of the networks.
-        stage: which.
         control: control pictures; None takes the release's for the official size (another head), the prior for the
             compact one.
     """

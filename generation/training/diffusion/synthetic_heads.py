@@ -32,7 +32,6 @@ def synthetic_heads(data: Path, count: int, *, views: int = 36, seed: int = 0, c
     Where no face is found in the portrait of a number, the head has a number behind the last.
 
     Args:
-        data: folder of the head assets.
         count: heads of the split `train`, from the first on.
         views: cameras on an orbit that rises and sinks, beside the portrait's own, which is view 0.
         seed: of portraits and cameras.

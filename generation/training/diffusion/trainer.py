@@ -79,8 +79,6 @@ def train_stage(
 
     Args:
         pipeline: what training starts from; it is changed in place.
-        config: the stage.
-        folder: see the module.
         validation: heads to draw at checkpoints; None draws nothing.
         notify: told one line at each checkpoint.
 

@@ -43,7 +43,6 @@ def validate(
     Args:
         pipeline: networks, on the device where they shall run.
         source: heads that training does not see.
-        clips: size and control of the training's clips.
 
     Returns:
         Figures: psnr_head and psnr, dB, of the drawn views against the true ones, and `start_psnr_head` and
