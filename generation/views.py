@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .cameras import Cameras
+
+if TYPE_CHECKING:
+    import open3d
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,15 @@ class PointCloud:
         """Some of the points, by numbers or a mask."""
         axes = None if self.half_axes_world is None else self.half_axes_world[chosen]
         return PointCloud(self.points_world[chosen], self.normals_world[chosen], self.rgb_unit[chosen], axes)
+
+    def to_open3d(self) -> open3d.geometry.PointCloud:
+        """The same points for open3d: distances, outliers, registration."""
+        import open3d
+
+        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(self.points_world.double().cpu().numpy()))
+        cloud.normals = open3d.utility.Vector3dVector(self.normals_world.double().cpu().numpy())
+        cloud.colors = open3d.utility.Vector3dVector(self.rgb_unit.double().cpu().numpy())
+        return cloud
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,3 +55,13 @@ def test_a_missing_or_surplus_part_is_refused(two_views: ViewSet, change: dict[s
 def test_cameras_of_another_picture_size_are_refused(two_views: ViewSet) -> None:
     with pytest.raises(ValueError, match=r"pictures are 6x6 but the cameras say 12x6; call `cameras.resized`"):
         dataclasses.replace(two_views, cameras=two_views.cameras.resized(12, 6))
+
+
+def test_points_go_to_open3d_in_place() -> None:
+    points, rgb = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), torch.eye(5, 3)
+    cloud = PointCloud(points, torch.nn.functional.normalize(points, dim=1), rgb).to_open3d()
+    np.testing.assert_array_equal(np.asarray(cloud.points), points.double().numpy())
+    np.testing.assert_allclose(
+        np.asarray(cloud.normals), (points / points.norm(dim=1, keepdim=True)).numpy(), atol=1e-6
+    )
+    np.testing.assert_array_equal(np.asarray(cloud.colors), rgb.double().numpy())
