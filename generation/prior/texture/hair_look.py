@@ -33,9 +33,10 @@ _MOST_DEVIATIONS = 2.3
 _LAST_GAINS = (0.3, 3.0)
 _BROAD_GAINS = (0.2, 3.0)
 _DEFAULT_OCTAVES, _DEFAULT_BROAD = (0.04, 0.045, 0.04, 0.035), 0.05
-_BLUE, _BRIGHT = (-0.16, -0.08), (0.08, 0.16)
-"""Cloth has a logarithm of the ratio of red to blue up to the first and not above the second number, and is brighter
-than the third, for certain than the fourth: grown hair is blue only where it is black."""
+_BLUE, _RED, _BRIGHT = (-0.16, -0.08), (0.95, 1.3), (0.08, 0.16)
+"""Cloth has a logarithm of the ratio of red to blue up to the first and not above the second number, or of red to green
+above the third, for certain above the fourth, and is brighter than the fifth, for certain than the sixth: grown hair is
+blue only where it is black, and ginger is no red."""
 _LEAST_TEXELS = 500
 _QUANTILES = np.linspace(0, 1, 65)
 _PAINTED = (0.2, 0.5)
@@ -217,7 +218,8 @@ class HairTone:
     def cloth(self) -> float:
         """1 for colours that no hair has grown in, 0 for others: scarves and hats are labelled hair, some show here."""
         blue = np.interp(self.chroma[0] - self.chroma[2], _BLUE, (1, 0))
-        return float(blue * np.interp(self.brightness, _BRIGHT, (0, 1)))
+        red = np.interp(self.chroma[0] - self.chroma[1], _RED, (0, 1))
+        return float(max(blue, red) * np.interp(self.brightness, _BRIGHT, (0, 1)))
 
     def belief(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
         """1 for colours of the hair, falling to 0 for others."""

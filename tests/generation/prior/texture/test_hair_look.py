@@ -110,7 +110,11 @@ def test_foreign_colours_are_no_hair() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rgb", "cloth"), [((0.25, 0.3, 0.45), 1), ((0.02, 0.025, 0.03), 0), ((0.6, 0.6, 0.62), 0), ((0.3, 0.2, 0.1), 0)]
-)
-def test_only_what_is_blue_and_bright_is_cloth(rgb: tuple[float, float, float], cloth: int) -> None:
+    ("rgb", "cloth"),
+    [
+        ((0.25, 0.3, 0.45), 1), ((0.02, 0.025, 0.03), 0), ((0.6, 0.6, 0.62), 0), ((0.3, 0.2, 0.1), 0),
+        ((0.6, 0.08, 0.1), 1), ((0.6, 0.28, 0.1), 0),
+    ],
+)  # fmt: skip
+def test_only_what_is_blue_or_red_and_bright_is_cloth(rgb: tuple[float, float, float], cloth: int) -> None:
     assert HairTone.of(np.full((64, 64, 3), rgb, np.float32), np.ones((64, 64), np.float32)).cloth == cloth
