@@ -38,7 +38,7 @@ _SMOOTH_MEAN, _SMOOTH_MODES = (0.6, 0.7), (1.2, 1.0)
 
 
 @dataclass(frozen=True)
-class BuildConfig:
+class BustTemplateConfig:
     """Where the data is, where the template goes, and how people are drawn."""
 
     data: Path
@@ -156,7 +156,7 @@ def even_rows(points: Float[np.ndarray, "n columns 3"], rows: int) -> Float[np.n
     return np.stack(columns, axis=1)
 
 
-def main(config: BuildConfig) -> None:
+def main(config: BustTemplateConfig) -> None:
     """Draw people, describe them and write the template."""
     body = base_body(config.data)
     skeleton = Skeleton.read(config.data, body)
@@ -188,4 +188,4 @@ def main(config: BuildConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BuildConfig))
+    main(tyro.cli(BustTemplateConfig))

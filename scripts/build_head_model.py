@@ -49,7 +49,7 @@ Arrays = dict[str, NDArray]
 
 
 @dataclass(frozen=True)
-class BuildConfig:
+class HeadModelBuildConfig:
     """Where the data is, where the model goes, and how the landmarks are measured."""
 
     data: Path
@@ -179,7 +179,7 @@ def render_painted(
     return (np.clip(box_downsample(picture.astype(np.float32), 2), 0, 1) ** 0.8 * 255 + 0.5).astype(np.uint8)
 
 
-def landmark_correspondence(shape: Arrays, data: Path, config: BuildConfig) -> Arrays:
+def landmark_correspondence(shape: Arrays, data: Path, config: HeadModelBuildConfig) -> Arrays:
     """Where mediapipe's 478 landmarks lie on the neutral head: medians over renders of random identities."""
     colours = painted_colours(shape, landmarks68(data))
     neutral, faces, part = shape["neutral"].astype(np.float64), shape["faces"], shape["part"]
@@ -244,7 +244,7 @@ def landmark_correspondence(shape: Arrays, data: Path, config: BuildConfig) -> A
     }
 
 
-def landmark_view_offset(shape: Arrays, data: Path, config: BuildConfig) -> Arrays:
+def landmark_view_offset(shape: Arrays, data: Path, config: HeadModelBuildConfig) -> Arrays:
     """How the detected landmarks move against the projected ones with the view.
 
     Positions are compared in the camera's frame at the depth of the model's landmark, mediapipe's relative depth with
@@ -317,7 +317,7 @@ def archive(arrays: Arrays) -> bytes:
     return buffer.getvalue()
 
 
-def main(config: BuildConfig) -> None:
+def main(config: HeadModelBuildConfig) -> None:
     """Build the model, write it and print its size and errors."""
     shape = read_shape(config.data)
     shape |= landmark_correspondence(shape, config.data, config)
@@ -334,7 +334,7 @@ def main(config: BuildConfig) -> None:
     print(f"{config.output}: {len(data) / 1e6:.2f} MB, {len(shape['neutral'])} vertices, {len(shape['faces'])} faces")
 
 
-def report_errors(shape: Arrays, config: BuildConfig) -> None:
+def report_errors(shape: Arrays, config: HeadModelBuildConfig) -> None:
     """Print what quantisation costs, in millimetres."""
     source = np.load(config.data / "ict_facekit" / "ict_facekit.npz")
     exact = source["identity"][:, : len(shape["neutral"])].astype(np.float64)
@@ -347,4 +347,4 @@ def report_errors(shape: Arrays, config: BuildConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(BuildConfig, description=__doc__))
+    main(tyro.cli(HeadModelBuildConfig, description=__doc__))

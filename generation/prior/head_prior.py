@@ -26,7 +26,7 @@ from .bust.bust import fit_bust
 from .bust.template import load_template
 from .hair.flow_field import fit_hair_flow
 from .hair.hair_shell import fit_hair_shell
-from .hair.strands import HairStrands, grow_strands
+from .hair.loose_strands import HairStrands, grow_strands
 from .hair.thickness_network import HAIR_THICKNESS
 from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER

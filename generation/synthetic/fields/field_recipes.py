@@ -43,7 +43,7 @@ class PlainHead:
 
     @property
     def style(self) -> str:
-        """Style of its hair: of `haircuts.STYLES`, the name of an asset, or `bald`."""
+        """Style of its hair: of `haircuts.FAMILIES`, the name of an asset, or `bald`."""
         return style_of(self.recipe.hair.name) or "bald"
 
 

@@ -50,7 +50,7 @@ _SHORT: Mapping[str, Range] = {"layers": (0.0, 0.35), "fade": (0.2, 0.9), "neckl
 
 
 @dataclass(frozen=True)
-class Style:
+class HaircutFamily:
     """A family of haircuts."""
 
     female: float
@@ -61,95 +61,95 @@ class Style:
     """What is drawn: fields of `Cut`, lengths `top`, `sides`, `back` (cm), places `whorl_x`, `tie_y` ..., `texture`."""
 
 
-def _style(female: float, male: float, *bases: Mapping[str, Range], **ranges: Range) -> Style:
+def _family(female: float, male: float, *bases: Mapping[str, Range], **ranges: Range) -> HaircutFamily:
     merged: dict[str, Range] = {**_COMMON}
     for base in (*bases, ranges):
         merged |= base
-    return Style(female, male, merged)
+    return HaircutFamily(female, male, merged)
 
 
 def _lengths(top: Range, sides: Range, back: Range) -> Mapping[str, Range]:
     return {"top": top, "sides": sides, "back": back}
 
 
-STYLES: Mapping[str, Style] = {
-    "shaved": _style(0.5, 1.2, _SHORT, _lengths((0.3, 1.4), (0.2, 0.9), (0.2, 0.9)), lift=(0.7, 1.0),
+FAMILIES: Mapping[str, HaircutFamily] = {
+    "shaved": _family(0.5, 1.2, _SHORT, _lengths((0.3, 1.4), (0.2, 0.9), (0.2, 0.9)), lift=(0.7, 1.0),
                      volume=(0.2, 0.5), gravity=(0.0, 0.05), comb=("forward", "down"), fringe=None),
-    "cropped": _style(0.6, 1.3, _SHORT, _lengths((2.0, 5.0), (0.5, 2.5), (0.6, 2.8)), lift=(0.4, 0.8),
+    "cropped": _family(0.6, 1.3, _SHORT, _lengths((2.0, 5.0), (0.5, 2.5), (0.6, 2.8)), lift=(0.4, 0.8),
                       volume=(0.6, 1.5), gravity=(0.05, 0.25), comb=("forward", "down", "side", "across")),
-    "spiky": _style(0.5, 1.2, _SHORT, _lengths((2.5, 6.0), (0.8, 2.5), (1.0, 3.0)), lift=(0.9, 1.0),
+    "spiky": _family(0.5, 1.2, _SHORT, _lengths((2.5, 6.0), (0.8, 2.5), (1.0, 3.0)), lift=(0.9, 1.0),
                     volume=(1.8, 3.6), gravity=(0.0, 0.1), clump=(0.6, 0.9), comb=("radial", "radial", "up"),
                     fringe=None),
-    "caesar": _style(0.5, 1.1, _SHORT, _lengths((2.5, 6.0), (1.0, 3.0), (1.0, 3.5)), gravity=(0.1, 0.3),
+    "caesar": _family(0.5, 1.1, _SHORT, _lengths((2.5, 6.0), (1.0, 3.0), (1.0, 3.5)), gravity=(0.1, 0.3),
                      comb=("forward",), fringe=(0.6, 1.0), fringe_cm=(2.5, 5.0), fringe_sweep=(-0.9, 0.9)),
-    "side_parted": _style(0.6, 1.4, _SHORT, _lengths((5.0, 10.0), (1.0, 4.0), (1.2, 4.0)), lift=(0.35, 0.65),
+    "side_parted": _family(0.6, 1.4, _SHORT, _lengths((5.0, 10.0), (1.0, 4.0), (1.2, 4.0)), lift=(0.35, 0.65),
                           gravity=(0.05, 0.25), comb=("side",), layers=(0.0, 0.2)),
-    "quiff": _style(0.5, 1.3, _SHORT, _lengths((5.0, 10.0), (0.6, 3.0), (0.8, 3.0)), lift=(0.7, 1.0),
+    "quiff": _family(0.5, 1.3, _SHORT, _lengths((5.0, 10.0), (0.6, 3.0), (0.8, 3.0)), lift=(0.7, 1.0),
                     volume=(1.8, 4.0), gravity=(0.0, 0.1), comb=("up",), fringe=None, layers=(0.0, 0.15)),
-    "slicked": _style(0.7, 1.2, _lengths((7.0, 18.0), (4.0, 10.0), (4.0, 10.0)), lift=(0.08, 0.3),
+    "slicked": _family(0.7, 1.2, _lengths((7.0, 18.0), (4.0, 10.0), (4.0, 10.0)), lift=(0.08, 0.3),
                       volume=(0.3, 1.2), gravity=(0.05, 0.2), clump=(0.5, 0.85), comb=("back",), fringe=None),
-    "undercut": _style(0.7, 1.2, _lengths((7.0, 18.0), (3.0, 8.0), (3.0, 8.0)), short_below_y=(4.0, 8.5),
+    "undercut": _family(0.7, 1.2, _lengths((7.0, 18.0), (3.0, 8.0), (3.0, 8.0)), short_below_y=(4.0, 8.5),
                        short_cm=(0.2, 1.2), comb=("back", "side", "across", "up"), volume=(0.8, 2.6), fade=None),
-    "comb_over": _style(0.2, 1.1, _SHORT, _lengths((6.0, 14.0), (1.5, 4.0), (1.5, 4.5)), front_recess_cm=(0.5, 4.0),
+    "comb_over": _family(0.2, 1.1, _SHORT, _lengths((6.0, 14.0), (1.5, 4.0), (1.5, 4.5)), front_recess_cm=(0.5, 4.0),
                         temple_recess_cm=(1.0, 4.0), crown_bald_cm=(-2.0, 3.0), thinning=(0.2, 0.75),
                         comb=("across", "side"), fringe=None, lift=(0.1, 0.3), volume=(0.3, 0.8)),
-    "receding": _style(0.2, 1.4, _SHORT, _lengths((1.0, 6.0), (0.8, 3.5), (0.8, 4.0)), front_recess_cm=(0.5, 5.0),
+    "receding": _family(0.2, 1.4, _SHORT, _lengths((1.0, 6.0), (0.8, 3.5), (0.8, 4.0)), front_recess_cm=(0.5, 5.0),
                        temple_recess_cm=(1.5, 5.0), crown_bald_cm=(-3.0, 3.5), thinning=(0.1, 0.8),
                        comb=("forward", "back", "side", "across"), fringe=None, volume=(0.4, 1.0)),
-    "wreath": _style(0.1, 1.2, _SHORT, _lengths((0.8, 3.0), (0.8, 5.0), (0.8, 5.0)), front_recess_cm=(7.0, 14.0),
+    "wreath": _family(0.1, 1.2, _SHORT, _lengths((0.8, 3.0), (0.8, 5.0), (0.8, 5.0)), front_recess_cm=(7.0, 14.0),
                      temple_recess_cm=(1.0, 4.0), crown_bald_cm=(3.0, 6.5), thinning=(0.4, 0.95), comb=("down", "back"),
                      fringe=None, volume=(0.4, 1.2), fade=(0.0, 0.4)),
-    "pixie": _style(1.3, 0.7, _SHORT, _lengths((5.0, 10.0), (2.5, 5.0), (2.5, 6.0)), comb=("side", "forward", "across"),
-                    layers=(0.1, 0.5), fade=(0.0, 0.4)),
-    "bowl": _style(0.9, 0.8, _lengths((13.0, 18.0), (8.0, 12.0), (8.0, 12.0)), end_y=(-1.5, 3.5), gravity=(0.4, 0.7),
+    "pixie": _family(1.3, 0.7, _SHORT, _lengths((5.0, 10.0), (2.5, 5.0), (2.5, 6.0)),
+                     comb=("side", "forward", "across"), layers=(0.1, 0.5), fade=(0.0, 0.4)),
+    "bowl": _family(0.9, 0.8, _lengths((13.0, 18.0), (8.0, 12.0), (8.0, 12.0)), end_y=(-1.5, 3.5), gravity=(0.4, 0.7),
                    volume=(1.0, 2.4), comb=("down",), fringe=(0.8, 1.0), fade=None, whorl_z=(-5.0, -1.0)),
-    "bob": _style(1.4, 0.4, _CHIN, _lengths((24.0, 32.0), (18.0, 24.0), (16.0, 22.0)), end_y=(-9.0, -3.0),
+    "bob": _family(1.4, 0.4, _CHIN, _lengths((24.0, 32.0), (18.0, 24.0), (16.0, 22.0)), end_y=(-9.0, -3.0),
                   end_slope=(-0.1, 0.5), end_tilt=(-0.15, 0.15), gravity=(0.45, 0.7), volume=(0.9, 2.6), comb=("side",),
                   texture=("straight", "straight", "wavy")),
-    "textured_bob": _style(1.2, 0.5, _CHIN, _lengths((22.0, 30.0), (16.0, 24.0), (15.0, 22.0)), end_y=(-9.0, -2.0),
+    "textured_bob": _family(1.2, 0.5, _CHIN, _lengths((22.0, 30.0), (16.0, 24.0), (15.0, 22.0)), end_y=(-9.0, -2.0),
                            gravity=(0.4, 0.6), volume=(1.2, 3.2), comb=("side",),
                            texture=("wavy", "wavy", "curly"), layers=(0.0, 0.4)),
-    "lob": _style(1.4, 0.4, _LONG, _lengths((30.0, 38.0), (24.0, 30.0), (22.0, 28.0)), end_y=(-14.5, -9.0),
+    "lob": _family(1.4, 0.4, _LONG, _lengths((30.0, 38.0), (24.0, 30.0), (22.0, 28.0)), end_y=(-14.5, -9.0),
                   end_slope=(-0.1, 0.5)),
-    "shag": _style(1.1, 0.9, _CHIN, _lengths((12.0, 22.0), (10.0, 20.0), (12.0, 22.0)), end_y=(-16.0, -7.0),
+    "shag": _family(1.1, 0.9, _CHIN, _lengths((12.0, 22.0), (10.0, 20.0), (12.0, 22.0)), end_y=(-16.0, -7.0),
                    lift=(0.35, 0.65),
                    volume=(1.4, 3.0), layers=(0.3, 0.65), fringe=(-0.2, 0.9), comb=("side", "side", "back"), fade=None),
-    "curtains": _style(0.8, 1.0, _lengths((10.0, 18.0), (4.0, 9.0), (3.0, 8.0)), end_y=(-4.0, 1.0), comb=("side",),
+    "curtains": _family(0.8, 1.0, _lengths((10.0, 18.0), (4.0, 9.0), (3.0, 8.0)), end_y=(-4.0, 1.0), comb=("side",),
                        parting_cm=(-1.5, 1.5), gravity=(0.35, 0.55), volume=(1.0, 2.2), fringe=None),
-    "swept": _style(1.0, 1.1, _lengths((9.0, 17.0), (6.0, 12.0), (6.0, 13.0)), comb=("back", "across", "side"),
+    "swept": _family(1.0, 1.1, _lengths((9.0, 17.0), (6.0, 12.0), (6.0, 13.0)), comb=("back", "across", "side"),
                     lift=(0.3, 0.6),
                     volume=(1.0, 2.8), gravity=(0.15, 0.45), fade=(0.0, 0.3)),
-    "mullet": _style(0.6, 0.9, _lengths((4.0, 10.0), (1.0, 5.0), (14.0, 28.0)), gravity=(0.3, 0.5), fade=None,
+    "mullet": _family(0.6, 0.9, _lengths((4.0, 10.0), (1.0, 5.0), (14.0, 28.0)), gravity=(0.3, 0.5), fade=None,
                      neckline_y=None, comb=("down", "forward", "up"), layers=(0.0, 0.4)),
-    "long_straight": _style(1.5, 0.7, _LONG, end_y=(-28.0, -15.0), texture=("straight",), volume=(0.6, 1.8)),
-    "long_wavy": _style(1.5, 0.6, _LONG, end_y=(-27.0, -15.0), texture=("wavy",), volume=(1.2, 3.0)),
-    "long_curly": _style(1.4, 0.6, _LONG, end_y=(-24.0, -12.0), texture=("curly", "curly", "coily"), lift=(0.35, 0.6),
+    "long_straight": _family(1.5, 0.7, _LONG, end_y=(-28.0, -15.0), texture=("straight",), volume=(0.6, 1.8)),
+    "long_wavy": _family(1.5, 0.6, _LONG, end_y=(-27.0, -15.0), texture=("wavy",), volume=(1.2, 3.0)),
+    "long_curly": _family(1.4, 0.6, _LONG, end_y=(-24.0, -12.0), texture=("curly", "curly", "coily"), lift=(0.35, 0.6),
                          volume=(1.4, 3.2), clump=(0.5, 0.85)),
-    "long_back": _style(1.1, 0.9, _LONG, end_y=(-27.0, -11.0), comb=("back",), lift=(0.06, 0.25), volume=(0.4, 1.6),
+    "long_back": _family(1.1, 0.9, _LONG, end_y=(-27.0, -11.0), comb=("back",), lift=(0.06, 0.25), volume=(0.4, 1.6),
                         fringe=None),
-    "long_fringed": _style(1.4, 0.3, _LONG, end_y=(-26.0, -11.0), fringe=(0.75, 1.0), fringe_cm=(5.0, 9.0)),
-    "curls": _style(1.0, 1.0, _lengths((6.0, 15.0), (3.0, 11.0), (3.0, 11.0)), comb=("radial", "radial", "down"),
+    "long_fringed": _family(1.4, 0.3, _LONG, end_y=(-26.0, -11.0), fringe=(0.75, 1.0), fringe_cm=(5.0, 9.0)),
+    "curls": _family(1.0, 1.0, _lengths((6.0, 15.0), (3.0, 11.0), (3.0, 11.0)), comb=("radial", "radial", "down"),
                     lift=(0.6, 0.9), volume=(1.6, 3.6), gravity=(0.05, 0.5), texture=("curly",), clump=(0.4, 0.8),
                     fringe=None),
-    "afro": _style(1.0, 1.0, _lengths((3.0, 14.0), (2.0, 12.0), (2.0, 12.0)), comb=("radial",), lift=(0.9, 1.0),
+    "afro": _family(1.0, 1.0, _lengths((3.0, 14.0), (2.0, 12.0), (2.0, 12.0)), comb=("radial",), lift=(0.9, 1.0),
                    volume=(4.0, 9.0), gravity=(0.0, 0.15), texture=("coily",), clump=(0.1, 0.4), fringe=None,
                    layers=None),
-    "locs": _style(0.8, 0.8, _CHIN, _lengths((10.0, 34.0), (10.0, 32.0), (10.0, 30.0)), end_y=(-22.0, -3.0),
+    "locs": _family(0.8, 0.8, _CHIN, _lengths((10.0, 34.0), (10.0, 32.0), (10.0, 30.0)), end_y=(-22.0, -3.0),
                    texture=("coily",),
                    clump=(0.88, 0.9), comb=("side", "back"), volume=(0.8, 2.4), neckline_y=None),
-    "mohawk": _style(0.25, 0.4, _lengths((3.0, 13.0), (0.2, 1.0), (0.2, 12.0)), strip_cm=(1.2, 3.6), lift=(0.85, 1.0),
+    "mohawk": _family(0.25, 0.4, _lengths((3.0, 13.0), (0.2, 1.0), (0.2, 12.0)), strip_cm=(1.2, 3.6), lift=(0.85, 1.0),
                      volume=(2.0, 4.5), gravity=(0.0, 0.1), comb=("up", "radial"), fringe=None, neckline_y=None),
-    "ponytail": _style(1.4, 0.7, _TIED, tie_y=(-6.0, 13.0), tie_z=(-10.0, -8.0), tail=(12.0, 42.0)),
-    "bun": _style(1.3, 0.7, _TIED, tie_y=(-5.0, 13.5), tie_z=(-10.0, -7.0), bun_cm=(1.6, 3.8)),
-    "pigtails": _style(1.0, 0.15, _TIED, tie_x=(3.5, 8.0), tie_y=(-5.0, 11.0), tie_z=(-7.0, -1.0), tail=(-6.0, 32.0),
+    "ponytail": _family(1.4, 0.7, _TIED, tie_y=(-6.0, 13.0), tie_z=(-10.0, -8.0), tail=(12.0, 42.0)),
+    "bun": _family(1.3, 0.7, _TIED, tie_y=(-5.0, 13.5), tie_z=(-10.0, -7.0), bun_cm=(1.6, 3.8)),
+    "pigtails": _family(1.0, 0.15, _TIED, tie_x=(3.5, 8.0), tie_y=(-5.0, 11.0), tie_z=(-7.0, -1.0), tail=(-6.0, 32.0),
                        bun_cm=(1.4, 2.8), parting_cm=(-1.0, 1.0)),
-    "half_up": _style(1.3, 0.6, _TIED, _lengths((30.0, 42.0), (28.0, 40.0), (26.0, 38.0)), tie_y=(5.0, 12.5),
+    "half_up": _family(1.3, 0.6, _TIED, _lengths((30.0, 42.0), (28.0, 40.0), (26.0, 38.0)), tie_y=(5.0, 12.5),
                       tie_z=(-10.0, -7.0), tail=(-10.0, 30.0), bun_cm=(1.6, 3.0), tied_above_y=(3.0, 8.0),
                       second_comb=("side", "back"), end_y=(-26.0, -9.0), gravity=(0.3, 0.6), count_factor=(0.8, 0.9)),
-    "top_knot": _style(0.8, 0.9, _TIED, tie_y=(13.0, 15.0), tie_z=(-5.0, 0.0), bun_cm=(1.6, 3.4), short_below_y=(-6.0,
+    "top_knot": _family(0.8, 0.9, _TIED, tie_y=(13.0, 15.0), tie_z=(-5.0, 0.0), bun_cm=(1.6, 3.4), short_below_y=(-6.0,
                        7.0),
                        short_cm=(0.2, 1.0), fringe=None),
-    "braid": _style(1.0, 0.5, _TIED, tie_y=(-7.0, 2.0), tie_z=(-10.0, -8.5), tail=(18.0, 45.0), tail_spread_cm=(0.2,
+    "braid": _family(1.0, 0.5, _TIED, tie_y=(-7.0, 2.0), tie_z=(-10.0, -8.5), tail=(18.0, 45.0), tail_spread_cm=(0.2,
                     0.5),
                     tail_curl=(0.5, 0.9)),
 }  # fmt: skip
@@ -185,7 +185,7 @@ def haircut_split(name: str) -> Split:
 def style_of(name: str) -> str:
     """The style of a drawn haircut; other names stand for themselves."""
     style, _, number = name.rpartition("_")
-    return style if number.isdecimal() and style in STYLES else name
+    return style if number.isdecimal() and style in FAMILIES else name
 
 
 def choose_haircut(seed: int, split: Split, male: float) -> str:
@@ -196,8 +196,8 @@ def choose_haircut(seed: int, split: Split, male: float) -> str:
         split: whose haircuts.
         male: 0 female, 1 male.
     """
-    shares = {name: s.female * (1 - male) + s.male * male for name, s in STYLES.items()}
-    style = choose(seed, "haircut/style", tuple(STYLES), shares)
+    shares = {name: s.female * (1 - male) + s.male * male for name, s in FAMILIES.items()}
+    style = choose(seed, "haircut/style", tuple(FAMILIES), shares)
     return choose(seed, "haircut/number", haircut_names(split, style))
 
 
@@ -212,7 +212,7 @@ def cut_named(name: str) -> Cut:
 
 
 def _drawn(name: str) -> Cut:
-    ranges = STYLES[style_of(name)].ranges
+    ranges = FAMILIES[style_of(name)].ranges
 
     def number(field: str, default: float = 0.0, *, of: Range = None) -> float:
         span = of or ranges.get(field)

@@ -18,7 +18,7 @@ from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior import build_head_prior
 from dp360.generation.prior.hair.flow_field import fit_hair_flow
 from dp360.generation.prior.hair.hair_shell import fit_hair_shell
-from dp360.generation.prior.hair.strands import HairStrands
+from dp360.generation.prior.hair.loose_strands import HairStrands
 from dp360.generation.prior.texture.completion_network import (
     COLUMNS,
     GRID_CHANNELS,

@@ -10,8 +10,8 @@ import pytest
 from dp360.generation.synthetic.assets import SPLITS
 from dp360.generation.synthetic.hair.cuts import CUTS, Cut
 from dp360.generation.synthetic.hair.haircuts import (
+    FAMILIES,
     HAIRCUTS_PER_STYLE,
-    STYLES,
     choose_haircut,
     cut_named,
     haircut_names,
@@ -19,14 +19,14 @@ from dp360.generation.synthetic.hair.haircuts import (
     style_of,
 )
 
-NAMES = [f"{style}_{k:03d}" for style in STYLES for k in range(HAIRCUTS_PER_STYLE)]
+NAMES = [f"{style}_{k:03d}" for style in FAMILIES for k in range(HAIRCUTS_PER_STYLE)]
 
 
 def test_every_haircut_is_in_one_split_and_every_split_has_every_style() -> None:
-    assert len(NAMES) >= 300 and not set(STYLES) & set(NAMES)
-    names = {split: {n for style in STYLES for n in haircut_names(split, style)} for split in SPLITS}
+    assert len(NAMES) >= 300 and not set(FAMILIES) & set(NAMES)
+    names = {split: {n for style in FAMILIES for n in haircut_names(split, style)} for split in SPLITS}
     assert sorted(n for found in names.values() for n in found) == sorted(NAMES)
-    assert all(haircut_names(split, style) for split in SPLITS for style in STYLES)
+    assert all(haircut_names(split, style) for split in SPLITS for style in FAMILIES)
     assert haircut_split("bob_017") == "train" and haircut_split("bob_017") == haircut_split("bob_017")
     assert 0.8 < len(names["train"]) / len(NAMES) < 0.9
 
@@ -54,7 +54,7 @@ def test_a_split_draws_its_own_haircuts_and_no_style_too_often() -> None:
         drawn = [choose_haircut(seed, split, float(seed % 2)) for seed in range(1500)]
         assert {haircut_split(name) for name in drawn} == {split}
         styles = [style_of(name) for name in drawn]
-        assert max(styles.count(style) for style in STYLES) / len(styles) < 0.06
+        assert max(styles.count(style) for style in FAMILIES) / len(styles) < 0.06
 
 
 def test_hair_recedes_from_the_temples_to_a_wreath() -> None:

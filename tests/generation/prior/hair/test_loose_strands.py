@@ -11,7 +11,7 @@ import torch
 from dp360.generation import orbit
 from dp360.generation.prior import HeadPrior, capsule
 from dp360.generation.prior.hair.flow_field import HairFlow, grid_normals
-from dp360.generation.prior.hair.strands import HairStrands, StrandConfig, grow_strands
+from dp360.generation.prior.hair.loose_strands import HairStrands, StrandConfig, grow_strands
 from dp360.generation.prior.hair.tracing import MM
 from dp360.generation.prior.texture.atlas import MATERIAL_HAIR
 
