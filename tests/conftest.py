@@ -1,6 +1,7 @@
 """Small splats and views that several exporters are tried on, and disks that are full or read-only."""
 
 import math
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ import torch
 
 from dp360.generation import Cameras, OrbitConfig, PointCloud, Provenance, ViewSet, orbit
 from dp360.reconstruction.splats import Splats, splats_from_point_cloud
+
+# Processes side by side share the cores: threads that wait for each other cost both more than they bring.
+torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 SPHERE_RADIUS = 0.3
 """Of the head in `make_sphere_views`, world units."""
