@@ -141,7 +141,12 @@ def _mean(values: np.ndarray, share: Float[np.ndarray, "56 64"]) -> float:
 
 
 def _median(values: np.ndarray, share: Float[np.ndarray, "56 64"]) -> float:
-    return float(np.median(values[share > 0])) if share.sum() > _LEAST_CELLS else np.nan
+    """The value that half of the cells by size lie below."""
+    if share.sum() <= _LEAST_CELLS:
+        return np.nan
+    order = np.argsort(values, axis=None)
+    total = np.cumsum(share.ravel()[order])
+    return float(values.ravel()[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def _angles_deg(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..prior.field.chart import ROWS, cell_shares
-from ..prior.field.head_field import CHANNELS, HeadField
+from ..prior.field.head_field import CHANNELS, TOKENS, HeadField
 from ..prior.field.mean_network import FieldMeanConfig, FieldMeanNet
 from ..prior.field.observed_field import ObservedField
 from ..progress import Track, silent
@@ -29,7 +30,11 @@ _LEAST_SHARE = 0.1
 _BELOW_WEIGHT = 0.4
 _SEEN_WEIGHT = 0.5
 """What cells below the shoulders, and cells that are plainly seen, count beside others."""
+_FLOW_GAIN = 3.0
+"""What directions count beside other channels: most of them run down, the rest are small numbers."""
 _TOKEN_WEIGHT = 0.05
+_NO_TOKENS, _LOST_TOKENS = 0.25, 0.15
+"""How often the portrait says nothing about tokens, and nothing about one of them: real ones often do not."""
 _LENGTHS = slice(CHANNELS.index("thickness"), CHANNELS.index("strand_length") + 1)
 _HUBER = 0.25
 """Errors of scaled lengths below this count squared, larger ones as they are: a few long hairs do not rule."""
@@ -53,14 +58,17 @@ def train_field_mean(
 
 
 def mean_batch(samples: FieldSamples, loop: LoopConfig, number: int) -> Batch:
-    """The portraits of a micro-batch: every portrait once per epoch, half of them mirrored."""
+    """The portraits of a micro-batch: every portrait once per epoch, half of them mirrored, some without tokens."""
     per_epoch = max(1, len(samples) // loop.batch_size)
     epoch, place = divmod(number, per_epoch)
     order = np.random.default_rng([loop.seed, epoch]).permutation(len(samples))
-    mirrored = np.random.default_rng([loop.seed, number, 1]).random(loop.batch_size) < 0.5
+    rng = np.random.default_rng([loop.seed, number, 1])
     rows = []
-    for index, turned in zip(order[place * loop.batch_size : (place + 1) * loop.batch_size], mirrored):
+    for index in order[place * loop.batch_size : (place + 1) * loop.batch_size]:
         field, observed = samples.of(int(index))
+        forgotten = (rng.random() < _NO_TOKENS) | (rng.random(len(TOKENS)) < _LOST_TOKENS)
+        observed = replace(observed, tokens=np.where(forgotten, np.float32(np.nan), observed.tokens))
+        turned = rng.random() < 0.5
         rows.append(mean_sample(field.mirrored(), observed.mirrored()) if turned else mean_sample(field, observed))
     return stacked(rows)
 
@@ -68,11 +76,12 @@ def mean_batch(samples: FieldSamples, loop: LoopConfig, number: int) -> Batch:
 def mean_sample(field: HeadField, observed: ObservedField) -> dict[str, Tensor]:
     """One portrait as the network sees it, and what it should answer, with weights."""
     known = field.known_tokens
+    gains = np.where([name.startswith("flow_") for name in CHANNELS], _FLOW_GAIN, 1.0)[:, None, None]
     arrays = {
         "observed": observed.pack(),
         "portrait": observed.pack_globals(),
         "target": field.pack(),
-        "weight": field.weights() * cell_weights() * (1 - (1 - _SEEN_WEIGHT) * observed.visibility),
+        "weight": field.weights() * gains * cell_weights() * (1 - (1 - _SEEN_WEIGHT) * observed.visibility),
         "tokens": np.where(known, 2 * field.tokens - 1, 0).astype(np.float32),
         "known_tokens": known.astype(np.float32),
     }

@@ -41,7 +41,7 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
     return replace(
         field,
         material=(material / material.sum(0)).astype(np.float32),
-        thickness=THICKNESS_SCALE.decode(scaled),
+        thickness=THICKNESS_SCALE.decode(scaled.astype(np.float32)),
         flow=_turned(field.flow, observed),
     )
 

@@ -1,0 +1,207 @@
+"""What a real portrait shows of a head field: its pixels looked up on a guess of the head's outer surface.
+
+Rules are those by which composed portraits are simulated (`generation.synthetic.fields.observation`), so that networks
+meet what they know. Where the surface lies is itself to be found: look up, estimate, and look up again on the
+estimate's surface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int
+
+from ...cameras import Cameras
+from ...head_model import HeadModel
+from ...mesh_raster import rasterize_mesh
+from ...networks import LoadedNetwork
+from ...portrait import Portrait
+from .. import capsule
+from ..hair.orientation import SeenOrientation
+from ..labels.portrait_labels import PortraitLabels, project_px
+from ..labels.segmenter import HAIR as HAIR_CLASS
+from ..labels.segmenter import HEADGEAR as HEADGEAR_CLASS
+from .chart import cell_frames, of_capsule, surface_mesh, surface_tangents
+from .head_field import HAIR, TOKENS, HeadField, cells_from_world
+from .mean_network import FieldMeanNet, estimate_field
+from .observed_field import ObservedField
+
+BOUND_LEVELS = np.array([0, 0.008, 0.016, 0.025, 0.035, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.18, 0.22])
+"""Thicknesses that are tried against the outline, world units."""
+BEYOND = 0.25
+"""Bound where none of them shows."""
+FRAMED_LEVEL = 3
+"""Of `BOUND_LEVELS`: what has to lie in the picture for a bound to count."""
+LEAST_FACING, RIM_FACING = 0.12, 0.35
+"""Cosine from which on a cell is seen; below which one next to the background is at the outline."""
+DEPTH_SLACK = 0.02
+"""How far behind the nearest surface a cell still counts as seen, world units."""
+_FINE_LEVELS = np.linspace(0, 0.22, 89)
+_FIRST_THICKNESS = 0.02
+"""Of the first guess where the outline allows it, world units."""
+_BLUR_PX = 4.0
+"""Deviation of what a cell covers in the picture, pixels at 512."""
+_LEAST_SHARE = 0.5
+_ORIENTATION_GAIN, _LEAST_ORIENTATION = 1.5, 0.05
+"""Certainty of an orientation by its weight in the picture, and the least weight that counts."""
+
+
+def sureness(facing: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Visibility of a seen cell by the cosine between its normal and the line of sight."""
+    return np.clip(0.3 + 1.8 * facing, 0, 1)
+
+
+def fitted_skull(portrait: Portrait, model: HeadModel) -> Float32[np.ndarray, "56 64"]:
+    """Radius of the fitted head without ears and nose on the chart, world units."""
+    return of_capsule(capsule.opened_skull_radius(portrait.head.vertices_world, model.skin_faces)).astype(np.float32)
+
+
+def field_of_portrait(
+    portrait: Portrait,
+    labels: PortraitLabels,
+    classes: Float32[np.ndarray, "s s 7"],
+    model: HeadModel,
+    network: LoadedNetwork[FieldMeanNet],
+    *,
+    rounds: int = 2,
+) -> tuple[HeadField, ObservedField]:
+    """The estimated field of a portrait, and what the portrait shows on its surface.
+
+    Args:
+        portrait: aligned portrait with its fitted head.
+        labels: its classes.
+        classes: probabilities of the segmenter, which tell hair and headgear apart.
+        model: the head model of the fit.
+        network: estimates what is not seen.
+        rounds: how often pixels are looked up, each time on the surface estimated before; at least 1.
+    """
+    skull = fitted_skull(portrait, model)
+    observed = observe_portrait(portrait, labels, classes, skull)
+    field = estimate_field(observed, network)
+    for _ in range(rounds - 1):
+        observed = observe_portrait(portrait, labels, classes, skull, field.outer_radius)
+        field = estimate_field(observed, network)
+    return field, observed
+
+
+def observe_portrait(
+    portrait: Portrait,
+    labels: PortraitLabels,
+    classes: Float32[np.ndarray, "s s 7"],
+    skull_radius: Float32[np.ndarray, "56 64"],
+    outer_radius: Float32[np.ndarray, "56 64"] | None = None,
+) -> ObservedField:
+    """What a portrait shows on a surface round the head.
+
+    Args:
+        portrait: aligned portrait with its fitted head.
+        labels: its classes.
+        classes: probabilities of the segmenter, which tell hair and headgear apart.
+        skull_radius: from `fitted_skull`.
+        outer_radius: guess of the outer surface; None is thin hair where the outline has room for it.
+    """
+    picture = _Picture.of(portrait, labels, classes)
+    bound, in_frame = picture.exit(skull_radius, BOUND_LEVELS)
+    if outer_radius is None:
+        outer_radius = (skull_radius + np.minimum(bound, _FIRST_THICKNESS)).astype(np.float32)
+    frames = cell_frames()
+    camera = portrait.head.camera
+    points = frames.origins_world + frames.outward * outer_radius[..., None].astype(np.float64)
+    down, around, normals = surface_tangents(points)
+    del down, around
+    eye = camera.position_world[0].numpy()
+    away = eye - points
+    facing = (normals * away).sum(-1) / np.linalg.norm(away, axis=-1)
+    uv_px = project_px(camera, points)
+    depth = rasterize_mesh(*surface_mesh(points), camera).depth
+    z = points @ camera.T_camera_world[0, 2, :3].numpy() + float(camera.T_camera_world[0, 2, 3])
+    column, row, inside = picture.pixels(uv_px)
+    seen = inside & (facing > LEAST_FACING) & (z < depth[row, column] + DEPTH_SLACK) & picture.person[row, column]
+
+    material = np.moveaxis(picture.material[row, column], -1, 0)
+    total = material.sum(0)
+    seen &= total > _LEAST_SHARE
+    material = np.where(seen, material / np.maximum(total, 1e-6), 0)
+    visibility = seen * sureness(facing)
+
+    tangents, weight = SeenOrientation.of(portrait, labels).on_surface(camera, points, normals)
+    along = cells_from_world(tangents.astype(np.float32))
+    doubled = 2 * np.arctan2(along[1], along[0])
+    strands = seen & (material[HAIR] > _LEAST_SHARE) & (weight > _LEAST_ORIENTATION)
+
+    # at the rim the outline tells the thickness, where what ends there is a cover
+    thickness, framed = picture.exit(skull_radius, _FINE_LEVELS)
+    just_inside = project_px(camera, points - 0.01 * frames.outward)
+    inner_column, inner_row, inner_inside = picture.pixels(just_inside)
+    covered = picture.material[inner_row, inner_column][..., 1:].sum(-1) > _LEAST_SHARE
+    rim = framed & inner_inside & covered & (np.abs(facing) < RIM_FACING)
+    rim &= (thickness > 0) & (thickness < _FINE_LEVELS[-1])
+    return ObservedField(
+        skull_radius=skull_radius,
+        visibility=visibility.astype(np.float32),
+        material=material.astype(np.float32),
+        rgb=(np.moveaxis(picture.rgb[row, column], -1, 0) * seen).astype(np.float32),
+        orientation=(np.stack([np.cos(doubled), np.sin(doubled)]) * strands).astype(np.float32),
+        orientation_certainty=(np.clip(_ORIENTATION_GAIN * weight, 0, 1) * strands).astype(np.float32),
+        thickness=(thickness * rim).astype(np.float32),
+        thickness_certainty=rim.astype(np.float32),
+        thickness_bound=bound.astype(np.float32),
+        in_frame=in_frame.astype(np.float32),
+        tokens=np.full(len(TOKENS), np.nan, np.float32),
+        towards_camera=(eye / np.linalg.norm(eye)).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A portrait as cells see it: blurred by about the size of one."""
+
+    camera: Cameras
+    person: Bool[np.ndarray, "s s"]
+    inside: Bool[np.ndarray, "s s"]
+    material: Float32[np.ndarray, "s s 4"]
+    """Shares of skin, hair, headgear and cloth; in sum less than 1 at the outline."""
+    rgb: Float32[np.ndarray, "s s 3"]
+
+    @classmethod
+    def of(cls, portrait: Portrait, labels: PortraitLabels, classes: Float32[np.ndarray, "s s 7"]) -> _Picture:
+        sigma = _BLUR_PX * portrait.size_px / 512
+
+        def blurred(maps: Float32[np.ndarray, "s s k"]) -> Float32[np.ndarray, "s s k"]:
+            return cv2.GaussianBlur(np.ascontiguousarray(maps, np.float32), (0, 0), sigma)
+
+        hair, headgear = classes[..., HAIR_CLASS], classes[..., HEADGEAR_CLASS]
+        worn = headgear / np.maximum(hair + headgear, 1e-3)
+        cover = labels.hair.astype(np.float32)
+        material = np.stack([labels.skin, cover * (1 - worn), cover * worn, labels.cloth], axis=-1)
+        person = portrait.alpha_unit > 0.5
+        weight = person[..., None].astype(np.float32)
+        rgb = blurred(portrait.foreground_unit * weight) / np.maximum(blurred(weight.repeat(3, -1)), 1e-3)
+        return cls(portrait.head.camera, person, portrait.inside, blurred(material), np.clip(rgb, 0, 1))
+
+    def pixels(
+        self, uv_px: Float[np.ndarray, "*n 2"]
+    ) -> tuple[Int[np.ndarray, "*n"], Int[np.ndarray, "*n"], Bool[np.ndarray, "*n"]]:
+        """Columns and rows of the nearest pixels, and whether positions lie within the source picture."""
+        size = len(self.person)
+        whole = np.floor(uv_px).astype(np.int64)
+        column, row = np.moveaxis(np.clip(whole, 0, size - 1), -1, 0)
+        return column, row, ((whole >= 0) & (whole < size)).all(-1) & self.inside[row, column]
+
+    def exit(
+        self, skull_radius: Float32[np.ndarray, "56 64"], levels: Float[np.ndarray, " l"]
+    ) -> tuple[Float[np.ndarray, "56 64"], Bool[np.ndarray, "56 64"]]:
+        """First of ascending thicknesses at which a cover would stand out of the person's outline, `BEYOND` where
+        none does, and whether the picture could show it.
+        """
+        frames = cell_frames()
+        radii = skull_radius.astype(np.float64) + levels[:, None, None]
+        column, row, inside = self.pixels(
+            project_px(self.camera, frames.origins_world + frames.outward * radii[..., None])
+        )
+        out = inside & ~self.person[row, column]
+        first = np.where(out.any(0), out.argmax(0), len(levels))
+        framed = inside[np.searchsorted(levels, BOUND_LEVELS[FRAMED_LEVEL])]
+        return np.append(levels, BEYOND)[first], framed
