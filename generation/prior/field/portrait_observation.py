@@ -7,11 +7,13 @@ estimate's surface.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
+from scipy import ndimage
 
 from ...cameras import Cameras
 from ...head_model import HeadModel
@@ -23,7 +25,7 @@ from ..hair.orientation import SeenOrientation
 from ..labels.portrait_labels import PortraitLabels, project_px
 from ..labels.segmenter import HAIR as HAIR_CLASS
 from ..labels.segmenter import HEADGEAR as HEADGEAR_CLASS
-from .chart import cell_frames, of_capsule, surface_mesh, surface_tangents
+from .chart import COLUMNS, cell_frames, of_capsule, surface_mesh, surface_tangents
 from .head_field import HAIR, TOKENS, HeadField, cells_from_world
 from .mean_network import FieldMeanNet, estimate_field
 from .observed_field import ObservedField
@@ -38,12 +40,31 @@ LEAST_FACING, RIM_FACING = 0.12, 0.35
 """Cosine from which on a cell is seen; below which one next to the background is at the outline."""
 DEPTH_SLACK = 0.02
 """How far behind the nearest surface a cell still counts as seen, world units."""
+_BODY_ROW, _BODY_BLEND = 40, 5
+"""From this row on, over so many rows, the fitted head, which has no shoulders, goes over into a usual body."""
+_BODY_RADIUS = np.array([
+    (0.085, -0.015, 0.009, 0.006, -0.001), (0.084, -0.026, 0.006, 0.006, -0.002), (0.084, -0.035, 0.003, 0.007, -0.003),
+    (0.086, -0.042, 0.0, 0.009, -0.003), (0.090, -0.050, -0.003, 0.012, -0.004), (0.096, -0.058, -0.007, 0.017, -0.004),
+    (0.104, -0.067, -0.013, 0.022, -0.004), (0.114, -0.075, -0.022, 0.028, -0.003),
+    (0.125, -0.081, -0.031, 0.033, -0.001), (0.136, -0.085, -0.040, 0.035, 0.002),
+    (0.147, -0.086, -0.047, 0.036, 0.004),
+    (0.157, -0.084, -0.053, 0.034, 0.006), (0.165, -0.082, -0.056, 0.032, 0.007), (0.170, -0.079, -0.059, 0.030, 0.007),
+    (0.171, -0.076, -0.062, 0.029, 0.008), (0.169, -0.071, -0.064, 0.029, 0.009),
+])  # fmt: skip
+"""Of each row from there on: mean radius of 1,152 composed bodies as a sum of cosines of 0 to 4 times the azimuth."""
 _FINE_LEVELS = np.linspace(0, 0.22, 89)
 _FIRST_THICKNESS = 0.02
 """Of the first guess where the outline allows it, world units."""
 _BLUR_PX = 4.0
 """Deviation of what a cell covers in the picture, pixels at 512."""
-_LEAST_SHARE = 0.5
+_LEAST_SHARE, _LEAST_PERSON = 0.5, 0.1
+"""Of a material, to be the cell's own; of all, for a cell not to lie beside the person."""
+_WORN = (0.3, 0.7)
+"""Share of headgear in what is worn on the scalp from which on it counts, and from which on it is all."""
+_INSIDE_STEP, _MOST_FACING = 0.01, 0.6
+"""What ends at the outline is looked up this far inside, world units; the guess may be this far off the rim, cosine."""
+_RIM_CELLS = 1.0
+"""How far thicknesses at the outline are averaged: deviation of a Gaussian."""
 _ORIENTATION_GAIN, _LEAST_ORIENTATION = 1.5, 0.05
 """Certainty of an orientation by its weight in the picture, and the least weight that counts."""
 
@@ -54,8 +75,13 @@ def sureness(facing: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
 
 
 def fitted_skull(portrait: Portrait, model: HeadModel) -> Float32[np.ndarray, "56 64"]:
-    """Radius of the fitted head without ears and nose on the chart, world units."""
-    return of_capsule(capsule.opened_skull_radius(portrait.head.vertices_world, model.skin_faces)).astype(np.float32)
+    """Radius of the fitted head without ears and nose on the chart, on the shoulders of a usual body; world units."""
+    skull = of_capsule(capsule.opened_skull_radius(portrait.head.vertices_world, model.skin_faces))
+    azimuth = np.arange(COLUMNS) * (2 * math.pi / COLUMNS)
+    body = _BODY_RADIUS @ np.cos(np.arange(_BODY_RADIUS.shape[1])[:, None] * azimuth)
+    share = np.clip((1 + np.arange(len(body))) / _BODY_BLEND, 0, 1)[:, None]
+    skull[_BODY_ROW:] += share * (body - skull[_BODY_ROW:])
+    return skull.astype(np.float32)
 
 
 def field_of_portrait(
@@ -109,8 +135,7 @@ def observe_portrait(
     frames = cell_frames()
     camera = portrait.head.camera
     points = frames.origins_world + frames.outward * outer_radius[..., None].astype(np.float64)
-    down, around, normals = surface_tangents(points)
-    del down, around
+    _, _, normals = surface_tangents(points)
     eye = camera.position_world[0].numpy()
     away = eye - points
     facing = (normals * away).sum(-1) / np.linalg.norm(away, axis=-1)
@@ -118,11 +143,11 @@ def observe_portrait(
     depth = rasterize_mesh(*surface_mesh(points), camera).depth
     z = points @ camera.T_camera_world[0, 2, :3].numpy() + float(camera.T_camera_world[0, 2, 3])
     column, row, inside = picture.pixels(uv_px)
-    seen = inside & (facing > LEAST_FACING) & (z < depth[row, column] + DEPTH_SLACK) & picture.person[row, column]
+    seen = inside & (facing > LEAST_FACING) & (z < depth[row, column] + DEPTH_SLACK)
 
     material = np.moveaxis(picture.material[row, column], -1, 0)
     total = material.sum(0)
-    seen &= total > _LEAST_SHARE
+    seen &= total > _LEAST_PERSON
     material = np.where(seen, material / np.maximum(total, 1e-6), 0)
     visibility = seen * sureness(facing)
 
@@ -131,13 +156,18 @@ def observe_portrait(
     doubled = 2 * np.arctan2(along[1], along[0])
     strands = seen & (material[HAIR] > _LEAST_SHARE) & (weight > _LEAST_ORIENTATION)
 
-    # at the rim the outline tells the thickness, where what ends there is a cover
+    # where a cell's ray runs along the picture, the outline tells its thickness, if what ends there is a cover
     thickness, framed = picture.exit(skull_radius, _FINE_LEVELS)
-    just_inside = project_px(camera, points - 0.01 * frames.outward)
-    inner_column, inner_row, inner_inside = picture.pixels(just_inside)
-    covered = picture.material[inner_row, inner_column][..., 1:].sum(-1) > _LEAST_SHARE
-    rim = framed & inner_inside & covered & (np.abs(facing) < RIM_FACING)
+    across = np.abs((frames.outward * away).sum(-1)) / np.linalg.norm(away, axis=-1)
+    reach = skull_radius + thickness
+    edge = frames.origins_world + frames.outward * (reach - _INSIDE_STEP)[..., None]
+    inner_column, inner_row, inner_inside = picture.pixels(project_px(camera, edge))
+    cover = picture.material[inner_row, inner_column][..., 1:].sum(-1)
+    rim = framed & inner_inside & (cover > _LEAST_SHARE) & (across < RIM_FACING) & (np.abs(facing) < _MOST_FACING)
     rim &= (thickness > 0) & (thickness < _FINE_LEVELS[-1])
+    near = ndimage.gaussian_filter(rim.astype(np.float64), _RIM_CELLS, mode=capsule.WRAPPED)
+    smooth = ndimage.gaussian_filter(np.where(rim, thickness, 0.0), _RIM_CELLS, mode=capsule.WRAPPED)
+    thickness = smooth / np.maximum(near, 1e-6)
     return ObservedField(
         skull_radius=skull_radius,
         visibility=visibility.astype(np.float32),
@@ -173,7 +203,7 @@ class _Picture:
             return cv2.GaussianBlur(np.ascontiguousarray(maps, np.float32), (0, 0), sigma)
 
         hair, headgear = classes[..., HAIR_CLASS], classes[..., HEADGEAR_CLASS]
-        worn = headgear / np.maximum(hair + headgear, 1e-3)
+        worn = np.clip((headgear / np.maximum(hair + headgear, 1e-3) - _WORN[0]) / (_WORN[1] - _WORN[0]), 0, 1)
         cover = labels.hair.astype(np.float32)
         material = np.stack([labels.skin, cover * (1 - worn), cover * worn, labels.cloth], axis=-1)
         person = portrait.alpha_unit > 0.5
