@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -130,7 +131,9 @@ def _nearest(
     if not known.any():
         return np.zeros_like(values)
     three = np.concatenate([known] * 3, axis=1)
-    row, column = ndimage.distance_transform_edt(~three, return_distances=False, return_indices=True)
+    row, column = cast(
+        "np.ndarray", ndimage.distance_transform_edt(~three, return_distances=False, return_indices=True)
+    )
     middle = slice(COLUMNS, 2 * COLUMNS)
     return values[:, row[:, middle], column[:, middle] % COLUMNS]
 

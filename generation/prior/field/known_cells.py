@@ -16,8 +16,8 @@ _PLAIN = (0.3, 0.7)
 """Visibility from which on materials count, and from which on they count alone."""
 _REACH_CELLS = 1.5
 """How far corrections fade out into cells that are not seen: deviation of a Gaussian."""
-_FLOW_CELLS = 1.0
-"""How far orientations are averaged: in photographs and in training, every cell has an error of its own."""
+_FLOW_CELLS = 3.0
+"""How far orientations are averaged: every cell has an error of its own, and single ones are worse than the network."""
 _LEAST = 1e-6
 
 
@@ -25,7 +25,8 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
     """The field with the seen materials, thicknesses at the outline, and directions turned to the seen orientations.
 
     Materials are as seen where visibility is above 0.7, thicknesses where their certainty is 1; about these, and
-    where trust is less, the difference fades out. Directions keep their sign and turn by at most a right angle.
+    where trust is less, the difference fades out. Directions turn, by at most a right angle, where orientations agree
+    over some cells.
 
     Args:
         field: above the observed skull.
@@ -59,14 +60,15 @@ def faded(difference: Float[np.ndarray, "k 56 64"], weight: Float[np.ndarray, "5
 
 
 def _turned(flow: Float[np.ndarray, "3 56 64"], observed: ObservedField) -> Float[np.ndarray, "3 56 64"]:
-    """Directions turned about the cells' rays by the local mean of what they are off."""
+    """Directions turned about the cells' rays by the local mean of what they are off, as far as cells agree on it."""
     trust = observed.orientation_certainty
     seen: Complex[np.ndarray, "56 64"] = observed.orientation[0] + 1j * observed.orientation[1]
     along = flow[0] + 1j * flow[1]
-    off = trust * seen * np.conj(along**2)  # twice the angle
+    off = trust * seen * np.conj((along / np.maximum(np.abs(along), _LEAST)) ** 2)  # twice the angle
     off = _smooth(off.real, _FLOW_CELLS) + 1j * _smooth(off.imag, _FLOW_CELLS)
-    strength = np.minimum(2 * _smooth((trust > 0).astype(np.float64), _FLOW_CELLS), 1)
-    along = along * np.exp(0.5j * strength * np.angle(off))
+    agreement = np.minimum(np.abs(off) / np.maximum(_smooth(trust, _FLOW_CELLS), _LEAST), 1)
+    near = np.minimum(2 * _smooth((trust > 0).astype(np.float64), _FLOW_CELLS), 1)
+    along = along * np.exp(0.5j * near * agreement**2 * np.angle(off))
     return np.stack([along.real, along.imag, flow[2]]).astype(np.float32)
 
 

@@ -130,11 +130,10 @@ def observe_portrait(
     """
     picture = _Picture.of(portrait, labels, classes)
     bound, in_frame = picture.exit(skull_radius, BOUND_LEVELS)
-    if outer_radius is None:
-        outer_radius = (skull_radius + np.minimum(bound, _FIRST_THICKNESS)).astype(np.float32)
+    guess = skull_radius + np.minimum(bound, _FIRST_THICKNESS) if outer_radius is None else outer_radius
     frames = cell_frames()
     camera = portrait.head.camera
-    points = frames.origins_world + frames.outward * outer_radius[..., None].astype(np.float64)
+    points = frames.origins_world + frames.outward * guess[..., None].astype(np.float64)
     _, _, normals = surface_tangents(points)
     eye = camera.position_world[0].numpy()
     away = eye - points
