@@ -114,11 +114,28 @@ class EvalAblationCommand(EvalHeadsCommand):
     """Folder for the results."""
 
 
+@dataclass(frozen=True)
+class EvalFieldsCommand:
+    """Head fields estimated from simulated portraits, where these show nothing, beside the nearest known cell."""
+
+    data: Path
+    """Folder of the files that dp360 data fields has written."""
+    weights: Path
+    """Weights that dp360 train field has written (field_mean.safetensors)."""
+    output: Path = Path("outputs/eval_fields")
+    """Folder for results.json and table.md."""
+    split: Literal["train", "validation", "held-out"] = "held-out"
+    """Whose heads; those of the held-out split are for the last word only."""
+    portraits: int = 192
+    """Portraits at most, of heads spread evenly over the files."""
+
+
 EvalWhat = (
     Annotated[EvalViewsCommand, tyro.conf.subcommand("views")]
     | Annotated[EvalIdentityCommand, tyro.conf.subcommand("identity")]
     | Annotated[EvalPoseCommand, tyro.conf.subcommand("pose")]
     | Annotated[EvalConsistencyCommand, tyro.conf.subcommand("consistency")]
+    | Annotated[EvalFieldsCommand, tyro.conf.subcommand("fields")]
     | Annotated[EvalHeadsCommand, tyro.conf.subcommand("heads")]
     | Annotated[EvalAblationCommand, tyro.conf.subcommand("ablation")]
 )

@@ -37,6 +37,7 @@ from dp360.reconstruction.evaluation.identity import FaceEmbedder, measure_ident
 from dp360.reconstruction.evaluation.pose import FaceRotationFit, measure_pose
 from dp360.reconstruction.evaluation.reports import (
     consistency_result,
+    fields_result,
     heads_result,
     identity_result,
     origin_of,
@@ -52,6 +53,7 @@ from .device import choose_device
 from .evaluate import (
     EvalAblationCommand,
     EvalConsistencyCommand,
+    EvalFieldsCommand,
     EvalHeadsCommand,
     EvalIdentityCommand,
     EvalPoseCommand,
@@ -81,10 +83,41 @@ def measure_heads_or_views(what: EvalWhat, display: Display) -> EvaluationResult
         EvalIdentityCommand: _evaluate_identity,
         EvalPoseCommand: _evaluate_pose,
         EvalConsistencyCommand: _evaluate_consistency,
+        EvalFieldsCommand: _evaluate_fields,
         EvalHeadsCommand: _evaluate_heads,
         EvalAblationCommand: _evaluate_heads,
     }
     return measures[type(what)](what, display)
+
+
+def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> EvaluationResult:
+    """The field network, with and without meeting what is seen, and the baseline."""
+    from safetensors import SafetensorError
+
+    from dp360.generation.prior.field.mean_network import FIELD_MEAN, estimate_field, expected_field
+    from dp360.generation.training.field_figures import continued_field, measure_fields
+    from dp360.generation.training.field_samples import FieldSamples, field_paths
+
+    if command.portraits < 1:
+        raise InputError(f"--portraits must be at least 1, got {command.portraits}")
+    try:
+        loaded = FIELD_MEAN.read(command.weights)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{command.weights} does not hold weights of dp360 train field: {error}") from error
+    split = "held_out" if command.split == "held-out" else command.split
+    samples = FieldSamples.read(field_paths(command.data, split), most=command.portraits)
+    answers = {
+        "mean": partial(estimate_field, loaded=loaded),
+        "mean, seen cells not met": partial(expected_field, loaded=loaded),
+        "nearest known cell": continued_field,
+    }
+    numbers = display.track(range(len(samples)), total=len(samples), description="Estimating fields")
+    found = measure_fields(answers, map(samples.of, numbers))
+    facts = {
+        "weights": f"{command.weights.name} (sha256 {loaded.sha256[:16]})",
+        "version": importlib.metadata.version("dp360"),
+    }
+    return fields_result(found, len(samples), split, facts)
 
 
 def _evaluate_views(command: EvalViewsCommand, display: Display) -> EvaluationResult:

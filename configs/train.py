@@ -59,6 +59,36 @@ class TrainLandmarksCommand(TrainNetworkCommand):
 
 
 @dataclass(frozen=True)
+class TrainFieldCommand:
+    """The networks that tell what a portrait does not show of a head's field, stage by stage."""
+
+    data: Path
+    """Folder of the files that dp360 data fields has written, those of the validation split too if there are any."""
+    output: Path
+    """Folder for the checkpoints and the weights; called again, training goes on there, with the files of then."""
+    stage: Literal["mean"] = "mean"
+    """mean: the field to be expected."""
+    validation: int = 96
+    """Validation portraits that are measured at checkpoints and at the end."""
+    steps: int | None = None
+    """Steps of the whole schedule; None takes the recipe's."""
+    batch_size: int | None = None
+    """Portraits per process and micro-batch; None takes the recipe's."""
+    learning_rate: float | None = None
+    """Peak learning rate; None takes the recipe's."""
+    save_every: int | None = None
+    """Steps between checkpoints with their figures; None takes the recipe's."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Numbers of the forward pass; bf16 is faster on newer CPUs and GPUs."""
+    minutes: float | None = None
+    """Stop after this time with a checkpoint."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: Device = "auto"
+    """Where to train; auto takes the GPU if there is one."""
+
+
+@dataclass(frozen=True)
 class TrainViewsCommand:
     """A stage of the diffusion model's training. Under accelerate launch every process calls it alike."""
 
@@ -169,6 +199,7 @@ TrainWhat = (
     | Annotated[TrainHairCommand, tyro.conf.subcommand("hair")]
     | Annotated[TrainCompletionCommand, tyro.conf.subcommand("completion")]
     | Annotated[TrainLandmarksCommand, tyro.conf.subcommand("landmarks")]
+    | Annotated[TrainFieldCommand, tyro.conf.subcommand("field")]
     | Annotated[TrainAutoencoderCommand, tyro.conf.subcommand("autoencoder")]
     | Annotated[TrainAppearanceCommand, tyro.conf.subcommand("appearance")]
     | Annotated[TrainCameraCommand, tyro.conf.subcommand("camera")]
@@ -195,6 +226,10 @@ def run(command: TrainCommand, display: Display) -> Iterable[Path]:
         from .train_networks import train_prior_network
 
         return [train_prior_network(command.what, display)]
+    if isinstance(command.what, TrainFieldCommand):
+        from .train_field import train_field_stage
+
+        return [train_field_stage(command.what, display)]
     from .train_views import train_autoencoder_stage, train_view_stage
 
     if isinstance(command.what, TrainAutoencoderCommand):

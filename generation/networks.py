@@ -40,10 +40,14 @@ class ChartBlock(nn.Module):
         self.norm = nn.GroupNorm(8, outputs)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
-        over_the_crown = torch.roll(x[:, :, :1], x.shape[-1] // 2, dims=-1)
-        x = torch.cat([over_the_crown, x, x[:, :, -1:]], dim=2)
-        x = torch.cat([x[..., -1:], x, x[..., :1]], dim=3)
-        return F.silu(self.norm(self.convolution(x)))
+        return F.silu(self.norm(self.convolution(chart_padded(x))))
+
+
+def chart_padded(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h+2 w+2"]:
+    """A chart with one more cell on each side: over the crown, below the last row, and round the axis."""
+    over_the_crown = torch.roll(x[:, :, :1], x.shape[-1] // 2, dims=-1)
+    x = torch.cat([over_the_crown, x, x[:, :, -1:]], dim=2)
+    return torch.cat([x[..., -1:], x, x[..., :1]], dim=3)
 
 
 def zeroed(layer: Layer) -> Layer:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dp360.generation import ViewSet
+from dp360.generation.training.field_figures import FieldFigures
 
 from .compare import ALL, METRICS, Comparison, Estimate, NamedViews, Summary, ViewFigures, estimate, summarise
 from .consistency import ConsistencyReport, PairFigures
@@ -48,6 +49,17 @@ _POSE_COLUMNS = {
     "not measured": ("unmeasured_views", 0),
 }
 """Figures of `PoseReport` in a table, and their digits."""
+_FIELD_COLUMNS = {
+    "materials right": ("accuracy", 3),
+    "IoU hair and headgear": ("cover_iou", 3),
+    "thickness, mm covered": ("covered_mm", 1),
+    "mm all": ("all_mm", 1),
+    "flow, °": ("flow_deg", 1),
+    "median": ("flow_median_deg", 1),
+    "Laplacian": ("laplacian", 2),
+    "turn": ("turn", 2),
+}
+"""Figures of `FieldFigures` in a table, and their digits."""
 _NO_PERCEPTUAL = 'No perceptual distance was measured: pip install "dp360[eval]" brings one'
 
 
@@ -111,6 +123,23 @@ def pose_result(reports: Mapping[str, PoseReport], facts: Mapping[str, Any]) -> 
         {"data": {name: report.plain() for name, report in reports.items()}},
         (ResultTable(title, ("data", *_POSE_COLUMNS), tuple(rows)),),
         (Panel("Angle between intended and estimated camera", "azimuth, degrees", curves),),
+    )
+
+
+def fields_result(
+    found: Mapping[str, FieldFigures], portraits: int, split: str, facts: Mapping[str, Any]
+) -> EvaluationResult:
+    """Ways to estimate head fields beside each other."""
+    data = {name: asdict(figures) for name, figures in found.items()}
+    rows = [
+        (name, *(number_cell(figures[key], digits) for key, digits in _FIELD_COLUMNS.values()))
+        for name, figures in data.items()
+    ]
+    title = f"Cells above the shoulders that {portraits} portraits of the {split} split do not show"
+    return EvaluationResult(
+        facts,
+        {"portraits": portraits, "split": split, "fields": data},
+        (ResultTable(title, ("", *_FIELD_COLUMNS), tuple(rows)),),
     )
 
 

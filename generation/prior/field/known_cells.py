@@ -1,0 +1,76 @@
+"""A field made to meet what a portrait plainly shows, without a seam towards what it does not show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Complex, Float
+from scipy import ndimage
+
+from .. import capsule
+from .head_field import THICKNESS_SCALE, HeadField
+from .observed_field import ObservedField
+
+_PLAIN = (0.3, 0.7)
+"""Visibility from which on materials count, and from which on they count alone."""
+_REACH_CELLS = 1.5
+"""How far corrections fade out into cells that are not seen: deviation of a Gaussian."""
+_FLOW_CELLS = 3.0
+"""How far orientations are averaged: every cell has an error of its own, and single ones are worse than the network."""
+_LEAST = 1e-6
+
+
+def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
+    """The field with the seen materials, thicknesses at the outline, and directions turned to the seen orientations.
+
+    Materials are as seen where visibility is above 0.7, thicknesses where their certainty is 1; about these, and
+    where trust is less, the difference fades out. Directions turn, by at most a right angle, where orientations agree
+    over some cells.
+
+    Args:
+        field: above the observed skull.
+        observed: what the portrait shows.
+    """
+    low, high = _PLAIN
+    plain = np.clip((observed.visibility - low) / (high - low), 0, 1)
+    plain = plain * plain * (3 - 2 * plain) * (np.abs(observed.material.sum(0) - 1) < 0.1)
+    material = np.clip(field.material + faded(observed.material - field.material, plain), 0, 1) + _LEAST
+    scaled = THICKNESS_SCALE.encode(field.thickness)
+    difference = THICKNESS_SCALE.encode(observed.thickness) - scaled
+    scaled = scaled + faded(difference[None], observed.thickness_certainty)[0]
+    return replace(
+        field,
+        material=(material / material.sum(0)).astype(np.float32),
+        thickness=THICKNESS_SCALE.decode(scaled.astype(np.float32)),
+        flow=_turned(field.flow, observed),
+    )
+
+
+def faded(difference: Float[np.ndarray, "k 56 64"], weight: Float[np.ndarray, "56 64"]) -> Float[np.ndarray, "k 56 64"]:
+    """Corrections that are whole where the weight is 1 and fade out over the cells about these.
+
+    Args:
+        difference: what would be added at weight 1.
+        weight: trust in each cell, [0, 1].
+    """
+    near = _smooth(weight, _REACH_CELLS)
+    mean = np.stack([_smooth(weight * d, _REACH_CELLS) for d in difference]) / np.maximum(near, _LEAST)
+    return weight * difference + (1 - weight) * np.minimum(2 * near, 1) * mean
+
+
+def _turned(flow: Float[np.ndarray, "3 56 64"], observed: ObservedField) -> Float[np.ndarray, "3 56 64"]:
+    """Directions turned about the cells' rays by the local mean of what they are off, as far as cells agree on it."""
+    trust = observed.orientation_certainty
+    seen: Complex[np.ndarray, "56 64"] = observed.orientation[0] + 1j * observed.orientation[1]
+    along = flow[0] + 1j * flow[1]
+    off = trust * seen * np.conj((along / np.maximum(np.abs(along), _LEAST)) ** 2)  # twice the angle
+    off = _smooth(off.real, _FLOW_CELLS) + 1j * _smooth(off.imag, _FLOW_CELLS)
+    agreement = np.minimum(np.abs(off) / np.maximum(_smooth(trust, _FLOW_CELLS), _LEAST), 1)
+    near = np.minimum(2 * _smooth((trust > 0).astype(np.float64), _FLOW_CELLS), 1)
+    along = along * np.exp(0.5j * near * agreement**2 * np.angle(off))
+    return np.stack([along.real, along.imag, flow[2]]).astype(np.float32)
+
+
+def _smooth(grid: Float[np.ndarray, "56 64"], cells: float) -> Float[np.ndarray, "56 64"]:
+    return ndimage.gaussian_filter(np.asarray(grid, np.float64), cells, mode=capsule.WRAPPED)

@@ -1,0 +1,67 @@
+"""The heads of `dp360 data fields`, kept in memory as they are stored: 360 KB a head with four portraits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+from ..prior.field.head_field import HeadField
+from ..prior.field.observed_field import ObservedField
+from ..synthetic.assets import Split
+from ..synthetic.fields.field_files import FieldShard
+
+_CAMERAS_OF = "seen/visibility"
+
+
+def field_paths(folder: Path, split: Split) -> list[Path]:
+    """The files of a split in a folder, in the order of their names.
+
+    Raises:
+        InputError: there is none.
+    """
+    paths = sorted(folder.glob(f"fields_{split}_*.npz"))
+    if not paths:
+        raise InputError(f"No fields_{split}_*.npz in {folder}: expected what dp360 data fields writes")
+    return paths
+
+
+@dataclass(frozen=True)
+class FieldSamples:
+    """Portraits of heads, in one row: those of the first head, of the second, and so on."""
+
+    shards: Sequence[FieldShard]
+    """Heads by file."""
+    places: Sequence[tuple[int, int, int]]
+    """Shard, head in the shard, and camera of each portrait."""
+
+    @classmethod
+    def read(cls, paths: Sequence[Path], *, most: int | None = None) -> FieldSamples:
+        """All portraits of files.
+
+        Args:
+            paths: the files.
+            most: portraits at most, of heads spread evenly, each with another camera than its neighbour.
+
+        Raises:
+            InputError: a file is damaged.
+        """
+        shards = [FieldShard.read(path) for path in paths]
+        heads = [(s, h) for s, shard in enumerate(shards) for h in range(len(shard))]
+        if not heads:
+            raise InputError("No heads to learn from: the files of head fields are empty")
+        cameras = min(shard.columns[_CAMERAS_OF].shape[1] for shard in shards)
+        if most is None or most >= cameras * len(heads):
+            return cls(shards, [(s, h, c) for s, h in heads for c in range(cameras)])
+        chosen = [heads[k * len(heads) // most] for k in range(most)]
+        return cls(shards, [(s, h, k % cameras) for k, (s, h) in enumerate(chosen)])
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def of(self, index: int) -> tuple[HeadField, ObservedField]:
+        """The truth over the skull that the portrait was fitted with, and what the portrait shows."""
+        shard, head, camera = self.places[index]
+        observed = self.shards[shard].observed(head, camera)
+        return self.shards[shard].field(head).over(observed.skull_radius), observed

@@ -1,0 +1,106 @@
+"""Training of the networks of head fields; the first stage is the mean, `generation.prior.field.mean_network`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..prior.field.chart import ROWS, cell_shares
+from ..prior.field.head_field import CHANNELS, TOKENS, HeadField
+from ..prior.field.mean_network import FieldMeanConfig, FieldMeanNet
+from ..prior.field.observed_field import ObservedField
+from ..progress import Track, silent
+from .field_samples import FieldSamples
+from .loop import Batch, LoopConfig, OnEvaluation, stacked, train_model
+
+FIELD_MEAN_LOOP = LoopConfig(
+    steps=8000, batch_size=16, learning_rate=1.2e-3, warmup_steps=60, weight_decay=0.01, save_every=200
+)
+"""Schedule of the mean."""
+SHOULDER_ROW = 48
+"""Rows from here on lie on the shoulders and the chest."""
+_LEAST_SHARE = 0.1
+_BELOW_WEIGHT = 0.4
+_SEEN_WEIGHT = 0.5
+"""What cells below the shoulders, and cells that are plainly seen, count beside others."""
+_FLOW_GAIN = 3.0
+"""What directions count beside other channels: most of them run down, the rest are small numbers."""
+_TOKEN_WEIGHT = 0.05
+_NO_TOKENS, _LOST_TOKENS = 0.25, 0.15
+"""How often the portrait says nothing about tokens, and nothing about one of them: real ones often do not."""
+_LENGTHS = slice(CHANNELS.index("thickness"), CHANNELS.index("strand_length") + 1)
+_HUBER = 0.25
+"""Errors of scaled lengths below this count squared, larger ones as they are: a few long hairs do not rule."""
+
+
+def train_field_mean(
+    samples: FieldSamples,
+    folder: Path,
+    loop: LoopConfig = FIELD_MEAN_LOOP,
+    network_config: FieldMeanConfig | None = None,
+    *,
+    track: Track = silent,
+    on_evaluation: OnEvaluation | None = None,
+) -> FieldMeanNet:
+    """The network with averaged weights, on the CPU; arguments as of `train_model`."""
+    torch.manual_seed(loop.seed)
+    network = FieldMeanNet(network_config)
+    batch_of = partial(mean_batch, samples, loop)
+    train_model(network, batch_of, mean_loss, loop, folder, track=track, on_evaluation=on_evaluation)
+    return network
+
+
+def mean_batch(samples: FieldSamples, loop: LoopConfig, number: int) -> Batch:
+    """The portraits of a micro-batch: every portrait once per epoch, half of them mirrored, some without tokens."""
+    per_epoch = max(1, len(samples) // loop.batch_size)
+    epoch, place = divmod(number, per_epoch)
+    order = np.random.default_rng([loop.seed, epoch]).permutation(len(samples))
+    rng = np.random.default_rng([loop.seed, number, 1])
+    rows = []
+    for index in order[place * loop.batch_size : (place + 1) * loop.batch_size]:
+        field, observed = samples.of(int(index))
+        forgotten = (rng.random() < _NO_TOKENS) | (rng.random(len(TOKENS)) < _LOST_TOKENS)
+        observed = replace(observed, tokens=np.where(forgotten, np.float32(np.nan), observed.tokens))
+        turned = rng.random() < 0.5
+        rows.append(mean_sample(field.mirrored(), observed.mirrored()) if turned else mean_sample(field, observed))
+    return stacked(rows)
+
+
+def mean_sample(field: HeadField, observed: ObservedField) -> dict[str, Tensor]:
+    """One portrait as the network sees it, and what it should answer, with weights."""
+    known = field.known_tokens
+    gains = np.where([name.startswith("flow_") for name in CHANNELS], _FLOW_GAIN, 1.0)[:, None, None]
+    arrays = {
+        "observed": observed.pack(),
+        "portrait": observed.pack_globals(),
+        "target": field.pack(),
+        "weight": field.weights() * gains * cell_weights() * (1 - (1 - _SEEN_WEIGHT) * observed.visibility),
+        "tokens": np.where(known, 2 * field.tokens - 1, 0).astype(np.float32),
+        "known_tokens": known.astype(np.float32),
+    }
+    return {name: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for name, array in arrays.items()}
+
+
+def cell_weights() -> Float32[np.ndarray, "56 64"]:
+    """What each cell counts in the loss: its size, less below the shoulders."""
+    below = np.where(np.arange(ROWS) < SHOULDER_ROW, 1.0, _BELOW_WEIGHT)[:, None]
+    return (np.maximum(cell_shares(), _LEAST_SHARE) * below).astype(np.float32)
+
+
+def mean_loss(network: nn.Module, batch: Batch) -> Tensor:
+    """Weighted squares of errors, Huber's for lengths, and squares of the known tokens' errors."""
+    answer, tokens = (x.float() for x in network(batch["observed"], batch["portrait"]))
+    errors = (answer - batch["target"]).square()
+    lengths = F.huber_loss(answer[:, _LENGTHS], batch["target"][:, _LENGTHS], reduction="none", delta=_HUBER)
+    errors = torch.cat([errors[:, : _LENGTHS.start], 2 * lengths, errors[:, _LENGTHS.stop :]], dim=1)
+    known = batch["known_tokens"]
+    of_tokens = (known * (tokens - batch["tokens"]).square()).sum() / known.sum().clamp_min(1)
+    weight = batch["weight"]
+    return (weight * errors).sum() / weight.sum() + _TOKEN_WEIGHT * of_tokens

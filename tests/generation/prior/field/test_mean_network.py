@@ -1,0 +1,127 @@
+"""The mean of fields: laws of the closed chart, mirrored portraits, and what is plainly seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dp360.generation.networks import LoadedNetwork, chart_padded
+from dp360.generation.prior.field.chart import MIRRORED
+from dp360.generation.prior.field.head_field import CHANNELS, THICKNESS_SCALE, HeadField
+from dp360.generation.prior.field.known_cells import faded, meet_observation
+from dp360.generation.prior.field.mean_network import (
+    FIELD_MEAN,
+    GLOBALS,
+    FieldMeanConfig,
+    FieldMeanNet,
+    estimate_field,
+    expected_field,
+)
+from dp360.generation.prior.field.observed_field import ObservedField
+
+SMALL = FieldMeanConfig(channels=(8, 8, 16), embedding=8)
+
+
+@pytest.fixture
+def loaded() -> LoadedNetwork[FieldMeanNet]:
+    torch.manual_seed(3)
+    network = FieldMeanNet(SMALL).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return LoadedNetwork(network, "")
+
+
+def test_the_chart_goes_on_round_the_head_and_over_the_crown() -> None:
+    chart = torch.arange(4.0 * 8).reshape(1, 1, 4, 8)
+    wide = chart_padded(chart)[0, 0]
+    assert wide.shape == (6, 10)
+    assert (wide[1:-1, 0] == chart[0, 0, :, -1]).all() and (wide[1:-1, -1] == chart[0, 0, :, 0]).all()
+    assert (wide[0, 1:-1] == torch.roll(chart[0, 0, 0], 4)).all() and (wide[-1, 1:-1] == chart[0, 0, -1]).all()
+
+
+def test_only_the_place_tells_columns_apart(loaded: LoadedNetwork[FieldMeanNet]) -> None:
+    network = loaded.network
+    network.get_buffer("place")[:2] = 0
+    network.get_buffer("outward").zero_()
+    network.attend.place.zero_()
+    seen, told = torch.randn(1, 16, 56, 64), torch.randn(1, GLOBALS)
+    straight, tokens = network(seen, told)
+    turned, same = network(torch.roll(seen, 24, -1), told)
+    assert straight.shape == (1, len(CHANNELS), 56, 64) and straight.std() > 1e-3
+    torch.testing.assert_close(turned, torch.roll(straight, 24, -1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(same, tokens, rtol=1e-3, atol=1e-4)
+
+
+def test_the_mirrored_portrait_gets_the_mirrored_field(
+    loaded: LoadedNetwork[FieldMeanNet], random_observation: ObservedField
+) -> None:
+    straight = estimate_field(random_observation, loaded).mirrored()
+    other = estimate_field(random_observation.mirrored(), loaded)
+    for name, values in vars(straight).items():
+        np.testing.assert_allclose(getattr(other, name), values, atol=2e-4, err_msg=name)
+    moved = expected_field(random_observation, loaded).thickness
+    assert np.abs(moved - moved[:, MIRRORED]).max() > 1e-4
+
+
+def test_plainly_seen_cells_are_as_seen(random_field: HeadField, random_observation: ObservedField) -> None:
+    seen = np.zeros((56, 64), np.float32)
+    seen[10:20, 5:30] = 1
+    material = random_observation.material / random_observation.material.sum(0)
+    observed = replace(
+        random_observation, skull_radius=random_field.skull_radius, visibility=seen, thickness_certainty=seen,
+        material=material,
+    )  # fmt: skip
+    met = meet_observation(random_field, observed)
+    known = seen > 0
+    np.testing.assert_allclose(met.material[:, known], material[:, known], atol=1e-5)
+    np.testing.assert_allclose(met.thickness[known], observed.thickness[known], atol=1e-6)
+    far = np.s_[40:, :]
+    np.testing.assert_allclose(met.material[..., 40:, :], random_field.material[..., 40:, :], atol=1e-5)
+    np.testing.assert_allclose(met.thickness[far], random_field.thickness[far], atol=1e-6)
+
+
+def test_corrections_fade_out_without_a_seam() -> None:
+    weight = np.zeros((56, 64))
+    weight[:, :10] = 1
+    steps = np.abs(np.diff(faded(np.full((1, 56, 64), 5.0), weight)[0], axis=1))
+    assert (faded(np.full((1, 56, 64), 5.0), weight)[0, :, :10] == 5).all()
+    assert steps.max() < 2.5 and (faded(np.full((1, 56, 64), 5.0), weight)[0, :, 20:50] < 1e-2).all()
+
+
+def test_nothing_seen_changes_nothing(random_field: HeadField, random_observation: ObservedField) -> None:
+    nothing = np.zeros((56, 64), np.float32)
+    blind = replace(
+        random_observation, visibility=nothing, thickness_certainty=nothing, orientation_certainty=nothing
+    )  # fmt: skip
+    met = meet_observation(random_field, blind)
+    for name, values in vars(random_field).items():
+        np.testing.assert_allclose(getattr(met, name), values, atol=1e-5, err_msg=name)
+
+
+def test_directions_turn_to_orientations_and_keep_their_sign(random_observation: ObservedField) -> None:
+    channels = np.zeros((len(CHANNELS), 56, 64), np.float32)
+    channels[CHANNELS.index("flow_down")] = 1
+    field = HeadField.unpack(channels, random_observation.skull_radius, random_observation.tokens)
+    angle = np.radians(50.0)
+    doubled = np.array([np.cos(2 * angle), np.sin(2 * angle)], np.float32)[:, None, None]
+    observed = replace(
+        random_observation, orientation=np.broadcast_to(doubled, (2, 56, 64)),
+        orientation_certainty=np.ones((56, 64), np.float32),
+    )  # fmt: skip
+    flow = meet_observation(field, observed).flow
+    np.testing.assert_allclose(flow[0], np.cos(angle), atol=1e-5)
+    np.testing.assert_allclose(flow[1], np.sin(angle), atol=1e-5)
+
+
+def test_weights_are_read_as_written(loaded: LoadedNetwork[FieldMeanNet], tmp_path: Path,
+                                     random_observation: ObservedField) -> None:  # fmt: skip
+    path = tmp_path / FIELD_MEAN.file_name
+    FIELD_MEAN.save(path, loaded.network, {})
+    again = FIELD_MEAN.read(path)
+    assert again.network.config == SMALL
+    ours, theirs = (expected_field(random_observation, n).thickness for n in (loaded, again))
+    np.testing.assert_allclose(THICKNESS_SCALE.encode(ours), THICKNESS_SCALE.encode(theirs), atol=0.05)
