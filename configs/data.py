@@ -17,6 +17,7 @@ import tyro
 from .console import Display
 from .data_fields import DataFieldsCommand, make_fields
 from .processes import in_processes
+from .splits import SplitWord, split_of_word
 
 if TYPE_CHECKING:
     from dp360.generation.synthetic.fitted_composed_head import NumberedHeads
@@ -39,7 +40,7 @@ class DataHeadsCommand:
     """Heads to make; those whose face is not found in the portrait are left out and named."""
     first: int = 0
     """Number of the first head."""
-    split: Literal["train", "validation", "held-out"] = "train"
+    split: SplitWord = "train"
     """Whose shapes, skins and hair: people of one split never appear in another."""
     views: int = 32
     """True views round each head, beside the one of the portrait's camera."""
@@ -167,7 +168,7 @@ def _heads(command: DataHeadsCommand) -> NumberedHeads:
     """One for all heads of a process."""
     from dp360.generation.synthetic.fitted_composed_head import NumberedHeads
 
-    split = "held_out" if command.split == "held-out" else command.split
+    split = split_of_word(command.split)
     return NumberedHeads(command.data, split, command.seed)
 
 

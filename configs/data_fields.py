@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from .console import Display
 from .processes import in_processes
+from .splits import SplitWord, split_of_word
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DataFieldsCommand:
     """Heads to make; three neighbours are one person with different hair."""
     first: int = 0
     """Number of the first head."""
-    split: Literal["train", "validation", "held-out"] = "train"
+    split: SplitWord = "train"
     """Whose people, haircuts and hats: those of one split never appear in another."""
     cameras: int = 4
     """Portraits of each head."""
@@ -59,7 +59,7 @@ def make_fields(command: DataFieldsCommand, display: Display) -> list[Path]:
     for name, least in (("count", 1), ("cameras", 1), ("first", 0), ("sheet", 0), ("jobs", 1)):
         if getattr(command, name) < least:
             raise InputError(f"--{name} must be at least {least}, got {getattr(command, name)}")
-    split = "held_out" if command.split == "held-out" else command.split
+    split = split_of_word(command.split)
     files = FieldFiles(command.data, command.output, split, command.seed, command.cameras)
     ranges = files.numbers(command.first, command.count)
     paths = [files.path(numbers) for numbers in ranges]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from .splits import SplitWord
+
 if TYPE_CHECKING:
     from .console import Display
 
@@ -124,7 +126,7 @@ class EvalFieldsCommand:
     """Weights that dp360 train field has written (field_mean.safetensors)."""
     output: Path = Path("outputs/eval_fields")
     """Folder for results.json and table.md."""
-    split: Literal["train", "validation", "held-out"] = "held-out"
+    split: SplitWord = "held-out"
     """Whose heads; those of the held-out split are for the last word only."""
     portraits: int = 192
     """Portraits at most, of heads spread evenly over the files."""

@@ -62,6 +62,7 @@ from .evaluate import (
 )
 from .processes import in_processes
 from .run_folder import aligned_portrait_rgb, dataset_folder
+from .splits import split_of_word
 from .variants import GENERATOR_VARIANTS, compact_weights_name, open_sources, source_name
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> Evaluation
         loaded = FIELD_MEAN.read(command.weights)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{command.weights} does not hold weights of dp360 train field: {error}") from error
-    split = "held_out" if command.split == "held-out" else command.split
+    split = split_of_word(command.split)
     samples = FieldSamples.read(field_paths(command.data, split), most=command.portraits)
     answers = {
         "mean": partial(estimate_field, loaded=loaded),

@@ -26,6 +26,7 @@ PANOHEAD_FOCAL_NORMALISED = 4.2647
 """Focal length divided by the image width (EG3D and PanoHead)."""
 UNITS_PER_CM = 0.0165
 """The package's one scale: world units per centimetre of the parametric head model."""
+UNITS_PER_MM = UNITS_PER_CM / 10
 METRES_PER_UNIT = 0.01 / UNITS_PER_CM
 
 _OPENCV_TO_OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))

@@ -17,7 +17,6 @@ from scipy import ndimage
 
 from ...cameras import Cameras
 from ...head_model import HeadModel
-from ...mesh_raster import rasterize_mesh
 from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
@@ -25,21 +24,12 @@ from ..hair.orientation import SeenOrientation
 from ..labels.portrait_labels import PortraitLabels, project_px
 from ..labels.segmenter import HAIR as HAIR_CLASS
 from ..labels.segmenter import HEADGEAR as HEADGEAR_CLASS
-from .chart import COLUMNS, cell_frames, of_capsule, surface_mesh, surface_tangents
+from .chart import COLUMNS, cell_frames, of_capsule
 from .head_field import HAIR, TOKENS, HeadField, cells_from_world
 from .mean_network import FieldMeanNet, estimate_field
 from .observed_field import ObservedField
+from .seen_surface import BOUND_LEVELS, FRAMED_LEVEL, RIM_FACING, SeenSurface, first_standing_out
 
-BOUND_LEVELS = np.array([0, 0.008, 0.016, 0.025, 0.035, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.18, 0.22])
-"""Thicknesses that are tried against the outline, world units."""
-BEYOND = 0.25
-"""Bound where none of them shows."""
-FRAMED_LEVEL = 3
-"""Of `BOUND_LEVELS`: what has to lie in the picture for a bound to count."""
-LEAST_FACING, RIM_FACING = 0.12, 0.35
-"""Cosine from which on a cell is seen; below which one next to the background is at the outline."""
-DEPTH_SLACK = 0.02
-"""How far behind the nearest surface a cell still counts as seen, world units."""
 _BODY_ROW, _BODY_BLEND = 40, 5
 """From this row on, over so many rows, the fitted head, which has no shoulders, goes over into a usual body."""
 _BODY_RADIUS = np.array([
@@ -67,11 +57,6 @@ _RIM_CELLS = 1.0
 """How far thicknesses at the outline are averaged: deviation of a Gaussian."""
 _ORIENTATION_GAIN, _LEAST_ORIENTATION = 1.5, 0.05
 """Certainty of an orientation by its weight in the picture, and the least weight that counts."""
-
-
-def sureness(facing: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Visibility of a seen cell by the cosine between its normal and the line of sight."""
-    return np.clip(0.3 + 1.8 * facing, 0, 1)
 
 
 def fitted_skull(portrait: Portrait, model: HeadModel) -> Float32[np.ndarray, "56 64"]:
@@ -103,11 +88,11 @@ def field_of_portrait(
         network: estimates what is not seen.
         rounds: how often pixels are looked up, each time on the surface estimated before; at least 1.
     """
-    skull = fitted_skull(portrait, model)
-    observed = observe_portrait(portrait, labels, classes, skull)
+    picture, skull = _Picture.of(portrait, labels, classes), fitted_skull(portrait, model)
+    observed = _observed(picture, skull, None)
     field = estimate_field(observed, network)
     for _ in range(rounds - 1):
-        observed = observe_portrait(portrait, labels, classes, skull, field.outer_radius)
+        observed = _observed(picture, skull, field.outer_radius)
         field = estimate_field(observed, network)
     return field, observed
 
@@ -128,45 +113,46 @@ def observe_portrait(
         skull_radius: from `fitted_skull`.
         outer_radius: guess of the outer surface; None is thin hair where the outline has room for it.
     """
-    picture = _Picture.of(portrait, labels, classes)
+    return _observed(_Picture.of(portrait, labels, classes), skull_radius, outer_radius)
+
+
+def _observed(
+    picture: _Picture, skull_radius: Float32[np.ndarray, "56 64"], outer_radius: Float32[np.ndarray, "56 64"] | None
+) -> ObservedField:
     bound, in_frame = picture.exit(skull_radius, BOUND_LEVELS)
     guess = skull_radius + np.minimum(bound, _FIRST_THICKNESS) if outer_radius is None else outer_radius
     frames = cell_frames()
-    camera = portrait.head.camera
-    points = frames.origins_world + frames.outward * guess[..., None].astype(np.float64)
-    _, _, normals = surface_tangents(points)
-    eye = camera.position_world[0].numpy()
-    away = eye - points
-    facing = (normals * away).sum(-1) / np.linalg.norm(away, axis=-1)
-    uv_px = project_px(camera, points)
-    depth = rasterize_mesh(*surface_mesh(points), camera).depth
-    z = points @ camera.T_camera_world[0, 2, :3].numpy() + float(camera.T_camera_world[0, 2, 3])
-    column, row, inside = picture.pixels(uv_px)
-    seen = inside & (facing > LEAST_FACING) & (z < depth[row, column] + DEPTH_SLACK)
+    camera = picture.camera
+    surface = SeenSurface.of(camera, frames.origins_world + frames.outward * guess[..., None].astype(np.float64))
+    column, row, inside = picture.pixels(surface.uv_px)
+    seen = inside & surface.visible(surface.depth[row, column])
 
     material = np.moveaxis(picture.material[row, column], -1, 0)
     total = material.sum(0)
     seen &= total > _LEAST_PERSON
     material = np.where(seen, material / np.maximum(total, 1e-6), 0)
-    visibility = seen * sureness(facing)
+    visibility = seen * surface.sureness
 
-    tangents, weight = SeenOrientation.of(portrait, labels).on_surface(camera, points, normals)
+    tangents, weight = picture.orientation.on_surface(camera, surface.points_world, surface.normals_world)
     along = cells_from_world(tangents.astype(np.float32))
     doubled = 2 * np.arctan2(along[1], along[0])
     strands = seen & (material[HAIR] > _LEAST_SHARE) & (weight > _LEAST_ORIENTATION)
 
     # where a cell's ray runs along the picture, the outline tells its thickness, if what ends there is a cover
     thickness, framed = picture.exit(skull_radius, _FINE_LEVELS)
-    across = np.abs((frames.outward * away).sum(-1)) / np.linalg.norm(away, axis=-1)
+    across = np.abs((frames.outward * surface.away_world).sum(-1)) / np.linalg.norm(surface.away_world, axis=-1)
     reach = skull_radius + thickness
     edge = frames.origins_world + frames.outward * (reach - _INSIDE_STEP)[..., None]
     inner_column, inner_row, inner_inside = picture.pixels(project_px(camera, edge))
     cover = picture.material[inner_row, inner_column][..., 1:].sum(-1)
-    rim = framed & inner_inside & (cover > _LEAST_SHARE) & (across < RIM_FACING) & (np.abs(facing) < _MOST_FACING)
+    rim = (
+        framed & inner_inside & (cover > _LEAST_SHARE) & (across < RIM_FACING) & (np.abs(surface.facing) < _MOST_FACING)
+    )
     rim &= (thickness > 0) & (thickness < _FINE_LEVELS[-1])
     near = ndimage.gaussian_filter(rim.astype(np.float64), _RIM_CELLS, mode=capsule.WRAPPED)
     smooth = ndimage.gaussian_filter(np.where(rim, thickness, 0.0), _RIM_CELLS, mode=capsule.WRAPPED)
     thickness = smooth / np.maximum(near, 1e-6)
+    eye = camera.position_world[0].numpy()
     return ObservedField(
         skull_radius=skull_radius,
         visibility=visibility.astype(np.float32),
@@ -193,6 +179,7 @@ class _Picture:
     material: Float32[np.ndarray, "s s 4"]
     """Shares of skin, hair, headgear and cloth; in sum less than 1 at the outline."""
     rgb: Float32[np.ndarray, "s s 3"]
+    orientation: SeenOrientation
 
     @classmethod
     def of(cls, portrait: Portrait, labels: PortraitLabels, classes: Float32[np.ndarray, "s s 7"]) -> _Picture:
@@ -208,7 +195,8 @@ class _Picture:
         person = portrait.alpha_unit > 0.5
         weight = person[..., None].astype(np.float32)
         rgb = blurred(portrait.foreground_unit * weight) / np.maximum(blurred(weight.repeat(3, -1)), 1e-3)
-        return cls(portrait.head.camera, person, portrait.inside, blurred(material), np.clip(rgb, 0, 1))
+        orientation = SeenOrientation.of(portrait, labels)
+        return cls(portrait.head.camera, person, portrait.inside, blurred(material), np.clip(rgb, 0, 1), orientation)
 
     def pixels(
         self, uv_px: Float[np.ndarray, "*n 2"]
@@ -231,6 +219,5 @@ class _Picture:
             project_px(self.camera, frames.origins_world + frames.outward * radii[..., None])
         )
         out = inside & ~self.person[row, column]
-        first = np.where(out.any(0), out.argmax(0), len(levels))
         framed = inside[np.searchsorted(levels, BOUND_LEVELS[FRAMED_LEVEL])]
-        return np.append(levels, BEYOND)[first], framed
+        return first_standing_out(out, levels), framed

@@ -14,11 +14,11 @@ import numba
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ...cameras import UNITS_PER_CM
+from ...cameras import UNITS_PER_MM
 from .. import capsule
 from .flow_field import HairFlow
 
-MM = UNITS_PER_CM / 10
+MM = UNITS_PER_MM
 """World units per millimetre."""
 CHART = (capsule.CENTRE_Y, capsule.BOTTOM_Y, float(capsule.SPHERE_ROWS), float(capsule.ROWS), float(capsule.COLUMNS))
 """The chart's numbers, as kernels take them."""

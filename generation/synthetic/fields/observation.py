@@ -11,15 +11,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
-from ...cameras import UNITS_PER_CM, Cameras
-from ...mesh_raster import rasterize_mesh
+from ...cameras import UNITS_PER_MM, Cameras
 from ...portrait.portrait import WIDE_FACTOR
 from ...prior import capsule
-from ...prior.field.chart import COLUMNS, ROWS, cell_frames, smooth_noise, surface_mesh, surface_tangents
+from ...prior.field.chart import COLUMNS, ROWS, cell_frames, smooth_noise
 from ...prior.field.head_field import (
     CLOTH,
     COVERED,
@@ -32,19 +30,14 @@ from ...prior.field.head_field import (
     cells_from_world,
 )
 from ...prior.field.observed_field import ObservedField
+from ...prior.field.seen_surface import BOUND_LEVELS, FRAMED_LEVEL, RIM_FACING, SeenSurface, first_standing_out
+from ...prior.labels.portrait_labels import project_px
 from ..portraits.portrait_shots import SHOT_FACTOR, portrait_camera
 
-MM = UNITS_PER_CM / 10
-"""World units per millimetre."""
 SHOT_PX = 160
 """Side of the pictures that outlines and depths are taken from."""
-_LEVELS = np.array([0, 0.008, 0.016, 0.025, 0.035, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.18, 0.22])
-"""Thicknesses that are tried against the outline, world units."""
-_BEYOND = 0.25
-"""Bound where none of them shows."""
-_LEAST_FACING, _RIM_FACING, _RIM_STEP = 0.12, 0.35, 0.014
-"""Cosine from which on a cell is seen; below which one next to the background is at the outline; how far that is."""
-_DEPTH_SLACK = 0.02
+_RIM_STEP = 0.014
+"""How far beside a cell the background must begin for it to be at the outline, world units."""
 _EPS = 1e-3
 _LEAST_HAIR_CELLS = 25
 _LOWER_ROW = 26
@@ -119,13 +112,13 @@ def observe(
     smooth = ndimage.gaussian_filter(field.outer_radius, 0.7, mode=capsule.WRAPPED)
     frames = cell_frames()
     points = frames.origins_world + frames.outward * smooth[..., None]
-    view = _View.of(camera, points, frame_px)
-    visible = view.facing > _LEAST_FACING
-    visible &= view.inside & (view.z < view.depth_at(view.uv_px) + _DEPTH_SLACK)
+    surface = SeenSurface.of(camera, points)
+    view = _View(camera, surface, frame_px)
+    visible = view.inside & surface.visible(view.depth_at(surface.uv_px))
     visible &= rng.random(visible.shape) >= errors.lost_cells
     if rng.random() < errors.hidden:
         visible &= smooth_noise(rng) < 1.7
-    sureness = visible * np.clip(0.3 + 1.8 * view.facing, 0, 1)
+    sureness = visible * surface.sureness
 
     material = _confused(_shifted(field.material, rng, errors.misfit_cells), rng, errors)
     hair = visible & (material[HAIR] > 0.5) & (field.material[HAIR] > 0.5) & (field.flow_certainty > KNOWN_FLOW)
@@ -136,7 +129,7 @@ def observe(
     outline = covered & view.at_outline & (rng.random() >= errors.no_outline)
     outline &= rng.random(outline.shape) >= (0.1 if errors.no_outline else 0.0)
     whole_mm, local_mm = errors.skull_mm
-    skull = field.skull_radius + (whole_mm * rng.standard_normal() + local_mm * smooth_noise(rng)) * MM
+    skull = field.skull_radius + (whole_mm * rng.standard_normal() + local_mm * smooth_noise(rng)) * UNITS_PER_MM
     skull = np.maximum(skull, 0)
     seen_thickness = np.clip(field.outer_radius - skull, 0, None).astype(np.float32)
     bound, in_frame = view.bound(np.asarray(skull, np.float64))
@@ -149,7 +142,7 @@ def observe(
         skull_radius=skull.astype(np.float32),
         visibility=sureness.astype(np.float32),
         material=(material * visible).astype(np.float32),
-        rgb=(_lit(field, view.normals, rng, errors.light) * visible).astype(np.float32),
+        rgb=(_lit(field, surface.normals_world, rng, errors.light) * visible).astype(np.float32),
         orientation=(orientation * (trusted > 0)).astype(np.float32),
         orientation_certainty=trusted.astype(np.float32),
         thickness=unsure(seen_thickness) * outline,
@@ -166,25 +159,9 @@ class _View:
     """A surface of the chart as a camera sees it; grids are those of the chart."""
 
     camera: Cameras
-    points: Float[np.ndarray, "56 64 3"]
-    down: Float[np.ndarray, "56 64 3"]
-    around: Float[np.ndarray, "56 64 3"]
-    normals: Float[np.ndarray, "56 64 3"]
-    facing: Float[np.ndarray, "56 64"]
-    uv_px: Float[np.ndarray, "56 64 2"]
-    z: Float[np.ndarray, "56 64"]
-    depth: Float32[np.ndarray, "s s"]
+    surface: SeenSurface
     frame_px: float
-
-    @classmethod
-    def of(cls, camera: Cameras, points: Float[np.ndarray, "56 64 3"], frame_px: float) -> _View:
-        """Of a surface, in a frame of that many pixels in the middle of the picture."""
-        down, around, normals = surface_tangents(points)
-        away = camera.position_world[0].numpy() - points
-        facing = (normals * away).sum(-1) / np.linalg.norm(away, axis=-1)
-        depth = rasterize_mesh(*surface_mesh(points), camera).depth
-        uv_px, z = _project(camera, points)
-        return cls(camera, points, down, around, normals, facing, uv_px, z, depth, frame_px)
+    """Side of the frame in the middle of the camera's picture."""
 
     def in_frame(self, uv_px: Float[np.ndarray, "*n 2"]) -> Bool[np.ndarray, "*n"]:
         """Whether pixels lie in the frame."""
@@ -193,38 +170,30 @@ class _View:
     @property
     def inside(self) -> Bool[np.ndarray, "56 64"]:
         """Cells in the frame."""
-        return self.in_frame(self.uv_px)
+        return self.in_frame(self.surface.uv_px)
 
     def depth_at(self, uv_px: Float[np.ndarray, "*n 2"]) -> Float32[np.ndarray, "*n"]:
         """Depth of what is seen at pixels; infinite at the background."""
         column, row = _whole(uv_px, self.camera.width)
-        return self.depth[row, column]
+        return self.surface.depth[row, column]
 
     @property
     def at_outline(self) -> Bool[np.ndarray, "56 64"]:
         """Cells seen at a grazing angle next to the background."""
-        beside, _ = _project(self.camera, self.points + _RIM_STEP * self.normals)
-        near = (np.abs(self.facing) < _RIM_FACING) & self.inside & self.in_frame(beside)
+        beside = project_px(self.camera, self.surface.points_world + _RIM_STEP * self.surface.normals_world)
+        near = (np.abs(self.surface.facing) < RIM_FACING) & self.inside & self.in_frame(beside)
         return near & ~np.isfinite(self.depth_at(beside))
 
     def bound(
         self, skull_radius: Float[np.ndarray, "56 64"]
     ) -> tuple[Float32[np.ndarray, "56 64"], Bool[np.ndarray, "56 64"]]:
-        """Least of `_LEVELS` at which a cover would stand out of the outline, and whether the frame could show it."""
+        """Least thickness at which a cover would stand out of the outline, and whether the frame could show it."""
         frames = cell_frames()
-        radii = skull_radius + _LEVELS[:, None, None]
-        uv_px, _ = _project(self.camera, frames.origins_world + frames.outward * radii[..., None])
+        radii = skull_radius + BOUND_LEVELS[:, None, None]
+        uv_px = project_px(self.camera, frames.origins_world + frames.outward * radii[..., None])
         framed = self.in_frame(uv_px)
         stands_out = framed & ~np.isfinite(self.depth_at(uv_px))
-        first = np.where(stands_out.any(0), stands_out.argmax(0), len(_LEVELS))
-        return np.append(_LEVELS, _BEYOND)[first].astype(np.float32), framed[3]
-
-
-def _project(
-    camera: Cameras, points: Float[np.ndarray, "*n 3"]
-) -> tuple[Float[np.ndarray, "*n 2"], Float[np.ndarray, "*n"]]:
-    uvz = camera.project(torch.from_numpy(np.ascontiguousarray(points.reshape(-1, 3))))[0].numpy()
-    return uvz[:, :2].reshape(*points.shape[:-1], 2), uvz[:, 2].reshape(points.shape[:-1])
+        return first_standing_out(stands_out, BOUND_LEVELS).astype(np.float32), framed[FRAMED_LEVEL]
 
 
 def _whole(uv_px: Float[np.ndarray, "*n 2"], size: int) -> tuple[Int[np.ndarray, "*n"], Int[np.ndarray, "*n"]]:
@@ -264,16 +233,19 @@ def _orientation(
     field: HeadField, view: _View, rng: np.random.Generator, errors: ObservationErrors
 ) -> Float[np.ndarray, "2 56 64"]:
     """Doubled angles of hair: turned in the picture by noise, then laid back onto the surface."""
+    surface = view.surface
 
     def in_picture(vectors_world: np.ndarray) -> np.ndarray:
-        return (_project(view.camera, view.points + _EPS * vectors_world)[0] - view.uv_px) / _EPS
+        return (project_px(view.camera, surface.points_world + _EPS * vectors_world) - surface.uv_px) / _EPS
 
     seen = in_picture(field.flow_world().astype(np.float64))
     sigma = math.radians(rng.uniform(*errors.angle_deg))
     turn = sigma * (math.sqrt(0.55) * rng.standard_normal((ROWS, COLUMNS)) + math.sqrt(0.45) * smooth_noise(rng, 9, 12))
     angle = np.arctan2(seen[..., 1], seen[..., 0]) + turn
     c, s = np.cos(angle), np.sin(angle)
-    steps = [step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1e-9) for step in (view.down, view.around)]
+    steps = [
+        step / np.maximum(np.linalg.norm(step, axis=-1, keepdims=True), 1e-9) for step in (surface.down, surface.around)
+    ]
     (a, b), (p, q) = (np.moveaxis(in_picture(step), -1, 0) for step in steps)
     sign = np.sign(a * q - b * p)
     on_surface = (sign * (c * q - s * p))[..., None] * steps[0] + (sign * (s * a - c * b))[..., None] * steps[1]

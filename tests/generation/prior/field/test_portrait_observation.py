@@ -14,7 +14,8 @@ from dp360.generation.portrait import Portrait
 from dp360.generation.prior.field.chart import cell_frames
 from dp360.generation.prior.field.head_field import HAIR, HEADGEAR, SKIN
 from dp360.generation.prior.field.observed_field import ObservedField
-from dp360.generation.prior.field.portrait_observation import BEYOND, fitted_skull, observe_portrait
+from dp360.generation.prior.field.portrait_observation import fitted_skull, observe_portrait
+from dp360.generation.prior.field.seen_surface import BEYOND
 from dp360.generation.prior.labels.portrait_labels import PortraitLabels, project_px
 
 SIZE, SKULL, HAIR_THICKNESS = 256, 0.15, 0.03
