@@ -44,11 +44,6 @@ class TrainLabelsCommand(TrainNetworkCommand):
 
 
 @dataclass(frozen=True)
-class TrainHairCommand(TrainNetworkCommand):
-    """The network that tells how thick hair is all round."""
-
-
-@dataclass(frozen=True)
 class TrainCompletionCommand(TrainNetworkCommand):
     """The network that gives the colours of what the portrait does not show."""
 
@@ -196,7 +191,6 @@ class TrainBackViewCommand(TrainStageCommand):
 
 TrainWhat = (
     Annotated[TrainLabelsCommand, tyro.conf.subcommand("labels")]
-    | Annotated[TrainHairCommand, tyro.conf.subcommand("hair")]
     | Annotated[TrainCompletionCommand, tyro.conf.subcommand("completion")]
     | Annotated[TrainLandmarksCommand, tyro.conf.subcommand("landmarks")]
     | Annotated[TrainFieldCommand, tyro.conf.subcommand("field")]

@@ -1,4 +1,4 @@
-"""`dp360 train` for the four networks of the prior: samples of composed heads, training, weights, figures."""
+"""`dp360 train` for networks that learn from pictures of composed heads: samples, training, weights, figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from .console import Display
 from .device import choose_device
 from .train import (
     TrainCompletionCommand,
-    TrainHairCommand,
     TrainLabelsCommand,
     TrainLandmarksCommand,
     TrainNetworkCommand,
@@ -35,7 +34,6 @@ def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
     require_head_assets(command.data)
     trainings: dict[type, Callable[[TrainNetworkCommand, Display], Path]] = {
         TrainLabelsCommand: _train_labels,
-        TrainHairCommand: _train_hair,
         TrainCompletionCommand: _train_completion,
         TrainLandmarksCommand: _train_landmarks,
     }
@@ -60,22 +58,6 @@ def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
     loaded = SEGMENTER.read(path)
     iou = training.evaluate_segmenter(loaded, shots, backgrounds, training.PLAIN_PORTRAITS, track=track)
     display.notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
-    return path
-
-
-def _train_hair(command: TrainNetworkCommand, display: Display) -> Path:
-    from dp360.generation.prior.hair.thickness_network import HAIR_THICKNESS
-    from dp360.generation.training import thickness_training as training
-    from dp360.generation.training.thickness_samples import HAIR_SAMPLES, hair_samples
-
-    folder, track = command.output / "samples", display.track
-    loop = _scheduled(training.HAIR_LOOP, command)
-    learned_from, unseen = _heads(HAIR_SAMPLES, command)
-    samples = hair_samples(command.data, "train", folder, learned_from, track=track)
-    network = training.train_hair_thickness(samples, command.output, loop, **_told(display))
-    path = _saved(command, HAIR_THICKNESS, network)
-    samples = hair_samples(command.data, "validation", folder, unseen, track=track)
-    display.notify(str(training.evaluate_hair_thickness(HAIR_THICKNESS.read(path), samples)))
     return path
 
 

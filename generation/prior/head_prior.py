@@ -24,10 +24,11 @@ from ..ribbon_raster import DrawnRibbons, draw_ribbons
 from ..views import PointCloud
 from .bust.bust import fit_bust
 from .bust.template import load_template
+from .field.mean_network import FIELD_MEAN
+from .field.portrait_observation import field_of_portrait
 from .hair.flow_field import fit_hair_flow
 from .hair.hair_shell import fit_hair_shell
 from .hair.loose_strands import HairStrands, grow_strands
-from .hair.thickness_network import HAIR_THICKNESS
 from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
@@ -240,12 +241,13 @@ def build_head_prior(portrait: Portrait, *, model: HeadModel | None = None, seed
     """
     model = model or load_head_model()
     labels = label_portrait(portrait, model)
-    shell = fit_hair_shell(portrait, labels, model)
+    field, _ = field_of_portrait(portrait, labels, model)
+    shell = fit_hair_shell(portrait, labels, model, field)
     bust = fit_bust(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
-    flow = fit_hair_flow(portrait, labels, shell)
+    flow = fit_hair_flow(portrait, labels, shell, field)
     texture = paint_prior(portrait, labels, model, mesh, flow, seed=seed)
-    networks = (SEGMENTER, COMPLETION) if labels.bald else (SEGMENTER, HAIR_THICKNESS, COMPLETION)
+    networks = (SEGMENTER, FIELD_MEAN, COMPLETION)
     strands = HairStrands.none()
     if not labels.bald:
         x, y, width, height = SHELL_TILE

@@ -22,6 +22,7 @@ from ..head_model import HeadModel, load_head_model
 from ..portrait.face_detection import FaceNetworks
 from ..portrait.matte import PersonNetworks
 from ..prior.bust.bust import fit_bust
+from ..prior.field.portrait_observation import field_of_portrait
 from ..prior.hair.hair_shell import fit_hair_shell
 from ..prior.labels.portrait_labels import label_portrait
 from ..prior.texture.atlas import (
@@ -128,7 +129,8 @@ def completion_sample(fitted: FittedComposedHead, model: HeadModel, truth_px: in
     """
     portrait = fitted.portrait
     labels = label_portrait(portrait, model)
-    shell, bust = fit_hair_shell(portrait, labels, model), fit_bust(portrait, labels, model)
+    field, _ = field_of_portrait(portrait, labels, model)
+    shell, bust = fit_hair_shell(portrait, labels, model, field), fit_bust(portrait, labels, model)
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
     texels = atlas_texels(mesh)
     picture = picture_of_portrait(portrait, labels, mesh)

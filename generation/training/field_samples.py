@@ -51,11 +51,12 @@ class FieldSamples:
         heads = [(s, h) for s, shard in enumerate(shards) for h in range(len(shard))]
         if not heads:
             raise InputError("No heads to learn from: the files of head fields are empty")
-        cameras = min(shard.columns[_CAMERAS_OF].shape[1] for shard in shards)
-        if most is None or most >= cameras * len(heads):
-            return cls(shards, [(s, h, c) for s, h in heads for c in range(cameras)])
+        cameras = [shard.columns[_CAMERAS_OF].shape[1] for shard in shards]
+        every = [(s, h, c) for s, h in heads for c in range(cameras[s])]
+        if most is None or most >= len(every):
+            return cls(shards, every)
         chosen = [heads[k * len(heads) // most] for k in range(most)]
-        return cls(shards, [(s, h, k % cameras) for k, (s, h) in enumerate(chosen)])
+        return cls(shards, [(s, h, k % cameras[s]) for k, (s, h) in enumerate(chosen)])
 
     def __len__(self) -> int:
         return len(self.places)

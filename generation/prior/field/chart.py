@@ -21,6 +21,8 @@ ROWS, COLUMNS = capsule.ROWS // 2, capsule.COLUMNS // 2
 """Size of the chart."""
 MIRRORED = -np.arange(COLUMNS) % COLUMNS
 """Columns of the mirrored head."""
+_MARGIN = 4
+"""Columns beyond the seam that splines look at."""
 
 
 def capsule_rows(rows: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
@@ -85,6 +87,22 @@ def of_capsule(grid: Float[np.ndarray, "112 128"]) -> Float[np.ndarray, "56 64"]
     return cells
 
 
+def to_capsule(grid: Float[np.ndarray, "*k 56 64"], *, order: int = 3) -> Float[np.ndarray, "*k 112 128"]:
+    """Grids of this chart at all cells of the capsule, in between by splines that close round the axis.
+
+    Args:
+        grid: any number of channels.
+        order: of the splines; those above 1 overshoot at steps.
+    """
+    row, column = np.meshgrid(
+        chart_rows(np.arange(float(capsule.ROWS))), np.arange(capsule.COLUMNS) / 2 + _MARGIN, indexing="ij"
+    )
+    closed = np.concatenate([grid[..., -_MARGIN:], grid, grid[..., :_MARGIN]], axis=-1).astype(np.float64)
+    flat = closed.reshape(-1, *closed.shape[-2:])
+    fine = [ndimage.map_coordinates(channel, [row, column], order=order, mode="nearest") for channel in flat]
+    return np.stack(fine).reshape(*grid.shape[:-2], capsule.ROWS, capsule.COLUMNS)
+
+
 def filled_from_near(
     values: Float[np.ndarray, "*k 56 64"], known: Bool[np.ndarray, "56 64"], unknown: float = 0.0
 ) -> Float[np.ndarray, "*k 56 64"]:
@@ -109,6 +127,16 @@ def filled_from_near(
                 channel[reached] = mean[reached] / total[reached]
         missing = missing & ~reached
     return result
+
+
+def from_blocks(values: Float32[np.ndarray, "r c"]) -> Float32[np.ndarray, "56 64"]:
+    """Values of blocks of cells at all cells, in between linear and closed round the axis."""
+    rows, columns = values.shape
+    size = COLUMNS // columns
+    closed = np.concatenate([values[:, -1:], values, values[:, :1]], axis=1)
+    at = ((np.arange(n) - (size - 1) / 2) / size for n in (ROWS, COLUMNS))
+    row, column = np.meshgrid(*at, indexing="ij")
+    return ndimage.map_coordinates(closed, [row, column + 1], order=1, mode="nearest")
 
 
 def smooth_noise(rng: np.random.Generator, rows: int = 7, columns: int = 8) -> Float32[np.ndarray, "56 64"]:

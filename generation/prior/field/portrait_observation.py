@@ -15,20 +15,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
-from ...cameras import Cameras
+from ...cameras import UNITS_PER_MM, Cameras
 from ...head_model import HeadModel
 from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
 from ..hair.orientation import SeenOrientation
 from ..labels.portrait_labels import PortraitLabels, project_px
-from ..labels.segmenter import HAIR as HAIR_CLASS
-from ..labels.segmenter import HEADGEAR as HEADGEAR_CLASS
 from .chart import COLUMNS, cell_frames, of_capsule
-from .head_field import HAIR, TOKENS, HeadField, cells_from_world
-from .mean_network import FieldMeanNet, estimate_field
+from .head_field import HAIR, HEADGEAR, TOKENS, HeadField, cells_from_world
+from .mean_network import FIELD_MEAN, FieldMeanNet, estimate_field
 from .observed_field import ObservedField
-from .seen_surface import BOUND_LEVELS, FRAMED_LEVEL, RIM_FACING, SeenSurface, first_standing_out
+from .seen_surface import BOUND_LEVELS, FRAMED_LEVEL, SeenSurface, first_standing_out
 
 _BODY_ROW, _BODY_BLEND = 40, 5
 """From this row on, over so many rows, the fitted head, which has no shoulders, goes over into a usual body."""
@@ -51,8 +49,10 @@ _LEAST_SHARE, _LEAST_PERSON = 0.5, 0.1
 """Of a material, to be the cell's own; of all, for a cell not to lie beside the person."""
 _WORN = (0.3, 0.7)
 """Share of headgear in what is worn on the scalp from which on it counts, and from which on it is all."""
-_INSIDE_STEP, _MOST_FACING = 0.01, 0.6
-"""What ends at the outline is looked up this far inside, world units; the guess may be this far off the rim, cosine."""
+_INSIDE_STEP = 0.01
+"""What ends at the outline is looked up this far inside, world units."""
+_OUTLINE_BEYOND = 4 * UNITS_PER_MM
+"""Outlines stand out from where half of the light has stopped: the last hairs, and the last pixel that holds some."""
 _RIM_CELLS = 1.0
 """How far thicknesses at the outline are averaged: deviation of a Gaussian."""
 _ORIENTATION_GAIN, _LEAST_ORIENTATION = 1.5, 0.05
@@ -72,10 +72,9 @@ def fitted_skull(portrait: Portrait, model: HeadModel) -> Float32[np.ndarray, "5
 def field_of_portrait(
     portrait: Portrait,
     labels: PortraitLabels,
-    classes: Float32[np.ndarray, "s s 7"],
     model: HeadModel,
-    network: LoadedNetwork[FieldMeanNet],
     *,
+    network: LoadedNetwork[FieldMeanNet] | None = None,
     rounds: int = 2,
 ) -> tuple[HeadField, ObservedField]:
     """The estimated field of a portrait, and what the portrait shows on its surface.
@@ -83,12 +82,11 @@ def field_of_portrait(
     Args:
         portrait: aligned portrait with its fitted head.
         labels: its classes.
-        classes: probabilities of the segmenter, which tell hair and headgear apart.
         model: the head model of the fit.
-        network: estimates what is not seen.
+        network: estimates what is not seen; None takes the one that ships.
         rounds: how often pixels are looked up, each time on the surface estimated before; at least 1.
     """
-    picture, skull = _Picture.of(portrait, labels, classes), fitted_skull(portrait, model)
+    picture, skull, network = _Picture.of(portrait, labels), fitted_skull(portrait, model), network or FIELD_MEAN.load()
     observed = _observed(picture, skull, None)
     field = estimate_field(observed, network)
     for _ in range(rounds - 1):
@@ -100,7 +98,6 @@ def field_of_portrait(
 def observe_portrait(
     portrait: Portrait,
     labels: PortraitLabels,
-    classes: Float32[np.ndarray, "s s 7"],
     skull_radius: Float32[np.ndarray, "56 64"],
     outer_radius: Float32[np.ndarray, "56 64"] | None = None,
 ) -> ObservedField:
@@ -109,11 +106,10 @@ def observe_portrait(
     Args:
         portrait: aligned portrait with its fitted head.
         labels: its classes.
-        classes: probabilities of the segmenter, which tell hair and headgear apart.
         skull_radius: from `fitted_skull`.
         outer_radius: guess of the outer surface; None is thin hair where the outline has room for it.
     """
-    return _observed(_Picture.of(portrait, labels, classes), skull_radius, outer_radius)
+    return _observed(_Picture.of(portrait, labels), skull_radius, outer_radius)
 
 
 def _observed(
@@ -138,20 +134,17 @@ def _observed(
     doubled = 2 * np.arctan2(along[1], along[0])
     strands = seen & (material[HAIR] > _LEAST_SHARE) & (weight > _LEAST_ORIENTATION)
 
-    # where a cell's ray runs along the picture, the outline tells its thickness, if what ends there is a cover
+    # where a cell's ray runs along the picture, the outline tells its thickness, if what ends there is hair or headgear
     thickness, framed = picture.exit(skull_radius, _FINE_LEVELS)
-    across = np.abs((frames.outward * surface.away_world).sum(-1)) / np.linalg.norm(surface.away_world, axis=-1)
     reach = skull_radius + thickness
     edge = frames.origins_world + frames.outward * (reach - _INSIDE_STEP)[..., None]
     inner_column, inner_row, inner_inside = picture.pixels(project_px(camera, edge))
-    cover = picture.material[inner_row, inner_column][..., 1:].sum(-1)
-    rim = (
-        framed & inner_inside & (cover > _LEAST_SHARE) & (across < RIM_FACING) & (np.abs(surface.facing) < _MOST_FACING)
-    )
+    worn = picture.material[inner_row, inner_column][..., [HAIR, HEADGEAR]].sum(-1)
+    rim = framed & inner_inside & (worn > _LEAST_SHARE) & surface.beside_outline
     rim &= (thickness > 0) & (thickness < _FINE_LEVELS[-1])
     near = ndimage.gaussian_filter(rim.astype(np.float64), _RIM_CELLS, mode=capsule.WRAPPED)
     smooth = ndimage.gaussian_filter(np.where(rim, thickness, 0.0), _RIM_CELLS, mode=capsule.WRAPPED)
-    thickness = smooth / np.maximum(near, 1e-6)
+    thickness = np.maximum(smooth / np.maximum(near, 1e-6) - _OUTLINE_BEYOND, 0)
     eye = camera.position_world[0].numpy()
     return ObservedField(
         skull_radius=skull_radius,
@@ -182,14 +175,13 @@ class _Picture:
     orientation: SeenOrientation
 
     @classmethod
-    def of(cls, portrait: Portrait, labels: PortraitLabels, classes: Float32[np.ndarray, "s s 7"]) -> _Picture:
+    def of(cls, portrait: Portrait, labels: PortraitLabels) -> _Picture:
         sigma = _BLUR_PX * portrait.size_px / 512
 
         def blurred(maps: Float32[np.ndarray, "s s k"]) -> Float32[np.ndarray, "s s k"]:
             return cv2.GaussianBlur(np.ascontiguousarray(maps, np.float32), (0, 0), sigma)
 
-        hair, headgear = classes[..., HAIR_CLASS], classes[..., HEADGEAR_CLASS]
-        worn = np.clip((headgear / np.maximum(hair + headgear, 1e-3) - _WORN[0]) / (_WORN[1] - _WORN[0]), 0, 1)
+        worn = np.clip((labels.headgear_share - _WORN[0]) / (_WORN[1] - _WORN[0]), 0, 1)
         cover = labels.hair.astype(np.float32)
         material = np.stack([labels.skin, cover * (1 - worn), cover * worn, labels.cloth], axis=-1)
         person = portrait.alpha_unit > 0.5

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32
 
 from ...cameras import Cameras
 from ...mesh_raster import rasterize_mesh
-from .chart import surface_mesh, surface_tangents
+from .chart import cell_frames, surface_mesh, surface_tangents
 
 BOUND_LEVELS = np.array([0, 0.008, 0.016, 0.025, 0.035, 0.05, 0.065, 0.08, 0.1, 0.125, 0.15, 0.18, 0.22])
 """Thicknesses that are tried against the outline, world units."""
@@ -18,8 +18,11 @@ BEYOND = 0.25
 """Bound where none of them shows."""
 FRAMED_LEVEL = 3
 """Of `BOUND_LEVELS`: what has to lie in the picture for a bound to count."""
-LEAST_FACING, RIM_FACING = 0.12, 0.35
-"""Cosine from which on a cell is seen; below which one next to the background is at the outline."""
+LEAST_FACING = 0.12
+"""Cosine from which on a cell is seen."""
+_RAY_ACROSS, _MOST_FACING = 0.35, 0.6
+"""A cell tells its thickness by the outline if its ray is within this cosine of running along the picture, and its
+surface, which is a guess, within the second."""
 DEPTH_SLACK = 0.02
 """How far behind the nearest surface a cell still counts as seen, world units."""
 
@@ -60,6 +63,12 @@ class SeenSurface:
     def visible(self, depth_there: Float32[np.ndarray, "56 64"]) -> Bool[np.ndarray, "56 64"]:
         """Cells that face the camera and that nothing hides, by `depth` at their pixels."""
         return (self.facing > LEAST_FACING) & (self.z < depth_there + DEPTH_SLACK)
+
+    @property
+    def beside_outline(self) -> Bool[np.ndarray, "56 64"]:
+        """Cells whose thickness the outline tells, if it is theirs."""
+        along = np.abs((cell_frames().outward * self.away_world).sum(-1)) / np.linalg.norm(self.away_world, axis=-1)
+        return (along < _RAY_ACROSS) & (np.abs(self.facing) < _MOST_FACING)
 
     @property
     def sureness(self) -> Float[np.ndarray, "56 64"]:

@@ -1,10 +1,9 @@
-"""The direction of hair, root to tip, over the whole shell: read from the portrait where it shows hair, made elsewhere.
+"""The direction of hair, root to tip, over the whole shell: read from the portrait, else from the head's field.
 
-Each of a few ways to wear hair (falling from a whorl, parted, combed back) is a default field. The portrait's own
-orientation of strands chooses among them, gives the default's lean, and is then carried on over the whole shell: three
-world components are solved for on the chart, held by what is seen and pulled a little to the default, and laid back
-into the surface. World components know neither the chart's pole nor its seam. Orientation has no sign; every round of
-the solve takes the sign that agrees with the round before. A mirrored portrait gets the mirrored field.
+The head's field (`generation.prior.field`) says how hair may run. The portrait's own orientation of strands is carried
+on over the shell: three world components are solved for on the capsule grid, held by what is seen and pulled to the
+field, and laid back into the surface. World components know neither the grid's pole nor its seam. Orientation has no
+sign; every round of the solve takes the sign that agrees with the round before.
 
 Source: orientation of hair as the guide of its geometry as in Zheng et al., "HairStep", CVPR 2023.
 """
@@ -18,38 +17,30 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 from jaxtyping import Float
+from scipy import ndimage
 
-from ...cameras import UNITS_PER_CM
-from ...head_model.anatomy import centimetres, ramp
+from ...cameras import UNITS_PER_CM, UNITS_PER_MM
 from ...portrait import Portrait
 from .. import capsule
+from ..field.chart import to_capsule
+from ..field.head_field import HAIR, HEADGEAR, HeadField, world_from_cells
 from ..labels.portrait_labels import PortraitLabels
 from .hair_shell import HairShell
 from .orientation import SeenHair, SeenOrientation, tangential, unit
 
-_WHORL_CM = np.array([0.0, 12.0, -6.0])
-_HAIRLINE_CM = np.array([0.0, 11.0, 8.5])
-"""Middle of the forehead's hairline: the front end of a parting, and where hair that is combed back begins."""
-_TIE_CM = np.array([0.0, -6.0, -9.0])
-"""Where hair that is combed back runs to."""
-_PARTINGS_CM = (-3.5, -1.75, 0.0, 1.75, 3.5)
-"""Where a parting may meet the hairline: x."""
-_PARTED_MARGIN, _BACK_MARGIN = 0.06, 0.10
-"""How much better than hair from a whorl the other ways must agree with the portrait, of at most 2."""
-_FRINGE_Y_CM, _LEAST_FRINGE = 8.0, 12.0
-"""With so many cells of hair on the forehead below this height nothing is combed back."""
-_FALL_CM = (5.0, 11.0)
-"""Between these heights hair that spreads from its source begins to fall."""
 _HANGING_Y = -0.155
 """Hair that reaches below this height hangs."""
 _SHOWN_THICKNESS = 0.001
-_SWIRL, _HANGING_SWIRL, _SWIRL_CM, _FULL_LEAN = 0.5, 0.25, 5.0, 0.15
-"""Most turn about the whorl, beside the spreading; how far it reaches; the lean in the portrait that gives it all."""
+_WORN = (0.5, 0.8)
+"""Share of headgear beside hair from which on it counts, and from which on it is sure."""
 _MIRROR_WEIGHT = 0.5
-_STIFFNESS, _PULL = 0.6, 0.008
+_STIFFNESS, _LEAST_PULL, _FIELD_PULL = 0.6, 0.002, 0.03
+"""Of the solve: smoothness, and the pull to straight down everywhere and to the field where it is certain."""
 _ROUNDS = 4
 _LEAST_EVIDENCE = 60.0
-"""Cells that must be plainly seen for the portrait to choose."""
+"""Cells that must be plainly seen for the portrait's waves to be measured."""
+_STEP, _STEPS, _SOURCE_COSINE = 4 * UNITS_PER_MM, 64, 0.3
+"""Hair is followed back in so many steps of this length; what runs another way one step before begins there."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +56,25 @@ class HairFlow:
     seen: Float[np.ndarray, "rows columns"]
     """How firmly the portrait says so, [0, 1]."""
     from_source: Float[np.ndarray, "rows columns"]
-    """Distance from where the hair spreads: whorl, parting or hairline; world units."""
+    """Way back along the hair to where it begins to run so: whorl, parting or hairline; at most 25 cm, world units."""
     thickness: Float[np.ndarray, "rows columns"]
     """Of the shell, world units; negative where it hides."""
-    style: str
-    """`whorl`, `parted` or `back`."""
+    headgear: Float[np.ndarray, "rows columns"]
+    """How surely headgear, not hair, is what the shell shows, [0, 1]."""
     hanging: bool
     """Whether hair reaches below the neck's top."""
     look: SeenHair | None
     """What the portrait's hair is like; None where too little is seen."""
 
 
-def fit_hair_flow(portrait: Portrait, labels: PortraitLabels, shell: HairShell) -> HairFlow:
+def fit_hair_flow(portrait: Portrait, labels: PortraitLabels, shell: HairShell, field: HeadField) -> HairFlow:
     """The flow of a fitted shell's hair.
 
     Args:
         portrait: aligned portrait with its fitted head.
         labels: its classes.
         shell: fitted to it.
+        field: how hair runs where the portrait does not show it.
     """
     radius = shell.radius - np.minimum(shell.thickness, 0)
     points = capsule.surface_points(radius)
@@ -92,28 +84,55 @@ def fit_hair_flow(portrait: Portrait, labels: PortraitLabels, shell: HairShell) 
     direct, weight = seen.on_surface(portrait.head.camera, points, normals)
     mirror, mirror_weight = seen.on_surface(portrait.head.camera, _mirrored(points), _mirrored(normals))
     mirror = _mirrored(mirror)
-    style, default, from_source = _choose_default(points, normals, direct, weight, hanging)
     mirror_weight = _MIRROR_WEIGHT * mirror_weight * (1 - np.clip(3 * weight, 0, 1))
     same_sign = np.where((direct * mirror).sum(-1) < 0, -1.0, 1.0)
     observed = weight[..., None] * direct + (mirror_weight * same_sign)[..., None] * mirror
-    solver = FieldSolver(points, normals, default)
+    solver = FlowSolver(points, normals, _usual_flow(field))
     total = weight + mirror_weight
     direction = solver.solve(unit(observed), total)
     wave_rad = 0.0
     if weight.sum() > _LEAST_EVIDENCE:
         wave_rad = _spread_rad(direct, weight, solver.solve(direct, 0.02 * weight))
     look = SeenHair.of(portrait, labels, wave_rad)
-    return HairFlow(
-        points,
-        normals,
-        direction,
-        np.clip(total, 0, 1),
-        from_source,
-        shell.thickness,
-        style,
-        hanging,
-        look,
-    )
+    begins = way_from_source(points, direction, shell.thickness)
+    worn, hair = to_capsule(field.material[[HEADGEAR, HAIR]], order=1)
+    headgear = np.clip((worn / np.maximum(worn + hair, 1e-3) - _WORN[0]) / (_WORN[1] - _WORN[0]), 0, 1)
+    return HairFlow(points, normals, direction, np.clip(total, 0, 1), begins, shell.thickness, headgear, hanging, look)
+
+
+def _usual_flow(field: HeadField) -> Float[np.ndarray, "rows columns 3"]:
+    """Directions of the field, as long as the pull to them; straight down where it knows none."""
+    trust = field.flow_certainty * field.material[HAIR]
+    flow = to_capsule(np.moveaxis(world_from_cells(field.flow) * trust[..., None], -1, 0), order=1)
+    pulled = _FIELD_PULL * np.moveaxis(flow, 0, -1)
+    return pulled + _LEAST_PULL * np.array([0.0, -1.0, 0.0])
+
+
+def way_from_source(
+    points: Float[np.ndarray, "rows columns 3"],
+    direction: Float[np.ndarray, "rows columns 3"],
+    thickness: Float[np.ndarray, "rows columns"],
+) -> Float[np.ndarray, "rows columns"]:
+    """How far back hair runs the same way, world units: to a whorl, a parting or the hairline.
+
+    Args:
+        points: of the capsule surface.
+        direction: unit tangents.
+        thickness: hair begins where it is at most 0.
+    """
+    row, column, _ = capsule.cell_coordinates(points - _STEP * direction)
+    at = np.stack([np.clip(row, 0, capsule.ROWS - 1), column % capsule.COLUMNS + 1])
+
+    def before(grid: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+        closed = np.concatenate([grid[:, -1:], grid, grid[:, :2]], axis=1)
+        return ndimage.map_coordinates(closed, at, order=1, mode="nearest")
+
+    cosine = sum(before(direction[..., k]) * direction[..., k] for k in range(3))
+    begins = (cosine < _SOURCE_COSINE) | (before(thickness) <= 0)
+    way = np.zeros_like(thickness)
+    for _ in range(_STEPS):
+        way = np.where(begins, 0.0, _STEP + before(way))
+    return way
 
 
 def grid_normals(points_world: Float[np.ndarray, "rows columns 3"]) -> Float[np.ndarray, "rows columns 3"]:
@@ -127,110 +146,25 @@ def grid_normals(points_world: Float[np.ndarray, "rows columns 3"]) -> Float[np.
     return normals
 
 
-def _choose_default(
-    points: Float[np.ndarray, "rows columns 3"],
-    normals: Float[np.ndarray, "rows columns 3"],
-    seen: Float[np.ndarray, "rows columns 3"],
-    weight: Float[np.ndarray, "rows columns"],
-    hanging: bool,
-) -> tuple[str, Float[np.ndarray, "rows columns 3"], Float[np.ndarray, "rows columns"]]:
-    """The way of wearing hair that agrees best with the portrait: its name, its field, the distance from its source."""
-    cm = centimetres(points)
-    whorl = spreading_field(cm, normals, _WHORL_CM, hanging)
-    if not weight.sum() > _LEAST_EVIDENCE:
-        return "whorl", whorl, _lengths(_away_from(cm, _WHORL_CM))
-    whorl = spreading_field(cm, normals, _WHORL_CM, hanging, lean=_lean(normals, seen, weight, whorl))
-    chosen = "whorl", whorl, _away_from(cm, _WHORL_CM)
-    above = weight * (cm[..., 1] > 2.0)
-
-    def agreement(field: Float[np.ndarray, "rows columns 3"]) -> float:
-        return float((above * (2 * (field * seen).sum(-1) ** 2 - 1)).sum() / max(above.sum(), 1e-6))
-
-    best = agreement(whorl)
-    for x in _PARTINGS_CM:
-        front = _HAIRLINE_CM + np.array([x, 0.0, 0.0])
-        field = spreading_field(cm, normals, front, hanging)
-        if (score := agreement(field) - _PARTED_MARGIN) > best:
-            best, chosen = score, ("parted", field, _away_from(cm, front))
-    field = combed_back_field(cm, normals, hanging)
-    fringe = float(weight[(np.abs(cm[..., 0]) < 4) & (cm[..., 1] < _FRINGE_Y_CM) & (cm[..., 2] > 5)].sum())
-    if fringe < _LEAST_FRINGE and agreement(field) - _BACK_MARGIN > best:
-        chosen = "back", field, cm - _HAIRLINE_CM
-    return chosen[0], chosen[1], _lengths(chosen[2])
-
-
-def _lengths(vectors_cm: Float[np.ndarray, "rows columns 3"]) -> Float[np.ndarray, "rows columns"]:
-    return np.linalg.norm(vectors_cm, axis=-1) * UNITS_PER_CM
-
-
-def _away_from(cm: Float[np.ndarray, "rows columns 3"], front_cm: Float[np.ndarray, " 3"]) -> np.ndarray:
-    """Vectors from the nearest point of the parting between the whorl and its front end, centimetres."""
-    along = front_cm - _WHORL_CM
-    length2 = float(along @ along)
-    share = np.clip(((cm - _WHORL_CM) @ along) / length2, 0, 1) if length2 > 0 else np.zeros(cm.shape[:-1])
-    return cm - _WHORL_CM - share[..., None] * along
-
-
-def spreading_field(
-    cm: Float[np.ndarray, "rows columns 3"],
-    normals: Float[np.ndarray, "rows columns 3"],
-    front_cm: Float[np.ndarray, " 3"],
-    hanging: bool,
-    *,
-    lean: float = 0.0,
-) -> Float[np.ndarray, "rows columns 3"]:
-    """Hair that spreads from a parting and then falls, at the sides of the face a little backwards.
-
-    Args:
-        cm: surface points, centimetres.
-        normals: unit normals.
-        front_cm: the front end of the parting, whose other end is the whorl; the whorl itself for none.
-        hanging: whether hair hangs below the neck's top.
-        lean: which way hair turns about the whorl, [-1, 1].
-    """
-    away_cm = tangential(_away_from(cm, front_cm), normals)
-    near = np.exp(-((np.linalg.norm(away_cm, axis=-1, keepdims=True) / _SWIRL_CM) ** 2))
-    away = unit(away_cm)
-    away = unit(away + lean * (_HANGING_SWIRL if hanging else _SWIRL) * near * np.cross(normals, away))
-    x, y, z = np.moveaxis(cm, -1, 0)
-    down, back = (unit(tangential(np.broadcast_to(v, cm.shape), normals)) for v in ((0.0, -1, 0), (0.0, 0, -1)))
-    beside_face = ramp(np.abs(x), 3, 6) * ramp(z, -2, 4) * (0.15 if hanging else 0.45)
-    up = ramp(y, *_FALL_CM)[..., None]
-    return unit(tangential(up * away + (1 - up) * (down + beside_face[..., None] * back), normals))
-
-
-def combed_back_field(
-    cm: Float[np.ndarray, "rows columns 3"], normals: Float[np.ndarray, "rows columns 3"], hanging: bool
-) -> Float[np.ndarray, "rows columns 3"]:
-    """Hair drawn back from the forehead and the temples to the nape; where it hangs it falls from there."""
-    to_nape = unit(tangential(_TIE_CM - cm, normals))
-    down = unit(tangential(np.broadcast_to((0.0, -1, 0), cm.shape), normals))
-    share = ramp(cm[..., 1], 3, -5)[..., None] * (1.0 if hanging else 0.3)
-    return unit(tangential(to_nape * (1 - share) + down * share, normals))
-
-
-def _lean(
-    normals: Float[np.ndarray, "rows columns 3"],
-    seen: Float[np.ndarray, "rows columns 3"],
-    weight: Float[np.ndarray, "rows columns"],
-    upright: Float[np.ndarray, "rows columns 3"],
-) -> float:
-    """Which way the hair that is seen leans against the field without lean, [-1, 1]; 0 for symmetric hair."""
-    along, across = (seen * upright).sum(-1), (seen * np.cross(normals, upright)).sum(-1)
-    mean = float((weight * along * across).sum() / max(float(weight.sum()), 1e-6))
-    return float(np.clip(mean / _FULL_LEAN, -1, 1))
-
-
-class FieldSolver:
-    """Vector diffusion over the chart by finite volumes, in world components."""
+class FlowSolver:
+    """Vector diffusion over the capsule grid by finite volumes, in world components."""
 
     def __init__(
         self,
         points: Float[np.ndarray, "rows columns 3"],
         normals: Float[np.ndarray, "rows columns 3"],
-        default: Float[np.ndarray, "rows columns 3"],
+        usual: Float[np.ndarray, "rows columns 3"],
     ) -> None:
-        self._normals, self._default = normals, default
+        """Prepare the grid.
+
+        Args:
+            points: surface points.
+            normals: unit normals.
+            usual: directions that the solution is pulled to, as long as the pull.
+        """
+        usual = tangential(usual, normals)
+        self._normals, self._usual = normals, usual
+        self._pull = np.linalg.norm(usual, axis=-1).ravel()
         index = np.arange(points[..., 0].size).reshape(points.shape[:2])
         least = 0.03 * UNITS_PER_CM
         to_right = np.maximum(np.linalg.norm(np.roll(points, -1, axis=1) - points, axis=-1), least)
@@ -249,16 +183,17 @@ class FieldSolver:
         self, observed: Float[np.ndarray, "rows columns 3"], weight: Float[np.ndarray, "rows columns"]
     ) -> Float[np.ndarray, "rows columns 3"]:
         """Unit tangents that agree with tangents of unknown sign, as far as their weights say."""
-        held, pull = weight.ravel() * self._area, _PULL * self._area
+        held, pull = weight.ravel() * self._area, self._pull * self._area
         system = (_STIFFNESS * self._laplacian + scipy.sparse.diags(held + pull)).tocsc()
         factors = scipy.sparse.linalg.splu(
             system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
         )
-        field = self._default
+        field = unit(self._usual)
         for _ in range(_ROUNDS):
             signed = observed * np.where((observed * field).sum(-1, keepdims=True) < 0, -1, 1)
-            right = held[:, None] * signed.reshape(-1, 3) + pull[:, None] * self._default.reshape(-1, 3)
+            right = held[:, None] * signed.reshape(-1, 3) + self._area[:, None] * self._usual.reshape(-1, 3)
             field = factors.solve(np.ascontiguousarray(right)).reshape(observed.shape)
+            field[0] = field[0].mean(0)  # the pole is one place
             field = unit(tangential(field, self._normals))
         return field
 

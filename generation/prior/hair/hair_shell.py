@@ -1,10 +1,10 @@
 """The outer shell: one star-shaped surface for hair or headwear that agrees with the portrait's outline.
 
-The shell is a thickness over the opened skull on the capsule grid. It starts from what a network trained on composed
-heads makes of the portrait (`thickness_network`). A few rounds of a regularised linear solve then move the cells that
-form the outline in the portrait's view onto the matte's edge; the network's confidence says how firmly the other cells
-stay. Where skin is seen the thickness is negative: the shell sinks below the face, so that no hairline has to be
-stitched. Bald heads get a shell that is sunk everywhere, without asking the network.
+The shell is a thickness over the opened skull on the capsule grid. It starts from the head's field
+(`generation.prior.field`). A few rounds of a regularised linear solve then move the cells that form the outline in the
+portrait's view onto the matte's edge; where the field is sure what covers a cell, the cell stays more firmly. Where
+skin is seen the thickness is negative: the shell sinks below the face, so that no hairline has to be stitched. Bald
+heads get a shell that is sunk everywhere, whatever the field says.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from ...cameras import PANOHEAD_RADIUS, Cameras
+from ...cameras import PANOHEAD_RADIUS, UNITS_PER_MM, Cameras
 from ...head_model import HeadModel, anatomy
 from ...head_model.anatomy import centimetres, world_height
 from ...mesh_raster import rasterize_mesh
-from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
+from ..field.chart import to_capsule
+from ..field.head_field import HAIR, HEADGEAR, HeadField
 from ..labels.portrait_labels import PortraitLabels, ear_vertices, project_px
-from .thickness_network import HAIR_THICKNESS, HairThicknessNet, estimate_hair, shell_features
 
 _BARE_THICKNESS = -0.012
 """Where skin or cloth is seen the shell lies at least this far below, world units as all below."""
@@ -53,14 +53,13 @@ _SKIN_PULL, _HAIR_PULL, _CLOTH_PULL, _HIDDEN_PULL = 1.5, 0.3, 0.5, 3.0
 _MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.75
 """Ears on a side that is turned away by more than this sine say nothing; with this share of skin one is bare."""
 _RASTER_SIZE = 256
-_USUAL_SPREAD, _ESTIMATE_WEIGHT = 0.012, 0.03
-"""Where the network's thickness has this spread, this is the pull to it; less where it is less sure."""
-_LEAST_PULL = 0.004
-"""Pull to the start (fine rounds: to the coarse result) of the least sure cells."""
-_MOST_FLARE = 0.9
-"""Largest growth of the radius per unit of height going down: hair hangs, hats and bobs flare."""
-_ESTIMATE_SMOOTHING = 1.6
-"""Standard deviation of the smoothing of the network's thickness, grid cells."""
+_HAIR_BEYOND = 2 * UNITS_PER_MM
+"""Outlines of hair stand so far out from where half of the light has stopped (16 composed heads: 2.6 mm)."""
+_LEAST_PULL, _SURE_PULL = 0.004, 0.049
+"""Pull to the start (fine rounds: to the coarse result) of cells that may as well be bare, and of the surest."""
+_MOST_FLARE, _HANGING_FLARE = 0.9, 0.35
+"""Largest growth of the radius per unit of height going down: hats and bobs flare; below the chin hair hangs, and does
+not lie flat on shoulders."""
 _HAIRLINE_SLOPE, _HAIRLINE_RADIUS = 0.2, 0.05
 """Hair on the forehead rises from its hairline with at most this slope at first, and ever steeper, by its distance from
 the hairline over the second number."""
@@ -155,30 +154,25 @@ class _Start:
     hidden: Bool[np.ndarray, "rows columns"]
     """Cells without hair for certain."""
     covered: Bool[np.ndarray, "rows columns"]
-    """Cells in which the network is rather sure of hair."""
+    """Cells in which hair is rather sure."""
 
 
 def _start(
-    portrait: Portrait,
-    labels: PortraitLabels,
-    skull: Float[np.ndarray, "rows columns"],
-    network: LoadedNetwork[HairThicknessNet],
+    portrait: Portrait, labels: PortraitLabels, skull: Float[np.ndarray, "rows columns"], field: HeadField
 ) -> _Start:
-    """What the network makes of the portrait."""
-    hair, skin, cloth = (mask.astype(np.float32) for mask in (labels.hair, labels.skin, labels.cloth))
-    features = shell_features(hair, skin, cloth, portrait.inside, portrait.head.camera, skull)
-    estimate = estimate_hair(features, network)
-    presence, above_nape = estimate.presence, np.ones_like(skull)
+    """What the field says."""
+    hair, headgear = to_capsule(field.material[[HAIR, HEADGEAR]])
+    presence = hair + headgear
+    above_nape = np.ones_like(skull)
     if not _hair_hangs(portrait, labels):
         height = capsule.surface_points(skull)[..., 1]
         above_nape = np.clip((height - _HAIR_END_Y) / _HAIR_FADE + 0.4, 0.0, 1.0)
         presence = presence * np.clip(4 * above_nape, 0.0, 1.0)
     share = np.clip((presence - 0.3) / 0.4, 0.0, 1.0)
     share = share * share * (3 - 2 * share)
-    estimated = capsule.smooth_over_columns(estimate.thickness, _ESTIMATE_SMOOTHING, _ESTIMATE_SMOOTHING)
-    thickness = share * estimated * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
-    sureness = np.clip(_USUAL_SPREAD / estimate.spread, 0.1, 2.0) * np.abs(2 * presence - 1)
-    pull = _LEAST_PULL + _ESTIMATE_WEIGHT * sureness
+    estimated = to_capsule(field.skull_radius + field.thickness) + _HAIR_BEYOND * np.clip(hair, 0, 1) - skull
+    thickness = share * np.maximum(estimated, 0) * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
+    pull = _LEAST_PULL + (_SURE_PULL - _LEAST_PULL) * np.abs(2 * presence - 1)
     return _Start(thickness, pull, presence < 0.12, presence > 0.6)
 
 
@@ -220,35 +214,31 @@ def _pinholes(
 
 
 def _flare_limited(radius: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Below the half sphere the radius grows by at most `_MOST_FLARE` per unit of height going down."""
+    """Below the half sphere the radius grows by at most so much per unit of height going down."""
     row_height = (capsule.CENTRE_Y - capsule.BOTTOM_Y) / (capsule.ROWS - 1 - capsule.SPHERE_ROWS)
+    height = capsule.surface_points(radius)[..., 1].mean(1)
+    most = row_height * np.where(height > _CHIN_Y, _MOST_FLARE, _HANGING_FLARE)
     radius = radius.copy()
     for row in range(capsule.SPHERE_ROWS, capsule.ROWS):
-        radius[row] = np.minimum(radius[row], radius[row - 1] + _MOST_FLARE * row_height)
+        radius[row] = np.minimum(radius[row], radius[row - 1] + most[row])
     return radius
 
 
-def fit_hair_shell(
-    portrait: Portrait,
-    labels: PortraitLabels,
-    model: HeadModel,
-    *,
-    thickness_network: LoadedNetwork[HairThicknessNet] | None = None,
-) -> HairShell:
+def fit_hair_shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel, field: HeadField) -> HairShell:
     """Fit the shell to a portrait.
 
     Args:
         portrait: aligned portrait with its fitted head.
         labels: its classes.
         model: the head model of the fit.
-        thickness_network: None takes the one that ships.
+        field: what the head is covered with, above the fitted skull (`field_of_portrait`).
     """
     head_faces = model.skin_faces
     skull = capsule.opened_skull_radius(portrait.head.vertices_world, head_faces)
     thickness = np.full_like(skull, _SUNK_THICKNESS)
     if not labels.bald:
         bare_ears = _bare_ears(portrait, labels, model)
-        start = _start(portrait, labels, skull, thickness_network or HAIR_THICKNESS.load())
+        start = _start(portrait, labels, skull, field)
         outline = _outline(portrait, labels)
         solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start)
         thickness = solver.solve(start.thickness, _STIFF_BENDING)

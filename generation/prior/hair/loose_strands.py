@@ -173,7 +173,7 @@ def _density(
     seen = wide[:, capsule.COLUMNS : 2 * capsule.COLUMNS].astype(np.float64)
     seen = capsule.smooth_over_columns(seen, 2.5, 2.5)
     made = np.maximum(1 - 1.3 * seen, config.most_seen_share)
-    return shown * (1 + config.more_at_ends * np.clip(2 * near_end, 0, 1)) * made
+    return shown * (1 - flow.headgear) * (1 + config.more_at_ends * np.clip(2 * near_end, 0, 1)) * made
 
 
 def _before_face(points_world: Float32[np.ndarray, "n k 3"]) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import cast
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
 from ...cameras import Cameras
@@ -55,6 +55,8 @@ class PortraitLabels:
     """Hair and headwear."""
     cloth: Bool[np.ndarray, "s s"]
     """Clothes and everything else below the neck."""
+    headgear_share: Float32[np.ndarray, "s s"]
+    """Probability of headgear beside that of hair: 1 is all headgear."""
     bald: bool
     """No hair to speak of."""
 
@@ -154,7 +156,9 @@ def label_portrait(
     seen = np.stack([classes[..., worn_on_skin].sum(-1), classes[..., on_the_scalp].sum(-1), cloth], axis=-1)
     probability = (seen + 1e-3) * np.maximum(prior, _LEAST_PRIOR) ** _PRIOR_WEIGHT
     probability = _smoothed(probability / probability.sum(-1, keepdims=True), portrait, foreground)
-    return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row)
+    on_scalp = np.maximum(seen[..., HAIR], 1e-3)
+    share = (classes[..., classes_of_segmenter.HEADGEAR] / on_scalp).astype(np.float32)
+    return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row, share)
 
 
 def _smoothed(
@@ -180,6 +184,7 @@ def _hard_classes(
     core: Bool[np.ndarray, "s s"],
     prior: Float[np.ndarray, "s s 3"],
     chin_row: float,
+    headgear_share: Float32[np.ndarray, "s s"],
 ) -> PortraitLabels:
     """Hard classes: specks go to what surrounds them, hair reaches above the chin, cloth below it."""
     size = len(core)
@@ -198,4 +203,4 @@ def _hard_classes(
     skin, hair, cloth = (foreground & (label == k) for k in (SKIN, HAIR, CLOTH))
     scalp = foreground & (prior[..., HAIR] > 0.8) & (rows < chin_row)
     bald = bool((hair & (rows < chin_row)).sum() < _BALD_FRACTION * max(1, scalp.sum()))
-    return PortraitLabels(probability, skin, hair, cloth, bald)
+    return PortraitLabels(probability, skin, hair, cloth, headgear_share, bald)

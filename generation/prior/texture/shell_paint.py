@@ -27,7 +27,7 @@ _PLAIN_TRUST, _DOUBT_RANGE = 0.7, 0.5
 _MORE_OWN = 1.0
 """Half seen pixels of the portrait count for more than half: beside painted locks they are the truth."""
 _PLAINER = 0.85
-"""What has the colour of cloth has no locks: so much less contrast."""
+"""Headgear, and what has the colour of cloth, has no locks: so much less contrast."""
 _LEAST_SURE = 800
 _BRIGHTNESS_SHARE = 0.5
 """Of the difference in brightness between what is seen and the network, how much its hair is moved everywhere."""
@@ -86,7 +86,8 @@ def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: Ha
     carried = cv2.GaussianBlur(detail.mean(-1) * known, (0, 0), 1.2)
     pattern = paint_locks(flow, (height, width), carried, own * known, np.random.default_rng(seed))
     made = look.detail_of(pattern, _probe(flow, np.maximum(keep, mirror_keep)))
-    made *= np.float32(1 - _PLAINER * tone.cloth)
+    plain = np.maximum(cv2.resize(flow.headgear.astype(np.float32), (width, height)), np.float32(tone.cloth))
+    made *= (1 - _PLAINER * plain)[..., None]
     fill = (fill + FLOOR) * np.exp(made) - FLOOR
     result = fill + (m_colour - fill) * mirror_keep[..., None]
     result = result + (seen.colour - result) * keep[..., None]

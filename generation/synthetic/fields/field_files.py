@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -17,9 +18,12 @@ from ...files import write_bytes_atomically
 from ...prior.field.head_field import HeadField
 from ...prior.field.observed_field import ObservedField
 from ..assets import Split, field_rng
+from ..composed_recipe import ComposedRecipe
+from ..hair.haircuts import style_of
 from .field_recipes import HEADS_PER_PERSON, plain_heads
 from .field_sheet import field_sheet
 from .field_truth import true_field
+from .fitted_fields import FittedFields
 from .observation import observe
 
 _SIGNED = ("flow", "orientation")
@@ -45,6 +49,8 @@ class FieldFiles:
     """Portraits of each head."""
     heads_per_file: int = 16 * HEADS_PER_PERSON
     """Heads in one file: a kill loses at most these."""
+    drawn: bool = False
+    """One portrait a head, drawn and put through the whole pipeline (`fitted_fields`), in place of simulated ones."""
 
     def numbers(self, first: int, count: int) -> list[range]:
         """Heads `first` to `first + count`, file by file."""
@@ -53,8 +59,8 @@ class FieldFiles:
 
     def path(self, numbers: range) -> Path:
         """File of these heads."""
-        name = f"fields_{self.split}_{self.seed}_{self.cameras}_{numbers.start:06d}_{len(numbers)}.npz"
-        return self.folder / name
+        portraits = "drawn" if self.drawn else self.cameras
+        return self.folder / f"fields_{self.split}_{self.seed}_{portraits}_{numbers.start:06d}_{len(numbers)}.npz"
 
     def write(self, numbers: range) -> None:
         """Make a file, whole or not at all.
@@ -63,19 +69,46 @@ class FieldFiles:
             InputError: the assets are damaged, or the file cannot be written.
         """
         columns: dict[str, list[Any]] = {}
-        for number, head in zip(numbers, plain_heads(numbers, self.data, self.split, self.seed)):
-            kept = _stored(true_field(head))
-            field = HeadField(**_restored(HeadField, "", kept))  # so that portraits follow from what the file holds
-            seen = [observe(field, field_rng(self.seed, f"{self.split}/{number}/{k}")) for k in range(self.cameras)]
-            row = dict(zip(_NAMES, (number, head.style, head.recipe.hair.name, head.recipe.wear.headgear)))
-            row |= {f"true/{name}": array for name, array in kept.items()}
-            for name in _stored(seen[0]) if seen else ():
-                row[f"seen/{name}"] = np.stack([_stored(s)[name] for s in seen])
+        for row in map(_row, self._drawn(numbers) if self.drawn else self._simulated(numbers)):
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
         file = io.BytesIO()
         np.savez_compressed(file, **{name: np.stack(values) for name, values in columns.items()})
         write_bytes_atomically(self.path(numbers), file.getvalue())
+
+    def _simulated(self, numbers: range) -> Iterator[_SeenHead]:
+        for number, head in zip(numbers, plain_heads(numbers, self.data, self.split, self.seed)):
+            kept = _stored(true_field(head))
+            field = HeadField(**_restored(HeadField, "", kept))  # so that portraits follow from what the file holds
+            seen = [observe(field, field_rng(self.seed, f"{self.split}/{number}/{k}")) for k in range(self.cameras)]
+            yield _SeenHead(number, head.recipe, field, seen)
+
+    def _drawn(self, numbers: range) -> Iterator[_SeenHead]:
+        for number, head in _fitted_fields(self.data, self.split, self.seed).make(numbers):
+            yield _SeenHead(number, head.recipe, head.field, [head.observed])
+
+
+class _SeenHead(NamedTuple):
+    """A head and what portraits show of it."""
+
+    number: int
+    recipe: ComposedRecipe
+    field: HeadField
+    seen: Sequence[ObservedField]
+
+
+@functools.lru_cache(maxsize=1)
+def _fitted_fields(data: Path, split: Split, seed: int) -> FittedFields:
+    return FittedFields(data, split, seed)
+
+
+def _row(head: _SeenHead) -> dict[str, Any]:
+    """What a file keeps of a head, by column."""
+    hair = head.recipe.hair
+    row = dict(zip(_NAMES, (head.number, style_of(hair.name) or "bald", hair.name, head.recipe.wear.headgear)))
+    row |= {f"true/{name}": array for name, array in _stored(head.field).items()}
+    seen = [_stored(portrait) for portrait in head.seen]
+    return row | {f"seen/{name}": np.stack([portrait[name] for portrait in seen]) for name in seen[0]}
 
 
 @dataclass(frozen=True)

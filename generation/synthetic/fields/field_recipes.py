@@ -20,7 +20,7 @@ from ...prior.field.chart import of_capsule
 from ..assets import Split, asset_index, choose, field_rng, sub_seed
 from ..bodies.compose_shape import dressed_body, plain_head
 from ..composed_recipe import ComposedRecipe, HairRecipe, draw_hair_colour, draw_wear, sample_recipe
-from ..hair.haircuts import choose_haircut, style_of
+from ..hair.haircuts import choose_haircut
 from ..parts import Part
 
 HEADS_PER_PERSON = 3
@@ -40,11 +40,6 @@ class PlainHead:
     """What covers it, and its skin."""
     skull_radius: Float32[np.ndarray, "56 64"]
     """Of the head without ears and nose, on the chart of fields."""
-
-    @property
-    def style(self) -> str:
-        """Style of its hair: of `haircuts.FAMILIES`, the name of an asset, or `bald`."""
-        return style_of(self.recipe.hair.name) or "bald"
 
 
 def field_recipe(number: int, split: Split, seed: int) -> ComposedRecipe:

@@ -166,7 +166,7 @@ def ball_prior() -> Callable[..., HeadPrior]:
         return HeadPrior(
             mesh,
             PriorTexture(rgb, confidence),
-            PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, True),
+            PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, np.zeros((4, 4), np.float32), True),
             "ball-1 (sha256 00)",
         )
 

@@ -22,7 +22,7 @@ from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, encode_portrait, read_portrait
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
 from dp360.generation.prior import HeadPrior, PriorGenerator, PriorRender, build_head_prior, head_prior
-from dp360.generation.prior.hair.thickness_network import HairThicknessNet
+from dp360.generation.prior.field.mean_network import FieldMeanNet
 from dp360.generation.prior.labels.segmenter import Segmenter
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
 from dp360.generation.prior.texture.completion_network import CompletionNet
@@ -164,7 +164,7 @@ def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, 
 @contextlib.contextmanager
 def networks_that_run() -> Iterator[set[str]]:
     """Names of the package's networks that compute something while the block runs."""
-    names = {Segmenter: "segmenter", HairThicknessNet: "hair_thickness", CompletionNet: "completion"}
+    names = {Segmenter: "segmenter", FieldMeanNet: "field_mean", CompletionNet: "completion"}
     ran: set[str] = set()
 
     def note(module: nn.Module, *_: object) -> None:
@@ -196,7 +196,7 @@ def test_the_same_seed_gives_the_same_bytes_and_every_network_that_ran_is_named(
     assert again.texture.confidence.tobytes() == prior.texture.confidence.tobytes()
     for field in dataclasses.fields(prior.mesh):
         assert getattr(again.mesh, field.name).tobytes() == getattr(prior.mesh, field.name).tobytes(), field.name
-    assert networks_named(prior.weights_name) == ran == {"segmenter", "hair_thickness", "completion"}
+    assert networks_named(prior.weights_name) == ran == {"segmenter", "field_mean", "completion"}
     assert prior.weights_name.startswith(load_head_model().weights_name)
 
 

@@ -16,6 +16,7 @@ from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.matte import PersonNetworks
 from dp360.generation.prior import build_head_prior
+from dp360.generation.prior.field.portrait_observation import field_of_portrait
 from dp360.generation.prior.hair.flow_field import fit_hair_flow
 from dp360.generation.prior.hair.hair_shell import fit_hair_shell
 from dp360.generation.prior.hair.loose_strands import HairStrands
@@ -115,7 +116,9 @@ def test_the_shipped_weights_beat_typical_colours_on_held_out_heads() -> None:
             truth = fitted.true_views(cameras)
             learned = build_head_prior(fitted.portrait, model=model)
             labels = learned.portrait_labels
-            flow = fit_hair_flow(fitted.portrait, labels, fit_hair_shell(fitted.portrait, labels, model))
+            field, _ = field_of_portrait(fitted.portrait, labels, model)
+            shell = fit_hair_shell(fitted.portrait, labels, model, field)
+            flow = fit_hair_flow(fitted.portrait, labels, shell, field)
             plain = paint_prior(fitted.portrait, labels, model, learned.mesh, flow, completion=untrained)
             learned = replace(learned, strands=HairStrands.none())
             for prior, found in zip((learned, replace(learned, texture=plain)), errors.values()):

@@ -18,6 +18,7 @@ from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
 from dp360.generation.prior.bust.bust import CUT_ROW, RIM_ROW, ROWS, Bust, fit_bust
 from dp360.generation.prior.bust.sections import COLUMNS
+from dp360.generation.prior.field.portrait_observation import field_of_portrait
 from dp360.generation.prior.hair.hair_shell import HairShell, fit_hair_shell
 from dp360.generation.prior.labels.portrait_labels import PortraitLabels
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_SKIN, build_atlas_mesh
@@ -40,7 +41,7 @@ def bust(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Bust:
 
 @pytest.fixture(scope="module")
 def shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> HairShell:
-    return fit_hair_shell(portrait, labels, model)
+    return fit_hair_shell(portrait, labels, model, field_of_portrait(portrait, labels, model)[0])
 
 
 def without_body(labels: PortraitLabels) -> PortraitLabels:

@@ -14,9 +14,11 @@ from dp360.generation.prior.field.chart import (
     cell_shares,
     chart_rows,
     filled_from_near,
+    from_blocks,
     of_capsule,
     surface_mesh,
     surface_tangents,
+    to_capsule,
 )
 
 
@@ -80,3 +82,23 @@ def test_the_mesh_is_closed_round_the_axis() -> None:
     vertices, faces = surface_mesh(frames.origins_world + 0.2 * frames.outward)
     assert len(vertices) == ROWS * (COLUMNS + 1) and faces.max() == len(vertices) - 1
     np.testing.assert_allclose(vertices.reshape(ROWS, -1, 3)[:, 0], vertices.reshape(ROWS, -1, 3)[:, -1])
+
+
+def test_grids_go_to_the_capsule_and_back_without_a_seam() -> None:
+    row, azimuth = np.arange(ROWS)[:, None] / ROWS, np.arange(COLUMNS) * (2 * np.pi / COLUMNS)
+    smooth = np.stack([1 + row * np.cos(azimuth - 0.3), row**2 + 0 * azimuth])
+    fine = to_capsule(smooth)
+    assert fine.shape == (2, capsule.ROWS, capsule.COLUMNS)
+    for grid, back in zip(smooth, map(of_capsule, fine)):
+        np.testing.assert_allclose(back[1:-1], grid[1:-1], atol=2e-3)
+    turned = to_capsule(np.roll(smooth, 13, axis=-1))
+    np.testing.assert_allclose(turned, np.roll(fine, 26, axis=-1), atol=1e-3)
+
+
+def test_blocks_are_spread_over_their_cells() -> None:
+    blocks = np.cos(np.arange(16) * (2 * np.pi / 16)) + np.linspace(0, 1, 14)[:, None]
+    cells = from_blocks(blocks.astype(np.float32))
+    assert cells.shape == (ROWS, COLUMNS)
+    means = cells.reshape(14, 4, 16, 4).mean((1, 3))
+    np.testing.assert_allclose(means[1:-1], blocks[1:-1], atol=0.03)
+    np.testing.assert_allclose(np.roll(cells, 4, axis=1), from_blocks(np.roll(blocks, 1, axis=1).astype(np.float32)))

@@ -28,7 +28,7 @@ def mean_fit(camera: Cameras) -> HeadFit:
     return replace(placed, camera=camera)
 
 
-def portrait_of_ball(worn: float, thickness: float) -> tuple[Portrait, PortraitLabels, np.ndarray]:
+def portrait_of_ball(worn: float, thickness: float) -> tuple[Portrait, PortraitLabels]:
     """A surface of constant radius on the chart seen from the front: cover of one thickness above the face's middle."""
     camera = look_at_origin([0.0], [0.0], size_px=SIZE)
     frames = cell_frames()
@@ -40,16 +40,15 @@ def portrait_of_ball(worn: float, thickness: float) -> tuple[Portrait, PortraitL
     upper = np.arange(SIZE)[:, None] < SIZE / 2
     hair = person & upper
     labels = PortraitLabels(
-        np.zeros((SIZE, SIZE, 3)), person & ~upper, hair, np.zeros((SIZE, SIZE), bool), False
+        np.zeros((SIZE, SIZE, 3)), person & ~upper, hair, np.zeros((SIZE, SIZE), bool),
+        np.full((SIZE, SIZE), worn, np.float32), False,
     )  # fmt: skip
-    classes = np.zeros((SIZE, SIZE, 7), np.float32)
-    classes[..., 2], classes[..., 5] = 1 - worn, worn
     stripes = np.broadcast_to((np.arange(SIZE) % 6 < 3)[None, :, None], (SIZE, SIZE, 3))  # run down
     portrait = Portrait(
         np.full((SIZE, SIZE, 3), 128, np.uint8), person.astype(np.float32), (0.3 + 0.3 * stripes).astype(np.float32),
         np.ones((SIZE, SIZE), bool), None, mean_fit(camera), "standard", "ball", "", (),
     )  # fmt: skip
-    return portrait, labels, classes
+    return portrait, labels
 
 
 def observed_ball(worn: float, thickness: float = HAIR_THICKNESS) -> ObservedField:

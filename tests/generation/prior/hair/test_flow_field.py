@@ -13,13 +13,14 @@ from dp360.generation import Cameras, look_at_origin
 from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior, capsule
+from dp360.generation.prior.field.head_field import HAIR, HeadField
+from dp360.generation.prior.field.portrait_observation import field_of_portrait
 from dp360.generation.prior.hair.flow_field import (
-    FieldSolver,
+    FlowSolver,
     HairFlow,
-    combed_back_field,
     fit_hair_flow,
     grid_normals,
-    spreading_field,
+    way_from_source,
 )
 from dp360.generation.prior.hair.hair_shell import HairShell, fit_hair_shell
 from dp360.generation.prior.hair.orientation import SeenOrientation
@@ -28,7 +29,6 @@ from dp360.generation.prior.labels.portrait_labels import PortraitLabels
 BACKWARDS = (-np.arange(capsule.COLUMNS)) % capsule.COLUMNS
 MIRROR = np.array([-1.0, 1.0, 1.0])
 SIZE = 256
-WHORL_CM = np.array([0.0, 12.0, -6.0])
 
 
 def stripes(angle_rad: float, size: int = SIZE) -> np.ndarray:
@@ -53,13 +53,27 @@ def cap(skull: np.ndarray) -> HairShell:
 
 
 @pytest.fixture(scope="module")
-def shell(portrait: Portrait, prior: HeadPrior) -> HairShell:
-    return fit_hair_shell(portrait, prior.portrait_labels, load_head_model())
+def field(portrait: Portrait, prior: HeadPrior) -> HeadField:
+    return field_of_portrait(portrait, prior.portrait_labels, load_head_model())[0]
 
 
 @pytest.fixture(scope="module")
-def flow(portrait: Portrait, prior: HeadPrior, shell: HairShell) -> HairFlow:
-    return fit_hair_flow(portrait, prior.portrait_labels, shell)
+def shell(portrait: Portrait, prior: HeadPrior, field: HeadField) -> HairShell:
+    return fit_hair_shell(portrait, prior.portrait_labels, load_head_model(), field)
+
+
+@pytest.fixture(scope="module")
+def flow(portrait: Portrait, prior: HeadPrior, shell: HairShell, field: HeadField) -> HairFlow:
+    return fit_hair_flow(portrait, prior.portrait_labels, shell, field)
+
+
+def running(field: HeadField, down: float, around: float) -> HeadField:
+    """Hair all over that runs one way on the chart."""
+    material = np.zeros_like(field.material)
+    material[HAIR] = 1
+    everywhere = np.ones_like(field.thickness)
+    flow = np.stack([down * everywhere, around * everywhere, 0 * everywhere])
+    return dataclasses.replace(field, material=material, flow=flow, flow_certainty=everywhere)
 
 
 def combed(portrait: Portrait, labels: PortraitLabels, angle_rad: float) -> tuple[Portrait, PortraitLabels]:
@@ -114,10 +128,10 @@ def test_lifted_tangents_project_onto_the_stripes(angle_deg: int) -> None:
 
 @pytest.mark.parametrize("angle_deg", [60, 90, 120])
 def test_a_comb_is_followed_from_root_to_tip(
-    portrait: Portrait, prior: HeadPrior, cap: HairShell, angle_deg: int
+    portrait: Portrait, prior: HeadPrior, cap: HairShell, field: HeadField, angle_deg: int
 ) -> None:
     picture, labels = combed(portrait, prior.portrait_labels, math.radians(angle_deg))
-    flow = fit_hair_flow(picture, labels, cap)
+    flow = fit_hair_flow(picture, labels, cap, field)
     plainly = (flow.seen > 0.8) & (flow.points_world[..., 1] < 0.1) & (flow.points_world[..., 2] > 0)
     assert plainly.sum() > 30
     direction = flow.direction_world[plainly]
@@ -145,15 +159,15 @@ def test_the_field_knows_no_seam(skull: np.ndarray) -> None:
     observed /= np.linalg.norm(observed, axis=-1, keepdims=True)
     weight = np.zeros(skull.shape)
     weight[30:50, 5:25], weight[40:60, -12:] = 1.0, 0.7
-    default = spreading_field(points / 0.0165 + np.array([0.0, 2.0, 1.0]), normals, WHORL_CM, False)
+    usual = 0.01 * np.cross(normals, np.array([0.1, 0.3, 1.0]))
     angle = turned * 2 * math.pi / capsule.COLUMNS
     turn = np.array([[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]])
 
     def rolled(vectors: np.ndarray) -> np.ndarray:
         return np.roll(vectors, turned, axis=1) @ turn.T
 
-    straight = FieldSolver(points, normals, default).solve(observed, weight)
-    there = FieldSolver(rolled(points), rolled(normals), rolled(default)).solve(
+    straight = FlowSolver(points, normals, usual).solve(observed, weight)
+    there = FlowSolver(rolled(points), rolled(normals), rolled(usual)).solve(
         rolled(observed), np.roll(weight, turned, 1)
     )
     np.testing.assert_allclose(there, rolled(straight), atol=1e-6)
@@ -164,12 +178,12 @@ def test_the_pole_is_one_place(flow: HairFlow) -> None:
         return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
 
     direction = flow.direction_world
-    assert turn_deg(direction[:1], direction[:1, :1]).max() < 6
-    assert turn_deg(direction[1], direction[0]).max() < 40
+    assert turn_deg(direction[:1], direction[:1, :1]).max() < 0.1
+    assert turn_deg(direction[1:4], np.roll(direction[1:4], 1, axis=1)).max() < 30
 
 
 def test_a_mirrored_portrait_gets_the_mirrored_flow(
-    portrait: Portrait, prior: HeadPrior, shell: HairShell, flow: HairFlow
+    portrait: Portrait, prior: HeadPrior, shell: HairShell, flow: HairFlow, field: HeadField
 ) -> None:
     camera = portrait.head.camera
     T = camera.T_world_camera.clone()
@@ -190,8 +204,9 @@ def test_a_mirrored_portrait_gets_the_mirrored_flow(
     )
     labels = prior.portrait_labels
     labels = dataclasses.replace(labels, **{name: flipped(getattr(labels, name)) for name in ("hair", "skin", "cloth")})
-    there = fit_hair_flow(mirrored, labels, HairShell(shell.thickness[:, BACKWARDS], shell.radius[:, BACKWARDS]))
-    assert (there.style, there.hanging) == (flow.style, flow.hanging)
+    turned = HairShell(shell.thickness[:, BACKWARDS], shell.radius[:, BACKWARDS])
+    there = fit_hair_flow(mirrored, labels, turned, field.mirrored())
+    assert there.hanging == flow.hanging
     expected = flow.direction_world[:, BACKWARDS] * MIRROR
     cosine = (there.direction_world * expected).sum(-1)
     assert np.quantile(cosine, 0.01) > math.cos(math.radians(5))
@@ -199,30 +214,30 @@ def test_a_mirrored_portrait_gets_the_mirrored_flow(
     assert np.quantile(unmirrored, 0.01) < 0.5
 
 
-def test_without_hair_in_the_picture_the_default_is_symmetric(
-    portrait: Portrait, prior: HeadPrior, shell: HairShell
+@pytest.mark.parametrize(("down", "around"), [(1.0, 0.0), (0.6, 0.8), (0.6, -0.8)])
+def test_where_nothing_is_seen_hair_runs_as_the_field_says(
+    portrait: Portrait, prior: HeadPrior, cap: HairShell, field: HeadField, down: float, around: float
 ) -> None:
     nothing = dataclasses.replace(prior.portrait_labels, hair=np.zeros_like(prior.portrait_labels.hair))
-    bare = np.full_like(shell.thickness, -0.02)
-    skull = shell.radius - shell.thickness
-    skull = 0.5 * (skull + skull[:, BACKWARDS])
-    flow = fit_hair_flow(portrait, nothing, HairShell(bare, skull + bare))
-    assert flow.style == "whorl" and flow.look is None and not flow.hanging and not flow.seen.any()
-    difference = np.linalg.norm(flow.direction_world - flow.direction_world[:, BACKWARDS] * MIRROR, axis=-1)
-    assert np.quantile(difference, 0.98) < 0.01 and difference[1:].max() < 0.1
+    flow = fit_hair_flow(portrait, nothing, cap, running(field, down, around))
+    assert flow.look is None and not flow.hanging and not flow.seen.any()
+    middle = flow.direction_world[40:70]
+    round_axis = np.cross(np.array([0.0, 1.0, 0.0]), flow.points_world[40:70] * np.array([1.0, 0, 1]))
+    round_axis /= np.linalg.norm(round_axis, axis=-1, keepdims=True)
+    assert np.median((middle * round_axis).sum(-1)) == pytest.approx(around, abs=0.12)
+    assert np.median(middle[..., 1]) < -0.5
 
 
-def test_hair_leaves_its_source(skull: np.ndarray) -> None:
-    points = capsule.surface_points(skull)
+def test_hair_is_followed_back_to_where_it_begins() -> None:
+    points = capsule.surface_points(np.full((capsule.ROWS, capsule.COLUMNS), 0.15))
     normals = grid_normals(points)
-    cm = points / 0.0165 + np.array([0.0, 2.0, 1.0])
-    field = spreading_field(cm, normals, WHORL_CM, False)
-    ahead = (np.abs(cm[..., 0]) < 1) & (cm[..., 1] > 12) & (cm[..., 2] > 0)
-    assert field[ahead][:, 2].min() > 0.5  # forwards before the whorl
-    parted = spreading_field(cm, normals, np.array([0.0, 11.0, 8.5]), False)
-    sides = (np.abs(cm[..., 0]) > 3) & (cm[..., 1] > 11) & (cm[..., 2] > 0) & (cm[..., 2] < 6)
-    assert (parted[sides][:, 0] * np.sign(cm[sides][:, 0])).min() > 0.3  # away from the parting
-    back = combed_back_field(cm, normals, False)
-    assert back[ahead][:, 2].max() < -0.3
-    temples = (np.abs(cm[..., 0]) > 6) & (cm[..., 1] > 3) & (cm[..., 1] < 8) & (cm[..., 2] > 0)
-    assert back[temples][:, 2].max() < -0.3
+    down = np.array([0.0, -1.0, 0.0]) - normals * -normals[..., 1:2]
+    down /= np.maximum(np.linalg.norm(down, axis=-1, keepdims=True), 1e-9)
+    everywhere = np.ones(points.shape[:2])
+    way = way_from_source(points, down, everywhere)
+    arc = 0.15 * np.pi / 2 * np.arange(capsule.ROWS) / capsule.SPHERE_ROWS  # from the crown
+    np.testing.assert_allclose(way[8:50].mean(1), arc[8:50], atol=0.012)
+    headband = everywhere.copy()
+    headband[30:34] = 0
+    below = way_from_source(points, down, headband)
+    np.testing.assert_allclose(below[40:50].mean(1), arc[40:50] - arc[33], atol=0.012)

@@ -12,6 +12,7 @@ from dp360.generation.head_model import load_head_model
 from dp360.generation.networks import LoadedNetwork
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior, capsule
+from dp360.generation.prior.field.portrait_observation import field_of_portrait
 from dp360.generation.prior.hair.flow_field import fit_hair_flow
 from dp360.generation.prior.hair.hair_shell import fit_hair_shell
 from dp360.generation.prior.labels.skin_tone import SkinTone
@@ -193,7 +194,8 @@ def painted(
     portrait: Portrait, prior: HeadPrior, completion: LoadedNetwork[CompletionNet], seed: int = 0
 ) -> PriorTexture:
     labels, model = prior.portrait_labels, load_head_model()
-    flow = fit_hair_flow(portrait, labels, fit_hair_shell(portrait, labels, model))
+    field, _ = field_of_portrait(portrait, labels, model)
+    flow = fit_hair_flow(portrait, labels, fit_hair_shell(portrait, labels, model, field), field)
     return paint_prior(portrait, labels, model, prior.mesh, flow, seed=seed, completion=completion)
 
 

@@ -10,7 +10,7 @@ import pytest
 from dp360.generation.cameras import PANOHEAD_FOCAL_NORMALISED, look_at_origin
 from dp360.generation.prior.field.chart import cell_frames
 from dp360.generation.prior.field.head_field import HAIR, HEADGEAR, HeadField
-from dp360.generation.synthetic.fields.observation import SHOT_PX, ObservationErrors, observe
+from dp360.generation.synthetic.fields.observation import SHOT_PX, ObservationErrors, observe, skull_misfits
 from dp360.generation.synthetic.portraits.portrait_shots import SHOT_FACTOR
 
 CAMERA = look_at_origin([0.3], [0.1], size_px=SHOT_PX, focal_normalised=PANOHEAD_FOCAL_NORMALISED / SHOT_FACTOR)
@@ -82,3 +82,16 @@ def test_hats_are_taken_for_hair_now_and_then() -> None:
     confused = np.mean(np.array(shares) > 0.8)
     assert 0.2 < confused < 0.8
     assert observe(hat, np.random.default_rng(0), ObservationErrors.none(), CAMERA).material[HAIR].max() == 0
+
+
+def test_fitted_skulls_are_off_as_those_of_heads_that_were_fitted() -> None:
+    misfits, field = skull_misfits(), hairy_ball()
+    assert len(misfits) > 60 and np.abs(misfits[:, :44]).max() < 0.07
+    mirrored = misfits[..., -np.arange(64) % 64]
+    met = set()
+    for seed in range(8):
+        off = observe(field, np.random.default_rng(seed), camera=CAMERA).skull_radius - field.skull_radius
+        same = [np.abs(off - m).max() < 1e-6 for m in (*misfits, *mirrored)]
+        assert any(same)
+        met.add(int(np.argmax(same)))
+    assert len(met) > 5
