@@ -66,8 +66,8 @@ class TrainFieldCommand:
     """Folder of the files that dp360 data fields has written, those of the validation split too if there are any."""
     output: Path
     """Folder for the checkpoints and the weights; called again, training goes on there, with the files of then."""
-    stage: Literal["mean"] = "mean"
-    """mean: the field to be expected."""
+    stage: Literal["mean", "autoencoder"] = "mean"
+    """mean: the field to be expected; autoencoder: fields as few numbers and back."""
     validation: int = 96
     """Validation portraits that are measured at checkpoints and at the end."""
     steps: int | None = None

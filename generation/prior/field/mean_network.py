@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...networks import LoadedNetwork, NetworkFile, chart_padded, zeroed
+from ...networks import ChartConv, LoadedNetwork, NetworkFile, zeroed
 from .chart import COLUMNS, ROWS, cell_frames
 from .head_field import CHANNELS, TOKENS, HeadField
 from .known_cells import meet_observation
@@ -57,7 +57,7 @@ class FieldMeanNet(nn.Module):
         self.embed = nn.Sequential(nn.Linear(GLOBALS, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.stem = nn.Conv2d(inputs, channels[0], 1)
         self.encode = nn.ModuleList(_FilmBlock(c, embedding) for c in channels)
-        self.down = nn.ModuleList(_ChartConv(a, b, 2) for a, b in itertools.pairwise(channels))
+        self.down = nn.ModuleList(ChartConv(a, b, 2) for a, b in itertools.pairwise(channels))
         self.attend = _ChartAttention(channels[-1], ROWS // _CELLS ** len(channels), COLUMNS // _CELLS ** len(channels))
         self.middle = _FilmBlock(channels[-1], embedding)
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels))
@@ -101,24 +101,13 @@ class FieldMeanNet(nn.Module):
         return F.pixel_shuffle(answer, _CELLS), tokens
 
 
-class _ChartConv(nn.Module):
-    """A convolution over 3 x 3 cells of the closed chart."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, stride)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
-        return self.convolution(chart_padded(x))
-
-
 class _FilmBlock(nn.Module):
     """A residual block of two convolutions; the second one's input is scaled and shifted by what was told."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(2))
-        self.first, self.second = _ChartConv(channels, channels), _ChartConv(channels, channels)
+        self.first, self.second = ChartConv(channels, channels), ChartConv(channels, channels)
         zeroed(self.second.convolution)
         self.film = nn.Linear(embedding, 2 * channels)
 
