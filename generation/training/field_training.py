@@ -66,11 +66,16 @@ def mean_batch(samples: FieldSamples, loop: LoopConfig, number: int) -> Batch:
     rows = []
     for index in order[place * loop.batch_size : (place + 1) * loop.batch_size]:
         field, observed = samples.of(int(index))
-        forgotten = (rng.random() < _NO_TOKENS) | (rng.random(len(TOKENS)) < _LOST_TOKENS)
-        observed = replace(observed, tokens=np.where(forgotten, np.float32(np.nan), observed.tokens))
+        observed = with_tokens_lost(observed, rng)
         turned = rng.random() < 0.5
         rows.append(mean_sample(field.mirrored(), observed.mirrored()) if turned else mean_sample(field, observed))
     return stacked(rows)
+
+
+def with_tokens_lost(observed: ObservedField, rng: np.random.Generator) -> ObservedField:
+    """The portrait saying nothing about some tokens, as real ones often do."""
+    lost = (rng.random() < _NO_TOKENS) | (rng.random(len(TOKENS)) < _LOST_TOKENS)
+    return replace(observed, tokens=np.where(lost, np.float32(np.nan), observed.tokens))
 
 
 def mean_sample(field: HeadField, observed: ObservedField) -> dict[str, Tensor]:

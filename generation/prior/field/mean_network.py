@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +139,6 @@ FIELD_MEAN = NetworkFile("field_mean", FieldMeanNet, FieldMeanConfig)
 """Its weights."""
 
 
-@torch.no_grad()
 def expected_field(observed: ObservedField, loaded: LoadedNetwork[FieldMeanNet]) -> HeadField:
     """The network's answer, averaged with that to the mirrored portrait; seen cells are its own words too.
 
@@ -146,13 +146,24 @@ def expected_field(observed: ObservedField, loaded: LoadedNetwork[FieldMeanNet])
         observed: what the portrait shows.
         loaded: the network.
     """
-    both = (observed, observed.mirrored())
+    return expected_fields([observed], loaded)[0]
+
+
+@torch.no_grad()
+def expected_fields(portraits: Sequence[ObservedField], loaded: LoadedNetwork[FieldMeanNet]) -> list[HeadField]:
+    """`expected_field` of several portraits, which go through the network together."""
+    both = [o for observed in portraits for o in (observed, observed.mirrored())]
     seen, told = (torch.from_numpy(np.stack(x)) for x in zip(*((o.pack(), o.pack_globals()) for o in both)))
     channels, tokens = (x.numpy() for x in loaded.network(seen, told))
-    skull = observed.skull_radius
-    straight, turned = (HeadField.unpack(c, o.skull_radius, t) for c, o, t in zip(channels, both, (tokens + 1) / 2))
-    packed = (straight.pack() + turned.mirrored().pack()) / 2
-    return HeadField.unpack(packed, skull, (straight.tokens + turned.tokens) / 2)
+    answers = [HeadField.unpack(c, o.skull_radius, t) for c, o, t in zip(channels, both, (tokens + 1) / 2)]
+    return [
+        HeadField.unpack(
+            (straight.pack() + turned.mirrored().pack()) / 2,
+            straight.skull_radius,
+            (straight.tokens + turned.tokens) / 2,
+        )
+        for straight, turned in zip(answers[::2], answers[1::2])
+    ]
 
 
 def estimate_field(observed: ObservedField, loaded: LoadedNetwork[FieldMeanNet]) -> HeadField:
