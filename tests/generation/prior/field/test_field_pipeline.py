@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,8 @@ def test_a_folder_holds_the_pipeline(
 
 
 def test_the_sampler_finds_a_residual_that_is_certain() -> None:
-    scheduler, truth = field_scheduler(), torch.linspace(-1, 1, 8)
+    scheduler: Any = field_scheduler()
+    truth = torch.linspace(-1, 1, 8)
     scheduler.set_timesteps(20)
     x = torch.randn(8, generator=torch.Generator().manual_seed(0))
     for timestep in scheduler.timesteps:
