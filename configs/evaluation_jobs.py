@@ -104,6 +104,7 @@ def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> Evaluation
     from dp360.generation.training.field_autoencoder_training import reconstruction_figures
     from dp360.generation.training.field_figures import continued_field, measure_fields
     from dp360.generation.training.field_samples import FieldSamples, field_paths
+    from dp360.generation.training.sample_figures import DIFFUSION, GAUSSIAN, TRUE_RESIDUALS
 
     if command.portraits < 1:
         raise InputError(f"--portraits must be at least 1, got {command.portraits}")
@@ -131,7 +132,7 @@ def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> Evaluation
         if command.diffusion is not None:
             drawn, name = _drawn_fields(command, loaded.network, autoencoder.network, samples, display)
             weights.append(name)
-            found |= {name: figures.single for name, figures in drawn.items()}
+            found |= {name: drawn[name].single for name in (DIFFUSION, GAUSSIAN, TRUE_RESIDUALS)}
     facts = {"weights": ", ".join(weights), "version": importlib.metadata.version("dp360")}
     return fields_result(found, len(samples), split, facts, drawn)
 

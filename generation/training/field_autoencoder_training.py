@@ -20,7 +20,7 @@ from .field_training import channel_errors, channel_weights
 from .loop import Batch, LoopConfig, OnEvaluation, stacked, train_model
 
 FIELD_AUTOENCODER_LOOP = LoopConfig(
-    steps=5000, batch_size=16, learning_rate=1.5e-3, warmup_steps=60, weight_decay=0.01, save_every=500
+    steps=2500, batch_size=16, learning_rate=1.5e-3, warmup_steps=60, weight_decay=0.01, save_every=250
 )
 """Its schedule."""
 _OWN_SKULL = 0.25

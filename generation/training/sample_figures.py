@@ -23,6 +23,8 @@ from .field_residuals import GaussianResiduals
 from .field_training import SHOULDER_ROW
 
 _MM_PER_UNIT = 10 / UNITS_PER_CM
+DIFFUSION, GAUSSIAN, TRUE_RESIDUALS = "diffusion", "Gaussian residuals", "true residuals"
+"""Names of ways to draw."""
 WHITE_MM = (2.0, 3.0, 4.0, 6.0)
 """Deviations of the white noise that is put on the expected thickness for comparison, millimetres."""
 _JUDGED = 4
@@ -51,6 +53,9 @@ class SampleFigures:
     auc: float
     """Area under the curve of a classifier that tells fields from truth by latents of unseen places: 0.5 if it cannot;
     NaN with few portraits."""
+    auc_decoded: float
+    """The same against the fields that the true residuals give (`truly_drawn`): what the decoder smooths away counts
+    on neither side."""
     differ_behind_mm: float
     """Mean difference of two fields in the rear half."""
     differ_seen_mm: float
@@ -64,7 +69,7 @@ def measure_samples(
     *,
     seed: int = 0,
 ) -> dict[str, SampleFigures]:
-    """Figures of ways to draw.
+    """Figures of ways to draw, and of `truly_drawn`, which bounds them.
 
     Args:
         draws: by name; each gives at least two fields.
@@ -72,14 +77,23 @@ def measure_samples(
         pipeline: gives the expected fields, and the latents for the classifier.
         seed: of the draws and of the classifier; every way has the same one for a portrait.
     """
-    rows: dict[str, list[_PortraitFigures]] = {name: [] for name in draws}
+    rows: dict[str, list[_PortraitFigures]] = {name: [] for name in (*draws, TRUE_RESIDUALS)}
+    autoencoder = pipeline.networks.autoencoder
     for index, (truth, observed) in enumerate(portraits):
         mean = pipeline.expected(observed)
+        beside = _Beside(truth, truly_drawn(truth, observed, mean, pipeline), mean, observed)
         for name, draw in draws.items():
             generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
             fields = draw(observed, mean, generator)
-            rows[name].append(_PortraitFigures.of(fields, truth, observed, mean, pipeline.networks.autoencoder))
+            rows[name].append(_PortraitFigures.of(fields, beside, autoencoder))
+        rows[TRUE_RESIDUALS].append(_PortraitFigures.of([beside.decoded] * 2, beside, autoencoder))
     return {name: _summed_up(found, seed) for name, found in rows.items()}
+
+
+def truly_drawn(truth: HeadField, observed: ObservedField, mean: HeadField, pipeline: FieldPipeline) -> HeadField:
+    """The field that is drawn if the residual is the true one: the best there is."""
+    latents = pipeline.latents_of(mean)
+    return pipeline.fields_of(pipeline.latents_of(truth) - latents, mean, latents, observed)[0]
 
 
 def ways_to_draw(
@@ -103,7 +117,7 @@ def ways_to_draw(
         return noisy
 
     noises: dict[str, Draw] = {f"mean with {mm:g} mm of white noise": white(mm) for mm in WHITE_MM}
-    return {"diffusion": diffusion, "Gaussian residuals": gaussian_residuals, **noises}
+    return {DIFFUSION: diffusion, GAUSSIAN: gaussian_residuals, **noises}
 
 
 def crps(samples: Float[np.ndarray, "m h w"], truth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
@@ -152,6 +166,17 @@ def classifier_auc(true: Float[np.ndarray, "n f"], drawn: Float[np.ndarray, "n f
 
 
 @dataclass(frozen=True)
+class _Beside:
+    """What the fields of a portrait are compared with."""
+
+    truth: HeadField
+    decoded: HeadField
+    """`truly_drawn`."""
+    mean: HeadField
+    observed: ObservedField
+
+
+@dataclass(frozen=True)
 class _PortraitFigures:
     """Of the fields of one portrait."""
 
@@ -165,22 +190,18 @@ class _PortraitFigures:
     """Features of a field for the classifier."""
     true: Float32[np.ndarray, " f"]
     """Features of the truth."""
+    decoded: Float32[np.ndarray, " f"]
+    """Features of `truly_drawn`."""
 
     @classmethod
-    def of(
-        cls,
-        fields: Sequence[HeadField],
-        truth: HeadField,
-        observed: ObservedField,
-        mean: HeadField,
-        autoencoder: FieldAutoencoder,
-    ) -> _PortraitFigures:
+    def of(cls, fields: Sequence[HeadField], beside: _Beside, autoencoder: FieldAutoencoder) -> _PortraitFigures:
+        truth, observed = beside.truth, beside.observed
         above = np.arange(ROWS)[:, None] < SHOULDER_ROW
         unseen = above & (observed.visibility == 0)
         behind = unseen & (np.arange(COLUMNS) >= _BEHIND[0]) & (np.arange(COLUMNS) < _BEHIND[1])
         samples, true = np.stack([_cover_mm(f) for f in fields]), _cover_mm(truth)
         count, few = len(fields), mean_difference(samples[:_JUDGED])
-        drawn, of_truth = _features([fields[0], truth], mean, unseen, autoencoder)
+        features = _features([fields[0], truth, beside.decoded], beside.mean, unseen, autoencoder)
         return cls(
             single=FieldFigures.mean(FieldFigures.of(f, truth, observed) for f in fields[:_JUDGED]),
             crps_mm=_mean_over(crps(samples, true), unseen),
@@ -188,8 +209,7 @@ class _PortraitFigures:
             squared_error=_mean_over(np.square(samples.mean(0) - true), unseen),
             differ_behind_mm=_mean_over(few, behind),
             differ_seen_mm=_mean_over(few, above & (observed.visibility > _PLAINLY_SEEN)),
-            drawn=drawn,
-            true=of_truth,
+            **dict(zip(("drawn", "true", "decoded"), features)),
         )
 
 
@@ -198,11 +218,13 @@ def _summed_up(rows: Sequence[_PortraitFigures], seed: int) -> SampleFigures:
         warnings.simplefilter("ignore", RuntimeWarning)  # no portrait has such cells: NaN
         variance, error = (float(np.nanmean([getattr(r, n) for r in rows])) for n in ("variance", "squared_error"))
         means = [np.nanmean([getattr(r, n) for r in rows]) for n in ("crps_mm", "differ_behind_mm", "differ_seen_mm")]
+    drawn, true, decoded = (np.stack([getattr(r, n) for r in rows]) for n in ("drawn", "true", "decoded"))
     return SampleFigures(
         FieldFigures.mean(r.single for r in rows),
         crps_mm=float(means[0]),
         spread=float(np.sqrt(variance / max(error, 1e-12))),
-        auc=classifier_auc(np.stack([r.true for r in rows]), np.stack([r.drawn for r in rows]), seed=seed),
+        auc=classifier_auc(true, drawn, seed=seed),
+        auc_decoded=classifier_auc(decoded, drawn, seed=seed),
         differ_behind_mm=float(means[1]),
         differ_seen_mm=float(means[2]),
     )

@@ -65,6 +65,7 @@ _SAMPLE_COLUMNS = {
     "CRPS, mm": ("crps_mm", 2),
     "spread by error": ("spread", 2),
     "told from truth (AUC)": ("auc", 2),
+    "from decoded truth": ("auc_decoded", 2),
     "differ behind, mm": ("differ_behind_mm", 2),
     "differ where seen, mm": ("differ_seen_mm", 2),
 }

@@ -131,7 +131,7 @@ def test_the_stages_lead_to_fields_that_are_drawn_and_measured(
     table, results, _ = run_eval(EvalCommand(command), Display(silent, lambda _: None))
     assert "CRPS" in str(table) and "field_denoiser" in str(table)
     data = json.loads(Path(results).read_text())
-    assert {"mean", "truth, there and back", "diffusion", "Gaussian residuals"} <= set(data["fields"])
+    assert {"mean", "truth, there and back", "diffusion", "Gaussian residuals", "true residuals"} <= set(data["fields"])
     assert data["samples"]["diffusion"]["crps_mm"] >= 0 and data["samples"]["diffusion"]["auc"] is None
     for changes in ({"autoencoder": None}, {"autoencoder": trained[0]}, {"diffusion": autoencoder}, {"samples": 1}):
         with pytest.raises(InputError):
