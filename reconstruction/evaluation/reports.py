@@ -7,14 +7,13 @@ import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 
 from dp360.generation import ViewSet
 from dp360.generation.training.field_figures import FieldFigures
-from dp360.generation.training.sample_figures import SampleFigures
 
 from .compare import ALL, METRICS, Comparison, Estimate, NamedViews, Summary, ViewFigures, estimate, summarise
 from .consistency import ConsistencyReport, PairFigures
@@ -35,6 +34,9 @@ from .results import (
     summary_panels,
     summary_table,
 )
+
+if TYPE_CHECKING:
+    from dp360.generation.training.sample_figures import SampleFigures
 
 _SHOWN_HEADS = 6
 _PLOT_METRICS = ("psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head")
