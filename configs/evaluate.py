@@ -130,6 +130,17 @@ class EvalFieldsCommand:
     """Whose heads; those of the held-out split are for the last word only."""
     portraits: int = 192
     """Portraits at most, of heads spread evenly over the files."""
+    autoencoder: Path | None = None
+    """Weights of the stage autoencoder (field_autoencoder.safetensors): how well it brings true fields back."""
+    diffusion: Path | None = None
+    """Weights of the stage diffusion (field_denoiser.safetensors, with field_residuals.npz beside it): how good single
+    fields are that it draws, and whether they vary as truth does."""
+    samples: int = 16
+    """Fields drawn for each portrait."""
+    guidance: float = 1.0
+    """How far drawn fields go from what is drawn without conditions to what is drawn with them."""
+    seed: int = 0
+    """Seed of the drawn fields."""
 
 
 EvalWhat = (

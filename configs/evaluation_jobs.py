@@ -60,12 +60,18 @@ from .evaluate import (
     EvalViewsCommand,
     EvalWhat,
 )
+from .field_weights import read_field_weights
 from .processes import in_processes
 from .run_folder import aligned_portrait_rgb, dataset_folder
 from .splits import split_of_word
 from .variants import GENERATOR_VARIANTS, compact_weights_name, open_sources, source_name
 
 if TYPE_CHECKING:
+    from dp360.generation.prior.field.field_autoencoder import FieldAutoencoder
+    from dp360.generation.prior.field.mean_network import FieldMeanNet
+    from dp360.generation.training.field_samples import FieldSamples
+    from dp360.generation.training.sample_figures import SampleFigures
+
     from .console import Display
 
 GRID_VIEWS, GRID_SIZE_PX = 72, 512
@@ -92,19 +98,21 @@ def measure_heads_or_views(what: EvalWhat, display: Display) -> EvaluationResult
 
 
 def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> EvaluationResult:
-    """The field network, with and without meeting what is seen, and the baseline."""
-    from safetensors import SafetensorError
-
+    """The field networks: the expected field with and without meeting what is seen, the baseline, and samples."""
+    from dp360.generation.prior.field.field_autoencoder import FIELD_AUTOENCODER
     from dp360.generation.prior.field.mean_network import FIELD_MEAN, estimate_field, expected_field
+    from dp360.generation.training.field_autoencoder_training import reconstruction_figures
     from dp360.generation.training.field_figures import continued_field, measure_fields
     from dp360.generation.training.field_samples import FieldSamples, field_paths
+    from dp360.generation.training.sample_figures import DIFFUSION, GAUSSIAN, TRUE_RESIDUALS
 
     if command.portraits < 1:
         raise InputError(f"--portraits must be at least 1, got {command.portraits}")
-    try:
-        loaded = FIELD_MEAN.read(command.weights)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{command.weights} does not hold weights of dp360 train field: {error}") from error
+    if command.samples < 2:
+        raise InputError(f"--samples must be at least 2, got {command.samples}")
+    if command.diffusion is not None and command.autoencoder is None:
+        raise InputError("--diffusion needs the autoencoder that it was trained with: expected --autoencoder FILE")
+    loaded = read_field_weights(FIELD_MEAN, command.weights)
     split = split_of_word(command.split)
     samples = FieldSamples.read(field_paths(command.data, split), most=command.portraits)
     answers = {
@@ -114,11 +122,45 @@ def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> Evaluation
     }
     numbers = display.track(range(len(samples)), total=len(samples), description="Estimating fields")
     found = measure_fields(answers, map(samples.of, numbers))
-    facts = {
-        "weights": f"{command.weights.name} (sha256 {loaded.sha256[:16]})",
-        "version": importlib.metadata.version("dp360"),
-    }
-    return fields_result(found, len(samples), split, facts)
+    weights = [f"{command.weights.name} (sha256 {loaded.sha256[:16]})"]
+    drawn = {}
+    if command.autoencoder is not None:
+        autoencoder = read_field_weights(FIELD_AUTOENCODER, command.autoencoder)
+        weights.append(f"{command.autoencoder.name} (sha256 {autoencoder.sha256[:16]})")
+        numbers = display.track(range(len(samples)), total=len(samples), description="There and back")
+        found["truth, there and back"] = reconstruction_figures(autoencoder.network, map(samples.of, numbers))
+        if command.diffusion is not None:
+            drawn, name = _drawn_fields(command, loaded.network, autoencoder.network, samples, display)
+            weights.append(name)
+            found |= {name: drawn[name].single for name in (DIFFUSION, GAUSSIAN, TRUE_RESIDUALS)}
+    facts = {"weights": ", ".join(weights), "version": importlib.metadata.version("dp360")}
+    return fields_result(found, len(samples), split, facts, drawn)
+
+
+def _drawn_fields(
+    command: EvalFieldsCommand,
+    mean: FieldMeanNet,
+    autoencoder: FieldAutoencoder,
+    samples: FieldSamples,
+    display: Display,
+) -> tuple[dict[str, SampleFigures], str]:
+    """Figures of samples, of what they have to be better than, and the name of their weights."""
+    from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER
+    from dp360.generation.prior.field.field_pipeline import FieldPipeline
+    from dp360.generation.training.field_residuals import RESIDUALS_NAME, GaussianResiduals
+    from dp360.generation.training.sample_figures import measure_samples, ways_to_draw
+
+    assert command.diffusion is not None
+    denoiser = read_field_weights(FIELD_DENOISER, command.diffusion)
+    gaussian = GaussianResiduals.read(command.diffusion.parent / RESIDUALS_NAME)
+    try:
+        pipeline = FieldPipeline.of(mean, autoencoder, denoiser.network)
+        draws = ways_to_draw(pipeline, gaussian, command.samples, command.guidance)
+        numbers = display.track(range(len(samples)), total=len(samples), description="Drawing fields")
+        found = measure_samples(draws, map(samples.of, numbers), pipeline, seed=command.seed)
+    except RuntimeError as error:  # torch: shapes that do not go together
+        raise InputError(f"{command.diffusion} does not go with {command.autoencoder}: {error}") from error
+    return found, f"{command.diffusion.name} (sha256 {denoiser.sha256[:16]})"
 
 
 def _evaluate_views(command: EvalViewsCommand, display: Display) -> EvaluationResult:

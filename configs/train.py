@@ -61,10 +61,16 @@ class TrainFieldCommand:
     """Folder of the files that dp360 data fields has written, those of the validation split too if there are any."""
     output: Path
     """Folder for the checkpoints and the weights; called again, training goes on there, with the files of then."""
-    stage: Literal["mean"] = "mean"
-    """mean: the field to be expected."""
+    stage: Literal["mean", "autoencoder", "diffusion"] = "mean"
+    """mean: the field to be expected; autoencoder: fields as few numbers and back; diffusion: what else may be there,
+    drawn in these numbers."""
+    mean: Path | None = None
+    """Weights of the stage mean, for the stage diffusion."""
+    autoencoder: Path | None = None
+    """Weights of the stage autoencoder, for the stage diffusion."""
     validation: int = 96
-    """Validation portraits that are measured at checkpoints and at the end."""
+    """Validation portraits that are measured at checkpoints and at the end; the stage diffusion measures all, or none
+    with 0."""
     steps: int | None = None
     """Steps of the whole schedule; None takes the recipe's."""
     batch_size: int | None = None

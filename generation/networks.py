@@ -43,6 +43,17 @@ class ChartBlock(nn.Module):
         return F.silu(self.norm(self.convolution(chart_padded(x))))
 
 
+class ChartConv(nn.Module):
+    """A convolution over 3 x 3 cells of the closed chart."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, 3, stride)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
+        return self.convolution(chart_padded(x))
+
+
 def chart_padded(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h+2 w+2"]:
     """A chart with one more cell on each side: over the crown, below the last row, and round the axis."""
     over_the_crown = torch.roll(x[:, :, :1], x.shape[-1] // 2, dims=-1)

@@ -66,3 +66,9 @@ class FieldSamples:
         shard, head, camera = self.places[index]
         observed = self.shards[shard].observed(head, camera)
         return self.shards[shard].field(head).over(observed.skull_radius), observed
+
+    def truth(self, index: int, *, own_skull: bool = False) -> HeadField:
+        """The truth alone, over the same skull or over the head's own."""
+        shard, head, camera = self.places[index]
+        field = self.shards[shard].field(head)
+        return field if own_skull else field.over(self.shards[shard].fitted_skull(head, camera))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,26 +66,36 @@ def mean_batch(samples: FieldSamples, loop: LoopConfig, number: int) -> Batch:
     rows = []
     for index in order[place * loop.batch_size : (place + 1) * loop.batch_size]:
         field, observed = samples.of(int(index))
-        forgotten = (rng.random() < _NO_TOKENS) | (rng.random(len(TOKENS)) < _LOST_TOKENS)
-        observed = replace(observed, tokens=np.where(forgotten, np.float32(np.nan), observed.tokens))
+        observed = with_tokens_lost(observed, rng)
         turned = rng.random() < 0.5
         rows.append(mean_sample(field.mirrored(), observed.mirrored()) if turned else mean_sample(field, observed))
     return stacked(rows)
 
 
+def with_tokens_lost(observed: ObservedField, rng: np.random.Generator) -> ObservedField:
+    """The portrait saying nothing about some tokens, as real ones often do."""
+    lost = (rng.random() < _NO_TOKENS) | (rng.random(len(TOKENS)) < _LOST_TOKENS)
+    return replace(observed, tokens=np.where(lost, np.float32(np.nan), observed.tokens))
+
+
 def mean_sample(field: HeadField, observed: ObservedField) -> dict[str, Tensor]:
     """One portrait as the network sees it, and what it should answer, with weights."""
     known = field.known_tokens
-    gains = np.where([name.startswith("flow_") for name in CHANNELS], _FLOW_GAIN, 1.0)[:, None, None]
     arrays = {
         "observed": observed.pack(),
         "portrait": observed.pack_globals(),
         "target": field.pack(),
-        "weight": field.weights() * gains * cell_weights() * (1 - (1 - _SEEN_WEIGHT) * observed.visibility),
+        "weight": channel_weights(field) * (1 - (1 - _SEEN_WEIGHT) * observed.visibility),
         "tokens": np.where(known, 2 * field.tokens - 1, 0).astype(np.float32),
         "known_tokens": known.astype(np.float32),
     }
     return {name: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for name, array in arrays.items()}
+
+
+def channel_weights(field: HeadField) -> Float32[np.ndarray, "20 56 64"]:
+    """What each channel of each cell counts in a loss."""
+    gains = np.where([name.startswith("flow_") for name in CHANNELS], _FLOW_GAIN, 1.0)[:, None, None]
+    return (field.weights() * gains * cell_weights()).astype(np.float32)
 
 
 def cell_weights() -> Float32[np.ndarray, "56 64"]:
@@ -97,10 +107,17 @@ def cell_weights() -> Float32[np.ndarray, "56 64"]:
 def mean_loss(network: nn.Module, batch: Batch) -> Tensor:
     """Weighted squares of errors, Huber's for lengths, and squares of the known tokens' errors."""
     answer, tokens = (x.float() for x in network(batch["observed"], batch["portrait"]))
-    errors = (answer - batch["target"]).square()
-    lengths = F.huber_loss(answer[:, _LENGTHS], batch["target"][:, _LENGTHS], reduction="none", delta=_HUBER)
-    errors = torch.cat([errors[:, : _LENGTHS.start], 2 * lengths, errors[:, _LENGTHS.stop :]], dim=1)
+    errors = channel_errors(answer, batch["target"])
     known = batch["known_tokens"]
     of_tokens = (known * (tokens - batch["tokens"]).square()).sum() / known.sum().clamp_min(1)
     weight = batch["weight"]
     return (weight * errors).sum() / weight.sum() + _TOKEN_WEIGHT * of_tokens
+
+
+def channel_errors(
+    answer: Float[Tensor, "n 20 56 64"], target: Float[Tensor, "n 20 56 64"]
+) -> Float[Tensor, "n 20 56 64"]:
+    """Squares of errors; of lengths the square up to a bound, from there on straight."""
+    errors = (answer - target).square()
+    lengths = F.huber_loss(answer[:, _LENGTHS], target[:, _LENGTHS], reduction="none", delta=_HUBER)
+    return torch.cat([errors[:, : _LENGTHS.start], 2 * lengths, errors[:, _LENGTHS.stop :]], dim=1)

@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,6 +35,9 @@ from .results import (
     summary_table,
 )
 
+if TYPE_CHECKING:
+    from dp360.generation.training.sample_figures import SampleFigures
+
 _SHOWN_HEADS = 6
 _PLOT_METRICS = ("psnr", "ssim", "perceptual", "iou", "psnr_head", "iou_head")
 _POSE_COLUMNS = {
@@ -60,6 +63,15 @@ _FIELD_COLUMNS = {
     "turn": ("turn", 2),
 }
 """Figures of `FieldFigures` in a table, and their digits."""
+_SAMPLE_COLUMNS = {
+    "CRPS, mm": ("crps_mm", 2),
+    "spread by error": ("spread", 2),
+    "told from truth (AUC)": ("auc", 2),
+    "from decoded truth": ("auc_decoded", 2),
+    "differ behind, mm": ("differ_behind_mm", 2),
+    "differ where seen, mm": ("differ_seen_mm", 2),
+}
+"""The same of `SampleFigures`."""
 _NO_PERCEPTUAL = 'No perceptual distance was measured: pip install "dp360[eval]" brings one'
 
 
@@ -127,19 +139,35 @@ def pose_result(reports: Mapping[str, PoseReport], facts: Mapping[str, Any]) -> 
 
 
 def fields_result(
-    found: Mapping[str, FieldFigures], portraits: int, split: str, facts: Mapping[str, Any]
+    found: Mapping[str, FieldFigures],
+    portraits: int,
+    split: str,
+    facts: Mapping[str, Any],
+    drawn: Mapping[str, SampleFigures],
 ) -> EvaluationResult:
-    """Ways to estimate head fields beside each other."""
+    """Ways to estimate head fields beside each other, and ways to draw them where there are any."""
     data = {name: asdict(figures) for name, figures in found.items()}
     rows = [
         (name, *(number_cell(figures[key], digits) for key, digits in _FIELD_COLUMNS.values()))
         for name, figures in data.items()
     ]
     title = f"Cells above the shoulders that {portraits} portraits of the {split} split do not show"
+    tables = [ResultTable(title, ("", *_FIELD_COLUMNS), tuple(rows))]
+    if drawn:
+        cells = [
+            (name, *(number_cell(getattr(figures, key), digits) for key, digits in _SAMPLE_COLUMNS.values()))
+            for name, figures in drawn.items()
+        ]
+        tables.append(ResultTable("Several fields of each portrait", ("", *_SAMPLE_COLUMNS), tuple(cells)))
     return EvaluationResult(
         facts,
-        {"portraits": portraits, "split": split, "fields": data},
-        (ResultTable(title, ("", *_FIELD_COLUMNS), tuple(rows)),),
+        {
+            "portraits": portraits,
+            "split": split,
+            "fields": data,
+            "samples": {name: asdict(figures) for name, figures in drawn.items()},
+        },
+        tuple(tables),
     )
 
 

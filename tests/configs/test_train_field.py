@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,15 @@ from dp360.configs.evaluate import EvalCommand, EvalFieldsCommand
 from dp360.configs.evaluate import run as run_eval
 from dp360.configs.train import TrainFieldCommand
 from dp360.generation import InputError
+from dp360.generation.prior.field.field_autoencoder import FIELD_AUTOENCODER, FieldAutoencoderConfig
+from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER, FieldDenoiserConfig
 from dp360.generation.prior.field.head_field import CHANNELS, HeadField
 from dp360.generation.prior.field.mean_network import FIELD_MEAN, FieldMeanConfig
 from dp360.generation.progress import silent
 from dp360.generation.synthetic.fields import field_files
 from dp360.generation.synthetic.fields.observation import observe
+from dp360.generation.training.field_autoencoder_training import train_field_autoencoder
+from dp360.generation.training.field_diffusion_training import train_field_denoiser
 from dp360.generation.training.field_training import train_field_mean
 
 
@@ -54,18 +59,38 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def trained(make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
-    """Weights of a tiny network after two steps, and what was told."""
-    small = FieldMeanConfig(channels=(8, 8, 8), embedding=8)
+def train_stage(make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A function: weights of a stage's tiny network after two steps; what was told goes to a list."""
+    stages = {
+        "train_field_mean": (train_field_mean, FieldMeanConfig(channels=(8, 8, 8), embedding=8)),
+        "train_field_autoencoder": (
+            train_field_autoencoder,
+            FieldAutoencoderConfig(fine=8, coarse=8, blocks=1, full=8),
+        ),
+        "train_field_denoiser": (train_field_denoiser, FieldDenoiserConfig(width=16, blocks=1, heads=2)),
+    }
+    for name, (train, small) in stages.items():
 
-    def tiny(samples, folder, loop, **told):
-        return train_field_mean(samples, folder, loop, small, **told)
+        def tiny(samples, folder, loop, *, train=train, small=small, **told):
+            return train(samples, folder, loop, small, **told)
 
-    monkeypatch.setattr(train_field, "train_field_mean", tiny)
-    notices: list[str] = []
+        monkeypatch.setattr(train_field, name, tiny)
     folder = make_folder("train", "validation", "held_out")
-    command = TrainFieldCommand(folder, folder / "run", steps=2, batch_size=1, save_every=1, device="cpu")
-    return train_field.train_field_stage(command, Display(silent, notices.append)), notices
+
+    def run(stage: Any, notices: list[str], **options: Any) -> Path:
+        command = TrainFieldCommand(
+            folder, folder / f"run_{stage}", stage, **options, steps=2, batch_size=1, save_every=1, device="cpu"
+        )
+        return train_field.train_field_stage(command, Display(silent, notices.append))
+
+    return run
+
+
+@pytest.fixture
+def trained(train_stage: Callable[..., Path]) -> tuple[Path, list[str]]:
+    """Weights of the mean, and what was told."""
+    notices: list[str] = []
+    return train_stage("mean", notices), notices
 
 
 def test_training_leaves_weights_and_tells_figures(trained: tuple[Path, list[str]]) -> None:
@@ -84,6 +109,38 @@ def test_figures_stand_beside_the_baseline(trained: tuple[Path, list[str]], tmp_
     for changes in ({"weights": tmp_path / "none"}, {"portraits": 0}, {"data": tmp_path / "eval"}):
         with pytest.raises(InputError):
             run_eval(EvalCommand(replace(command, **changes)), Display(silent, lambda _: None))
+
+
+def test_the_stages_lead_to_fields_that_are_drawn_and_measured(
+    trained: tuple[Path, list[str]], train_stage: Callable[..., Path], tmp_path: Path
+) -> None:
+    notices: list[str] = []
+    autoencoder = train_stage("autoencoder", notices)
+    assert autoencoder.name == "field_autoencoder.safetensors" and FIELD_AUTOENCODER.read(autoencoder)
+    assert notices[-1].startswith("step 2: loss ") and "there and back: materials" in notices[-1]
+    diffusion = train_stage("diffusion", notices, mean=trained[0], autoencoder=autoencoder)
+    assert FIELD_DENOISER.read(diffusion).network.config.width == 16
+    told = " ".join(notices)
+    assert "4 portraits and mirror images to learn from, in 1 files" in told and "in validation: " in told
+    assert "training, by noise: low" in notices[-1] and "validation, by noise: low" in notices[-1]
+
+    command = EvalFieldsCommand(
+        tmp_path, trained[0], autoencoder=autoencoder, diffusion=diffusion, output=tmp_path / "eval", portraits=1,
+        samples=2,
+    )  # fmt: skip
+    table, results, _ = run_eval(EvalCommand(command), Display(silent, lambda _: None))
+    assert "CRPS" in str(table) and "field_denoiser" in str(table)
+    data = json.loads(Path(results).read_text())
+    assert {"mean", "truth, there and back", "diffusion", "Gaussian residuals", "true residuals"} <= set(data["fields"])
+    assert data["samples"]["diffusion"]["crps_mm"] >= 0 and data["samples"]["diffusion"]["auc"] is None
+    for changes in ({"autoencoder": None}, {"autoencoder": trained[0]}, {"diffusion": autoencoder}, {"samples": 1}):
+        with pytest.raises(InputError):
+            run_eval(EvalCommand(replace(command, **changes)), Display(silent, lambda _: None))
+
+
+def test_diffusion_asks_for_the_other_stages(train_stage: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="expected --mean FILE --autoencoder FILE"):
+        train_stage("diffusion", [])
 
 
 def test_a_folder_without_fields_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...networks import LoadedNetwork, NetworkFile, chart_padded, zeroed
+from ...networks import ChartConv, LoadedNetwork, NetworkFile, zeroed
 from .chart import COLUMNS, ROWS, cell_frames
 from .head_field import CHANNELS, TOKENS, HeadField
 from .known_cells import meet_observation
@@ -57,7 +58,7 @@ class FieldMeanNet(nn.Module):
         self.embed = nn.Sequential(nn.Linear(GLOBALS, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.stem = nn.Conv2d(inputs, channels[0], 1)
         self.encode = nn.ModuleList(_FilmBlock(c, embedding) for c in channels)
-        self.down = nn.ModuleList(_ChartConv(a, b, 2) for a, b in itertools.pairwise(channels))
+        self.down = nn.ModuleList(ChartConv(a, b, 2) for a, b in itertools.pairwise(channels))
         self.attend = _ChartAttention(channels[-1], ROWS // _CELLS ** len(channels), COLUMNS // _CELLS ** len(channels))
         self.middle = _FilmBlock(channels[-1], embedding)
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels))
@@ -101,24 +102,13 @@ class FieldMeanNet(nn.Module):
         return F.pixel_shuffle(answer, _CELLS), tokens
 
 
-class _ChartConv(nn.Module):
-    """A convolution over 3 x 3 cells of the closed chart."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, stride)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
-        return self.convolution(chart_padded(x))
-
-
 class _FilmBlock(nn.Module):
     """A residual block of two convolutions; the second one's input is scaled and shifted by what was told."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(2))
-        self.first, self.second = _ChartConv(channels, channels), _ChartConv(channels, channels)
+        self.first, self.second = ChartConv(channels, channels), ChartConv(channels, channels)
         zeroed(self.second.convolution)
         self.film = nn.Linear(embedding, 2 * channels)
 
@@ -149,7 +139,6 @@ FIELD_MEAN = NetworkFile("field_mean", FieldMeanNet, FieldMeanConfig)
 """Its weights."""
 
 
-@torch.no_grad()
 def expected_field(observed: ObservedField, loaded: LoadedNetwork[FieldMeanNet]) -> HeadField:
     """The network's answer, averaged with that to the mirrored portrait; seen cells are its own words too.
 
@@ -157,13 +146,24 @@ def expected_field(observed: ObservedField, loaded: LoadedNetwork[FieldMeanNet])
         observed: what the portrait shows.
         loaded: the network.
     """
-    both = (observed, observed.mirrored())
+    return expected_fields([observed], loaded)[0]
+
+
+@torch.no_grad()
+def expected_fields(portraits: Sequence[ObservedField], loaded: LoadedNetwork[FieldMeanNet]) -> list[HeadField]:
+    """`expected_field` of several portraits, which go through the network together."""
+    both = [o for observed in portraits for o in (observed, observed.mirrored())]
     seen, told = (torch.from_numpy(np.stack(x)) for x in zip(*((o.pack(), o.pack_globals()) for o in both)))
     channels, tokens = (x.numpy() for x in loaded.network(seen, told))
-    skull = observed.skull_radius
-    straight, turned = (HeadField.unpack(c, o.skull_radius, t) for c, o, t in zip(channels, both, (tokens + 1) / 2))
-    packed = (straight.pack() + turned.mirrored().pack()) / 2
-    return HeadField.unpack(packed, skull, (straight.tokens + turned.tokens) / 2)
+    answers = [HeadField.unpack(c, o.skull_radius, t) for c, o, t in zip(channels, both, (tokens + 1) / 2)]
+    return [
+        HeadField.unpack(
+            (straight.pack() + turned.mirrored().pack()) / 2,
+            straight.skull_radius,
+            (straight.tokens + turned.tokens) / 2,
+        )
+        for straight, turned in zip(answers[::2], answers[1::2])
+    ]
 
 
 def estimate_field(observed: ObservedField, loaded: LoadedNetwork[FieldMeanNet]) -> HeadField:

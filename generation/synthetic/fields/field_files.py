@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
 from ...errors import InputError
 from ...files import write_bytes_atomically
@@ -142,6 +142,10 @@ class FieldShard:
     def observed(self, head: int, camera: int) -> ObservedField:
         """What one of its portraits shows."""
         return ObservedField(**_restored(ObservedField, "seen/", self.columns, (head, camera)))
+
+    def fitted_skull(self, head: int, camera: int) -> Float32[np.ndarray, "56 64"]:
+        """Radius of the skull that one of its portraits was fitted with."""
+        return self.columns["seen/skull_radius"][head, camera].astype(np.float32)
 
 
 def _stored(record: HeadField | ObservedField) -> dict[str, np.ndarray]:

@@ -1,0 +1,48 @@
+"""A few small heads in a file's columns, for all that learns from head fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from dp360.generation.prior.field.head_field import CHANNELS, HAIR, HeadField
+from dp360.generation.synthetic.fields import field_files
+from dp360.generation.synthetic.fields.field_files import FieldShard
+from dp360.generation.synthetic.fields.observation import observe
+from dp360.generation.training.field_samples import FieldSamples
+
+
+def _head(seed: int) -> HeadField:
+    """A ball with hair of some length on top and behind, combed down, bare in front."""
+    rows, columns = np.meshgrid(np.arange(56), np.arange(64), indexing="ij")
+    hair = (rows < 24 + 4 * seed) & ((rows < 8) | (np.abs(columns - 30) < 18 + seed))
+    channels = np.full((len(CHANNELS), 56, 64), -1, np.float32)
+    channels[0], channels[HAIR] = np.where(hair, -1, 1), np.where(hair, 1, -1)
+    channels[CHANNELS.index("flow_certainty")] = np.where(hair, 1, -1)
+    channels[CHANNELS.index("thickness")] = 0.3 * np.sin(rows / (4 + seed) + columns / 30)
+    channels[CHANNELS.index("flow_down") :] = 0
+    channels[CHANNELS.index("flow_down")] = hair
+    return HeadField.unpack(channels, np.full((56, 64), 0.15, np.float32), np.array([0.2, np.nan, 0, 0.1], np.float32))
+
+
+@pytest.fixture(scope="session")
+def make_samples() -> Callable[[int, int], FieldSamples]:
+    """A function: portraits of so many heads, with so many cameras each."""
+
+    def make(heads: int, cameras: int) -> FieldSamples:
+        fields = [_head(k) for k in range(heads)]
+        columns: dict[str, np.ndarray] = {"number": np.arange(heads)}
+        kept = [field_files._stored(f) for f in fields]
+        columns |= {f"true/{name}": np.stack([row[name] for row in kept]) for name in kept[0]}
+        seen = [
+            [field_files._stored(observe(f, np.random.default_rng([k, c]))) for c in range(cameras)]
+            for k, f in enumerate(fields)
+        ]
+        for name in seen[0][0]:
+            columns[f"seen/{name}"] = np.stack([np.stack([row[name] for row in rows]) for rows in seen])
+        places = [(0, h, c) for h in range(heads) for c in range(cameras)]
+        return FieldSamples([FieldShard(columns)], places)
+
+    return make
