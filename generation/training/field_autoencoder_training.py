@@ -17,7 +17,7 @@ from ..progress import Track, silent
 from .field_figures import FieldFigures
 from .field_samples import FieldSamples
 from .field_training import channel_errors, channel_weights
-from .loop import Batch, LoopConfig, OnEvaluation, stacked, train_model
+from .loop import Batch, LoopConfig, OnEvaluation, in_turn, stacked, train_model
 
 FIELD_AUTOENCODER_LOOP = LoopConfig(
     steps=2500, batch_size=16, learning_rate=1.5e-3, warmup_steps=60, weight_decay=0.01, save_every=250
@@ -56,12 +56,9 @@ def train_field_autoencoder(
 
 def autoencoder_batch(samples: FieldSamples, loop: LoopConfig, number: int) -> Batch:
     """The fields of a micro-batch: over every portrait's skull once per epoch, some over their own, half mirrored."""
-    per_epoch = max(1, len(samples) // loop.batch_size)
-    epoch, place = divmod(number, per_epoch)
-    order = np.random.default_rng([loop.seed, epoch]).permutation(len(samples))
     rng = np.random.default_rng([loop.seed, number, 2])
     rows = []
-    for index in order[place * loop.batch_size : (place + 1) * loop.batch_size]:
+    for index in in_turn(np.arange(len(samples)), loop.batch_size, loop.seed, number):
         field = samples.truth(int(index), own_skull=rng.random() < _OWN_SKULL)
         field = field.mirrored() if rng.random() < 0.5 else field
         arrays = {"target": field.pack(), "weight": channel_weights(field) * _GAINS}

@@ -17,7 +17,7 @@ from ..prior.field.field_pipeline import field_scheduler
 from ..progress import Track, silent
 from .field_latents import FieldLatents
 from .field_training import cell_weights
-from .loop import Batch, LoopConfig, OnEvaluation, train_model
+from .loop import Batch, LoopConfig, OnEvaluation, in_turn, train_model
 
 FIELD_DENOISER_LOOP = LoopConfig(
     steps=5000, batch_size=128, learning_rate=1e-3, warmup_steps=200, weight_decay=0.03, ema_decay=0.998,
@@ -53,10 +53,8 @@ def train_field_denoiser(
 
 def denoiser_batch(latents: FieldLatents, residual_std: Float[Tensor, " k"], loop: LoopConfig, number: int) -> Batch:
     """The rows of a micro-batch: each once per epoch."""
-    per_epoch = max(1, len(latents) // loop.batch_size)
-    epoch, place = divmod(number, per_epoch)
-    order = np.random.default_rng([loop.seed, epoch]).permutation(len(latents))
-    return _scaled(latents.rows(order[place * loop.batch_size : (place + 1) * loop.batch_size]), residual_std)
+    rows = in_turn(np.arange(len(latents)), loop.batch_size, loop.seed, number)
+    return _scaled(latents.rows(rows), residual_std)
 
 
 def denoiser_loss(network: nn.Module, batch: Batch, *, alphas: Float[Tensor, " t"]) -> Tensor:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
 
 from ..errors import InputError
 from ..prior.field.head_field import HeadField
@@ -60,6 +64,11 @@ class FieldSamples:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    @cached_property
+    def drawn(self) -> Int[np.ndarray, " n"]:
+        """Numbers of the drawn portraits."""
+        return np.nonzero([self.shards[shard].drawn for shard, _, _ in self.places])[0]
 
     def of(self, index: int) -> tuple[HeadField, ObservedField]:
         """The truth over the skull that the portrait was fitted with, and what the portrait shows."""

@@ -18,7 +18,7 @@ from ..prior.field.mean_network import FieldMeanConfig, FieldMeanNet
 from ..prior.field.observed_field import ObservedField
 from ..progress import Track, silent
 from .field_samples import FieldSamples
-from .loop import Batch, LoopConfig, OnEvaluation, stacked, train_model
+from .loop import Batch, LoopConfig, OnEvaluation, in_turn, stacked, train_model
 
 FIELD_MEAN_LOOP = LoopConfig(
     steps=8000, batch_size=16, learning_rate=1.2e-3, warmup_steps=60, weight_decay=0.01, save_every=200
@@ -33,6 +33,7 @@ _SEEN_WEIGHT = 0.5
 _FLOW_GAIN = 3.0
 """What directions count beside other channels: most of them run down, the rest are small numbers."""
 _TOKEN_WEIGHT = 0.05
+_DRAWN_SHARE = 0.4
 _NO_TOKENS, _LOST_TOKENS = 0.25, 0.15
 """How often the portrait says nothing about tokens, and nothing about one of them: real ones often do not."""
 _LENGTHS = slice(CHANNELS.index("thickness"), CHANNELS.index("strand_length") + 1)
@@ -58,13 +59,18 @@ def train_field_mean(
 
 
 def mean_batch(samples: FieldSamples, loop: LoopConfig, number: int) -> Batch:
-    """The portraits of a micro-batch: every portrait once per epoch, half of them mirrored, some without tokens."""
-    per_epoch = max(1, len(samples) // loop.batch_size)
-    epoch, place = divmod(number, per_epoch)
-    order = np.random.default_rng([loop.seed, epoch]).permutation(len(samples))
+    """The portraits of a micro-batch: every portrait once per epoch, half of them mirrored, some without tokens.
+
+    Where there are drawn portraits beside simulated ones they are two fifths of every batch, however few there are:
+    their errors are the true ones.
+    """
+    drawn = samples.drawn
+    simulated = np.setdiff1d(np.arange(len(samples)), drawn)
+    count = round(_DRAWN_SHARE * loop.batch_size) if len(drawn) and len(simulated) else 0
+    usual = in_turn(simulated if count else np.arange(len(samples)), loop.batch_size - count, loop.seed, number)
     rng = np.random.default_rng([loop.seed, number, 1])
     rows = []
-    for index in order[place * loop.batch_size : (place + 1) * loop.batch_size]:
+    for index in [*usual, *in_turn(drawn, count, loop.seed, number)]:
         field, observed = samples.of(int(index))
         observed = with_tokens_lost(observed, rng)
         turned = rng.random() < 0.5

@@ -22,9 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from jaxtyping import Int
 from torch import Tensor, nn
 from typing_extensions import assert_never
 
@@ -211,6 +213,14 @@ def micro_batches_of(sample: Callable[[int], Mapping[str, Tensor]], batch_size: 
         return batch
 
     return batch_of
+
+
+def in_turn(numbers: Int[np.ndarray, " n"], size: int, seed: int, batch: int) -> Int[np.ndarray, " m"]:
+    """The members of a batch of `size`: each number once per epoch, in an order of its own."""
+    per_epoch = max(1, len(numbers) // max(size, 1))
+    epoch, place = divmod(batch, per_epoch)
+    order = np.random.default_rng([seed, epoch]).permutation(len(numbers))
+    return numbers[order[place * size : (place + 1) * size]]
 
 
 def stacked(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -8,14 +8,18 @@ import numpy as np
 from jaxtyping import Complex, Float
 from scipy import ndimage
 
+from ...cameras import UNITS_PER_MM
 from .. import capsule
-from .head_field import THICKNESS_SCALE, HeadField
+from .head_field import HeadField
 from .observed_field import ObservedField
 
 _PLAIN = (0.3, 0.7)
 """Visibility from which on materials count, and from which on they count alone."""
 _REACH_CELLS = 1.5
 """How far corrections fade out into cells that are not seen: deviation of a Gaussian."""
+_SHIFT_CELLS, _MOST_SHIFT = 8.0, 10 * UNITS_PER_MM
+"""The same for what the outline says of thickness, up to this change: it is mostly a shift of the whole, by the head
+model's size and place and by how much hair there is. What is more is a tuft, and ends soon."""
 _FLOW_CELLS = 3.0
 """How far orientations are averaged: every cell has an error of its own, and single ones are worse than the network."""
 _LEAST = 1e-6
@@ -35,27 +39,34 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
     low, high = _PLAIN
     plain = np.clip((observed.visibility - low) / (high - low), 0, 1)
     plain = plain * plain * (3 - 2 * plain) * (np.abs(observed.material.sum(0) - 1) < 0.1)
-    material = np.clip(field.material + faded(observed.material - field.material, plain), 0, 1) + _LEAST
-    scaled = THICKNESS_SCALE.encode(field.thickness)
-    difference = THICKNESS_SCALE.encode(observed.thickness) - scaled
-    scaled = scaled + faded(difference[None], observed.thickness_certainty)[0]
+    change = faded(observed.material - field.material, plain, _REACH_CELLS)
+    material = np.clip(field.material + change, 0, 1) + _LEAST
+    difference = (observed.thickness - field.thickness)[None]
+    shift = np.clip(difference, -_MOST_SHIFT, _MOST_SHIFT)
+    trust = observed.thickness_certainty
+    thickness = (
+        field.thickness + faded(shift, trust, _SHIFT_CELLS)[0] + faded(difference - shift, trust, _REACH_CELLS)[0]
+    )
     return replace(
         field,
         material=(material / material.sum(0)).astype(np.float32),
-        thickness=THICKNESS_SCALE.decode(scaled.astype(np.float32)),
+        thickness=np.maximum(thickness, 0).astype(np.float32),
         flow=_turned(field.flow, observed),
     )
 
 
-def faded(difference: Float[np.ndarray, "k 56 64"], weight: Float[np.ndarray, "56 64"]) -> Float[np.ndarray, "k 56 64"]:
+def faded(
+    difference: Float[np.ndarray, "k 56 64"], weight: Float[np.ndarray, "56 64"], reach_cells: float
+) -> Float[np.ndarray, "k 56 64"]:
     """Corrections that are whole where the weight is 1 and fade out over the cells about these.
 
     Args:
         difference: what would be added at weight 1.
         weight: trust in each cell, [0, 1].
+        reach_cells: deviation of the Gaussian by which they fade.
     """
-    near = _smooth(weight, _REACH_CELLS)
-    mean = np.stack([_smooth(weight * d, _REACH_CELLS) for d in difference]) / np.maximum(near, _LEAST)
+    near = _smooth(weight, reach_cells)
+    mean = np.stack([_smooth(weight * d, reach_cells) for d in difference]) / np.maximum(near, _LEAST)
     return weight * difference + (1 - weight) * np.minimum(2 * near, 1) * mean
 
 

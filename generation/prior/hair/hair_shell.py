@@ -55,6 +55,8 @@ _MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.75
 _RASTER_SIZE = 256
 _HAIR_BEYOND = 2 * UNITS_PER_MM
 """Outlines of hair stand so far out from where half of the light has stopped (16 composed heads: 2.6 mm)."""
+_SMOOTHING = 1.6
+"""Of the field's surface: deviation of a Gaussian, cells."""
 _LEAST_PULL, _SURE_PULL = 0.004, 0.049
 """Pull to the start (fine rounds: to the coarse result) of cells that may as well be bare, and of the surest."""
 _MOST_FLARE, _HANGING_FLARE = 0.9, 0.35
@@ -170,7 +172,8 @@ def _start(
         presence = presence * np.clip(4 * above_nape, 0.0, 1.0)
     share = np.clip((presence - 0.3) / 0.4, 0.0, 1.0)
     share = share * share * (3 - 2 * share)
-    estimated = to_capsule(field.skull_radius + field.thickness) + _HAIR_BEYOND * np.clip(hair, 0, 1) - skull
+    radius = capsule.smooth_over_columns(to_capsule(field.skull_radius + field.thickness), _SMOOTHING, _SMOOTHING)
+    estimated = radius + _HAIR_BEYOND * np.clip(hair, 0, 1) - skull
     thickness = share * np.maximum(estimated, 0) * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
     pull = _LEAST_PULL + (_SURE_PULL - _LEAST_PULL) * np.abs(2 * presence - 1)
     return _Start(thickness, pull, presence < 0.12, presence > 0.6)

@@ -29,6 +29,8 @@ from .observation import observe
 _SIGNED = ("flow", "orientation")
 _HALF = ("skull_radius", "thickness", "strand_length", "thickness_bound", "tokens", "towards_camera")
 """What is kept in eight bits with a sign and in half precision; all else is a share of 255."""
+_DRAWN = "drawn"
+"""Word in the names of files."""
 _NAMES = ("number", "style", "hair", "headgear")
 _Record = TypeVar("_Record", HeadField, ObservedField)
 
@@ -59,7 +61,7 @@ class FieldFiles:
 
     def path(self, numbers: range) -> Path:
         """File of these heads."""
-        portraits = "drawn" if self.drawn else self.cameras
+        portraits = _DRAWN if self.drawn else self.cameras
         return self.folder / f"fields_{self.split}_{self.seed}_{portraits}_{numbers.start:06d}_{len(numbers)}.npz"
 
     def write(self, numbers: range) -> None:
@@ -118,6 +120,8 @@ class FieldShard:
     columns: Mapping[str, Shaped[np.ndarray, "n ..."]]
     """Arrays as they are stored, a row for each head: `number`, `style`, `hair` (name), `headgear`, the fields of
     `HeadField` after `true/`, and of `ObservedField` after `seen/` with the camera as second axis."""
+    drawn: bool = False
+    """Whether portraits are drawn and not simulated."""
 
     @classmethod
     def read(cls, path: Path) -> FieldShard:
@@ -128,7 +132,7 @@ class FieldShard:
         """
         try:
             with np.load(path, allow_pickle=False) as file:
-                return cls({name: file[name] for name in file.files})
+                return cls({name: file[name] for name in file.files}, f"_{_DRAWN}_" in path.name)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{path} is not a file of head fields: {error}") from error
 

@@ -1,7 +1,8 @@
-"""Heads of fields through the real pipeline: what a drawn portrait shows on the fitted head, and the truth beside it.
+"""Composed heads through the real pipeline: what a drawn portrait shows on the fitted head, and the truth beside it.
 
 The errors of `observation` are imitations; these are the true ones, of face detection, fit, matte and labels. A head
-costs twenty times as much, so that networks learn most from imitations and from these what they get wrong.
+costs ten times as much, so that networks learn most from imitations and from these what they get wrong. Even numbers
+are heads of `field_recipes`, odd ones those of `composed_recipe`: sculpted busts, toons, beards and drawings as well.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from ...prior.field.observed_field import ObservedField
 from ...prior.field.portrait_observation import fitted_skull, observe_portrait
 from ...prior.labels.portrait_labels import label_portrait
 from ...similarity import Similarity
-from ..assets import Split, sub_seed
+from ..assets import Split, asset_index, sub_seed
 from ..bodies.compose_shape import dressed_body
 from ..compose import compose
-from ..composed_recipe import ComposedRecipe
+from ..composed_recipe import ComposedRecipe, sample_recipe
 from ..fitted_composed_head import FittedComposedHead, fitted_head
 from ..parts import Part
 from ..portraits.backgrounds import Backgrounds
@@ -45,9 +46,16 @@ class FittedField:
     recipe: ComposedRecipe
     """What it was composed from."""
     field: HeadField
-    """Truth, above the composed skull."""
+    """Truth, above the composed skull, or above the fitted one where the head has none of its own."""
     observed: ObservedField
     """What the portrait shows, above the fitted skull."""
+
+
+def drawn_recipe(number: int, split: Split, seed: int) -> ComposedRecipe:
+    """The recipe of a head; arguments as of `field_recipe`."""
+    if number % 2 == 0:
+        return field_recipe(number, split, seed)
+    return sample_recipe(sub_seed(seed, f"drawn {number}"), asset_index(), split)
 
 
 class FittedFields:
@@ -71,18 +79,20 @@ class FittedFields:
         """
         backgrounds, faces, people = self._studio
         for number in numbers:
-            recipe = field_recipe(number, self.split, self.seed)
+            recipe = drawn_recipe(number, self.split, self.seed)
             fitted = fitted_head(compose(recipe, self.data), backgrounds, sub_seed(recipe.seed, "real"), faces, people)
             if fitted is not None:
                 yield number, self._field(recipe, fitted)
 
     def _field(self, recipe: ComposedRecipe, fitted: FittedComposedHead) -> FittedField:
         move, model = fitted.fit_from_true, load_head_model()
-        vertices, faces = dressed_body(recipe, self.data).bald
-        skull = of_capsule(capsule.opened_skull_radius(move(vertices), faces)).astype(np.float32)
+        labels, fitted_radius = label_portrait(fitted.portrait, model), fitted_skull(fitted.portrait, model)
+        skull = fitted_radius
+        if recipe.base == "shape" and recipe.exaggeration == 0:
+            vertices, faces = dressed_body(recipe, self.data).bald
+            skull = of_capsule(capsule.opened_skull_radius(move(vertices), faces)).astype(np.float32)
         parts = [_moved(part, move) for part in fitted.head.parts]
         field = field_of_parts(parts, skull, hair_tokens(recipe.hair))
-        labels, fitted_radius = label_portrait(fitted.portrait, model), fitted_skull(fitted.portrait, model)
         outer = ndimage.gaussian_filter(field.outer_radius, _BLUR_CELLS, mode=capsule.WRAPPED)
         observed = observe_portrait(fitted.portrait, labels, fitted_radius, outer)
         return FittedField(recipe, field, observed)

@@ -14,6 +14,7 @@ from dp360.generation import InputError
 from dp360.generation.prior.field.head_field import CHANNELS, HAIR, HeadField
 from dp360.generation.prior.field.mean_network import FieldMeanConfig, FieldMeanNet
 from dp360.generation.prior.field.observed_field import ObservedField
+from dp360.generation.synthetic.fields.field_files import FieldShard
 from dp360.generation.synthetic.fields.observation import ObservationErrors, observe
 from dp360.generation.training.field_figures import FieldFigures, continued_field, measure_fields
 from dp360.generation.training.field_samples import FieldSamples, field_paths
@@ -27,8 +28,9 @@ LOOP = LoopConfig(steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=1, sav
 class Given(FieldSamples):
     """Portraits that are given, not read."""
 
-    def __init__(self, pairs: Sequence[tuple[HeadField, ObservedField]]) -> None:
-        super().__init__((), [(0, k, 0) for k in range(len(pairs))])
+    def __init__(self, pairs: Sequence[tuple[HeadField, ObservedField]], drawn: int = 0) -> None:
+        shards = FieldShard({}), FieldShard({}, drawn=True)
+        super().__init__(shards, [(int(k >= len(pairs) - drawn), k, 0) for k in range(len(pairs))])
         object.__setattr__(self, "pairs", pairs)
 
     def of(self, index: int) -> tuple[HeadField, ObservedField]:
@@ -82,6 +84,21 @@ def test_batches_follow_from_their_numbers() -> None:
     one, again, other = (mean_batch(samples, LOOP, number) for number in (3, 3, 4))
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_fifths_of_every_batch_are_drawn_and_all_take_their_turn() -> None:
+    pairs = [pair(k) for k in range(12)]
+    samples = Given(pairs, drawn=3)
+    assert list(samples.drawn) == [9, 10, 11]
+    loop = replace(LOOP, batch_size=5)
+    known = [torch.from_numpy(p.mirrored().pack() if side else p.pack()) for _, p in pairs for side in (0, 1)]
+    seen: list[int] = []
+    for number in range(3):
+        batch = mean_batch(samples, loop, number)["observed"]
+        numbers = [next(k // 2 for k, packed in enumerate(known) if torch.equal(packed, row)) for row in batch]
+        assert [n >= 9 for n in numbers] == [False] * 3 + [True] * 2
+        seen += numbers
+    assert sorted(seen)[:9] == list(range(9))  # three batches are an epoch of the others
 
 
 def test_truth_has_the_best_figures_and_the_baseline_worse_ones() -> None:

@@ -19,8 +19,8 @@ MM = 606.0
 
 @pytest.fixture(scope="module")
 def fitted() -> FittedField:
-    (number, fitted), *others = FittedFields(HEADS, "validation", 0).make([1005])
-    assert number == 1005 and not others and fitted.recipe == field_recipe(1005, "validation", 0)
+    (number, fitted), *others = FittedFields(HEADS, "validation", 0).make([1004])
+    assert number == 1004 and not others and fitted.recipe == field_recipe(1004, "validation", 0)
     return fitted
 
 
@@ -48,9 +48,9 @@ def test_outlines_tell_thickness_over_the_fitted_skull(fitted: FittedField) -> N
 
 def test_files_hold_drawn_portraits(tmp_path: Path, fitted: FittedField) -> None:
     files = FieldFiles(HEADS, tmp_path, "validation", drawn=True)
-    files.write(range(1005, 1006))
-    path = files.path(range(1005, 1006))
-    assert path.name == "fields_validation_0_drawn_001005_1.npz"
+    files.write(range(1004, 1005))
+    path = files.path(range(1004, 1005))
+    assert path.name == "fields_validation_0_drawn_001004_1.npz"
     shard = FieldShard.read(path)
     assert len(shard) == 1 and shard.columns["seen/visibility"].shape[1] == 1
     np.testing.assert_allclose(shard.observed(0, 0).skull_radius, fitted.observed.skull_radius, atol=1e-3)
