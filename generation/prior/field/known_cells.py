@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from scipy import ndimage
 
 from ...cameras import UNITS_PER_MM
 from .. import capsule
+from .chart import COLUMNS
 from .head_field import HeadField
 from .observed_field import ObservedField
 
@@ -44,13 +45,11 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
     difference = (observed.thickness - field.thickness)[None]
     shift = np.clip(difference, -_MOST_SHIFT, _MOST_SHIFT)
     trust = observed.thickness_certainty
-    thickness = (
-        field.thickness + faded(shift, trust, _SHIFT_CELLS)[0] + faded(difference - shift, trust, _REACH_CELLS)[0]
-    )
+    thicker = faded(shift, trust, _SHIFT_CELLS)[0] + faded(difference - shift, trust, _REACH_CELLS)[0]
     return replace(
         field,
         material=(material / material.sum(0)).astype(np.float32),
-        thickness=np.maximum(thickness, 0).astype(np.float32),
+        thickness=np.maximum(field.thickness + thicker, 0).astype(np.float32),
         flow=_turned(field.flow, observed),
     )
 
@@ -65,9 +64,10 @@ def faded(
         weight: trust in each cell, [0, 1].
         reach_cells: deviation of the Gaussian by which they fade.
     """
-    near = _smooth(weight, reach_cells)
-    mean = np.stack([_smooth(weight * d, reach_cells) for d in difference]) / np.maximum(near, _LEAST)
-    return weight * difference + (1 - weight) * np.minimum(2 * near, 1) * mean
+    near = np.maximum(_smooth(weight, reach_cells), _LEAST)
+    mean = np.stack([_smooth(weight * d, reach_cells) for d in difference]) / near
+    fade = np.exp(-0.5 * (_cells_from(weight > 0.5) / reach_cells) ** 2)
+    return weight * difference + (1 - weight) * fade * mean
 
 
 def _turned(flow: Float[np.ndarray, "3 56 64"], observed: ObservedField) -> Float[np.ndarray, "3 56 64"]:
@@ -81,6 +81,14 @@ def _turned(flow: Float[np.ndarray, "3 56 64"], observed: ObservedField) -> Floa
     near = np.minimum(2 * _smooth((trust > 0).astype(np.float64), _FLOW_CELLS), 1)
     along = along * np.exp(0.5j * near * agreement**2 * np.angle(off))
     return np.stack([along.real, along.imag, flow[2]]).astype(np.float32)
+
+
+def _cells_from(known: Bool[np.ndarray, "56 64"]) -> Float[np.ndarray, "56 64"]:
+    """Distance to the nearest known cell, round the axis; infinite without any."""
+    if not known.any():
+        return np.full(known.shape, np.inf)
+    turns = np.concatenate([~known] * 3, axis=1)
+    return np.asarray(ndimage.distance_transform_edt(turns))[:, COLUMNS : 2 * COLUMNS]
 
 
 def _smooth(grid: Float[np.ndarray, "56 64"], cells: float) -> Float[np.ndarray, "56 64"]:

@@ -24,8 +24,9 @@ from ..hair.haircuts import choose_haircut
 from ..parts import Part
 
 HEADS_PER_PERSON = 3
-_BALD_MEN, _BALD_WOMEN, _CARDS, _ASSET_STRANDS = 0.05, 0.015, 0.055, 0.045
-"""How often heads have no hair, hair as cards, and strands of an asset; all others wear a drawn haircut."""
+_BALD_MEN, _BALD_WOMEN, _CARDS, _ASSET_STRANDS, _COMPOSED = 0.05, 0.015, 0.055, 0.045, 0.15
+"""How often heads have no hair, hair as cards, strands of an asset, and hair as `composed_recipe` draws it; all others
+wear a drawn haircut."""
 _HEADGEAR = 0.27
 _HEADGEAR_WEIGHTS = {"wizard_hat": 0.4, "crown": 0.4, "fedora": 0.8}
 
@@ -79,6 +80,8 @@ def _hair(seed: int, split: Split, male: float, age: float) -> HairRecipe:
     bald = _BALD_MEN * male + _BALD_WOMEN * (1 - male)
     if kind < bald:
         return HairRecipe("bald")
+    if field_rng(seed, "field/hair_composed").random() < _COMPOSED:
+        return sample_recipe(seed, asset_index(), split, base="shape").hair
     numbers = field_rng(seed, "field/hair_numbers")
     rgb, tip, grey = draw_hair_colour(field_rng(seed, "hair_colour"), age)
     hair = HairRecipe(

@@ -200,14 +200,14 @@ def test_the_same_seed_gives_the_same_bytes_and_every_network_that_ran_is_named(
     assert prior.weights_name.startswith(load_head_model().weights_name)
 
 
-def test_bald_heads_do_not_name_the_network_of_hair(
+def test_bald_heads_have_no_hair_whatever_their_field_says(
     portrait: Portrait, prior: HeadPrior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bald = dataclasses.replace(prior.portrait_labels, bald=True)
     monkeypatch.setattr(head_prior, "label_portrait", lambda *_: bald)
     with networks_that_run() as ran:
         built = build_head_prior(portrait)
-    assert networks_named(built.weights_name) == ran | {"segmenter"} == {"segmenter", "completion"}
+    assert networks_named(built.weights_name) == ran | {"segmenter"} == {"segmenter", "field_mean", "completion"}
     assert MATERIAL_HAIR not in built.mesh.material
 
 

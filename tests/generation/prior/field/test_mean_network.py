@@ -79,17 +79,35 @@ def test_plainly_seen_cells_are_as_seen(random_field: HeadField, random_observat
     known = seen > 0
     np.testing.assert_allclose(met.material[:, known], material[:, known], atol=1e-5)
     np.testing.assert_allclose(met.thickness[known], observed.thickness[known], atol=1e-6)
-    far = np.s_[40:, :]
     np.testing.assert_allclose(met.material[..., 40:, :], random_field.material[..., 40:, :], atol=1e-5)
-    np.testing.assert_allclose(met.thickness[far], random_field.thickness[far], atol=1e-6)
+    np.testing.assert_allclose(met.thickness[53:], random_field.thickness[53:], atol=2e-4)
+
+
+def test_an_outline_shifts_the_field_and_a_tuft_does_not(
+    random_field: HeadField, random_observation: ObservedField
+) -> None:
+    flat = replace(random_field, thickness=np.full((56, 64), 0.03, np.float32))
+    rim = np.zeros((56, 64), np.float32)
+    rim[10:30, 16] = 1
+
+    def met(thickness: float) -> np.ndarray:
+        seen = np.full((56, 64), thickness, np.float32)
+        observed = replace(random_observation, skull_radius=flat.skull_radius, thickness=seen, thickness_certainty=rim)
+        return meet_observation(flat, observed).thickness
+
+    little, tuft = met(0.04), met(0.13)
+    np.testing.assert_allclose(tuft[10:30, 16], 0.13, atol=1e-6)
+    assert little[20, 22] - 0.03 > 0.004  # most of the shift, four centimetres from the outline
+    assert (little[20, 16:32] <= 0.04 + 1e-6).all() and (np.diff(little[20, 16:32]) <= 1e-6).all()
+    assert tuft[20, 22] - 0.03 < 0.02  # a fifth of the tuft
 
 
 def test_corrections_fade_out_without_a_seam() -> None:
     weight = np.zeros((56, 64))
     weight[:, :10] = 1
-    steps = np.abs(np.diff(faded(np.full((1, 56, 64), 5.0), weight)[0], axis=1))
-    assert (faded(np.full((1, 56, 64), 5.0), weight)[0, :, :10] == 5).all()
-    assert steps.max() < 2.5 and (faded(np.full((1, 56, 64), 5.0), weight)[0, :, 20:50] < 1e-2).all()
+    change = faded(np.full((1, 56, 64), 5.0), weight, 1.5)[0]
+    assert (change[:, :10] == 5).all() and (change[:, 20:50] < 1e-2).all()
+    assert np.abs(np.diff(change, axis=1)).max() < 2.5
 
 
 def test_nothing_seen_changes_nothing(random_field: HeadField, random_observation: ObservedField) -> None:

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from dp360.generation.prior import capsule
 from dp360.generation.prior.field.chart import MIRRORED, cell_frames
 from dp360.generation.prior.field.head_field import CLOTH, HAIR, HEADGEAR, SKIN
+from dp360.generation.synthetic.assets import asset_index
 from dp360.generation.synthetic.fields.field_recipes import HEADS_PER_PERSON, PlainHead, field_recipe, plain_heads
 from dp360.generation.synthetic.fields.field_truth import field_of_parts, hair_tokens, true_field
 from dp360.generation.synthetic.hair.haircuts import haircut_split
@@ -130,7 +131,10 @@ def test_recipes_respect_the_split_and_follow_from_number_and_seed() -> None:
         split: [field_recipe(n, split, 0) for n in range(30)] for split in ("train", "validation", "held_out")
     }  # fmt: skip
     for split, recipes in people.items():
-        assert all(haircut_split(r.hair.name) == split for r in recipes if r.hair.kind == "cut")
+        named = asset_index().of("cut", split)
+        cuts = [r.hair.name for r in recipes if r.hair.kind == "cut"]
+        assert all(name in named or haircut_split(name) == split for name in cuts)
+        assert 0.02 < np.mean([name in named for name in cuts]) < 0.5
         assert len({r.identity for r in recipes}) >= 9 and {r.style for r in recipes} == {"photo"}
     identities = [{r.identity for r in recipes} for recipes in people.values()]
     assert not identities[0] & identities[1] and not identities[0] & identities[2]
