@@ -109,24 +109,25 @@ def weights_without_drawing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weights_with_tiny_drawing(weights_without_drawing: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with tiny networks of random numbers, no layer of which is idle, that draw fields."""
-    from dp360.generation.prior.field.drawn_field import DRAWING_NETWORKS
-    from dp360.generation.prior.field.field_autoencoder import FieldAutoencoderConfig
-    from dp360.generation.prior.field.field_denoiser import FieldDenoiserConfig
+    from dp360.generation.prior.field.field_autoencoder import (
+        FIELD_AUTOENCODER,
+        FieldAutoencoder,
+        FieldAutoencoderConfig,
+    )
+    from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER, FieldDenoiser, FieldDenoiserConfig
 
     folder = tmp_path_factory.mktemp("weights")
     for file in weights_without_drawing.iterdir():
         (folder / file.name).symlink_to(file.resolve())
-    sizes = (
-        FieldAutoencoderConfig(fine=8, coarse=16, blocks=1, full=8),
-        FieldDenoiserConfig(width=16, blocks=1, heads=2),
-    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for file, size in zip(DRAWING_NETWORKS, sizes):
-            network = file.network_type(size)
+        autoencoder = FieldAutoencoder(FieldAutoencoderConfig(fine=8, coarse=16, blocks=1, full=8))
+        denoiser = FieldDenoiser(FieldDenoiserConfig(width=16, blocks=1, heads=2))
+        for network in (autoencoder, denoiser):
             for parameter in network.requires_grad_(False).parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
-            file.save(folder / file.file_name, network, {})
+    FIELD_AUTOENCODER.save(folder / FIELD_AUTOENCODER.file_name, autoencoder, {})
+    FIELD_DENOISER.save(folder / FIELD_DENOISER.file_name, denoiser, {})
     return folder
 
 
