@@ -31,7 +31,7 @@ _DISTRIBUTIONS = (
 )  # fmt: skip
 _OPTIONAL_DISTRIBUTIONS = (  # distribution, what needs it
     ("open3d", "ns-export, point clouds"),
-    ("diffusers", "--generator compact and diffportrait360, dp360 train"),
+    ("diffusers", "--generator field, compact and diffportrait360, dp360 train"),
     ("accelerate", "dp360 train"),
     ("usd-core", "files of OpenUSD: pip install 'dp360[usd]'"),
     ("dlib-bin", "dp360 eval identity and pose: pip install 'dp360[eval]'"),
@@ -43,6 +43,8 @@ _BROWSER = "chromium"
 _PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of `dp360.configs` and its neighbours, found without importing any of them."""
 _WEIGHTS = _PACKAGE / "generation" / "weights"
+_FIELD_WEIGHTS = ("field_autoencoder.safetensors", "field_denoiser.safetensors")
+"""What draws head fields."""
 _LIBRARIES = (  # file that the loader looks for, Debian package, what needs it
     ("libGL.so.1", "libgl1", "reading portraits (opencv-contrib, mediapipe)"),
     ("libEGL.so.1", "libegl1", "ns-export"),
@@ -181,6 +183,9 @@ def _weights() -> Iterator[Finding]:
         yield Finding(file.name, f"{len(data) / 1e6:.1f} MB, sha256 {hashlib.sha256(data).hexdigest()[:16]}")
     if not any(file.name == "head_model.npz" for file in files):
         yield Finding("head_model.npz", "not found", "missing", "every head", True)
+    lacking = [name for name in _FIELD_WEIGHTS if not (_WEIGHTS / name).is_file()]
+    if lacking:
+        yield Finding(" and ".join(lacking), "not installed", "note", "--generator field, --variants")
     yield _compact_weights()
     mediapipe = importlib.util.find_spec("mediapipe")
     folders = [] if mediapipe is None else mediapipe.submodule_search_locations or []

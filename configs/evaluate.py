@@ -82,8 +82,8 @@ class EvalHeadsCommand:
     """Generators on composed heads with true views: a table by generator and azimuth. Goes on where it stopped."""
 
     generators: tuple[str, ...] = ("prior",)
-    """Names: prior, compact, diffportrait360 (with --weights) ..., or NAME=FOLDER with another system's views: one
-    data set per head in a folder of the head's name."""
+    """Names: prior, field, compact, diffportrait360 (with --weights) ..., or NAME=FOLDER with another system's views:
+    one data set per head in a folder of the head's name."""
     benchmark: Path = Path("outputs/held_out_heads")
     """Folder of heads that dp360 data heads has made; with --data, missing ones are made now."""
     data: Path | None = None

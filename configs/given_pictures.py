@@ -9,7 +9,7 @@ from dp360.generation.diffusion.release.aligned import AlignedPicture, read_alig
 from dp360.generation.diffusion.release.folder import label_of
 from dp360.generation.diffusion.view_pictures import ViewPictures, read_back_picture, read_view_pictures
 
-from .options import DiffusionOptions, HeadOptions
+from .options import RENDERED, DiffusionOptions, HeadOptions
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ def read_given(command: HeadOptions, cameras: Cameras) -> GivenPictures:
     Raises:
         InputError: a file cannot be used, or its pictures are not for these cameras.
     """
-    if command.generator == "prior":
+    if command.generator in RENDERED:
         return GivenPictures()
     options = command.diffusion
     condition, start = (

@@ -14,7 +14,9 @@ import tyro
 
 Quality = Literal["fast", "standard", "high"]
 Device = Literal["auto", "cpu", "cuda"]
-GeneratorName = Literal["auto", "prior", "compact", "diffportrait360"]
+GeneratorName = Literal["auto", "prior", "field", "compact", "diffportrait360"]
+RENDERED: tuple[GeneratorName, ...] = ("prior", "field")
+"""Generators that render the prior: on the CPU, without anything from outside."""
 Rings = Literal["three", "level"]
 
 
@@ -136,8 +138,9 @@ class HeadOptions:
     rings: Rings = "three"
     """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
     generator: GeneratorName = "auto"
-    """Who makes the views: the geometric prior, the compact diffusion model that ships, or diffportrait360, which needs
-    --weights; auto takes the compact model where it ships and was better than the prior on held-out heads."""
+    """Who makes the views: the geometric prior; field, the prior with one of the heads that may be behind the portrait,
+    another for every --seed; the compact diffusion model that ships; or diffportrait360, which needs --weights; auto
+    takes the compact model where it ships and was better than the prior on held-out heads."""
     weights: str | None = None
     """Weights for diffportrait360: a folder, or a hub id such as gym890/diffportrait360; for compact, a folder of other
     compact weights than those that ship."""

@@ -16,7 +16,7 @@ from dp360.exporters.head_files import PORTRAIT_NAME, SPLATS_NAME
 from dp360.generation import InputError, ViewSet
 from dp360.generation.dataset.view_dataset import TRANSFORMS, write_dataset
 from dp360.generation.files import write_bytes_atomically
-from dp360.generation.portrait import PortraitConfig, prepare_portrait
+from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
 from dp360.generation.prior import build_head_prior
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.prepare import fit_threads
@@ -43,6 +43,19 @@ class PortraitViews:
     """portrait.png, prior.glb (the prior's own mesh) and the folder dataset."""
 
 
+def aligned_portrait(options: HeadOptions, *, track: Track = silent, notify: Notify = ignore) -> Portrait:
+    """The portrait, found, cut out and aligned as the options say; what is worth knowing about it is told.
+
+    Raises:
+        InputError: the picture cannot be used.
+    """
+    config = PortraitConfig(crop=options.crop, face_index=options.face_index, no_face=options.no_face)
+    portrait = prepare_portrait(options.portrait, config, track=track)
+    for notice in portrait.notices:
+        notify(notice)
+    return portrait
+
+
 def portrait_to_dataset(
     options: HeadOptions,
     recipe: HeadRecipe,
@@ -66,14 +79,11 @@ def portrait_to_dataset(
     cameras = recipe.orbit.cameras(recipe.size_px)
     given = read_given(options, cameras)
     with record.stage("portrait"):
-        config = PortraitConfig(crop=options.crop, face_index=options.face_index, no_face=options.no_face)
-        portrait = prepare_portrait(options.portrait, config, track=track)
-        for notice in portrait.notices:
-            notify(notice)
+        portrait = aligned_portrait(options, track=track, notify=notify)
     with record.stage("weights"):
         view_generator = open_generator(options, given, cameras, track=track)
     with record.stage("prior"):
-        prior = build_head_prior(portrait, seed=options.seed)
+        prior = build_head_prior(portrait, seed=options.seed, drawn=options.generator == "field")
     with record.stage("views"):
         generator = torch.Generator().manual_seed(options.seed)
         views = view_generator.generate(portrait, prior, cameras, generator, track=track)

@@ -27,7 +27,7 @@ from dp360.reconstruction.splat_fit import SplatFitConfig
 
 from .console import errors_for_people, progress_bars
 from .device import choose_device
-from .options import FitOptions, HeadOptions
+from .options import RENDERED, FitOptions, HeadOptions
 from .portrait_to_head import finish_head, portrait_to_dataset, settings_of
 from .recipe import HeadRecipe, head_recipe
 from .run_folder import DATASET_NAME, RECORD_NAME, RunRecord, aligned_portrait_rgb, exclusive_run
@@ -129,8 +129,8 @@ def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
     except OSError as error:
         raise InputError(f"Cannot read the portrait {options.portrait}: {error.strerror}; check the path") from error
     elsewhere = ["image", "quality", "views", "size_px", "rings", "fit", "verbose"]
-    if options.generator == "prior":
-        elsewhere.append("device")  # it renders on the CPU; what is drawn differs in its last bits by device
+    if options.generator in RENDERED:
+        elsewhere.append("device")  # they render on the CPU; what diffusion draws differs in its last bits by device
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
     settings.update(orbit=asdict(recipe.orbit), size_px=recipe.size_px, mediapipe=metadata.version("mediapipe"))
     digest = hashlib.sha256(hashlib.sha256(picture).digest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -23,11 +24,24 @@ class _PortraitCommand(HeadOptions):
     """The portrait: any picture file; --image PORTRAIT does the same."""
     output: Path | None = None
     """Folder for the results; heads/NAME, after the portrait's name, if not given."""
+    variants: int | None = None
+    """Instead of a head, make variants.png: 1 to 16 heads that may be behind the portrait, one for each seed from
+    --seed on, seen from behind. --generator field with one of the seeds takes that head."""
 
     @property
     def options(self) -> HeadOptions:
         """The portrait in its one place."""
         return replace(self, image=(*self.given_portrait, *self.image), given_portrait=())
+
+    def taking(self, seed: int) -> str:
+        """The command that makes one of the heads on the sheet of variants."""
+        words = ["dp360", "views" if isinstance(self, ViewsCommand) else "run", str(self.options.portrait)]
+        words += ["--generator", "field", "--seed", str(seed)]
+        given = {"--output": self.output, "--face-index": self.face_index}
+        words += [word for option, value in given.items() if value is not None for word in (option, str(value))]
+        words += ["--crop", self.crop] if self.crop != "auto" else []
+        words += ["--no-face"] if self.no_face else []
+        return shlex.join(words)
 
     def folder(self) -> Path:
         """Where the results go.
@@ -83,6 +97,11 @@ def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
     from .view_generators import refuse_contradictions, settled
 
     options, folder = command.options, command.folder()
+    if command.variants is not None:
+        from .drawn_variants import write_variants
+
+        sheet = write_variants(options, command.variants, folder, display)
+        return sheet, f"take one by its seed: {command.taking(options.seed + command.variants - 1)}"
     recipe, device = head_recipe(options), choose_device(options.device)
     refuse_contradictions(options)
     options = settled(options, display.notify)

@@ -32,10 +32,13 @@ class Variant:
     """Options of the diffusion model; None renders the prior itself."""
     compact: CompactControl | None = None
     """What controls the compact model; None for every other generator."""
+    drawn: bool = False
+    """The prior has a drawn field."""
 
 
 GENERATOR_VARIANTS: dict[str, Variant] = {
     "prior": Variant("the geometric prior"),
+    "field": Variant("the prior with a drawn field", drawn=True),
     "diffportrait360": Variant("the diffusion model", diffusion=DiffusionOptions()),
     "diffportrait360-official": Variant(
         "the release's sampler", diffusion=DiffusionOptions(schedule="official")
@@ -128,7 +131,7 @@ def open_sources(names: Sequence[str], weights: str | None) -> list[ViewSource]:
                 f"another system, or @FOLDER behind {', '.join(compact)} for other compact weights"
             )
         variant = GENERATOR_VARIANTS[name]
-        generator: ViewGenerator = PriorGenerator()
+        generator: ViewGenerator = PriorGenerator(name=name)
         if variant.diffusion is not None:
             chosen = weights if variant.compact is None else folder
             if chosen is None:
@@ -136,7 +139,7 @@ def open_sources(names: Sequence[str], weights: str | None) -> list[ViewSource]:
                     f"{name} needs --weights: a folder made by dp360 convert, or the hub id gym890/diffportrait360"
                 )
             generator = _drawn(source_name(given), variant, chosen, pipelines)
-        sources.append(GeneratedViews(source_name(given), generator))
+        sources.append(GeneratedViews(source_name(given), generator, variant.drawn))
     return sources
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError, ViewGenerator
 from dp360.generation.diffusion.compact import HeldOut, compact_folder, held_out
 from dp360.generation.prior import PriorGenerator
+from dp360.generation.prior.field.drawn_field import fields_can_be_drawn
 from dp360.generation.progress import Track, silent
 
 from .console import Notify
 from .given_pictures import GivenPictures, refuse_pictures_for_compact
-from .options import DiffusionOptions, HeadOptions
+from .options import RENDERED, DiffusionOptions, HeadOptions
 
 _NO_COMPACT_WEIGHTS = "this installation has no compact weights"
+_GEOMETRY_OF_AUTO: Literal["prior", "field"] = "prior"
+"""What `auto` takes where it does not take the compact model; this is the place to decide it."""
 
 
 def refuse_contradictions(options: HeadOptions) -> None:
     """See that generator, weights and options belong together.
 
     Raises:
-        InputError: a diffusion model without weights, or weights, options or pictures for a generator that does not
-            take them.
+        InputError: a diffusion model or drawn fields without weights, or weights, options or pictures for a generator
+            that does not take them.
     """
     match options.generator:
         case "diffportrait360":
@@ -39,11 +43,16 @@ def refuse_contradictions(options: HeadOptions) -> None:
                     "--weights, or take --generator prior"
                 )
             refuse_pictures_for_compact(options.diffusion)
-        case "auto" | "prior":
+        case "auto" | "prior" | "field":
             if options.weights is not None or options.diffusion != DiffusionOptions():
                 raise InputError(
                     "Cannot start: --weights and --diffusion options are for the diffusion model; add --generator "
                     "diffportrait360, or --generator compact for the model that ships"
+                )
+            if options.generator == "field" and not fields_can_be_drawn():
+                raise InputError(
+                    "Cannot start: this installation has no weights that draw fields; install dp360 again, or take "
+                    "--generator prior"
                 )
         case _:
             assert_never(options.generator)
@@ -61,7 +70,7 @@ def settled(options: HeadOptions, notify: Notify | None = None) -> HeadOptions:
     if options.generator != "auto":
         return options
     measured = held_out()
-    winner = "prior" if measured is None else measured.winner
+    winner = "compact" if measured is not None and measured.winner == "compact" else _GEOMETRY_OF_AUTO
     if notify is not None:
         notify(_WHAT_AUTO_TAKES[winner])
         if options.verbose:
@@ -71,6 +80,7 @@ def settled(options: HeadOptions, notify: Notify | None = None) -> HeadOptions:
 
 _WHAT_AUTO_TAKES = {
     "prior": "the views are made by fitted geometry; --generator compact draws them with a small diffusion model",
+    "field": "the views are made by fitted geometry; what the portrait does not show is drawn, by --seed",
     "compact": "the views are drawn by the small diffusion model; --generator prior makes them by geometry alone",
 }
 
@@ -95,8 +105,8 @@ def open_generator(
         InputError: weights that are not there or cannot make these views, or no such device.
     """
     options = settled(options)
-    if options.generator == "prior":
-        return PriorGenerator()
+    if options.generator in RENDERED:
+        return PriorGenerator(name=options.generator)
     from .diffusion import open_diffusion_generator  # seconds of imports
 
     return open_diffusion_generator(options, given, cameras, track=track)

@@ -19,8 +19,8 @@ from .provenance import provenance_to_json
 AZIMUTH_COUNT = 8
 """Pictures per row, 45 degrees apart, the first in front of the face."""
 
-_BACKGROUND = (255, 255, 255)
-_INK, _FAINT_INK = (32, 33, 36), (110, 114, 120)
+BACKGROUND = (255, 255, 255)
+INK, FAINT_INK = (32, 33, 36), (110, 114, 120)
 _TILE_BACKGROUND = (241, 242, 244)
 _ELEVATION_WEIGHT = 4.0
 """A degree of elevation counts this much more than one of azimuth when a row picks its views: rows stay level."""
@@ -58,22 +58,22 @@ def encode(content: SheetContent, provenance: Provenance, *, tile_px: int = 224)
     left = gap + portrait_px + 2 * gap
     width = left + AZIMUTH_COUNT * (tile_px + gap)
     height = header + label + portrait_px + gap + header
-    sheet = Image.new("RGB", (width, height), _BACKGROUND)
+    sheet = Image.new("RGB", (width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     title, small = ImageFont.load_default(size=label * 0.62), ImageFont.load_default(size=label * 0.5)
 
-    draw.text((gap, header / 2), "Portrait", _INK, title, anchor="lm")
+    draw.text((gap, header / 2), "Portrait", INK, title, anchor="lm")
     for column, angle in enumerate(azimuth_rad.tolist()):
         x = left + column * (tile_px + gap) + tile_px / 2
-        draw.text((x, header / 2), f"{round(math.degrees(angle))}°".replace("-180", "180"), _INK, title, anchor="mm")
-    sheet.paste(_tile(portrait_rgb, portrait_px), (gap, header + label))
+        draw.text((x, header / 2), f"{round(math.degrees(angle))}°".replace("-180", "180"), INK, title, anchor="mm")
+    sheet.paste(tile(portrait_rgb, portrait_px), (gap, header + label))
     for row, (name, pictures) in enumerate(rows):
         top = header + label + row * (tile_px + gap + label)
-        draw.text((left, top - label / 2), name, _FAINT_INK, small, anchor="lm")
+        draw.text((left, top - label / 2), name, FAINT_INK, small, anchor="lm")
         for column, picture in enumerate(pictures):
-            sheet.paste(_tile(picture, tile_px), (left + column * (tile_px + gap), top))
+            sheet.paste(tile(picture, tile_px), (left + column * (tile_px + gap), top))
     footer = f"{provenance.statement} · version {provenance.version} · seed {provenance.seed}"
-    draw.text((gap, height - header / 2), footer, _FAINT_INK, small, anchor="lm")
+    draw.text((gap, height - header / 2), footer, FAINT_INK, small, anchor="lm")
 
     return png_bytes(sheet, provenance)
 
@@ -112,7 +112,7 @@ def png_bytes(picture: Image.Image, provenance: Provenance, *, compress_level: i
     return buffer.getvalue()
 
 
-def _tile(picture: UInt8[Tensor, "h w c"], side_px: int) -> Image.Image:
+def tile(picture: UInt8[Tensor, "h w c"], side_px: int) -> Image.Image:
     """A picture inside a square of `side_px`, whole and undistorted; alpha is laid over a light grey."""
     array = picture.cpu().numpy().astype(np.float32)
     if array.shape[2] == 4:

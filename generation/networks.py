@@ -191,7 +191,7 @@ class NetworkFile(Generic[Network]):
         Raises:
             InputError: the installation is damaged.
         """
-        return _load(self)
+        return _load(self, shipped_file(self.file_name))
 
     def provenance(self) -> str:
         """Name and hash of the weights that ship."""
@@ -199,5 +199,5 @@ class NetworkFile(Generic[Network]):
 
 
 @functools.cache
-def _load(file: NetworkFile[Network]) -> LoadedNetwork[Network]:
-    return file.read(shipped_file(file.file_name))
+def _load(file: NetworkFile[Network], path: Path) -> LoadedNetwork[Network]:
+    return file.read(path)

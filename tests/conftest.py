@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dp360.generation import Cameras, OrbitConfig, PointCloud, Provenance, ViewSet, orbit
+from dp360.generation import Cameras, OrbitConfig, PointCloud, Provenance, ViewSet, orbit, weights
 from dp360.reconstruction.splats import Splats, splats_from_point_cloud
 
 # Processes side by side share the cores: threads that wait for each other cost both more than they bring.
@@ -91,6 +91,58 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield make
     for folder in mounted:
         subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=20)
+
+
+@pytest.fixture(scope="session")
+def weights_without_drawing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all weights that ship but those that draw head fields."""
+    from dp360.generation.prior.field.drawn_field import DRAWING_NETWORKS
+
+    folder = tmp_path_factory.mktemp("weights")
+    left_out = {file.file_name for file in DRAWING_NETWORKS}
+    for file in Path(weights.__file__).parent.iterdir():
+        if file.suffix in (".npz", ".safetensors") and file.name not in left_out:
+            (folder / file.name).symlink_to(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights_with_tiny_drawing(weights_without_drawing: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with tiny networks of random numbers, no layer of which is idle, that draw fields."""
+    from dp360.generation.prior.field.field_autoencoder import (
+        FIELD_AUTOENCODER,
+        FieldAutoencoder,
+        FieldAutoencoderConfig,
+    )
+    from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER, FieldDenoiser, FieldDenoiserConfig
+
+    folder = tmp_path_factory.mktemp("weights")
+    for file in weights_without_drawing.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        autoencoder = FieldAutoencoder(FieldAutoencoderConfig(fine=8, coarse=16, blocks=1, full=8))
+        denoiser = FieldDenoiser(FieldDenoiserConfig(width=16, blocks=1, heads=2))
+        for network in (autoencoder, denoiser):
+            for parameter in network.requires_grad_(False).parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    FIELD_AUTOENCODER.save(folder / FIELD_AUTOENCODER.file_name, autoencoder, {})
+    FIELD_DENOISER.save(folder / FIELD_DENOISER.file_name, denoiser, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fields_are_drawn(weights_with_tiny_drawing: Path) -> Iterator[Path]:
+    """An installation with tiny networks that draw fields; its folder of weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "__file__", str(weights_with_tiny_drawing / "__init__.py"))
+        yield weights_with_tiny_drawing
+
+
+@pytest.fixture
+def no_fields_are_drawn(weights_without_drawing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation without such networks."""
+    monkeypatch.setattr(weights, "__file__", str(weights_without_drawing / "__init__.py"))
 
 
 def _traced_sphere(cameras: Cameras) -> torch.Tensor:

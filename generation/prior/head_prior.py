@@ -22,9 +22,12 @@ from ..portrait import Portrait
 from ..progress import Track, silent
 from ..ribbon_raster import DrawnRibbons, draw_ribbons
 from ..views import PointCloud
-from .bust.bust import fit_bust
+from .bust.bust import Bust, fit_bust
 from .bust.template import load_template
+from .field.drawn_field import DRAWING_NETWORKS, draw_field
+from .field.head_field import HeadField
 from .field.mean_network import FIELD_MEAN
+from .field.observed_field import ObservedField
 from .field.portrait_observation import field_of_portrait
 from .hair.flow_field import fit_hair_flow
 from .hair.hair_shell import fit_hair_shell
@@ -231,32 +234,67 @@ def _float(array: Float[np.ndarray, ...]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def build_head_prior(portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0) -> HeadPrior:
+@dataclass(frozen=True)
+class PriorBasis:
+    """What all priors of one portrait share, whichever field is taken for what the portrait does not show."""
+
+    portrait: Portrait
+    """The aligned portrait with its fitted head."""
+    model: HeadModel
+    """The head model of the fit."""
+    labels: PortraitLabels
+    """The classes of the portrait's pixels."""
+    expected: HeadField
+    """The field that is to be expected."""
+    observed: ObservedField
+    """What the portrait shows of it."""
+    bust: Bust
+    """The fitted bust."""
+
+    @classmethod
+    def of(cls, portrait: Portrait, *, model: HeadModel | None = None) -> PriorBasis:
+        """The basis of a portrait; arguments as of `build_head_prior`."""
+        model = model or load_head_model()
+        labels = label_portrait(portrait, model)
+        expected, observed = field_of_portrait(portrait, labels, model)
+        return cls(portrait, model, labels, expected, observed, fit_bust(portrait, labels, model))
+
+    def prior(self, *, seed: int = 0, drawn: bool = False) -> HeadPrior:
+        """One prior; arguments as of `build_head_prior`. For a bald head nothing is drawn: no field has a say in it."""
+        portrait, model, labels = self.portrait, self.model, self.labels
+        drawn = drawn and not labels.bald
+        field = draw_field(self.observed, seed=seed) if drawn else self.expected
+        shell = fit_hair_shell(portrait, labels, model, field)
+        mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, self.bust, bald=labels.bald)
+        flow = fit_hair_flow(portrait, labels, shell, field)
+        texture = paint_prior(portrait, labels, model, mesh, flow, seed=seed)
+        strands = HairStrands.none()
+        if not labels.bald:
+            x, y, width, height = SHELL_TILE
+            tile = (slice(y, y + height), slice(x, x + width))
+            strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
+        of_hair = () if labels.bald else (FIELD_MEAN, *DRAWING_NETWORKS) if drawn else (FIELD_MEAN,)
+        weights = (
+            model.weights_name,
+            load_template().weights_name,
+            *portrait.weights,
+            *(network.provenance() for network in (SEGMENTER, *of_hair, COMPLETION)),
+        )
+        return HeadPrior(mesh, texture, labels, ", ".join(weights), strands)
+
+
+def build_head_prior(
+    portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0, drawn: bool = False
+) -> HeadPrior:
     """The geometric prior of a portrait: labels, hair shell, bust, texture.
 
     Args:
         portrait: aligned portrait with its fitted head.
         model: the head model; default is the one that ships.
-        seed: seed of the painted locks, the strands and the cloth.
+        seed: seed of the painted locks, the strands and the cloth, and of the field if it is drawn.
+        drawn: the head's field is one of those that may be behind the portrait, in place of the expected one.
+
+    Raises:
+        InputError: a field is to be drawn and this installation lacks the networks for it.
     """
-    model = model or load_head_model()
-    labels = label_portrait(portrait, model)
-    field, _ = field_of_portrait(portrait, labels, model)
-    shell = fit_hair_shell(portrait, labels, model, field)
-    bust = fit_bust(portrait, labels, model)
-    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
-    flow = fit_hair_flow(portrait, labels, shell, field)
-    texture = paint_prior(portrait, labels, model, mesh, flow, seed=seed)
-    networks = (SEGMENTER, FIELD_MEAN, COMPLETION)
-    strands = HairStrands.none()
-    if not labels.bald:
-        x, y, width, height = SHELL_TILE
-        tile = (slice(y, y + height), slice(x, x + width))
-        strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
-    weights = (
-        model.weights_name,
-        load_template().weights_name,
-        *portrait.weights,
-        *(network.provenance() for network in networks),
-    )
-    return HeadPrior(mesh, texture, labels, ", ".join(weights), strands)
+    return PriorBasis.of(portrait, model=model).prior(seed=seed, drawn=drawn)

@@ -1,4 +1,4 @@
-"""The view generator `prior`: renders of the geometric prior, with nothing learned. Fast, consistent, plain."""
+"""The view generators `prior` and `field`: renders of the geometric prior. Fast, consistent, plain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..portrait import Portrait
 from ..progress import Track, silent
 from ..view_generator import provenance_of, views_with_portrait
 from ..views import ViewSet
-from .head_prior import HeadPrior
+from .head_prior import HeadPrior, PriorRender
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PriorGenerator:
     """Surface samples that start a splat fit."""
 
     name: str = "prior"
-    """Name on the command line and in provenance."""
+    """Name on the command line and in provenance: `field` where the prior that it is given has a drawn field."""
 
     def generate(
         self,
@@ -40,14 +40,18 @@ class PriorGenerator:
     ) -> ViewSet:
         seed = generator.initial_seed()
         rendered = prior.render(cameras, supersample=self.supersample, track=track)
-        views = np.concatenate([rendered.rgb, rendered.alpha[..., None]], axis=-1)
         covered = rendered.alpha.sum((1, 2)).clip(min=1.0)
         shown = (rendered.validity * rendered.alpha).sum((1, 2)) / covered
         confidence = torch.from_numpy(0.3 + 0.5 * shown).float()
         surface = prior.surface_samples(self.surface_points, generator)
         origin = provenance_of(self.name, prior.weights_name, seed, portrait.source_sha256, asdict(self))
         first = portrait_rgba(portrait, cameras.width), portrait.head.camera
-        return views_with_portrait(*first, _bytes(views), cameras, confidence, surface, origin)
+        return views_with_portrait(*first, rendered_rgba(rendered), cameras, confidence, surface, origin)
+
+
+def rendered_rgba(rendered: PriorRender) -> UInt8[Tensor, "n h w 4"]:
+    """Straight colour and alpha of renders."""
+    return _bytes(np.concatenate([rendered.rgb, rendered.alpha[..., None]], axis=-1))
 
 
 def portrait_rgba(portrait: Portrait, size_px: int) -> UInt8[Tensor, "s s 4"]:

@@ -7,6 +7,11 @@ from pathlib import Path
 from ..errors import InputError
 
 
+def is_shipped(name: str) -> bool:
+    """Whether this installation has a file in this folder."""
+    return (Path(__file__).parent / name).is_file()
+
+
 def shipped_file(name: str) -> Path:
     """A file of this folder.
 
@@ -14,7 +19,7 @@ def shipped_file(name: str) -> Path:
         InputError: this installation lacks it, so it is damaged.
     """
     file = Path(__file__).parent / name
-    if not file.is_file():
+    if not is_shipped(name):
         raise InputError(
             f"The file dp360/generation/weights/{name} is missing: this installation is damaged; "
             "install dp360 again (`pip install --force-reinstall --no-deps .`)"

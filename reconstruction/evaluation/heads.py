@@ -63,10 +63,12 @@ class GeneratedViews:
     """What tables call it."""
     generator: ViewGenerator
     """Draws the views."""
+    drawn: bool = False
+    """It gets a prior with a drawn field."""
 
     def views(self, case: HeadCase, cameras: Cameras, seed: int) -> ViewSet:
         """The head from these cameras, behind the portrait as view 0 or without it."""
-        prior = build_head_prior(case.portrait, seed=seed)
+        prior = build_head_prior(case.portrait, seed=seed, drawn=self.drawn)
         return self.generator.generate(case.portrait, prior, cameras, torch.Generator().manual_seed(seed))
 
 

@@ -11,11 +11,12 @@ from dp360.generation import InputError, networks, weights
 from dp360.generation.head_model import load_head_model
 from dp360.generation.networks import ChartBlock, NetworkFile, mirrored_columns
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
+from dp360.generation.prior.field.drawn_field import DRAWING_NETWORKS
 from dp360.generation.prior.field.mean_network import FIELD_MEAN
 from dp360.generation.prior.labels.segmenter import SEGMENTER
 from dp360.generation.prior.texture.completion_network import COMPLETION
 
-FILES = (SEGMENTER, FIELD_MEAN, COMPLETION, FACE_LANDMARKS)
+FILES = (SEGMENTER, FIELD_MEAN, *DRAWING_NETWORKS, COMPLETION, FACE_LANDMARKS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)

@@ -8,7 +8,6 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -21,13 +20,15 @@ from dp360.generation import Cameras, ViewSet, look_at_origin, orbit
 from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, encode_portrait, read_portrait
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
-from dp360.generation.prior import HeadPrior, PriorGenerator, PriorRender, build_head_prior, head_prior
-from dp360.generation.prior.field.mean_network import FieldMeanNet
-from dp360.generation.prior.labels.segmenter import Segmenter
+from dp360.generation.prior import HeadPrior, PriorBasis, PriorGenerator, PriorRender, build_head_prior, head_prior
+from dp360.generation.prior.field import field_autoencoder, field_denoiser, mean_network
+from dp360.generation.prior.labels import segmenter
+from dp360.generation.prior.texture import completion_network
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
-from dp360.generation.prior.texture.completion_network import CompletionNet
+from dp360.generation.weights import shipped_file
 
 FRONT, LEFT, BACK, RIGHT = range(4)
+DRAWING = ("field_autoencoder", "field_denoiser")
 NECK_Y = -0.14
 """A height between chin and collar, world units."""
 
@@ -164,12 +165,13 @@ def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, 
 @contextlib.contextmanager
 def networks_that_run() -> Iterator[set[str]]:
     """Names of the package's networks that compute something while the block runs."""
-    names = {Segmenter: "segmenter", FieldMeanNet: "field_mean", CompletionNet: "completion"}
+    sources = (segmenter, mean_network, field_autoencoder, field_denoiser, completion_network)
+    names = {s.__name__: n for s, n in zip(sources, ("segmenter", "field_mean", *DRAWING, "completion"))}
     ran: set[str] = set()
 
     def note(module: nn.Module, *_: object) -> None:
-        if type(module) in names:
-            ran.add(names[type(module)])
+        if type(module).__module__ in names:  # the whole, or one of the parts that its other methods call
+            ran.add(names[type(module).__module__])
 
     hook = nn.modules.module.register_module_forward_hook(note)
     try:
@@ -178,12 +180,11 @@ def networks_that_run() -> Iterator[set[str]]:
         hook.remove()
 
 
-def networks_named(weights: str) -> set[str]:
+def networks_named(named: str) -> set[str]:
     """Names of the networks in a provenance, whose hashes are those of the files."""
-    found = re.findall(r"\b([a-z_]+) \(sha256 ([0-9a-f]{16})\)", weights)
-    folder = resources.files("dp360.generation.weights")
+    found = re.findall(r"\b([a-z_]+) \(sha256 ([0-9a-f]{16})\)", named)
     for name, digest in found:
-        assert hashlib.sha256(folder.joinpath(f"{name}.safetensors").read_bytes()).hexdigest().startswith(digest)
+        assert hashlib.sha256(shipped_file(f"{name}.safetensors").read_bytes()).hexdigest().startswith(digest)
     return {name for name, _ in found}
 
 
@@ -200,14 +201,48 @@ def test_the_same_seed_gives_the_same_bytes_and_every_network_that_ran_is_named(
     assert prior.weights_name.startswith(load_head_model().weights_name)
 
 
-def test_bald_heads_have_no_hair_whatever_their_field_says(
+def same_bytes(one: HeadPrior, other: HeadPrior) -> bool:
+    pairs = [(getattr(one.mesh, f.name), getattr(other.mesh, f.name)) for f in dataclasses.fields(one.mesh)]
+    pairs += [(one.texture.rgb, other.texture.rgb), (one.texture.confidence, other.texture.confidence)]
+    ribbons = one.strands.ribbons(), other.strands.ribbons()
+    pairs += [tuple(getattr(r, name) for r in ribbons) for name in ("start_world", "end_world", "values")]
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def depth_difference(one: HeadPrior, other: HeadPrior, camera: Cameras, where: np.ndarray | bool = True) -> float:
+    """Median difference of depths where both heads are, world units."""
+    a, b = (prior.render(camera, supersample=1).depth for prior in (one, other))
+    both = np.isfinite(a) & np.isfinite(b) & where
+    return float(np.median(np.abs(a[both] - b[both])))
+
+
+def test_drawn_priors_are_chosen_by_the_seed_and_name_what_drew_them(
+    fields_are_drawn: Path, portrait: Portrait, prior: HeadPrior
+) -> None:
+    basis = PriorBasis.of(portrait)
+    with networks_that_run() as ran:
+        first = build_head_prior(portrait, seed=0, drawn=True)
+    assert same_bytes(first, basis.prior(seed=0, drawn=True))
+    assert networks_named(first.weights_name) == ran == {"segmenter", "field_mean", *DRAWING, "completion"}
+    other = basis.prior(seed=1, drawn=True)
+    assert not same_bytes(first, other) and first.weights_name == other.weights_name
+
+    front, back = portrait.head.camera.resized(128, 128), look_at_origin([math.pi], [0.0], size_px=128)
+    seen = prior.render(front, supersample=1).validity > 0.9
+    assert seen.mean() > 0.15
+    for one, two in ((prior, first), (first, other)):  # from the expected prior of this seed the field alone differs
+        assert depth_difference(one, two, front, seen) < 0.001 < depth_difference(one, two, back)
+
+
+def test_bald_heads_do_not_name_the_network_of_hair(
     portrait: Portrait, prior: HeadPrior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bald = dataclasses.replace(prior.portrait_labels, bald=True)
     monkeypatch.setattr(head_prior, "label_portrait", lambda *_: bald)
     with networks_that_run() as ran:
-        built = build_head_prior(portrait)
-    assert networks_named(built.weights_name) == ran | {"segmenter"} == {"segmenter", "field_mean", "completion"}
+        built = build_head_prior(portrait, drawn=True)
+    assert networks_named(built.weights_name) == {"segmenter", "completion"} < ran | {"segmenter"}
+    assert ran.isdisjoint(DRAWING)  # there is nothing to draw
     assert MATERIAL_HAIR not in built.mesh.material
 
 
