@@ -150,7 +150,7 @@ def test_weights_and_numbers_that_cannot_be_used(toy_weights, face, tmp_path, mo
     from dp360.configs import portrait_to_head
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(portrait_to_head, "prepare_portrait", lambda *args, **kwargs: _Notices())
+    monkeypatch.setattr(portrait_to_head, "aligned_portrait", lambda *args, **kwargs: _Notices())
     write_pictures(tmp_path / "three", 3)
     (tmp_path / "toy").symlink_to(toy_weights)
     (tmp_path / "broken" / "unet").mkdir(parents=True)
