@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from dp360.generation.prior import capsule
 from dp360.generation.prior.field.chart import MIRRORED, cell_frames
 from dp360.generation.prior.field.head_field import CLOTH, HAIR, HEADGEAR, SKIN
-from dp360.generation.synthetic.assets import asset_index
+from dp360.generation.synthetic.assets import Split, asset_index
+from dp360.generation.synthetic.composed_recipe import ComposedRecipe
 from dp360.generation.synthetic.fields.field_recipes import HEADS_PER_PERSON, PlainHead, field_recipe, plain_heads
 from dp360.generation.synthetic.fields.field_truth import field_of_parts, hair_tokens, true_field
 from dp360.generation.synthetic.hair.haircuts import haircut_split
@@ -127,9 +128,8 @@ def test_bald_heads_are_bald_and_people_share_their_skull() -> None:
 
 
 def test_recipes_respect_the_split_and_follow_from_number_and_seed() -> None:
-    people = {
-        split: [field_recipe(n, split, 0) for n in range(30)] for split in ("train", "validation", "held_out")
-    }  # fmt: skip
+    splits: tuple[Split, ...] = ("train", "validation", "held_out")
+    people: dict[Split, list[ComposedRecipe]] = {s: [field_recipe(n, s, 0) for n in range(30)] for s in splits}
     for split, recipes in people.items():
         named = asset_index().of("cut", split)
         cuts = [r.hair.name for r in recipes if r.hair.kind == "cut"]
