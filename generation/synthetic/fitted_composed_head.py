@@ -12,6 +12,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -133,6 +134,22 @@ def fitted_head(
     return FittedComposedHead(head, scene, lighting, portrait, to_fit)
 
 
+class Studio(NamedTuple):
+    """What portraits of all heads share."""
+
+    backgrounds: Backgrounds
+    """Behind the heads."""
+    faces: FaceNetworks
+    """Finds faces."""
+    people: PersonNetworks
+    """Cuts people out."""
+
+    @classmethod
+    def of_split(cls, data: Path, split: Split) -> Studio:
+        """That of a split of the head assets."""
+        return cls(Backgrounds.of_split(data, split), FaceNetworks(), PersonNetworks())
+
+
 def _reaches_over(sample: PortraitSample, frame: CropFrame) -> bool:
     """Whether the standard frame cuts hair or hat: then the wide one is taken."""
     (x, y), half, size = frame.center_px, frame.side_px / 2, len(sample.labels)
@@ -218,5 +235,5 @@ class NumberedHeads:
         return None if fitted is None else NumberedHead(self.name(number), recipe, fitted, seed % 2**31)
 
     @cached_property
-    def _studio(self) -> tuple[Backgrounds, FaceNetworks, PersonNetworks]:
-        return Backgrounds.of_split(self.data, self.split), FaceNetworks(), PersonNetworks()
+    def _studio(self) -> Studio:
+        return Studio.of_split(self.data, self.split)

@@ -16,8 +16,6 @@ import numpy as np
 from scipy import ndimage
 
 from ...head_model import load_head_model
-from ...portrait.face_detection import FaceNetworks
-from ...portrait.matte import PersonNetworks
 from ...prior import capsule
 from ...prior.field.chart import of_capsule
 from ...prior.field.head_field import HeadField
@@ -29,9 +27,8 @@ from ..assets import Split, asset_index, sub_seed
 from ..bodies.compose_shape import dressed_body
 from ..compose import compose
 from ..composed_recipe import ComposedRecipe, sample_recipe
-from ..fitted_composed_head import FittedComposedHead, fitted_head
+from ..fitted_composed_head import FittedComposedHead, Studio, fitted_head
 from ..parts import Part
-from ..portraits.backgrounds import Backgrounds
 from .field_recipes import field_recipe
 from .field_truth import field_of_parts, hair_tokens
 
@@ -98,8 +95,8 @@ class FittedFields:
         return FittedField(recipe, field, observed)
 
     @cached_property
-    def _studio(self) -> tuple[Backgrounds, FaceNetworks, PersonNetworks]:
-        return Backgrounds.of_split(self.data, self.split), FaceNetworks(), PersonNetworks()
+    def _studio(self) -> Studio:
+        return Studio.of_split(self.data, self.split)
 
 
 def _moved(part: Part, move: Similarity) -> Part:
