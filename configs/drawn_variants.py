@@ -39,8 +39,6 @@ def write_variants(options: HeadOptions, count: int, folder: Path, display: Disp
     path, cameras = folder / VARIANTS_NAME, variants_sheet.variant_cameras()
     with exclusive_run(folder):
         basis = PriorBasis.of(aligned_portrait(options, track=display.track, notify=display.notify))
-        if basis.labels.bald:
-            display.notify("the head is bald: there is no hair to draw, and all rows show the same shape")
         rows, weights = [], ""
         seeds = range(options.seed, options.seed + count)
         for seed in display.track(seeds, total=count, description="Drawing heads"):

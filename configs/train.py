@@ -32,6 +32,8 @@ class TrainNetworkCommand:
     """Factor on the number of steps."""
     minutes: float | None = None
     """Time for the training proper; without it, all steps are taken."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Numbers of the forward pass; bf16 is faster on newer CPUs and GPUs."""
     seed: int = 0
     """Seed of everything random."""
     device: Device = "auto"
@@ -40,7 +42,16 @@ class TrainNetworkCommand:
 
 @dataclass(frozen=True)
 class TrainLabelsCommand(TrainNetworkCommand):
-    """The segmenter that tells skin, hair, cloth and hats apart."""
+    """The segmenter that tells face, hair, beard, cloth, hats and glasses apart."""
+
+    heads: int = 5000
+    """Heads to train on."""
+    first_head: int = 0
+    """Number of the first of them: others than weights to start from have learned from."""
+    start: Path | None = None
+    """Weights to start from; None starts from random ones."""
+    size: tuple[Literal[128, 192, 256], ...] | None = None
+    """Sides of the pictures whose stages are gone through; None goes through all, from small to large."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class TrainFieldCommand:
     """Weights of the stage mean, for the stage diffusion."""
     autoencoder: Path | None = None
     """Weights of the stage autoencoder, for the stage diffusion."""
+    start: Path | None = None
+    """Weights of the same stage to start from; None starts from random ones. The schedule begins anew."""
     validation: int = 96
     """Validation portraits that are measured at checkpoints and at the end; the stage diffusion measures all, or none
     with 0."""

@@ -72,7 +72,9 @@ def _train_mean(
 
     told = _teller(None if unseen is None else figures, display)
     loop = _loop(FIELD_MEAN_LOOP, command)
-    network = train_field_mean(samples, command.output, loop, track=display.track, on_evaluation=told)
+    network = train_field_mean(
+        samples, command.output, loop, start=_start(FIELD_MEAN, command), track=display.track, on_evaluation=told
+    )
     return _save(FIELD_MEAN, network, command, samples, loop)
 
 
@@ -86,7 +88,9 @@ def _train_autoencoder(
 
     told = _teller(None if unseen is None else figures, display)
     loop = _loop(FIELD_AUTOENCODER_LOOP, command)
-    network = train_field_autoencoder(samples, command.output, loop, track=display.track, on_evaluation=told)
+    network = train_field_autoencoder(
+        samples, command.output, loop, start=_start(FIELD_AUTOENCODER, command), track=display.track, on_evaluation=told
+    )
     return _save(FIELD_AUTOENCODER, network, command, samples, loop)
 
 
@@ -121,8 +125,15 @@ def _train_diffusion(command: TrainFieldCommand, display: Display) -> Path:
 
     loop = _loop(FIELD_DENOISER_LOOP, command)
     told = _teller(figures, display)
-    network = train_field_denoiser(latents, command.output, loop, track=display.track, on_evaluation=told)
+    network = train_field_denoiser(
+        latents, command.output, loop, start=_start(FIELD_DENOISER, command), track=display.track, on_evaluation=told
+    )
     return _save(FIELD_DENOISER, network, command, latents, loop)
+
+
+def _start(file: NetworkFile[Network], command: TrainFieldCommand) -> Network | None:
+    """The network to start from."""
+    return None if command.start is None else read_field_weights(file, command.start).network
 
 
 def _teller(figures: Callable[[nn.Module], str] | None, display: Display) -> OnEvaluation:

@@ -41,20 +41,25 @@ def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
 
 
 def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
+    assert isinstance(command, TrainLabelsCommand)
     from dp360.generation.prior.labels.segmenter import CLASS_NAMES, SEGMENTER
     from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
     from dp360.generation.training import segmenter_training as training
     from dp360.generation.training.shots import PORTRAIT_SHOTS, portrait_shots
 
     folder, track = command.output / "shots", display.track
-    stages = [(size_px, _scheduled(loop, command)) for size_px, loop in training.SEGMENTER_STAGES]
+    sizes = command.size or tuple(size_px for size_px, _ in training.SEGMENTER_STAGES)
+    stages = [(px, _scheduled(loop, command)) for px, loop in training.SEGMENTER_STAGES if px in sizes]
+    start = None if command.start is None else SEGMENTER.read(command.start).network
     learned_from, unseen = _heads(PORTRAIT_SHOTS, command)
+    learned_from = replace(learned_from, first_head=command.first_head)
     shots = portrait_shots(command.data, "train", folder, learned_from, track=track)
     backgrounds = Backgrounds.of_split(command.data, "train")
-    network = training.train_segmenter(shots, backgrounds, command.output, stages, **_told(display))
-    path = _saved(command, SEGMENTER, network)
+    network = training.train_segmenter(shots, backgrounds, command.output, stages, start=start, **_told(display))
     shots = portrait_shots(command.data, "validation", folder, unseen, track=track)
     backgrounds = Backgrounds.of_split(command.data, "validation")
+    training.calibrate_segmenter(network, shots, backgrounds, track=track)
+    path = _saved(command, SEGMENTER, network)
     loaded = SEGMENTER.read(path)
     iou = training.evaluate_segmenter(loaded, shots, backgrounds, training.PLAIN_PORTRAITS, track=track)
     display.notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
@@ -108,7 +113,10 @@ def _train_landmarks(command: TrainNetworkCommand, display: Display) -> Path:
 def _scheduled(loop: LoopConfig, command: TrainNetworkCommand) -> LoopConfig:
     """The loop with the command's seed, device, time, and its factor on the steps."""
     steps, device = max(1, round(loop.steps * command.effort)), choose_device(command.device)
-    return replace(loop, seed=command.seed, steps=steps, device=device, minutes=command.minutes)
+    return replace(
+        loop, seed=command.seed, steps=steps, device=device, minutes=command.minutes,
+        mixed_precision=command.mixed_precision,
+    )  # fmt: skip
 
 
 def _heads(

@@ -32,6 +32,7 @@ from .field.portrait_observation import field_of_portrait
 from .hair.flow_field import fit_hair_flow
 from .hair.hair_shell import fit_hair_shell
 from .hair.loose_strands import HairStrands, grow_strands
+from .labels.ear_fit import with_placed_ears
 from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
@@ -239,7 +240,7 @@ class PriorBasis:
     """What all priors of one portrait share, whichever field is taken for what the portrait does not show."""
 
     portrait: Portrait
-    """The aligned portrait with its fitted head."""
+    """The aligned portrait with its fitted head, ears where the portrait shows them."""
     model: HeadModel
     """The head model of the fit."""
     labels: PortraitLabels
@@ -256,24 +257,22 @@ class PriorBasis:
         """The basis of a portrait; arguments as of `build_head_prior`."""
         model = model or load_head_model()
         labels = label_portrait(portrait, model)
+        portrait = with_placed_ears(portrait, labels, model)
         expected, observed = field_of_portrait(portrait, labels, model)
         return cls(portrait, model, labels, expected, observed, fit_bust(portrait, labels, model))
 
     def prior(self, *, seed: int = 0, drawn: bool = False) -> HeadPrior:
-        """One prior; arguments as of `build_head_prior`. For a bald head nothing is drawn: no field has a say in it."""
+        """One prior; arguments as of `build_head_prior`."""
         portrait, model, labels = self.portrait, self.model, self.labels
-        drawn = drawn and not labels.bald
         field = draw_field(self.observed, seed=seed) if drawn else self.expected
         shell = fit_hair_shell(portrait, labels, model, field)
-        mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, self.bust, bald=labels.bald)
+        mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, self.bust)
         flow = fit_hair_flow(portrait, labels, shell, field)
         texture = paint_prior(portrait, labels, model, mesh, flow, seed=seed)
-        strands = HairStrands.none()
-        if not labels.bald:
-            x, y, width, height = SHELL_TILE
-            tile = (slice(y, y + height), slice(x, x + width))
-            strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
-        of_hair = () if labels.bald else (FIELD_MEAN, *DRAWING_NETWORKS) if drawn else (FIELD_MEAN,)
+        x, y, width, height = SHELL_TILE
+        tile = (slice(y, y + height), slice(x, x + width))
+        strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
+        of_hair = (FIELD_MEAN, *DRAWING_NETWORKS) if drawn else (FIELD_MEAN,)
         weights = (
             model.weights_name,
             load_template().weights_name,

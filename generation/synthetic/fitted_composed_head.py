@@ -30,7 +30,7 @@ from ..similarity import Similarity
 from .assets import Split, asset_index, field_rng, sub_seed
 from .compose import compose
 from .composed_recipe import ComposedRecipe, sample_recipe
-from .parts import Label, SyntheticHead
+from .parts import FACE_LABELS, SyntheticHead
 from .portraits.backgrounds import Backgrounds
 from .portraits.portrait_shots import (
     HEAD_LABELS,
@@ -48,7 +48,7 @@ from .rendering.renderer import HeadScene, HeadViews
 SIZE_PX = 512
 """Side of the aligned crop."""
 PHOTOGRAPHS = PortraitLook(
-    other_frame=1.0, mirrored=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, cut=0.1,
+    other_frame=1.0, mirrored=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0, cut=0.1,
     colour_faults=0.3,
 )  # fmt: skip
 """Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
@@ -169,7 +169,7 @@ def _fit_from_true(
     uv = landmarks_px[:, :2] * (256 / camera.width)
     column, row = np.clip(uv.T.astype(np.int64), 0, 255)
     depth = views.depth[0, row, column].astype(np.float64)
-    used = (views.labels[0, row, column] == Label.FACE) & np.isfinite(depth) & (np.arange(len(uv)) < 468)
+    used = np.isin(views.labels[0, row, column], FACE_LABELS) & np.isfinite(depth) & (np.arange(len(uv)) < 468)
     used[FACE_OVAL_LANDMARKS] = False
     if used.sum() < _LEAST_LANDMARKS:
         return None

@@ -22,13 +22,13 @@ EYES_WORLD = np.array([0.0, 0.0266, 0.1154])
 
 
 class Label(enum.IntEnum):
-    """What a surface is. Learners that know fewer classes merge: `BEARD` is hair-like, `FACE` and `NECK` are skin."""
+    """What a surface is. Learners that know fewer classes merge them: `SKIN_LABELS` are skin, `BEARD` is hair-like."""
 
     BACKGROUND = 0
     FACE = 1
-    """Skin of head and face with ears, eyes, brows, lashes, teeth and light stubble."""
+    """Skin of head and face with eyes, lashes, teeth and light stubble."""
     NECK = 2
-    """Skin below the jaw."""
+    """Skin below the jaw, bare shoulders included."""
     HAIR = 3
     """Hair of the scalp, cropped hair that is only painted on the skin included."""
     BEARD = 4
@@ -38,8 +38,19 @@ class Label(enum.IntEnum):
     HEADGEAR = 6
     """Hats, caps, headbands, hoods, veils, helmets."""
     ACCESSORY = 7
-    """Glasses and jewellery."""
+    """Jewellery."""
+    EAR = 8
+    """Ears."""
+    BROW = 9
+    """Eyebrows."""
+    GLASSES = 10
+    """Frames of glasses, and lenses that nothing is seen through."""
 
+
+FACE_LABELS = (Label.FACE, Label.EAR, Label.BROW)
+"""Skin of the head."""
+SKIN_LABELS = (*FACE_LABELS, Label.NECK)
+"""Skin."""
 
 RGB = tuple[float, float, float]
 """A colour, sRGB in [0, 1]."""
@@ -50,6 +61,8 @@ _LABEL_OF_PART: Mapping[str, Label] = {
     "clothes": Label.CLOTH,
     "headgear": Label.HEADGEAR,
     "accessory": Label.ACCESSORY,
+    "glasses": Label.GLASSES,
+    "eyebrows": Label.BROW,
 }
 
 

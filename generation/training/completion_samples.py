@@ -41,7 +41,7 @@ from ..progress import Track, silent
 from ..synthetic.assets import Split
 from ..synthetic.compose import SyntheticHead
 from ..synthetic.fitted_composed_head import PHOTOGRAPHS, FittedComposedHead, fitted_head
-from ..synthetic.parts import Label
+from ..synthetic.parts import SKIN_LABELS, Label
 from ..synthetic.portraits.backgrounds import Backgrounds
 from .head_samples import HeadSamplesConfig, Sample, head_samples
 
@@ -57,7 +57,7 @@ _TRUTH_TOLERANCE = 0.01
 _AGREEMENT = 0.12
 """Colour difference at which a view's weight in the mean has fallen to 1/e."""
 _MATERIALS = {MATERIAL_SKIN: 0, MATERIAL_HAIR: 1, MATERIAL_CLOTH: 2}
-_LABELS_OF_MATERIAL = ((Label.FACE, Label.NECK), (Label.HAIR, Label.HEADGEAR), (Label.CLOTH, Label.NECK))
+_LABELS_OF_MATERIAL = (SKIN_LABELS, (Label.HAIR, Label.HEADGEAR), (Label.CLOTH, Label.NECK))
 COMPLETION_SAMPLES = HeadSamplesConfig(heads=300, size_px=256, heads_per_file=1)
 """The training set; the size is that of the true views."""
 PORTRAITS_FOR_COMPLETION = replace(PHOTOGRAPHS, photographed=0.0)
@@ -131,7 +131,7 @@ def completion_sample(fitted: FittedComposedHead, model: HeadModel, truth_px: in
     labels = label_portrait(portrait, model)
     field, _ = field_of_portrait(portrait, labels, model)
     shell, bust = fit_hair_shell(portrait, labels, model, field), fit_bust(portrait, labels, model)
-    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=labels.bald)
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust)
     texels = atlas_texels(mesh)
     picture = picture_of_portrait(portrait, labels, mesh)
     chosen = chart_subset(texels)

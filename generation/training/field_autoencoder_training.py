@@ -42,12 +42,20 @@ def train_field_autoencoder(
     loop: LoopConfig = FIELD_AUTOENCODER_LOOP,
     network_config: FieldAutoencoderConfig | None = None,
     *,
+    start: FieldAutoencoder | None = None,
     track: Track = silent,
     on_evaluation: OnEvaluation | None = None,
 ) -> FieldAutoencoder:
-    """The network with averaged weights and scaled latents, on the CPU; arguments as of `train_model`."""
+    """The network with averaged weights and scaled latents, on the CPU.
+
+    Args:
+        start: weights to start from, in place of random ones.
+        folder, loop, track, on_evaluation: as of `train_model`.
+    """
     torch.manual_seed(loop.seed)
-    network = FieldAutoencoder(network_config)
+    network = FieldAutoencoder(start.config if start else network_config)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     batch_of = partial(autoencoder_batch, samples, loop)
     train_model(network, batch_of, autoencoder_loss, loop, folder, track=track, on_evaluation=on_evaluation)
     scale_latents(network, samples)

@@ -37,14 +37,24 @@ def train_field_denoiser(
     loop: LoopConfig = FIELD_DENOISER_LOOP,
     network_config: FieldDenoiserConfig | None = None,
     *,
+    start: FieldDenoiser | None = None,
     track: Track = silent,
     on_evaluation: OnEvaluation | None = None,
 ) -> FieldDenoiser:
-    """The network with averaged weights, on the CPU; arguments as of `train_model`."""
+    """The network with averaged weights, on the CPU.
+
+    Args:
+        start: weights to start from, in place of random ones.
+        folder, loop, track, on_evaluation: as of `train_model`.
+    """
     torch.manual_seed(loop.seed)
-    network = FieldDenoiser(network_config)
-    deviation = torch.from_numpy(latents.residual_variance()).sqrt().clamp_min(1e-4)
-    network.get_buffer("residual_std").copy_(deviation)
+    network = FieldDenoiser(start.config if start else network_config)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    if start is None:
+        scale = torch.from_numpy(latents.residual_variance()).sqrt().clamp_min(1e-4)
+        network.get_buffer("residual_std").copy_(scale)
+    deviation = network.get_buffer("residual_std").clone()
     batch_of = partial(denoiser_batch, latents, deviation, loop)
     loss_of = partial(denoiser_loss, alphas=field_scheduler().alphas_cumprod)
     train_model(network, batch_of, loss_of, loop, folder, track=track, on_evaluation=on_evaluation)

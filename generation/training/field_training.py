@@ -47,12 +47,20 @@ def train_field_mean(
     loop: LoopConfig = FIELD_MEAN_LOOP,
     network_config: FieldMeanConfig | None = None,
     *,
+    start: FieldMeanNet | None = None,
     track: Track = silent,
     on_evaluation: OnEvaluation | None = None,
 ) -> FieldMeanNet:
-    """The network with averaged weights, on the CPU; arguments as of `train_model`."""
+    """The network with averaged weights, on the CPU.
+
+    Args:
+        start: weights to start from, in place of random ones.
+        folder, loop, track, on_evaluation: as of `train_model`.
+    """
     torch.manual_seed(loop.seed)
-    network = FieldMeanNet(network_config)
+    network = FieldMeanNet(start.config if start else network_config)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     batch_of = partial(mean_batch, samples, loop)
     train_model(network, batch_of, mean_loss, loop, folder, track=track, on_evaluation=on_evaluation)
     return network

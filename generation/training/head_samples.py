@@ -23,12 +23,19 @@ from ..progress import Track, silent
 from ..synthetic.asset_pack import require_head_assets
 from ..synthetic.assets import Split, asset_index
 from ..synthetic.compose import SyntheticHead, compose
-from ..synthetic.composed_recipe import sample_recipe
+from ..synthetic.composed_recipe import ComposedRecipe, sample_recipe
 
 Sample = dict[str, np.ndarray]
 """Arrays by name."""
 Sampler = Callable[[SyntheticHead, int], list[Sample]]
 """The samples of a head with its number; none where its face is not found."""
+RecipeOf = Callable[[int, Split], ComposedRecipe]
+"""The recipe of a head of a split by its number."""
+
+
+def composed_recipe(number: int, split: Split) -> ComposedRecipe:
+    """Heads as `composed_recipe.sample_recipe` draws them."""
+    return sample_recipe(number, asset_index(), split)
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class HeadSamplesConfig:
 
 def head_samples(
     kind: str, data: Path, split: Split, folder: Path, config: HeadSamplesConfig,
-    samples_of: Sampler, *, track: Track = silent,
+    samples_of: Sampler, *, recipe_of: RecipeOf = composed_recipe, track: Track = silent,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Make the samples that `folder` does not have yet, and load them all.
 
@@ -57,6 +64,7 @@ def head_samples(
         kind: first word of the files' names.
         data: folder of the head assets; only needed where samples are missing.
         samples_of: makes the samples of a head.
+        recipe_of: says what the heads are.
 
     Returns:
         The fields of the samples and `head`, the numbers of their heads, stacked over all samples.
@@ -77,7 +85,7 @@ def head_samples(
             samples = [
                 {**sample, "head": np.array(number)}
                 for number in numbers
-                for sample in samples_of(compose(sample_recipe(number, asset_index(), split), data), number)
+                for sample in samples_of(compose(recipe_of(number, split), data), number)
             ]
             file = io.BytesIO()
             names = samples[0] if samples else ()

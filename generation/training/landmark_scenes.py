@@ -39,7 +39,7 @@ class SceneLook(Look):
     """Share of heads with other proportions: larger eyes, smaller chin, rounder head."""
 
 
-PLAIN_SCENES = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0)
+PLAIN_SCENES = SceneLook(cartoon=0.0, warped=0.0, drawn=0.0, painted=0.0, random_convolution=0.0, shaded=0.0)
 """Looks of plain photographs."""
 
 

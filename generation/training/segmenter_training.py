@@ -27,26 +27,30 @@ IGNORED = 255
 """Class of pixels that teach nothing: those outside the source picture."""
 _CLASS_OF_LABEL = {
     Label.BACKGROUND: learned.BACKGROUND,
-    Label.FACE: learned.SKIN,
-    Label.NECK: learned.SKIN,
+    Label.FACE: learned.FACE,
+    Label.NECK: learned.NECK,
     Label.HAIR: learned.HAIR,
     Label.BEARD: learned.BEARD,
     Label.CLOTH: learned.CLOTH,
     Label.HEADGEAR: learned.HEADGEAR,
     Label.ACCESSORY: learned.ACCESSORY,
+    Label.EAR: learned.EAR,
+    Label.BROW: learned.BROW,
+    Label.GLASSES: learned.GLASSES,
 }
-_CLASS_WEIGHTS = (0.8, 1.0, 1.3, 1.8, 1.1, 1.8, 2.2)
+_CLASS_WEIGHTS = (0.8, 1.0, 1.0, 1.8, 1.3, 1.8, 1.8, 1.8, 2.2, 2.2, 1.1)
 """Weights of `CLASS_NAMES` in the cross-entropy: rare classes count more, not in full proportion."""
 _DICE_WEIGHT = 0.6
 """Weight of the soft Dice loss beside the cross-entropy."""
 
 
 SEGMENTER_STAGES = (
-    (128, LoopConfig(steps=2000, batch_size=16, learning_rate=2.5e-3, save_every=100)),
-    (192, LoopConfig(steps=1500, batch_size=8, learning_rate=1.5e-3, save_every=100)),
-    (256, LoopConfig(steps=1000, batch_size=8, learning_rate=8e-4, save_every=50)),
+    (128, LoopConfig(steps=6000, batch_size=16, learning_rate=2.5e-3, save_every=200)),
+    (192, LoopConfig(steps=6000, batch_size=8, learning_rate=1.5e-3, save_every=100)),
+    (256, LoopConfig(steps=4000, batch_size=8, learning_rate=8e-4, save_every=50)),
 )
 """Side of the pictures, a multiple of 32, and schedule of each part, from small to large."""
+_TEMPERATURES = np.geomspace(0.5, 3.0, 26)
 
 
 def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
@@ -56,18 +60,22 @@ def classes_of(labels: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
 
 def train_segmenter(
     shots: Shots, backgrounds: Backgrounds, folder: Path,
-    stages: Sequence[tuple[int, LoopConfig]] = SEGMENTER_STAGES, *, network_config: SegmenterConfig | None = None,
-    look: PortraitLook | None = None, track: Track = silent, on_evaluation: OnEvaluation | None = None,
+    stages: Sequence[tuple[int, LoopConfig]] = SEGMENTER_STAGES, *, start: Segmenter | None = None,
+    network_config: SegmenterConfig | None = None, look: PortraitLook | None = None, track: Track = silent,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Segmenter:  # fmt: skip
     """The network with averaged weights, on the CPU, trained through all stages.
 
     Args:
         shots: of heads of the split `train`.
         backgrounds: of the same split.
+        start: weights to start from, in place of random ones; its configuration counts.
         on_evaluation: as of `train_model`.
     """
     torch.manual_seed(stages[0][1].seed)
-    network = Segmenter(network_config or SegmenterConfig()).to(memory_format=torch.channels_last)
+    network = Segmenter(start.config if start else network_config).to(memory_format=torch.channels_last)
+    if start is not None:
+        network.load_state_dict(start.state_dict())
     started_s = time.monotonic()
     for number, (size_px, loop) in enumerate(stages):
         left = with_time_left(loop, started_s)
@@ -116,7 +124,30 @@ def segmentation_loss(network: nn.Module, batch: Batch) -> Float[Tensor, ""]:
     return entropy + _DICE_WEIGHT * (1 - dice).mean()
 
 
-PLAIN_PORTRAITS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0)
+@torch.no_grad()
+def calibrate_segmenter(network: Segmenter, shots: Shots, backgrounds: Backgrounds, *, track: Track = silent) -> None:
+    """Set the temperature at which the network is as sure as it is right, on portraits in all looks.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Section 4.2.
+
+    Args:
+        network: on the CPU, in evaluation mode; its temperature is set.
+        shots: of heads that it has not learned from.
+        backgrounds: of the same split.
+    """
+    size_px, sums = network.config.size_px, np.zeros(len(_TEMPERATURES))
+    for index in track(range(len(shots)), total=len(shots), description="Calibrating"):
+        rng = np.random.default_rng((1, index))
+        sample = finish_shot(*shots[index], backgrounds, rng, size_px, PortraitLook())
+        logits = network(torch.from_numpy(sample.rgb.astype(np.float32) / 255).permute(2, 0, 1)[None])
+        classes = torch.from_numpy(_classes(sample).astype(np.int64))[None]
+        sums += [
+            float(F.cross_entropy(logits / t, classes, ignore_index=IGNORED, reduction="sum")) for t in _TEMPERATURES
+        ]
+    network.get_buffer("temperature").fill_(float(_TEMPERATURES[sums.argmin()]))
+
+
+PLAIN_PORTRAITS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0)
 """Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +16,34 @@ from jaxtyping import Float, UInt8
 
 from ..cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras, look_at_origin
 from ..progress import Track, silent
-from ..synthetic.assets import Split, field_rng
+from ..synthetic.assets import Split, asset_index, choose, field_rng
 from ..synthetic.compose import SyntheticHead
+from ..synthetic.composed_recipe import ComposedRecipe
+from ..synthetic.fields.field_recipes import drawn_recipe
+from ..synthetic.hair.haircuts import FAMILIES, choose_haircut, style_of
 from ..synthetic.portraits.backgrounds import Backgrounds
 from ..synthetic.portraits.portrait_shots import PortraitShot, take_shot
 from ..synthetic.portraits.stylise import draw_views
 from ..synthetic.rendering.lighting import random_lighting
 from ..synthetic.rendering.renderer import HeadScene
-from .head_samples import HeadSamplesConfig, Sample, camera_fields, head_samples, square_camera
+from .head_samples import (
+    HeadSamplesConfig,
+    RecipeOf,
+    Sample,
+    camera_fields,
+    composed_recipe,
+    head_samples,
+    square_camera,
+)
 
-PORTRAIT_SHOTS = HeadSamplesConfig(heads=1000, samples_per_head=2, size_px=352, heads_per_file=20)
+PORTRAIT_SHOTS = HeadSamplesConfig(heads=5000, samples_per_head=3, size_px=352, heads_per_file=20)
 """The segmenter's training set."""
+_RECEDING, _RECEDING_STYLES = 0.35, ("receding", "wreath", "comb_over", "shaved")
+"""So many of the men in drawn haircuts wear one of these."""
+_HATS = 0.25
+"""So many of the bare heads get a hat."""
+_PORTRAIT_SEED = 5
+"""Of the people in them: others than head fields are of."""
 SURROUND_SHOTS = HeadSamplesConfig(heads=300, first_head=2000, samples_per_head=6, size_px=288)
 """The landmark networks' training set; the yaws of a head's shots go round `_YAW_RANGES_DEG`."""
 _SURROUND_FRAME_FACTOR = 1.15
@@ -65,14 +82,14 @@ class Shots:
 def portrait_shots(
     data: Path, split: Split, folder: Path, config: HeadSamplesConfig = PORTRAIT_SHOTS, *, track: Track = silent
 ) -> Shots:
-    """Heads as portraits show them; arguments and errors as of `head_samples`."""
+    """Heads as portraits show them, half of them in drawn haircuts; arguments and errors as of `head_samples`."""
 
     def take(scene: HeadScene, style: str, number: int, k: int, backgrounds: Backgrounds) -> Sample:
         rng = field_rng(number, f"{split}/shot/{k}")
         shot, camera = take_shot(scene, style, backgrounds, rng, config.size_px)
         return {"rgb": shot.rgb, "alpha": shot.alpha, "labels": shot.labels, **camera_fields(camera)}
 
-    return _shots("shots", data, split, folder, config, take, track)
+    return _shots("portraits", data, split, folder, config, take, track, _portrait_recipe)
 
 
 def surround_shots(
@@ -107,6 +124,7 @@ def surround_camera(rng: np.random.Generator, yaw_range_deg: tuple[float, float]
 def _shots(
     kind: str, data: Path, split: Split, folder: Path, config: HeadSamplesConfig,
     take: Callable[[HeadScene, str, int, int, Backgrounds], Sample], track: Track,
+    recipe_of: RecipeOf = composed_recipe,
 ) -> Shots:  # fmt: skip
     """Shots of either kind; `take` gets scene, style, number of the head, number of the shot, and backgrounds."""
 
@@ -116,4 +134,18 @@ def _shots(
         scene = HeadScene(head)
         return [take(scene, head.style, number, k, backgrounds()) for k in range(config.samples_per_head)]
 
-    return Shots(**head_samples(kind, data, split, folder, config, samples_of, track=track))
+    return Shots(**head_samples(kind, data, split, folder, config, samples_of, recipe_of=recipe_of, track=track))
+
+
+def _portrait_recipe(number: int, split: Split) -> ComposedRecipe:
+    """Heads of all kinds, with more men who lose their hair and more hats than elsewhere: there labels are hardest."""
+    recipe = drawn_recipe(number, split, _PORTRAIT_SEED)
+    hatless = recipe.base == "shape" and not recipe.wear.headgear
+    if hatless and field_rng(recipe.seed, "shots/headgear").random() < _HATS:
+        name = choose(recipe.seed, "shots/headgear", asset_index().of("headgear", split))
+        recipe = replace(recipe, wear=replace(recipe.wear, headgear=name))
+    drawn_cut = recipe.hair.kind == "cut" and style_of(recipe.hair.name) in FAMILIES
+    if not drawn_cut or recipe.male < 0.5 or field_rng(recipe.seed, "shots/receding").random() > _RECEDING:
+        return recipe
+    name = choose_haircut(recipe.seed, split, recipe.male, _RECEDING_STYLES)
+    return replace(recipe, hair=replace(recipe.hair, name=name))

@@ -42,7 +42,7 @@ from dp360.generation.synthetic.fitted_composed_head import (
     FittedComposedHead,
     fitted_head,
 )
-from dp360.generation.synthetic.parts import Label
+from dp360.generation.synthetic.parts import SKIN_LABELS, Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
 from dp360.reconstruction.evaluation.compare import masked_psnr
 
@@ -53,7 +53,7 @@ HEAD_ROWS = 190
 LOW_PASS_PX = 6.5
 LEAST_PIXELS = 200
 CLASSES = {
-    "skin": (Label.FACE, Label.NECK, Label.BEARD, Label.ACCESSORY),
+    "skin": (*SKIN_LABELS, Label.BEARD, Label.ACCESSORY, Label.GLASSES),
     "hair": (Label.HAIR, Label.HEADGEAR),
     "cloth": (Label.CLOTH,),
 }

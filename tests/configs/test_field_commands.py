@@ -135,13 +135,8 @@ def test_portrait_to_views_with_a_drawn_field(fields_are_drawn: Path, tmp_path: 
 class Basis:
     """In place of seconds of work: heads that are as grey as their seed says."""
 
-    bald: bool = False
     asked: list[tuple[int, bool]] = field(default_factory=list)
     portrait = SimpleNamespace(source_sha256="ab" * 32)
-
-    @property
-    def labels(self) -> SimpleNamespace:
-        return SimpleNamespace(bald=self.bald)
 
     def prior(self, *, seed: int, drawn: bool) -> SimpleNamespace:
         self.asked.append((seed, drawn))
@@ -183,16 +178,6 @@ def test_variants_are_a_sheet_with_a_row_for_each_seed(
     assert (origin.input_sha256, origin.settings) == ("ab" * 32, {"variants": 3})
     grey = np.asarray(sheet)[:, -TILE_PX // 2, 0]  # down the last column of pictures
     assert [int(np.count_nonzero(grey == seed)) for seed in (89, 90, 91, 92, 93)] == [0, TILE_PX, TILE_PX, TILE_PX, 0]
-
-
-def test_bald_heads_are_told_about(
-    fields_are_drawn: Path, basis: Basis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    basis.bald = True
-    assert cli.main(["views", "face.png", "--output", str(tmp_path / "out"), "--variants", "1"]) == 0
-    said = capsys.readouterr()
-    assert "the head is bald" in " ".join(said.err.split())
-    assert "take one by its seed: dp360 views face.png --generator field --seed 0" in said.out
 
 
 def test_the_command_that_takes_one_treats_the_portrait_alike() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import scipy.sparse
@@ -33,6 +34,8 @@ _HANGING_Y = -0.155
 _SHOWN_THICKNESS = 0.001
 _WORN = (0.5, 0.8)
 """Share of headgear beside hair from which on it counts, and from which on it is sure."""
+_ISLAND_PRESENCE, _LEAST_ISLAND = 0.25, 0.15
+"""Pieces of hair more present than the first that have less than this share of the largest one's cells are no hair."""
 _MIRROR_WEIGHT = 0.5
 _STIFFNESS, _LEAST_PULL, _FIELD_PULL = 0.6, 0.002, 0.03
 """Of the solve: smoothness, and the pull to straight down everywhere and to the field where it is certain."""
@@ -61,6 +64,8 @@ class HairFlow:
     """Of the shell, world units; negative where it hides."""
     headgear: Float[np.ndarray, "rows columns"]
     """How surely headgear, not hair, is what the shell shows, [0, 1]."""
+    presence: Float[np.ndarray, "rows columns"]
+    """How surely hair or headgear covers the head there by the field, [0, 1], be the shell ever so thin."""
     hanging: bool
     """Whether hair reaches below the neck's top."""
     look: SeenHair | None
@@ -97,7 +102,21 @@ def fit_hair_flow(portrait: Portrait, labels: PortraitLabels, shell: HairShell, 
     begins = way_from_source(points, direction, shell.thickness)
     worn, hair = to_capsule(field.material[[HEADGEAR, HAIR]], order=1)
     headgear = np.clip((worn / np.maximum(worn + hair, 1e-3) - _WORN[0]) / (_WORN[1] - _WORN[0]), 0, 1)
-    return HairFlow(points, normals, direction, np.clip(total, 0, 1), begins, shell.thickness, headgear, hanging, look)
+    presence = _without_islands(np.clip(worn + hair, 0, 1))
+    return HairFlow(
+        points, normals, direction, np.clip(total, 0, 1), begins, shell.thickness, headgear, presence, hanging, look
+    )
+
+
+def _without_islands(presence: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Presence of hair without small spots of it on bare skin."""
+    turns = np.concatenate([presence > _ISLAND_PRESENCE] * 3, axis=1)  # three turns, so that pieces cross the seam
+    pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(turns))
+    area = np.bincount(pieces.ravel(), minlength=count + 1)
+    area[0] = 0
+    large = area >= _LEAST_ISLAND * area.max(initial=1)
+    middle = slice(capsule.COLUMNS, 2 * capsule.COLUMNS)
+    return np.where((pieces > 0) & ~large[pieces], 0.0, np.concatenate([presence] * 3, axis=1))[:, middle]
 
 
 def _usual_flow(field: HeadField) -> Float[np.ndarray, "rows columns 3"]:

@@ -3,8 +3,7 @@
 The shell is a thickness over the opened skull on the capsule grid. It starts from the head's field
 (`generation.prior.field`). A few rounds of a regularised linear solve then move the cells that form the outline in the
 portrait's view onto the matte's edge; where the field is sure what covers a cell, the cell stays more firmly. Where
-skin is seen the thickness is negative: the shell sinks below the face, so that no hairline has to be stitched. Bald
-heads get a shell that is sunk everywhere, whatever the field says.
+skin is seen the thickness is negative: the shell sinks below the face, so that no hairline has to be stitched.
 """
 
 from __future__ import annotations
@@ -50,8 +49,10 @@ _FACING_COSINE = 0.35
 """Cells whose ray meets the line of sight at more than this cosine are seen."""
 _SKIN_PULL, _HAIR_PULL, _CLOTH_PULL, _HIDDEN_PULL = 1.5, 0.3, 0.5, 3.0
 """Weights in the solve of what is seen at a cell, and of cells that have no hair for certain."""
-_MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.75
+_MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.6
 """Ears on a side that is turned away by more than this sine say nothing; with this share of skin one is bare."""
+_OVER_EARS = 2 * UNITS_PER_MM
+"""Hair lies this far above ears that it hides: an ear is whole or hidden, no part of it sticks out."""
 _RASTER_SIZE = 256
 _HAIR_BEYOND = 2 * UNITS_PER_MM
 """Outlines of hair stand so far out from where half of the light has stopped (16 composed heads: 2.6 mm)."""
@@ -63,7 +64,7 @@ _MOST_FLARE, _HANGING_FLARE = 0.9, 0.35
 """Largest growth of the radius per unit of height going down: hats and bobs flare; below the chin hair hangs, and does
 not lie flat on shoulders."""
 _HAIRLINE_SLOPE, _HAIRLINE_RADIUS = 0.2, 0.05
-"""Hair on the forehead rises from its hairline with at most this slope at first, and ever steeper, by its distance from
+"""Hair above the brows rises from its hairline with at most this slope at first, and ever steeper, by its distance from
 the hairline over the second number."""
 _ROUNDS = 3
 """Outline rounds with the stiff surface, which moves whole regions, so that volume does not become a ridge, and with
@@ -194,9 +195,9 @@ def _tidied(
 def _soft_hairline(
     thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "rows columns"]:
-    """Hair that rises gently from the forehead, not with the edge of a cap."""
+    """Hair that rises gently from the forehead and from a bald crown, not with the edge of a cap."""
     points = capsule.surface_points(skull).reshape(-1, 3)
-    bare = (thickness.ravel() < _LEAST_HAIR) & (points[:, 1] > _FOREHEAD_Y) & (points[:, 2] > 0)
+    bare = (thickness.ravel() < _LEAST_HAIR) & (points[:, 1] > _FOREHEAD_Y)
     if not bare.any():
         return thickness
     distance = KDTree(points[bare]).query(points)[0].reshape(thickness.shape)
@@ -238,18 +239,19 @@ def fit_hair_shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel,
     """
     head_faces = model.skin_faces
     skull = capsule.opened_skull_radius(portrait.head.vertices_world, head_faces)
-    thickness = np.full_like(skull, _SUNK_THICKNESS)
-    if not labels.bald:
-        bare_ears = _bare_ears(portrait, labels, model)
-        start = _start(portrait, labels, skull, field)
-        outline = _outline(portrait, labels)
-        solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start)
-        thickness = solver.solve(start.thickness, _STIFF_BENDING)
-        thickness = solver.solve(thickness, _SOFT_BENDING)
-        seen, u, v = _seen(portrait, skull)
-        skin_seen = (seen & labels.skin[v, u]).reshape(skull.shape) | bare_ears
-        floor = np.where(start.covered & ~skin_seen, _LEAST_SCALP_THICKNESS, -1.0)
-        thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears)
+    ears = _ear_heights(portrait, model, skull)
+    bare_ears = (ears > 0) & _ears_are_bare(portrait, labels, model)
+    start = _start(portrait, labels, skull, field)
+    outline = _outline(portrait, labels)
+    solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start)
+    thickness = solver.solve(start.thickness, _STIFF_BENDING)
+    thickness = solver.solve(thickness, _SOFT_BENDING)
+    seen, u, v = _seen(portrait, skull)
+    skin_seen = (seen & labels.skin[v, u]).reshape(skull.shape) | bare_ears
+    floor = np.where(start.covered & ~skin_seen, _LEAST_SCALP_THICKNESS, -1.0)
+    hidden_ears = (ears > 0) & ~bare_ears & start.covered
+    floor = np.where(hidden_ears, ears + _OVER_EARS, floor)
+    thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears)
     return HairShell(thickness, _surface_radius(skull, thickness))
 
 
@@ -290,12 +292,11 @@ def _hair_hangs(portrait: Portrait, labels: PortraitLabels) -> bool:
     return bool(np.interp(lowest_row, rows[::-1], heights[::-1]) - 0.03 < _HAIR_END_Y)
 
 
-def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> Bool[np.ndarray, "rows columns"]:
-    """Cells over the ears, on both sides, where the portrait shows an ear uncovered."""
+def _ears_are_bare(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> bool:
+    """Whether the portrait shows an ear uncovered; the better one to see speaks for both."""
     x = centimetres(model.neutral)[:, 0]
     ear = ear_vertices(model)
     size = portrait.size_px
-    hidden = np.zeros((capsule.ROWS, capsule.COLUMNS), bool)
     views = []
     for side in (-1, 1):
         points = portrait.head.vertices_world[ear & (np.sign(x) == side)]
@@ -304,14 +305,19 @@ def _bare_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> 
             continue  # turned away
         uv = np.clip(project_px(portrait.head.camera, points).astype(int), 0, size - 1)
         views.append((labels.skin[uv[:, 1], uv[:, 0]].mean(), towards))
-    if not views or max(views, key=lambda view: view[1])[0] < _BARE_EAR_SHARE:
-        return hidden
-    for side in (-1, 1):
-        row, column, _ = capsule.cell_coordinates(portrait.head.vertices_world[ear & (np.sign(x) == side)])
-        hidden[
-            np.clip(np.rint(row), 0, capsule.ROWS - 1).astype(int), np.rint(column).astype(int) % capsule.COLUMNS
-        ] = 1
-    return ndimage.binary_closing(hidden, iterations=2) | hidden
+    return bool(views) and bool(max(views, key=lambda view: view[1])[0] >= _BARE_EAR_SHARE)
+
+
+def _ear_heights(
+    portrait: Portrait, model: HeadModel, skull: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """How far the ears stand out of the skull in each cell, world units; 0 off them."""
+    heights = np.zeros_like(skull)
+    row, column, radius = capsule.cell_coordinates(portrait.head.vertices_world[ear_vertices(model)])
+    i = np.clip(np.rint(row), 0, capsule.ROWS - 1).astype(int)
+    j = np.rint(column).astype(int) % capsule.COLUMNS
+    np.maximum.at(heights, (i, j), radius - skull[i, j])
+    return np.asarray(ndimage.grey_closing(heights, size=(5, 5), mode="wrap"))
 
 
 def _one_piece(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:

@@ -74,10 +74,9 @@ class LockConfig:
     sway: SwayConfig = field(default_factory=SwayConfig)
     """Departures of the field."""
     passes: tuple[LockPass, ...] = (
-        LockPass(5.0, 1.5, 2.2, 1.0, 3.0, 0.20, 0.3, 0.5),
-        LockPass(2.4, 1.2, 2.4, 1.0, 7.0, 0.20, 0.6, 0.8),
-        LockPass(1.0, 1.0, 2.6, 0.85, 11.0, 0.18, 1.1, 1.0),
-        LockPass(0.33, 0.8, 0.9, 0.75, 17.0, 0.22, 0.5, 0.6),
+        LockPass(2.4, 1.2, 2.4, 1.0, 5.0, 0.12, 0.6, 0.5),
+        LockPass(1.0, 1.0, 2.6, 0.85, 8.0, 0.18, 1.3, 0.8),
+        LockPass(0.4, 0.8, 1.6, 0.75, 12.0, 0.22, 0.8, 0.6),
     )
     """From wide to narrow; later ones lie on top."""
     length_of_thickness: float = 1.7
@@ -90,9 +89,9 @@ class LockConfig:
     """The same where hair hangs."""
     lengths_mm: tuple[float, float] = (6.0, 110.0)
     """Limits of it."""
-    width_of_length: float = 0.1
+    width_of_length: float = 0.06
     """Width of the typical lock, of its length."""
-    widths_mm: tuple[float, float] = (1.3, 5.5)
+    widths_mm: tuple[float, float] = (1.1, 2.2)
     """Limits of it."""
     least_width_mm: float = 0.8
     """Nothing narrower is painted: a texel is about half a millimetre."""
@@ -102,7 +101,7 @@ class LockConfig:
     """Coherence from which hair begins to be orderly, and at which it is."""
     coherences: tuple[float, ...] = (0.15, 0.35, 0.5, 0.75)
     """Coherences of the portrait's hair, for the two tables below."""
-    turns: tuple[float, ...] = (6.0, 5.5, 3.6, 1.0)
+    turns: tuple[float, ...] = (4.0, 2.5, 1.6, 1.0)
     """Factors on the angles of locks."""
     breaks: tuple[float, ...] = (2.0, 0.8, 0.0, 0.0)
     """How much strands change along themselves."""

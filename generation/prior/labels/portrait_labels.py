@@ -39,8 +39,9 @@ _PRIOR_WEIGHT = 0.25
 """Exponent of the fitted head's spatial prior beside the network's probabilities."""
 _LEAST_PRIOR = 0.08
 """Smallest spatial prior: a high collar may reach where hair usually is."""
-_BALD_FRACTION = 0.12
-"""With less hair above the chin than this share of the scalp's pixels the head counts as bald."""
+_LEAST_WORN_PX = 60
+_ALIKE_LAB = np.array([10.0, 5.0, 5.0])
+"""Two things look alike if their medians differ by less than this and their own spreads, CIELAB."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class PortraitLabels:
     """Clothes and everything else below the neck."""
     headgear_share: Float32[np.ndarray, "s s"]
     """Probability of headgear beside that of hair: 1 is all headgear."""
-    bald: bool
-    """No hair to speak of."""
+    classes: Float32[np.ndarray, "s s 11"]
+    """What the segmenter said: probability of each of its `CLASS_NAMES`."""
 
 
 def project_px(camera: Cameras, points_world: Float[np.ndarray, "*p 3"]) -> Float[np.ndarray, "*p 2"]:
@@ -150,7 +151,10 @@ def label_portrait(
     classes = segment(portrait.rgb, portrait.inside, segmenter or SEGMENTER.load())
     prior, chin_row = _spatial_prior(portrait, model)
     foreground = portrait.alpha_unit > 0.5
-    worn_on_skin = (classes_of_segmenter.SKIN, classes_of_segmenter.BEARD, classes_of_segmenter.ACCESSORY)
+    worn_on_skin = (
+        *classes_of_segmenter.SKIN_CLASSES, classes_of_segmenter.BEARD, classes_of_segmenter.GLASSES,
+        classes_of_segmenter.ACCESSORY,
+    )  # fmt: skip
     on_the_scalp = (classes_of_segmenter.HAIR, classes_of_segmenter.HEADGEAR)
     cloth = classes[..., classes_of_segmenter.CLOTH]
     seen = np.stack([classes[..., worn_on_skin].sum(-1), classes[..., on_the_scalp].sum(-1), cloth], axis=-1)
@@ -158,7 +162,35 @@ def label_portrait(
     probability = _smoothed(probability / probability.sum(-1, keepdims=True), portrait, foreground)
     on_scalp = np.maximum(seen[..., HAIR], 1e-3)
     share = (classes[..., classes_of_segmenter.HEADGEAR] / on_scalp).astype(np.float32)
-    return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row, share)
+    share = one_reading(share, foreground & (probability.argmax(-1) == HAIR), portrait.foreground_unit)
+    return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row, share, classes)
+
+
+def one_reading(
+    headgear_share: Float32[np.ndarray, "s s"], worn: Bool[np.ndarray, "s s"], rgb_unit: Float32[np.ndarray, "s s 3"]
+) -> Float32[np.ndarray, "s s"]:
+    """The share of headgear without patches that have the colour of what surrounds them.
+
+    Nobody wears a hat of exactly the hair's colour on a part of it: what is called headgear and what is called hair is
+    read as one thing, the likelier one, where the two look alike.
+
+    Args:
+        headgear_share: probability of headgear beside that of hair.
+        worn: pixels of hair and headgear.
+        rgb_unit: the person's colours, sRGB.
+    """
+    hat = worn & (headgear_share > 0.5)
+    hair = worn & ~hat
+    if min(hat.sum(), hair.sum()) < _LEAST_WORN_PX:
+        return headgear_share
+    lab = cv2.cvtColor(np.ascontiguousarray(rgb_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
+    middles = [np.median(lab[mask], axis=0) for mask in (hat, hair)]
+    spread = np.median(np.abs(lab[hair] - middles[1]), axis=0) + np.median(np.abs(lab[hat] - middles[0]), axis=0)
+    away = np.abs(middles[0] - middles[1]) / (_ALIKE_LAB + spread)
+    if (away > 1).any():
+        return headgear_share
+    likelier = np.float32(headgear_share[worn].mean() > 0.5)
+    return np.where(worn, likelier, headgear_share)
 
 
 def _smoothed(
@@ -185,6 +217,7 @@ def _hard_classes(
     prior: Float[np.ndarray, "s s 3"],
     chin_row: float,
     headgear_share: Float32[np.ndarray, "s s"],
+    classes: Float32[np.ndarray, "s s 11"],
 ) -> PortraitLabels:
     """Hard classes: specks go to what surrounds them, hair reaches above the chin, cloth below it."""
     size = len(core)
@@ -201,6 +234,4 @@ def _hard_classes(
         others[..., k] = -1
         label = np.where(stray, others.argmax(-1), label)
     skin, hair, cloth = (foreground & (label == k) for k in (SKIN, HAIR, CLOTH))
-    scalp = foreground & (prior[..., HAIR] > 0.8) & (rows < chin_row)
-    bald = bool((hair & (rows < chin_row)).sum() < _BALD_FRACTION * max(1, scalp.sum()))
-    return PortraitLabels(probability, skin, hair, cloth, headgear_share, bald)
+    return PortraitLabels(probability, skin, hair, cloth, headgear_share, classes)

@@ -17,10 +17,15 @@ from torch import Tensor, nn
 
 from ...networks import LoadedNetwork, NetworkFile, UNet
 
-BACKGROUND, SKIN, HAIR, BEARD, CLOTH, HEADGEAR, ACCESSORY = range(7)
-"""Classes. Skin is face, ears, eyes, brows, light stubble, neck and bare shoulders; accessories are glasses and
-jewellery; beards are apart from the hair of the head, for they grow where the hair shell has no business."""
-CLASS_NAMES = ("background", "skin", "hair", "beard", "cloth", "headgear", "accessory")
+BACKGROUND, FACE, NECK, EAR, HAIR, BEARD, BROW, HEADGEAR, GLASSES, ACCESSORY, CLOTH = range(11)
+"""Classes. The face has eyes and light stubble, the neck bare shoulders; accessories are jewellery; of glasses frames
+count, and lenses that nothing is seen through; beards are apart from the hair of the head, for they grow where the hair
+shell has no business."""
+CLASS_NAMES = (
+    "background", "face", "neck", "ear", "hair", "beard", "brow", "headgear", "glasses", "accessory", "cloth",
+)  # fmt: skip
+SKIN_CLASSES = (FACE, NECK, EAR, BROW)
+"""Skin, and the brows on it."""
 _NORMALISATION = (0.45, 0.27)
 """Mean and standard deviation that inputs are brought from."""
 
@@ -47,8 +52,9 @@ class Segmenter(UNet):
         super().__init__(5, config.channels, coarser_than=1)
         self.config = config
         self.head = nn.Conv2d(config.channels[0], len(CLASS_NAMES), 1)
+        self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 7 h w"]:
+    def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 11 h w"]:
         """Logits of the classes; sides must be multiples of `2 ** len(channels)`."""
         mean, deviation = _NORMALISATION
         n, _, height, width = rgb_unit.shape
@@ -66,7 +72,7 @@ SEGMENTER = NetworkFile("segmenter", Segmenter, SegmenterConfig)
 @torch.no_grad()
 def segment(
     rgb: UInt8[np.ndarray, "s s 3"], inside: Bool[np.ndarray, "s s"], segmenter: LoadedNetwork[Segmenter]
-) -> Float32[np.ndarray, "s s 7"]:
+) -> Float32[np.ndarray, "s s 11"]:
     """Probability of each class in each pixel of an aligned portrait.
 
     Args:
@@ -80,7 +86,8 @@ def segment(
     small = cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if size < len(rgb) else cv2.INTER_LINEAR)
     picture = torch.from_numpy(small.astype(np.float32) / 255).permute(2, 0, 1)
     both = torch.stack([picture, picture.flip(-1)]).contiguous(memory_format=torch.channels_last)
-    straight, mirrored = segmenter.network(both).softmax(1)
+    network = segmenter.network
+    straight, mirrored = (network(both) / network.get_buffer("temperature")).softmax(1)
     mean = (0.5 * (straight + mirrored.flip(-1))).permute(1, 2, 0).contiguous().numpy()
     probability = cv2.resize(mean, (len(rgb), len(rgb)), interpolation=cv2.INTER_LINEAR).clip(0)
     probability[~inside] = np.eye(len(CLASS_NAMES), dtype=np.float32)[BACKGROUND]

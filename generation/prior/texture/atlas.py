@@ -103,8 +103,6 @@ def build_atlas_mesh(
     head_vertices: Float[np.ndarray, "v 3"],
     shell: HairShell,
     bust: Bust,
-    *,
-    bald: bool,
 ) -> AtlasMesh:
     """Put the fitted head, its hair shell and its bust into one mesh.
 
@@ -113,7 +111,6 @@ def build_atlas_mesh(
         head_vertices: its fitted vertices, world units.
         shell: fitted hair shell.
         bust: from `fit_bust`.
-        bald: leave the shell out.
     """
     y_cm = centimetres(model.neutral)[:, 1]
     kept = (y_cm[model.faces] > NECK_CUT_Y_CM - NECK_OVERLAP_CM).all(1)
@@ -135,7 +132,7 @@ def build_atlas_mesh(
     shell_points = capsule.surface_points(shell.radius)
     shell_part = _grid_part(np.concatenate([shell_points, shell_points[:, :1]], axis=1), SHELL_TILE)
     thickness = np.concatenate([shell.thickness, shell.thickness[:, :1]], axis=1).ravel()
-    visible = (thickness[shell_part.faces] > _HIDDEN_THICKNESS).any(1) & (not bald)
+    visible = (thickness[shell_part.faces] > _HIDDEN_THICKNESS).any(1)
     shell_faces = shell_part.faces[visible]
     bust_part = _grid_part(bust.points_world, BUST_TILE)
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from ...portrait import Portrait
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels
+from ..labels.segmenter import BEARD, BROW
 from ..labels.skin_tone import SkinTone
 from .atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .completion_network import (
@@ -25,6 +26,9 @@ from .portrait_lookup import PictureOfMesh, SeenPoints
 
 _CHART_STRIDE = 4
 _LEAST_PIXELS = 50
+_LITTLE_HAIR, _NOT_SKIN = 0.05, 12.0
+"""With less hair than this share of the person it is a wreath or stubble, half of it skin; what is further from the
+skin's colour than the second number, CIELAB, is not skin."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,11 @@ class Typical:
 
     @staticmethod
     def of(portrait: Portrait, labels: PortraitLabels) -> Typical:
-        """Medians of the solid pixels of each class; without clothes, of the lowest pixels that are not skin."""
+        """Medians of the solid pixels of each class; little hair counts with brows and beard; without clothes, of the
+        lowest pixels that are not skin."""
         skin = _median_colour(portrait, labels.skin)
         has_hair = int(labels.hair.sum()) > _LEAST_PIXELS
-        hair = _median_colour(portrait, labels.hair) if has_hair else skin
+        hair = _hair_colour(portrait, labels, skin) if has_hair else skin
         if labels.cloth.sum() > 2 * _LEAST_PIXELS:
             cloth = _median_colour(portrait, labels.cloth)
         else:
@@ -50,6 +55,21 @@ class Typical:
             lowest = np.arange(portrait.size_px)[:, None] > last - portrait.size_px // 12
             cloth = _median_colour(portrait, lowest & ~labels.skin)
         return Typical(np.stack([hair, skin, cloth]), has_hair)
+
+
+def _hair_colour(
+    portrait: Portrait, labels: PortraitLabels, skin_rgb: Float[np.ndarray, " 3"]
+) -> Float[np.ndarray, " 3"]:
+    """Median of the hair; where little is left of it, of what is not skin among hair, brows and beard."""
+    solid = portrait.alpha_unit > 0.9
+    if (labels.hair & solid).sum() > _LITTLE_HAIR * solid.sum():
+        return _median_colour(portrait, labels.hair)
+    likeliest = labels.classes.argmax(-1)
+    grown = (labels.hair | (likeliest == BROW) | (likeliest == BEARD)) & solid
+    lab = cv2.cvtColor(np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
+    skin_lab = cv2.cvtColor(skin_rgb.astype(np.float32).reshape(1, 1, 3), cv2.COLOR_RGB2LAB)
+    grown &= np.linalg.norm(lab - skin_lab, axis=-1) > _NOT_SKIN
+    return _median_colour(portrait, grown if grown.sum() > _LEAST_PIXELS else labels.hair)
 
 
 def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"]:

@@ -58,9 +58,12 @@ from .fills import diffuse_over_mesh, wrapped_blur
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
 from .shell_paint import paint_shell
 
-_TAPER_CELLS, _TAPER, _CROWN_CM = 5.0, (0.03, 0.35), (5.0, 9.0)
-"""The scalp's skin turns from bare to hairy where so much of the chart within this distance has a shell above it; over
-these heights it turns to all hair, for the shell of cropped hair sinks into the crown."""
+_HAIRY, _TAPER_CELLS = (0.3, 0.7), 3.0
+"""The scalp's skin turns from bare to hairy where hair is so sure, averaged over so many cells, be the shell above it
+ever so thin or sunk in."""
+_PLAIN = (0.45, 0.75)
+"""From the first weight on a pixel moves the colours of hidden skin about it, from the second on fully: what is seen at
+a grazing angle, shaded or mixed with hair would leave a dark smear before the ear."""
 _REDUCE = 4
 """Fills and soft borders are computed at a lower resolution."""
 
@@ -251,14 +254,15 @@ def paint_skin(
     correction = diffuse_over_mesh(difference, both, skin.faces, np.zeros(3), stiffness=0.3, pull=0.006)
 
     def filled(which: int, w_own: np.ndarray, w_mirror: np.ndarray) -> Float[np.ndarray, "v 3"]:
-        """The network's colour, moved to what is seen nearby."""
+        """The network's colour, moved to what is plainly seen nearby."""
+        w_own, w_mirror = (np.clip((w - _PLAIN[0]) / (_PLAIN[1] - _PLAIN[0]), 0, 1) for w in (w_own, w_mirror))
         w_mirror = w_mirror * (1 - w_own)
         weight = (w_own + w_mirror).astype(np.float64)
         colour = v_own.colour * w_own[:, None] + (v_mirror.colour + correction) * w_mirror[:, None]
         error = colour / np.maximum(weight, 1e-6)[:, None] - base[which]
         return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
 
-    scalp = _scalp(model)[skin.vertices][:, None] * (0.0 if labels.bald else 1.0)
+    scalp = _scalp(model)[skin.vertices][:, None]
     bare = filled(SKIN, own_skin, mirror_skin)
     hairy = filled(HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR])
     chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
@@ -310,10 +314,9 @@ def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
 
 def _covered(flow: HairFlow, points_world: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
     """How far hair lies over points of the scalp, [0, 1]: it ends softly, as a barber tapers it."""
-    near = wrapped_blur((flow.thickness > 0).astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
+    near = wrapped_blur(flow.presence.astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
     row, column, _ = capsule.cell_coordinates(points_world)
-    tapered = ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_TAPER)
-    return np.maximum(tapered, ramp(centimetres(points_world)[:, 1], *_CROWN_CM))
+    return ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_HAIRY)
 
 
 def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:

@@ -26,6 +26,9 @@ _PLAIN_TRUST, _DOUBT_RANGE = 0.7, 0.5
 """Pixels trusted less than the first are doubted for their colour, fully by the second below it."""
 _MORE_OWN = 1.0
 """Half seen pixels of the portrait count for more than half: beside painted locks they are the truth."""
+_CALMER = np.float32(0.75)
+"""Contrast of made up locks beside that of the hair that is seen: light comes from the front, and a pattern that is
+guessed should not be the first thing that is looked at."""
 _PLAINER = 0.85
 """Headgear, and what has the colour of cloth, has no locks: so much less contrast."""
 _LEAST_SURE = 800
@@ -85,7 +88,7 @@ def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: Ha
     mirror_keep = np.clip(1.5 * mirror - 0.25, 0, 1)
     carried = cv2.GaussianBlur(detail.mean(-1) * known, (0, 0), 1.2)
     pattern = paint_locks(flow, (height, width), carried, own * known, np.random.default_rng(seed))
-    made = look.detail_of(pattern, _probe(flow, np.maximum(keep, mirror_keep)))
+    made = _CALMER * look.detail_of(pattern, _probe(flow, np.maximum(keep, mirror_keep)))
     plain = np.maximum(cv2.resize(flow.headgear.astype(np.float32), (width, height)), np.float32(tone.cloth))
     made *= (1 - _PLAINER * plain)[..., None]
     fill = (fill + FLOOR) * np.exp(made) - FLOOR

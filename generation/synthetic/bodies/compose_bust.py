@@ -26,7 +26,18 @@ from ...head_model.anatomy import centimetres
 from ..composed_recipe import ComposedRecipe
 from ..hair.hair_parts import under_headgear
 from ..hair.hair_zones import beard_weights
-from ..parts import RGB, Label, Part, SyntheticHead, box_middle, dyed, read_texture, tinted, world_from_asset
+from ..parts import (
+    EYES_WORLD,
+    RGB,
+    Label,
+    Part,
+    SyntheticHead,
+    box_middle,
+    dyed,
+    read_texture,
+    tinted,
+    world_from_asset,
+)
 from ..worn.accessories import worn_parts
 from .head_surface import head_surface, height_over_skull
 from .skin_texture import skin_labels, uv_map
@@ -40,6 +51,9 @@ _ARM_DROP_RAD = math.radians(68.0)
 _SHOULDER_X_M = (0.13, 0.23)
 """The turn grows from nothing to all between these distances from the middle."""
 _KINDS = {"HighRes": "skin", "eye": "eyes", "gland": "eyes", "Teeth": "teeth", "wig": "hair"}
+_EYES_Y_CM = float(centimetres(EYES_WORLD)[1])
+_BROW_DARKER = 12
+"""Brows are darker than the cheeks by this much, CIELAB lightness as OpenCV has it, of 255."""
 _LAB_WEIGHTS = (0.7, 1.3, 1.3)
 """Colours are compared in CIELAB with these factors: hue counts more than light."""
 
@@ -122,7 +136,7 @@ def _body_labels(
     beard &= (np.abs(x) < 7.2) & (y > -9.6) & (y > -9.0 + 0.35 * (8 - z))
     lab = cv2.cvtColor(np.ascontiguousarray(body.texture[..., :3]), cv2.COLOR_RGB2LAB)
     lab = cv2.GaussianBlur(lab, (0, 0), 1.5)
-    labels = skin_labels(place, known)
+    labels = skin_labels(place, known, ear)
     cheek = known & (np.abs(x) > 2.0) & (np.abs(x) < 5.5) & (y > -1.5) & (y < 2.0) & (z > 5.0)
     skin = np.median(lab[cheek], axis=0)
     away = _difference(lab, skin)
@@ -141,6 +155,9 @@ def _body_labels(
         dark = _tidy(dark & ~lips, 120)
         if dark.sum() > 0.3 * (known & beard).sum():
             labels[dark] = Label.BEARD
+    out, up = np.abs(x) - 3.2, y - _EYES_Y_CM
+    brows = known & (np.abs(out) < 2.3) & (up > 0.9) & (up < 3.0) & (z > 4.5) & (labels == Label.FACE)
+    labels[_tidy(brows & (lab[..., 0] < skin[0] - _BROW_DARKER), 30)] = Label.BROW
     # shirts leave the neck and a triangle of the chest bare
     neck = (np.abs(x) < 6.5) & ((y > -10.5) | ((z > 0) & (y > -17)))
     bare = _tidy(known & neck & (away < 22), 200)

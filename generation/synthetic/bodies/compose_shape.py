@@ -45,6 +45,13 @@ def _scalp_texels(data: Path) -> Float32[np.ndarray, "s s"]:
     return texels.bake(scalp_weight(body.rest_cm, body.is_ear), body.faces[body.is_skin])
 
 
+@functools.lru_cache(maxsize=2)
+def _ear_texels(data: Path) -> Bool[np.ndarray, "s s"]:
+    texels, _, _ = _skin_map(data)
+    body = base_body(data)
+    return texels.bake(body.is_ear.astype(np.float64), body.faces[body.is_skin]) > 0.5
+
+
 @functools.lru_cache(maxsize=16)
 def _texture(path: Path, side: int) -> Float32[np.ndarray, "h w 4"]:
     texture = read_texture(path, largest_side=side)
@@ -180,12 +187,13 @@ def plain_head(recipe: ComposedRecipe, dressed: DressedBody) -> list[Part]:
     rest_cm, known = rest_cm[::step, ::step], known[::step, ::step]
     texture = _texture(dressed.data / "makehuman" / "skins" / f"{recipe.skin}.jpg", _PLAIN_SIDE)
     scalp = _scalp_texels(dressed.data)[::step, ::step]
-    texture, labels = toned(_without_scalp(texture, scalp, rest_cm), recipe.skin_gain), skin_labels(rest_cm, known)
+    texture = toned(_without_scalp(texture, scalp, rest_cm), recipe.skin_gain)
+    labels = skin_labels(rest_cm, known, _ear_texels(dressed.data)[::step, ::step])
     if recipe.hair.kind == "cut" and recipe.wear.headgear not in _VEILS:
         weight = scalp * cut_named(recipe.hair.name).kept_share(rest_cm)
         texture = overlaid(texture, _ROOT_DENSITY * weight, 0.85 * np.array(recipe.hair.rgb))
         labels = np.where(weight > 0.5, np.uint8(Label.HAIR), labels)
-    shown = (part for part in worn if part.name != "accessory")
+    shown = (part for part in worn if part.name not in ("accessory", "glasses"))
     return [dressed.skin(texture, labels), *dressed.clothes, *hair, *shown]
 
 
@@ -209,7 +217,7 @@ def _painted_skin(recipe: ComposedRecipe, data: Path) -> tuple[Float32[np.ndarra
     texture = toned(_texture(data / "makehuman" / "skins" / f"{recipe.skin}.jpg", TEXTURE_SIDE), recipe.skin_gain)
     if len(texture) != TEXTURE_SIDE:
         texture = np.repeat(np.repeat(texture, TEXTURE_SIDE // len(texture), 0), TEXTURE_SIDE // len(texture), 1)
-    labels = skin_labels(rest_cm, known)
+    labels = skin_labels(rest_cm, known, _ear_texels(data))
     rng = field_rng(recipe.seed, "skin_paint")
     hair = recipe.hair
     veiled = recipe.wear.headgear in _VEILS

@@ -7,7 +7,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from scipy import ndimage
 
 from ..parts import RGB, Label
@@ -93,9 +93,12 @@ def hair_roots(weight: Float[np.ndarray, "h w"], density: float, rng: np.random.
     return np.clip(weight * density * (1 + 0.22 * grain), 0, 0.96)
 
 
-def skin_labels(rest_cm: Float[np.ndarray, "s s 3"], known: np.ndarray) -> UInt8[np.ndarray, "s s"]:
-    """Face above the jaw's lower edge, neck below; `rest_cm` are the texels' places on the average head."""
+def skin_labels(
+    rest_cm: Float[np.ndarray, "s s 3"], known: Bool[np.ndarray, "s s"], ear: Bool[np.ndarray, "s s"]
+) -> UInt8[np.ndarray, "s s"]:
+    """Ears, face above the jaw's lower edge, neck below; `rest_cm` are the texels' places on the average head."""
     _, y, z = np.moveaxis(rest_cm, -1, 0)
     jaw = -9.0 + 0.55 * (8.0 - np.clip(z, 0.0, 8.0)) - 0.1 * np.clip(z, -8, 0)
     labels = np.where(y < jaw, np.uint8(Label.NECK), np.uint8(Label.FACE))
+    labels = np.where(ear, np.uint8(Label.EAR), labels)
     return np.where(known, labels, np.uint8(Label.FACE)).astype(np.uint8)

@@ -69,6 +69,19 @@ def field_recipe(number: int, split: Split, seed: int) -> ComposedRecipe:
     return replace(recipe, seed=own, hair=hair, wear=wear)
 
 
+def drawn_recipe(number: int, split: Split, seed: int) -> ComposedRecipe:
+    """The recipe of a head that portraits are drawn of: every other one is of `composed_recipe`.
+
+    Even numbers wear drawn haircuts; odd ones are of all kinds, sculpted busts, toons, beards and drawings as well.
+
+    Args:
+        number, split, seed: as of `field_recipe`.
+    """
+    if number % 2 == 0:
+        return field_recipe(number, split, seed)
+    return sample_recipe(sub_seed(seed, f"drawn {number}"), asset_index(), split)
+
+
 @functools.lru_cache(maxsize=4)
 def _person(person: int, split: Split, seed: int) -> ComposedRecipe:
     drawn = sample_recipe(sub_seed(seed, f"field person {person}"), asset_index(), split, base="shape")

@@ -27,6 +27,7 @@ _SUB = 3
 _KIND_OF_LABEL = {
     Label.BACKGROUND: 0, Label.FACE: 1 + SKIN, Label.NECK: 1 + SKIN, Label.HAIR: 1 + HAIR, Label.BEARD: 1 + SKIN,
     Label.CLOTH: 1 + CLOTH, Label.HEADGEAR: 1 + HEADGEAR, Label.ACCESSORY: 0,
+    Label.EAR: 1 + SKIN, Label.BROW: 1 + SKIN, Label.GLASSES: 0,
 }  # fmt: skip
 _UNKNOWN_RGB = 0.5
 _LEAST_MEAN = 0.02

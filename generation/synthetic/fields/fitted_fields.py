@@ -23,13 +23,13 @@ from ...prior.field.observed_field import ObservedField
 from ...prior.field.portrait_observation import fitted_skull, observe_portrait
 from ...prior.labels.portrait_labels import label_portrait
 from ...similarity import Similarity
-from ..assets import Split, asset_index, sub_seed
+from ..assets import Split, sub_seed
 from ..bodies.compose_shape import dressed_body
 from ..compose import compose
-from ..composed_recipe import ComposedRecipe, sample_recipe
+from ..composed_recipe import ComposedRecipe
 from ..fitted_composed_head import FittedComposedHead, Studio, fitted_head
 from ..parts import Part
-from .field_recipes import field_recipe
+from .field_recipes import drawn_recipe
 from .field_truth import field_of_parts, hair_tokens
 
 _BLUR_CELLS = 0.7
@@ -46,13 +46,6 @@ class FittedField:
     """Truth, above the composed skull, or above the fitted one where the head has none of its own."""
     observed: ObservedField
     """What the portrait shows, above the fitted skull."""
-
-
-def drawn_recipe(number: int, split: Split, seed: int) -> ComposedRecipe:
-    """The recipe of a head; arguments as of `field_recipe`."""
-    if number % 2 == 0:
-        return field_recipe(number, split, seed)
-    return sample_recipe(sub_seed(seed, f"drawn {number}"), asset_index(), split)
 
 
 class FittedFields:

@@ -188,16 +188,17 @@ def style_of(name: str) -> str:
     return style if number.isdecimal() and style in FAMILIES else name
 
 
-def choose_haircut(seed: int, split: Split, male: float) -> str:
+def choose_haircut(seed: int, split: Split, male: float, styles: Sequence[str] = ()) -> str:
     """A haircut of a split, by the styles that men and women wear.
 
     Args:
         seed: of the head.
         split: whose haircuts.
         male: 0 female, 1 male.
+        styles: some of `FAMILIES`, if not all of them are to be chosen from.
     """
     shares = {name: s.female * (1 - male) + s.male * male for name, s in FAMILIES.items()}
-    style = choose(seed, "haircut/style", tuple(FAMILIES), shares)
+    style = choose(seed, "haircut/style", tuple(styles) or tuple(FAMILIES), shares)
     return choose(seed, "haircut/number", haircut_names(split, style))
 
 

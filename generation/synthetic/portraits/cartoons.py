@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ...head_model.sparse_points import POINT_NAMES, face_box
-from ..parts import Label
+from ..parts import FACE_LABELS, Label
 from .backgrounds import Colour, SquareRgb, dark_rgb, random_rgb
 from .looks import Labels
 
@@ -131,6 +131,8 @@ def _regions(
         Label.HEADGEAR: random_rgb(rng),
         Label.ACCESSORY: ink if rng.random() < 0.6 else random_rgb(rng),
     }
+    labels = np.where(np.isin(labels, FACE_LABELS), np.uint8(Label.FACE), labels)
+    labels = np.where(labels == Label.GLASSES, np.uint8(Label.ACCESSORY), labels)
     if rng.random() < 0.7:
         out = np.ones_like(rgb) * random_rgb(rng).astype(np.float32)
         if rng.random() < 0.35:

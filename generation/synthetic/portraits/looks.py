@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from ..parts import Label
+from ..parts import SKIN_LABELS, Label
 from .backgrounds import Colour, SquareRgb, dark_rgb, dead_leaves, random_rgb, smooth_noise, stroke_noise, unit_grid
 
 Labels = UInt8[np.ndarray, "s s"]
@@ -34,6 +34,8 @@ class Look:
     """Share of flat drawings."""
     random_convolution: float = 0.08
     """Share with a random palette and texture."""
+    shaded: float = 0.3
+    """Share with a shadow across the person: a dark half, or a cast one with soft edges."""
     photographed: float = 0.9
     """Share with a camera's faults."""
 
@@ -52,6 +54,8 @@ def by_hand(
     if rng.random() < look.recoloured:
         behind = background[: len(background) // 2].mean((0, 1)).astype(np.float64)
         rgb = recoloured(np.clip(rgb, 0, 1), labels, behind, rng)
+    if look.shaded > 0 and rng.random() < look.shaded:  # other pictures keep their random numbers
+        rgb = shaded(rgb, rng)
     rgb = rgb * alpha[..., None] + background * (1 - alpha[..., None])
     draw = rng.random()
     if draw < look.drawn:
@@ -61,6 +65,16 @@ def by_hand(
     if draw < look.drawn + look.painted + look.random_convolution:
         return random_convolution(rgb, rng)
     return rgb
+
+
+def shaded(rgb: SquareRgb, rng: np.random.Generator) -> SquareRgb:
+    """The picture with a shadow whose border runs anywhere, from hard to very soft."""
+    x, y = unit_grid(len(rgb))
+    angle, width = rng.uniform(0, 2 * np.pi), 10 ** rng.uniform(-2.3, -0.5)
+    across = (x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle) - rng.uniform(-0.25, 0.25)
+    border = across + rng.uniform(0, 0.12) * smooth_noise(rng, len(rgb), rng.uniform(1, 6))
+    dark = 1 - rng.uniform(0.3, 0.85) / (1 + np.exp(-np.clip(border / width, -30, 30)))
+    return (np.clip(rgb, 0, 1) * dark[..., None] ** np.array([1.0, 1.03, 1.06])).astype(np.float32)
 
 
 def mean_rgb(rgb: SquareRgb, where: Mask) -> Colour | None:
@@ -89,7 +103,7 @@ def recoloured(rgb: SquareRgb, labels: Labels, background_rgb: Colour, rng: np.r
         if rng.random() < 0.3:
             _pattern(out, hat, rng)
     if rng.random() < 0.35:
-        body = np.isin(labels, (Label.FACE, Label.NECK))
+        body = np.isin(labels, SKIN_LABELS)
         strength = 0.3 if rng.random() < 0.2 else 0.1
         out[body] = np.clip(out[body] * np.exp(rng.normal(0, strength, 3)), 0, 1)
     return out

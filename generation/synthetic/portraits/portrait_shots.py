@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Int, UInt8
 
 from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras, look_at_origin
 from ...portrait.portrait import WIDE_FACTOR
-from ..parts import Label
+from ..parts import FACE_LABELS, Label
 from ..rendering.lighting import Lighting, random_lighting
 from ..rendering.renderer import HeadScene
 from .backgrounds import Backgrounds
@@ -30,7 +30,7 @@ MOST_CUT = 0.06
 """The standard frame may run through this much hair or hat, in units of its side."""
 _MOST_SHIFT, _MOST_SCALE, _MOST_ROLL_DEG = 0.03, 0.06, 4.0
 """Largest errors of the crop: of its middle in units of its side, of its scale, and the roll added to the shot's."""
-HEAD_LABELS = (Label.FACE, Label.HAIR, Label.BEARD, Label.HEADGEAR)
+HEAD_LABELS = (*FACE_LABELS, Label.HAIR, Label.BEARD, Label.HEADGEAR)
 """What the frame should not cut."""
 
 

@@ -8,10 +8,11 @@ import numba
 import numpy as np
 
 from ...row_bands import BAND_ROWS
+from ..parts import Label
 
 LAYERS = 8
 """Half-clear surfaces kept per sample in front of the nearest solid one."""
-LABEL_COUNT = 8
+LABEL_COUNT = len(Label)
 SOLID = 0.97
 """Opacity above which a half-clear surface counts as solid."""
 CLEAR = 0.015

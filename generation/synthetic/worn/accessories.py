@@ -99,7 +99,7 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
         z = front_z - 0.16 * np.clip(np.abs(centre_x + x) - 2 * CM, 0, None)
         rim = np.stack([centre_x + x, eye_y - 0.25 * CM + y, z], axis=1)
         visible = rim if wear.glasses != "half_rim" else rim[y >= -0.1 * half_height]  # angles already ascend
-        wires.append(tube("accessory", visible, thin, frame, closed=wear.glasses != "half_rim"))
+        wires.append(tube("glasses", visible, thin, frame, closed=wear.glasses != "half_rim"))
         middle = rim.mean(0, keepdims=True)
         t = np.linspace(0.02, 1, 5)[:, None, None]
         lenses.append(middle[None] * (1 - t) + rim[None] * t)
@@ -114,19 +114,19 @@ def _glasses(wear: WearRecipe, surface: HeadSurface) -> list[Part]:
             [sign * (side_x + 0.2 * CM), hinge[1] - 2.4 * CM, ear[2] - 1.6 * CM],
         ])  # fmt: skip
         fine = np.stack([np.interp(np.linspace(0, 4, 25), np.arange(5), path[:, k]) for k in range(3)], axis=1)
-        wires.append(tube("accessory", fine, 0.8 * thin, frame))
+        wires.append(tube("glasses", fine, 0.8 * thin, frame))
     inner = max(abs(float(surface.eyes[1, 0])), half_width + 0.75 * CM) - half_width
     t = np.linspace(-1, 1, 9)
     bridge = np.stack(
         [t * inner, eye_y + 0.2 * half_height + 0.5 * CM * (1 - t**2), front_z + 0.2 * CM * (1 - t**2)], axis=1
     )
-    wires.append(tube("accessory", bridge, thin, frame))
+    wires.append(tube("glasses", bridge, thin, frame))
     tint = (0.05, 0.05, 0.06) if wear.lens_alpha > 0.5 else (0.8, 0.85, 0.9)
     glass = plain_texture(tint, wear.lens_alpha)
     behind = np.array([0, 0, 1.0])
     panes = [
         sheet(
-            "accessory", points, glass, closed=True, alpha=True, specular=0.5, outward_from=points.mean((0, 1)) - behind
+            "glasses", points, glass, closed=True, alpha=True, specular=0.5, outward_from=points.mean((0, 1)) - behind
         )
         for points in lenses
     ]

@@ -166,7 +166,9 @@ def ball_prior() -> Callable[..., HeadPrior]:
         return HeadPrior(
             mesh,
             PriorTexture(rgb, confidence),
-            PortraitLabels(np.zeros((4, 4, 3)), nothing, nothing, nothing, np.zeros((4, 4), np.float32), True),
+            PortraitLabels(
+                np.zeros((4, 4, 3)), nothing, nothing, nothing, *(np.zeros(s, np.float32) for s in ((4, 4), (4, 4, 11)))
+            ),
             "ball-1 (sha256 00)",
         )
 

@@ -20,8 +20,8 @@ from dp360.generation import Cameras, ViewSet, look_at_origin, orbit
 from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, encode_portrait, read_portrait
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
-from dp360.generation.prior import HeadPrior, PriorBasis, PriorGenerator, PriorRender, build_head_prior, head_prior
-from dp360.generation.prior.field import field_autoencoder, field_denoiser, mean_network
+from dp360.generation.prior import HeadPrior, PriorBasis, PriorGenerator, PriorRender, build_head_prior
+from dp360.generation.prior.field import field_autoencoder, field_denoiser, head_field, mean_network
 from dp360.generation.prior.labels import segmenter
 from dp360.generation.prior.texture import completion_network
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
@@ -63,7 +63,6 @@ def test_labels_share_out_the_foreground(portrait: Portrait, prior: HeadPrior) -
     times_labelled = sum(mask.astype(int) for mask in (labels.skin, labels.hair, labels.cloth))
     np.testing.assert_array_equal(times_labelled, portrait.alpha_unit > 0.5)
     np.testing.assert_allclose(labels.probability.sum(-1)[portrait.alpha_unit > 0.9], 1, atol=1e-3)
-    assert not labels.bald
     assert portrait.landmarks_px is not None
     column, nose_row = portrait.landmarks_px[1, :2].astype(int)
     assert labels.skin[nose_row, column]
@@ -234,16 +233,21 @@ def test_drawn_priors_are_chosen_by_the_seed_and_name_what_drew_them(
         assert depth_difference(one, two, front, seen) < 0.001 < depth_difference(one, two, back)
 
 
-def test_bald_heads_do_not_name_the_network_of_hair(
-    portrait: Portrait, prior: HeadPrior, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bald = dataclasses.replace(prior.portrait_labels, bald=True)
-    monkeypatch.setattr(head_prior, "label_portrait", lambda *_: bald)
-    with networks_that_run() as ran:
-        built = build_head_prior(portrait, drawn=True)
-    assert networks_named(built.weights_name) == {"segmenter", "completion"} < ran | {"segmenter"}
-    assert ran.isdisjoint(DRAWING)  # there is nothing to draw
-    assert MATERIAL_HAIR not in built.mesh.material
+def test_a_bald_head_has_no_shell_and_skin_all_over(portrait: Portrait) -> None:
+    basis = PriorBasis.of(portrait)
+    labels, bare = basis.labels, np.zeros_like(basis.expected.material)
+    bare[head_field.SKIN] = 1
+    nothing = np.zeros_like(labels.hair)
+    labels = dataclasses.replace(labels, skin=labels.skin | labels.hair, hair=nothing)
+    field = dataclasses.replace(basis.expected, material=bare)
+    bald = dataclasses.replace(basis, labels=labels, expected=field).prior()
+    assert MATERIAL_HAIR not in bald.mesh.material and len(bald.strands.ribbons()) == 0
+    behind = bald.render(look_at_origin([math.pi], [0.0], size_px=96), supersample=1)
+    head = (behind.alpha[0] > 0.9) & (np.arange(96)[:, None] < 50)
+    made_up = np.median(behind.rgb[0][head], axis=0)
+    skin, hair = (np.median(portrait.foreground_unit[m], axis=0) for m in (basis.labels.skin, basis.labels.hair))
+    assert np.linalg.norm(made_up - skin) < np.linalg.norm(made_up - hair)
+    assert np.abs(np.diff(behind.rgb[0], axis=1))[head[:, 1:] & head[:, :-1]].max() < 0.08  # and no locks
 
 
 def test_networks_that_placed_the_head_are_named(portrait: Portrait, prior: HeadPrior, tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ from dp360.generation.synthetic.worn.solids import ball as solid_ball
 from dp360.generation.synthetic.worn.solids import plain_texture
 
 NO_PANORAMAS = Backgrounds(())
-PLAIN = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, photographed=0.0, cut=0.0)
+PLAIN = PortraitLook(
+    recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0, photographed=0.0, cut=0.0
+)
 
 
 def synthetic_portrait(

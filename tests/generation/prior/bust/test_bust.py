@@ -95,6 +95,10 @@ def as_mesh(bust: Bust) -> trimesh.Trimesh:
     return mesh
 
 
+def without_hair(shell: HairShell) -> HairShell:
+    return replace(shell, thickness=np.full_like(shell.thickness, -0.03))
+
+
 def test_it_is_closed_and_faces_outward(bust: Bust) -> None:
     mesh = as_mesh(bust)
     assert mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0.02
@@ -167,7 +171,7 @@ def test_no_gap_at_the_neck_of_tilted_heads(
     leaning, seen_body = shifted(leaning, labels, moved)
     for seen in (seen_body, without_body(labels)):
         bust = fit_bust(leaning, seen, model)
-        mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, bust, bald=True)
+        mesh = build_atlas_mesh(model, portrait.head.vertices_world, without_hair(shell), bust)
         azimuth = torch.arange(12, dtype=torch.float64) * (np.pi / 6)
         elevation = torch.tensor([-0.3, 0.0, 0.5], dtype=torch.float64).repeat_interleave(12)
         cameras = look_at_origin(azimuth.repeat(3), elevation, size_px=192)
@@ -178,7 +182,7 @@ def test_a_bust_that_hangs_too_low_would_be_noticed(
     portrait: Portrait, model: HeadModel, shell: HairShell, bust: Bust
 ) -> None:
     low = replace(bust, points_world=bust.points_world - [0, 0.12, 0])
-    mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, low, bald=True)
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, without_hair(shell), low)
     with pytest.raises(AssertionError):
         assert_joined(mesh, look_at_origin([0.0, 2.0], [-0.3, 0.0], size_px=192), bust)
 

@@ -41,7 +41,7 @@ def portrait_of_ball(worn: float, thickness: float) -> tuple[Portrait, PortraitL
     hair = person & upper
     labels = PortraitLabels(
         np.zeros((SIZE, SIZE, 3)), person & ~upper, hair, np.zeros((SIZE, SIZE), bool),
-        np.full((SIZE, SIZE), worn, np.float32), False,
+        np.full((SIZE, SIZE), worn, np.float32), np.zeros((SIZE, SIZE, 11), np.float32),
     )  # fmt: skip
     stripes = np.broadcast_to((np.arange(SIZE) % 6 < 3)[None, :, None], (SIZE, SIZE, 3))  # run down
     portrait = Portrait(

@@ -15,6 +15,7 @@ from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior, capsule
 from dp360.generation.prior.field.head_field import HAIR, HeadField
 from dp360.generation.prior.field.portrait_observation import field_of_portrait
+from dp360.generation.prior.hair import flow_field
 from dp360.generation.prior.hair.flow_field import (
     FlowSolver,
     HairFlow,
@@ -241,3 +242,12 @@ def test_hair_is_followed_back_to_where_it_begins() -> None:
     headband[30:34] = 0
     below = way_from_source(points, down, headband)
     np.testing.assert_allclose(below[40:50].mean(1), arc[40:50] - arc[33], atol=0.012)
+
+
+def test_small_spots_of_hair_on_bare_skin_are_left_out() -> None:
+    presence = np.zeros((capsule.ROWS, capsule.COLUMNS))
+    presence[10:30, :20] = presence[10:30, -20:] = 0.9  # one piece across the seam
+    wreath = presence.copy()
+    presence[60:63, 80:83] = 0.8
+    np.testing.assert_array_equal(flow_field._without_islands(presence), wreath)
+    np.testing.assert_array_equal(flow_field._without_islands(np.zeros_like(presence)), 0)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
 from dp360.generation.head_model import load_head_model
 from dp360.generation.head_model.model import PART_CRANIUM_NECK, PART_FACE
+from dp360.generation.portrait import Portrait
 from dp360.generation.prior import capsule
-from dp360.generation.prior.hair.hair_shell import _HAIRLINE_RADIUS, _HAIRLINE_SLOPE, _soft_hairline
+from dp360.generation.prior.field import head_field
+from dp360.generation.prior.field.portrait_observation import field_of_portrait
+from dp360.generation.prior.hair.hair_shell import _HAIRLINE_RADIUS, _HAIRLINE_SLOPE, _soft_hairline, fit_hair_shell
+from dp360.generation.prior.labels.portrait_labels import ear_vertices, label_portrait, project_px
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +45,36 @@ def test_hair_rises_gently_from_the_forehead_and_keeps_its_edges_elsewhere(skull
     np.testing.assert_array_equal(after[behind], before[behind])
 
 
+def test_a_wreath_rises_gently_from_the_bald_crown(skull: np.ndarray) -> None:
+    height = capsule.surface_points(skull)[..., 1]
+    wreath = np.where((height > -0.05) & (height < 0.12), 0.04, -0.02)
+    after = _soft_hairline(wreath, skull)
+    upper, lower = (wreath > 0) & (height > 0.11), (wreath > 0) & (height < 0.0)
+    assert after[upper].max() < 0.01
+    np.testing.assert_array_equal(after[lower], wreath[lower])
+
+
 def test_a_head_without_bare_forehead_keeps_its_hair(skull: np.ndarray) -> None:
     everywhere = np.full_like(skull, 0.03)
     np.testing.assert_array_equal(_soft_hairline(everywhere, skull), everywhere)
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_an_ear_is_whole_or_hidden(portrait: Portrait, bare: bool) -> None:
+    model = load_head_model()
+    labels = label_portrait(portrait, model)
+    field, _ = field_of_portrait(portrait, labels, model)
+    material = np.zeros_like(field.material)
+    material[head_field.HAIR] = 1
+    field = replace(field, material=material)  # hair wherever the portrait does not show skin
+    uv = project_px(portrait.head.camera, portrait.head.vertices_world[ear_vertices(model)]).astype(np.int32)
+    ears = np.zeros(labels.skin.shape, np.uint8)
+    ears[uv[:, 1], uv[:, 0]] = 1
+    ears = cv2.dilate(ears, np.ones((9, 9), np.uint8)) > 0
+    skin, hair = (mask & ~ears for mask in (labels.skin, labels.hair))
+    labels = replace(labels, skin=skin | (ears & bare), hair=hair | (ears & (not bare)))
+    shell = fit_hair_shell(portrait, labels, model, field)
+    row, column, radius = capsule.cell_coordinates(portrait.head.vertices_world[ear_vertices(model)])
+    over = shell.radius[np.rint(row).astype(int), np.rint(column).astype(int) % capsule.COLUMNS]
+    out = radius > over
+    assert out.mean() > 0.9 if bare else out.mean() < 0.05

@@ -48,7 +48,7 @@ def flow() -> HairFlow:
     thickness = np.full(points.shape[:2], 0.03)
     return HairFlow(
         points, normals, direction, np.zeros_like(thickness), np.linalg.norm(points - points[0, 0], axis=-1),
-        thickness, np.zeros_like(thickness), False, None,
+        thickness, np.zeros_like(thickness), np.ones_like(thickness), False, None,
     )  # fmt: skip
 
 

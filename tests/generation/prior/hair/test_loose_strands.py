@@ -32,7 +32,7 @@ def flow() -> HairFlow:
     thickness = np.where(bare, -0.02, 0.02)
     return HairFlow(
         points, normals, down, np.zeros_like(thickness), np.linalg.norm(points - points[0, 0], axis=-1), thickness,
-        np.zeros_like(thickness), False, None,
+        np.zeros_like(thickness), np.ones_like(thickness), False, None,
     )  # fmt: skip
 
 

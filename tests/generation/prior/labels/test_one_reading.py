@@ -1,0 +1,42 @@
+"""Headgear and hair that look alike are one thing; those that do not stay two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dp360.generation.prior.labels.portrait_labels import one_reading
+
+SIZE = 64
+
+
+def worn_head(patch_rgb: tuple[float, float, float], patch: float, rest: float) -> tuple[np.ndarray, ...]:
+    """Brown hair with a patch on top; probabilities of headgear of the patch and of the rest."""
+    worn = np.zeros((SIZE, SIZE), bool)
+    worn[10:40, 10:50] = True
+    top = np.zeros_like(worn)
+    top[10:20, 10:50] = True
+    rgb = np.full((SIZE, SIZE, 3), (0.3, 0.2, 0.12)) + np.random.default_rng(0).normal(0, 0.02, (SIZE, SIZE, 1))
+    rgb[top] += np.array(patch_rgb) - (0.3, 0.2, 0.12)
+    share = np.where(top, patch, rest).astype(np.float32)
+    return share, worn, rgb.clip(0, 1).astype(np.float32), top
+
+
+@pytest.mark.parametrize(("patch", "rest", "expected"), [(0.8, 0.1, 0.0), (0.95, 0.45, 1.0)])
+def test_a_patch_of_the_hairs_own_colour_is_no_hat(patch: float, rest: float, expected: float) -> None:
+    share, worn, rgb, _ = worn_head((0.3, 0.2, 0.12), patch, rest)
+    read = one_reading(share, worn, rgb)
+    assert (read[worn] == expected).all()
+    np.testing.assert_array_equal(read[~worn], share[~worn])
+
+
+@pytest.mark.parametrize("rgb", [(0.1, 0.15, 0.5), (0.8, 0.75, 0.7)])
+def test_a_band_of_another_colour_stays(rgb: tuple[float, float, float]) -> None:
+    share, worn, picture, _ = worn_head(rgb, 0.8, 0.1)
+    np.testing.assert_array_equal(one_reading(share, worn, picture), share)
+
+
+def test_specks_change_nothing() -> None:
+    share, worn, rgb, top = worn_head((0.3, 0.2, 0.12), 0.1, 0.1)
+    share[12, 12] = 0.9
+    np.testing.assert_array_equal(one_reading(share, worn & ~top | worn, rgb), share)
