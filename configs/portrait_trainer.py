@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConf
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels
 from dp360.reconstruction.splat_fit import SplatFitConfig
 
+from .code_hash import update_with_generation
 from .console import errors_for_people, progress_bars
 from .device import choose_device
 from .options import RENDERED, FitOptions, HeadOptions
@@ -138,9 +139,7 @@ def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
     for path in _given_files(options):
         status = path.stat()
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-    generation = Path(str(resources.files("dp360.generation")))
-    for file in sorted(p for p in generation.rglob("*") if p.suffix in (".py", ".npz", ".safetensors", ".json")):
-        digest.update(f"{file.relative_to(generation)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+    update_with_generation(digest)
     return digest.hexdigest()
 
 

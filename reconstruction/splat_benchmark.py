@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
 
 from .losses import LossConfig, target_over_background, training_loss
+from .memory import peak_memory_bytes
 from .prepare import best_thread_count, prepare_kernels
 from .splat_fit import (
     LearningRates,
@@ -185,7 +185,7 @@ def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> dict[str,
     cpu_start, wall_start = time.process_time(), time.perf_counter()
     splats = fit_splats(views, config, torch.Generator().manual_seed(0), track=track)
     wall_s, cpu_s = time.perf_counter() - wall_start, time.process_time() - cpu_start
-    peak = _peak_memory_bytes()
+    peak = peak_memory_bytes()
     pictures, _ = render_splats(splats, views.cameras)
     errors = (pictures - views.rgb_unit()).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return {
@@ -198,16 +198,6 @@ def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> dict[str,
         "psnr_db": float((-10 * errors.log10()).mean()),
         "peak_memory_bytes": peak,
     }
-
-
-def _peak_memory_bytes() -> int:
-    """Largest resident memory of this process, 0 on systems without `getrusage`."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _load() -> float:
