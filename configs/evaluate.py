@@ -143,12 +143,27 @@ class EvalFieldsCommand:
     """Seed of the drawn fields."""
 
 
+@dataclass(frozen=True)
+class EvalPhotosCommand:
+    """Heads from a folder of portraits, measured without truth, with contact sheets. Goes on where it stopped."""
+
+    images: Path
+    """Folder of portraits; other files and folders in it are passed over."""
+    output: Path = Path("outputs/eval_photos")
+    """Folder for results.json, table.md, the contact sheets in sheets/, and what was found of each portrait."""
+    jobs: int = 1
+    """Portraits worked on side by side."""
+    most: int | None = None
+    """Take this many portraits at most, spread evenly over their names; all if not given."""
+
+
 EvalWhat = (
     Annotated[EvalViewsCommand, tyro.conf.subcommand("views")]
     | Annotated[EvalIdentityCommand, tyro.conf.subcommand("identity")]
     | Annotated[EvalPoseCommand, tyro.conf.subcommand("pose")]
     | Annotated[EvalConsistencyCommand, tyro.conf.subcommand("consistency")]
     | Annotated[EvalFieldsCommand, tyro.conf.subcommand("fields")]
+    | Annotated[EvalPhotosCommand, tyro.conf.subcommand("photos")]
     | Annotated[EvalHeadsCommand, tyro.conf.subcommand("heads")]
     | Annotated[EvalAblationCommand, tyro.conf.subcommand("ablation")]
 )

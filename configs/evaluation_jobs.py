@@ -56,11 +56,13 @@ from .evaluate import (
     EvalFieldsCommand,
     EvalHeadsCommand,
     EvalIdentityCommand,
+    EvalPhotosCommand,
     EvalPoseCommand,
     EvalViewsCommand,
     EvalWhat,
 )
 from .field_weights import read_field_weights
+from .photo_jobs import evaluate_photos
 from .processes import in_processes
 from .run_folder import aligned_portrait_rgb, dataset_folder
 from .splits import split_of_word
@@ -91,6 +93,7 @@ def measure_heads_or_views(what: EvalWhat, display: Display) -> EvaluationResult
         EvalPoseCommand: _evaluate_pose,
         EvalConsistencyCommand: _evaluate_consistency,
         EvalFieldsCommand: _evaluate_fields,
+        EvalPhotosCommand: evaluate_photos,
         EvalHeadsCommand: _evaluate_heads,
         EvalAblationCommand: _evaluate_heads,
     }
