@@ -35,6 +35,8 @@ _OPTIONAL_DISTRIBUTIONS = (  # distribution, what needs it
     ("accelerate", "dp360 train"),
     ("usd-core", "files of OpenUSD: pip install 'dp360[usd]'"),
     ("dlib-bin", "dp360 eval identity and pose: pip install 'dp360[eval]'"),
+    ("rembg", "--matte rembg: pip install 'dp360[matte]'"),
+    ("onnxruntime", "--matte rembg: pip install 'dp360[matte]'"),
 )
 _DEVELOPMENT_DISTRIBUTIONS = (
     "pytest", "hypothesis", "beartype", "ruff", "pyright", "pre-commit", "playwright", "plyfile", "build",

@@ -135,6 +135,9 @@ class HeadOptions:
     """wide has room for long hair and hats; auto takes it where the standard frame would cut them off."""
     no_face: Flag = False
     """Align by the silhouette alone: for heads in which no face is found."""
+    matte: str = "own"
+    """Who outlines the person: own; rembg, one of that library's networks (birefnet-portrait), which needs the extra
+    dp360[matte]; or rembg:MODEL, another one by its name or the path of an .onnx file."""
     rings: Rings = "three"
     """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
     generator: GeneratorName = "auto"

@@ -49,7 +49,9 @@ def aligned_portrait(options: HeadOptions, *, track: Track = silent, notify: Not
     Raises:
         InputError: the picture cannot be used.
     """
-    config = PortraitConfig(crop=options.crop, face_index=options.face_index, no_face=options.no_face)
+    config = PortraitConfig(
+        crop=options.crop, face_index=options.face_index, no_face=options.no_face, matte=options.matte
+    )
     portrait = prepare_portrait(options.portrait, config, track=track)
     for notice in portrait.notices:
         notify(notice)

@@ -20,6 +20,7 @@ import tyro
 from dp360.generation import InputError
 from dp360.generation.dataset.view_dataset import TRANSFORMS, read_confidence, read_dataset
 from dp360.generation.files import write_errors_for_people
+from dp360.generation.portrait.rembg_network import rembg_file, rembg_model
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModel, HeadSplatModelConfig
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels
@@ -28,6 +29,7 @@ from dp360.reconstruction.splat_fit import SplatFitConfig
 from .code_hash import update_with_generation
 from .console import errors_for_people, progress_bars
 from .device import choose_device
+from .doctor import version_of
 from .options import RENDERED, FitOptions, HeadOptions
 from .portrait_to_head import finish_head, portrait_to_dataset, settings_of
 from .recipe import HeadRecipe, head_recipe
@@ -123,7 +125,7 @@ def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
         options: the portrait and how it is treated; the generator's name is settled already.
 
     Raises:
-        InputError: the portrait cannot be read.
+        InputError: the portrait cannot be read, or the matte is none.
     """
     try:
         picture = options.portrait.read_bytes()
@@ -134,6 +136,8 @@ def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
         elsewhere.append("device")  # they render on the CPU; what diffusion draws differs in its last bits by device
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
     settings.update(orbit=asdict(recipe.orbit), size_px=recipe.size_px, mediapipe=metadata.version("mediapipe"))
+    if rembg_model(options.matte) is not None:
+        settings.update(rembg=version_of("rembg"), onnxruntime=version_of("onnxruntime"))
     digest = hashlib.sha256(hashlib.sha256(picture).digest())
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for path in _given_files(options):
@@ -149,6 +153,7 @@ def _given_files(options: HeadOptions) -> list[Path]:
     places = [diffusion.condition_views, diffusion.start_views, diffusion.back_image, diffusion.camera_labels]
     if options.weights is not None:
         places.append(Path(options.weights).expanduser())
+    places.append(rembg_file(options.matte))
     files = [file for place in places if place is not None for file in (place, *place.rglob("*"))]
     return sorted(file for file in files if file.is_file())
 

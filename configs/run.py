@@ -41,6 +41,7 @@ class _PortraitCommand(HeadOptions):
         words += [word for option, value in given.items() if value is not None for word in (option, str(value))]
         words += ["--crop", self.crop] if self.crop != "auto" else []
         words += ["--no-face"] if self.no_face else []
+        words += ["--matte", self.matte] if self.matte != "own" else []
         return shlex.join(words)
 
     def folder(self) -> Path:

@@ -28,7 +28,7 @@ from .doctor import version_of
 
 DATASET_NAME, RECORD_NAME, PRIOR_MESH_NAME = "dataset", "dp360.json", "prior.glb"
 LOCK_NAME = ".dp360.lock"
-_RECORDED_VERSIONS = ("dp360", "torch", "diffusers", "numpy", "numba", "mediapipe", "gsplat")
+_RECORDED_VERSIONS = ("dp360", "torch", "diffusers", "numpy", "numba", "mediapipe", "gsplat", "rembg", "onnxruntime")
 
 
 @contextlib.contextmanager

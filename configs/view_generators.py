@@ -9,6 +9,7 @@ from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError, ViewGenerator
 from dp360.generation.diffusion.compact import HeldOut, compact_folder, held_out
+from dp360.generation.portrait.rembg_network import rembg_model
 from dp360.generation.prior import PriorGenerator
 from dp360.generation.prior.field.drawn_field import fields_can_be_drawn
 from dp360.generation.progress import Track, silent
@@ -23,12 +24,13 @@ _GEOMETRY_OF_AUTO: Literal["prior", "field"] = "prior"
 
 
 def refuse_contradictions(options: HeadOptions) -> None:
-    """See that generator, weights and options belong together.
+    """See that generator, weights and options belong together, and that the matte is one.
 
     Raises:
         InputError: a diffusion model or drawn fields without weights, or weights, options or pictures for a generator
-            that does not take them.
+            that does not take them, or a matte that is none.
     """
+    rembg_model(options.matte)
     match options.generator:
         case "diffportrait360":
             if options.weights is None:

@@ -2,7 +2,8 @@
 
 Two segmentation networks look at several windows of the picture; maps that contradict the fitted head are thrown away,
 the rest is averaged, and closed-form matting finds the soft edge. Where no map survives, GrabCut seeded by the fitted
-head takes over, and after that the outline of the fitted head alone. A file's own alpha channel comes before all that.
+head takes over, and after that the outline of the fitted head alone. A file's own alpha channel comes before all that,
+then the outline of a network that was asked for by name (`rembg_network`).
 
 Source: Levin, Lischinski and Weiss, "A Closed-Form Solution to Natural Image Matting", PAMI 2008; Germer et al.,
 "Fast Multi-Level Foreground Estimation", ICPR 2020 (both through https://github.com/pymatting/pymatting); Rother,
@@ -15,6 +16,7 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -68,6 +70,8 @@ class Matte:
     """Colour of the person in [0, 1], continued smoothly beyond the edge."""
     notices: tuple[str, ...]
     """Sentences for the user."""
+    source: Literal["file", "outline", "own"]
+    """What said where the person is: the file's alpha channel, the outline that was given, or our own road."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,15 @@ class HeadZones:
         return self.height_cm > 0
 
 
+@runtime_checkable
+class PersonSegmenter(Protocol):
+    """Whatever tells persons from the rest of a picture."""
+
+    def maps(self, rgb: UInt8[np.ndarray, "h w 3"]) -> list[Float32[np.ndarray, "h w"]]:
+        """Probability of "person", one map for each network."""
+        ...
+
+
 class PersonNetworks(contextlib.ExitStack):
     """mediapipe's two selfie segmentation networks, opened once and closed by `with`."""
 
@@ -107,7 +120,7 @@ class PersonNetworks(contextlib.ExitStack):
 
 
 def person_maps(
-    rgb: UInt8[np.ndarray, "h w 3"], frame: CropFrame, window_sides_px: tuple[float, ...], networks: PersonNetworks
+    rgb: UInt8[np.ndarray, "h w 3"], frame: CropFrame, window_sides_px: tuple[float, ...], networks: PersonSegmenter
 ) -> list[Float32[np.ndarray, "s s"]]:
     """What the networks see in windows of several sizes, brought into one square crop.
 
@@ -118,26 +131,53 @@ def person_maps(
         frame: the crop.
         window_sides_px: sides of the windows round the same middle, pixels of the picture.
     """
-    height, width = rgb.shape[:2]
     (x, y), maps = frame.center_px, []
-    seen: set[tuple[int, int, int, int]] = set()
+    seen: list[tuple[slice, slice]] = []
     for side in window_sides_px:
         if side < frame.side_px * 0.999:
             continue
-        left, top = max(0, int(x - side / 2)), max(0, int(y - side / 2))
-        right, bottom = min(width, int(x + side / 2)), min(height, int(y + side / 2))
-        if min(right - left, bottom - top) < 16 or (left, top, right, bottom) in seen:
+        window = _window(rgb, frame.center_px, side)
+        if window is None or window in seen:
             continue
-        seen.add((left, top, right, bottom))
-        window = rgb[top:bottom, left:right]
-        shrink = min(1.0, 1024 / max(window.shape[:2]))
-        if shrink < 1:
-            window = cv2.resize(window, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-        for probability in networks.maps(window):
-            bytes_map = cv2.resize((probability * 255).astype(np.uint8), (right - left, bottom - top))
-            local = CropFrame((x - left, y - top), frame.side_px, frame.size_px)
-            maps.append(local.part(bytes_map).astype(np.float32) / 255)
+        seen.append(window)
+        local = CropFrame((x - window[1].start, y - window[0].start), frame.side_px, frame.size_px)
+        maps += [local.part(seen_map).astype(np.float32) / 255 for seen_map in _seen_in(rgb[window], networks)]
     return maps
+
+
+def outline_in_window(
+    rgb: UInt8[np.ndarray, "h w 3"], center_px: tuple[float, float], side_px: float, network: PersonSegmenter
+) -> UInt8[np.ndarray, "h w"]:
+    """Probability of "person" (255 is certain) in one window of a picture, by the first map of a network; elsewhere 0.
+
+    Args:
+        center_px: middle of the window, pixels of the picture.
+        side_px: its side; it is cut off at the picture's edge.
+    """
+    result = np.zeros(rgb.shape[:2], np.uint8)
+    window = _window(rgb, center_px, side_px)
+    if window is not None:
+        result[window] = _seen_in(rgb[window], network)[0]
+    return result
+
+
+def _window(
+    rgb: UInt8[np.ndarray, "h w 3"], center_px: tuple[float, float], side_px: float
+) -> tuple[slice, slice] | None:
+    """Rows and columns of a square that is cut off at the picture's edge; None where next to nothing is left of it."""
+    (x, y), (height, width) = center_px, rgb.shape[:2]
+    left, top = max(0, int(x - side_px / 2)), max(0, int(y - side_px / 2))
+    right, bottom = min(width, int(x + side_px / 2)), min(height, int(y + side_px / 2))
+    return None if min(right - left, bottom - top) < 16 else (slice(top, bottom), slice(left, right))
+
+
+def _seen_in(window: UInt8[np.ndarray, "h w 3"], networks: PersonSegmenter) -> list[UInt8[np.ndarray, "h w"]]:
+    """Maps of a window, 255 is certain; the networks see it no larger than 1024 pixels."""
+    height, width = window.shape[:2]
+    shrink = min(1.0, 1024 / max(height, width))
+    if shrink < 1:
+        window = cv2.resize(window, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    return [cv2.resize((seen * 255).astype(np.uint8), (width, height)) for seen in networks.maps(window)]
 
 
 def head_zones(fit: HeadFit, model: HeadModel) -> HeadZones:
@@ -178,6 +218,7 @@ def estimate_matte(
     maps: list[Float32[np.ndarray, "s s"]],
     *,
     file_alpha: UInt8[np.ndarray, "s s"] | None = None,
+    outline: Float32[np.ndarray, "s s"] | None = None,
     elsewhere: Bool[np.ndarray, "s s"] | None = None,
 ) -> Matte:
     """Matte of the crop by the first source that agrees with the fitted head.
@@ -187,6 +228,7 @@ def estimate_matte(
         zones: the fitted head in the crop.
         maps: probabilities of "person" from `person_maps`.
         file_alpha: the file's own matte in the crop.
+        outline: probability of "person" by a network that was asked for, in place of `maps`.
         elsewhere: pixels that belong to other people.
 
     Returns:
@@ -197,22 +239,33 @@ def estimate_matte(
     def agrees(alpha: Float32[np.ndarray, "s s"]) -> bool:
         return not contradicts_head(alpha > 0.5, inside, zones)
 
-    def matte(alpha: Float32[np.ndarray, "s s"]) -> Matte:
-        return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices))
+    def matte(alpha: Float32[np.ndarray, "s s"], source: Literal["file", "outline", "own"] = "own") -> Matte:
+        return Matte(alpha, _foreground(rgb, alpha, inside), tuple(notices), source)
+
+    def only_ours(seen: list[Float32[np.ndarray, "s s"]]) -> list[Float32[np.ndarray, "s s"]]:
+        if elsewhere is not None:
+            seen = [np.where(elsewhere & ~zones.core, np.float32(0), m) for m in seen]
+        flat = flat_background(rgb, inside) & ~zones.core
+        return [np.where(flat, np.float32(0), m) for m in seen]
 
     if file_alpha is not None:
         alpha = np.where(inside, file_alpha / np.float32(255), np.float32(0))
         if agrees(alpha):
-            return matte(alpha)
+            return matte(alpha, "file")
         notices.append("The file's transparency does not outline the head; the outline is looked for in the picture.")
+
+    if outline is not None:
+        if agrees(outline):
+            # A mean with the outline's own soft edge was tried on composed heads, whose true edge is known, with
+            # blurred truth for an outline: it helps where the blur is small and leaves a halo where it is not.
+            alpha = _refined(rgb, inside, only_ours([outline])[0], zones)
+            if agrees(alpha):
+                return matte(alpha, "outline")
+        notices.append("The outline that rembg gives does not fit the head; our own networks outline the person.")
 
     agreeing = [m for m in maps if agrees(m)]
     if agreeing:
-        if elsewhere is not None:
-            agreeing = [np.where(elsewhere & ~zones.core, np.float32(0), m) for m in agreeing]
-        flat = flat_background(rgb, inside) & ~zones.core
-        agreeing = [np.where(flat, np.float32(0), m) for m in agreeing]
-        alpha = _refined(rgb, inside, _decided_by_colour(rgb, inside, agreeing, zones), zones)
+        alpha = _refined(rgb, inside, _decided_by_colour(rgb, inside, only_ours(agreeing), zones), zones)
         if agrees(alpha):
             return matte(alpha)
 

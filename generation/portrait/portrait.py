@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -34,10 +35,12 @@ from .matte import (
     estimate_matte,
     flat_background,
     head_zones,
+    outline_in_window,
     people_elsewhere,
     person_maps,
     seen_by_networks,
 )
+from .rembg_network import RembgNetwork
 from .resample import CropFrame
 
 WIDE_FACTOR = 1.35
@@ -48,6 +51,9 @@ _MOST_CUT_CM = 2.0
 """The standard frame may run through this much hair or hat."""
 _FRAME_ABOVE_CHIN_CM = 3.0
 """What the frame cuts below this height over the chin is shoulders."""
+_OUTLINE_WINDOW = 1.8
+"""Side of the window that rembg's networks see, in units of the standard frame: more than `WIDE_FACTOR`, so that any
+frame lies in it, and still mostly head and shoulders."""
 _SMALL_HEAD_PX = 80.0
 """A head that is lower than this in the source picture brings a notice."""
 _COARSE_PX = 256
@@ -76,6 +82,9 @@ class PortraitConfig:
     """Which face of several, 0 being the largest; None takes the largest with a notice."""
     no_face: bool = False
     """Do not look for a face: place an average head by the outline of the person alone."""
+    matte: str = "own"
+    """Who outlines the person: `own`, mediapipe's networks with what we add; `rembg` or `rembg:MODEL`, a network of
+    rembg's by its name or an .onnx file. Soft edges and colours are ours either way."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,9 @@ class Portrait:
     notices: tuple[str, ...]
     """Sentences that people should see."""
     weights: tuple[str, ...] = ()
-    """Names and hashes of those of the package's own networks that placed the head."""
+    """Names and hashes of those networks, mediapipe's apart, that placed or outlined the head."""
+    matte: str = "own"
+    """Who outlined the person: `own`, which also means the file's own transparency, or `rembg:MODEL`."""
 
     @property
     def size_px(self) -> int:
@@ -119,16 +130,18 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
         config: how; None takes `PortraitConfig()`.
 
     Raises:
-        InputError: the file cannot be used, no face was found, or nothing in it looks like a head.
+        InputError: the file cannot be used, no face was found, nothing in it looks like a head, or the network that
+            `config.matte` names cannot be had.
     """
     config = config or PortraitConfig()
+    rembg = RembgNetwork.of(config.matte)
     steps = iter(track(range(4), total=4.0, description="Preparing the portrait"))
     next(steps)
     loaded = load_image(path)
     model = load_head_model()
     with PersonNetworks() as people, FaceNetworks() as networks:
         next(steps)
-        found = _locate(loaded, model, config, networks, people)
+        found = _locate(loaded, model, config, networks, people, rembg)
         next(steps)
         crop = config.crop
         if crop == "auto":
@@ -146,7 +159,13 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     if found.face is not None:
         faces = [(frame.point(f.center_px), f.size_px * frame.scale) for f in (found.face, *found.others)]
         elsewhere = people_elsewhere(frame.size_px, *faces[0], faces[1:])
-    matte = estimate_matte(crop_rgb, inside, head_zones(head, model), maps, file_alpha=file_alpha, elsewhere=elsewhere)
+    zones, outline = head_zones(head, model), None
+    if rembg is not None and (file_alpha is None or contradicts_head(file_alpha > 127, inside, zones)):
+        outline = frame.part(found.outline).astype(np.float32) / 255
+    matte = estimate_matte(crop_rgb, inside, zones, maps, file_alpha=file_alpha, outline=outline, elsewhere=elsewhere)
+    weights, outlined_by = found.weights, "own"
+    if rembg is not None and matte.source == "outline":
+        weights, outlined_by = tuple(dict.fromkeys((*weights, rembg.provenance()))), rembg.matte
     for _ in steps:
         pass
     return Portrait(
@@ -160,7 +179,8 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
         loaded.source_name,
         loaded.sha256,
         (*loaded.notices, *found.notices, *matte.notices),
-        found.weights,
+        weights,
+        outlined_by,
     )
 
 
@@ -175,6 +195,14 @@ class _Found:
     others: tuple[DetectedFace, ...]
     notices: tuple[str, ...]
     weights: tuple[str, ...]
+    rembg: RembgNetwork | None
+
+    @cached_property
+    def outline(self) -> UInt8[np.ndarray, "h w"]:
+        """What rembg's network takes for the person, 255 where it is sure; 0 outside the window that it sees."""
+        assert self.rembg is not None
+        frame = CropFrame.of(self.head, _OUTLINE_WINDOW, 1)
+        return outline_in_window(self.rgb, frame.center_px, frame.side_px, self.rembg)
 
     @property
     def window_sides_px(self) -> tuple[float, ...]:
@@ -183,7 +211,12 @@ class _Found:
 
 
 def _locate(
-    loaded: LoadedImage, model: HeadModel, config: PortraitConfig, networks: FaceNetworks, people: PersonNetworks
+    loaded: LoadedImage,
+    model: HeadModel,
+    config: PortraitConfig,
+    networks: FaceNetworks,
+    people: PersonNetworks,
+    rembg: RembgNetwork | None,
 ) -> _Found:
     """Turn the picture upright and fit a head to the chosen face, or place one by the outline with `no_face`."""
     rgb, file_alpha, notices = loaded.rgb, loaded.alpha, []
@@ -192,12 +225,7 @@ def _locate(
         rgb = np.round(rgb * opacity + 255 * (1 - opacity)).astype(np.uint8)
     face, others, weights = None, (), ()
     if config.no_face:
-        if file_alpha is None:
-            flat = flat_background(rgb, np.ones(rgb.shape[:2], bool))
-            seen = np.where(flat, np.float32(0), seen_by_networks(rgb, people))
-        else:
-            seen = file_alpha / np.float32(255)
-        head = place_head_by_matte(seen, model, loaded.source_name)
+        head, weights, notices = _head_without_face(rgb, file_alpha, model, loaded.source_name, people, rembg)
     else:
         turns = upright_quarter_turns(rgb, networks)
         if turns:
@@ -223,7 +251,29 @@ def _locate(
         notices.append(
             f"The head is only {head_px:.0f} pixels high in the picture; a larger picture gives a sharper result."
         )
-    return _Found(rgb, file_alpha, head, face, others, tuple(notices), weights)
+    return _Found(rgb, file_alpha, head, face, others, tuple(notices), weights, rembg)
+
+
+def _head_without_face(
+    rgb: UInt8[np.ndarray, "h w 3"],
+    file_alpha: UInt8[np.ndarray, "h w"] | None,
+    model: HeadModel,
+    source: str,
+    people: PersonNetworks,
+    rembg: RembgNetwork | None,
+) -> tuple[HeadFit, tuple[str, ...], list[str]]:
+    """A head placed by the first outline that there is; the network that gave it, if not our own, and notices."""
+    if file_alpha is not None:
+        return place_head_by_matte(file_alpha / np.float32(255), model, source), (), []
+    flat, notices = flat_background(rgb, np.ones(rgb.shape[:2], bool)), []
+    if rembg is not None:
+        outline = np.where(flat, np.float32(0), rembg.maps(rgb)[0])
+        try:
+            return place_head_by_matte(outline, model, source), (rembg.provenance(),), []
+        except InputError:
+            notices.append("No head is seen in the outline that rembg gives; our own networks place the head.")
+    seen = np.where(flat, np.float32(0), seen_by_networks(rgb, people))
+    return place_head_by_matte(seen, model, source), (), notices
 
 
 def fit_in_crop(
@@ -274,6 +324,9 @@ def _cut_by_standard_frame_cm(found: _Found, model: HeadModel, people: PersonNet
         maps = [wide.part(found.file_alpha).astype(np.float32) / 255]
     else:
         maps = person_maps(found.rgb, wide, found.window_sides_px, people)
+    if found.file_alpha is None and found.rembg is not None:
+        outline = wide.part(found.outline).astype(np.float32) / 255
+        maps = maps if contradicts_head(outline > 0.5, inside, zones) else [outline]
     agreeing = [m for m in maps if not contradicts_head(m > 0.5, inside, zones)]
     if not agreeing:
         return 0.0
@@ -357,6 +410,8 @@ def encode_portrait(portrait: Portrait) -> bytes:
         "notices": list(portrait.notices),
         "weights": list(portrait.weights),
     }
+    if portrait.matte != "own":
+        facts["matte"] = portrait.matte
     arrays = {name: getattr(portrait, name) for name in _ARRAYS}
     arrays |= {f"fit_{name}": getattr(portrait.head, name) for name in _FIT_ARRAYS}
     arrays |= {f"camera_{name}": getattr(camera, name).numpy() for name in _CAMERA_ARRAYS}
@@ -390,6 +445,7 @@ def read_portrait(path: Path) -> Portrait:
                 source_sha256=facts["source_sha256"],
                 notices=tuple(facts["notices"]),
                 weights=tuple(facts.get("weights", ())),  # not in files of earlier versions
+                matte=facts.get("matte", "own"),
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}); make the head again with dp360 data heads") from error

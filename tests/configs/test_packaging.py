@@ -67,7 +67,7 @@ def test_no_caches_inside(wheel: set[str]):
 
 def test_every_import_is_a_dependency():
     needed = {_distribution(name) for folder in FOLDERS for name in _imported(ROOT / folder)}
-    extras = _requirements("usd") | _requirements("eval")
+    extras = _requirements("usd") | _requirements("eval") | _requirements("matte")
     assert sorted(needed - _requirements() - extras) == []
 
 
@@ -77,7 +77,7 @@ def test_every_import_of_the_tests_is_a_dependency_of_development():
 
 
 def test_what_the_tests_need_includes_what_the_extras_bring():
-    extras = _requirements("usd") | _requirements("eval")
+    extras = _requirements("usd") | _requirements("eval") | _requirements("matte")
     assert sorted(extras - _requirements("dev") - {"timm"}) == []  # nerfstudio brings timm
     pinned = {_normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]}
     assert sorted((_requirements() | extras | _requirements("dev")) - pinned) == []

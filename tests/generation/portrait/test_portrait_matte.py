@@ -74,6 +74,34 @@ def test_maps_that_contradict_the_head_have_no_say(portrait: Portrait, zones: He
     np.testing.assert_array_equal(alone.alpha_unit, among.alpha_unit)
 
 
+def test_an_outline_comes_before_the_maps(portrait: Portrait, zones: HeadZones) -> None:
+    narrow = np.where(zones.above_chin, portrait.alpha_unit, np.float32(0))  # a head without shoulders
+    alone = estimate_matte(portrait.rgb, portrait.inside, zones, [portrait.alpha_unit])
+    given = estimate_matte(portrait.rgb, portrait.inside, zones, [portrait.alpha_unit], outline=narrow)
+    assert (alone.source, given.source, given.notices) == ("own", "outline", ())
+    below = zones.height_cm < -3
+    assert alone.alpha_unit[below].mean() > 0.5 > 0.05 > given.alpha_unit[below].mean()
+    assert overlap(given.alpha_unit[zones.above_chin], portrait.alpha_unit[zones.above_chin]) > 0.97
+
+
+def test_an_outline_that_contradicts_the_head_has_no_say(portrait: Portrait, zones: HeadZones) -> None:
+    maps, wrong = [portrait.alpha_unit], 1 - portrait.alpha_unit
+    alone = estimate_matte(portrait.rgb, portrait.inside, zones, maps)
+    given = estimate_matte(portrait.rgb, portrait.inside, zones, maps, outline=wrong)
+    assert given.source == "own" and len(given.notices) == 1 and "our own networks" in given.notices[0]
+    np.testing.assert_array_equal(alone.alpha_unit, given.alpha_unit)
+
+
+def test_an_outline_of_two_people_is_divided(portrait: Portrait, zones: HeadZones) -> None:
+    elsewhere = np.zeros((SIZE, SIZE), bool)
+    elsewhere[:, : SIZE // 4] = True
+    given = estimate_matte(
+        portrait.rgb, portrait.inside, zones, [], outline=portrait.alpha_unit, elsewhere=elsewhere & ~zones.body
+    )
+    assert given.source == "outline" and given.alpha_unit[:, : SIZE // 8].mean() < 0.02
+    assert portrait.alpha_unit[:, : SIZE // 8].mean() > 0.1
+
+
 def test_islands_are_removed(portrait: Portrait, zones: HeadZones) -> None:
     with_island = portrait.alpha_unit.copy()
     with_island[10:40, 10:40] = 1.0
