@@ -27,6 +27,7 @@ from dp360.generation.head_model.anatomy import CHIN_LANDMARK, HAIR_END_Y_CM
 from dp360.generation.portrait import Portrait, prepare_portrait
 from dp360.generation.prior import HeadPrior, build_head_prior
 from dp360.generation.prior.labels.portrait_labels import PortraitLabels, project_px
+from dp360.generation.prior.texture.atlas import MATERIAL_HAIR
 
 from ..memory import peak_memory_bytes
 from .identity import SAME_PERSON_DISTANCE, FaceEmbedder, identity_distance
@@ -232,7 +233,7 @@ def head_figures(portrait: Portrait, prior: HeadPrior, model: HeadModel, shell: 
         "stretched_share": stretched_share(prior.mesh, prior.texture.confidence, camera),
         "crown_bare": crown_bare,
         "back_bare": back_bare,
-        "bald": float(labels.bald),
+        "bald": float(MATERIAL_HAIR not in prior.mesh.material),
     }
 
 

@@ -105,7 +105,7 @@ def labels_with(hair: np.ndarray, headgear_share: float = 0.0) -> PortraitLabels
     classes = np.eye(len(CLASS_NAMES), dtype=np.float32)[np.full(hair.shape, BACKGROUND)]
     probability = np.stack([~hair, hair, np.zeros_like(hair)], axis=-1).astype(np.float64)
     share = np.full(hair.shape, headgear_share, np.float32)
-    return PortraitLabels(probability, ~hair, hair, np.zeros_like(hair), share, False, classes)
+    return PortraitLabels(probability, ~hair, hair, np.zeros_like(hair), share, classes)
 
 
 def test_a_render_becomes_points_where_its_camera_saw_them() -> None:
@@ -283,7 +283,7 @@ def test_the_shell_is_found_in_the_mesh_of_a_prior(model: HeadModel) -> None:
     ring = np.stack(np.broadcast_arrays(np.arange(5.0), 0.0, np.zeros((4, 1))), axis=-1)
     bust = Bust(ring, np.eye(4), np.zeros(4))
     mesh = build_atlas_mesh(
-        model, portrait.head.vertices_world, HairShell(thickness, skull + thickness), bust, bald=False
+        model, portrait.head.vertices_world, HairShell(thickness, skull + thickness), bust
     )
     found = ShellOnSkull.of(mesh, portrait, model)
     assert np.abs(found.thickness - thickness).max() < 1e-9 and np.array_equal(found.skull, skull)
