@@ -9,9 +9,10 @@ from jaxtyping import Bool, Complex, Float
 from scipy import ndimage
 
 from ...cameras import UNITS_PER_MM
+from ...head_model.anatomy import world_height
 from .. import capsule
-from .chart import COLUMNS
-from .head_field import HeadField
+from .chart import COLUMNS, cell_frames, cell_shares
+from .head_field import HAIR, HEADGEAR, HeadField
 from .observed_field import ObservedField
 
 _PLAIN = (0.3, 0.7)
@@ -24,6 +25,10 @@ model's size and place and by how much hair there is. What is more is a tuft, an
 _FLOW_CELLS = 3.0
 """How far orientations are averaged: every cell has an error of its own, and single ones are worse than the network."""
 _LEAST = 1e-6
+_EYE_HEIGHT = world_height(3.6)
+_LEAST_HAIR, _LOW_SHARE = 0.1, 0.08
+"""Headgear with less hair beside it than the first share, more of which than the second reaches below the eyes, is all
+round the head."""
 
 
 def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
@@ -37,6 +42,8 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
         field: above the observed skull.
         observed: what the portrait shows.
     """
+    if _wraps_the_head(observed):
+        field = _all_headgear(field)
     low, high = _PLAIN
     plain = np.clip((observed.visibility - low) / (high - low), 0, 1)
     plain = plain * plain * (3 - 2 * plain) * (np.abs(observed.material.sum(0) - 1) < 0.1)
@@ -52,6 +59,26 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
         thickness=np.maximum(field.thickness + thicker, 0).astype(np.float32),
         flow=_turned(field.flow, observed),
     )
+
+
+def _wraps_the_head(observed: ObservedField) -> bool:
+    """Whether all that is seen on the scalp is headgear, and some of it hangs or reaches below the eyes: a turban, a
+    scarf, a hood. What is not seen is of it too; hair may come out below a cap.
+    """
+    frames = cell_frames()
+    height = frames.origins_world[..., 1] + frames.outward[..., 1] * observed.skull_radius
+    seen = observed.visibility * cell_shares()
+    hair, headgear = (float((seen * observed.material[kind]).sum()) for kind in (HAIR, HEADGEAR))
+    low = float((seen * observed.material[HEADGEAR] * (height < _EYE_HEIGHT)).sum())
+    return hair < _LEAST_HAIR * headgear and low > _LOW_SHARE * headgear
+
+
+def _all_headgear(field: HeadField) -> HeadField:
+    """The field with all of its hair turned to headgear."""
+    material = field.material.copy()
+    material[HEADGEAR] += material[HAIR]
+    material[HAIR] = 0
+    return replace(field, material=material)
 
 
 def faded(

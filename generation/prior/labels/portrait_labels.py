@@ -27,6 +27,7 @@ from ...portrait import Portrait
 from .. import capsule
 from . import segmenter as classes_of_segmenter
 from .segmenter import SEGMENTER, Segmenter, segment
+from .worn_colour import cloth_among
 
 SKIN, HAIR, CLOTH = 0, 1, 2
 _EAR_STANDS_OUT = 0.002
@@ -162,7 +163,9 @@ def label_portrait(
     probability = _smoothed(probability / probability.sum(-1, keepdims=True), portrait, foreground)
     on_scalp = np.maximum(seen[..., HAIR], 1e-3)
     share = (classes[..., classes_of_segmenter.HEADGEAR] / on_scalp).astype(np.float32)
-    share = one_reading(share, foreground & (probability.argmax(-1) == HAIR), portrait.foreground_unit)
+    worn = foreground & (probability.argmax(-1) == HAIR)
+    share = one_reading(share, worn, portrait.foreground_unit)
+    share = np.maximum(share, cloth_among(portrait.foreground_unit, worn))
     return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row, share, classes)
 
 

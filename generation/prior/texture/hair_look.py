@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32
 
 from ..hair.locks import LockPattern
 from ..hair.orientation import LUMINANCE, OCTAVES_MM, SeenHair, unit
+from ..labels.worn_colour import cloth_colour, log_chroma
 from .fills import enlarged, reduced, wrapped_blur
 
 FLOOR = 0.03
@@ -33,10 +34,6 @@ _MOST_DEVIATIONS = 2.3
 _LAST_GAINS = (0.3, 3.0)
 _BROAD_GAINS = (0.2, 3.0)
 _DEFAULT_OCTAVES, _DEFAULT_BROAD = (0.04, 0.045, 0.04, 0.035), 0.05
-_BLUE, _RED, _BRIGHT = (-0.16, -0.08), (0.95, 1.3), (0.08, 0.16)
-"""Cloth has a logarithm of the ratio of red to blue up to the first and not above the second number, or of red to green
-above the third, for certain above the fourth, and is brighter than the fifth, for certain than the sixth: grown hair is
-blue only where it is black, and ginger is no red."""
 _LEAST_TEXELS = 500
 _QUANTILES = np.linspace(0, 1, 65)
 _PAINTED = (0.2, 0.5)
@@ -209,34 +206,27 @@ class HairTone:
         if sure.sum() < 200:
             return HairTone(np.zeros(3), 10.0, 0.0)
         colours = cv2.GaussianBlur(colour, (0, 0), 2.0)[sure]
-        chroma = _log_chroma(colours)
+        chroma = log_chroma(colours)
         middle = np.median(chroma, axis=0)
         spread = max(0.06, 2.6 * float(np.median(np.linalg.norm(chroma - middle, axis=-1))))
         return HairTone(middle, spread, float(np.median(colours.mean(-1))))
 
     @property
     def cloth(self) -> float:
-        """1 for colours that no hair has grown in, 0 for others: scarves and hats are labelled hair, some show here."""
-        blue = np.interp(self.chroma[0] - self.chroma[2], _BLUE, (1, 0))
-        red = np.interp(self.chroma[0] - self.chroma[1], _RED, (0, 1))
-        return float(max(blue, red) * np.interp(self.brightness, _BRIGHT, (0, 1)))
+        """1 for colours that no hair has grown in, 0 for others."""
+        return float(cloth_colour(self.chroma, self.brightness))
 
     def belief(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
         """1 for colours of the hair, falling to 0 for others."""
-        away = np.linalg.norm(_log_chroma(wrapped_blur(reduced(colour, 2), 1.0, 1.0)) - self.chroma, axis=-1)
+        away = np.linalg.norm(log_chroma(wrapped_blur(reduced(colour, 2), 1.0, 1.0)) - self.chroma, axis=-1)
         return enlarged(np.exp(-((away / self.spread) ** 4)).astype(np.float32), 2)
 
     def held(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
         """Smooth colours with those whose chroma is no hair's brought to its border, brightness kept."""
         small = reduced(colour, 4)
-        chroma = _log_chroma(small)
+        chroma = log_chroma(small)
         away = chroma - self.chroma
         length = np.linalg.norm(away, axis=-1, keepdims=True)
         nearer = self.chroma + away * np.minimum(1, 0.8 * self.spread / np.maximum(length, 1e-6))
         factor = enlarged(np.exp(nearer - chroma).astype(np.float32), 4)
         return np.clip((colour + np.float32(2 * FLOOR)) * factor - np.float32(2 * FLOOR), 0.01, 1)
-
-
-def _log_chroma(rgb_unit: Float32[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
-    logs = np.log(np.clip(rgb_unit, 0, 1) + np.float32(2 * FLOOR))
-    return logs - logs.mean(-1, keepdims=True)

@@ -282,9 +282,7 @@ def test_the_shell_is_found_in_the_mesh_of_a_prior(model: HeadModel) -> None:
     thickness = np.random.default_rng(0).uniform(-0.02, 0.05, skull.shape)
     ring = np.stack(np.broadcast_arrays(np.arange(5.0), 0.0, np.zeros((4, 1))), axis=-1)
     bust = Bust(ring, np.eye(4), np.zeros(4))
-    mesh = build_atlas_mesh(
-        model, portrait.head.vertices_world, HairShell(thickness, skull + thickness), bust
-    )
+    mesh = build_atlas_mesh(model, portrait.head.vertices_world, HairShell(thickness, skull + thickness), bust)
     found = ShellOnSkull.of(mesh, portrait, model)
     assert np.abs(found.thickness - thickness).max() < 1e-9 and np.array_equal(found.skull, skull)
 

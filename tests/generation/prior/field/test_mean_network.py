@@ -11,7 +11,7 @@ import torch
 
 from dp360.generation.networks import LoadedNetwork, chart_padded
 from dp360.generation.prior.field.chart import MIRRORED
-from dp360.generation.prior.field.head_field import CHANNELS, THICKNESS_SCALE, HeadField
+from dp360.generation.prior.field.head_field import CHANNELS, HAIR, HEADGEAR, THICKNESS_SCALE, HeadField
 from dp360.generation.prior.field.known_cells import faded, meet_observation
 from dp360.generation.prior.field.mean_network import (
     FIELD_MEAN,
@@ -81,6 +81,30 @@ def test_plainly_seen_cells_are_as_seen(random_field: HeadField, random_observat
     np.testing.assert_allclose(met.thickness[known], observed.thickness[known], atol=1e-6)
     np.testing.assert_allclose(met.material[..., 40:, :], random_field.material[..., 40:, :], atol=1e-5)
     np.testing.assert_allclose(met.thickness[53:], random_field.thickness[53:], atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("lowest_row", "hair_beside", "wraps"), [(38, False, True), (18, False, False), (38, True, False)]
+)
+def test_a_scarf_is_all_round_and_a_cap_is_not(
+    random_field: HeadField, random_observation: ObservedField, lowest_row: int, hair_beside: bool, wraps: bool
+) -> None:
+    seen = np.zeros((56, 64), np.float32)
+    seen[4:lowest_row, :16] = 1
+    material = np.zeros((4, 56, 64), np.float32)
+    material[HEADGEAR] = 1
+    if hair_beside:
+        material[:, 20:30] = np.eye(4, dtype=np.float32)[HAIR][:, None, None]  # rows of it
+    observed = replace(
+        random_observation, skull_radius=random_field.skull_radius, visibility=seen, material=material
+    )  # fmt: skip
+    behind = meet_observation(random_field, observed).material[:, :, 40:56]
+    before = random_field.material[:, :, 40:56]
+    expected = before.copy()
+    if wraps:
+        expected[HEADGEAR] += before[HAIR]
+        expected[HAIR] = 0
+    np.testing.assert_allclose(behind, expected, atol=1e-4)
 
 
 def test_an_outline_shifts_the_field_and_a_tuft_does_not(
