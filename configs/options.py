@@ -138,6 +138,8 @@ class HeadOptions:
     matte: str = "own"
     """Who outlines the person: own; rembg, one of that library's networks (birefnet-portrait), which needs the extra
     dp360[matte]; or rembg:MODEL, another one by its name or the path of an .onnx file."""
+    no_glasses: Flag = False
+    """Take off the glasses that the portrait shows."""
     rings: Rings = "three"
     """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
     generator: GeneratorName = "auto"

@@ -85,7 +85,8 @@ def portrait_to_dataset(
     with record.stage("weights"):
         view_generator = open_generator(options, given, cameras, track=track)
     with record.stage("prior"):
-        prior = build_head_prior(portrait, seed=options.seed, drawn=options.generator == "field")
+        drawn, glasses = options.generator == "field", not options.no_glasses
+        prior = build_head_prior(portrait, seed=options.seed, drawn=drawn, glasses=glasses)
     with record.stage("views"):
         generator = torch.Generator().manual_seed(options.seed)
         views = view_generator.generate(portrait, prior, cameras, generator, track=track)

@@ -42,6 +42,7 @@ class _PortraitCommand(HeadOptions):
         words += ["--crop", self.crop] if self.crop != "auto" else []
         words += ["--no-face"] if self.no_face else []
         words += ["--matte", self.matte] if self.matte != "own" else []
+        words += ["--no-glasses"] if self.no_glasses else []
         return shlex.join(words)
 
     def folder(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -38,6 +39,7 @@ from .labels.segmenter import SEGMENTER
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
 from .texture.completion_network import COMPLETION
 from .texture.prior_texture import PriorTexture, paint_prior
+from .worn.glasses import Glasses, fit_glasses
 
 _STRAND_SLACK = 0.0013
 """Strands show up to this far below the surface that they lie in, world units (0.8 mm)."""
@@ -77,6 +79,13 @@ class HeadPrior:
     """Names and hashes of head model, bust template and the networks that computed something for this head."""
     strands: HairStrands = field(default_factory=HairStrands.none)
     """Single strands over and beyond the shell."""
+    glasses: Literal["none", "worn", "taken off"] = "none"
+    """What became of the glasses that the portrait shows."""
+
+    @property
+    def worn_settings(self) -> dict[str, str]:
+        """What provenance says about them; nothing where there are none."""
+        return {} if self.glasses == "none" else {"glasses": self.glasses}
 
     def render(
         self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
@@ -251,6 +260,8 @@ class PriorBasis:
     """What the portrait shows of it."""
     bust: Bust
     """The fitted bust."""
+    glasses: Glasses | None = None
+    """The fitted glasses, if any are worn."""
 
     @classmethod
     def of(cls, portrait: Portrait, *, model: HeadModel | None = None) -> PriorBasis:
@@ -259,16 +270,18 @@ class PriorBasis:
         labels = label_portrait(portrait, model)
         portrait = with_placed_ears(portrait, labels, model)
         expected, observed = field_of_portrait(portrait, labels, model)
-        return cls(portrait, model, labels, expected, observed, fit_bust(portrait, labels, model))
+        bust, glasses = fit_bust(portrait, labels, model), fit_glasses(portrait, labels, model)
+        return cls(portrait, model, labels, expected, observed, bust, glasses)
 
-    def prior(self, *, seed: int = 0, drawn: bool = False) -> HeadPrior:
+    def prior(self, *, seed: int = 0, drawn: bool = False, glasses: bool = True) -> HeadPrior:
         """One prior; arguments as of `build_head_prior`."""
         portrait, model, labels = self.portrait, self.model, self.labels
         field = draw_field(self.observed, seed=seed) if drawn else self.expected
         shell = fit_hair_shell(portrait, labels, model, field)
-        mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, self.bust)
+        worn = self.glasses if glasses else None
+        mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, self.bust, glasses=worn)
         flow = fit_hair_flow(portrait, labels, shell, field)
-        texture = paint_prior(portrait, labels, model, mesh, flow, seed=seed)
+        texture = paint_prior(portrait, labels, model, mesh, flow, glasses=self.glasses, seed=seed)
         x, y, width, height = SHELL_TILE
         tile = (slice(y, y + height), slice(x, x + width))
         strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
@@ -279,21 +292,23 @@ class PriorBasis:
             *portrait.weights,
             *(network.provenance() for network in (SEGMENTER, *of_hair, COMPLETION)),
         )
-        return HeadPrior(mesh, texture, labels, ", ".join(weights), strands)
+        state = "none" if self.glasses is None else "worn" if glasses else "taken off"
+        return HeadPrior(mesh, texture, labels, ", ".join(weights), strands, state)
 
 
 def build_head_prior(
-    portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0, drawn: bool = False
+    portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0, drawn: bool = False, glasses: bool = True
 ) -> HeadPrior:
-    """The geometric prior of a portrait: labels, hair shell, bust, texture.
+    """The geometric prior of a portrait: labels, hair shell, bust, glasses, texture.
 
     Args:
         portrait: aligned portrait with its fitted head.
         model: the head model; default is the one that ships.
         seed: seed of the painted locks, the strands and the cloth, and of the field if it is drawn.
         drawn: the head's field is one of those that may be behind the portrait, in place of the expected one.
+        glasses: glasses that the portrait shows are worn; otherwise they are taken off.
 
     Raises:
         InputError: a field is to be drawn and this installation lacks the networks for it.
     """
-    return PriorBasis.of(portrait, model=model).prior(seed=seed, drawn=drawn)
+    return PriorBasis.of(portrait, model=model).prior(seed=seed, drawn=drawn, glasses=glasses)

@@ -44,7 +44,8 @@ class PriorGenerator:
         shown = (rendered.validity * rendered.alpha).sum((1, 2)) / covered
         confidence = torch.from_numpy(0.3 + 0.5 * shown).float()
         surface = prior.surface_samples(self.surface_points, generator)
-        origin = provenance_of(self.name, prior.weights_name, seed, portrait.source_sha256, asdict(self))
+        settings = {**asdict(self), **prior.worn_settings}
+        origin = provenance_of(self.name, prior.weights_name, seed, portrait.source_sha256, settings)
         first = portrait_rgba(portrait, cameras.width), portrait.head.camera
         return views_with_portrait(*first, rendered_rgba(rendered), cameras, confidence, surface, origin)
 

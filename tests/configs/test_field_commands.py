@@ -136,17 +136,20 @@ class Basis:
     """In place of seconds of work: heads that are as grey as their seed says."""
 
     asked: list[tuple[int, bool]] = field(default_factory=list)
+    glasses: list[bool] = field(default_factory=list)
     portrait = SimpleNamespace(source_sha256="ab" * 32)
 
-    def prior(self, *, seed: int, drawn: bool) -> SimpleNamespace:
+    def prior(self, *, seed: int, drawn: bool, glasses: bool) -> SimpleNamespace:
         self.asked.append((seed, drawn))
+        self.glasses.append(glasses)
 
         def render(cameras: Cameras) -> PriorRender:
             shape = (len(cameras), cameras.height, cameras.width)
             grey, one = np.full((*shape, 3), seed / 255, np.float32), np.ones(shape, np.float32)
             return PriorRender(grey, one, one, grey, one, one.astype(np.uint8))
 
-        return SimpleNamespace(weights_name="some (sha256 00)", render=render)
+        settings = {"glasses": "worn" if glasses else "taken off"}
+        return SimpleNamespace(weights_name="some (sha256 00)", render=render, worn_settings=settings)
 
 
 @pytest.fixture
@@ -175,14 +178,21 @@ def test_variants_are_a_sheet_with_a_row_for_each_seed(
     sheet = Image.open(io.BytesIO((out / "variants.png").read_bytes()))
     origin = provenance_from_json(sheet.info["dp360.provenance"])
     assert (origin.generator, origin.weights, origin.seed) == ("field", "some (sha256 00)", 90)
-    assert (origin.input_sha256, origin.settings) == ("ab" * 32, {"variants": 3})
+    assert (origin.input_sha256, origin.settings) == ("ab" * 32, {"variants": 3, "glasses": "worn"})
     grey = np.asarray(sheet)[:, -TILE_PX // 2, 0]  # down the last column of pictures
     assert [int(np.count_nonzero(grey == seed)) for seed in (89, 90, 91, 92, 93)] == [0, TILE_PX, TILE_PX, TILE_PX, 0]
 
 
+def test_variants_take_glasses_off_as_heads_do(fields_are_drawn: Path, basis: Basis, tmp_path: Path) -> None:
+    assert cli.main(["run", "face.png", "--output", str(tmp_path / "out"), "--variants", "1", "--no-glasses"]) == 0
+    assert basis.glasses == [False]
+
+
 def test_the_command_that_takes_one_treats_the_portrait_alike() -> None:
-    run = RunCommand(given_portrait=(Path("my face.png"),), variants=4, crop="wide", face_index=1, no_face=True)
-    assert run.taking(3) == ("dp360 run 'my face.png' --generator field --seed 3 --face-index 1 --crop wide --no-face")
+    run = RunCommand(given_portrait=(Path("my face.png"),), variants=4, crop="wide", face_index=1, no_glasses=True)
+    assert run.taking(3) == (
+        "dp360 run 'my face.png' --generator field --seed 3 --face-index 1 --crop wide --no-glasses"
+    )
     assert ViewsCommand(image=(Path("a.png"),)).taking(0) == "dp360 views a.png --generator field --seed 0"
 
 

@@ -90,7 +90,16 @@ def test_options_are_in_the_help(method, capsys):
     text = capsys.readouterr().out
     for option in ("image", "quality", "views", "size-px", "fit.max-count", "seed", "device", "face-index", "crop"):
         assert f"--{option} " in text
-    for option in ("no-face", "rings", "generator", "weights", "diffusion.steps", "verbose", "max-num-iterations"):
+    for option in (
+        "no-face",
+        "no-glasses",
+        "rings",
+        "generator",
+        "weights",
+        "diffusion.steps",
+        "verbose",
+        "max-num-iterations",
+    ):
         assert f"--{option} " in text
     assert "data-from-run" not in text and "run-folder" not in text
 
@@ -181,8 +190,9 @@ def test_the_key_depends_on_what_the_views_depend_on(portrait, tmp_path):
     assert {key(), *same, key(device="cpu")} == {key()}
     assert key(generator="compact", device="cpu") != key(generator="compact", device="cuda")
     different = [key(seed=1), key(face_index=0), key(crop="wide"), key(no_face=True), key(quality="fast"), key(views=9)]
+    different.append(key(no_glasses=True))
     copied.write_bytes(portrait.read_bytes() + b"\0")
-    assert len({key(), key(image=copied), *different}) == 8
+    assert len({key(), key(image=copied), *different}) == 9
 
 
 def test_the_key_covers_every_file_of_our_weights(portrait, tmp_path, monkeypatch):

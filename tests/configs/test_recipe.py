@@ -92,7 +92,8 @@ def test_one_portrait_is_asked_for():
 def test_switches_need_no_word_behind_them(parsed):
     """As in `dp360`, and as in nerfstudio's parser, which asks for one."""
     assert tyro.cli(parsed, args=["--no-face"]).no_face
-    assert not tyro.cli(parsed, args=[]).no_face
+    assert tyro.cli(parsed, args=["--no-glasses"]).no_glasses
+    assert not tyro.cli(parsed, args=[]).no_face and not tyro.cli(parsed, args=[]).no_glasses
 
 
 def test_switches_of_ns_train_may_have_a_word():

@@ -144,7 +144,7 @@ def label_portrait(
 ) -> PortraitLabels:
     """Skin, hair and cloth of a portrait.
 
-    Beards, glasses and jewellery count as skin, on which they are painted; hats and scarves over the head as hair.
+    Beards, glasses and jewellery count as skin, on which they lie; hats and scarves over the head as hair.
 
     Args:
         segmenter: the network; None takes the one that ships.

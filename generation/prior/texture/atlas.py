@@ -27,15 +27,18 @@ from ...mesh_raster import Fragments, interpolate, rasterize_mesh
 from .. import capsule
 from ..bust.bust import Bust
 from ..hair.hair_shell import HairShell
+from ..worn.glasses import Glasses
+from ..worn.glasses_mesh import TILE_SIZE, WornPart, glasses_mesh
 
 ATLAS_WIDTH, ATLAS_HEIGHT = 2048, 1792
-MATERIAL_SKIN, MATERIAL_MOUTH, MATERIAL_TEETH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_CLOTH = range(6)
+MATERIAL_SKIN, MATERIAL_MOUTH, MATERIAL_TEETH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES = range(7)
 
 _FACE_TILE = (0, 0, 1024, 1024)
 _HEAD_TILE = (1024, 0, 768, 768)
 _GUMS_TILE = (1792, 0, 256, 256)
 _TEETH_TILE = (1792, 256, 256, 256)
 _EYE_TILES = {PART_EYEBALL_LEFT: (1792, 512, 256, 256), PART_EYEBALL_RIGHT: (1792, 768, 256, 256)}
+GLASSES_TILE = (1024, 768, *TILE_SIZE)
 SHELL_TILE = (0, 1024, 1024, 768)
 BUST_TILE = (1024, 1024, 1024, 512)
 _HIDDEN_THICKNESS = -0.018
@@ -44,7 +47,7 @@ _HIDDEN_THICKNESS = -0.018
 
 @dataclass(frozen=True)
 class AtlasMesh:
-    """Head, hair shell and bust as one mesh with one texture layout."""
+    """Head, hair shell, bust and glasses as one mesh with one texture layout."""
 
     vertices_world: Float[np.ndarray, "v 3"]
     """World units; split along texture seams."""
@@ -57,7 +60,7 @@ class AtlasMesh:
     material: UInt8[np.ndarray, " f"]
     """`MATERIAL_*` of each triangle."""
     head_vertex: Int[np.ndarray, " v"]
-    """Vertex of the head model each vertex was split from, -1 for shell and bust."""
+    """Vertex of the head model each vertex was split from, -1 for shell, bust and glasses."""
     T_world_body: Float[np.ndarray, "4 4"]
     """To world from the bust's frame, see `Bust`."""
     stand_off: Float[np.ndarray, " columns"]
@@ -103,14 +106,17 @@ def build_atlas_mesh(
     head_vertices: Float[np.ndarray, "v 3"],
     shell: HairShell,
     bust: Bust,
+    *,
+    glasses: Glasses | None = None,
 ) -> AtlasMesh:
-    """Put the fitted head, its hair shell and its bust into one mesh.
+    """Put the fitted head, its hair shell, its bust and its glasses into one mesh.
 
     Args:
         model: the head model.
         head_vertices: its fitted vertices, world units.
         shell: fitted hair shell.
         bust: from `fit_bust`.
+        glasses: from `fit_glasses`; None for none.
     """
     y_cm = centimetres(model.neutral)[:, 1]
     kept = (y_cm[model.faces] > NECK_CUT_Y_CM - NECK_OVERLAP_CM).all(1)
@@ -136,19 +142,30 @@ def build_atlas_mesh(
     shell_faces = shell_part.faces[visible]
     bust_part = _grid_part(bust.points_world, BUST_TILE)
 
+    worn = _worn_part(glasses, None if bald else shell)
     n_head, n_shell, n_bust = len(unique), len(shell_part.uv_px), len(bust_part.uv_px)
-    counts = [len(shell_faces), len(bust_part.faces)]
-    grid_material = np.repeat(np.array([MATERIAL_HAIR, MATERIAL_CLOTH], np.uint8), counts)
+    counts = [len(shell_faces), len(bust_part.faces), len(worn.faces)]
+    grid_material = np.repeat(np.array([MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES], np.uint8), counts)
+    starts = np.cumsum([n_head, n_shell, n_bust])
+    later = [f + start for f, start in zip((shell_faces, bust_part.faces, worn.faces), starts)]
     return AtlasMesh(
-        np.concatenate([head_vertices[split_from], shell_part.vertices_world, bust_part.vertices_world]),
-        np.concatenate([head_normals[split_from], shell_part.normals_world, bust_part.normals_world]),
-        np.concatenate([corner_px.reshape(-1, 2)[first], shell_part.uv_px, bust_part.uv_px]),
-        np.concatenate([inverse.reshape(-1, 3), shell_faces + n_head, bust_part.faces + n_head + n_shell]),
+        np.concatenate([head_vertices[split_from], *(p.vertices_world for p in (shell_part, bust_part, worn))]),
+        np.concatenate([head_normals[split_from], *(p.normals_world for p in (shell_part, bust_part, worn))]),
+        np.concatenate([corner_px.reshape(-1, 2)[first], *(p.uv_px for p in (shell_part, bust_part, worn))]),
+        np.concatenate([inverse.reshape(-1, 3), *later]),
         np.concatenate([head_material, grid_material]),
-        np.concatenate([split_from, np.full(n_shell + n_bust, -1)]),
+        np.concatenate([split_from, np.full(n_shell + n_bust + len(worn.uv_px), -1)]),
         bust.T_world_body,
         bust.stand_off,
     )
+
+
+def _worn_part(glasses: Glasses | None, shell: HairShell | None) -> WornPart:
+    """Glasses in the atlas, or nothing."""
+    if glasses is None:
+        return WornPart(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 3), np.int64))
+    part = glasses_mesh(glasses, shell)
+    return part._replace(uv_px=part.uv_px + np.array(GLASSES_TILE[:2]))
 
 
 class _GridPart(NamedTuple):

@@ -9,13 +9,15 @@ from typing import no_type_check
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from ...cameras import Cameras
 from ...mesh_raster import rasterize_mesh
 from ...numba_pool import numba_pool
 from ...portrait import Portrait
 from ..labels.portrait_labels import PortraitLabels
+from ..labels.segmenter import ACCESSORY, GLASSES
+from ..worn.glasses import Glasses
 from .atlas import AtlasMesh
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
@@ -24,6 +26,8 @@ _COSINES = (0.12, 0.5)
 _DEPTH_TOLERANCE, _MIRROR_DEPTH_TOLERANCE = 0.006, 0.015
 """Slack of the visibility test, world units; more for reflected points, because heads are not quite symmetric."""
 _DEPTH_SUPERSAMPLE = 2
+_WORN = 0.5
+"""From this probability on, pixels are glasses or jewellery."""
 
 
 @dataclass(frozen=True)
@@ -101,15 +105,32 @@ class PictureOfMesh:
         return SeenPoints(values[:, :3], trust, values[:, 3:6])
 
 
-def picture_of_portrait(portrait: Portrait, labels: PortraitLabels, mesh: AtlasMesh) -> PictureOfMesh:
-    """The portrait as a picture of the prior's mesh; pixels whose matte is not solid are not trusted."""
+def picture_of_portrait(
+    portrait: Portrait, labels: PortraitLabels, mesh: AtlasMesh, glasses: Glasses | None = None
+) -> PictureOfMesh:
+    """The portrait as a picture of the prior's mesh.
+
+    Pixels are not trusted whose matte is not solid, nor those that show glasses or jewellery.
+
+    Args:
+        glasses: that are worn; None for none.
+    """
     size = portrait.size_px
     solid = cv2.erode(portrait.alpha_unit.astype(np.float32), np.ones((size // 128 + 1,) * 2, np.uint8))
     inside = cv2.erode(portrait.inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=(1,)).astype(np.float32)
     trust = np.clip((solid - 0.6) / 0.3, 0.0, 1.0) * inside
+    covered = _covered(labels) if glasses is None else (_covered(labels) & ~glasses.clear) | glasses.hidden
+    trust = np.where(covered, np.float32(0), trust)
     classes = np.stack([labels.skin, labels.hair, labels.cloth], axis=-1).astype(np.float32)
     image = np.concatenate([portrait.foreground_unit, classes, trust[..., None]], axis=-1).astype(np.float32)
     return PictureOfMesh.of(portrait.head.camera, image, mesh)
+
+
+def _covered(labels: PortraitLabels) -> Bool[np.ndarray, "s s"]:
+    """Pixels of glasses and jewellery on skin and hair, and their rims."""
+    worn = (labels.classes[..., (GLASSES, ACCESSORY)].sum(-1) > _WORN) & ~labels.cloth
+    width = 2 * (len(worn) // 256) + 1
+    return cv2.dilate(worn.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
 
 
 @numba.njit(cache=True, parallel=True)

@@ -25,6 +25,7 @@ from .. import capsule
 from ..hair.flow_field import HairFlow
 from ..hair.tracing import at_cells
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
+from ..worn.glasses import Glasses
 from .atlas import (
     ATLAS_HEIGHT,
     ATLAS_WIDTH,
@@ -55,6 +56,8 @@ from .completion_network import (
     sample_chart,
 )
 from .fills import diffuse_over_mesh, wrapped_blur
+from .glasses_paint import paint_glasses, paint_hidden_eyes
+from .painted import Painted
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
 from .shell_paint import paint_shell
 
@@ -85,6 +88,7 @@ def paint_prior(
     mesh: AtlasMesh,
     flow: HairFlow,
     *,
+    glasses: Glasses | None = None,
     seed: int = 0,
     completion: LoadedNetwork[CompletionNet] | None = None,
 ) -> PriorTexture:
@@ -96,10 +100,11 @@ def paint_prior(
         model: the head model.
         mesh: head, shell and bust with their texture layout.
         flow: where hair runs on the shell.
+        glasses: taken off the skin, and painted where the mesh has them.
         seed: seed of the synthesised hair and cloth.
         completion: the network; None takes the one that ships.
     """
-    picture = picture_of_portrait(portrait, labels, mesh)
+    picture = picture_of_portrait(portrait, labels, mesh, glasses)
     texels = atlas_texels(mesh)
     looked_up = LookedUp.of(portrait, labels, picture, texels)
     typical = looked_up.typical.rgb_unit
@@ -125,7 +130,10 @@ def paint_prior(
         texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = colour, trust
 
     skin = paint_skin(labels, model, mesh, picture, texels, looked_up, smooth, detail, flow)
-    for painted in (skin, _paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL])):
+    worn = [] if glasses is None else [paint_glasses(glasses, portrait, labels, picture, texels)]
+    if glasses is not None and glasses.lens_rgb is not None:
+        worn.append(paint_hidden_eyes(glasses, texels, looked_up.own, typical[SKIN_MATERIAL]))
+    for painted in (skin, _paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL]), *worn):
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 
@@ -150,18 +158,6 @@ def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.
         base[texels.material[chosen] == material] = colour
     trust = own.trust[chosen]
     return Painted(chosen, base + (own.colour[chosen] - base) * trust[:, None], trust)
-
-
-@dataclass(frozen=True)
-class Painted:
-    """Some texels with their colours."""
-
-    texels: Int[np.ndarray, " n"]
-    """Their numbers."""
-    rgb_unit: Float[np.ndarray, "n 3"]
-    """Colours, sRGB."""
-    confidence: Float[np.ndarray, " n"]
-    """1 where the portrait shows the texel, about 0.5 where its mirror image does, 0 where it is made up."""
 
 
 def seen_in_tile(

@@ -1,0 +1,1 @@
+"""Things worn on the head that are not hair, skin or cloth."""
