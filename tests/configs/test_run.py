@@ -10,6 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
+from dp360.configs import cli, portrait_to_head
 from dp360.configs.console import progress_bars
 from dp360.configs.example import write_example_portrait
 from dp360.configs.options import FitOptions
@@ -75,6 +76,22 @@ def test_portrait_to_files(tmp_path):
     alpha = np.asarray(Image.open(files["portrait.png"]))[..., 3]
     assert alpha[256, 256] > 250 and alpha[20, 20] < 5
     assert not [p for p in (tmp_path / "out").iterdir() if p.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("words", [[], ["--no-glasses"]])
+def test_the_prior_is_told_whether_glasses_are_worn(tmp_path, monkeypatch, words):
+    asked = []
+
+    def stop(portrait, **settings):
+        asked.append(settings["glasses"])
+        raise InputError("far enough for this test")
+
+    monkeypatch.setattr(portrait_to_head, "aligned_portrait", lambda options, **_: None)
+    monkeypatch.setattr(portrait_to_head, "build_head_prior", stop)
+    for command in ("run", "views"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "face.png", "--output", str(tmp_path / "out"), "--generator", "prior", *words])
+    assert asked == [not words] * 2
 
 
 def test_a_foreign_folder_named_dataset_is_left_alone(tmp_path):

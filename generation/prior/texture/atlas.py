@@ -142,7 +142,7 @@ def build_atlas_mesh(
     shell_faces = shell_part.faces[visible]
     bust_part = _grid_part(bust.points_world, BUST_TILE)
 
-    worn = _worn_part(glasses, None if bald else shell)
+    worn = _worn_part(glasses, shell)
     n_head, n_shell, n_bust = len(unique), len(shell_part.uv_px), len(bust_part.uv_px)
     counts = [len(shell_faces), len(bust_part.faces), len(worn.faces)]
     grid_material = np.repeat(np.array([MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES], np.uint8), counts)
@@ -160,7 +160,7 @@ def build_atlas_mesh(
     )
 
 
-def _worn_part(glasses: Glasses | None, shell: HairShell | None) -> WornPart:
+def _worn_part(glasses: Glasses | None, shell: HairShell) -> WornPart:
     """Glasses in the atlas, or nothing."""
     if glasses is None:
         return WornPart(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 3), np.int64))
