@@ -33,7 +33,7 @@ def cloth_colour(
     """
     blue = np.interp(chroma[..., 0] - chroma[..., 2], _BLUE, (1, 0))
     red = np.interp(chroma[..., 0] - chroma[..., 1], _RED, (0, 1))
-    return np.maximum(blue, red) * np.interp(brightness, _BRIGHT, (0, 1))
+    return np.asarray(np.maximum(blue, red) * np.interp(brightness, _BRIGHT, (0, 1)))
 
 
 def cloth_among(rgb_unit: Float32[np.ndarray, "s s 3"], worn: Bool[np.ndarray, "s s"]) -> Float32[np.ndarray, "s s"]:

@@ -78,7 +78,7 @@ def wearer_of(
     )
     certain = np.zeros((SIZE, SIZE, 3))
     certain[..., 0] = 1
-    labels = PortraitLabels(certain, ~nowhere, nowhere, nowhere, np.zeros((SIZE, SIZE), np.float32), True, classes)
+    labels = PortraitLabels(certain, ~nowhere, nowhere, nowhere, np.zeros((SIZE, SIZE), np.float32), classes)
     return Wearer(portrait, labels, face)
 
 
