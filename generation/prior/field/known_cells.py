@@ -9,10 +9,10 @@ from jaxtyping import Bool, Complex, Float
 from scipy import ndimage
 
 from ...cameras import UNITS_PER_MM
-from ...head_model.anatomy import world_height
+from ...head_model.anatomy import centimetres, ramp, world_height
 from .. import capsule
 from .chart import COLUMNS, cell_frames, cell_shares
-from .head_field import HAIR, HEADGEAR, HeadField
+from .head_field import HAIR, HEADGEAR, SKIN, HeadField
 from .observed_field import ObservedField
 
 _PLAIN = (0.3, 0.7)
@@ -29,6 +29,13 @@ _EYE_HEIGHT = world_height(3.6)
 _LEAST_HAIR, _LOW_SHARE = 0.1, 0.08
 """Headgear with less hair beside it than the first share, more of which than the second reaches below the eyes, is all
 round the head."""
+_BESIDE, _BEHIND = 0.75, (0.3, -0.1)
+"""Sides are where the sine of the azimuth is above the first; behind is where its cosine is below the others."""
+_ABOVE_EARS_CM, _TOP_CM, _NAPE_CM, _WREATH_END_CM = (4.5, 9.0), 11.0, (-4.5, -2.0), (9.0, 6.5)
+"""Heights: above the ears, where the top begins, where hair behind begins, and where a wreath ends."""
+_HAIRY, _LEAST_SEEN, _MOST_ADDED = (0.4, 0.65), 1.5, 10 * UNITS_PER_MM
+"""Share of hair among hair and skin from which on sides carry hair, and do for certain; size of the cells that have to
+be seen; thickness of what is added at most."""
 
 
 def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
@@ -44,6 +51,8 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
     """
     if _wraps_the_head(observed):
         field = _all_headgear(field)
+    else:
+        field = _with_hair_behind(field, observed)
     low, high = _PLAIN
     plain = np.clip((observed.visibility - low) / (high - low), 0, 1)
     plain = plain * plain * (3 - 2 * plain) * (np.abs(observed.material.sum(0) - 1) < 0.1)
@@ -79,6 +88,48 @@ def _all_headgear(field: HeadField) -> HeadField:
     material[HEADGEAR] += material[HAIR]
     material[HAIR] = 0
     return replace(field, material=material)
+
+
+def _with_hair_behind(field: HeadField, observed: ObservedField) -> HeadField:
+    """The field of a head with hair above the ears has some behind as well, and on the crown if the top has it.
+
+    Hair goes from the temples and from the crown, and is left longest in a wreath from ear to ear.
+
+    Source: Norwood, "Male Pattern Baldness: Classification and Incidence", Southern Medical Journal 1975.
+    """
+    frames = cell_frames()
+    points = frames.origins_world + frames.outward * observed.skull_radius[..., None]
+    _, height_cm, _ = np.moveaxis(centimetres(points), -1, 0)
+    around = np.arange(COLUMNS) * (2 * np.pi / COLUMNS)
+    beside, behind = np.abs(np.sin(around)) > _BESIDE, ramp(np.cos(around), *_BEHIND)
+    seen = observed.visibility * cell_shares()
+
+    def share_of_hair(where: Bool[np.ndarray, "56 64"]) -> float:
+        weight = seen * where
+        hair, bare = (float((weight * observed.material[kind]).sum()) for kind in (HAIR, SKIN))
+        return hair / (hair + bare) if hair + bare > _LEAST_SEEN else 0.0
+
+    sides = (height_cm > _ABOVE_EARS_CM[0]) & (height_cm < _ABOVE_EARS_CM[1]) & beside
+    left = share_of_hair(sides)
+    if left < _HAIRY[0]:
+        return field
+    reach = ramp(height_cm, *_NAPE_CM)
+    if share_of_hair(height_cm > _TOP_CM) < 0.5:
+        reach = reach * ramp(height_cm, *_WREATH_END_CM)
+    hidden = 1 - np.clip(observed.visibility / _PLAIN[0], 0, 1)
+    least = _smooth(float(np.interp(left, _HAIRY, (0, 1))) * reach * behind * hidden, 1.0)
+    least[0] = least[0].mean()  # the pole is one place
+    material = field.material.copy()
+    more = np.minimum(np.maximum(least - material[HAIR] - material[HEADGEAR], 0), material[SKIN])
+    material[HAIR] += more
+    material[SKIN] -= more
+    usual = field.thickness[(field.material[HAIR] > 0.5) & (height_cm > _NAPE_CM[1])]
+    thickness = min(float(np.median(usual)), _MOST_ADDED) if len(usual) else _MOST_ADDED
+    return replace(
+        field,
+        material=material.astype(np.float32),
+        thickness=np.maximum(field.thickness, thickness * (more > 0.1) * least).astype(np.float32),
+    )
 
 
 def faded(

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from dp360.generation.head_model.anatomy import centimetres
 from dp360.generation.networks import LoadedNetwork, chart_padded
-from dp360.generation.prior.field.chart import MIRRORED
-from dp360.generation.prior.field.head_field import CHANNELS, HAIR, HEADGEAR, THICKNESS_SCALE, HeadField
+from dp360.generation.prior.field.chart import MIRRORED, cell_frames
+from dp360.generation.prior.field.head_field import CHANNELS, HAIR, HEADGEAR, SKIN, THICKNESS_SCALE, HeadField
 from dp360.generation.prior.field.known_cells import faded, meet_observation
 from dp360.generation.prior.field.mean_network import (
     FIELD_MEAN,
@@ -100,11 +101,41 @@ def test_a_scarf_is_all_round_and_a_cap_is_not(
     )  # fmt: skip
     behind = meet_observation(random_field, observed).material[:, :, 40:56]
     before = random_field.material[:, :, 40:56]
-    expected = before.copy()
-    if wraps:
-        expected[HEADGEAR] += before[HAIR]
-        expected[HAIR] = 0
-    np.testing.assert_allclose(behind, expected, atol=1e-4)
+    np.testing.assert_allclose(behind[HEADGEAR], before[HEADGEAR] + wraps * before[HAIR], atol=1e-4)
+    assert (behind[HAIR].max() < 1e-4) == wraps
+
+
+@pytest.mark.parametrize(
+    ("sides", "top", "behind", "crown"), [(HAIR, HAIR, 1.0, 1.0), (HAIR, SKIN, 1.0, 0.0), (SKIN, SKIN, 0.0, 0.0)]
+)
+def test_hair_above_the_ears_goes_on_behind(
+    random_field: HeadField, random_observation: ObservedField, sides: int, top: int, behind: float, crown: float
+) -> None:
+    """A full head, a bald crown with a wreath, and a bald head, of which a network says that all are bald behind."""
+    frames = cell_frames()
+    skull = np.full((56, 64), 0.16, np.float32)
+    height_cm = centimetres(frames.origins_world + frames.outward * skull[..., None])[..., 1]
+    in_front = np.cos(np.arange(64) * (2 * np.pi / 64)) > -0.05
+    seen = (in_front & (height_cm > -2)).astype(np.float32)
+    kind = np.where(height_cm > 10, top, np.where(height_cm > 4, sides, SKIN))
+    material = np.moveaxis(np.eye(4, dtype=np.float32)[kind], -1, 0)
+    bare = np.zeros_like(material)
+    bare[SKIN] = 1
+    flat = replace(random_field, material=bare, skull_radius=skull, thickness=np.zeros_like(skull))
+    observed = replace(
+        random_observation, skull_radius=skull, visibility=seen, material=material,
+        thickness_certainty=np.zeros_like(skull),
+    )  # fmt: skip
+    met = meet_observation(flat, observed)
+    back = met.material[HAIR][:, 28:37]
+    middle, upper, nape = (
+        back[(height_cm[:, 28:37] > low) & (height_cm[:, 28:37] < high)] for low, high in ((0, 5), (11, 13), (-9, -6))
+    )
+    np.testing.assert_allclose([middle.mean(), upper.mean()], [behind, crown], atol=0.1)
+    assert nape.max() < 0.05
+    np.testing.assert_allclose(met.material.sum(0), 1, atol=1e-5)
+    thick = met.thickness[:, 28:37][(height_cm[:, 28:37] > 0) & (height_cm[:, 28:37] < 5)]
+    assert (thick.min() > 0.005) == (behind == 1)
 
 
 def test_an_outline_shifts_the_field_and_a_tuft_does_not(
