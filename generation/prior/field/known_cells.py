@@ -31,9 +31,9 @@ _LEAST_HAIR, _LOW_SHARE = 0.1, 0.08
 round the head."""
 _BESIDE, _BEHIND = 0.75, (0.3, -0.1)
 """Sides are where the sine of the azimuth is above the first; behind is where its cosine is below the others."""
-_ABOVE_EARS_CM, _TOP_CM, _NAPE_CM, _WREATH_END_CM = (4.5, 9.0), 11.0, (-4.5, -2.0), (9.0, 6.5)
+_ABOVE_EARS_CM, _TOP_CM, _NAPE_CM, _WREATH_END_CM = (4.5, 9.0), 11.0, (-1.0, 1.5), (9.0, 6.5)
 """Heights: above the ears, where the top begins, where hair behind begins, and where a wreath ends."""
-_HAIRY, _LEAST_SEEN, _MOST_ADDED = (0.4, 0.65), 1.5, 10 * UNITS_PER_MM
+_HAIRY, _LEAST_SEEN, _MOST_ADDED = (0.5, 0.75), 1.5, 10 * UNITS_PER_MM
 """Share of hair among hair and skin from which on sides carry hair, and do for certain; size of the cells that have to
 be seen; thickness of what is added at most."""
 

@@ -129,12 +129,12 @@ def test_hair_above_the_ears_goes_on_behind(
     met = meet_observation(flat, observed)
     back = met.material[HAIR][:, 28:37]
     middle, upper, nape = (
-        back[(height_cm[:, 28:37] > low) & (height_cm[:, 28:37] < high)] for low, high in ((0, 5), (11, 13), (-9, -6))
+        back[(height_cm[:, 28:37] > low) & (height_cm[:, 28:37] < high)] for low, high in ((2, 5), (11, 13), (-9, -4))
     )
     np.testing.assert_allclose([middle.mean(), upper.mean()], [behind, crown], atol=0.1)
     assert nape.max() < 0.05
     np.testing.assert_allclose(met.material.sum(0), 1, atol=1e-5)
-    thick = met.thickness[:, 28:37][(height_cm[:, 28:37] > 0) & (height_cm[:, 28:37] < 5)]
+    thick = met.thickness[:, 28:37][(height_cm[:, 28:37] > 2) & (height_cm[:, 28:37] < 5)]
     assert (thick.min() > 0.005) == (behind == 1)
 
 
