@@ -23,7 +23,7 @@ _AROUND, _AROUND_LOWER = (1.35, 0.75), 0.15
 glasses low."""
 _LEAST_SHARE = 0.0105
 """Glasses are worn if pixels of frames at the eyes, each counted by its probability, are more than this share of the
-squared distance of the eyes. Of 119 photographed heads all 21 wearers are above 0.013, all others below 0.009; another
+squared distance of the eyes. Of 120 photographed heads all 21 wearers are above 0.013, all others below 0.009; another
 segmenter has other shares."""
 _LEAST_SIDE = 0.12
 """Either eye has at least this share of these pixels; both cannot be seen in strong yaw, and then one is enough."""
