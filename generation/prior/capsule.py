@@ -10,11 +10,11 @@ along their own direction only.
 from __future__ import annotations
 
 import math
-from typing import Any, no_type_check
+from typing import Any, cast, no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from ..cameras import UNITS_PER_CM
@@ -213,3 +213,12 @@ def opened_skull_radius(
     opened = ndimage.grey_opening(radius, size=(1, 17), mode="wrap")
     opened = ndimage.grey_opening(opened, size=(9, 1), mode="nearest")
     return smooth_over_columns(opened, 1.5, 2.0)
+
+
+def pieces_round(mask: Bool[np.ndarray, "rows columns"]) -> tuple[np.ndarray, int]:
+    """Connected pieces of a mask that is closed round the axis, numbered from 1, and how many there are.
+
+    Returns:
+        Numbers over three turns of the columns, so that pieces cross the seam; the middle one is whole. 0 off the mask.
+    """
+    return cast("tuple[np.ndarray, int]", ndimage.label(np.concatenate([mask] * 3, axis=1)))

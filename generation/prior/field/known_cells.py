@@ -9,7 +9,7 @@ from jaxtyping import Bool, Complex, Float
 from scipy import ndimage
 
 from ...cameras import UNITS_PER_MM
-from ...head_model.anatomy import centimetres, ramp, world_height
+from ...head_model.anatomy import centimetres, ramp
 from .. import capsule
 from .chart import COLUMNS, cell_frames, cell_shares
 from .head_field import HAIR, HEADGEAR, SKIN, HeadField
@@ -25,7 +25,7 @@ model's size and place and by how much hair there is. What is more is a tuft, an
 _FLOW_CELLS = 3.0
 """How far orientations are averaged: every cell has an error of its own, and single ones are worse than the network."""
 _LEAST = 1e-6
-_EYE_HEIGHT = world_height(3.6)
+_EYE_HEIGHT_CM = 3.6
 _LEAST_HAIR, _LOW_SHARE = 0.1, 0.08
 """Headgear with less hair beside it than the first share, more of which than the second reaches below the eyes, is all
 round the head."""
@@ -74,12 +74,16 @@ def _wraps_the_head(observed: ObservedField) -> bool:
     """Whether all that is seen on the scalp is headgear, and some of it hangs or reaches below the eyes: a turban, a
     scarf, a hood. What is not seen is of it too; hair may come out below a cap.
     """
-    frames = cell_frames()
-    height = frames.origins_world[..., 1] + frames.outward[..., 1] * observed.skull_radius
     seen = observed.visibility * cell_shares()
     hair, headgear = (float((seen * observed.material[kind]).sum()) for kind in (HAIR, HEADGEAR))
-    low = float((seen * observed.material[HEADGEAR] * (height < _EYE_HEIGHT)).sum())
+    low = float((seen * observed.material[HEADGEAR] * (_height_cm(observed) < _EYE_HEIGHT_CM)).sum())
     return hair < _LEAST_HAIR * headgear and low > _LOW_SHARE * headgear
+
+
+def _height_cm(observed: ObservedField) -> Float[np.ndarray, "56 64"]:
+    """Height of the skull in each cell, centimetres of `anatomy`."""
+    frames = cell_frames()
+    return centimetres(frames.origins_world + frames.outward * observed.skull_radius[..., None])[..., 1]
 
 
 def _all_headgear(field: HeadField) -> HeadField:
@@ -97,9 +101,7 @@ def _with_hair_behind(field: HeadField, observed: ObservedField) -> HeadField:
 
     Source: Norwood, "Male Pattern Baldness: Classification and Incidence", Southern Medical Journal 1975.
     """
-    frames = cell_frames()
-    points = frames.origins_world + frames.outward * observed.skull_radius[..., None]
-    _, height_cm, _ = np.moveaxis(centimetres(points), -1, 0)
+    height_cm = _height_cm(observed)
     around = np.arange(COLUMNS) * (2 * np.pi / COLUMNS)
     beside, behind = np.abs(np.sin(around)) > _BESIDE, ramp(np.cos(around), *_BEHIND)
     seen = observed.visibility * cell_shares()

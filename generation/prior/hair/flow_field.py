@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import scipy.sparse
@@ -110,13 +109,12 @@ def fit_hair_flow(portrait: Portrait, labels: PortraitLabels, shell: HairShell, 
 
 def _without_islands(presence: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """Presence of hair without small spots of it on bare skin."""
-    turns = np.concatenate([presence > _ISLAND_PRESENCE] * 3, axis=1)  # three turns, so that pieces cross the seam
-    pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(turns))
+    pieces, count = capsule.pieces_round(presence > _ISLAND_PRESENCE)
     area = np.bincount(pieces.ravel(), minlength=count + 1)
     area[0] = 0
     large = area >= _LEAST_ISLAND * area.max(initial=1)
-    middle = slice(capsule.COLUMNS, 2 * capsule.COLUMNS)
-    return np.where((pieces > 0) & ~large[pieces], 0.0, np.concatenate([presence] * 3, axis=1))[:, middle]
+    island = ((pieces > 0) & ~large[pieces])[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
+    return np.where(island, 0.0, presence)
 
 
 def _usual_flow(field: HeadField) -> Float[np.ndarray, "rows columns 3"]:

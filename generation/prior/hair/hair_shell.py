@@ -9,7 +9,6 @@ skin is seen the thickness is negative: the shell sinks below the face, so that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import cv2
 import numpy as np
@@ -208,8 +207,7 @@ def _pinholes(
     bare: Bool[np.ndarray, "rows columns"], bare_ears: Bool[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "rows columns"]:
     """Small bare spots with hair all round them, but for ears."""
-    turns = np.concatenate([bare] * 3, axis=1)  # three turns, as in `_one_piece`
-    pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(turns))
+    pieces, count = capsule.pieces_round(bare)
     elevation = np.maximum(0.0, 1 - np.arange(capsule.ROWS)[:, None] / capsule.SPHERE_ROWS) * (np.pi / 2)
     area = np.bincount(pieces.ravel(), np.broadcast_to(np.cos(elevation), pieces.shape).ravel(), minlength=count + 1)
     with_ear = np.isin(pieces, np.unique(pieces[np.concatenate([bare_ears] * 3, axis=1)]))
@@ -322,10 +320,7 @@ def _ear_heights(
 
 def _one_piece(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """Sink whatever is not connected with the crown: islands of shell on cheeks and throats."""
-    shown = np.concatenate(
-        [thickness > _BARE_THICKNESS] * 3, axis=1
-    )  # three turns, so that components may cross the seam
-    components, _ = cast("tuple[np.ndarray, int]", ndimage.label(shown))
+    components, _ = capsule.pieces_round(thickness > _BARE_THICKNESS)
     crown = np.setdiff1d(np.unique(components[: capsule.SPHERE_ROWS // 2]), [0])
     kept = np.isin(components, crown).reshape(capsule.ROWS, 3, capsule.COLUMNS).any(1)
     return np.where(kept, thickness, np.minimum(thickness, _SUNK_THICKNESS))

@@ -59,7 +59,7 @@ def glasses_mesh(glasses: Glasses, shell: HairShell | None) -> WornPart:
 
     Args:
         glasses: from `fit_glasses`.
-        shell: hair that arms lie on where it is thin; None for a bald head.
+        shell: hair that arms lie on where it is thin; None leaves them on the skin.
     """
     shape, curves = glasses.shape, frame_curves(glasses.shape, glasses.face)
     forwards = curves.R_head_frame[:, 2]
