@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchCommand:
-    """Measure what a stage costs on this machine; the splat engine, or the diffusion model with random weights."""
+    """Measure what a stage costs on this machine; the splat engine, or the diffusion model with random weights. Or
+    forecast what many heads take."""
 
-    what: tyro.conf.Positional[Literal["diffusion", "splats"]]
+    what: tyro.conf.Positional[Literal["diffusion", "splats", "batch"]]
     """diffusion: operations, parameters, memory and time of the full-size networks, the release's way and ours;
-    splats: milliseconds of the CPU engine at 20,000 and 50,000 Gaussians, 256 and 512 px, and a fit of --data."""
+    splats: milliseconds of the CPU engine at 20,000 and 50,000 Gaussians, 256 and 512 px, and a fit of --data; batch:
+    hours of --heads portraits by the stages in --results."""
     views: int = 32
     """diffusion: views on the level ring."""
     size_px: int = 512
@@ -31,6 +33,12 @@ class BenchCommand:
     of the full-size networks, which takes 16 GB of memory."""
     data: Path | None = None
     """splats: a data set's folder, to time the default fit of it; none without."""
+    results: Path | None = None
+    """batch: results.jsonl of a dp360 batch."""
+    heads: int = 1_000_000
+    """batch: portraits of the forecast."""
+    jobs: int = 1
+    """batch: heads at once, on all machines together."""
     json: Path | None = None
     """File for the same figures as JSON."""
 
@@ -63,6 +71,16 @@ def run(command: BenchCommand, display: Display) -> str:
 
             views = None if command.data is None else read_dataset(dataset_folder(command.data))
             report = bench_splats(views, track=display.track)
+        case "batch":
+            from dp360.generation import InputError
+
+            from .jobs.cost import batch_cost
+            from .jobs.results import ResultsFile
+
+            if command.results is None:
+                raise InputError("Cannot forecast: name the results.jsonl of a batch with --results")
+            measured = ResultsFile(command.results).read().values()
+            report = batch_cost(measured, portraits=command.heads, jobs=command.jobs)
         case _:
             assert_never(command.what)
     if command.json is not None:

@@ -1,53 +1,127 @@
 """The `dp360` command: reads what is asked, hands it to the module of that name, says which files were made.
 
-Each subcommand is a module with a dataclass, whose docstrings are the help text, and a function `run`; heavy libraries
-are imported when `run` needs them. Exit codes: 0 done, 1 something is missing (doctor, data check), 2 a file or setting
-cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM.
+Each subcommand is a module with a dataclass, whose docstrings are the help text, and a function `run`. Only the module
+of the subcommand that is named is imported, and heavy libraries when its `run` needs them: help and the first line of
+progress come at once. Exit codes: 0 done, 1 something is missing (doctor, data check), 2 a file or setting cannot be
+used, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 import tyro
 
-from . import (
-    bench,
-    convert,
-    data,
-    doctor,
-    evaluate,
-    example,
-    export,
-    fit,
-    import_capture,
-    import_release,
-    run,
-    train,
-    view,
-)
 from .console import Outcome, errors_for_people, progress_bars
+from .extras import refuse_command_without_packages
 
-_Subcommand = (
-    Annotated[run.RunCommand, tyro.conf.subcommand("run")]
-    | Annotated[run.ViewsCommand, tyro.conf.subcommand("views")]
-    | Annotated[fit.FitCommand, tyro.conf.subcommand("fit")]
-    | Annotated[export.ExportCommand, tyro.conf.subcommand("export")]
-    | Annotated[view.ViewCommand, tyro.conf.subcommand("view")]
-    | Annotated[convert.ConvertCommand, tyro.conf.subcommand("convert")]
-    | Annotated[import_release.ImportReleaseCommand, tyro.conf.subcommand("import-release")]
-    | Annotated[import_capture.ImportCaptureCommand, tyro.conf.subcommand("import-capture")]
-    | Annotated[bench.BenchCommand, tyro.conf.subcommand("bench")]
-    | Annotated[train.TrainCommand, tyro.conf.subcommand("train")]
-    | Annotated[data.DataCommand, tyro.conf.subcommand("data")]
-    | Annotated[evaluate.EvalCommand, tyro.conf.subcommand("eval")]
-    | Annotated[example.ExampleCommand, tyro.conf.subcommand("example")]
-    | Annotated[doctor.DoctorCommand, tyro.conf.subcommand("doctor")]
-)
-_Parsed = tyro.conf.FlagCreatePairsOff[_Subcommand]
+
+@dataclass(frozen=True)
+class Subcommand:
+    """Where a subcommand stands, and the first sentence about it."""
+
+    module: str
+    """Module of this package with its dataclass and its `run`."""
+    type_name: str
+    """Name of the dataclass."""
+    summary: str
+    """First paragraph of the dataclass's docstring: `dp360 --help` shows it without the module."""
+
+
+SUBCOMMANDS = {
+    "run": Subcommand("run", "RunCommand", "Make a head: dp360 run face.png."),
+    "views": Subcommand(
+        "run",
+        "ViewsCommand",
+        "Make the posed views of a head and stop: a data set that every nerfstudio method reads.",
+    ),
+    "batch": Subcommand(
+        "batch", "BatchCommand", "Make heads of many portraits: dp360 batch 'in/*.jpg' --output heads."
+    ),
+    "serve": Subcommand(
+        "serve",
+        "ServeCommand",
+        "Show a page in the browser on which portraits become heads; it needs dp360[serve].",
+    ),
+    "fit": Subcommand("fit", "FitCommand", "Fit Gaussian splats to views that are already on disk."),
+    "export": Subcommand(
+        "export",
+        "ExportCommand",
+        "Write a fitted head in other forms: splats, meshes, pictures; the endings of the names say which.",
+    ),
+    "animate": Subcommand(
+        "animate",
+        "AnimateCommand",
+        "Show a head's splats in motion: dp360 animate --avatar heads/face --csv take.csv --output talk.mp4.",
+    ),
+    "view": Subcommand("view", "ViewCommand", "Show a head in the browser, seen from the front; Ctrl-C ends it."),
+    "convert": Subcommand(
+        "convert",
+        "ConvertCommand",
+        "Turn the official DiffPortrait360 checkpoints into a folder for --weights.",
+    ),
+    "import-release": Subcommand(
+        "import_release",
+        "ImportReleaseCommand",
+        "Make a data set of what the official DiffPortrait360 release has made.",
+    ),
+    "import-capture": Subcommand(
+        "import_capture",
+        "ImportCaptureCommand",
+        "Make a data set of one frame of a real head that many cameras have taken (data sets licensed for research).",
+    ),
+    "bench": Subcommand(
+        "bench",
+        "BenchCommand",
+        "Measure what a stage costs on this machine; the splat engine, or the diffusion model with random weights. Or "
+        "forecast what many heads take.",
+    ),
+    "train": Subcommand(
+        "train",
+        "TrainCommand",
+        "Train a learned part of the prior, or a stage of the diffusion model; called again, it goes on.",
+    ),
+    "data": Subcommand(
+        "data",
+        "DataCommand",
+        "Compose heads with known truth to train and measure with, or check the assets that they are made of.",
+    ),
+    "eval": Subcommand(
+        "evaluate",
+        "EvalCommand",
+        "Measure how good views or heads are: against truth, against the portrait, against themselves.",
+    ),
+    "example": Subcommand(
+        "example",
+        "ExampleCommand",
+        "Write a real public-domain portrait to try things on; nothing is downloaded.",
+    ),
+    "doctor": Subcommand("doctor", "DoctorCommand", "Say what this machine has, what it lacks, and what for."),
+}
+"""In the order of the help."""
+
+
+def command_type(name: str) -> type[Any]:
+    """The dataclass of a subcommand; its module is imported."""
+    found = SUBCOMMANDS[name]
+    return getattr(importlib.import_module(f".{found.module}", __package__), found.type_name)
+
+
+def _parsed_type(words: Sequence[str]) -> Any:
+    """What the words are read as: the dataclass of the subcommand that is named, stand-ins for the others."""
+    choices = []
+    for name, found in SUBCOMMANDS.items():
+        if words and words[0] == name:
+            kind = command_type(name)
+        else:
+            kind = make_dataclass(found.type_name, [], namespace={"__doc__": found.summary})
+        choices.append(Annotated[kind, tyro.conf.subcommand(name)])
+    return tyro.conf.FlagCreatePairsOff[Union[tuple(choices)]]  # noqa: UP007 - made at run time
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,15 +140,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dp360 {metadata.version('dp360')}")
         return 0
     command = tyro.cli(
-        _Parsed,
+        _parsed_type(words),
         prog="dp360",
         description="From one portrait to a complete 3D head: views from all sides, Gaussian splats, a mesh. "
         "Start with: dp360 run face.png (dp360 example face.png writes a portrait to try). "
         "dp360 --version says which version this is.",
         args=words,
     )
-    handler = sys.modules[type(command).__module__].run
+    handler = importlib.import_module(type(command).__module__).run
     with errors_for_people():
+        refuse_command_without_packages(command)
         with progress_bars() as display:
             outcome: Outcome = handler(command, display)
         if isinstance(outcome, int):

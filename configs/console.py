@@ -12,10 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .extras import EXTRA_OF, missing_sentence
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from .doctor import Diagnosis
+    from .jobs.progress import Progress as JobProgress
+    from .jobs.results import PortraitResult
 
 EXIT_INPUT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 130, 143
 _STATE_STYLE = {"ok": "green", "note": "yellow", "missing": "red"}
@@ -110,6 +114,12 @@ def errors_for_people() -> Iterator[None]:
             raise
         print(f"dp360: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(EXIT_INPUT_ERROR) from None
+    except ModuleNotFoundError as error:
+        lacking = (error.name or "").partition(".")[0]
+        if lacking not in EXTRA_OF:
+            raise
+        print(f"dp360: {missing_sentence([lacking], 'This')}", file=sys.stderr)
+        raise SystemExit(EXIT_INPUT_ERROR) from None
     except OSError as error:
         if error.filename is None:
             raise
@@ -154,3 +164,73 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
         console.print("\ndp360 run can make heads on this machine.")
     else:
         console.print("\ndp360 run cannot make heads on this machine yet: see what is missing above.")
+
+
+@contextlib.contextmanager
+def batch_board() -> Iterator[TerminalBoard]:
+    """Bars of a batch on the error stream: one for all, one for each portrait that runs."""
+    board = TerminalBoard()
+    try:
+        yield board
+    finally:
+        board.close()
+
+
+class TerminalBoard:
+    """Shows a batch: bars where there is a terminal, a line for each portrait that ended otherwise."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[about]}"),
+            console=self._console,
+        )
+        self._tasks: dict[str, Any] = {}
+        if self._console.is_terminal:
+            self._bars.start()
+
+    def whole(self, done: int, total: int, left_s: float | None) -> None:
+        """How many heads have ended, of how many, and the seconds that the rest is expected to take."""
+        left = "" if left_s is None or done == total else f", about {words_for_seconds(left_s)} left"
+        self._show("", "All portraits", done / total if total else 1.0, f"{done} of {total}{left}")
+
+    def portrait(self, name: str, progress: JobProgress | None) -> None:
+        """How far one portrait is; None when it runs no more."""
+        if progress is None:
+            if name in self._tasks:
+                self._bars.remove_task(self._tasks.pop(name))
+            return
+        about = f"{progress.step or progress.stage}, about {words_for_seconds(progress.left_s)} left"
+        self._show(name, name, progress.unit, about)
+
+    def ended(self, result: PortraitResult) -> None:
+        """How one portrait ended, as a line that stays."""
+        took = "" if result.seconds is None else f" in {result.seconds:.0f} s"
+        why = "" if result.error is None else f": {result.error.splitlines()[-1]}"
+        self._console.print(f"{result.status}: {result.name}{took}{why}", markup=False)
+
+    def note(self, sentence: str) -> None:
+        """A sentence for people: the `Notify` of a batch."""
+        self._console.print(f"note: {sentence}", markup=False)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._console.is_terminal:
+            self._bars.stop()
+
+    def _show(self, key: str, description: str, unit: float, about: str) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task(description, total=1.0, about=about)
+        self._bars.update(self._tasks[key], completed=unit, about=about)
+
+
+def words_for_seconds(seconds: float) -> str:
+    """A rough duration for people: 40 s, 12 min, 3 h."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

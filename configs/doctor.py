@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.util
 import os
 import platform
 import shutil
@@ -26,10 +25,11 @@ from .console import Display, Outcome, print_diagnosis
 State = Literal["ok", "note", "missing"]
 
 _DISTRIBUTIONS = (
-    "dp360", "nerfstudio", "gsplat", "viser", "torch", "torchvision", "numpy", "numba", "scipy", "scikit-image",
-    "mediapipe", "opencv-contrib-python", "pymatting", "pillow", "safetensors", "trimesh", "tyro",
+    "dp360", "viser", "torch", "numpy", "numba", "scipy", "scikit-image", "opencv-python-headless", "pymatting",
+    "pillow", "safetensors", "trimesh", "tyro",
 )  # fmt: skip
 _OPTIONAL_DISTRIBUTIONS = (  # distribution, what needs it
+    *((name, "ns-train: pip install 'dp360[nerfstudio]'") for name in ("nerfstudio", "gsplat", "torchvision")),
     ("open3d", "ns-export, point clouds"),
     ("diffusers", "--generator field, compact and diffportrait360, dp360 train"),
     ("accelerate", "dp360 train"),
@@ -48,7 +48,7 @@ _WEIGHTS = _PACKAGE / "generation" / "weights"
 _FIELD_WEIGHTS = ("field_autoencoder.safetensors", "field_denoiser.safetensors")
 """What draws head fields."""
 _LIBRARIES = (  # file that the loader looks for, Debian package, what needs it
-    ("libGL.so.1", "libgl1", "reading portraits (opencv-contrib, mediapipe)"),
+    ("libGL.so.1", "libgl1", "ns-export, and any program with another OpenCV"),
     ("libEGL.so.1", "libegl1", "ns-export"),
     ("libOpenGL.so.0", "libopengl0", "ns-export"),
     ("libusb-1.0.so.0", "libusb-1.0-0", "ns-export"),
@@ -189,13 +189,6 @@ def _weights() -> Iterator[Finding]:
     if lacking:
         yield Finding(" and ".join(lacking), "not installed", "note", "--generator field, --variants")
     yield _compact_weights()
-    mediapipe = importlib.util.find_spec("mediapipe")
-    folders = [] if mediapipe is None else mediapipe.submodule_search_locations or []
-    models = [file for folder in folders for file in (Path(folder) / "modules").rglob("*.tflite")]
-    if models:
-        yield Finding("mediapipe face models", f"{len(models)} files")
-    else:
-        yield Finding("mediapipe face models", "not found", "missing", "finding the face", True)
 
 
 def _compact_weights() -> Finding:
@@ -271,13 +264,17 @@ def _available_memory_gb() -> float | None:
 
 
 def _numba_cache() -> Finding:
-    """Compiled kernels are kept beside the package, or in the user's cache where that cannot be written."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    for folder in (Path(chosen),) if chosen else (_PACKAGE / "generation", Path.home()):
-        existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-        if os.access(existing, os.W_OK):
-            return Finding("numba kernels", f"kept under {folder}")
-    return Finding("numba kernels", "no writable folder", "note", "a fast start: set NUMBA_CACHE_DIR to one")
+    """Where compiled kernels are kept: beside the package, in the user's cache, or among temporary files."""
+    before = os.environ.get("NUMBA_CACHE_DIR")
+    try:
+        from dp360.generation.kernel_cache import kept_in
+    except (ImportError, OSError) as error:
+        return Finding("numba kernels", f"not looked at: {error}", "note", "a fast start")
+    place, is_temporary = kept_in()
+    if is_temporary:
+        sentence = f"kept in {place}, since neither the package's folder nor the user's cache can be written"
+        return Finding("numba kernels", sentence, "note", "a fast start after every restart: set NUMBA_CACHE_DIR")
+    return Finding("numba kernels", f"kept under {place}" + (" (NUMBA_CACHE_DIR)" if before else ""))
 
 
 def _system() -> tuple[list[Finding], list[str]]:

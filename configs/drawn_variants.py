@@ -39,13 +39,13 @@ def write_variants(options: HeadOptions, count: int, folder: Path, display: Disp
     path, cameras = folder / VARIANTS_NAME, variants_sheet.variant_cameras()
     with exclusive_run(folder):
         basis = PriorBasis.of(aligned_portrait(options, track=display.track, notify=display.notify))
-        rows, weights, glasses = [], "", {}
+        rows, weights, look = [], "", {}
         seeds = range(options.seed, options.seed + count)
         for seed in display.track(seeds, total=count, description="Drawing heads"):
-            prior = basis.prior(seed=seed, drawn=True, glasses=not options.no_glasses)
+            prior = basis.prior(seed=seed, drawn=True, glasses=not options.no_glasses, light=options.light)
             rows.append(variants_sheet.SheetRow(seed, rendered_rgba(prior.render(cameras))))
-            weights, glasses = prior.weights_name, prior.worn_settings
-        settings = {"variants": count, **glasses}
+            weights, look = prior.weights_name, prior.look_settings
+        settings = {"variants": count, **look}
         origin = provenance_of("field", weights, options.seed, basis.portrait.source_sha256, settings)
         write_bytes_atomically(path, variants_sheet.encode(rows, origin))
     return path

@@ -61,7 +61,6 @@ from .evaluate import (
     EvalViewsCommand,
     EvalWhat,
 )
-from .field_weights import read_field_weights
 from .photo_jobs import evaluate_photos
 from .processes import in_processes
 from .run_folder import aligned_portrait_rgb, dataset_folder
@@ -115,7 +114,7 @@ def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> Evaluation
         raise InputError(f"--samples must be at least 2, got {command.samples}")
     if command.diffusion is not None and command.autoencoder is None:
         raise InputError("--diffusion needs the autoencoder that it was trained with: expected --autoencoder FILE")
-    loaded = read_field_weights(FIELD_MEAN, command.weights)
+    loaded = FIELD_MEAN.read(command.weights)
     split = split_of_word(command.split)
     samples = FieldSamples.read(field_paths(command.data, split), most=command.portraits)
     answers = {
@@ -128,7 +127,7 @@ def _evaluate_fields(command: EvalFieldsCommand, display: Display) -> Evaluation
     weights = [f"{command.weights.name} (sha256 {loaded.sha256[:16]})"]
     drawn = {}
     if command.autoencoder is not None:
-        autoencoder = read_field_weights(FIELD_AUTOENCODER, command.autoencoder)
+        autoencoder = FIELD_AUTOENCODER.read(command.autoencoder)
         weights.append(f"{command.autoencoder.name} (sha256 {autoencoder.sha256[:16]})")
         numbers = display.track(range(len(samples)), total=len(samples), description="There and back")
         found["truth, there and back"] = reconstruction_figures(autoencoder.network, map(samples.of, numbers))
@@ -154,7 +153,7 @@ def _drawn_fields(
     from dp360.generation.training.sample_figures import measure_samples, ways_to_draw
 
     assert command.diffusion is not None
-    denoiser = read_field_weights(FIELD_DENOISER, command.diffusion)
+    denoiser = FIELD_DENOISER.read(command.diffusion)
     gaussian = GaussianResiduals.read(command.diffusion.parent / RESIDUALS_NAME)
     try:
         pipeline = FieldPipeline.of(mean, autoencoder, denoiser.network)
@@ -185,20 +184,20 @@ def _evaluate_identity(command: EvalIdentityCommand, display: Display) -> Evalua
     if not paths:
         raise InputError("Expected portraits (--image) or folders of dp360 run (--run), got neither")
     rows, hashes, weights = {}, {}, {}
-    with FaceEmbedder() as embedder:
-        named = list(zip(unique_names(paths), paths))
-        for name, path in display.track(named, total=len(named), description="Identity"):
-            if path in command.run:
-                aligned, views = aligned_portrait_rgb(path), read_dataset(dataset_folder(path))
-                if aligned is None:
-                    raise InputError(f"No portrait in {path}; expected a folder that dp360 run or dp360 views has made")
-                portrait = aligned.numpy()
-                hashes[name] = dataset_sha256(dataset_folder(path))
-            else:
-                portrait, views = _prior_views(path, command.azimuths, command.seed)
-                hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-            weights[name] = views.provenance.weights
-            rows[name] = measure_identity(portrait, views, embedder, command.azimuths)
+    embedder = FaceEmbedder()
+    named = list(zip(unique_names(paths), paths))
+    for name, path in display.track(named, total=len(named), description="Identity"):
+        if path in command.run:
+            aligned, views = aligned_portrait_rgb(path), read_dataset(dataset_folder(path))
+            if aligned is None:
+                raise InputError(f"No portrait in {path}; expected a folder that dp360 run or dp360 views has made")
+            portrait = aligned.numpy()
+            hashes[name] = dataset_sha256(dataset_folder(path))
+        else:
+            portrait, views = _prior_views(path, command.azimuths, command.seed)
+            hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        weights[name] = views.provenance.weights
+        rows[name] = measure_identity(portrait, views, embedder, command.azimuths)
     facts = {"version": importlib.metadata.version("dp360"), "weights": weights, "seed": command.seed}
     return identity_result(rows, command.azimuths, {**facts, "data_sha256": hashes})
 
@@ -206,12 +205,12 @@ def _evaluate_identity(command: EvalIdentityCommand, display: Display) -> Evalua
 def _evaluate_pose(command: EvalPoseCommand, display: Display) -> EvaluationResult:
     """Intended against estimated cameras of data sets."""
     reports, hashes, weights = {}, {}, {}
-    with FaceRotationFit() as faces:
-        for name, path in zip(unique_names(command.data), command.data):
-            folder = dataset_folder(path)
-            views = read_dataset(folder)
-            reports[name] = measure_pose(views, face_rotation=faces, track=display.track)
-            hashes[name], weights[name] = dataset_sha256(folder), views.provenance.weights
+    faces = FaceRotationFit()
+    for name, path in zip(unique_names(command.data), command.data):
+        folder = dataset_folder(path)
+        views = read_dataset(folder)
+        reports[name] = measure_pose(views, face_rotation=faces, track=display.track)
+        hashes[name], weights[name] = dataset_sha256(folder), views.provenance.weights
     facts = {"version": importlib.metadata.version("dp360"), "weights": weights, "data_sha256": hashes}
     return pose_result(reports, facts)
 

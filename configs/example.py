@@ -30,23 +30,34 @@ def run(command: ExampleCommand, display: Display) -> Outcome:
 
 
 def write_example_portrait(path: Path) -> None:
-    """Write a portrait of the astronaut Eileen Collins (NASA, public domain) as a PNG picture of 330 x 330 px.
-
-    Source: `skimage.data.astronaut`, https://scikit-image.org/docs/stable/api/skimage.data.html
+    """Write `example_png` to a file.
 
     Raises:
         InputError: the name does not end in .png, the folder cannot be written, or scikit-image lacks the picture.
     """
-    from PIL import Image
-
     from dp360.generation import InputError
     from dp360.generation.files import write_bytes_atomically
 
     if path.suffix.lower() != ".png":
         raise InputError(f"Cannot write {path}: the example is a PNG picture; give a name that ends in .png")
+    write_bytes_atomically(path, example_png())
+
+
+def example_png() -> bytes:
+    """A portrait of the astronaut Eileen Collins (NASA, public domain), 330 x 330 px.
+
+    Source: `skimage.data.astronaut`, https://scikit-image.org/docs/stable/api/skimage.data.html
+
+    Raises:
+        InputError: scikit-image lacks the picture.
+    """
+    from PIL import Image
+
+    from dp360.generation import InputError
+
     original = resources.files("skimage.data").joinpath("astronaut.png")  # what skimage.data.astronaut() opens
     if not original.is_file():
         raise InputError("scikit-image is installed without its astronaut picture; install scikit-image again")
     buffer = io.BytesIO()
     Image.open(io.BytesIO(original.read_bytes())).convert("RGB").crop(_HEAD_AND_SHOULDERS).save(buffer, "PNG")
-    write_bytes_atomically(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -15,9 +15,10 @@ from dp360.exporters.contact_sheet import SheetContent, sheet_cameras
 from dp360.exporters.formats import Format, Kind, format_of, is_ambiguous
 from dp360.exporters.head_files import MESH_NAME, SHEET_NAME, SPLATS_NAME
 from dp360.generation import InputError, orbit
-from dp360.generation.files import write_bytes_atomically
+from dp360.generation.files import remove_left_over, write_bytes_atomically
 from dp360.generation.mesh import TexturedMesh
 from dp360.generation.progress import Track, silent
+from dp360.reconstruction.avatar.rig import Rig
 from dp360.reconstruction.splats import Splats
 
 from .console import Notify, ignore
@@ -32,6 +33,7 @@ _ENCODE_OPTIONS = {
     "sh_bits": "sh_bits",
     "palette_size": "palette_size",
     "fps": "fps",
+    "unlit": "unlit",
 }
 """Fields of `ExportCommand` that go to `encode`, under the name that they have there."""
 _MAKING_OPTIONS: dict[Kind, tuple[str, ...]] = {
@@ -51,10 +53,14 @@ def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ig
     """
     names = _checked_names(command)
     given = _given_options(command, names)
-    head = open_head(command.load_config, command.input)
+    head = open_head(command.load_config, command.input, command.input_up_axis)
+    for notice in head.notices:
+        notify(notice)
     targets = [target for name in names for target in _targets(name, command, head)]
     for target, found in targets:
         _refuse_what_it_cannot_become(target, found.kind, head)
+    if any(found.kind != "splats" for _, found in targets):
+        _say_what_lies_far_off(head, notify)
     assets = _Assets(head, given, track)
     files: dict[Path, bytes] = {}
     for target, found in targets:
@@ -64,6 +70,8 @@ def export(command: ExportCommand, *, track: Track = silent, notify: Notify = ig
             files[path] = data
         if not found.keeps_provenance:
             notify(f"{target} has no place for where it comes from; keep another file beside it")
+    for folder in {path.parent for path in files}:
+        remove_left_over(folder)
     for path, data in files.items():
         write_bytes_atomically(path, data)
     return tuple(files)
@@ -138,6 +146,11 @@ def _refuse_what_it_cannot_become(path: Path, kind: Kind, head: FittedHead) -> N
             f"Cannot make {path}: {head.name} is a mesh and becomes .glb, .obj, .ply, .stl or .usdz alone; for "
             "splats, films and pages give splats with --input"
         )
+    if kind == "avatar" and head.run_folder is None:
+        raise InputError(
+            f"Cannot make {path}: {head.name} is no run, and an avatar is made of what a run has kept; give the folder "
+            "of dp360 run with --input"
+        )
     if kind == "splats" and head.splats is None:
         raise InputError(
             f"Cannot make {path}: {head.name} is a radiance field and has no Gaussian splats; export a mesh, a "
@@ -147,6 +160,16 @@ def _refuse_what_it_cannot_become(path: Path, kind: Kind, head: FittedHead) -> N
         raise InputError(
             f"Cannot make {path}: a contact sheet shows the views that a head was fitted to; give the run with "
             "--load-config, or the folder of dp360 run with --input"
+        )
+
+
+def _say_what_lies_far_off(head: FittedHead, notify: Notify) -> None:
+    """Say, before the work, that meshes and pictures are cut."""
+    if head.framing.left_out:
+        assert head.splats is not None
+        notify(
+            f"{head.framing.left_out} of {len(head.splats)} Gaussians lie far from the others; a mesh is cut there, "
+            "and pictures end there."
         )
 
 
@@ -161,6 +184,8 @@ def _encoded(path: Path, found: Format, assets: _Assets, given: dict[str, Any]) 
         for field, value in given.items()
         if field in _ENCODE_OPTIONS and _takes(found, field)
     }
+    if "metres_per_unit" in found.options:
+        options.setdefault("metres_per_unit", assets.head.metres_per_unit)
     try:
         return found.files(path, assets.of(found.kind), assets.head.provenance, **options)
     except InputError:
@@ -180,7 +205,7 @@ class _Assets:
     track: Track
     """Shows progress."""
 
-    def of(self, kind: Kind) -> Splats | TexturedMesh | SheetContent | list[Tensor]:
+    def of(self, kind: Kind) -> Splats | TexturedMesh | SheetContent | list[Tensor] | Rig:
         """What files of a kind are made of."""
         return getattr(self, kind)
 
@@ -203,7 +228,16 @@ class _Assets:
         from dp360.exporters.meshing import COARSE_MESH, MeshConfig, mesh_from_renders
 
         config = replace(COARSE_MESH if self.head.is_slow else MeshConfig(), **options)
-        return mesh_from_renders(self.head.scene, config, track=self.track)
+        framing = self.head.framing
+        return framing.mesh_to_world(mesh_from_renders(self.head.scene, config.framed(framing), track=self.track))
+
+    @cached_property
+    def avatar(self) -> Rig:
+        """The rig of the run."""
+        from .avatar_files import RunAvatar
+
+        assert self.head.run_folder is not None
+        return RunAvatar(self.head.run_folder).rig
 
     @cached_property
     def turntable(self) -> list[UInt8[Tensor, "h w 4"]]:

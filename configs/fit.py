@@ -17,7 +17,8 @@ class FitCommand:
     """
 
     data: Path
-    """A data set's folder (with transforms.json, or dataset/transforms.json), from dp360 or any other program."""
+    """A data set's folder (with transforms.json, or dataset/transforms.json), from dp360 or any other program.
+    ns-train dp360-splat --data reads the same."""
     output: Path
     """Folder for the results."""
     quality: Quality = "standard"
@@ -32,7 +33,7 @@ class FitCommand:
 
 def run(command: FitCommand, display: Display) -> Outcome:
     """Fit; errors as in `dp360 run`."""
-    from dp360.generation.dataset.view_dataset import read_dataset
+    from dp360.generation.dataset.view_dataset import background_notice, read_dataset
 
     from .console import next_commands
     from .device import choose_device
@@ -47,6 +48,8 @@ def run(command: FitCommand, display: Display) -> Outcome:
         record = RunRecord(folder / RECORD_NAME, settings_of(command, recipe))
         with record.stage("read"):
             views = read_dataset(data)
+        if (notice := background_notice(views)) is not None:
+            record.telling(display.notify)(notice)
         with record.stage("fit"):
             splats = fit_views(views, recipe, command.seed, device, folder, track=display.track)
         files = finish_head(splats, views, None, folder, record, track=display.track)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import inspect
@@ -95,15 +94,15 @@ def _pictures(command: EvalPhotosCommand) -> list[Path]:
 
 def _has_embedder() -> bool:
     try:
-        with FaceEmbedder():
-            return True
+        FaceEmbedder()
     except InputError:
         return False
+    return True
 
 
 def _code_sha256(*, identity: bool) -> str:
     """Hash of the code and weights that make and measure heads, and of what else decides the figures."""
-    digest = hashlib.sha256(f"{importlib.metadata.version('mediapipe')} {identity}\n".encode())
+    digest = hashlib.sha256(f"{identity}\n".encode())
     update_with_generation(digest)
     for module in _MEASURING:
         digest.update(Path(inspect.getfile(module)).read_bytes())
@@ -117,8 +116,7 @@ def _up_to_date(folder: Path, path: Path, key: str) -> bool:
 
 def _measure(folder: Path, with_identity: bool, item: tuple[str, str]) -> str | None:
     """Measure one portrait and write what was found; why there is no head, if there is none."""
-    with FaceEmbedder() if with_identity else contextlib.nullcontext() as embedder:
-        result: PhotoResult = evaluate_photo(Path(item[0]), item[1], embedder)
+    result: PhotoResult = evaluate_photo(Path(item[0]), item[1], FaceEmbedder() if with_identity else None)
     write_photo_result(folder, result)
     return result.refusal
 

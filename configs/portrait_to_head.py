@@ -13,22 +13,35 @@ from torch import Tensor
 
 from dp360.exporters import mesh_glb, portrait_png, splat_ply, write_head
 from dp360.exporters.head_files import PORTRAIT_NAME, SPLATS_NAME
-from dp360.generation import InputError, ViewSet
+from dp360.generation import InputError, ViewGenerator, ViewSet
 from dp360.generation.dataset.view_dataset import TRANSFORMS, write_dataset
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
-from dp360.generation.prior import build_head_prior
+from dp360.generation.prior import HeadPrior, build_head_prior
+from dp360.generation.prior.saved_fit import SavedFit
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.prepare import fit_threads
-from dp360.reconstruction.splat_fit import SplatFitConfig, fit_splats, splats_from_parameters
+from dp360.reconstruction.splat_fit import FitNotFinite, SplatFitConfig, fit_splats, splats_from_parameters
 from dp360.reconstruction.splats import Splats
 
 from .console import Notify, ignore
 from .given_pictures import read_given
 from .options import HeadOptions
 from .recipe import HeadRecipe
-from .run_folder import DATASET_NAME, PRIOR_MESH_NAME, RunRecord
-from .view_generators import open_generator
+from .run_folder import DATASET_NAME, HEAD_FIT_NAME, PRIOR_MESH_NAME, RunRecord
+from .view_generators import OpenViews, open_generator
+
+LAST_GOOD_NAME = "last_good.ply"
+"""Splats of a fit in which a number was not finite any more, as they were before."""
+
+
+@dataclass(frozen=True)
+class PreparedHead:
+    """A portrait and its prior: what views are made of."""
+
+    portrait: Portrait
+    prior: HeadPrior
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class PortraitViews:
     portrait_rgb: UInt8[Tensor, "h w 3"]
     """The aligned portrait."""
     files: tuple[Path, ...]
-    """portrait.png, prior.glb (the prior's own mesh) and the folder dataset."""
+    """portrait.png, prior.glb (the prior's own mesh), head_fit.npz (what a rig is made of) and the folder dataset."""
 
 
 def aligned_portrait(options: HeadOptions, *, track: Track = silent, notify: Notify = ignore) -> Portrait:
@@ -66,41 +79,87 @@ def portrait_to_dataset(
     *,
     track: Track = silent,
     notify: Notify = ignore,
+    open_views: OpenViews = open_generator,
 ) -> PortraitViews:
     """Align the portrait, build its prior, make the views and write them.
 
     Args:
         options: the portrait and how it is treated; the generator's name is settled already.
+        open_views: opens the view generator.
 
     Raises:
         InputError: the picture or a setting cannot be used, or the folder cannot be written.
     """
-    portrait_path, mesh_path, dataset_path = (folder / n for n in (PORTRAIT_NAME, PRIOR_MESH_NAME, DATASET_NAME))
-    if dataset_path.exists() and not (dataset_path / TRANSFORMS).is_file():
-        raise InputError(f"{dataset_path} exists and is no data set; move it away or choose another --output")
+    refuse_other_dataset(folder)
     cameras = recipe.orbit.cameras(recipe.size_px)
     given = read_given(options, cameras)
     with record.stage("portrait"):
         portrait = aligned_portrait(options, track=track, notify=notify)
     with record.stage("weights"):
-        view_generator = open_generator(options, given, cameras, track=track)
+        view_generator = open_views(options, given, cameras, track=track)
     with record.stage("prior"):
-        drawn, glasses = options.generator == "field", not options.no_glasses
-        prior = build_head_prior(portrait, seed=options.seed, drawn=drawn, glasses=glasses)
+        prior = prior_of(portrait, options)
+    return prior_to_dataset(PreparedHead(portrait, prior), view_generator, options, recipe, folder, record, track=track)
+
+
+def prior_of(portrait: Portrait, options: HeadOptions) -> HeadPrior:
+    """The head prior of a portrait, as the options say; the generator's name is settled already."""
+    drawn, glasses = options.generator == "field", not options.no_glasses
+    return build_head_prior(portrait, seed=options.seed, drawn=drawn, glasses=glasses, light=options.light)
+
+
+def prior_to_dataset(
+    prepared: PreparedHead,
+    view_generator: ViewGenerator,
+    options: HeadOptions,
+    recipe: HeadRecipe,
+    folder: Path,
+    record: RunRecord,
+    *,
+    track: Track = silent,
+) -> PortraitViews:
+    """Make the views of a prepared head and write them, as `portrait_to_dataset` does.
+
+    Raises:
+        InputError: something else stands where the data set goes, or the folder cannot be written.
+    """
+    portrait, prior = prepared.portrait, prepared.prior
+    names = (PORTRAIT_NAME, PRIOR_MESH_NAME, HEAD_FIT_NAME, DATASET_NAME)
+    portrait_path, mesh_path, fit_path, dataset_path = paths = tuple(folder / name for name in names)
+    refuse_other_dataset(folder)
     with record.stage("views"):
         generator = torch.Generator().manual_seed(options.seed)
-        views = view_generator.generate(portrait, prior, cameras, generator, track=track)
+        views = view_generator.generate(portrait, prior, recipe.orbit.cameras(recipe.size_px), generator, track=track)
     with record.stage("dataset"):
         write_bytes_atomically(portrait_path, portrait_png.encode(portrait, views.provenance))
         write_bytes_atomically(mesh_path, mesh_glb.encode(prior.textured_mesh(), views.provenance))
+        write_bytes_atomically(fit_path, SavedFit.of(portrait, prior, load_head_model().weights_name).encode())
         write_dataset(views, dataset_path)
-    return PortraitViews(views, torch.from_numpy(portrait.rgb), (portrait_path, mesh_path, dataset_path))
+    return PortraitViews(views, torch.from_numpy(portrait.rgb), paths)
+
+
+def refuse_other_dataset(folder: Path) -> None:
+    """See that what stands where the data set goes is one.
+
+    Raises:
+        InputError: it is something else.
+    """
+    path = folder / DATASET_NAME
+    if path.exists() and not (path / TRANSFORMS).is_file():
+        raise InputError(f"{path} exists and is no data set; move it away or choose another --output")
 
 
 def fit_views(
     views: ViewSet, config: SplatFitConfig, seed: int, device: str, folder: Path, *, track: Track = silent
 ) -> Splats:
-    """`fit_splats`; when it is interrupted, the splats reached so far are written to `folder` as head.ply."""
+    """`fit_splats`; what was reached is kept when it stops early.
+
+    When it is interrupted, the splats reached so far are written to `folder` as head.ply; when a number is not finite
+    any more, those before are written as `LAST_GOOD_NAME`, and nothing else changes.
+
+    Raises:
+        InputError: a number is not finite any more.
+    """
     reached: dict[str, Any] = {}
 
     def remember(step: int, loss: float, params: Any) -> None:
@@ -119,6 +178,14 @@ def fit_views(
             provenance = replace(views.provenance, settings=settings)
             write_bytes_atomically(folder / SPLATS_NAME, splat_ply.encode(splats, provenance))
         raise
+    except FitNotFinite as error:
+        settings = {**views.provenance.settings, "stopped_at_iteration": error.step}
+        provenance = replace(views.provenance, settings=settings)
+        write_bytes_atomically(folder / LAST_GOOD_NAME, splat_ply.encode(error.last_good, provenance))
+        raise InputError(
+            f"The fit was stopped: {error}; the splats before it are in {folder / LAST_GOOD_NAME}. Try another --seed, "
+            "or smaller learning rates if you changed them"
+        ) from error
 
 
 def finish_head(

@@ -10,30 +10,46 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import metadata
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from dp360.generation import InputError
-from dp360.generation.dataset.view_dataset import TRANSFORMS, read_confidence, read_dataset
+from dp360.generation.dataset.posed_frames import read_posed_frames
+from dp360.generation.dataset.view_dataset import (
+    TRANSFORMS,
+    background_notice,
+    is_ours,
+    read_confidence,
+    read_dataset,
+    with_safe_names,
+    write_dataset,
+)
 from dp360.generation.files import write_errors_for_people
-from dp360.generation.portrait.rembg_network import rembg_file, rembg_model
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModel, HeadSplatModelConfig
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels
 from dp360.reconstruction.splat_fit import SplatFitConfig
 
-from .code_hash import update_with_generation
 from .console import errors_for_people, progress_bars
 from .device import choose_device
 from .doctor import version_of
-from .options import RENDERED, FitOptions, HeadOptions
-from .portrait_to_head import finish_head, portrait_to_dataset, settings_of
+from .jobs.job import Job
+from .options import FitOptions, HeadOptions
+from .portrait_to_head import finish_head, settings_of
 from .recipe import HeadRecipe, head_recipe
-from .run_folder import DATASET_NAME, RECORD_NAME, RunRecord, aligned_portrait_rgb, exclusive_run
+from .run_folder import (
+    DATASET_NAME,
+    RECORD_NAME,
+    RunRecord,
+    aligned_portrait_rgb,
+    dataset_folder,
+    exclusive_run,
+    warnings_in,
+)
+from .run_keys import views_key
 from .view_generators import refuse_contradictions, settled
 
 _EXIT_NOT_FINITE = 1
@@ -96,9 +112,29 @@ class PortraitTrainerConfig(HeadTrainerConfig):
             raise InputError("Give either a portrait with --image FILE or a data set with --data DIR, not both")
         if data is None:
             raise InputError("Give a portrait with --image FILE, or a data set with --data DIR")
-        data = data.expanduser().absolute()
-        read_confidence(data)  # a damaged transforms.json is named here, not by a traceback later
-        return data
+        data = dataset_folder(data.expanduser().absolute())
+        if is_ours(data) and (data.name == TRANSFORMS or data.is_dir()):
+            read_confidence(data)  # a damaged transforms.json is named here, not by a traceback later
+            return data if data.is_dir() else data.parent
+        return self._data_as_ours(data)
+
+    def _data_as_ours(self, data: Path) -> Path:
+        """A stranger's data set as one of ours, made once, since nerfstudio's reader takes less than ours does."""
+        posed = read_posed_frames(data)
+        files = sorted({posed.folder / TRANSFORMS, data, *posed.paths, *(m for m in posed.masks if m is not None)})
+        stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        key = hashlib.sha256(json.dumps([stats, version_of("dp360")]).encode()).hexdigest()[:16]
+        folder = self.output_dir / posed.folder.name / "dp360-data" / key
+        self.experiment_name = self.experiment_name or posed.folder.name
+        dataset = folder / DATASET_NAME
+        with progress_bars() as display:
+            if not (dataset / TRANSFORMS).is_file():
+                with exclusive_run(folder):
+                    write_dataset(with_safe_names(read_dataset(data)), dataset)
+            notice = background_notice(read_dataset(dataset))
+            if notice is not None:
+                display.notify(notice)
+        return dataset
 
     def _data_from_portrait(self, recipe: HeadRecipe) -> Path:
         """Views of the portrait, made once for each picture, settings, weights and version, and found again later."""
@@ -110,52 +146,8 @@ class PortraitTrainerConfig(HeadTrainerConfig):
             if (folder / RECORD_NAME).is_file() and (dataset / TRANSFORMS).is_file():
                 display.notify(f"using the views made earlier in {folder}")
                 return dataset
-            with exclusive_run(folder):
-                record = RunRecord(folder / RECORD_NAME, settings_of(options, recipe))
-                made = portrait_to_dataset(options, recipe, folder, record, track=display.track, notify=display.notify)
-                record.write(made.views.provenance.input_sha256, made.files)
+            Job(options, folder, "dataset").run(track=display.track, notify=display.notify)
         return dataset
-
-
-def views_key(options: HeadOptions, recipe: HeadRecipe) -> str:
-    """SHA-256 over everything that the views depend on: the portrait's bytes, the settings, our weights and code,
-    and the files that options name (by size and time of change).
-
-    Args:
-        options: the portrait and how it is treated; the generator's name is settled already.
-
-    Raises:
-        InputError: the portrait cannot be read, or the matte is none.
-    """
-    try:
-        picture = options.portrait.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read the portrait {options.portrait}: {error.strerror}; check the path") from error
-    elsewhere = ["image", "quality", "views", "size_px", "rings", "fit", "verbose"]
-    if options.generator in RENDERED:
-        elsewhere.append("device")  # they render on the CPU; what diffusion draws differs in its last bits by device
-    settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
-    settings.update(orbit=asdict(recipe.orbit), size_px=recipe.size_px, mediapipe=metadata.version("mediapipe"))
-    if rembg_model(options.matte) is not None:
-        settings.update(rembg=version_of("rembg"), onnxruntime=version_of("onnxruntime"))
-    digest = hashlib.sha256(hashlib.sha256(picture).digest())
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
-    for path in _given_files(options):
-        status = path.stat()
-        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
-    update_with_generation(digest)
-    return digest.hexdigest()
-
-
-def _given_files(options: HeadOptions) -> list[Path]:
-    """Files that the options name, those of folders included, where they exist: weights, pictures, labels."""
-    diffusion = options.diffusion
-    places = [diffusion.condition_views, diffusion.start_views, diffusion.back_image, diffusion.camera_labels]
-    if options.weights is not None:
-        places.append(Path(options.weights).expanduser())
-    places.append(rembg_file(options.matte))
-    files = [file for place in places if place is not None for file in (place, *place.rglob("*"))]
-    return sorted(file for file in files if file.is_file())
 
 
 @dataclass
@@ -289,6 +281,7 @@ class SplatTrainer(PortraitTrainer):
         model, data = self.pipeline.model, self.config.data
         assert isinstance(model, HeadSplatModel) and data is not None
         record = RunRecord(self.base_dir / RECORD_NAME, settings_of(self.config.head, model.config.fit))
+        record.warnings += warnings_in(data.parent)
         record.timings_s["fit"] = round(time.perf_counter() - self._started_s, 3)
         with progress_bars() as display:
             return finish_head(

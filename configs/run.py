@@ -43,6 +43,7 @@ class _PortraitCommand(HeadOptions):
         words += ["--no-face"] if self.no_face else []
         words += ["--matte", self.matte] if self.matte != "own" else []
         words += ["--no-glasses"] if self.no_glasses else []
+        words += ["--light", self.light] if self.light != "portrait" else []
         return shlex.join(words)
 
     def folder(self) -> Path:
@@ -67,8 +68,13 @@ class RunCommand(_PortraitCommand):
 
     The folder gets head.ply (Gaussian splats), head.glb (the same head as a textured mesh), contact_sheet.png (what to
     judge it by), portrait.png (the aligned portrait with its matte), dataset/ (the views, readable by every nerfstudio
-    method), prior.glb (the geometric prior's own mesh) and dp360.json (settings, hashes, seconds of each stage).
+    method), prior.glb (the geometric prior's own mesh), head_fit.npz (what avatars are made of) and dp360.json
+    (settings, hashes, seconds of each stage).
     """
+
+    avatar: bool = False
+    """Also make a head that moves: avatar.glb (52 blend shapes, a skeleton), avatar.html (a page to try it in) and
+    avatar.ply with avatar.npz (splats that move, for dp360 animate)."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,15 @@ class ViewsCommand(_PortraitCommand):
     """Make the posed views of a head and stop: a data set that every nerfstudio method reads.
 
     The folder gets dataset/, portrait.png (the aligned portrait with its matte), prior.glb (the geometric prior's own
-    mesh) and dp360.json (settings, hashes, seconds of each stage).
+    mesh), head_fit.npz (what avatars are made of) and dp360.json (settings, hashes, seconds of each stage).
     """
 
 
 def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
     """Make what was asked for.
 
-    What is complete when a run is stopped stays, and so do the splats as far as they were fitted.
+    What is complete when a run is stopped stays, and so do the splats as far as they were fitted; the same command goes
+    on from there.
 
     Returns:
         The files and folders made, and what can be done with them.
@@ -92,32 +99,28 @@ def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
         InputError: the picture or a setting cannot be used, or the folder cannot be written.
     """
     from .console import next_commands
-    from .device import choose_device
-    from .portrait_to_head import finish_head, fit_views, portrait_to_dataset, settings_of
-    from .recipe import head_recipe
-    from .run_folder import RECORD_NAME, RunRecord, exclusive_run
-    from .view_generators import refuse_contradictions, settled
 
+    loading = iter(display.track(range(1), total=1, description="Loading the libraries"))
+    next(loading)  # seconds in which there would be nothing to be seen
+    from .jobs.job import Job
+
+    for _ in loading:
+        pass
     options, folder = command.options, command.folder()
     if command.variants is not None:
         from .drawn_variants import write_variants
 
         sheet = write_variants(options, command.variants, folder, display)
         return sheet, f"take one by its seed: {command.taking(options.seed + command.variants - 1)}"
-    recipe, device = head_recipe(options), choose_device(options.device)
-    refuse_contradictions(options)
-    options = settled(options, display.notify)
-    with exclusive_run(folder):
-        record = RunRecord(folder / RECORD_NAME, settings_of(options, recipe))
-        made = portrait_to_dataset(options, recipe, folder, record, track=display.track, notify=display.notify)
-        if isinstance(command, ViewsCommand):
-            files = (*made.files, record.write(made.views.provenance.input_sha256, made.files))
-        else:
-            with record.stage("fit"):
-                splats = fit_views(made.views, recipe.fit, options.seed, device, folder, track=display.track)
-            files = finish_head(
-                splats, made.views, made.portrait_rgb, folder, record, earlier=made.files, track=display.track
-            )
+    until = "dataset" if isinstance(command, ViewsCommand) else "export"
+    made = Job(options, folder, until).run(track=display.track, notify=display.notify)
     if options.verbose:
-        display.notify(", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.timings_s.items()))
-    return files if isinstance(command, ViewsCommand) else (*files, *next_commands(folder))
+        display.notify(", ".join(f"{name} {seconds:.1f} s" for name, seconds in made.timings_s.items()))
+    if isinstance(command, ViewsCommand):
+        return made.files
+    avatar: tuple[Path, ...] = ()
+    if command.avatar:
+        from .avatar_files import write_avatar
+
+        avatar = write_avatar(folder, track=display.track)
+    return (*made.files, *avatar, *next_commands(folder))

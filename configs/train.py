@@ -55,11 +55,6 @@ class TrainLabelsCommand(TrainNetworkCommand):
 
 
 @dataclass(frozen=True)
-class TrainCompletionCommand(TrainNetworkCommand):
-    """The network that gives the colours of what the portrait does not show."""
-
-
-@dataclass(frozen=True)
 class TrainLandmarksCommand(TrainNetworkCommand):
     """The networks that find the faces of drawings and profiles."""
 
@@ -210,7 +205,6 @@ class TrainBackViewCommand(TrainStageCommand):
 
 TrainWhat = (
     Annotated[TrainLabelsCommand, tyro.conf.subcommand("labels")]
-    | Annotated[TrainCompletionCommand, tyro.conf.subcommand("completion")]
     | Annotated[TrainLandmarksCommand, tyro.conf.subcommand("landmarks")]
     | Annotated[TrainFieldCommand, tyro.conf.subcommand("field")]
     | Annotated[TrainAutoencoderCommand, tyro.conf.subcommand("autoencoder")]

@@ -14,6 +14,7 @@ from dp360.generation import InputError
 from dp360.generation.networks import LoadedNetwork, Network, NetworkFile
 from dp360.generation.prior.field.field_autoencoder import FIELD_AUTOENCODER, FieldAutoencoder
 from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER, FieldDenoiser
+from dp360.generation.prior.field.field_pipeline import FieldPipeline
 from dp360.generation.prior.field.head_field import HeadField
 from dp360.generation.prior.field.mean_network import FIELD_MEAN, FieldMeanNet, estimate_field
 from dp360.generation.prior.field.observed_field import ObservedField
@@ -34,14 +35,16 @@ from dp360.generation.training.field_residuals import RESIDUALS_NAME, GaussianRe
 from dp360.generation.training.field_samples import FieldSamples, field_paths
 from dp360.generation.training.field_training import FIELD_MEAN_LOOP, train_field_mean
 from dp360.generation.training.loop import LoopConfig, OnEvaluation
+from dp360.generation.training.sample_figures import best_spread
 
 from .console import Display
 from .device import choose_device
-from .field_weights import read_field_weights
 from .train import TrainFieldCommand
 
 _SCALE_HEADS = 128
 """Heads that latents are scaled by at checkpoints."""
+_SPREAD_FROM = 48
+"""Validation portraits, at most, on which it is measured how far samples should spread."""
 
 
 def train_field_stage(command: TrainFieldCommand, display: Display) -> Path:
@@ -98,8 +101,8 @@ def _train_diffusion(command: TrainFieldCommand, display: Display) -> Path:
     """The stage that needs the two others; portraits are encoded first, once."""
     if command.mean is None or command.autoencoder is None:
         raise InputError("--stage diffusion needs the other stages' weights: expected --mean FILE --autoencoder FILE")
-    mean = read_field_weights(FIELD_MEAN, command.mean)
-    autoencoder = read_field_weights(FIELD_AUTOENCODER, command.autoencoder)
+    mean = FIELD_MEAN.read(command.mean)
+    autoencoder = FIELD_AUTOENCODER.read(command.autoencoder)
     paths, folder = field_paths(command.data, "train"), command.output / "latents"
     latents = FieldLatents.of(paths, folder, mean, autoencoder, track=display.track)
     display.notify(f"{len(latents)} portraits and mirror images to learn from, in {len(paths)} files")
@@ -128,12 +131,21 @@ def _train_diffusion(command: TrainFieldCommand, display: Display) -> Path:
     network = train_field_denoiser(
         latents, command.output, loop, start=_start(FIELD_DENOISER, command), track=display.track, on_evaluation=told
     )
+    if unseen is not None:
+        portraits = FieldSamples.read(
+            field_paths(command.data, "validation"), most=min(command.validation, _SPREAD_FROM)
+        )
+        numbers = display.track(range(len(portraits)), total=len(portraits), description="Measuring the spread")
+        pipeline = FieldPipeline.of(mean.network, autoencoder.network, network)
+        spread = best_spread(pipeline, map(portraits.of, numbers))
+        network.config = replace(network.config, spread=spread)
+        display.notify(f"drawn differences are made {spread:g} times as large, as validation heads ask for")
     return _save(FIELD_DENOISER, network, command, latents, loop)
 
 
 def _start(file: NetworkFile[Network], command: TrainFieldCommand) -> Network | None:
     """The network to start from."""
-    return None if command.start is None else read_field_weights(file, command.start).network
+    return None if command.start is None else file.read(command.start).network
 
 
 def _teller(figures: Callable[[nn.Module], str] | None, display: Display) -> OnEvaluation:

@@ -18,7 +18,6 @@ from dp360.generation.training.loop import LoopConfig
 from .console import Display
 from .device import choose_device
 from .train import (
-    TrainCompletionCommand,
     TrainLabelsCommand,
     TrainLandmarksCommand,
     TrainNetworkCommand,
@@ -34,7 +33,6 @@ def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
     require_head_assets(command.data)
     trainings: dict[type, Callable[[TrainNetworkCommand, Display], Path]] = {
         TrainLabelsCommand: _train_labels,
-        TrainCompletionCommand: _train_completion,
         TrainLandmarksCommand: _train_landmarks,
     }
     return trainings[type(command)](command, display)
@@ -63,22 +61,6 @@ def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
     loaded = SEGMENTER.read(path)
     iou = training.evaluate_segmenter(loaded, shots, backgrounds, training.PLAIN_PORTRAITS, track=track)
     display.notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
-    return path
-
-
-def _train_completion(command: TrainNetworkCommand, display: Display) -> Path:
-    from dp360.generation.prior.texture.completion_network import COMPLETION
-    from dp360.generation.training import completion_training as training
-    from dp360.generation.training.completion_samples import COMPLETION_SAMPLES, completion_samples
-
-    folder, track = command.output / "samples", display.track
-    loop = _scheduled(training.COMPLETION_LOOP, command)
-    learned_from, unseen = _heads(COMPLETION_SAMPLES, command)
-    samples = completion_samples(command.data, "train", folder, learned_from, track=track)
-    network = training.train_completion(samples, command.output, loop, **_told(display))
-    path = _saved(command, COMPLETION, network)
-    samples = completion_samples(command.data, "validation", folder, unseen, track=track)
-    display.notify(str(training.evaluate_completion(COMPLETION.read(path), samples)))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -17,6 +18,8 @@ class ViewCommand:
     file: tyro.conf.Positional[Path]
     """Splats in any format of dp360 export, a mesh (.glb .obj .ply .stl), or the config.yml of an ns-train run with
     dp360-splat."""
+    input_up_axis: Literal["y", "-y", "z", "-z", "auto"] | None = None
+    """Which way is up in another program's file, as in dp360 export."""
     port: int = 7007
     """Port to serve at; if it is taken, the next free one."""
     host: str = "127.0.0.1"
@@ -29,5 +32,5 @@ def run(command: ViewCommand, display: Display) -> Outcome:
     """Show it until Ctrl-C."""
     from .viewer import view
 
-    view(command)
+    view(command, notify=display.notify)
     return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from typing_extensions import assert_never
 
@@ -23,6 +23,15 @@ _GEOMETRY_OF_AUTO: Literal["prior", "field"] = "prior"
 """What `auto` takes where it does not take the compact model; this is the place to decide it."""
 
 
+@runtime_checkable
+class OpenViews(Protocol):
+    """Opens the view generator that was asked for: `open_generator`, or somebody who keeps one open."""
+
+    def __call__(self, options: HeadOptions, given: GivenPictures, cameras: Cameras, *, track: Track) -> ViewGenerator:
+        """The generator, ready for views from `cameras`."""
+        ...
+
+
 def refuse_contradictions(options: HeadOptions) -> None:
     """See that generator, weights and options belong together, and that the matte is one.
 
@@ -31,6 +40,11 @@ def refuse_contradictions(options: HeadOptions) -> None:
             that does not take them, or a matte that is none.
     """
     rembg_model(options.matte)
+    if options.light != "portrait" and options.generator in ("compact", "diffportrait360"):
+        raise InputError(
+            f"Cannot start: --light {options.light} is for heads made by geometry, and --generator {options.generator} "
+            "draws views in the portrait's light; leave one of them out"
+        )
     match options.generator:
         case "diffportrait360":
             if options.weights is None:

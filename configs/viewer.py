@@ -15,7 +15,7 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,12 +26,14 @@ from torch import Tensor
 from trimesh.exchange.gltf import export_glb
 
 from dp360.exporters.mesh_read import is_mesh_file, load_trimesh
+from dp360.exporters.splat_moves import up_axis_matrix
 from dp360.generation import InputError
 from dp360.generation.cameras import METRES_PER_UNIT
-from dp360.reconstruction.front_view import FrontCamera, front_camera_of
+from dp360.reconstruction.front_view import FrontCamera, framing_of_points
 from dp360.reconstruction.spherical_harmonics import SH_C0
 from dp360.reconstruction.splats import Splats
 
+from .console import Notify, ignore
 from .fitted_head import open_head
 from .view import ViewCommand
 
@@ -41,13 +43,13 @@ _STD_RANGE, _THINNEST = (1e-4, 1e4), 1e-5
 """Scene lengths of an axis of a Gaussian, and the least part of its longest one: what viser's factorisation bears."""
 
 
-def view(command: ViewCommand) -> None:
+def view(command: ViewCommand, *, notify: Notify = ignore) -> None:
     """Show the head until Ctrl-C.
 
     Raises:
         InputError: the file cannot be read, does not hold what can be shown, or nothing can be served at this address.
     """
-    with serve(command) as url:
+    with serve(command, notify=notify) as url:
         if command.port and not url.endswith(f":{command.port}"):
             print(f"port {command.port} is taken; the next free one serves instead", flush=True)
         print(f"showing {command.file} at {url} (Ctrl-C ends it)", flush=True)
@@ -57,7 +59,7 @@ def view(command: ViewCommand) -> None:
 
 
 @contextlib.contextmanager
-def serve(command: ViewCommand) -> Iterator[str]:
+def serve(command: ViewCommand, *, notify: Notify = ignore) -> Iterator[str]:
     """A server of the head, running until the context ends.
 
     Yields:
@@ -66,7 +68,7 @@ def serve(command: ViewCommand) -> Iterator[str]:
     Raises:
         InputError: as `view`.
     """
-    shown = _mesh_glb(command.file) if is_mesh_file(command.file) else _splats(command.file)
+    shown = _mesh(command) if is_mesh_file(command.file) else _splats(command, notify)
     port = _usable_port(command.host, command.port)
     with contextlib.redirect_stdout(io.StringIO()):  # its table of addresses; ours is one line
         server = viser.ViserServer(host=command.host, port=port, label=command.file.name, verbose=False)
@@ -80,31 +82,55 @@ def serve(command: ViewCommand) -> Iterator[str]:
                 rgbs=(0.5 + SH_C0 * shown.sh0).clamp(0, 1).numpy(),
                 opacities=shown.opacities[:, None].numpy(),
             )
-            front = front_camera_of(shown.means_world)
         else:
-            server.scene.add_glb("/head", shown, scale=_SCALE / METRES_PER_UNIT)
-            front = FrontCamera()
-        _stand_in_front(server, front)
+            server.scene.add_glb("/head", shown.glb, scale=shown.scale, wxyz=shown.wxyz, position=shown.position)
+        _stand_in_front(server, FrontCamera())
         shown_host = "127.0.0.1" if command.host in ("", "0.0.0.0", "::") else command.host
         yield f"http://{f'[{shown_host}]' if ':' in shown_host else shown_host}:{server.get_port()}"
     finally:
         server.stop()
 
 
-def _mesh_glb(path: Path) -> bytes:
+@dataclass(frozen=True)
+class _ShownMesh:
+    """A mesh, and how it is placed in the scene."""
+
+    glb: bytes
+    """The file, or the same as .glb."""
+    scale: float
+    """Scene lengths in a unit of the file."""
+    wxyz: tuple[float, float, float, float]
+    """Its turn."""
+    position: tuple[float, float, float]
+    """Where its origin lies, scene lengths."""
+
+
+def _mesh(command: ViewCommand) -> _ShownMesh:
     """A mesh file as .glb, which viser shows; a .glb as it is, with materials and parts that trimesh does not know."""
-    return path.read_bytes() if path.suffix.lower() == ".glb" else export_glb(load_trimesh(path))
+    if command.input_up_axis == "auto":
+        raise InputError(f"Cannot show {command.file}: the up axis of a mesh is not guessed; name it")
+    mesh = load_trimesh(command.file)
+    turn = up_axis_matrix(command.input_up_axis or "y")
+    framing = framing_of_points(torch.from_numpy(mesh.vertices @ turn.T / METRES_PER_UNIT).float())
+    scale = _SCALE / framing.scale
+    x, y, z, w = Rotation.from_matrix(turn).as_quat()
+    middle = [-scale * v for v in framing.middle_world]
+    glb = command.file.read_bytes() if command.file.suffix.lower() == ".glb" else export_glb(mesh)
+    return _ShownMesh(glb, scale / METRES_PER_UNIT, (w, x, y, z), (middle[0], middle[1], middle[2]))
 
 
-def _splats(path: Path) -> Splats:
-    """The Gaussians of a file, folder or run."""
+def _splats(command: ViewCommand, notify: Notify) -> Splats:
+    """The Gaussians of a file, folder or run, framed."""
+    path = command.file
     is_config = path.suffix.lower() in (".yml", ".yaml")
-    head = open_head(path, None) if is_config else open_head(None, path)
+    head = open_head(path, None, command.input_up_axis) if is_config else open_head(None, path, command.input_up_axis)
+    for notice in head.notices:
+        notify(notice)
     if head.splats is None:
         raise InputError(f"Cannot show {path}: it is a radiance field; open it with ns-viewer --load-config {path}")
     if not len(head.splats):
         raise InputError(f"Cannot show {path}: expected at least one Gaussian, got none")
-    return head.splats
+    return head.framing.framed(head.splats)
 
 
 def _covariances(splats: Splats, scale: float) -> Float[Tensor, "n 3 3"]:

@@ -2,6 +2,8 @@
 
 from dp360.reconstruction.splats import splat_pictures as splat_pictures
 
+from . import avatar_glb as avatar_glb
+from . import avatar_html as avatar_html
 from . import contact_sheet as contact_sheet
 from . import formats as formats
 from . import mesh_glb as mesh_glb

@@ -40,6 +40,52 @@ class SheetContent:
     """Title of that row."""
 
 
+@dataclass(frozen=True)
+class SheetLayout:
+    """Where the pictures of a sheet lie; pixels, x right, y down."""
+
+    tile_px: int = 224
+    """Side of one picture of a row."""
+    rows: int = 2
+    """Rows beside the portrait: the views, and what was fitted to them."""
+
+    @property
+    def gap_px(self) -> int:
+        """Between neighbours."""
+        return round(self.tile_px * 0.045)
+
+    @property
+    def label_px(self) -> int:
+        """Height of a row's title."""
+        return round(self.tile_px * 0.16)
+
+    @property
+    def header_px(self) -> int:
+        """Height of the line above and of that below."""
+        return round(self.tile_px * 0.24)
+
+    @property
+    def portrait_px(self) -> int:
+        """Side of the portrait."""
+        return self.rows * self.tile_px + (self.rows - 1) * (self.gap_px + self.label_px)
+
+    @property
+    def portrait_corner(self) -> tuple[int, int]:
+        """Upper left corner (x, y) of the portrait."""
+        return self.gap_px, self.header_px + self.label_px
+
+    def tile_corner(self, row: int, column: int) -> tuple[int, int]:
+        """Upper left corner (x, y) of a picture."""
+        left = 3 * self.gap_px + self.portrait_px + column * (self.tile_px + self.gap_px)
+        return left, self.header_px + self.label_px + row * (self.tile_px + self.gap_px + self.label_px)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the sheet."""
+        width = self.tile_corner(0, AZIMUTH_COUNT)[0]
+        return width, 2 * self.header_px + self.label_px + self.portrait_px + self.gap_px
+
+
 def encode(content: SheetContent, provenance: Provenance, *, tile_px: int = 224) -> bytes:
     """The sheet as a PNG file with the provenance in its text chunks.
 
@@ -53,27 +99,24 @@ def encode(content: SheetContent, provenance: Provenance, *, tile_px: int = 224)
     if content.renders is not None:
         rows.append((content.renders_name, content.renders))
 
-    gap, label, header = round(tile_px * 0.045), round(tile_px * 0.16), round(tile_px * 0.24)
-    portrait_px = len(rows) * tile_px + (len(rows) - 1) * (gap + label)
-    left = gap + portrait_px + 2 * gap
-    width = left + AZIMUTH_COUNT * (tile_px + gap)
-    height = header + label + portrait_px + gap + header
-    sheet = Image.new("RGB", (width, height), BACKGROUND)
+    layout = SheetLayout(tile_px, len(rows))
+    sheet = Image.new("RGB", layout.size_px, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    title, small = ImageFont.load_default(size=label * 0.62), ImageFont.load_default(size=label * 0.5)
+    title, small = ImageFont.load_default(size=layout.label_px * 0.62), ImageFont.load_default(size=layout.label_px / 2)
 
-    draw.text((gap, header / 2), "Portrait", INK, title, anchor="lm")
+    draw.text((layout.gap_px, layout.header_px / 2), "Portrait", INK, title, anchor="lm")
     for column, angle in enumerate(azimuth_rad.tolist()):
-        x = left + column * (tile_px + gap) + tile_px / 2
-        draw.text((x, header / 2), f"{round(math.degrees(angle))}°".replace("-180", "180"), INK, title, anchor="mm")
-    sheet.paste(tile(portrait_rgb, portrait_px), (gap, header + label))
+        x = layout.tile_corner(0, column)[0] + tile_px / 2
+        text = f"{round(math.degrees(angle))}°".replace("-180", "180")
+        draw.text((x, layout.header_px / 2), text, INK, title, anchor="mm")
+    sheet.paste(tile(portrait_rgb, layout.portrait_px), layout.portrait_corner)
     for row, (name, pictures) in enumerate(rows):
-        top = header + label + row * (tile_px + gap + label)
-        draw.text((left, top - label / 2), name, FAINT_INK, small, anchor="lm")
+        left, top = layout.tile_corner(row, 0)
+        draw.text((left, top - layout.label_px / 2), name, FAINT_INK, small, anchor="lm")
         for column, picture in enumerate(pictures):
-            sheet.paste(tile(picture, tile_px), (left + column * (tile_px + gap), top))
+            sheet.paste(tile(picture, tile_px), layout.tile_corner(row, column))
     footer = f"{provenance.statement} · version {provenance.version} · seed {provenance.seed}"
-    draw.text((gap, height - header / 2), footer, FAINT_INK, small, anchor="lm")
+    draw.text((layout.gap_px, sheet.height - layout.header_px / 2), footer, FAINT_INK, small, anchor="lm")
 
     return png_bytes(sheet, provenance)
 

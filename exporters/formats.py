@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,8 @@ from dp360.generation import InputError, Provenance
 from dp360.reconstruction.splats import Splats
 
 from . import (
+    avatar_glb,
+    avatar_html,
     contact_sheet,
     mesh_glb,
     mesh_obj,
@@ -29,16 +32,20 @@ from . import (
     turntable,
     viewer_html,
 )
+from .splat_moves import InputUpAxis
+from .splat_reading import SplatDecoder, SplatFile
 from .usd_stage import UsdForm
 
-Kind = Literal["splats", "mesh", "turntable", "sheet"]
-"""What a file is made of: Gaussians, a textured surface, pictures from a circle of cameras, or a contact sheet."""
+Kind = Literal["splats", "mesh", "turntable", "sheet", "avatar"]
+"""What a file is made of: Gaussians, a textured surface, pictures from a circle of cameras, a contact sheet, or the rig
+of a head that moves."""
 _KIND_WORDS: dict[Kind | None, str] = {
     None: "",
     "splats": " for splats",
     "mesh": " for a mesh",
     "turntable": " for a turntable",
     "sheet": " for a contact sheet",
+    "avatar": " for an avatar",
 }
 
 
@@ -47,13 +54,14 @@ class Format:
     """One kind of file."""
 
     extension: str
-    """End of the file's name in lower case, with the dot; the longest one that fits decides."""
+    """End of the file's name in lower case, with the dot; the longest one that fits decides. Avatars are told from
+    still heads by the word before the dot."""
     kind: Kind
     encode: Callable[..., bytes]
     """`encode(asset, provenance, **options)`: the whole file; the asset is what `kind` says."""
     options: frozenset[str] = frozenset()
     """Keyword arguments of `encode` that the command line hands through."""
-    decode: Callable[[bytes], tuple[Splats, Provenance | None]] | None = None
+    decode: SplatDecoder | None = None
     """Splats in world units out of the file, and their origin where it tells; None where there is no reader."""
     keeps_provenance: bool = True
     """Whether the format has a place for where the head comes from."""
@@ -117,11 +125,13 @@ FORMATS: tuple[Format, ...] = (
     _mesh(".obj", mesh_obj, companions=mesh_obj.companions),
     _mesh(".ply", mesh_ply),
     _mesh(".stl", mesh_stl),
-    _splats(".html", viewer_html, frozenset()),
+    _splats(".html", viewer_html, _METRES),
     _turntable(".mp4"),
     _turntable(".gif"),
     _turntable(".webp"),
     Format(".png", "sheet", contact_sheet.encode),
+    Format("avatar.glb", "avatar", avatar_glb.encode, _METRES | {"unlit"}),
+    Format("avatar.html", "avatar", avatar_html.encode, _METRES),
 )
 """Every format; of those with the same extension the first is meant where no kind is named."""
 
@@ -168,15 +178,44 @@ def decode_splats(name: str | Path, data: bytes) -> tuple[Splats, Provenance | N
     Raises:
         InputError: an extension without a reader, or the file cannot be read; the message names the file.
     """
+    with _naming(name):
+        return _decoder_of(name, data)(data)
+
+
+def read_splat_file(name: str | Path, data: bytes, *, input_up_axis: InputUpAxis | None = None) -> SplatFile:
+    """A file of any format with all that is worth knowing about it.
+
+    Args:
+        name: file name or path; its extension says the format.
+        input_up_axis: which way is up in it; None believes what the file says.
+
+    Raises:
+        InputError: as `decode_splats`.
+    """
+    with _naming(name):
+        decoder = _decoder_of(name, data)
+        # .splat cannot name a unit: its numbers are taken as they are, as those of all who say none
+        own = {"metres_per_unit": 1.0} if decoder is splat_antimatter.decode else {}
+        return decoder.file(data, input_up_axis=input_up_axis, **own)
+
+
+@contextmanager
+def _naming(name: str | Path) -> Iterator[None]:
+    """Put the file's name in front of refusals."""
     try:
-        readable = [f for f in _formats_at_end_of(name) if f.decode is not None]
-        if not readable:
-            known = sorted({f.extension for f in FORMATS if f.decode is not None})
-            raise InputError(f"cannot read splats: expected a name that ends in one of {', '.join(known)}")
-        decode = max(readable, key=lambda f: len(f.extension)).decode
-        if decode in (splat_ply.decode, splat_compressed_ply.decode):  # a plain .ply may turn out to be compressed
-            decode = splat_compressed_ply.decode if splat_compressed_ply.is_compressed(data) else splat_ply.decode
-        assert decode is not None
-        return decode(data)
+        yield
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
+
+
+def _decoder_of(name: str | Path, data: bytes) -> SplatDecoder:
+    """What reads a file of this name and content."""
+    readable = [f for f in _formats_at_end_of(name) if f.decode is not None]
+    if not readable:
+        known = sorted({f.extension for f in FORMATS if f.decode is not None})
+        raise InputError(f"cannot read splats: expected a name that ends in one of {', '.join(known)}")
+    decoder = max(readable, key=lambda f: len(f.extension)).decode
+    if decoder in (splat_ply.decode, splat_compressed_ply.decode):  # a plain .ply may turn out to be compressed
+        decoder = splat_compressed_ply.decode if splat_compressed_ply.is_compressed(data) else splat_ply.decode
+    assert decoder is not None
+    return decoder

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from jaxtyping import UInt8
 from torch import Tensor
 
-from dp360.generation import ViewSet
+from dp360.generation import InputError, ViewSet
+from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.progress import Track, silent
+from dp360.reconstruction.front_view import framing_of
 from dp360.reconstruction.splat_scene import SplatScene
 from dp360.reconstruction.splats import Splats, splat_pictures
 
@@ -43,14 +45,21 @@ def write_head(
         mesh_config: how fine the mesh is; `RUN_MESH` if not given.
 
     Raises:
-        InputError: the folder cannot be written, or the splats show no surface around the origin.
+        InputError: the folder cannot be written, or the splats show no surface.
     """
     from .meshing import RUN_MESH, mesh_from_renders
 
     paths = tuple(folder / name for name in (SPLATS_NAME, MESH_NAME, SHEET_NAME))
-    write_bytes_atomically(paths[0], splat_ply.encode(splats, views.provenance))
-    mesh = mesh_from_renders(SplatScene(splats), mesh_config or RUN_MESH, track=track)
-    write_bytes_atomically(paths[1], mesh_glb.encode(mesh, views.provenance))
+    known = views.provenance.is_known
+    unit = METRES_PER_UNIT if known else 1.0  # views of others keep their unit
+    write_bytes_atomically(paths[0], splat_ply.encode(splats, views.provenance, metres_per_unit=unit))
+    if not len(splats):
+        raise InputError("Cannot make a mesh: expected splats, got none")
+    framing = framing_of(splats, known=known)
+    splats = framing.framed(splats)
+    mesh = mesh_from_renders(SplatScene(splats), (mesh_config or RUN_MESH).framed(framing), track=track)
+    mesh = framing.mesh_to_world(mesh)
+    write_bytes_atomically(paths[1], mesh_glb.encode(mesh, views.provenance, metres_per_unit=unit))
     if portrait_rgb is None:
         portrait_rgb = (views.rgb_unit()[0] * 255).round().byte()
     pictures = splat_pictures(splats, contact_sheet.sheet_cameras())

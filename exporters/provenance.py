@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 from dp360.generation import InputError, Provenance
+from dp360.generation.errors import quoted
 
 
 def provenance_to_json(provenance: Provenance) -> str:
@@ -21,13 +22,9 @@ def provenance_from_json(text: str) -> Provenance:
     """
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"expected its provenance as JSON, got {text[:40]!r}") from error
-    known = {f.name: {"int": int, "str": str}.get(str(f.type), dict) for f in fields(Provenance)}
-    for name, kind in known.items():
-        if not isinstance(data, dict) or not isinstance(data.get(name), kind):
-            raise InputError(f"expected its provenance as a JSON object with {name} ({kind.__name__})")
-    return Provenance(**{name: data[name] for name in known})
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"expected its provenance as JSON, got {quoted(text)}") from error
+    return Provenance.from_data(data)
 
 
 def one_line(text: str) -> str:

@@ -18,12 +18,14 @@ import numpy as np
 from dp360.generation import InputError
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.reconstruction.spherical_harmonics import rgb_from_sh0, sh0_from_rgb
-from dp360.reconstruction.splats import Splats
 
-from .splat_file_frame import FileNote, SplatArrays, UpAxis, reading, splat_encoder, splats_from_file
+from .splat_file_frame import FileNote, SplatArrays, UpAxis, splat_encoder
 from .splat_packing import logits_from_bytes, to_bytes, unit_quats
+from .splat_reading import ParsedSplats, splat_decoder
 
 _ROW = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
+_LEAST_PLAUSIBLE = 0.5
+"""Share of rows with sizes that can be: in a file of another kind, most have none."""
 
 
 @splat_encoder
@@ -40,16 +42,16 @@ def encode(arrays: SplatArrays, note: FileNote) -> bytes:
     return rows[np.argsort(-importance, kind="stable")].tobytes()
 
 
-@reading("splats from this .splat")
-def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y") -> tuple[Splats, None]:
-    """Gaussians in world units out of a .splat, whose origin is never known; harmonics of degree 0.
+@splat_decoder("splats from this .splat")
+def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: UpAxis = "+y") -> ParsedSplats:
+    """A .splat, whose origin is never known; harmonics of degree 0.
 
     Args:
         metres_per_unit: factor on lengths to take back, which the file itself cannot name; 1 takes them as they are.
-        up_axis: which way the crown points in the file.
+        up_axis: which way the crown points in the file, if it was written with `up_axis`.
 
     Raises:
-        InputError: empty, not a multiple of 32 bytes, a number is not finite, or a scale is not positive.
+        InputError: empty, or not a multiple of 32 bytes.
     """
     if not data or len(data) % _ROW.itemsize:
         raise InputError(
@@ -57,15 +59,17 @@ def decode(data: bytes, *, metres_per_unit: float = METRES_PER_UNIT, up_axis: Up
             "another kind"
         )
     rows = np.frombuffer(data, dtype=_ROW)
-    scale = rows["scale"]
-    if not (np.isfinite(scale) & (scale > 0)).all():
+    scale = rows["scale"].astype(np.float64)
+    if not (np.isfinite(scale) & (scale >= 0)).all(axis=1).mean() > _LEAST_PLAUSIBLE:
         raise InputError("expected positive finite scales; the file is damaged or of another kind")
+    with np.errstate(divide="ignore"):  # no size is told later
+        log_scales = np.log(np.abs(scale)).astype(np.float32)
     arrays = SplatArrays(
         means=rows["position"].astype(np.float32),
-        log_scales=np.log(scale.astype(np.float64)).astype(np.float32),
+        log_scales=log_scales,
         quats_wxyz=(rows["quat"].astype(np.float32) - 128) / 128,
         opacity_logits=logits_from_bytes(rows["rgba"][:, 3]),
         sh0=sh0_from_rgb(rows["rgba"][:, :3].astype(np.float32) / 255),
         sh_rest=np.zeros((len(rows), 0, 3), dtype=np.float32),
     )
-    return splats_from_file(arrays, FileNote(None, metres_per_unit, up_axis))[0], None
+    return ParsedSplats(arrays, FileNote(None, metres_per_unit, up_axis))

@@ -18,12 +18,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from dp360.generation import InputError, Provenance
+from dp360.generation import InputError
 from dp360.reconstruction.spherical_harmonics import rgb_from_sh0, sh0_from_rgb
-from dp360.reconstruction.splats import Splats
 
 from .ply_tables import PlyElement, our_comments, ply_bytes, read_header
-from .splat_file_frame import FileNote, SplatArrays, reading, splat_encoder, splats_from_file
+from .splat_file_frame import FileNote, SplatArrays, reading, splat_encoder
 from .splat_packing import (
     ROTATION_BITS,
     logits_from_bytes,
@@ -37,6 +36,7 @@ from .splat_packing import (
     unpack_fields,
 )
 from .splat_ply import REST_PROPERTIES
+from .splat_reading import ParsedSplats, splat_decoder
 
 _CHUNK = 256
 _LOG_SCALE_LIMIT = 20.0
@@ -88,13 +88,12 @@ def encode(arrays: SplatArrays, note: FileNote) -> bytes:
     return ply_bytes(our_comments(note), tables)
 
 
-@reading("splats from this compressed .ply")
-def decode(data: bytes) -> tuple[Splats, Provenance | None]:
-    """Gaussians in world units out of a compressed .ply, and its origin if it is ours; the order is the file's.
+@splat_decoder("splats from this compressed .ply")
+def decode(data: bytes) -> ParsedSplats:
+    """A compressed .ply; the order is the file's.
 
     Raises:
-        InputError: not such a file, an element or property is missing, the size does not fit the header, or a number
-            is not finite.
+        InputError: not such a file, an element or property is missing, or the size does not fit the header.
     """
     header = read_header(data)
     tables = {element.name: element for element in header.elements}
@@ -108,7 +107,7 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
 
     def between(names: tuple[str, ...], unit: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         low, high = (np.stack([bounds[name] for name in part], axis=1)[chunk_of] for part in (names[:3], names[3:]))
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are refused later
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are told later
             return (low * (1 - unit) + high * unit).astype(np.float32)
 
     rgba = unpack_fields(packed["packed_color"], _COLOUR_BITS)
@@ -128,7 +127,7 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
         sh0=sh0_from_rgb(rgb),
         sh_rest=_read_rest(tables.get("sh"), n, data),
     )
-    return splats_from_file(arrays, header.note)
+    return ParsedSplats(arrays, header.note)
 
 
 @reading("this .ply")

@@ -65,12 +65,10 @@ class SplatArrays:
     ) -> SplatArrays:
         """Out of linear scales, opacities in [0, 1] and all harmonics, as glTF and OpenUSD hold them.
 
-        Raises:
-            InputError: a scale or an opacity is out of range.
+        Negative scales mirror an ellipsoid onto itself; opacities beyond 0 and 1 mean 0 and 1.
         """
-        if not ((scales > 0) & (scales < np.inf)).all() or not ((opacity >= 0) & (opacity <= 1)).all():
-            raise InputError("expected positive finite scales and opacities in [0, 1]; export it again")
-        log_scales = np.log(scales.astype(np.float64)).astype(np.float32)
+        with np.errstate(divide="ignore"):  # no size is told later
+            log_scales = np.log(np.abs(scales.astype(np.float64))).astype(np.float32)
         return cls(means, log_scales, quats_xyzw[:, _XYZW_TO_WXYZ], logits(opacity), harmonics[:, 0], harmonics[:, 1:])
 
     def __len__(self) -> int:

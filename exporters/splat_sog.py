@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from dp360.generation import InputError, Provenance
-from dp360.reconstruction.splats import Splats
+from dp360.generation import InputError
+from dp360.generation.errors import quoted
 
 from .json_document import item, json_object, whole
 from .splat_file_frame import (
@@ -34,9 +34,7 @@ from .splat_file_frame import (
     SplatArrays,
     check_promised_count,
     file_note,
-    reading,
     splat_encoder,
-    splats_from_file,
 )
 from .splat_packing import (
     logits_from_bytes,
@@ -48,6 +46,7 @@ from .splat_packing import (
     to_bytes,
 )
 from .splat_palette import palette
+from .splat_reading import ParsedSplats, splat_decoder
 
 MAX_PALETTE = 65536
 """Entries that the two bytes of a label reach."""
@@ -125,12 +124,12 @@ def encode(arrays: SplatArrays, note: FileNote, *, palette_size: int | None = No
     return buffer.getvalue()
 
 
-@reading("splats from this .sog")
-def decode(data: bytes) -> tuple[Splats, Provenance | None]:
-    """Gaussians in world units out of a .sog of version 2, and its origin if it is ours; the order is the file's.
+@splat_decoder("splats from this .sog")
+def decode(data: bytes) -> ParsedSplats:
+    """A .sog of version 2; the order is the file's.
 
     Raises:
-        InputError: not such a file, a part is missing or does not fit the count, or a number is not finite.
+        InputError: not such a file, or a part is missing or does not fit the count.
     """
     file = _SogFile.open(data)
     count = whole(item(file.meta, "count"))
@@ -138,7 +137,7 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
     low, high = file.numbers("means", "mins", 3), file.numbers("means", "maxs", 3)
     fine, coarse = file.per_gaussian(count, "means"), file.per_gaussian(count, "means", 1)
     steps = fine[:, :3].astype(np.float64) + coarse[:, :3] * 256.0
-    with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are refused later
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and Inf are told later
         logarithm = low + (high - low) * steps / 65535
         means = (np.sign(logarithm) * np.expm1(np.abs(logarithm))).astype(np.float32)
     quats = file.per_gaussian(count, "quats")
@@ -155,7 +154,7 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
         sh0=file.codebook("sh0")[colours[:, :3]],
         sh_rest=_rest(file, count) if "shN" in file.meta else np.zeros((count, 0, 3), np.float32),
     )
-    return splats_from_file(arrays, file_note(file.meta.get("dp360")))
+    return ParsedSplats(arrays, file_note(file.meta.get("dp360")))
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class _SogFile:
         meta = json_object(_member(archive, "meta.json", _META_BYTES_MAX), "meta.json")
         if meta.get("version") != 2:
             raise InputError(
-                f"expected version 2 in meta.json, got {meta.get('version')!r}; convert it with splat-transform"
+                f"expected version 2 in meta.json, got {quoted(meta.get('version'))}; convert it with splat-transform"
             )
         return cls(archive, meta, len(data))
 

@@ -9,13 +9,15 @@ a sign. Version 4 keeps the numbers of version 3 in one zstd stream per attribut
 We write version 3, which nearly every reader takes, with rotations four times finer than version 2, which is there for
 older readers. All four versions are read; version 4 needs the package `zstandard`.
 
-Frame: RUB, that is x right, y up, z back: ours. The format leaves unit and origin unsaid; they travel in the comment
-field of the gzip header (RFC 1952, section 2.3), which every gzip reader skips.
+Frame: RUB, that is x right, y up, z back: ours, unless an extension of the file says otherwise. The format leaves unit
+and origin unsaid; they travel in the comment field of the gzip header (RFC 1952, section 2.3), which every gzip reader
+skips.
 
 Own code: the reference library (C++) uses 12 fractional bits (a quarter of a millimetre) and coarse harmonics; gsply,
 the second reader in the tests, believes whatever a damaged header promises.
 
-Source: https://github.com/nianticlabs/spz (README.md, "File Format", and src/cc/load-spz.cc for the constants).
+Source: https://github.com/nianticlabs/spz (README.md, "File Format", src/cc/load-spz.cc for the constants, and
+extensions/README.md).
 """
 
 from __future__ import annotations
@@ -29,18 +31,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dp360.generation import InputError, Provenance
-from dp360.reconstruction.splats import Splats
+from dp360.generation import InputError
 
 from .splat_file_frame import (
     FileNote,
     SplatArrays,
     check_promised_count,
     file_note,
-    reading,
     splat_encoder,
-    splats_from_file,
 )
+from .splat_moves import axes_matrix
 from .splat_packing import (
     ROTATION_BITS,
     logits_from_bytes,
@@ -51,6 +51,7 @@ from .splat_packing import (
     to_bytes,
     unpack_fields,
 )
+from .splat_reading import ParsedSplats, named, splat_decoder
 
 SpzVersion = Literal[2, 3]
 
@@ -64,6 +65,10 @@ _COLOUR_SCALE = 0.15
 _HAS_EXTENSIONS = 0x2
 _EXTENSION_BYTES_MAX = 1 << 20
 _SH_DEGREE_MAX = 4
+_AXES_EXTENSION, _HARMLESS_EXTENSIONS = 0xADBE0003, (0xADBE0002,)
+"""The extension that says how axes point; those that only guide a viewer's camera."""
+_AXES = "LDB RDB LUB RUB LDF RDF LUF RUF LFD RFD LFU RFU LBD RBD LBU RBU".split()
+"""Where x, y and z point for each number, from 1 on, of that extension."""
 
 
 @splat_encoder
@@ -103,16 +108,16 @@ def encode(arrays: SplatArrays, note: FileNote, *, version: SpzVersion = 3, sh_b
     return _gzip(payload, json.dumps({"dp360": note.as_json_data()}, sort_keys=True))
 
 
-@reading("splats from this .spz")
-def decode(data: bytes) -> tuple[Splats, Provenance | None]:
-    """Gaussians in world units out of a .spz of version 1 to 4, and its origin where the gzip comment tells it.
+@splat_decoder("splats from this .spz")
+def decode(data: bytes) -> ParsedSplats:
+    """A .spz of version 1 to 4, also one that was unpacked; its origin where the gzip comment tells it.
 
-    Harmonics of degree 4 lose their last degree.
+    Harmonics of degree 4 lose their last degree. Axes are turned to ours where an extension says how they point.
 
     Raises:
         InputError: not such a file, the size does not fit the header, or version 4 without the package `zstandard`.
     """
-    header, streams = _read_streams(data)
+    header, streams, extensions = _read_streams(data)
     version, count = header.version, header.count
     positions, opacities, colours, scales, rotations, harmonics = streams
     if version == 1:
@@ -137,7 +142,13 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
         sh0=((colours.reshape(count, 3).astype(np.float32) / 255) - 0.5) / np.float32(_COLOUR_SCALE),
         sh_rest=(rest.astype(np.float32) - 128) / 128,
     )
-    return splats_from_file(arrays, _read_note(data))
+    notices = [] if header.sh_degree <= 3 else ["Its harmonics reach degree 4; those above degree 3 are left out."]
+    axes, unread = _read_extensions(extensions)
+    if unread:
+        notices.append(
+            f"Its extensions {named(unread)} are not read; where they change the picture, it looks different here."
+        )
+    return ParsedSplats(arrays, _read_note(data), axes, notices=tuple(notices))
 
 
 def _fractional_bits(means: Float[np.ndarray, "n 3"]) -> int:
@@ -215,21 +226,33 @@ class _Header(NamedTuple):
         return [self.count * size for size in sizes]
 
     @property
+    def spare_bytes(self) -> int:
+        """Bytes behind the attributes, for extensions, at most."""
+        return _EXTENSION_BYTES_MAX if self.flags & _HAS_EXTENSIONS else 0
+
+    @property
     def rest_count(self) -> int:
         """Harmonics above the constant one."""
         return (self.sh_degree + 1) ** 2 - 1
 
 
-def _read_streams(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " bytes"]]]:
-    """Header and the six attributes as bytes."""
+_Streams = tuple[_Header, list[UInt8[np.ndarray, " bytes"]], bytes]
+"""Header, the six attributes as bytes, and the records of extensions."""
+
+
+def _read_streams(data: bytes) -> _Streams:
+    """What a file of any version holds, packed or not."""
     if data[:2] == b"\x1f\x8b":
         return _read_gzip(data)
-    if data[:4] == b"NGSP":
-        return _read_version_4(data)
-    raise InputError(f"expected a gzip stream or 'NGSP', got {data[:16]!r}")
+    if data[:4] != b"NGSP":
+        raise InputError(f"expected a gzip stream or 'NGSP', got {data[:16]!r}")
+    if len(data) >= _HEADER.size and 1 <= _HEADER.unpack_from(data)[1] <= 3:
+        header = _Header(*_HEADER.unpack_from(data))
+        return _split_payload(header, header.attribute_bytes(len(data)), data, whole=True)
+    return _read_version_4(data)
 
 
-def _read_gzip(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " bytes"]]]:
+def _read_gzip(data: bytes) -> _Streams:
     """Versions 1 to 3; never more is unpacked than the header promises, and the promise is checked first."""
     try:
         start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data, _HEADER.size)
@@ -239,22 +262,49 @@ def _read_gzip(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " bytes"]]]
         sizes = header.attribute_bytes(len(data))
         if header.version == 4:
             raise InputError("version 4 has no gzip stream; the file is damaged")
-        expected = _HEADER.size + sum(sizes)
         inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        spare = _EXTENSION_BYTES_MAX if header.flags & _HAS_EXTENSIONS else 0
-        payload = inflate.decompress(data, expected + spare + 1)
+        payload = inflate.decompress(data, _HEADER.size + sum(sizes) + header.spare_bytes + 1)
     except zlib.error as error:
         raise InputError(f"the gzip stream is damaged ({error})") from error
-    if not expected <= len(payload) <= expected + spare or not inflate.eof:
+    return _split_payload(header, sizes, payload, whole=inflate.eof)
+
+
+def _split_payload(header: _Header, sizes: list[int], payload: bytes, *, whole: bool) -> _Streams:
+    """Attributes and extensions of an unpacked file of version 1 to 3.
+
+    Args:
+        whole: whether the stream ended where the payload does.
+    """
+    expected = _HEADER.size + sum(sizes)
+    if not expected <= len(payload) <= expected + header.spare_bytes or not whole:
         raise InputError(
             f"its header promises {header.count} Gaussians ({expected} bytes), its stream "
             f"{'ends early' if len(payload) < expected else 'is longer or cut off'}; the file is damaged"
         )
     numbers = np.frombuffer(payload, dtype=np.uint8, count=sum(sizes), offset=_HEADER.size)
-    return header, np.split(numbers, np.cumsum(sizes)[:-1])
+    return header, np.split(numbers, np.cumsum(sizes)[:-1]), payload[expected:]
 
 
-def _read_version_4(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " bytes"]]]:
+def _read_extensions(records: bytes) -> tuple[Float[np.ndarray, "3 3"] | None, list[str]]:
+    """The matrix to our axes that the extension about them states, and the numbers of those that are not known."""
+    axes, unread, position = None, [], 0
+    while position + 8 <= len(records):
+        kind, length = struct.unpack_from("<II", records, position)
+        content = records[position + 8 : position + 8 + length]
+        position += 8 + length
+        if len(content) < length:
+            raise InputError("an extension ends behind its header; the file is cut off or damaged")
+        if kind == _AXES_EXTENSION and length >= 4:
+            number = int.from_bytes(content[:4], "little")
+            if number > len(_AXES):
+                raise InputError(f"its extension about axes holds {number}; expected a number up to {len(_AXES)}")
+            axes = axes_matrix(_AXES[number - 1]) if number else None
+        elif kind not in _HARMLESS_EXTENSIONS:
+            unread.append(f"0x{kind:08X}")
+    return axes, unread
+
+
+def _read_version_4(data: bytes) -> _Streams:
     """Version 4: a table of sizes, then one zstd stream per attribute that is not empty."""
     if len(data) < _HEADER_4.size:
         raise InputError("it ends within its header; the file is cut off")
@@ -290,4 +340,5 @@ def _read_version_4(data: bytes) -> tuple[_Header, list[UInt8[np.ndarray, " byte
                 f"{size}; the file is damaged"
             )
         streams.append(np.frombuffer(content, dtype=np.uint8))
-    return header, streams
+    extensions = data[_HEADER_4.size : header.table] if header.flags & _HAS_EXTENSIONS else b""
+    return header, streams, extensions

@@ -16,29 +16,34 @@ Source: https://openusd.org/release/user_guides/schemas/usdVol/ParticleField3DGa
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dp360.generation import InputError, Provenance
-from dp360.reconstruction.splats import Splats
+from dp360.generation import InputError
 
 from .json_document import json_object
-from .splat_file_frame import (
-    FileNote,
-    SplatArrays,
-    check_promised_count,
-    file_note,
-    reading,
-    splat_encoder,
-    splats_from_file,
-)
+from .splat_file_frame import FileNote, SplatArrays, check_promised_count, file_note, splat_encoder
+from .splat_moves import joined, moved, refuse_unless_rigid, up_axis_matrix
+from .splat_reading import ParsedSplats, named, splat_decoder
 from .usd_stage import ROOT, SPLATS_TYPE, UsdForm, encode_stage, require_usd
 
 if TYPE_CHECKING:
-    from pxr import Sdf, Usd
+    from pxr import Usd
+
+ATTRIBUTES = ("positions", "orientations", "scales", "opacities", "radiance:sphericalHarmonicsCoefficients")
+"""Attributes of a field of Gaussians, in the order of `SplatArrays.from_linear`."""
+DEGREE = "radiance:sphericalHarmonicsDegree"
+_SPARE_MEGABYTES, _MEMORY_PER_BYTE = 512, 64
+"""Memory that the reader may take, whatever the file; and more for each of its bytes, of which text needs several."""
+_SPARE_S, _BYTES_PER_S = 60.0, 1e6
 
 
 @splat_encoder
@@ -79,38 +84,79 @@ def encode(arrays: SplatArrays, note: FileNote, *, form: UsdForm = "usdc") -> by
     return encode_stage(build, note.provenance, note=text, form=form)
 
 
-@reading("splats from this OpenUSD file")
-def decode(data: bytes) -> tuple[Splats, Provenance | None]:
-    """Gaussians in world units out of the first prim of that type, and the origin in our custom data.
+@splat_decoder("splats from this OpenUSD file")
+def decode(data: bytes) -> ParsedSplats:
+    """All Gaussians that the stage shows, moved as it says, y up; other files that it refers to are not opened.
+
+    OpenUSD reads the file in a process of its own (`usd_dump`), which may take `_SPARE_MEGABYTES` and
+    `_MEMORY_PER_BYTE` times the file's size.
 
     Raises:
-        InputError: the package usd-core is missing, not such a file, none such in it, it is moved by a transform (bake
-            that first), its arrays differ in length, or a number is not finite or out of range.
+        InputError: the package usd-core is missing, not such a file, none such in it, one is moved by more than a
+            rotation and a shift, or its arrays differ in length.
     """
-    layer = _open(data)
-    prims = []
-    layer.Traverse("/", lambda path: prims.append(path) if path.IsPrimPath() else None)
-    prim = next((p for p in sorted(prims) if layer.GetPrimAtPath(p).typeName == SPLATS_TYPE), None)
-    if prim is None:
-        raise InputError(f"it holds no {SPLATS_TYPE}; a mesh is no Gaussian splat file")
-    above = [layer.GetPrimAtPath(prefix) for prefix in prim.GetPrefixes()]
-    if any(name.startswith("xformOp") for holder in above for name in holder.properties.keys()):
-        raise InputError("a transform moves them; bake the transform first")
+    suffixes = {b"PXR-USDC": ".usdc", b"#usda 1.": ".usda", b"PK\x03\x04": ".usdz"}
+    suffix = next((suffix for magic, suffix in suffixes.items() if data.startswith(magic)), None)
+    if suffix is None:
+        raise InputError(f"expected an OpenUSD file (usda, usdc or usdz), got {data[:16]!r}")
+    require_usd()
+    arrays = _dumped(data, suffix)
+    facts = json_object(arrays["facts"].tobytes(), "description")
+    note = FileNote() if facts["note"] is None else file_note(json_object(facts["note"], "dp360 note"))
+    parts = []
+    for index, path in enumerate(facts["fields"]):
+        T = arrays[f"transform_{index}"]
+        refuse_unless_rigid(T[:3, :3], f"a transform moves {path[:80]}")
+        parts.append(moved(_field(arrays, index, len(data)), T[:3, :3], T[:3, 3]))
+    hidden, others, metres = facts["hidden"], facts["others"], facts["metres_per_unit"]
+    if not parts:
+        what = "shows" if hidden else "holds"
+        raise InputError(f"it {what} no {SPLATS_TYPE}; a mesh is no Gaussian splat file")
+    notices = []
+    if facts["left_out"]:
+        notices.append("What it takes from other files or variants is left out.")
+    if hidden:
+        notices.append(f"{hidden} of its Gaussian fields are invisible and left out.")
+    if others:
+        notices.append(f"Its prims {named(others)} are no Gaussians and left out.")
+    if note.provenance is not None or metres is None or not 0 < metres < float("inf"):
+        metres = None
+    elif metres != 1.0:
+        notices.append(f"It says that its unit is {metres:g} m; lengths become metres.")
+    return ParsedSplats(joined(parts), note, up_axis_matrix(facts["up_axis"]), metres, notices=tuple(notices))
 
-    def read(name: str, components: int) -> np.ndarray:
-        attribute = layer.GetAttributeAtPath(prim.AppendProperty(name))
+
+def _dumped(data: bytes, suffix: str) -> dict[str, np.ndarray]:
+    """What `usd_dump` makes of a file.
+
+    Raises:
+        InputError: the reader fails, whatever way.
+    """
+    megabytes = _SPARE_MEGABYTES + _MEMORY_PER_BYTE * len(data) // 2**20
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / f"head{suffix}", Path(folder) / "arrays.npz"
+        source.write_bytes(data)
+        words = [sys.executable, "-E", str(Path(__file__).with_name("usd_dump.py")), str(source), str(target)]
+        few_threads = {**os.environ, "PXR_WORK_THREAD_LIMIT": "1"}
         try:
-            values = None if attribute is None else attribute.default
-            return np.array(values, dtype=np.float32).reshape(-1, components)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{name} is missing or of another kind") from error
+            subprocess.run(
+                [*words, str(megabytes)], check=True, capture_output=True, env=few_threads,
+                timeout=_SPARE_S + len(data) / _BYTES_PER_S,
+            )  # fmt: skip
+            with np.load(target, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (subprocess.SubprocessError, OSError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError("it is cut off or damaged") from error
 
-    means, quats_xyzw, scales = read("positions", 3), read("orientations", 4), read("scales", 3)
-    opacity, harmonics = read("opacities", 1)[:, 0], read("radiance:sphericalHarmonicsCoefficients", 3)
-    count = len(means)
-    check_promised_count(count, len(data))
-    degree_attribute = layer.GetAttributeAtPath(prim.AppendProperty("radiance:sphericalHarmonicsDegree"))
-    degree = degree_attribute.default if degree_attribute is not None else 3
+
+def _field(arrays: Mapping[str, np.ndarray], index: int, file_bytes: int) -> SplatArrays:
+    """The numbers of one field of Gaussians, in its own frame."""
+    for name in ATTRIBUTES:
+        if f"{name}_{index}" not in arrays:
+            raise InputError(f"{name} is missing or of another kind")
+    means, quats_xyzw, scales, opacity, harmonics = (arrays[f"{name}_{index}"] for name in ATTRIBUTES)
+    count, degree = len(means), int(arrays.get(f"{DEGREE}_{index}", -1))
+    check_promised_count(count, file_bytes)
     lengths = (len(quats_xyzw), len(scales), len(opacity))
     if degree not in (0, 1, 2, 3) or lengths != (count,) * 3 or len(harmonics) != count * (degree + 1) ** 2:
         raise InputError(
@@ -118,31 +164,4 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
             f"harmonics of degree {degree}"
         )
     harmonics = harmonics.reshape(count, (degree + 1) ** 2, 3)
-    return splats_from_file(SplatArrays.from_linear(means, scales, quats_xyzw, opacity, harmonics), _note(layer))
-
-
-def _open(data: bytes) -> Sdf.Layer:
-    """A file's layer, read alone: nothing that it refers to is opened."""
-    suffixes = {b"PXR-USDC": ".usdc", b"#usda 1.": ".usda", b"PK\x03\x04": ".usdz"}
-    suffix = next((suffix for magic, suffix in suffixes.items() if data.startswith(magic)), None)
-    if suffix is None:
-        raise InputError(f"expected an OpenUSD file (usda, usdc or usdz), got {data[:16]!r}")
-    require_usd()
-    from pxr import Sdf, Tf
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"head{suffix}"
-        path.write_bytes(data)
-        try:
-            layer = Sdf.Layer.OpenAsAnonymous(str(path))
-        except (Tf.ErrorException, RuntimeError):
-            layer = None
-    if layer is None:
-        raise InputError("it is cut off or damaged")
-    return layer
-
-
-def _note(layer: Sdf.Layer) -> FileNote:
-    """Our note in the layer's custom data."""
-    text = dict(layer.customLayerData).get("dp360")
-    return file_note(json_object(text, "dp360 note")) if isinstance(text, str) else FileNote()
+    return SplatArrays.from_linear(means, scales, quats_xyzw, opacity[:, 0], harmonics)

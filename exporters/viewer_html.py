@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import html
 import json
-import re
 from importlib import resources
 
 from dp360.generation import InputError, Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
-from dp360.reconstruction.front_view import front_camera_of
+from dp360.reconstruction.front_view import framing_of
 from dp360.reconstruction.splats import Splats
 
 from . import splat_sog
-from .provenance import provenance_to_json
+from .html_page import filled_page
+from .splat_reading import ParsedSplats, splat_decoder
 
 _BACKGROUND_RGB_UNIT = (0.16, 0.17, 0.19)
 """Dark enough for the viewer's light controls."""
-_PROVENANCE_NAME, _SPLATS_ID = "dp360.provenance", "head"
+_SPLATS_ID = "head"
 _SPLATS_OPENING = f'<script type="application/octet-stream" id="{_SPLATS_ID}">'
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; style-src 'unsafe-inline'; "
@@ -35,22 +34,31 @@ _POLICY = (
 )
 
 
-def encode(splats: Splats, provenance: Provenance, *, title: str = "3D head") -> bytes:
+def encode(
+    splats: Splats,
+    provenance: Provenance,
+    *,
+    title: str = "3D head",
+    metres_per_unit: float = METRES_PER_UNIT,
+) -> bytes:
     """A complete .html file.
 
     Args:
         splats: Gaussians in world units, at least one.
         provenance: origin, written to the page's meta tags and into the splats.
         title: of the page; any text.
+        metres_per_unit: factor on lengths, positive.
 
     Raises:
         ValueError: no Gaussians, or a number is not finite.
     """
-    sog = splat_sog.encode(splats, provenance, up_axis="-y")  # the viewer turns what it loads half a turn about z
-    front = front_camera_of(splats.means_world)
+    sog = splat_sog.encode(
+        splats, provenance, metres_per_unit=metres_per_unit, up_axis="-y"
+    )  # the viewer turns what it loads half a turn about z
+    front = framing_of(splats, known=provenance.is_known).front_camera
     view = {
-        "position": [METRES_PER_UNIT * v for v in front.position_world],
-        "target": [METRES_PER_UNIT * v for v in front.target_world],
+        "position": [metres_per_unit * v for v in front.position_world],
+        "target": [metres_per_unit * v for v in front.target_world],
         "fov_rad": front.fov_rad,
         "background_rgb_unit": _BACKGROUND_RGB_UNIT,
     }
@@ -58,11 +66,6 @@ def encode(splats: Splats, provenance: Provenance, *, title: str = "3D head") ->
     folder = room / "supersplat_viewer"
     parts = {
         "POLICY": _POLICY,
-        "GENERATOR": html.escape(f"dp360 {provenance.version}"),
-        "STATEMENT": html.escape(provenance.statement),
-        "PROVENANCE_NAME": _PROVENANCE_NAME,
-        "PROVENANCE": html.escape(provenance_to_json(provenance)),
-        "TITLE": html.escape(title),
         "VIEWER_CSS": (folder / "viewer.css").read_text("utf-8").strip(),
         "VIEWER_JS": (folder / "viewer.js").read_text("utf-8").strip(),
         "LICENCE": (folder / "LICENSE.txt").read_text("utf-8").strip(),
@@ -71,13 +74,12 @@ def encode(splats: Splats, provenance: Provenance, *, title: str = "3D head") ->
         "SPLATS_OPENING": _SPLATS_OPENING,
         "SPLATS": base64.b64encode(sog).decode("ascii"),
     }
-    # One pass: what is put in is not searched again, whatever it says.
-    page = re.sub("@([A-Z_]+)@", lambda found: parts[found[1]], (room / "viewer_page.html").read_text("utf-8"))
-    return page.encode("utf-8", errors="backslashreplace")
+    return filled_page((room / "viewer_page.html").read_text("utf-8"), provenance, title, parts)
 
 
-def decode(data: bytes) -> tuple[Splats, Provenance | None]:
-    """Gaussians in world units out of a page that `encode` made, and their origin.
+@splat_decoder("splats from this .html")
+def decode(data: bytes) -> ParsedSplats:
+    """The splats of a page that `encode` made.
 
     Raises:
         InputError: not such a page, or damaged.
@@ -85,9 +87,9 @@ def decode(data: bytes) -> tuple[Splats, Provenance | None]:
     start = data.rfind(_SPLATS_OPENING.encode())
     end = data.find(b"</script>", start)
     if start < 0 or end < 0:
-        raise InputError("Cannot read splats: expected an .html file written by dp360, found none in this page")
+        raise InputError("expected an .html file written by dp360, found none in this page")
     try:
         sog = base64.b64decode(data[start + len(_SPLATS_OPENING) : end], validate=True)
     except binascii.Error as error:
-        raise InputError("Cannot read splats from this .html: its base64 is damaged") from error
-    return splat_sog.decode(sog)
+        raise InputError("its base64 is damaged") from error
+    return splat_sog.decode.parse(sog)

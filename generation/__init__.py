@@ -1,5 +1,6 @@
 """From a portrait to posed views of the whole head."""
 
+from . import kernel_cache as kernel_cache
 from .cameras import Cameras as Cameras
 from .cameras import OrbitConfig as OrbitConfig
 from .cameras import look_at_origin as look_at_origin

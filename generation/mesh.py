@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,17 @@ class TexturedMesh:
     """Vertex indices, counter-clockwise seen from outside."""
     texture_rgb: UInt8[np.ndarray, "h w 3"]
     """Base colour, sRGB."""
+
+    def turned(self, rotation: Float[np.ndarray, "3 3"]) -> TexturedMesh:
+        """The same surface after a rotation about the origin."""
+        vertices, normals = (v.astype(np.float64) @ rotation.T for v in (self.vertices_world, self.normals_world))
+        return replace(
+            self, vertices_world=vertices.astype(np.float32), normals_world=normals.astype(np.float32) + np.float32(0)
+        )
+
+    def scaled(self, factor: float) -> TexturedMesh:
+        """The same surface with all lengths times a positive factor."""
+        return replace(self, vertices_world=(self.vertices_world.astype(np.float64) * factor).astype(np.float32))
 
     def to_trimesh(self, *, metres_per_unit: float = 1.0) -> trimesh.Trimesh:
         """The same triangles, in the same order, for trimesh; its texture coordinates start at the *bottom left*."""
@@ -55,3 +66,25 @@ def vertex_normals(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f
         for axis in range(3):
             normals[:, axis] += np.bincount(faces[:, corner], weighted[:, axis], minlength=len(vertices))
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+def smoothed_over_faces(
+    values: Float[np.ndarray, "v c"], faces: Int[np.ndarray, "f 3"], rounds: int
+) -> Float[np.ndarray, "v c"]:
+    """Values of vertices, drawn half-way to the mean of their neighbours, again and again.
+
+    Args:
+        values: of each vertex; those of no triangle stay.
+        faces: triangles.
+        rounds: how often.
+    """
+    import scipy.sparse
+
+    edges, n = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), len(values)
+    near = scipy.sparse.coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n)).tocsr()
+    near = near + near.T
+    count = np.asarray(near.sum(1)).ravel()
+    for _ in range(rounds):
+        mean = (near @ values) / np.maximum(count, 1)[:, None]
+        values = np.where((count > 0)[:, None], 0.5 * values + 0.5 * mean, values)
+    return values

@@ -15,8 +15,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .errors import InputError
 from .files import write_bytes_atomically
 from .weights import shipped_file
+
+_LFS_POINTER = b"version https://git-lfs"
+"""What stands in the place of a file that Git LFS has not fetched."""
+_MOST_SIZE = 4096
+"""Channels, layers or places: more has none of these networks."""
+_MOST_QUOTED = 120
+"""Characters of other people's texts in a sentence."""
 
 Network = TypeVar("Network", bound=nn.Module)
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
@@ -29,18 +37,6 @@ class ConvBlock(nn.Sequential):
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(8, outputs), nn.SiLU(inplace=True)
         )
-
-
-class ChartBlock(nn.Module):
-    """The same on a chart of the head whose columns close round the axis and whose first row surrounds the crown."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, stride, bias=False)
-        self.norm = nn.GroupNorm(8, outputs)
-
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d i j"]:
-        return F.silu(self.norm(self.convolution(chart_padded(x))))
 
 
 class ChartConv(nn.Module):
@@ -68,11 +64,6 @@ def zeroed(layer: Layer) -> Layer:
     return layer
 
 
-def mirrored_columns(x: Float[Tensor, "*n w"]) -> Float[Tensor, "*n w"]:
-    """A chart of the mirrored head: column c becomes -c."""
-    return x[..., (-torch.arange(x.shape[-1], device=x.device)) % x.shape[-1]]
-
-
 class UNet(nn.Module):
     """Levels of half the resolution each, one residual block per level each way; skips are added.
 
@@ -83,9 +74,7 @@ class UNet(nn.Module):
         self,
         inputs: int,
         channels: tuple[int, ...],
-        block: type[ConvBlock] | type[ChartBlock] = ConvBlock,
         *,
-        stem_stride: int = 2,
         coarser_than: int = 0,
         finest: int = 0,
     ) -> None:
@@ -94,19 +83,17 @@ class UNet(nn.Module):
         Args:
             inputs: channels of the input.
             channels: channels of the levels, multiples of 8.
-            block: what the levels are made of.
-            stem_stride: 2 for a first level of half the input's resolution.
             coarser_than: levels before this one have no block on the way down.
             finest: the way up ends at this level.
         """
         super().__init__()
         self.coarser_than, self.finest = coarser_than, finest
         upper = channels[finest:]
-        self.stem = block(inputs, channels[0], stem_stride)
-        self.down = nn.ModuleList(block(a, b, 2) for a, b in itertools.pairwise(channels))
-        self.encode = nn.ModuleList(block(c, c) for c in channels[coarser_than:])
+        self.stem = ConvBlock(inputs, channels[0], 2)
+        self.down = nn.ModuleList(ConvBlock(a, b, 2) for a, b in itertools.pairwise(channels))
+        self.encode = nn.ModuleList(ConvBlock(c, c) for c in channels[coarser_than:])
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(upper))
-        self.decode = nn.ModuleList(block(c, c) for c in upper[:-1])
+        self.decode = nn.ModuleList(ConvBlock(c, c) for c in upper[:-1])
 
     def features(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d i j"], Float[Tensor, "n e k l"]]:
         """Features of the finest level on the way up, and those of the coarsest."""
@@ -118,15 +105,11 @@ class UNet(nn.Module):
             if level >= self.coarser_than:
                 x = x + self.encode[level - self.coarser_than](x)
             levels.append(x)
-        x = coarsest = self.at_coarsest(x)
+        coarsest = x
         for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(levels[self.finest : -1])):
             x = self.enlarged(up(x)) + skip
             x = x + decode(x)
         return x, coarsest
-
-    def at_coarsest(self, x: Tensor) -> Tensor:
-        """What happens between the way down and the way up."""
-        return x
 
     def enlarged(self, x: Tensor) -> Tensor:
         """Twice the resolution."""
@@ -152,7 +135,7 @@ class NetworkFile(Generic[Network]):
     network_type: type[Network]
     """Made of its configuration, which it keeps as `config`."""
     config_type: type[Any]
-    """Dataclass of the configuration."""
+    """Dataclass of the configuration; where it holds other dataclasses, its `from_plain` makes it of plain data."""
 
     @property
     def file_name(self) -> str:
@@ -173,17 +156,82 @@ class NetworkFile(Generic[Network]):
         write_bytes_atomically(path, save(tensors, metadata={**notes, "config": config}))
 
     def read(self, path: Path) -> LoadedNetwork[Network]:
-        """Weights that `save` has written, from any place."""
-        from safetensors import safe_open
+        """Weights that `save` has written, from any place.
 
-        with safe_open(str(path), framework="pt") as file:
-            settings = json.loads(file.metadata()["config"])
-            tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-        network = self.network_type(self.config_type(**settings))
+        Sizes and shapes are compared before anything of their size is made.
+
+        Raises:
+            InputError: no such file, no safetensors, damaged, or another network's.
+        """
+        try:
+            tensors, settings = self._contents(path)
+            network = self._empty(settings, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        except InputError as error:
+            raise InputError(f"Cannot read {path} as weights {self.file_name}: {error}") from error
+        except OSError as error:
+            raise InputError(f"Cannot read {path}: {error.strerror or error}") from error
         network.load_state_dict(tensors)
         network.eval().requires_grad_(False)
-        return LoadedNetwork(network, hashlib.sha256(path.read_bytes()).hexdigest())
+        return LoadedNetwork(network, sha256)
+
+    def _contents(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors in single precision, and the fields of the configuration.
+
+        Raises:
+            InputError: no such file, no safetensors, or damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+        if start == _LFS_POINTER:
+            raise InputError("it is a pointer of Git LFS, not the file itself; run `git lfs pull` where it comes from")
+        if start[8:9] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
+            raise InputError(
+                "it is a pickle of torch.save, which may run code and is not opened; expected .safetensors"
+            )
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                notes = file.metadata() or {}
+                tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
+        except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            line = (str(error).splitlines() or [""])[0][:_MOST_QUOTED]
+            raise InputError(f"it is damaged, cut off or no .safetensors ({line}); get it again") from error
+        try:
+            settings = json.loads(notes["config"])
+        except (KeyError, ValueError, RecursionError) as error:
+            raise InputError("its header says no sizes of a network; expected a file that dp360 has written") from error
+        if not isinstance(settings, dict):
+            raise InputError(f"the sizes in its header are no table but {str(settings)[:_MOST_QUOTED]}")
+        return tensors, {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+
+    def _empty(self, settings: dict[str, Any], found: dict[str, tuple[int, ...]]) -> Network:
+        """A network of these sizes, into which tensors of these shapes fit.
+
+        Raises:
+            InputError: sizes that are none of this network, or shapes that are not those of the sizes.
+        """
+        numbers = [n for v in settings.values() for n in (v if isinstance(v, tuple) else (v,))]
+        if any(isinstance(n, (int, float)) and not 0 <= n <= _MOST_SIZE for n in numbers):
+            raise InputError(f"the sizes in its header are damaged: {str(settings)[:_MOST_QUOTED]}")
+        try:
+            with torch.device("meta"):
+                shapes = {k: tuple(v.shape) for k, v in self.network_type(self._config(settings)).state_dict().items()}
+        except Exception as error:  # layers refuse sizes in many ways
+            raise InputError(f"its sizes are those of no such network: {str(settings)[:_MOST_QUOTED]}") from error
+        missing, unknown = sorted(shapes.keys() - found.keys()), sorted(found.keys() - shapes.keys())
+        if missing or unknown:
+            first = f"lacks {missing[0]}" if missing else f"has {unknown[0][:_MOST_QUOTED]} besides"
+            raise InputError(f"it holds another network: it {first} ({len(missing)} missing, {len(unknown)} unknown)")
+        for name, shape in shapes.items():
+            if found[name] != shape:
+                raise InputError(f"{name} has the shape {found[name]}, expected {shape}")
+        return self.network_type(self._config(settings))
+
+    def _config(self, settings: dict[str, Any]) -> Any:
+        """The configuration that these settings describe."""
+        return getattr(self.config_type, "from_plain", self.config_type)(**settings)
 
     def load(self) -> LoadedNetwork[Network]:
         """The weights that ship, read once.
@@ -191,7 +239,10 @@ class NetworkFile(Generic[Network]):
         Raises:
             InputError: the installation is damaged.
         """
-        return _load(self, shipped_file(self.file_name))
+        try:
+            return _load(self, shipped_file(self.file_name))
+        except InputError as error:
+            raise InputError(f"{error}; if it came with dp360, install dp360 again") from error
 
     def provenance(self) -> str:
         """Name and hash of the weights that ship."""

@@ -35,7 +35,8 @@ class ViewGenerator(Protocol):
         *,
         track: Track = silent,
     ) -> ViewSet:
-        """Views of the portrait's head from `cameras`, view 0 being the portrait itself with its own camera.
+        """Views of the portrait's head from `cameras`, view 0 being the portrait itself with its own camera, or the
+        head as that camera sees it where it is to look otherwise (glasses taken off, other light).
 
         Args:
             portrait: the aligned portrait; of a wide crop, networks see the standard frame, which they know.

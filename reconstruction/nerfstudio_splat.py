@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras import cameras as ns
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
@@ -49,6 +50,11 @@ from .splat_fit import (
 from .splats import Splats
 
 _lpips = functools.cache(lpips_for_fits)
+_NO_RAYS = (
+    "dp360: Gaussian splats are not traced by single rays, which this export wants; use `dp360 export --load-config "
+    "CONFIG.YML --output head.glb` for a mesh, head.ply for the Gaussians, or --kind mesh --output head.ply for "
+    "coloured points"
+)
 
 
 @dataclass
@@ -100,6 +106,25 @@ class HeadSplatModel(SplatfactoModel):
         self.info: dict[str, Any] = {}
         self.pictures = PremultipliedPictures()
         self.step = 0
+
+    def forward(self, ray_bundle: Any) -> dict[str, Any]:
+        """A picture from a camera; stock tools that follow single rays are told what to use instead.
+
+        Raises:
+            SystemExit: rays in place of a camera, as `ns-export pointcloud` and `poisson` give them.
+        """
+        if isinstance(ray_bundle, RayBundle):
+            raise SystemExit(_NO_RAYS)
+        return super().forward(ray_bundle)
+
+    def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: Any) -> dict[str, Any]:
+        """Not for splats.
+
+        Raises:
+            SystemExit: always; `ns-export tsdf` asks for this.
+        """
+        del camera_ray_bundle
+        raise SystemExit(_NO_RAYS)
 
     @property
     def splats(self) -> Splats:

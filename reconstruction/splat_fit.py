@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -281,6 +282,28 @@ def view_loss(
     return training_loss(rgb, alpha, *target, log_scales, config.losses, weights=weights, lpips=lpips)
 
 
+class FitNotFinite(FloatingPointError):
+    """A fit in which a number is not finite any more."""
+
+    def __init__(self, what: str, step: int, last_good: Splats) -> None:
+        """Keep what was reached.
+
+        Args:
+            what: the loss, or a Gaussian.
+            step: number of the iteration, from 0.
+            last_good: the splats before it.
+        """
+        super().__init__(f"{what} is not finite at step {step} of the fit")
+        self.step, self.last_good = step, last_good
+
+
+def _finite_copy(params: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Copies of fit variables; None where one is not finite."""
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in params.values()):
+        return None
+    return {name: tensor.detach().clone() for name, tensor in params.items()}
+
+
 def fit_splats(
     views: ViewSet,
     config: SplatFitConfig,
@@ -303,6 +326,7 @@ def fit_splats(
 
     Raises:
         ValueError: no surface points, or no view with a confidence above zero.
+        FitNotFinite: a number is not finite any more; it holds the splats as they were before.
     """
     if views.surface.points_world.shape[0] == 0:
         raise ValueError("fit_splats: expected views with surface points to start from, got none")
@@ -314,7 +338,9 @@ def fit_splats(
     agreement.set_cameras(views.cameras)
     silhouettes = Silhouettes(views.rgba, views.cameras)
     lpips = lpips_for_fits(device) if config.losses.lpips_weight > 0 else None
-    pictures = PremultipliedPictures()
+    pictures, good = PremultipliedPictures(), _finite_copy(params)
+    if good is None:
+        raise ValueError("fit_splats: expected finite surface points to start from")
 
     for step in track(range(config.iterations), total=float(config.iterations), description="Fitting splats"):
         set_learning_rates(optimizers, config.learning_rates, step / config.iterations)
@@ -328,6 +354,8 @@ def fit_splats(
         info["means2d"].retain_grad()
         shown = (rendered[0], alpha[0, ..., 0], background, picture, params["scales"])
         loss = view_loss(*shown, view, step, config, agreement, lpips)
+        if not math.isfinite(float(loss.detach())):
+            raise FitNotFinite("the loss", step, splats_from_parameters(good))
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -343,6 +371,10 @@ def fit_splats(
             schedule[step + 1 :] = view_schedule(confidence, config.iterations - step - 1, generator)
         if on_iteration is not None:
             on_iteration(step, float(loss.detach()), params)
+        finite = _finite_copy(params)
+        if finite is None:
+            raise FitNotFinite("a Gaussian", step, splats_from_parameters(good))
+        good = finite
 
     keep_only(params, optimizers, ~silhouettes.outside(params["means"], config.densify, agreement.trust))
     return splats_from_parameters(params)

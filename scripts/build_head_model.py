@@ -26,6 +26,7 @@ from dp360.generation.cameras import PANOHEAD_RADIUS, UNITS_PER_CM, Cameras, loo
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.head_model import HeadModel, view_terms
 from dp360.generation.head_model.anatomy import world_units
+from dp360.generation.head_model.model import steps_of
 from dp360.generation.mesh import vertex_normals
 from dp360.generation.mesh_raster import box_downsample, interpolate, rasterize_mesh
 from dp360.generation.portrait.face_detection import FaceNetworks, find_faces
@@ -188,28 +189,28 @@ def landmark_correspondence(shape: Arrays, data: Path, config: HeadModelBuildCon
     seen_points: list[NDArray] = []
     seen_parts: list[NDArray] = []
     tried = 0
-    with FaceNetworks() as networks:
-        for number in range(config.identities):
-            weights = rng.normal(0.0, config.identity_sigma, len(modes)) * (number > 0)
-            vertices = neutral + np.tensordot(weights, modes, 1)
-            for yaw_deg in config.yaw_deg:
-                tried += 1
-                camera = look_at_origin([np.radians(yaw_deg)], [0.0])
-                found = find_faces(render_painted(vertices, faces, colours, camera), networks)
-                if not found:
-                    continue
-                fine = rasterize_mesh(vertices, faces, camera, supersample=4)
-                normals = vertex_normals(vertices, faces)
-                column, row = (found[0].landmarks_px[:, :2].T * 4).astype(np.int64).clip(0, 4 * camera.width - 1)
-                face, weight = fine.triangle_index[row, column], fine.barycentric[row, column]
-                corners = faces[np.maximum(face, 0)]
-                on_head = (vertices[corners] * weight[..., None]).sum(1)
-                ray = on_head - camera.position_world[0].numpy()
-                facing = -((normals[corners] * weight[..., None]).sum(1) * ray).sum(1) / np.linalg.norm(ray, axis=1)
-                usable = (face >= 0) & (facing > 0.25)
-                points = (neutral[corners] * weight[..., None]).sum(1)
-                seen_points.append(np.where(usable[:, None], points, np.nan))
-                seen_parts.append(np.where(usable, part[corners[:, 0]], 255))
+    networks = FaceNetworks()
+    for number in range(config.identities):
+        weights = rng.normal(0.0, config.identity_sigma, len(modes)) * (number > 0)
+        vertices = neutral + np.tensordot(weights, modes, 1)
+        for yaw_deg in config.yaw_deg:
+            tried += 1
+            camera = look_at_origin([np.radians(yaw_deg)], [0.0])
+            found = find_faces(render_painted(vertices, faces, colours, camera), networks)
+            if not found:
+                continue
+            fine = rasterize_mesh(vertices, faces, camera, supersample=4)
+            normals = vertex_normals(vertices, faces)
+            column, row = (found[0].landmarks_px[:, :2].T * 4).astype(np.int64).clip(0, 4 * camera.width - 1)
+            face, weight = fine.triangle_index[row, column], fine.barycentric[row, column]
+            corners = faces[np.maximum(face, 0)]
+            on_head = (vertices[corners] * weight[..., None]).sum(1)
+            ray = on_head - camera.position_world[0].numpy()
+            facing = -((normals[corners] * weight[..., None]).sum(1) * ray).sum(1) / np.linalg.norm(ray, axis=1)
+            usable = (face >= 0) & (facing > 0.25)
+            points = (neutral[corners] * weight[..., None]).sum(1)
+            seen_points.append(np.where(usable[:, None], points, np.nan))
+            seen_parts.append(np.where(usable, part[corners[:, 0]], 255))
     points, parts = np.array(seen_points), np.array(seen_parts)
     hits = np.isfinite(points[..., 0]).sum(0)
     valid = hits >= max(3, len(points) // 7)
@@ -252,36 +253,36 @@ def landmark_view_offset(shape: Arrays, data: Path, config: HeadModelBuildConfig
     `view_terms`. Each render counts a second time as its mirror image.
     """
     so_far = {"landmark_view_offset": np.zeros((478, 3, 6)), "version": np.array(VERSION)}
-    model = HeadModel.from_arrays(shape | so_far, sha256="")
+    model = HeadModel.from_arrays(packed(shape | so_far), sha256="")
     colours = painted_colours(shape, landmarks68(data))
     smile = np.isin(model.expression_names, ["mouthSmile_L", "mouthSmile_R"])
     jaw = np.isin(model.expression_names, ["jawOpen"])
     rng = np.random.default_rng([config.seed, 1])
     offsets, terms, mirrored_terms = [], [], []
-    with FaceNetworks() as networks:
-        for number in range(config.turned_identities):
-            identity = rng.normal(0.0, config.identity_sigma, len(model.identity_basis))
-            expression = (number % 2) * (rng.uniform(0.2, 0.7) * smile + rng.uniform(0.0, 0.25) * jaw)
-            vertices = model.vertices(identity, expression)
-            on_head = model.landmarks(vertices)
-            for yaw_rad, pitch_rad in np.radians(
-                rng.uniform(-1, 1, (config.views_per_identity, 2)) * config.largest_view_deg
-            ):
-                camera = look_at_origin([yaw_rad], [pitch_rad])
-                found = find_faces(render_painted(vertices, model.faces, colours, camera), networks)
-                if not found:
-                    continue
-                R_camera_world = camera.T_camera_world[0, :3, :3].numpy()
-                expected = on_head @ R_camera_world.T
-                units_per_px = 1 / camera.focal_px[0].numpy()
-                seen = found[0].landmarks_px.copy()
-                seen[:, :2] = (seen[:, :2] - camera.principal_px[0].numpy()) * units_per_px
-                seen[:, :2] *= expected[:, 2:] + PANOHEAD_RADIUS
-                seen[:, 2] *= units_per_px[0] * PANOHEAD_RADIUS
-                seen[:, 2] += expected[:, 2].mean() - seen[:, 2].mean()
-                offsets.append((seen - expected) @ R_camera_world)
-                terms.append(view_terms(yaw_rad, pitch_rad))
-                mirrored_terms.append(view_terms(-yaw_rad, pitch_rad))
+    networks = FaceNetworks()
+    for number in range(config.turned_identities):
+        identity = rng.normal(0.0, config.identity_sigma, len(model.identity_basis))
+        expression = (number % 2) * (rng.uniform(0.2, 0.7) * smile + rng.uniform(0.0, 0.25) * jaw)
+        vertices = model.vertices(identity, expression)
+        on_head = model.landmarks(vertices)
+        for yaw_rad, pitch_rad in np.radians(
+            rng.uniform(-1, 1, (config.views_per_identity, 2)) * config.largest_view_deg
+        ):
+            camera = look_at_origin([yaw_rad], [pitch_rad])
+            found = find_faces(render_painted(vertices, model.faces, colours, camera), networks)
+            if not found:
+                continue
+            R_camera_world = camera.T_camera_world[0, :3, :3].numpy()
+            expected = on_head @ R_camera_world.T
+            units_per_px = 1 / camera.focal_px[0].numpy()
+            seen = found[0].landmarks_px.copy()
+            seen[:, :2] = (seen[:, :2] - camera.principal_px[0].numpy()) * units_per_px
+            seen[:, :2] *= expected[:, 2:] + PANOHEAD_RADIUS
+            seen[:, 2] *= units_per_px[0] * PANOHEAD_RADIUS
+            seen[:, 2] += expected[:, 2].mean() - seen[:, 2].mean()
+            offsets.append((seen - expected) @ R_camera_world)
+            terms.append(view_terms(yaw_rad, pitch_rad))
+            mirrored_terms.append(view_terms(-yaw_rad, pitch_rad))
 
     opposite = model.landmarks(model.neutral) * [-1, 1, 1]
     _, partner = linear_sum_assignment(np.linalg.norm(opposite[:, None] - opposite * [-1, 1, 1], axis=-1))
@@ -302,6 +303,13 @@ def landmark_view_offset(shape: Arrays, data: Path, config: HeadModelBuildConfig
         f"off by {before * to_mm:.2f} mm (median) before, {np.median(left) * to_mm:.2f} mm after"
     )
     return {"landmark_view_offset": coefficients.transpose(0, 2, 1).astype(np.float16)}
+
+
+def packed(shape: Arrays) -> Arrays:
+    """The arrays as they are stored: modes as steps."""
+    modes = {name: steps_of(shape[f"{name}_basis"]) for name in ("identity", "expression")}
+    kept = {name: array for name, array in shape.items() if not name.endswith("_basis")}
+    return kept | {f"{name}_steps": steps for name, steps in modes.items()}
 
 
 def archive(arrays: Arrays) -> bytes:
@@ -328,7 +336,7 @@ def main(config: HeadModelBuildConfig) -> None:
             "Head model derived from ICT-FaceKit (MIT):\n\n" + (config.data / "ict_facekit" / "LICENSE").read_text()
         ),
     }
-    data = archive(shape)
+    data = archive(packed(shape))
     write_bytes_atomically(config.output, data)
     report_errors(shape, config)
     print(f"{config.output}: {len(data) / 1e6:.2f} MB, {len(shape['neutral'])} vertices, {len(shape['faces'])} faces")

@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # Sets dp360 up on Debian or Ubuntu: system libraries, a fresh virtual environment, the pinned Python packages.
 #
-#   bash scripts/setup.sh [--dev] [FOLDER]      FOLDER of the virtual environment, .venv by default
-#                                               --dev: also what tests and checks need, a browser (chromium) included
+#   bash scripts/setup.sh [--cpu | --core | --dev] [FOLDER]    FOLDER of the virtual environment, .venv by default
+#       without an option: dp360 with its nerfstudio plugin and all extras for users but rembg (8 GB)
+#       --core: what makes, exports and shows heads; --cpu: the same with PyTorch for the CPU (1.6 GB)
+#       --dev:  also what tests and checks need, a browser (chromium) included
 #   PYTHON=/path/to/python3.11 bash scripts/setup.sh    another interpreter than the one found
 #
 # Missing system libraries are installed when run as root; otherwise they are named with the apt line.
 set -euo pipefail
 
-extras="" folder="" browser=""
+extras="[nerfstudio,train,export,usd,serve]" folder="" browser="" torch="" size="about 8 GB"
+newest=11 # nerfstudio is made for Python 3.10 and 3.11
 for argument in "$@"; do
   case "$argument" in
     --dev) extras="[dev]" browser="chromium" ;;
-    -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    -*) echo "setup.sh: unknown option $argument (known: --dev, --help)" >&2; exit 2 ;;
+    --core) extras="" newest=13 size="1.6 GB and what CUDA takes" ;;
+    --cpu) extras="" newest=13 size="about 1.6 GB" torch="https://download.pytorch.org/whl/cpu" ;;
+    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -*) echo "setup.sh: unknown option $argument (known: --core, --cpu, --dev, --help)" >&2; exit 2 ;;
     *) folder="$argument" ;;
   esac
 done
@@ -25,10 +30,10 @@ if [ -e "$folder" ] && [ ! -f "$folder/pyvenv.cfg" ] && [ -n "$(ls -A "$folder" 
   exit 2
 fi
 
-find_python() { # the first interpreter of a version that mediapipe 0.10.9 and numpy 1.26 have wheels for
+find_python() { # the first interpreter of a version that what is installed has wheels for
   local candidate
-  for candidate in "${PYTHON:-}" python3.11 python3 python3.10; do
-    if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' \
+  for candidate in "${PYTHON:-}" python3.11 python3 python3.12 python3.13 python3.10; do
+    if [ -n "$candidate" ] && "$candidate" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $newest))" \
       >/dev/null 2>&1; then
       echo "$candidate"
       return
@@ -46,6 +51,7 @@ missing_packages() { # names of Debian packages, one per line; needs $python for
     echo "python3 python3-venv python3-dev"
   else
     "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || echo "python3-venv"
+    [ -n "$extras" ] || return 0 # the rest is for nerfstudio and what it brings
     python_header || echo "python3-dev"
     loads libGL.so.1 || echo "libgl1"
     loads libEGL.so.1 || echo "libegl1"
@@ -84,7 +90,7 @@ if browser_is_missing && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; th
     echo "setup.sh: apt-get could not install $browser" >&2
 fi
 if [ -z "$python" ]; then
-  echo "setup.sh: no Python 3.10 or 3.11 found; install one and name it: PYTHON=/path/to/python3.11 bash $0" >&2
+  echo "setup.sh: no Python 3.10 to 3.$newest found; install one and name it: PYTHON=/path/to/python3.11 bash $0" >&2
   exit 1
 fi
 if [ -n "$missing" ]; then
@@ -101,13 +107,18 @@ if browser_is_missing; then
 fi
 
 # ---- virtual environment ----------------------------------------------------------------------------------------
-echo "setup.sh: virtual environment in $folder ($("$python" --version)); about 8 GB, a few minutes"
+echo "setup.sh: virtual environment in $folder ($("$python" --version)); $size, a few minutes"
 "$python" -m venv --clear "$folder"
 pins=()
-if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+if [ -z "$extras" ]; then
+  echo "setup.sh: pip chooses the newest versions of the core's packages"
+elif "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
   pins=(-c "$repository/constraints.txt")
 else
   echo "setup.sh: constraints.txt is for Python 3.11; pip chooses the versions here" >&2
+fi
+if [ -n "$torch" ]; then
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check torch --index-url "$torch"
 fi
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}" -e "$repository$extras"
 echo "setup.sh: done; try $folder/bin/dp360 doctor"

@@ -187,3 +187,46 @@ def make_sphere_views() -> Callable[..., ViewSet]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mean_fit():
+    """A function: the mean head, or a random one, with an expression, as a fit: of one colour, no hair and no bust."""
+    import numpy as np
+
+    from dp360.generation.cameras import look_at_origin
+    from dp360.generation.head_model import load_head_model
+    from dp360.generation.prior.saved_fit import SavedFit
+    from dp360.generation.prior.texture import atlas
+
+    def make(expression: dict[str, float] | None = None, seed: int | None = None) -> SavedFit:
+        model = load_head_model()
+        weights = np.zeros(len(model.expression_names))
+        for name, weight in (expression or {}).items():
+            weights[model.expression_names.index(name)] = weight
+        identity = np.zeros(len(model.identity_basis))
+        if seed is not None:
+            identity = 0.7 * np.random.default_rng(seed).standard_normal(len(identity))
+        vertices = model.vertices(identity, weights)
+        tile, material, u_tile = atlas._head_tiles(model, model.faces, model.faces_uv)
+        corner_uv = model.uv[model.faces_uv] - np.stack([u_tile, np.zeros_like(u_tile)], axis=1)[:, None]
+        px = tile[:, None, :2] + np.stack([corner_uv[..., 0], 1 - corner_uv[..., 1]], axis=-1) * tile[:, None, 2:]
+        keys = np.concatenate([model.faces.reshape(-1, 1), np.round(px.reshape(-1, 2) * 64)], axis=1).astype(np.int64)
+        unique, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        texture = np.full((atlas.ATLAS_HEIGHT, atlas.ATLAS_WIDTH, 3), (205, 160, 135), np.uint8)
+        return SavedFit(
+            identity, weights, vertices[unique[:, 0]].astype(np.float32), inverse.reshape(-1, 3).astype(np.int64),
+            px.reshape(-1, 2)[first].astype(np.float32), material, unique[:, 0], texture, texture.copy(),
+            np.full(texture.shape[:2], 255, np.uint8), np.full((64, 64, 3), 150, np.uint8), None,
+            look_at_origin([0.0], [0.0], size_px=64), None, model.weights_name,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rig(mean_fit):
+    """The rig of a random head that smiled in its portrait."""
+    from dp360.reconstruction.avatar.rig import build_rig
+
+    return build_rig(mean_fit({"mouthSmile_L": 0.6, "mouthSmile_R": 0.6, "jawOpen": 0.15}, seed=3))

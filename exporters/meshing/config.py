@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dp360.generation.cameras import (
     PANOHEAD_FOCAL_NORMALISED,
@@ -12,6 +12,7 @@ from dp360.generation.cameras import (
     concatenate_cameras,
     look_at_origin,
 )
+from dp360.reconstruction.front_view import Framing
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class MeshConfig:
             raise ValueError(f"MeshConfig: expected a texture_px from 64 to 16384, got {self.texture_px}")
         if not 0 < self.voxel_size < self.half_extent / 8:
             raise ValueError(f"MeshConfig: expected a voxel_size in (0, half_extent / 8), got {self.voxel_size}")
+
+    def framed(self, framing: Framing) -> MeshConfig:
+        """The same for what was moved into this framing: only heads of ours end in a flat cut."""
+        return self if framing.is_ours else replace(self, bottom_y=-self.half_extent)
 
     def cameras(self) -> Cameras:
         """All cameras: the near rings first, then the far ones, which see the whole cube, or nearly."""

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..cameras import Cameras, opencv_from_opengl
-from ..errors import InputError
+from ..errors import InputError, quoted
 
 TRANSFORMS = "transforms.json"
 MAX_PICTURES = 5000
@@ -28,6 +28,10 @@ MAX_JSON_BYTES = 32 << 20
 """The largest transforms.json that is read, bytes."""
 _PINHOLE_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+_MOST_DISTORTION_PX = 1e-3
+"""Distortion that moves no pixel farther than this is none: programs write it where they have fitted a perfect lens."""
+_BORDER_SAMPLES = 33
+"""Places along each side of a picture where its distortion is looked at; it is largest there."""
 _INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
 
 
@@ -113,13 +117,13 @@ def read_transforms(folder: Path) -> tuple[dict[str, Any], Path]:
     Raises:
         InputError: no such file, too large, not JSON, or without a plausible list of frames.
     """
-    path = folder if folder.suffix == ".json" else folder / TRANSFORMS
+    path = folder if folder.suffix == ".json" and not folder.is_dir() else folder / TRANSFORMS
     if not path.is_file():
         raise InputError(f"{path} does not exist; expected a nerfstudio data set (a folder with {TRANSFORMS})")
     if path.stat().st_size > MAX_JSON_BYTES:
         raise InputError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MB; a data set of one head is far smaller")
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
+        meta = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_not_finite)
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
@@ -140,12 +144,22 @@ def inside_folder(folder: Path, name: object, where: str) -> Path:
     """
     if not isinstance(name, str) or not name:
         raise InputError(f"{folder / TRANSFORMS}: {where} has no `file_path`")
-    absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
-    if absolute or ".." in PurePosixPath(name.replace("\\", "/")).parts or "\0" in name:
-        raise InputError(f"{folder / TRANSFORMS}: {where} names {name!r}; expected a path inside the data set's folder")
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"{folder / TRANSFORMS}: {where} names {name!r}, a link out of the data set's folder")
+    as_posix = name.replace("\\", "/")  # as Windows writes it
+    absolute = PurePosixPath(as_posix).is_absolute() or PureWindowsPath(name).is_absolute()
+    if absolute or ".." in PurePosixPath(as_posix).parts or "\0" in name:
+        raise InputError(
+            f"{folder / TRANSFORMS}: {where} names {quoted(name)}; expected a path inside the data set's folder"
+        )
+    path = folder / as_posix
+    try:
+        if as_posix != name and not path.exists() and (folder / name).exists():
+            path = folder / name
+        path.exists()  # refuses names that are too long, which resolving does not
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except OSError as error:  # longer than a name may be, a link that leads round in a circle
+        raise InputError(f"{folder / TRANSFORMS}: {where} names {quoted(name)}: {error.strerror}") from error
+    if not inside:
+        raise InputError(f"{folder / TRANSFORMS}: {where} names {quoted(name)}, a link out of the data set's folder")
     return path
 
 
@@ -156,7 +170,7 @@ def finite_number(value: object, what: str) -> float:
         InputError: anything else.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"transforms.json: expected a finite number for {what}, got {value!r}")
+        raise InputError(f"transforms.json: expected a finite number for {what}, got {quoted(value)}")
     return float(value)
 
 
@@ -169,12 +183,12 @@ def _intrinsics(meta: dict[str, Any], paths: list[Path]) -> tuple[int, int, Floa
     frames = meta["frames"]
     model = str(meta.get("camera_model", "OPENCV")).upper()
     if model not in _PINHOLE_MODELS:
-        raise InputError(f"transforms.json: expected camera_model OPENCV or PINHOLE, got {model}; undistort first")
+        raise InputError(
+            f"transforms.json: expected camera_model OPENCV or PINHOLE, got {quoted(model)}; undistort first"
+        )
     rows = []
     for i, frame in enumerate(frames):
         values = {key: frame.get(key, meta.get(key)) for key in (*_INTRINSICS, "camera_angle_x")}
-        if any(finite_number(frame.get(key, meta.get(key, 0.0)), key) != 0.0 for key in _DISTORTION):
-            raise InputError(f"transforms.json: frame {i} has lens distortion; undistort the pictures first")
         if values["w"] is None or values["h"] is None:
             values["w"], values["h"] = picture_size(paths[i])
         w, h = finite_number(values["w"], f"w of frame {i}"), finite_number(values["h"], f"h of frame {i}")
@@ -186,14 +200,39 @@ def _intrinsics(meta: dict[str, Any], paths: list[Path]) -> tuple[int, int, Floa
         values.update({key: default for key, default in defaults.items() if values[key] is None})
         row = [finite_number(values[key], f"{key} of frame {i}") for key in _INTRINSICS]
         if min(row[0], row[1]) <= 0 or min(w, h) < 1 or w != int(w) or h != int(h):
-            raise InputError(f"transforms.json: frame {i} has an impossible focal length or picture size {row}")
+            raise InputError(f"transforms.json: frame {i} has an impossible focal length or picture size {quoted(row)}")
+        lens = {key: finite_number(frame.get(key, meta.get(key, 0.0)), key) for key in _DISTORTION}
+        if any(lens.values()) and not _distortion_px(lens, row) <= _MOST_DISTORTION_PX:
+            raise InputError(f"transforms.json: frame {i} has lens distortion; undistort the pictures first")
         rows.append(row)
     table = torch.tensor(rows, dtype=torch.float64)
     sizes = {(int(row[4]), int(row[5])) for row in rows}
     if len(sizes) > 1:
-        raise InputError(f"transforms.json: expected pictures of one size, got {sorted(sizes)}; resize them first")
+        raise InputError(
+            f"transforms.json: expected pictures of one size, got {quoted(sorted(sizes))}; resize them first"
+        )
     width, height = sizes.pop()
     return width, height, table[:, 0:2], table[:, 2:4]
+
+
+def _distortion_px(lens: dict[str, float], row: list[float]) -> float:
+    """How far OpenCV's radial and tangential terms move a pixel, at most, looked at along the picture's border.
+
+    Args:
+        lens: coefficients by name.
+        row: focal lengths, principal point, width and height, pixels.
+    """
+    fl_x, fl_y, cx, cy, width, height = row
+    across, down = np.linspace(0, width, _BORDER_SAMPLES), np.linspace(0, height, _BORDER_SAMPLES)
+    u = np.concatenate([across, across, np.zeros_like(down), np.full_like(down, width)])
+    v = np.concatenate([np.zeros_like(across), np.full_like(across, height), down, down])
+    x, y = (u - cx) / fl_x, (v - cy) / fl_y
+    r2 = x * x + y * y
+    with np.errstate(over="ignore", invalid="ignore"):
+        radial = sum(lens[f"k{n}"] * r2**n for n in (1, 2, 3, 4))
+        dx = x * radial + 2 * lens["p1"] * x * y + lens["p2"] * (r2 + 2 * x * x)
+        dy = y * radial + lens["p1"] * (r2 + 2 * y * y) + 2 * lens["p2"] * x * y
+        return float(np.hypot(fl_x * dx, fl_y * dy).max())
 
 
 def _pose(frame: dict[str, Any], index: int) -> Float[Tensor, "4 4"]:
@@ -225,5 +264,5 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as picture:
             return picture.size
-    except (OSError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"Cannot read the picture {path}: {error}") from error

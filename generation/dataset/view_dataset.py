@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,32 @@ def read_dataset(folder: Path) -> ViewSet:
     names, confidence, provenance = _dp360_block(posed.meta, posed.paths)
     surface = read_surface(posed.folder) or hull_points(rgba, posed.cameras)
     return ViewSet(rgba, posed.cameras, confidence, names, surface, provenance)
+
+
+def background_notice(views: ViewSet) -> str | None:
+    """A sentence where views say nothing about what is background, so that it is taken for surface."""
+    if bool((views.rgba[..., 3] == 255).all()):
+        return (
+            "The pictures have no transparency, so that their background is taken for surface; to leave it out, save "
+            "them as PNG with alpha, or name a grey picture for each as mask_path in transforms.json (white is kept)."
+        )
+    return None
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether `write_dataset` wrote a data set, so that nerfstudio's own reader finds the same in it.
+
+    Raises:
+        InputError: as `read_dataset`, about transforms.json.
+    """
+    return isinstance(read_transforms(folder)[0].get("dp360"), dict)
+
+
+def with_safe_names(views: ViewSet) -> ViewSet:
+    """The same views with names that `write_dataset` takes: their own, if all of them will do."""
+    if len({name.lower() for name in views.names}) == len(views) and all(map(_SAFE_NAME.fullmatch, views.names)):
+        return views
+    return replace(views, names=tuple(f"view_{i:04d}" for i in range(len(views))))
 
 
 def _read_pictures(posed: PosedFrames) -> UInt8[Tensor, "n h w 4"]:
@@ -213,7 +239,7 @@ def _dp360_block(
 ) -> tuple[tuple[str, ...], Float[Tensor, " n"], Provenance]:
     """Names, confidence and provenance, from our block or by default."""
     stems = [path.stem for path in paths]
-    fallback = Provenance("unknown", "unknown", 0, "", "", "Read from a data set without provenance")
+    fallback = Provenance.unknown("Read from a data set without provenance")
     block = meta.get("dp360", {})
     if not isinstance(block, dict):
         raise InputError("transforms.json: expected an object as `dp360`; remove it or make the data set again")
@@ -226,7 +252,7 @@ def _dp360_block(
     if bool(((values < 0) | (values > 1)).any()):
         raise InputError("transforms.json: expected every confidence in [0, 1]")
     try:
-        provenance = Provenance(**block["provenance"]) if "provenance" in block else fallback
-    except TypeError as error:
-        raise InputError(f"transforms.json: the provenance in `dp360` is not readable ({error})") from error
+        provenance = Provenance.from_data(block["provenance"]) if "provenance" in block else fallback
+    except InputError as error:
+        raise InputError(f"transforms.json: {error} in `dp360`; make the data set again") from error
     return tuple(names), values, provenance

@@ -39,7 +39,7 @@ from .control_pictures import prior_control
 _SUPERSAMPLE = 2
 _SOURCES = ("*.py", "portrait/*.py", "prior/**/*.py", "head_model/*.py", "weights/*.npz", "weights/*.safetensors")
 """Files of this package that decide how the generic head looks: code, head model and networks of portrait and prior."""
-_LIBRARIES = ("mediapipe", "numpy", "scipy", "opencv-contrib-python", "pymatting", "pillow", "scikit-image")
+_LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "pymatting", "pillow", "scikit-image")
 _ARRAYS = ("vertices_world", "normals_world", "uv_unit", "faces", "texture_rgb")
 
 

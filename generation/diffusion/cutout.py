@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
+from ..numba_pool import numba_pool
 from ..portrait.matte import components_touching
 from ..progress import Track, silent
 
@@ -210,7 +211,8 @@ def _unmixed(rgb: Float32[np.ndarray, "h w 3"], alpha: Float32[np.ndarray, "h w"
     """
     from pymatting import estimate_foreground_ml
 
-    return np.clip(estimate_foreground_ml(rgb, alpha), 0.0, 1.0).astype(np.float32)
+    with numba_pool(rgb.size):  # its kernels share numba's threads with ours
+        return np.clip(estimate_foreground_ml(rgb, alpha), 0.0, 1.0).astype(np.float32)
 
 
 def _channels_last(picture: Float[Tensor, "3 h w"]) -> Float32[np.ndarray, "h w 3"]:

@@ -128,7 +128,7 @@ class DrawnViews:
             first = self.aligned.resized_rgba(cameras.width), self.aligned.camera
         surface = prior.surface_samples(self.surface_points, generator)
         weights = f"{self.weights_name}; {prior.weights_name}"
-        settings = {**self.settings, **prior.worn_settings}
+        settings = {**self.settings, **prior.look_settings}
         origin = provenance_of(self.name, weights, seed, portrait.source_sha256, settings)
         return views_with_portrait(*first, drawn, cameras, confidence, surface, origin)
 

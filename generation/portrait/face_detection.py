@@ -1,23 +1,14 @@
-"""Faces and their 478 landmarks, found by the networks inside mediapipe's wheel: photographs first, then paintings.
+"""Faces and their 478 landmarks: which windows of a picture the networks see, photographs first, then paintings.
 
 Landmarks are in pixels of the picture, pixel centres at +0.5, x right, y down, and z away from the camera in the same
-pixel scale (zero at the middle of the face). Nothing is downloaded and nothing is printed.
-
-Source: Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019
-(https://arxiv.org/abs/1907.06724); Bazarevsky et al., "BlazeFace", 2019 (https://arxiv.org/abs/1907.05047).
+pixel scale (zero at the middle of the face). The networks are in `face_networks`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import operator
-import os
-import tempfile
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -25,20 +16,15 @@ from jaxtyping import Float, UInt8
 
 from ..errors import InputError
 from ..head_model.anatomy import CHIN_LANDMARK, FOREHEAD_LANDMARK
+from .face_networks import FAR, NEAR, FaceDetector, FaceMesh
 from .resample import square_crop
 
-LANDMARK_COUNT = 478
-"""Number of landmarks of the refined face mesh: 468 of the surface, 10 of the irises."""
 _OUTER_SIZE_FROM_LANDMARKS = (1.5, 1.7, 1.9)
 """Sides of the crops for the final landmarks, in units of the landmarks' extent; the results are averaged."""
 _MESH_INPUT_PX = 512
 """Side of the square crops handed to the face mesh."""
 _DETECTOR_INPUT_PX = 512
 """Side of the square windows handed to the detectors."""
-_CONFIDENCE = 0.5
-"""Least detector score in [0, 1] in the first pass, made for photographs."""
-_LOOSE_CONFIDENCE = 0.2
-"""Least score in the second pass (padded, contrast-normalised, tiled), made for paintings and cartoons."""
 _MOST_JITTER = 0.015
 """Largest median distance of one crop's landmarks from the mean over crops, in units of the face's size. A picture
 in which the networks see a face where none is gives landmarks that change with the crop."""
@@ -50,9 +36,11 @@ _SURELY_UPRIGHT = 0.8
 """With at least this score a picture is taken as upright without trying the other turns."""
 _TURN_MARGIN = 0.08
 """A picture is taken as lying on its side only if its score rises by this much when it is turned."""
+_ENLARGED_PX = (256, 512)
+"""Shorter sides to which small pictures are enlarged where no face is found, pixels at least."""
+_MIRROR_REACH = 0.25
+"""How far the middle of a mirrored face may lie from the picture's edge, in units of its size."""
 Place = tuple[float, float] | Float[np.ndarray, " 2"]
-_FIRST_CALL = threading.Lock()
-_FIRST_LINE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
 
 
 @dataclass(frozen=True)
@@ -97,88 +85,21 @@ class _Candidate:
 Face = TypeVar("Face", DetectedFace, _Candidate)
 
 
-def mediapipe_solutions() -> Any:
-    """The module `mediapipe.solutions`, told to stay off the GPU and to write nothing to standard error.
-
-    With its first network the TensorFlow Lite inside writes a line that no setting stops: the first call here opens and
-    closes one network to have done with it. Threads may call at once.
-    """
-    with _FIRST_CALL:
-        return _quiet_solutions()
-
-
-@functools.cache
-def _quiet_solutions() -> Any:
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ.setdefault("MEDIAPIPE_DISABLE_GPU", "1")
-    with _standard_error_without(_FIRST_LINE):
-        import mediapipe
-
-        solutions: Any = mediapipe.solutions
-        with solutions.face_detection.FaceDetection(model_selection=0):
-            pass
-    return solutions
-
-
-@contextlib.contextmanager
-def _standard_error_without(unwanted: bytes) -> Iterator[None]:
-    """Take some bytes out of what the process writes to standard error while the block runs.
-
-    Everything else, whichever thread writes it, comes through when the block ends. One caller at a time.
-    """
-    try:
-        standard_error = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    with os.fdopen(standard_error, "wb") as out, tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(out.fileno(), 2)
-            held_back.seek(0)
-            out.write(held_back.read().replace(unwanted, b""))
-
-
-class FaceNetworks(contextlib.ExitStack):
-    """mediapipe's two detectors (near and far) and its face mesh, opened once and closed by `with`."""
+class FaceNetworks:
+    """Two detectors (near and far) and the face mesh."""
 
     def __init__(self) -> None:
-        super().__init__()
-        solutions = mediapipe_solutions()
-        self._detectors = [
-            self.enter_context(
-                solutions.face_detection.FaceDetection(
-                    model_selection=model, min_detection_confidence=_LOOSE_CONFIDENCE
-                )
-            )
-            for model in (0, 1)
-        ]
-        self._mesh = self.enter_context(
-            solutions.face_mesh.FaceMesh(
-                static_image_mode=True, max_num_faces=4, refine_landmarks=True, min_detection_confidence=0.2
-            )
-        )
+        self._detectors, self._mesh = (FaceDetector(NEAR), FaceDetector(FAR)), FaceMesh()
 
-    def candidates(self, rgb: UInt8[np.ndarray, "h w 3"], least_score: float) -> list[_Candidate]:
-        """What both detectors see in a picture with at least the given score, one candidate per face."""
-        height, width = rgb.shape[:2]
+    def candidates(self, rgb: UInt8[np.ndarray, "s s 3"]) -> list[_Candidate]:
+        """What both detectors see in a square picture, one candidate per face."""
+        side_px = rgb.shape[0]
         found: list[_Candidate] = []
-        answers = [detector.process(np.ascontiguousarray(rgb)).detections or [] for detector in self._detectors]
-        for detection in (d for answer in answers for d in answer if d.score[0] >= least_score):
-            location = detection.location_data
-            box, points = location.relative_bounding_box, location.relative_keypoints
-            eyes = np.array([(points[0].x + points[1].x) / 2 * width, (points[0].y + points[1].y) / 2 * height])
-            down = np.array([points[3].x * width, points[3].y * height]) - eyes
-            found.append(
-                _Candidate(
-                    ((box.xmin + box.width / 2) * width, (box.ymin + box.height / 2) * height),
-                    max(box.width * width, box.height * height),
-                    float(np.arctan2(-down[0], down[1])),
-                    float(detection.score[0]),
-                )
-            )
+        for face in (f for detector in self._detectors for f in detector.boxes(rgb)):
+            x, y = (face.low + face.high) / 2 * side_px
+            down = face.key_points[3] - face.key_points[:2].mean(axis=0)  # from between the eyes to the mouth
+            size_px = float((face.high - face.low).max()) * side_px
+            found.append(_Candidate((float(x), float(y)), size_px, float(np.arctan2(-down[0], down[1])), face.score))
         return _one_per_face(found, "score")
 
     def landmarks(
@@ -186,13 +107,11 @@ class FaceNetworks(contextlib.ExitStack):
     ) -> Float[np.ndarray, "478 3"] | None:
         """Landmarks of the face nearest to the middle of a square crop, in pixels of the whole picture."""
         crop, scale = square_crop(rgb, center_px, side_px, _MESH_INPUT_PX), side_px / _MESH_INPUT_PX
-        faces = self._mesh.process(crop).multi_face_landmarks or []
         best, best_distance = None, 0.25 * _MESH_INPUT_PX
-        for face in faces:
-            points = np.array([[p.x, p.y, p.z] for p in face.landmark], dtype=np.float64) * _MESH_INPUT_PX
+        for points in self._mesh.landmarks(crop):
             middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
             distance = float(np.linalg.norm(middle - _MESH_INPUT_PX / 2))
-            if points.shape == (LANDMARK_COUNT, 3) and distance < best_distance:
+            if distance < best_distance:
                 best, best_distance = points, distance
         if best is None:
             return None
@@ -221,14 +140,13 @@ def _equalised(rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
 def _candidates_in_windows(
     rgb: UInt8[np.ndarray, "h w 3"],
     windows: list[tuple[tuple[float, float], float]],
-    least_score: float,
     networks: FaceNetworks,
 ) -> list[_Candidate]:
     """Candidates of square windows (centre, side) of a picture, in pixels of the picture."""
     found: list[_Candidate] = []
     for center, side in windows:
         scale = side / _DETECTOR_INPUT_PX
-        for c in networks.candidates(square_crop(rgb, center, side, _DETECTOR_INPUT_PX), least_score):
+        for c in networks.candidates(square_crop(rgb, center, side, _DETECTOR_INPUT_PX)):
             x, y = (center[k] - side / 2 + c.center_px[k] * scale for k in (0, 1))
             found.append(_Candidate((x, y), c.size_px * scale, c.roll_rad, c.score))
     return _one_per_face(found, "score")
@@ -238,10 +156,10 @@ def _standard_candidates(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks
     """Candidates of the first pass: the whole picture, then its quarters for small faces where nothing was seen."""
     height, width = rgb.shape[:2]
     side = float(max(height, width))
-    found = _candidates_in_windows(rgb, [((width / 2, height / 2), side)], _CONFIDENCE, networks)
+    found = _candidates_in_windows(rgb, [((width / 2, height / 2), side)], networks)
     if not found:
         quarters = [((x, y), 0.6 * side) for x in (0.3 * width, 0.7 * width) for y in (0.3 * height, 0.7 * height)]
-        found = _candidates_in_windows(rgb, quarters, _CONFIDENCE, networks)
+        found = _candidates_in_windows(rgb, quarters, networks)
     return [c for c in found if c.size_px >= _LEAST_SIZE_PX]
 
 
@@ -253,11 +171,10 @@ def _loose_candidates(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -
     windows = [(middle, 1.0 * side), (middle, 1.6 * side), (middle, 2.4 * side)]
     windows += [((x, y), 0.7 * short) for x in (0.35 * width, 0.65 * width) for y in (0.35 * height, 0.65 * height)]
     windows += [((short / 2, short / 2), short), ((width - short / 2, height - short / 2), short)]
-    least = _LOOSE_CONFIDENCE
     found = [
         c
         for version in (rgb, _equalised(rgb))
-        for c in _candidates_in_windows(version, windows, least, networks)
+        for c in _candidates_in_windows(version, windows, networks)
         if c.size_px >= max(_LEAST_SIZE_PX, _LOOSE_LEAST_SIZE * short)
     ]
     return _one_per_face(found, "score")
@@ -311,6 +228,41 @@ def find_faces(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> tuple
         loose = _loose_candidates(rgb, networks)
         faces = [face for c in loose if (face := _measured(rgb, c, "loose", networks)) is not None]
     return tuple(_one_per_face(faces, "size_px"))
+
+
+def find_hard_faces(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> tuple[DetectedFace, ...]:
+    """Faces that `find_faces` misses: tiny ones in an enlarged picture, halves that the picture's edge completes.
+
+    Half a face and its mirror image are a face. Only one that the mirror runs through is taken.
+    """
+    height, width = rgb.shape[:2]
+    factors = (int(np.ceil(least / min(height, width))) for least in _ENLARGED_PX)
+    for enlarge in (factor for factor in factors if factor > 1):
+        large = cv2.resize(rgb, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
+        found = tuple(_moved(face, enlarge, 0) for face in _standard_faces(large, networks))
+        if found:
+            return found
+    for left, right in ((width, 0), (0, width)):
+        doubled = cv2.copyMakeBorder(rgb, 0, 0, left, right, cv2.BORDER_REFLECT)
+        found = _standard_faces(doubled, networks)
+        halves = [face for face in found if abs(face.center_px[0] - width) < _MIRROR_REACH * face.size_px]
+        if halves:
+            return tuple(_moved(face, 1, -left) for face in halves)
+    return ()
+
+
+def _standard_faces(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> list[DetectedFace]:
+    """Faces of the first pass alone."""
+    candidates = _standard_candidates(rgb, networks)
+    faces = [face for c in candidates if (face := _measured(rgb, c, "standard", networks)) is not None]
+    return _one_per_face(faces, "size_px")
+
+
+def _moved(face: DetectedFace, enlarged: int, offset_px: int) -> DetectedFace:
+    """A face of an enlarged or widened picture in the picture itself."""
+    landmarks = face.landmarks_px / enlarged
+    landmarks[:, 0] += offset_px
+    return DetectedFace(landmarks, face.score, "loose")
 
 
 def upright_quarter_turns(rgb: UInt8[np.ndarray, "h w 3"], networks: FaceNetworks) -> int:

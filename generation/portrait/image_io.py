@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError
 
@@ -26,8 +28,14 @@ _MOST_ASPECT = 6.0
 """Largest accepted ratio of longer to shorter side."""
 _TRANSPARENT_BELOW = 250
 """An alpha channel that never falls below this is no matte."""
+_MOST_MISSING = 0.25
+"""Share of rows that a picture may lack at its lower end and still be read."""
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
+"""Kinds of ISO media files that hold pictures as phones take them; `avif` is Pillow's own."""
 _CONTAINER_MAXIMA = (255, 1023, 4095, 16383, 65535)
 """White points of 8, 10, 12, 14 and 16 bits: integer pictures are scaled by the smallest one that holds them."""
+_TRUNCATED_LOCK = threading.Lock()
+"""Pillow's leave to decode what is cut off holds for all threads: one at a time takes it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,8 @@ def load_image(path: Path, *, min_side_px: int = 64) -> LoadedImage:
     """Read a picture file: first frame, turned upright by EXIF, converted to 8-bit sRGB, reduced if very large.
 
     Args:
-        path: any still or animated picture that Pillow decodes by itself (PNG, JPEG, WebP, TIFF, GIF, BMP, ...).
+        path: any still or animated picture that Pillow decodes by itself (PNG, JPEG, WebP, AVIF, TIFF, GIF, ...), or
+            HEIC, which the package pi-heif decodes.
         min_side_px: smallest accepted shorter side, pixels.
 
     Returns:
@@ -65,6 +74,9 @@ def load_image(path: Path, *, min_side_px: int = 64) -> LoadedImage:
     colour, alpha = _split_alpha(image)
     if alpha is not None and int(alpha.max()) == 0:
         raise InputError(f"{path}: the picture is fully transparent; give one in which the head is visible")
+    if alpha is not None and int(alpha.max()) < _TRANSPARENT_BELOW:
+        notices.append("The picture is translucent all over; its most opaque parts are taken for opaque.")
+        alpha = np.rint(alpha * (255 / int(alpha.max()))).astype(np.uint8)
     if alpha is not None and int(alpha.min()) >= _TRANSPARENT_BELOW:
         alpha = None
     rgb = _to_srgb(colour, image.info.get("icc_profile"), notices)
@@ -125,6 +137,8 @@ def _check_size(path: Path, width: int, height: int, min_side_px: int) -> None:
 def _decode(path: Path, data: bytes, min_side_px: int, notices: list[str]) -> Image.Image:
     """First frame of the picture, decoded and turned upright. Appends to `notices`."""
     Image.init()
+    if _is_heif(data):
+        _open_the_way_to_heif(path)
     formats = [name for name in Image.ID if name not in _REFUSED_FORMATS]
     try:
         with warnings.catch_warnings():
@@ -134,7 +148,11 @@ def _decode(path: Path, data: bytes, min_side_px: int, notices: list[str]) -> Im
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 notices.append("The file holds several frames or pages; the first one is used.")
             image.draft(None, (_MOST_SIDE_PX, _MOST_SIDE_PX))  # JPEG decodes at 1/2, 1/4 or 1/8 of its size
-            image.load()
+            try:
+                image.load()
+            except OSError:
+                image = _what_is_there(data, formats)
+                notices.append("The file lacks its last bytes; what is there is used, as a browser would show it.")
             return ImageOps.exif_transpose(image)
     except InputError:
         raise
@@ -143,6 +161,10 @@ def _decode(path: Path, data: bytes, min_side_px: int, notices: list[str]) -> Im
             f"{path}: its header declares more than {_MOST_MEGAPIXELS:.0f} megapixels; reduce it first"
         ) from error
     except UnidentifiedImageError as error:
+        if _is_heif(data):
+            raise InputError(
+                f"{path}: the HEIC picture is damaged or cut off; export it again, or save it as JPEG"
+            ) from error
         raise InputError(
             f"{path}: not a picture in a known format, whatever its name says; save it as PNG or JPEG"
         ) from error
@@ -150,6 +172,50 @@ def _decode(path: Path, data: bytes, min_side_px: int, notices: list[str]) -> Im
         raise InputError(f"{path}: not enough memory to decode the picture; reduce it first") from error
     except Exception as error:  # decoders fail in their own ways on damaged files: struct, zlib, index, syntax errors
         raise InputError(f"{path}: the picture is damaged or cut off ({error}); export or download it again") from error
+
+
+def _is_heif(data: bytes) -> bool:
+    """Whether a file says that it is HEIC, as phones take pictures."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and b"avif" not in data[8:64]
+
+
+def _open_the_way_to_heif(path: Path) -> None:
+    """Let Pillow read HEIC.
+
+    Raises:
+        InputError: the package that decodes it is missing.
+    """
+    try:
+        import pi_heif
+    except ImportError as error:
+        raise InputError(
+            f"{path}: a HEIC picture, as phones take them, needs the package pi-heif; run `pip install pi-heif`, or "
+            "save the picture as JPEG"
+        ) from error
+    pi_heif.register_heif_opener()
+
+
+def _what_is_there(data: bytes, formats: list[str]) -> Image.Image:
+    """The decoded part of a picture that lacks its last bytes.
+
+    Raises:
+        OSError: more than `_MOST_MISSING` of it is missing, or nothing can be decoded.
+    """
+    with _TRUNCATED_LOCK:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            image = Image.open(io.BytesIO(data), formats=formats)
+            image.draft(None, (_MOST_SIDE_PX, _MOST_SIDE_PX))
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+    rows = np.asarray(image.convert("RGB")).reshape(image.height, -1)
+    empty = (rows == np.tile(rows[-1, :3], image.width)).all(axis=1)  # decoders leave one colour
+    missing = len(empty) - 1 - int(np.flatnonzero(~empty)[-1]) if (~empty).any() else len(empty)
+    if missing > _MOST_MISSING * image.height:
+        raise OSError(f"{missing} of its {image.height} rows are missing")
+    return image
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "h w"] | None]:
@@ -164,6 +230,12 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, UInt8[np.ndarray, "h 
     return rgba.convert("RGB"), np.asarray(rgba.getchannel("A"))
 
 
+def _space_of(profile: ImageCms.ImageCmsProfile) -> str:
+    """The colour space that a profile describes."""
+    described: Any = profile.profile
+    return described.xcolor_space.strip()
+
+
 def _to_srgb(image: Image.Image, icc_profile: bytes | None, notices: list[str]) -> UInt8[np.ndarray, "h w 3"]:
     """8-bit sRGB out of any mode without transparency. Appends to `notices`."""
     if image.mode.startswith(("I", "F")):
@@ -172,6 +244,8 @@ def _to_srgb(image: Image.Image, icc_profile: bytes | None, notices: list[str]) 
     if icc_profile and image.mode in ("RGB", "L", "CMYK", "LAB"):
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile))
+            if image.mode == "L" and _space_of(profile) == "RGB":  # grey saved by a colour program
+                image = image.convert("RGB")
             if "srgb" not in ImageCms.getProfileDescription(profile).lower() or image.mode != "RGB":
                 converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
                 assert converted is not None  # only the in-place form returns None

@@ -1,4 +1,4 @@
-"""Two small networks for faces that mediapipe misses: flat cartoons, strong styles, profiles.
+"""Two small networks for faces that the face mesh misses: flat cartoons, strong styles, profiles.
 
 `FaceLocator` sees the whole picture in a square and says where faces may be, how large and how tilted; `PointNetwork`
 sees the face upright in a square and finds the 69 points of `head_model.sparse_points`, each with the scale of its

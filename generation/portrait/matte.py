@@ -2,8 +2,8 @@
 
 Two segmentation networks look at several windows of the picture; maps that contradict the fitted head are thrown away,
 the rest is averaged, and closed-form matting finds the soft edge. Where no map survives, GrabCut seeded by the fitted
-head takes over, and after that the outline of the fitted head alone. A file's own alpha channel comes before all that,
-then the outline of a network that was asked for by name (`rembg_network`).
+head takes over, and after that the outline of the fitted head alone. A file's own alpha channel, made whole inside the
+head, comes before all that, then the outline of a network that was asked for by name (`rembg_network`).
 
 Source: Levin, Lischinski and Weiss, "A Closed-Form Solution to Natural Image Matting", PAMI 2008; Germer et al.,
 "Fast Multi-Level Foreground Estimation", ICPR 2020 (both through https://github.com/pymatting/pymatting); Rother,
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 import warnings
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -27,9 +28,13 @@ from ..cameras import PANOHEAD_RADIUS, UNITS_PER_CM
 from ..head_model import HeadFit, HeadModel
 from ..head_model.anatomy import CHIN_LANDMARK
 from ..mesh_raster import rasterize_mesh
-from .face_detection import mediapipe_solutions
+from ..numba_pool import numba_pool
+from .given_alpha import whole_inside
+from .person_networks import PersonNetworks, PersonSegmenter
 from .resample import CropFrame
 
+_QUIET_LOCK = threading.Lock()
+"""stdout and warnings are the whole process's: one thread at a time puts them aside and back."""
 # Where the soft edge is looked for and what is believed; lengths in centimetres at the head's depth.
 WINDOW_SIZES = (1.0, 1.35, 1.8, 4.0)
 """Sides of the windows that the segmentation networks see, in units of the standard crop."""
@@ -95,28 +100,6 @@ class HeadZones:
     def above_chin(self) -> Bool[np.ndarray, "s s"]:
         """Half-plane above the chin."""
         return self.height_cm > 0
-
-
-@runtime_checkable
-class PersonSegmenter(Protocol):
-    """Whatever tells persons from the rest of a picture."""
-
-    def maps(self, rgb: UInt8[np.ndarray, "h w 3"]) -> list[Float32[np.ndarray, "h w"]]:
-        """Probability of "person", one map for each network."""
-        ...
-
-
-class PersonNetworks(contextlib.ExitStack):
-    """mediapipe's two selfie segmentation networks, opened once and closed by `with`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        segmentation = mediapipe_solutions().selfie_segmentation
-        self._graphs = [self.enter_context(segmentation.SelfieSegmentation(model_selection=k)) for k in (0, 1)]
-
-    def maps(self, rgb: UInt8[np.ndarray, "h w 3"]) -> list[Float32[np.ndarray, "h w"]]:
-        """Probability of "person" by each network."""
-        return [g.process(np.ascontiguousarray(rgb)).segmentation_mask.copy().clip(0, 1) for g in self._graphs]
 
 
 def person_maps(
@@ -249,8 +232,10 @@ def estimate_matte(
         return [np.where(flat, np.float32(0), m) for m in seen]
 
     if file_alpha is not None:
-        alpha = np.where(inside, file_alpha / np.float32(255), np.float32(0))
+        alpha, was_mended = whole_inside(np.where(inside, file_alpha / np.float32(255), np.float32(0)), zones)
         if agrees(alpha):
+            if was_mended:
+                notices.append("The cut-out is translucent or has holes inside the head; it was made whole there.")
             return matte(alpha, "file")
         notices.append("The file's transparency does not outline the head; the outline is looked for in the picture.")
 
@@ -411,7 +396,12 @@ def _closed_form(
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         known = cv2.resize(known, size, interpolation=cv2.INTER_NEAREST)
     # The solver prints when its first preconditioner fails (flat colours) and then takes a stronger one.
-    with warnings.catch_warnings(), contextlib.suppress(ValueError), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        _QUIET_LOCK,
+        warnings.catch_warnings(),
+        contextlib.suppress(ValueError),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         solved = estimate_alpha_cf(image / 255.0, known)
         if scale < 1:
@@ -430,7 +420,8 @@ def _foreground(
 
     rows, columns = _rectangle(inside)
     image = np.ascontiguousarray(rgb[rows, columns], dtype=np.float32) / 255
-    inner = estimate_foreground_ml(image, np.ascontiguousarray(alpha[rows, columns]))
+    with numba_pool(image.size):  # its kernels share numba's threads with ours
+        inner = estimate_foreground_ml(image, np.ascontiguousarray(alpha[rows, columns]))
     padding = (
         (rows.start, rgb.shape[0] - rows.stop),
         (columns.start, rgb.shape[1] - columns.stop),

@@ -25,12 +25,22 @@ from ..errors import InputError
 from ..head_model import HeadFit, HeadModel, fit_landmarks, fit_sparse_points, load_head_model, mean_head_fit
 from ..head_model.anatomy import CHIN_LANDMARK, CROWN_TO_CHIN_CM
 from ..progress import Track, silent
-from .face_detection import DetectedFace, FaceNetworks, choose_face, find_faces, steady_landmarks, upright_quarter_turns
+from ..same_threads import same_threads
+from .doubts import doubts_about
+from .face_detection import (
+    DetectedFace,
+    FaceNetworks,
+    choose_face,
+    find_faces,
+    find_hard_faces,
+    steady_landmarks,
+    upright_quarter_turns,
+)
+from .given_alpha import enclosed, shown_over_white
 from .image_io import LoadedImage, load_image
 from .landmark_network import FACE_LANDMARKS, find_face
 from .matte import (
     WINDOW_SIZES,
-    PersonNetworks,
     contradicts_head,
     estimate_matte,
     flat_background,
@@ -40,6 +50,7 @@ from .matte import (
     person_maps,
     seen_by_networks,
 )
+from .person_networks import PersonNetworks
 from .rembg_network import RembgNetwork
 from .resample import CropFrame
 
@@ -123,6 +134,7 @@ class Portrait:
         return self.rgb.shape[0]
 
 
+@same_threads()
 def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track: Track = silent) -> Portrait:
     """Read a picture, find the head, crop and align it, and cut it out.
 
@@ -139,20 +151,21 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     next(steps)
     loaded = load_image(path)
     model = load_head_model()
-    with PersonNetworks() as people, FaceNetworks() as networks:
-        next(steps)
-        found = _locate(loaded, model, config, networks, people, rembg)
-        next(steps)
-        crop = config.crop
-        if crop == "auto":
-            crop = "wide" if _cut_by_standard_frame_cm(found, model, people) > _MOST_CUT_CM else "standard"
-        factor = WIDE_FACTOR if crop == "wide" else 1.0
-        frame = CropFrame.of(found.head, factor, config.size_px)
-        head, landmarks = found.head, None
-        if found.face is not None:
-            frame, head, landmarks = fit_in_crop(found.rgb, found.face, frame, factor, model, networks)
-        next(steps)
-        maps = person_maps(found.rgb, frame, found.window_sides_px, people)
+    people, networks = PersonNetworks(), FaceNetworks()
+    next(steps)
+    found = _locate(loaded, model, config, networks, people, rembg)
+    next(steps)
+    crop = config.crop
+    if crop == "auto":
+        crop = "wide" if _cut_by_standard_frame_cm(found, model, people) > _MOST_CUT_CM else "standard"
+    factor = WIDE_FACTOR if crop == "wide" else 1.0
+    frame = CropFrame.of(found.head, factor, config.size_px)
+    head, landmarks = found.head, None
+    if found.face is not None:
+        frame, head, landmarks = fit_in_crop(found.rgb, found.face, frame, factor, model, networks)
+    next(steps)
+    maps = person_maps(found.rgb, frame, found.window_sides_px, people)
+    is_small = _head_px(head) < _SMALL_HEAD_PX
     head, crop_rgb, inside = frame.head(head), frame.part(found.rgb, sharp=True), frame.inside(found.rgb)
     file_alpha = None if found.file_alpha is None else frame.part(found.file_alpha, sharp=True)
     elsewhere = None
@@ -166,6 +179,7 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     weights, outlined_by = found.weights, "own"
     if rembg is not None and matte.source == "outline":
         weights, outlined_by = tuple(dict.fromkeys((*weights, rembg.provenance()))), rembg.matte
+    doubts = doubts_about(crop_rgb, matte.alpha_unit, inside, landmarks, head, zones, is_small=is_small)
     for _ in steps:
         pass
     return Portrait(
@@ -178,7 +192,7 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
         crop,
         loaded.source_name,
         loaded.sha256,
-        (*loaded.notices, *found.notices, *matte.notices),
+        (*loaded.notices, *found.notices, *matte.notices, *doubts),
         weights,
         outlined_by,
     )
@@ -220,9 +234,8 @@ def _locate(
 ) -> _Found:
     """Turn the picture upright and fit a head to the chosen face, or place one by the outline with `no_face`."""
     rgb, file_alpha, notices = loaded.rgb, loaded.alpha, []
-    if file_alpha is not None:  # a transparent picture is shown over white
-        opacity = file_alpha[..., None].astype(np.float32) / 255
-        rgb = np.round(rgb * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    if file_alpha is not None:
+        rgb = shown_over_white(rgb, file_alpha)
     face, others, weights = None, (), ()
     if config.no_face:
         head, weights, notices = _head_without_face(rgb, file_alpha, model, loaded.source_name, people, rembg)
@@ -235,6 +248,8 @@ def _locate(
         height, width = rgb.shape[:2]
         faces = find_faces(rgb, networks)
         points = None if faces else find_face(rgb, FACE_LANDMARKS.load())
+        if not faces and points is None:
+            faces = find_hard_faces(rgb, networks)
         if points is None:
             face, face_notices = choose_face(faces, config.face_index, loaded.source_name)
             notices += face_notices
@@ -246,12 +261,17 @@ def _locate(
             notices.append(
                 "The face was placed by the network for drawings and profiles; check the alignment of the result."
             )
-    head_px = CROWN_TO_CHIN_CM * UNITS_PER_CM * float(head.camera.focal_px[0, 0]) / PANOHEAD_RADIUS
-    if head_px < _SMALL_HEAD_PX:
+    if _head_px(head) < _SMALL_HEAD_PX:
         notices.append(
-            f"The head is only {head_px:.0f} pixels high in the picture; a larger picture gives a sharper result."
+            f"The head is only {_head_px(head):.0f} pixels high in the picture; a larger picture gives a sharper "
+            "result."
         )
     return _Found(rgb, file_alpha, head, face, others, tuple(notices), weights, rembg)
+
+
+def _head_px(head: HeadFit) -> float:
+    """Height of a head from crown to chin in the picture that it was fitted in, pixels."""
+    return CROWN_TO_CHIN_CM * UNITS_PER_CM * float(head.camera.focal_px[0, 0]) / PANOHEAD_RADIUS
 
 
 def _head_without_face(
@@ -264,7 +284,7 @@ def _head_without_face(
 ) -> tuple[HeadFit, tuple[str, ...], list[str]]:
     """A head placed by the first outline that there is; the network that gave it, if not our own, and notices."""
     if file_alpha is not None:
-        return place_head_by_matte(file_alpha / np.float32(255), model, source), (), []
+        return place_head_by_matte(enclosed(file_alpha).astype(np.float32), model, source), (), []
     flat, notices = flat_background(rgb, np.ones(rgb.shape[:2], bool)), []
     if rembg is not None:
         outline = np.where(flat, np.float32(0), rembg.maps(rgb)[0])

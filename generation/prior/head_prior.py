@@ -22,6 +22,7 @@ from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh
 from ..portrait import Portrait
 from ..progress import Track, silent
 from ..ribbon_raster import DrawnRibbons, draw_ribbons
+from ..same_threads import same_threads
 from ..views import PointCloud
 from .bust.bust import Bust, fit_bust
 from .bust.template import load_template
@@ -30,16 +31,18 @@ from .field.head_field import HeadField
 from .field.mean_network import FIELD_MEAN
 from .field.observed_field import ObservedField
 from .field.portrait_observation import field_of_portrait
+from .hair.beard import bearded_vertices
 from .hair.flow_field import fit_hair_flow
 from .hair.hair_shell import fit_hair_shell
 from .hair.loose_strands import HairStrands, grow_strands
 from .labels.ear_fit import with_placed_ears
 from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
+from .light.light_prior import load_light_prior
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
-from .texture.completion_network import COMPLETION
-from .texture.prior_texture import PriorTexture, paint_prior
+from .texture.prior_texture import LightLook, PriorTexture, paint_prior
 from .worn.glasses import Glasses, fit_glasses
+from .worn.headgear import fit_headgear, without_headgear
 
 _STRAND_SLACK = 0.0013
 """Strands show up to this far below the surface that they lie in, world units (0.8 mm)."""
@@ -81,11 +84,19 @@ class HeadPrior:
     """Single strands over and beyond the shell."""
     glasses: Literal["none", "worn", "taken off"] = "none"
     """What became of the glasses that the portrait shows."""
+    light: LightLook = "portrait"
+    """In which light the head is painted."""
 
     @property
-    def worn_settings(self) -> dict[str, str]:
-        """What provenance says about them; nothing where there are none."""
-        return {} if self.glasses == "none" else {"glasses": self.glasses}
+    def looks_as_portrait(self) -> bool:
+        """Whether the portrait itself can be one of the head's views."""
+        return self.light == "portrait" and self.glasses != "taken off"
+
+    @property
+    def look_settings(self) -> dict[str, str]:
+        """What provenance says about glasses and light; nothing where the portrait has none and its own."""
+        settings = {} if self.glasses == "none" else {"glasses": self.glasses}
+        return settings if self.light == "portrait" else {**settings, "light": self.light}
 
     def render(
         self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
@@ -264,6 +275,7 @@ class PriorBasis:
     """The fitted glasses, if any are worn."""
 
     @classmethod
+    @same_threads()
     def of(cls, portrait: Portrait, *, model: HeadModel | None = None) -> PriorBasis:
         """The basis of a portrait; arguments as of `build_head_prior`."""
         model = model or load_head_model()
@@ -273,15 +285,23 @@ class PriorBasis:
         bust, glasses = fit_bust(portrait, labels, model), fit_glasses(portrait, labels, model)
         return cls(portrait, model, labels, expected, observed, bust, glasses)
 
-    def prior(self, *, seed: int = 0, drawn: bool = False, glasses: bool = True) -> HeadPrior:
+    @same_threads()
+    def prior(
+        self, *, seed: int = 0, drawn: bool = False, glasses: bool = True, light: LightLook = "portrait"
+    ) -> HeadPrior:
         """One prior; arguments as of `build_head_prior`."""
         portrait, model, labels = self.portrait, self.model, self.labels
         field = draw_field(self.observed, seed=seed) if drawn else self.expected
         shell = fit_hair_shell(portrait, labels, model, field)
+        headgear, shell = fit_headgear(portrait, labels, model, field, self.observed, shell)
         worn = self.glasses if glasses else None
-        mesh = build_atlas_mesh(model, portrait.head.vertices_world, shell, self.bust, glasses=worn)
-        flow = fit_hair_flow(portrait, labels, shell, field)
-        texture = paint_prior(portrait, labels, model, mesh, flow, glasses=self.glasses, seed=seed)
+        skin = bearded_vertices(portrait, labels, model)
+        mesh = build_atlas_mesh(model, skin, shell, self.bust, glasses=worn, headgear=headgear)
+        grown = labels if headgear is None else without_headgear(labels)
+        flow = fit_hair_flow(portrait, grown, shell, field)
+        texture = paint_prior(
+            portrait, labels, model, mesh, flow, field, glasses=self.glasses, headgear=headgear, seed=seed, light=light
+        )
         x, y, width, height = SHELL_TILE
         tile = (slice(y, y + height), slice(x, x + width))
         strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
@@ -290,15 +310,17 @@ class PriorBasis:
             model.weights_name,
             load_template().weights_name,
             *portrait.weights,
-            *(network.provenance() for network in (SEGMENTER, *of_hair, COMPLETION)),
+            *(network.provenance() for network in (SEGMENTER, *of_hair)),
+            load_light_prior().weights_name,
         )
         state = "none" if self.glasses is None else "worn" if glasses else "taken off"
-        return HeadPrior(mesh, texture, labels, ", ".join(weights), strands, state)
+        return HeadPrior(mesh, texture, labels, ", ".join(weights), strands, state, light)
 
 
 def build_head_prior(
-    portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0, drawn: bool = False, glasses: bool = True
-) -> HeadPrior:
+    portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0, drawn: bool = False, glasses: bool = True,
+    light: LightLook = "portrait",
+) -> HeadPrior:  # fmt: skip
     """The geometric prior of a portrait: labels, hair shell, bust, glasses, texture.
 
     Args:
@@ -307,8 +329,9 @@ def build_head_prior(
         seed: seed of the painted locks, the strands and the cloth, and of the field if it is drawn.
         drawn: the head's field is one of those that may be behind the portrait, in place of the expected one.
         glasses: glasses that the portrait shows are worn; otherwise they are taken off.
+        light: that of the portrait, or the same from all sides.
 
     Raises:
         InputError: a field is to be drawn and this installation lacks the networks for it.
     """
-    return PriorBasis.of(portrait, model=model).prior(seed=seed, drawn=drawn, glasses=glasses)
+    return PriorBasis.of(portrait, model=model).prior(seed=seed, drawn=drawn, glasses=glasses, light=light)

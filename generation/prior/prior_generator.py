@@ -44,10 +44,16 @@ class PriorGenerator:
         shown = (rendered.validity * rendered.alpha).sum((1, 2)) / covered
         confidence = torch.from_numpy(0.3 + 0.5 * shown).float()
         surface = prior.surface_samples(self.surface_points, generator)
-        settings = {**asdict(self), **prior.worn_settings}
+        settings = {**asdict(self), **prior.look_settings}
         origin = provenance_of(self.name, prior.weights_name, seed, portrait.source_sha256, settings)
-        first = portrait_rgba(portrait, cameras.width), portrait.head.camera
-        return views_with_portrait(*first, rendered_rgba(rendered), cameras, confidence, surface, origin)
+        if prior.looks_as_portrait:
+            first = portrait_rgba(portrait, cameras.width)
+        else:
+            camera = portrait.head.camera.resized(cameras.width, cameras.height)
+            first = rendered_rgba(prior.render(camera, supersample=self.supersample))[0]
+        return views_with_portrait(
+            first, portrait.head.camera, rendered_rgba(rendered), cameras, confidence, surface, origin
+        )
 
 
 def rendered_rgba(rendered: PriorRender) -> UInt8[Tensor, "n h w 4"]:

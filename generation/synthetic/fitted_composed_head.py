@@ -22,7 +22,8 @@ from ..cameras import Cameras
 from ..head_model import FACE_OVAL_LANDMARKS, HeadFit, fit_landmarks, load_head_model
 from ..portrait import Portrait
 from ..portrait.face_detection import FaceNetworks, find_faces
-from ..portrait.matte import WINDOW_SIZES, PersonNetworks, estimate_matte, head_zones, person_maps
+from ..portrait.matte import WINDOW_SIZES, estimate_matte, head_zones, person_maps
+from ..portrait.person_networks import PersonNetworks
 from ..portrait.portrait import WIDE_FACTOR, fit_in_crop
 from ..portrait.resample import CropFrame
 from ..prior import HeadPrior, build_head_prior
@@ -76,15 +77,16 @@ class FittedComposedHead:
         """The prior of the portrait."""
         return build_head_prior(self.portrait, seed=seed)
 
-    def true_views(self, cameras: Cameras, *, supersample: int = 2) -> HeadViews:
-        """What cameras of the fitted frame truly see, in the portrait's light; lengths are those of the fit.
+    def true_views(self, cameras: Cameras, *, supersample: int = 2, lighting: Lighting | None = None) -> HeadViews:
+        """What cameras of the fitted frame truly see; lengths are those of the fit.
 
         Args:
             supersample: samples per pixel along each axis: 1, 2, 4 or 8.
+            lighting: None is the portrait's.
         """
         poses = self.fit_from_true.inverse().moved_poses(cameras.T_world_camera.numpy())
         moved = replace(cameras, T_world_camera=torch.from_numpy(poses))
-        views = draw_views(self.scene, self.head.style, moved, self.lighting, supersample=supersample)
+        views = draw_views(self.scene, self.head.style, moved, lighting or self.lighting, supersample=supersample)
         normals = (views.normals_world @ self.fit_from_true.R.T.astype(np.float32)).astype(np.float32)
         depth = (views.depth * np.float32(self.fit_from_true.scale)).astype(np.float32)
         return HeadViews(views.rgb_linear, views.alpha_unit, depth, normals, views.labels)
@@ -92,20 +94,22 @@ class FittedComposedHead:
 
 def fitted_head(
     head: SyntheticHead, backgrounds: Backgrounds, seed: int, faces: FaceNetworks, people: PersonNetworks,
-    look: PortraitLook = PHOTOGRAPHS,
+    look: PortraitLook = PHOTOGRAPHS, lighting: Lighting | None = None,
 ) -> FittedComposedHead | None:  # fmt: skip
     """A synthetic portrait of a composed head, prepared as a user's picture is.
 
     Args:
         seed: seed of camera, light, background and look; the same seed gives the same bytes.
         look: how the picture looks; a mirrored or recoloured one would contradict the true views.
+        lighting: of the portrait; None is a random one.
 
     Returns:
         None where no face is found, or where the fit does not agree with it.
     """
     scene = HeadScene(head)
     rng = field_rng(seed, "shot")
-    camera, lighting = portrait_camera(rng, round(1.375 * SIZE_PX)), random_lighting(rng, backgrounds.panoramas)
+    camera = portrait_camera(rng, round(1.375 * SIZE_PX))
+    lighting = lighting or random_lighting(rng, backgrounds.panoramas)
     shot = shoot(scene, head.style, camera, lighting)
     sample = finish_shot(shot, camera, backgrounds, field_rng(seed, "finish"), round(1.125 * SIZE_PX), look)
     found = find_faces(sample.rgb, faces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def train_field_denoiser(
         folder, loop, track, on_evaluation: as of `train_model`.
     """
     torch.manual_seed(loop.seed)
-    network = FieldDenoiser(start.config if start else network_config)
+    network = FieldDenoiser(replace(start.config, spread=1.0) if start else network_config)
     if start is not None:
         network.load_state_dict(start.state_dict())
     if start is None:

@@ -77,10 +77,10 @@ class FaceEmbedding:
     pixel centres at +0.5."""
 
 
-class FaceEmbedder(FaceNetworks):
+class FaceEmbedder:
     """dlib's detector, five-point predictor and recognition network, and mediapipe for what dlib does not find.
 
-    All is loaded once; `with FaceEmbedder() as embedder: ...` closes it. The same picture gives the same numbers.
+    The same picture gives the same numbers.
 
     dlib's detector is tried first because the network was trained on what it finds. It misses faces turned by more
     than about 45 degrees, most paintings of them, and drawings: there the chip is cut by the eye corners and the base
@@ -97,7 +97,7 @@ class FaceEmbedder(FaceNetworks):
         self._detector = self._dlib.get_frontal_face_detector()
         self._predictor = self._dlib.shape_predictor(str(models / "shape_predictor_5_face_landmarks.dat"))
         self._network = self._dlib.face_recognition_model_v1(str(models / "dlib_face_recognition_resnet_model_v1.dat"))
-        super().__init__()
+        self._faces = FaceNetworks()
 
     def embed(self, rgb: UInt8[np.ndarray, "h w 3"]) -> FaceEmbedding | None:
         """The embedding of the picture's largest face; None where nobody finds one.
@@ -132,7 +132,7 @@ class FaceEmbedder(FaceNetworks):
     def _points_by_mediapipe(
         self, rgb: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float[np.ndarray, "5 2"], FaceDetector] | None:
-        faces = find_faces(rgb, self)
+        faces = find_faces(rgb, self._faces)
         return (faces[0].landmarks_px[list(_MEDIAPIPE_POINTS), :2], "mediapipe") if faces else None
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dp360.generation.head_model import load_head_model
+
+from .head_shapes import SHAPES, model_shapes, shape_spread
 from .photo_measures import PROPORTIONS
 from .photos import MEASURES, Measure, PhotoResult
 from .results import EvaluationResult, ResultTable, number_cell
@@ -16,6 +19,7 @@ _LEAST_FOR_SLOPE = 3
 """Fewer portraits give no line."""
 _NO_IDENTITY = 'No identity was measured: pip install "dp360[eval]" brings an embedding of faces'
 _SLOPE_COLUMNS = ("observed", "SD", "fit", "SD", "slope of fit on observed")
+_SHAPE_COLUMNS = ("fit", "SD", "model", "SD", "spread: SD of fit over that of model")
 
 
 def photos_result(results: Sequence[PhotoResult], facts: Mapping[str, Any], *, identity: bool) -> EvaluationResult:
@@ -30,7 +34,13 @@ def photos_result(results: Sequence[PhotoResult], facts: Mapping[str, Any], *, i
     refused = [result for result in results if result.figures is None]
     summary = {name: summary_of(measure, _values(measured, name)) for name, measure in MEASURES.items()}
     slopes = proportion_lines(measured)
-    tables = [_photos_table(measured, len(results)), _summary_table(summary), _proportions_table(slopes)]
+    shapes = shape_lines(measured)
+    tables = [
+        _photos_table(measured, len(results)),
+        _summary_table(summary),
+        _proportions_table(slopes),
+        _shapes_table(shapes),
+    ]
     if refused:
         rows = tuple((_cell(r.name), "crashed" if r.crashed else "refused", _cell(r.refusal)) for r in refused)
         tables.append(ResultTable(f"{len(refused)} of {len(results)} without a head", ("portrait", "", "why"), rows))
@@ -40,7 +50,11 @@ def photos_result(results: Sequence[PhotoResult], facts: Mapping[str, Any], *, i
         "refused": {r.name: {"crashed": r.crashed, "reason": r.refusal} for r in refused},
         "summary": summary,
         "proportions": slopes,
-        "photos": {r.name: {"figures": r.figures, "observed": r.observed, "fitted": r.fitted} for r in measured},
+        "shapes": shapes,
+        "photos": {
+            r.name: {"figures": r.figures, "observed": r.observed, "fitted": r.fitted, "shape": r.shape}
+            for r in measured
+        },
     }
     notices = () if identity else (_NO_IDENTITY,)
     return EvaluationResult({**facts, "weights": ", ".join(weights)}, data, tuple(tables), notices=notices)
@@ -88,6 +102,29 @@ def proportion_lines(results: Sequence[PhotoResult]) -> dict[str, dict[str, floa
     return lines
 
 
+def shape_lines(results: Sequence[PhotoResult]) -> dict[str, dict[str, float | int]]:
+    """How much profiles and skulls of the fitted heads differ, and how much those of the model's own heads do.
+
+    Returns:
+        By figure of `head_shapes.SHAPES`: `count`, mean and standard deviation of both, and `spread`, the ratio of the
+        standard deviations: 1 where the heads differ as people do, 0 where everybody has the same one.
+    """
+    shapes = [r.shape for r in results if r.shape is not None]
+    nothing = dict.fromkeys(SHAPES, (math.nan, math.nan))
+    model, fitted = model_shapes(load_head_model()), shape_spread(shapes) if len(shapes) > 1 else nothing
+    return {
+        name: {
+            "count": len(shapes),
+            "fitted_mean": fitted[name][0],
+            "fitted_sd": fitted[name][1],
+            "model_mean": model[name][0],
+            "model_sd": model[name][1],
+            "spread": fitted[name][1] / model[name][1],
+        }
+        for name in SHAPES
+    }
+
+
 def _values(results: Sequence[PhotoResult], name: str) -> list[float]:
     return [r.figures[name] for r in results if r.figures is not None]
 
@@ -127,6 +164,17 @@ def _proportions_table(lines: Mapping[str, Mapping[str, float | int]]) -> Result
     )
     count = int(next(iter(lines.values()))["count"])
     return ResultTable(f"Proportions of {count} faces, found and fitted", ("", *_SLOPE_COLUMNS), rows)
+
+
+def _shapes_table(lines: Mapping[str, Mapping[str, float | int]]) -> ResultTable:
+    """A row per figure."""
+    keys = ("fitted_mean", "fitted_sd", "model_mean", "model_sd")
+    rows = tuple(
+        (name, *(number_cell(line[key], 1 if "degrees" in name else 3) for key in keys), number_cell(line["spread"], 2))
+        for name, line in lines.items()
+    )
+    count = int(next(iter(lines.values()))["count"])
+    return ResultTable(f"Profiles and skulls of {count} fitted heads", ("", *_SHAPE_COLUMNS), rows)
 
 
 def _cell(text: str | None) -> str:

@@ -30,6 +30,7 @@ from dp360.generation.prior.labels.portrait_labels import PortraitLabels, projec
 from dp360.generation.prior.texture.atlas import MATERIAL_HAIR
 
 from ..memory import peak_memory_bytes
+from .head_shapes import head_shape
 from .identity import SAME_PERSON_DISTANCE, FaceEmbedder, identity_distance
 from .photo_measures import (
     OUTER_EYE_LANDMARKS,
@@ -125,6 +126,8 @@ class PhotoResult:
     """Proportions of the landmarks that were found; None where there are none."""
     fitted: Mapping[str, float] | None = None
     """Those of the fitted head, where the detector would see them."""
+    shape: Mapping[str, float] | None = None
+    """The `head_shapes.SHAPES` of the fitted head; None without a head."""
     weights: str = ""
     """Names and hashes of the networks that had a say."""
     strip: UInt8[np.ndarray, "h w 3"] | None = None
@@ -182,6 +185,7 @@ def _measured(path: Path, key: str, embedder: FaceEmbedder | None) -> PhotoResul
         figures={name: figures[name] for name in MEASURES},
         observed=None if seen is None else proportions(seen),
         fitted=None if seen is None else proportions(project_px(portrait.head.camera, fitted)),
+        shape=head_shape(model, portrait.head.identity),
         weights=prior.weights_name,
         strip=photo_strip(portrait, prior.portrait_labels, rendered),
     )
@@ -265,7 +269,7 @@ def read_photo_result(folder: Path, name: str) -> PhotoResult | None:
     """What `write_photo_result` wrote, without the strip; None where nothing is there that can be read."""
     try:
         found = json.loads((folder / f"{name}.json").read_text())
-        for part in ("figures", "observed", "fitted"):
+        for part in ("figures", "observed", "fitted", "shape"):
             if found[part] is not None:
                 found[part] = {figure: math.nan if v is None else float(v) for figure, v in found[part].items()}
         result = PhotoResult(**found)

@@ -142,16 +142,15 @@ class PoseReport:
         return {"rows": [asdict(row) for row in self.rows], **self.means}
 
 
-class FaceRotationFit(FaceNetworks):
-    """The parametric head fitted to mediapipe's landmarks, loaded once; `with FaceRotationFit() as face: ...`."""
+class FaceRotationFit:
+    """The parametric head fitted to the landmarks of the largest face."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._model = load_head_model()
+        self._faces, self._model = FaceNetworks(), load_head_model()
 
     def __call__(self, rgb: np.ndarray) -> Rotation | None:
         """As `FaceRotation`."""
-        faces = find_faces(rgb, self)
+        faces = find_faces(rgb, self._faces)
         if not faces:
             return None
         fit = fit_landmarks(self._model, faces[0].landmarks_px, rgb.shape[1], rgb.shape[0])

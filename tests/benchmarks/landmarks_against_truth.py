@@ -118,37 +118,37 @@ def measure(labelled: LabelledShots, backgrounds: Backgrounds, config: LandmarkB
     yaw = np.degrees(np.abs(labelled.yaw_rad))
     lines = ["| look, yaw | pictures | networks | mediapipe |", "| --- | --- | --- | --- |"]
     tiles, seconds = [], 0.0
-    with FaceNetworks() as networks:
-        for look_name, look in LOOKS.items():
-            rows = []
-            for index in np.flatnonzero(yaw <= YAW_EDGES_DEG[-1]):
-                scene = measured_scene(labelled, int(index), backgrounds, look, size_px=size)
-                started = time.process_time()
-                found = find_face(scene.rgb, loaded)
-                seconds += time.process_time() - started
-                error, angle = face_error(None if found is None else found.points_px, scene.points_px), math.nan
-                if found is not None:
-                    fit = fit_sparse_points(model, found.points_px, found.scales_px, size, size)
-                    angle = direction_error_deg(fit, scene.toward_camera)
-                points, landmarks = by_mediapipe(scene.rgb, networks)
-                other, other_angle = face_error(points, scene.points_px), math.nan
-                if landmarks is not None:
-                    other_angle = direction_error_deg(fit_landmarks(model, landmarks, size, size), scene.toward_camera)
-                rows.append((look_name, yaw[index], error, angle, other, other_angle))
-                if len(rows) % 4 == 1 and len(rows) < 48:
-                    picture = drawn_points(scene.rgb, None if found is None else found.points_px)
-                    tiles.append(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_AREA))
-            lines += table_of(rows, look_name)
-        wrong, wrong_other = 0, 0
-        for k in range(config.empty):
-            picture = empty_scene(backgrounds, np.random.default_rng((9, k)), size)
-            wrong += find_face(picture, loaded) is not None
-            wrong_other += bool(find_faces(picture, networks))
-        backs = np.flatnonzero(yaw > 125)
-        seen = sum(
-            find_face(measured_scene(labelled, int(k), backgrounds, PLAIN_SCENES, size_px=size).rgb, loaded) is not None
-            for k in backs
-        )
+    networks = FaceNetworks()
+    for look_name, look in LOOKS.items():
+        rows = []
+        for index in np.flatnonzero(yaw <= YAW_EDGES_DEG[-1]):
+            scene = measured_scene(labelled, int(index), backgrounds, look, size_px=size)
+            started = time.process_time()
+            found = find_face(scene.rgb, loaded)
+            seconds += time.process_time() - started
+            error, angle = face_error(None if found is None else found.points_px, scene.points_px), math.nan
+            if found is not None:
+                fit = fit_sparse_points(model, found.points_px, found.scales_px, size, size)
+                angle = direction_error_deg(fit, scene.toward_camera)
+            points, landmarks = by_mediapipe(scene.rgb, networks)
+            other, other_angle = face_error(points, scene.points_px), math.nan
+            if landmarks is not None:
+                other_angle = direction_error_deg(fit_landmarks(model, landmarks, size, size), scene.toward_camera)
+            rows.append((look_name, yaw[index], error, angle, other, other_angle))
+            if len(rows) % 4 == 1 and len(rows) < 48:
+                picture = drawn_points(scene.rgb, None if found is None else found.points_px)
+                tiles.append(cv2.resize(picture, (256, 256), interpolation=cv2.INTER_AREA))
+        lines += table_of(rows, look_name)
+    wrong, wrong_other = 0, 0
+    for k in range(config.empty):
+        picture = empty_scene(backgrounds, np.random.default_rng((9, k)), size)
+        wrong += find_face(picture, loaded) is not None
+        wrong_other += bool(find_faces(picture, networks))
+    backs = np.flatnonzero(yaw > 125)
+    seen = sum(
+        find_face(measured_scene(labelled, int(k), backgrounds, PLAIN_SCENES, size_px=size).rgb, loaded) is not None
+        for k in backs
+    )
     lines.append(
         f"\nfalse faces: {wrong} of {config.empty} (mediapipe {wrong_other}); on backs of heads {seen} of {len(backs)}"
     )

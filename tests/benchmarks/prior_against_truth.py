@@ -7,12 +7,18 @@ and the prior; the prior is then seen from round the head beside the true head i
 - the labels of the portrait's pixels: intersection over union (IoU) with those of the true head as the fitted camera
   sees it, errors of the fit included;
 - outlines in the upper 190 of 256 rows, without what either takes for clothes: IoU;
+- headgear in both, where the true head shows any: IoU;
+- the colour of skin without light, over all views, one gain for each head (root mean square, sRGB), and how far the
+  direction is off that most light is found to come from, degrees;
 - colours where both cover, so that the shape has no say: as they are (PSNR), and low-passed (mean absolute error in
   8-bit steps, PSNR), for nobody can know where single strands lie.
 
-Needs the head assets; run by hand (about 20 s a head on one core), and again to go on where it stopped:
+Needs the head assets; run by hand (about 20 s a head on one core), and again to go on where it stopped. Heads that wear
+something are chosen by their recipe:
 
     python tests/benchmarks/prior_against_truth.py --data DATA/heads --heads 48
+    python tests/benchmarks/prior_against_truth.py --data DATA/heads --heads 24 --wearing headgear
+    python tests/benchmarks/prior_against_truth.py --data DATA/heads --heads 12 --light side
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, assert_never
 
 import cv2
 import numpy as np
@@ -29,14 +36,18 @@ import tyro
 from jaxtyping import Bool, Float32
 from PIL import Image
 
-from dp360.generation.cameras import look_at_origin
+from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.light.shadows import sky_directions
 from dp360.generation.portrait import FaceNetworks
-from dp360.generation.portrait.matte import PersonNetworks
-from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH
+from dp360.generation.portrait.person_networks import PersonNetworks
+from dp360.generation.prior import HeadPrior
+from dp360.generation.prior.hair.loose_strands import HairStrands
+from dp360.generation.prior.light.head_light import GAMMA
+from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_HEADGEAR, MATERIAL_SKIN
 from dp360.generation.synthetic.assets import Split, asset_index
 from dp360.generation.synthetic.compose import compose
-from dp360.generation.synthetic.composed_recipe import sample_recipe
+from dp360.generation.synthetic.composed_recipe import ComposedRecipe, sample_recipe
 from dp360.generation.synthetic.fitted_composed_head import (
     PHOTOGRAPHS,
     FittedComposedHead,
@@ -44,6 +55,7 @@ from dp360.generation.synthetic.fitted_composed_head import (
 )
 from dp360.generation.synthetic.parts import SKIN_LABELS, Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+from dp360.generation.synthetic.rendering.lighting import Lighting, side_lighting
 from dp360.reconstruction.evaluation.compare import masked_psnr
 
 AZIMUTHS_DEG = (0, 45, -45, 90, -90, 135, -135, 180)
@@ -52,12 +64,17 @@ HEAD_ROWS = 190
 """Rows from the top that show head and hair rather than shoulders."""
 LOW_PASS_PX = 6.5
 LEAST_PIXELS = 200
+EVEN = Lighting(np.full_like(sky_directions(), 1.0))
 CLASSES = {
     "skin": (*SKIN_LABELS, Label.BEARD, Label.ACCESSORY, Label.GLASSES),
     "hair": (Label.HAIR, Label.HEADGEAR),
     "cloth": (Label.CLOTH,),
 }
 """True labels of the prior's three classes."""
+
+
+Wearing = Literal["any", "headgear", "glasses"]
+"""What chosen heads wear: whatever it is, at least headgear, at least glasses."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,10 @@ class PriorBenchmarkConfig:
     """Heads with a face that is found."""
     split: Split = "held_out"
     """Whose."""
+    wearing: Wearing = "any"
+    """What they wear."""
+    light: Literal["usual", "side"] = "usual"
+    """Light as photographs have it, or strong light from the side."""
 
 
 def overlap(a: Bool[np.ndarray, "h w"], b: Bool[np.ndarray, "h w"]) -> float:
@@ -98,6 +119,26 @@ def colour_figures(
     }
 
 
+def light_figures(fitted: FittedComposedHead, prior: HeadPrior, cameras: Cameras) -> dict[str, float]:
+    """Skin without light against the truth, and where light comes from."""
+    bare = dataclasses.replace(
+        prior, texture=dataclasses.replace(prior.texture, rgb=prior.texture.albedo), strands=HairStrands.none()
+    )
+    ours, truth = bare.render(cameras, supersample=1), fitted.true_views(cameras, lighting=EVEN, supersample=1)
+    both = (ours.labels == MATERIAL_SKIN + 1) & np.isin(truth.labels, SKIN_LABELS)
+    both &= (ours.alpha > 0.95) & (truth.alpha_unit > 0.95)
+    a, b = ours.rgb[both] ** GAMMA, truth.rgb_linear[both]
+    a = np.clip(a * ((a * b).sum() / max(float((a * a).sum()), 1e-9)), 0, 1)
+    error = a ** (1 / GAMMA) - np.clip(b, 0, 1) ** (1 / GAMMA)
+    figures = {"skin without light": float(np.sqrt(np.square(error).mean()))}
+    if prior.texture.portrait_light is not None:
+        found = prior.texture.portrait_light.towards_world
+        true = fitted.lighting.harmonics.rotated(fitted.fit_from_true.R).towards_world
+        cosine = found @ true / np.linalg.norm(found) / np.linalg.norm(true)
+        figures["light's direction"] = math.degrees(math.acos(float(np.clip(cosine, -1, 1))))
+    return figures
+
+
 def measure(fitted: FittedComposedHead) -> tuple[dict[str, float], np.ndarray]:
     """Figures by name, and a strip: portrait, then truth and prior from all sides."""
     portrait, prior = fitted.portrait, fitted.prior()
@@ -113,6 +154,10 @@ def measure(fitted: FittedComposedHead) -> tuple[dict[str, float], np.ndarray]:
         counted[HEAD_ROWS:] = False
         outlines = (ours.alpha[k] > 0.5) & counted, (truth.alpha_unit[k] > 0.5) & counted
         figures.setdefault(f"{abs(azimuth)}, outline", []).append(overlap(*outlines))
+        worn = truth.labels[k] == Label.HEADGEAR
+        if worn.sum() > LEAST_PIXELS:
+            ours_worn = ours.labels[k] == MATERIAL_HEADGEAR + 1
+            figures.setdefault(f"{abs(azimuth)}, headgear", []).append(overlap(ours_worn, worn))
         both = (ours.alpha[k] > 0.95) & (truth.alpha_unit[k] > 0.95)
         if both.sum() > LEAST_PIXELS:
             for name, value in colour_figures(ours.rgb[k], truth.rgb_unit[k], both).items():
@@ -121,13 +166,27 @@ def measure(fitted: FittedComposedHead) -> tuple[dict[str, float], np.ndarray]:
     small = cv2.resize(portrait.rgb, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
     rows = [np.round(255 * pictures.clip(0, 1)).astype(np.uint8) for pictures in (truth.over(1.0), over_white)]
     means = {name: float(np.mean(values)) for name, values in figures.items()}
+    means |= light_figures(fitted, prior, cameras)
     return means, np.concatenate([np.concatenate([small, *row], axis=1) for row in rows])
+
+
+def wears(recipe: ComposedRecipe, wearing: Wearing) -> bool:
+    """Whether a head belongs to a selection."""
+    match wearing:
+        case "any":
+            return True
+        case "headgear":
+            return recipe.wear.headgear != ""
+        case "glasses":
+            return recipe.wear.glasses != ""
+        case _:
+            assert_never(wearing)
 
 
 def table(results: list[dict[str, float]]) -> str:
     """Means over heads with 95 % intervals (1.96 standard errors)."""
     lines = [f"{len(results)} heads; mean and 95 % interval", "", "| figure | |", "| --- | --- |"]
-    for name in results[0]:
+    for name in dict.fromkeys(name for result in results for name in result):
         values = np.array([result[name] for result in results if name in result])
         error = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         lines.append(f"| {name} | {values.mean():.3f} +- {error:.3f} |")
@@ -142,20 +201,26 @@ def main(config: PriorBenchmarkConfig) -> None:
     config.output.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, float]] = []
     number = 0
-    with FaceNetworks() as faces, PersonNetworks() as people:
-        while len(results) < config.heads:
-            path = config.output / f"{config.split}_{number:04d}.json"
-            if not path.is_file():
-                head = compose(sample_recipe(number, asset_index(), config.split), config.data)
-                fitted = fitted_head(head, backgrounds, number, faces, people, settings)
-                figures: dict[str, float] = {}
-                if fitted is not None:
-                    figures, strip = measure(fitted)
-                    Image.fromarray(strip).save(path.with_suffix(".png"))
-                write_bytes_atomically(path, json.dumps(figures).encode())
-            found = json.loads(path.read_text("utf-8"))
-            results += [found] if found else []
+    faces, people = FaceNetworks(), PersonNetworks()
+    while len(results) < config.heads:
+        recipe = sample_recipe(number, asset_index(), config.split)
+        if not wears(recipe, config.wearing):
             number += 1
+            continue
+        path = config.output / f"{config.split}_{number:04d}.json"
+        if not path.is_file():
+            head = compose(recipe, config.data)
+            side = config.light == "side"
+            lighting = side_lighting(np.random.default_rng(number), backgrounds.panoramas) if side else None
+            fitted = fitted_head(head, backgrounds, number, faces, people, settings, lighting)
+            figures: dict[str, float] = {}
+            if fitted is not None:
+                figures, strip = measure(fitted)
+                Image.fromarray(strip).save(path.with_suffix(".png"))
+            write_bytes_atomically(path, json.dumps(figures).encode())
+        found = json.loads(path.read_text("utf-8"))
+        results += [found] if found else []
+        number += 1
     text = table(results)
     write_bytes_atomically(config.output / "table.md", text.encode())
     print(text)

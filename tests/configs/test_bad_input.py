@@ -214,6 +214,7 @@ def test_a_disk_that_fills_up_during_a_run_keeps_whole_files_only(tmp_path, caps
     assert left.keys() <= {
         "portrait.png",
         "prior.glb",
+        "head_fit.npz",
         "dataset",
         "head.ply",
         "head.glb",

@@ -1,6 +1,7 @@
 """What people read and what scripts get: exit codes, one-line errors, files named at the end."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dp360.configs import cli
+from dp360.configs import cli, extras
 from dp360.configs.console import errors_for_people
 from dp360.configs.run import RunCommand
 from dp360.configs.run_folder import LOCK_NAME, RECORD_NAME, RunRecord, exclusive_run
@@ -53,6 +54,75 @@ def test_help_imports_nothing_heavy():
     code = f"import sys, dp360.configs.cli; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "[]"
+
+
+def test_help_shows_the_first_sentence_of_each_command():
+    for name, found in cli.SUBCOMMANDS.items():
+        summary = " ".join((cli.command_type(name).__doc__ or "").split("\n\n")[0].split())
+        assert summary == found.summary, name
+
+
+def test_a_command_imports_no_other_command():
+    code = (
+        "import sys\nfrom dp360.configs import cli\ncli._parsed_type(['fit'])\n"
+        "print([n for n in ('train', 'evaluate', 'doctor', 'data') if f'dp360.configs.{n}' in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "packages", "sentence"),
+    [
+        (["run", "a.png", "--generator", "compact"], "diffusers", "--generator compact needs the package diffusers"),
+        (["run", "a.png", "--variants", "2"], "diffusers", "--variants needs the package diffusers"),
+        (["batch", "a.png", "--generator", "field"], "diffusers", "--generator field needs the package diffusers"),
+        (["export", "--input", "a.ply", "--output", "a.mp4"], "av", "A film as .mp4 needs the package av"),
+        (["export", "--input", "a.usdz", "--output", "a.ply"], "pxr", "OpenUSD needs the package pxr"),
+        (["export", "--load-config", "c.yml", "--output", "a.ply"], "nerfstudio", "A run of ns-train needs"),
+        (["serve"], "fastapi,uvicorn", "dp360 serve needs the packages fastapi, uvicorn"),
+        (["train", "labels", "--data", "d", "--output", "o"], "accelerate", "dp360 train needs the package accelerate"),
+        (["eval", "pose", "--data", "d"], "matplotlib", "dp360 eval needs the package matplotlib"),
+        (["bench", "diffusion"], "diffusers", "dp360 bench diffusion needs the package diffusers"),
+        (["import-capture", "a.smc", "--output", "o"], "h5py", "A capture of RenderMe-360 needs the package h5py"),
+    ],
+)
+def test_what_is_missing_is_said_before_any_work(tmp_path, monkeypatch, capsys, words, packages, sentence):
+    monkeypatch.chdir(tmp_path)
+    missing, find = packages.split(","), importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and sentence in said and f"dp360[{extras.EXTRA_OF[missing[0]]}]" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_import_that_fails_later_names_its_extra_too(capsys):
+    with pytest.raises(SystemExit) as left, errors_for_people():
+        raise ModuleNotFoundError("No module named 'open3d'", name="open3d.geometry")
+    assert left.value.code == 2 and "pip install 'dp360[export]'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError), errors_for_people():
+        raise ModuleNotFoundError("No module named 'nothing'", name="nothing")
+
+
+_CORE_ALONE = """
+import importlib.abc, sys
+from dp360.configs.extras import EXTRA_OF
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {*EXTRA_OF, "mediapipe", "torchvision"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import dp360.configs.batch, dp360.configs.doctor, dp360.configs.export_files, dp360.configs.jobs.batch_run
+import dp360.configs.jobs.job, dp360.configs.viewer, dp360.exporters.meshing, dp360.generation.captures
+"""
+
+
+def test_the_core_imports_without_what_the_extras_bring():
+    subprocess.run([sys.executable, "-c", _CORE_ALONE], check=True, timeout=120)
 
 
 def test_example_writes_a_portrait_and_says_so(tmp_path, capsys):
@@ -120,14 +190,14 @@ def test_results_go_where_the_portrait_is_named_after(tmp_path, monkeypatch):
 
 def test_a_record_is_written_where_packages_are_missing(tmp_path, monkeypatch):
     def version(name: str) -> str:
-        if name == "mediapipe":
+        if name == "gsplat":
             raise metadata.PackageNotFoundError(name)
         return "1"
 
     monkeypatch.setattr(metadata, "version", version)
     path = RunRecord(tmp_path / RECORD_NAME, {"command": {}}).write("00", ())
     versions = json.loads(path.read_text())["versions"]
-    assert versions["mediapipe"] is None and versions["torch"] == "1"
+    assert versions["gsplat"] is None and versions["torch"] == "1"
 
 
 def test_unwritable_output_is_one_line(tmp_path, capsys):

@@ -69,7 +69,7 @@ def test_missing_package_stops_the_main_job(
     assert cli.main(["doctor"]) == 1 and "cannot make heads" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("packages", [("torch",), ("mediapipe", "diffusers", "numba", "open3d")])
+@pytest.mark.parametrize("packages", [("torch",), ("pymatting", "diffusers", "numba", "open3d")])
 def test_packages_that_cannot_be_imported_give_findings_instead_of_a_traceback(
     packages: tuple[str, ...], tmp_path: Path
 ):

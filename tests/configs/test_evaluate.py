@@ -196,13 +196,6 @@ def test_pose_of_views_without_a_face_says_so_under_names_of_their_own(tmp_path:
 def test_portraits_of_one_name_keep_rows_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Nobody:
-        def __enter__(self) -> Nobody:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
     def prior_views(path: Path, azimuths: object, seed: object) -> tuple[Path, ViewSet]:
         return path, ball(orbit(2, size_px=SIZE))
 
@@ -210,7 +203,7 @@ def test_portraits_of_one_name_keep_rows_of_their_own(
         distance = 0.3 if portrait.suffix == ".png" else 0.4
         return [IdentityAt(a, "v", a, distance, 0.9, 0.5, "dlib", "dlib") for a in azimuths]
 
-    monkeypatch.setattr(evaluation_jobs, "FaceEmbedder", Nobody)
+    monkeypatch.setattr(evaluation_jobs, "FaceEmbedder", lambda: None)
     monkeypatch.setattr(evaluation_jobs, "measure_identity", measured)
     monkeypatch.setattr(evaluation_jobs, "_prior_views", prior_views)
     images = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.jpg"]

@@ -137,11 +137,13 @@ class Basis:
 
     asked: list[tuple[int, bool]] = field(default_factory=list)
     glasses: list[bool] = field(default_factory=list)
+    light: list[str] = field(default_factory=list)
     portrait = SimpleNamespace(source_sha256="ab" * 32)
 
-    def prior(self, *, seed: int, drawn: bool, glasses: bool) -> SimpleNamespace:
+    def prior(self, *, seed: int, drawn: bool, glasses: bool, light: str) -> SimpleNamespace:
         self.asked.append((seed, drawn))
         self.glasses.append(glasses)
+        self.light.append(light)
 
         def render(cameras: Cameras) -> PriorRender:
             shape = (len(cameras), cameras.height, cameras.width)
@@ -149,7 +151,7 @@ class Basis:
             return PriorRender(grey, one, one, grey, one, one.astype(np.uint8))
 
         settings = {"glasses": "worn" if glasses else "taken off"}
-        return SimpleNamespace(weights_name="some (sha256 00)", render=render, worn_settings=settings)
+        return SimpleNamespace(weights_name="some (sha256 00)", render=render, look_settings=settings)
 
 
 @pytest.fixture
@@ -188,11 +190,24 @@ def test_variants_take_glasses_off_as_heads_do(fields_are_drawn: Path, basis: Ba
     assert basis.glasses == [False]
 
 
+def test_variants_are_lit_as_heads_are(fields_are_drawn: Path, basis: Basis, tmp_path: Path) -> None:
+    assert cli.main(["run", "face.png", "--output", str(tmp_path / "out"), "--variants", "1", "--light", "even"]) == 0
+    assert basis.light == ["even"]
+
+
+def test_diffusion_draws_in_the_portraits_light_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "face.png", "--output", str(tmp_path / "out"), "--generator", "compact", "--light", "even"]
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert "draws views in the portrait's light; leave one of them out" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_command_that_takes_one_treats_the_portrait_alike() -> None:
     run = RunCommand(given_portrait=(Path("my face.png"),), variants=4, crop="wide", face_index=1, no_glasses=True)
     assert run.taking(3) == (
         "dp360 run 'my face.png' --generator field --seed 3 --face-index 1 --crop wide --no-glasses"
     )
+    assert RunCommand(image=(Path("a.png"),), light="even").taking(0).endswith("--seed 0 --light even")
     assert ViewsCommand(image=(Path("a.png"),)).taking(0) == "dp360 views a.png --generator field --seed 0"
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from dp360.configs import cli
-from dp360.configs.console import Display, ignore
+from dp360.configs.console import EXIT_INPUT_ERROR, Display, ignore
 from dp360.configs.device import choose_device
 from dp360.configs.export import ExportCommand
 from dp360.configs.export_files import export
@@ -22,6 +23,7 @@ from dp360.exporters import splat_ply
 from dp360.generation import InputError, ViewSet
 from dp360.generation.cameras import METRES_PER_UNIT
 from dp360.generation.dataset.view_dataset import write_dataset
+from dp360.reconstruction import splat_fit
 
 
 @pytest.fixture
@@ -80,6 +82,25 @@ def test_a_stopped_fit_leaves_splats_and_no_seal(data, tmp_path, quick_mesh):
     assert origin is not None and origin.settings["stopped_at_iteration"] == 4
     assert not (tmp_path / "out" / "dp360.json").exists()
     assert "head.ply" in fit(data, tmp_path / "out")  # a later run finishes
+
+
+def test_a_fit_that_is_not_finite_keeps_its_last_good_state_and_exports_nothing(
+    data, tmp_path, capsys, quick_mesh, monkeypatch
+):
+    fit(data, tmp_path / "out")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name != "dp360.json"}
+    sound, steps = splat_fit.view_loss, iter(range(100))
+    monkeypatch.setattr(splat_fit, "view_loss", lambda *given: sound(*given) * (math.nan if next(steps) == 7 else 1))
+    words = ["fit", "--data", str(data), "--output", str(tmp_path / "out"), "--fit.iterations", "12", "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == EXIT_INPUT_ERROR
+    told = capsys.readouterr().err
+    assert "The fit was stopped: the loss is not finite at step 7" in told and "Traceback" not in told
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    good, origin = splat_ply.decode(after.pop("last_good.ply"))
+    assert origin is not None and origin.settings["stopped_at_iteration"] == 7 and len(good) > 100
+    assert after == before  # and no record that says the folder is whole
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch):

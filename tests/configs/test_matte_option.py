@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from dp360.configs import cli, doctor, portrait_to_head, portrait_trainer
+from dp360.configs import cli, doctor, portrait_to_head, run_keys
 from dp360.configs.example import write_example_portrait
 from dp360.configs.options import HeadOptions
 from dp360.configs.portrait_trainer import views_key
@@ -108,7 +108,7 @@ def test_views_are_kept_apart_by_matte(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(set(before)) == 4 and [key(matte) for matte in ways] == before
     os.utime(network, (1, 1))  # another file in its place
     assert [key(matte) == old for matte, old in zip(ways, before)] == [True, True, True, False]
-    monkeypatch.setattr(portrait_trainer, "version_of", lambda name: "3.0")
+    monkeypatch.setattr(run_keys, "version_of", lambda name: "3.0")
     assert [key(matte) == old for matte, old in zip(ways, before)] == [True, False, False, False]
 
 

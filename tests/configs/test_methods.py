@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 import os
 import signal
 import subprocess
@@ -17,8 +19,9 @@ from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 from nerfstudio.utils import writer
 from PIL import Image
 
-from dp360.configs import methods, portrait_trainer
+from dp360.configs import methods
 from dp360.configs.fitted_head import open_head
+from dp360.configs.jobs import job
 from dp360.configs.options import FitOptions, HeadOptions, Quality
 from dp360.configs.portrait_to_head import PortraitViews
 from dp360.configs.portrait_trainer import SplatTrainer, views_key
@@ -42,14 +45,14 @@ def views_made(monkeypatch, sphere_views) -> list[HeadOptions]:
     """In place of the minutes-long stages: a sphere, and a list of what was asked for."""
     asked = []
 
-    def portrait_to_dataset(options, recipe, folder, record, *, track, notify):
+    def portrait_to_dataset(options, recipe, folder, record, *, track, notify, open_views=None):
         asked.append(options)
         write_dataset(sphere_views, folder / DATASET_NAME)
         (folder / PRIOR_MESH_NAME).write_bytes(b"glTF")
         files = (folder / PRIOR_MESH_NAME, folder / DATASET_NAME)
         return PortraitViews(sphere_views, torch.zeros(512, 512, 3, dtype=torch.uint8), files)
 
-    monkeypatch.setattr(portrait_trainer, "portrait_to_dataset", portrait_to_dataset)
+    monkeypatch.setattr(job, "portrait_to_dataset", portrait_to_dataset)
     return asked
 
 
@@ -168,6 +171,36 @@ def test_image_becomes_a_data_set_once(portrait, views_made, tmp_path, monkeypat
     (config.data.parent / RECORD_NAME).unlink()  # a run that was killed on the way
     assert prepare(parse(*words)).data == config.data
     assert len(views_made) == 3
+
+
+def test_what_dp360_fit_reads_ns_train_reads(sphere_views, tmp_path, capsys):
+    """A folder of dp360 views, and a stranger's data set as only our reader takes it."""
+    words = ("dp360-splat", "--output-dir", tmp_path / "out", "--data")
+    write_dataset(sphere_views, tmp_path / "views" / DATASET_NAME)
+    assert prepare(parse(*words, tmp_path / "views")).data == tmp_path / "views" / DATASET_NAME
+
+    theirs = tmp_path / "their views"
+    write_dataset(sphere_views, theirs)
+    meta = json.loads((theirs / "transforms.json").read_text())
+    for key in ("dp360", "fl_y", "cx", "cy", "w", "h"):
+        del meta[key]
+    meta["camera_angle_x"] = 2 * math.atan(12 / meta.pop("fl_x"))
+    for frame in meta["frames"]:
+        name = Path(frame["file_path"]).name
+        frame.update(file_path=f"images\\{name}", mask_path=f"masks\\{name}")
+        Image.open(theirs / "images" / name).convert("RGB").save(theirs / "images" / name)
+    (theirs / "transforms.json").write_text(json.dumps(meta), encoding="utf-8-sig")
+    config = prepare(parse(*words, theirs))
+    assert config.data.is_relative_to(tmp_path / "out" / "their views")
+    made, read = read_dataset(config.data), read_dataset(theirs)
+    assert torch.equal(made.rgba, read.rgba) and torch.equal(made.cameras.focal_px, read.cameras.focal_px)
+    assert not made.provenance.is_known
+    parser = config.pipeline.datamanager.dataparser
+    parser.data = config.data
+    assert len(parser.setup().get_dataparser_outputs("train").image_filenames) == 4
+    before = (config.data / "transforms.json").stat().st_mtime_ns
+    assert prepare(parse(*words, theirs / "transforms.json")).data.name == DATASET_NAME
+    assert (config.data / "transforms.json").stat().st_mtime_ns == before
 
 
 def test_a_saved_configuration_prepares_again(portrait, views_made, tmp_path):
@@ -330,6 +363,24 @@ def test_stock_tools_read_a_run(sphere_views, tmp_path):
     assert len(list((tmp_path / "renders").rglob("*.jpg"))) == 3 * 4
     run(tool("ns-export", "gaussian-splat", *load, "--output-dir", tmp_path / "ply"))
     assert (tmp_path / "ply" / "splat.ply").read_bytes().startswith(b"ply")
+    run(tool("ns-export", "cameras", *load, "--output-dir", tmp_path / "cameras"))
+    assert len(json.loads((tmp_path / "cameras" / "transforms_train.json").read_text())) == len(sphere_views)
+    for name in ("pointcloud", "tsdf"):  # follow single rays
+        words = tool("ns-export", name, *load, "--output-dir", tmp_path / name)
+        done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode and "use `dp360 export --load-config" in done.stderr and "Traceback" not in done.stderr
+    look = {"camera_to_world": [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2.7, 0, 0, 0, 1], "fov": 20, "aspect": 1}
+    path = {
+        "camera_type": "perspective",
+        "render_height": 64,
+        "render_width": 64,
+        "seconds": 1,
+        "camera_path": [look] * 2,
+    }
+    (tmp_path / "path.json").write_text(json.dumps({**path, "camera_path": [look] * 2}))
+    film = ("--camera-path-filename", tmp_path / "path.json", "--output-path", tmp_path / "film.mp4")
+    run(tool("ns-render", "camera-path", *load, *film))
+    assert (tmp_path / "film.mp4").stat().st_size > 500
 
     import socket
     import urllib.request

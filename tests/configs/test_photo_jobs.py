@@ -31,7 +31,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise KeyError("lost")
         half = dict.fromkeys(PROPORTIONS, 0.5)
         strip = np.zeros((256, 256 * len(COLUMNS), 3), np.uint8)
-        return PhotoResult(path.name, key, None, False, dict.fromkeys(MEASURES, 0.0), half, half, "w", strip)
+        return PhotoResult(
+            path.name, key, None, False, dict.fromkeys(MEASURES, 0.0), half, half, weights="w", strip=strip
+        )
 
     monkeypatch.setattr(photos, "_measured", stand_in)
     monkeypatch.setattr(photo_jobs, "_has_embedder", lambda: False)

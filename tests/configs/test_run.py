@@ -18,6 +18,7 @@ from dp360.configs.run import RunCommand, run
 from dp360.exporters import splat_ply
 from dp360.generation import InputError
 from dp360.generation.dataset.view_dataset import read_dataset
+from dp360.generation.portrait import Portrait
 
 
 def make_head(folder: Path, *, seed: int = 0) -> dict[str, Path]:
@@ -42,6 +43,7 @@ def test_portrait_to_files(tmp_path):
     assert list(files) == [
         "portrait.png",
         "prior.glb",
+        "head_fit.npz",
         "dataset",
         "head.ply",
         "head.glb",
@@ -86,7 +88,7 @@ def test_the_prior_is_told_whether_glasses_are_worn(tmp_path, monkeypatch, words
         asked.append(settings["glasses"])
         raise InputError("far enough for this test")
 
-    monkeypatch.setattr(portrait_to_head, "aligned_portrait", lambda options, **_: None)
+    monkeypatch.setattr(portrait_to_head, "aligned_portrait", lambda options, **_: object.__new__(Portrait))
     monkeypatch.setattr(portrait_to_head, "build_head_prior", stop)
     for command in ("run", "views"):
         with pytest.raises(SystemExit):

@@ -119,10 +119,12 @@ def test_the_stages_lead_to_fields_that_are_drawn_and_measured(
     assert autoencoder.name == "field_autoencoder.safetensors" and FIELD_AUTOENCODER.read(autoencoder)
     assert notices[-1].startswith("step 2: loss ") and "there and back: materials" in notices[-1]
     diffusion = train_stage("diffusion", notices, mean=trained[0], autoencoder=autoencoder)
-    assert FIELD_DENOISER.read(diffusion).network.config.width == 16
+    sizes = FIELD_DENOISER.read(diffusion).network.config
+    assert sizes.width == 16 and sizes.spread >= 1
     told = " ".join(notices)
     assert "4 portraits and mirror images to learn from, in 1 files" in told and "in validation: " in told
-    assert "training, by noise: low" in notices[-1] and "validation, by noise: low" in notices[-1]
+    assert "training, by noise: low" in notices[-2] and "validation, by noise: low" in notices[-2]
+    assert f"made {sizes.spread:g} times as large" in notices[-1]
 
     command = EvalFieldsCommand(
         tmp_path, trained[0], autoencoder=autoencoder, diffusion=diffusion, output=tmp_path / "eval", portraits=1,

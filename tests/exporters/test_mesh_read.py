@@ -56,8 +56,26 @@ def test_colours_of_faces_become_a_texture(tmp_path):
     assert origin is None
     np.testing.assert_allclose(np.ptp(mesh.vertices_world, axis=0) * METRES_PER_UNIT, [0.1, 0.2, 0.3], rtol=1e-5)
     red = mesh.vertices_world[:, 0] > 0
-    assert np.abs(colours_at(mesh, red) - [250, 10, 20]).max() < 40
-    assert np.abs(colours_at(mesh, ~red) - [10, 20, 250]).max() < 40
+    assert np.abs(colours_at(mesh, red) - [253, 56, 79]).max() < 40  # what glTF holds is linear
+    assert np.abs(colours_at(mesh, ~red) - [56, 79, 253]).max() < 40
+
+
+@pytest.mark.parametrize(("extension", "shown"), [(".glb", 188), (".ply", 128)])
+def test_vertex_colours_are_linear_in_gltf_alone(tmp_path, extension, shown):
+    ball = trimesh.creation.icosphere(radius=0.05, subdivisions=1)
+    ball.visual = ColorVisuals(ball, vertex_colors=np.full((len(ball.vertices), 4), [128, 128, 128, 255], np.uint8))
+    ball.export(tmp_path / f"ball{extension}")
+    mesh, _ = read_mesh(tmp_path / f"ball{extension}")
+    assert np.abs(colours_at(mesh, np.arange(len(mesh.vertices_world))) - shown).max() <= 1
+
+
+def test_the_factor_of_a_texture_is_applied_to_light(tmp_path):
+    box = trimesh.creation.box()
+    material = PBRMaterial(baseColorTexture=Image.new("RGB", (4, 4), (188, 188, 188)), baseColorFactor=[0.5, 1, 0, 1])
+    box.visual = TextureVisuals(np.full((8, 2), 0.5), material=material)
+    box.export(tmp_path / "box.glb")
+    texture = read_mesh(tmp_path / "box.glb")[0].texture_rgb
+    assert np.abs(texture[0, 0].astype(int) - [137, 188, 0]).max() <= 1
 
 
 def test_parts_of_a_scene_become_one_mesh(tmp_path):
@@ -83,6 +101,8 @@ def test_what_is_no_mesh_is_said(tmp_path, make_splats, provenance):
     trimesh.PointCloud(np.eye(3)).export(tmp_path / "points.ply")
     (tmp_path / "cut.stl").write_bytes(b"\0" * 84 + b"x" * 7)
     (tmp_path / "nan.obj").write_text("v nan 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
+    (tmp_path / "far.obj").write_text("v 1e9 0 0\nv 0 1 0\nv 0 0 1\nv 1 0 0\nf 1 2 3\nf 2 3 4\n")
+    (tmp_path / "lost.obj").write_text("v 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 7\n")
     repeated = trimesh.creation.box()
     material = PBRMaterial(baseColorTexture=Image.new("RGB", (4, 4)))
     repeated.visual = TextureVisuals(np.linspace(0, 3, 16).reshape(8, 2), material=material)
@@ -93,6 +113,8 @@ def test_what_is_no_mesh_is_said(tmp_path, make_splats, provenance):
         ("points.ply", "point cloud is no mesh"),
         ("cut.stl", "damaged or no mesh|expected triangles"),
         ("nan.obj", "NaN or Inf"),
+        ("far.obj", r"a vertex lies 1e\+09 times as far out as most"),
+        ("lost.obj", "damaged or no mesh|do not fit its vertices"),
         ("repeated.glb", "its texture repeats"),
     ):
         with pytest.raises(InputError, match=message):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dp360.generation import InputError
+from dp360.generation import InputError, files
 from dp360.generation.files import directory_written_atomically, write_bytes_atomically
 
 
@@ -177,7 +180,37 @@ def test_the_earlier_folder_survives_an_error(tmp_path: Path, error: type[BaseEx
     assert names(tmp_path) == ["dataset", "dataset/a.bin", "dataset/b.bin"]
 
 
-def test_the_earlier_folder_survives_an_error_in_the_exchange(tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture
+def in_two_steps(monkeypatch) -> None:
+    """A system on which two names cannot change places at once."""
+    monkeypatch.setattr(files, "_exchanged_in_one_step", lambda *_: False)
+
+
+def test_folders_change_places_in_one_step_where_the_system_can(tmp_path: Path, monkeypatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux has renameat2")
+    write_folder(tmp_path / "dataset")
+    refusing("replace", errno.EIO, monkeypatch)
+    with directory_written_atomically(tmp_path / "dataset") as folder:
+        (folder / "c.bin").write_bytes(b"c")
+    assert names(tmp_path) == ["dataset", "dataset/c.bin"]
+
+
+def test_what_killed_processes_have_left_goes_and_the_earlier_folder_comes_back(tmp_path: Path) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead, alive, machine = int(gone.stdout), os.getpid(), files._MACHINE
+    (tmp_path / f".dp360-{dead}-{machine}-ab_1.tmp").write_bytes(b"half a file")
+    write_folder(tmp_path / f".dp360-{dead}-{machine}-cd_2.tmp")
+    write_folder(tmp_path / f".dp360-{dead}-{machine}-ef_3.old.tmp" / "dataset")
+    kept = [f".dp360-{alive}-{machine}-gh_4.tmp", f".dp360-{dead}-0000-ij_5.tmp", ".dp360-mine.tmp"]
+    for name in kept:
+        (tmp_path / name).touch()
+    assert files.remove_left_over(tmp_path) == 3
+    assert names(tmp_path) == sorted([*kept, "dataset", "dataset/a.bin", "dataset/b.bin"])
+    assert files.remove_left_over(tmp_path / "missing") == 0
+
+
+def test_the_earlier_folder_survives_an_error_in_the_exchange(tmp_path: Path, monkeypatch, in_two_steps) -> None:
     write_folder(tmp_path / "dataset")
     replace = os.replace
 
@@ -190,3 +223,110 @@ def test_the_earlier_folder_survives_an_error_in_the_exchange(tmp_path: Path, mo
     with pytest.raises(OSError, match="the disk is broken"), directory_written_atomically(tmp_path / "dataset"):
         pass
     assert names(tmp_path) == ["dataset", "dataset/a.bin", "dataset/b.bin"]
+
+
+def refusing(call: str, number: int, monkeypatch) -> None:
+    """Let a call of the operating system fail, as where the file system does not offer it."""
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("fsync", errno.EINVAL),
+        ("fsync", errno.ENOTSUP),
+        ("fsync", errno.ENOSYS),
+        ("chmod", errno.EPERM),
+        ("chmod", errno.ENOTSUP),
+        ("chmod", errno.EACCES),
+    ],
+)
+def test_what_a_file_system_does_not_offer_is_done_without(tmp_path: Path, monkeypatch, call: str, number: int) -> None:
+    refusing(call, number, monkeypatch)
+    write_bytes_atomically(tmp_path / "head.ply", b"1")
+    write_folder(tmp_path / "dataset")
+    assert (tmp_path / "head.ply").read_bytes() == b"1"
+    assert names(tmp_path) == ["dataset", "dataset/a.bin", "dataset/b.bin", "head.ply"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY])
+def test_files_that_cannot_be_renamed_over_are_overwritten(
+    tmp_path: Path, monkeypatch, in_two_steps, number: int
+) -> None:
+    """As on network shares, while somebody has the earlier file open."""
+    (tmp_path / "head.ply").write_bytes(b"earlier and longer")
+    write_folder(tmp_path / "dataset")
+    (tmp_path / "dataset" / "old").mkdir()
+    (tmp_path / "dataset" / "old" / "c.bin").touch()
+    refusing("replace", number, monkeypatch)
+    write_bytes_atomically(tmp_path / "head.ply", b"later")
+    with directory_written_atomically(tmp_path / "dataset") as folder:
+        (folder / "b.bin").write_bytes(b"new")
+    assert (tmp_path / "head.ply").read_bytes() == b"later"
+    assert names(tmp_path) == ["dataset", "dataset/b.bin", "head.ply"]
+    assert (tmp_path / "dataset" / "b.bin").read_bytes() == b"new"
+
+
+def test_links_are_written_through(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "data").mkdir(parents=True)
+    (tmp_path / "head.ply").symlink_to(elsewhere / "real.ply")
+    (tmp_path / "dataset").symlink_to(elsewhere / "data")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    for content in (b"1", b"2"):
+        write_bytes_atomically(tmp_path / "head.ply", content)
+        write_folder(tmp_path / "dataset")
+    assert (tmp_path / "head.ply").is_symlink() and (tmp_path / "dataset").is_symlink()
+    assert names(elsewhere) == ["data", "data/a.bin", "data/b.bin", "real.ply"]
+    assert (elsewhere / "real.ply").read_bytes() == b"2"
+    for write in (lambda path: write_bytes_atomically(path, b"1"), write_folder):
+        with pytest.raises(InputError, match="round in a circle"):
+            write(tmp_path / "round")
+
+
+def test_names_as_long_as_the_disk_takes(tmp_path: Path) -> None:
+    write_bytes_atomically(tmp_path / f"{'é' * 125}a.ply", b"1")
+    write_folder(tmp_path / ("d" * 255))
+    assert len(list(tmp_path.iterdir())) == 2
+    for write in (lambda path: write_bytes_atomically(path, b"1"), write_folder):
+        with pytest.raises(InputError, match="longer than the file system takes"):
+            write(tmp_path / ("d" * 256))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_vanishes(tmp_path: Path, monkeypatch) -> None:
+    place = tmp_path / "share"
+    with pytest.raises(InputError, match="went away while it was written to"):
+        with directory_written_atomically(place / "dataset") as folder:
+            (folder / "a.bin").write_bytes(b"a")
+            shutil.rmtree(place)
+    real = os.fsync
+
+    def unplugged(handle: int) -> None:
+        real(handle)
+        shutil.rmtree(place)
+
+    monkeypatch.setattr(os, "fsync", unplugged)
+    with pytest.raises(InputError, match="went away while it was written to"):
+        write_bytes_atomically(place / "head.ply", b"1")
+
+
+def test_pipes_are_written_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_bytes_atomically(tmp_path / "pipe", b"ply")
+        assert os.read(reader, 10) == b"ply"
+    finally:
+        os.close(reader)
+
+
+def test_used_up_inodes_are_no_full_disk(make_disk: Callable[[str], Path]) -> None:
+    disk = make_disk("size=1m,nr_inodes=4")
+    with pytest.raises(InputError, match="inodes are used up"):
+        for number in range(9):
+            write_bytes_atomically(disk / f"{number}.ply", b"1")

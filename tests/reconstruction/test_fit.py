@@ -13,12 +13,23 @@ from torch.nn import Parameter
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.views import PointCloud, Provenance, ViewSet
-from dp360.reconstruction.densify import DensifyConfig, DensifyState, Silhouettes, densify, keep_only, limit_shapes
+from dp360.reconstruction import splat_fit
+from dp360.reconstruction.densify import (
+    DensifyConfig,
+    DensifyState,
+    Parameters,
+    Silhouettes,
+    densify,
+    keep_only,
+    limit_shapes,
+)
 from dp360.reconstruction.splat_fit import (
+    FitNotFinite,
     LearningRates,
     PremultipliedPictures,
     SplatFitConfig,
     fit_splats,
+    initial_splats,
     make_optimizers,
     parameters_from_splats,
     premultiplied_picture,
@@ -94,6 +105,38 @@ def test_same_seed_same_bytes_and_another_seed_others(views: ViewSet) -> None:
     runs = [fit_splats(views, config, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     content = [b"".join(t.numpy().tobytes() for t in vars(run).values()) for run in runs]
     assert content[0] == content[1] != content[2]
+
+
+SHORT = replace(TOY, iterations=24, densify=replace(TOY.densify, every=6))
+
+
+@pytest.mark.parametrize("name", ["means", "scales", "quats", "features_dc", "features_rest", "opacities"])
+@pytest.mark.parametrize("step", [0, 5, 6, 23])
+def test_what_is_not_finite_stops_the_fit_and_the_last_good_state_is_kept(views: ViewSet, name: str, step: int) -> None:
+    states: list[Splats] = []
+
+    def spoil(number: int, loss: float, params: Parameters) -> None:
+        states.append(splats_from_parameters(params))
+        if number == step:
+            with torch.no_grad():
+                params[name].view(-1)[-1] = math.inf if step % 2 else math.nan
+
+    with pytest.raises(FitNotFinite, match=f"a Gaussian is not finite at step {step} of the fit") as caught:
+        fit_splats(views, SHORT, torch.Generator().manual_seed(1), on_iteration=spoil)
+    good = caught.value.last_good
+    assert caught.value.step == step and all(bool(torch.isfinite(values).all()) for values in vars(good).values())
+    start = splats_from_parameters(
+        parameters_from_splats(initial_splats(views.surface, SHORT, torch.Generator().manual_seed(1)))
+    )
+    before = states[step - 1] if step else start
+    assert all(torch.equal(a, b) for a, b in zip(vars(good).values(), vars(before).values()))
+
+
+def test_a_loss_that_is_no_number_stops_the_fit(views: ViewSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound, steps = splat_fit.view_loss, iter(range(100))
+    monkeypatch.setattr(splat_fit, "view_loss", lambda *given: sound(*given) * (math.nan if next(steps) == 7 else 1))
+    with pytest.raises(FitNotFinite, match="the loss is not finite at step 7"):
+        fit_splats(views, SHORT, torch.Generator().manual_seed(1))
 
 
 def test_progress_and_callback_see_every_iteration(views: ViewSet) -> None:

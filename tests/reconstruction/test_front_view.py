@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dp360.reconstruction.front_view import FrontCamera, front_camera_of
+from dp360.reconstruction.front_view import FrontCamera, framing_of_points
 
 
 def ball(radius: float, middle: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> torch.Tensor:
@@ -15,15 +15,17 @@ def ball(radius: float, middle: tuple[float, float, float] = (0.0, 0.0, 0.0)) ->
 
 
 def test_heads_share_one_camera():
-    assert front_camera_of(ball(0.25)) == FrontCamera()
-    assert front_camera_of(ball(0.4, (0.0, -0.1, 0.02))) == FrontCamera()
+    assert framing_of_points(ball(0.25)).front_camera == FrontCamera()
+    assert framing_of_points(ball(0.4, (0.0, -0.1, 0.02))).front_camera == FrontCamera()
     stray = torch.cat([ball(0.25), torch.full((10, 3), 1e6)])
-    assert front_camera_of(stray) == FrontCamera()
+    assert framing_of_points(stray).front_camera == FrontCamera()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.3, 40.0])
 def test_other_things_fill_the_same_part_of_the_picture(scale):
-    camera = front_camera_of(ball(0.25 * scale, (3 * scale, scale, -scale)) if scale > 1 else ball(0.25 * scale))
+    camera = framing_of_points(
+        ball(0.25 * scale, (3 * scale, scale, -scale)) if scale > 1 else ball(0.25 * scale)
+    ).front_camera
     radius = 0.25 * scale
     seen = radius / (camera.distance * math.tan(camera.fov_rad / 2))  # of half the picture
     assert 0.6 < seen < 0.9
@@ -32,7 +34,7 @@ def test_other_things_fill_the_same_part_of_the_picture(scale):
 
 
 def test_single_point():
-    camera = front_camera_of(torch.tensor([[1.0, 2.0, 3.0]]))
+    camera = framing_of_points(torch.tensor([[1.0, 2.0, 3.0]])).front_camera
     assert camera.target_world == (1.0, 2.0, 3.0)
     assert camera.distance > 0
 

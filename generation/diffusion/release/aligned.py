@@ -16,7 +16,8 @@ from ...cameras import Cameras, cameras_from_panohead_label
 from ...errors import InputError
 from ...head_model import load_head_model, mean_head_fit
 from ...portrait import load_image
-from ...portrait.matte import PersonNetworks, estimate_matte, head_zones, person_maps
+from ...portrait.matte import estimate_matte, head_zones, person_maps
+from ...portrait.person_networks import PersonNetworks
 from ...portrait.resample import CropFrame
 
 _MOST_OBLONG = 1.01
@@ -68,8 +69,7 @@ def read_aligned_picture(path: Path, label: Float[Tensor, " 25"]) -> AlignedPict
     focal, principal = float(camera.focal_px[0, 0]), (size / 2, size / 2)
     average = dataclasses.replace(mean_head_fit(model, focal, principal, size, size), camera=camera)
     zones = head_zones(average, model)
-    with PersonNetworks() as people:
-        maps = person_maps(rgb, CropFrame(principal, float(size), size), (float(size),), people)
+    maps = person_maps(rgb, CropFrame(principal, float(size), size), (float(size),), PersonNetworks())
     alpha = None if loaded.alpha is None else np.ascontiguousarray(loaded.alpha[:size, :size])
     matte = estimate_matte(rgb, np.ones((size, size), bool), zones, maps, file_alpha=alpha)
     rgba = np.concatenate([matte.foreground_unit, matte.alpha_unit[..., None]], axis=-1)

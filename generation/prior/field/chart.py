@@ -103,6 +103,24 @@ def to_capsule(grid: Float[np.ndarray, "*k 56 64"], *, order: int = 3) -> Float[
     return np.stack(fine).reshape(*grid.shape[:-2], capsule.ROWS, capsule.COLUMNS)
 
 
+def at_points(grid: Float[np.ndarray, "56 64 k"], points_world: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n k"]:
+    """Grids of this chart where points of the world lie, linear in between and closed round the axis.
+
+    Args:
+        grid: any number of channels.
+        points_world: world units; those above the first and below the last row get that row's.
+    """
+    row, column, _ = capsule.cell_coordinates(points_world)
+    row = np.clip(chart_rows(row), 0, ROWS - 1)
+    column = np.asarray(column) * (COLUMNS / capsule.COLUMNS)
+    above, before = np.minimum(row.astype(np.int64), ROWS - 2), np.floor(column).astype(np.int64)
+    down, along = (row - above)[:, None], (column - before)[:, None]
+    before, after = before % COLUMNS, (before + 1) % COLUMNS
+    upper = grid[above, before] * (1 - along) + grid[above, after] * along
+    lower = grid[above + 1, before] * (1 - along) + grid[above + 1, after] * along
+    return upper * (1 - down) + lower * down
+
+
 def filled_from_near(
     values: Float[np.ndarray, "*k 56 64"], known: Bool[np.ndarray, "56 64"], unknown: float = 0.0
 ) -> Float[np.ndarray, "*k 56 64"]:

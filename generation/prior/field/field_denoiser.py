@@ -47,6 +47,9 @@ class FieldDenoiserConfig:
     """Width of a perceptron's middle layer, in widths."""
     dropout: float = 0.1
     """Share of what a block adds that is left out while learning: there are few heads to learn from."""
+    spread: float = 1.0
+    """Drawn residuals are this many times as large as the network draws them by itself: as measured on validation
+    heads, so that the truth lies among them (`best_spread`)."""
 
     @property
     def told(self) -> int:
@@ -109,7 +112,7 @@ class FieldDenoiser(nn.Module):
     @property
     def residual_scale(self) -> Float[Tensor, "k 1 1"]:
         """Deviation of residuals, per channel of the latents: what a drawn residual is multiplied by."""
-        return self.get_buffer("residual_std")[:, None, None]
+        return self.config.spread * self.get_buffer("residual_std")[:, None, None]
 
 
 class _Block(nn.Module):

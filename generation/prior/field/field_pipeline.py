@@ -153,19 +153,8 @@ class FieldPipeline(DiffusionPipeline):
         )
         told = field_conditions(mean_latents, packed).expand(count, -1, -1, -1)
         portrait = told_of_head.expand(count, -1)
-        none, all_ = (torch.full((count,), value, device=device) for value in (False, True))
-        shape = (count, denoiser.config.latents, LATENT_ROWS, LATENT_COLUMNS)
-        scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        scheduler.set_timesteps(num_inference_steps, device=device)
-        residuals = randn_tensor(shape, generator, device, torch.float32) * scheduler.init_noise_sigma
-        for timestep in scheduler.timesteps:
-            noisy, levels = scheduler.scale_model_input(residuals, timestep), timestep.expand(count)
-            prediction = denoiser(noisy, levels, told, portrait, none)
-            if guidance_scale != 1:
-                without = denoiser(noisy, levels, told, portrait, all_)
-                prediction = without + guidance_scale * (prediction - without)
-            residuals = scheduler.step(prediction, timestep, residuals, return_dict=False)[0]
-        return residuals * denoiser.residual_scale
+        steps = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        return sampled_residuals(denoiser, self.scheduler, told, portrait, generator, **steps)
 
     @torch.no_grad()
     def fields_of(
@@ -188,6 +177,41 @@ class FieldPipeline(DiffusionPipeline):
         channels = mean.pack() + (differences - decode(mean_latents)).cpu().numpy()
         fields = [HeadField.unpack(c, observed.skull_radius, mean.tokens) for c in channels.astype(np.float32)]
         return [meet_observation(f, observed) for f in fields]
+
+
+@torch.no_grad()
+def sampled_residuals(
+    denoiser: FieldDenoiser,
+    scheduler: Any,
+    told: Float[Tensor, "m told 14 16"],
+    portrait: Float[Tensor, "m globals"],
+    generator: torch.Generator,
+    *,
+    num_inference_steps: int = DEFAULT_STEPS,
+    guidance_scale: float = 1.0,
+) -> Float[Tensor, "m k 14 16"]:
+    """Residuals out of noise, one for each row of conditions.
+
+    Args:
+        scheduler: sampler; it is not changed.
+        told: `field_conditions` of each.
+        portrait: what is told of each head as a whole.
+        generator: source of the noise.
+    """
+    count, device = len(told), told.device
+    none, all_ = (torch.full((count,), value, device=device) for value in (False, True))
+    shape = (count, denoiser.config.latents, LATENT_ROWS, LATENT_COLUMNS)
+    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    residuals = randn_tensor(shape, generator, device, torch.float32) * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        noisy, levels = scheduler.scale_model_input(residuals, timestep), timestep.expand(count)
+        prediction = denoiser(noisy, levels, told, portrait, none)
+        if guidance_scale != 1:
+            without = denoiser(noisy, levels, told, portrait, all_)
+            prediction = without + guidance_scale * (prediction - without)
+        residuals = scheduler.step(prediction, timestep, residuals, return_dict=False)[0]
+    return residuals * denoiser.residual_scale
 
 
 def field_scheduler() -> DDIMScheduler:

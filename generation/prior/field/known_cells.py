@@ -29,10 +29,15 @@ _EYE_HEIGHT_CM = 3.6
 _LEAST_HAIR, _LOW_SHARE = 0.1, 0.08
 """Headgear with less hair beside it than the first share, more of which than the second reaches below the eyes, is all
 round the head."""
+_MOUTH_HEIGHT_CM, _HANGING_SHARE = -4.0, 0.06
+"""Of headgear, more than the share hanging below the mouth, it is a hood or a scarf, whatever hair is seen in it."""
 _BESIDE, _BEHIND = 0.75, (0.3, -0.1)
 """Sides are where the sine of the azimuth is above the first; behind is where its cosine is below the others."""
 _ABOVE_EARS_CM, _TOP_CM, _NAPE_CM, _WREATH_END_CM = (4.5, 9.0), 11.0, (-1.0, 1.5), (9.0, 6.5)
 """Heights: above the ears, where the top begins, where hair behind begins, and where a wreath ends."""
+_TOPPED, _CROWN_CM, _ENOUGH = (0.7, 0.9), (7.0, 9.5), 0.75
+"""Share of hair among what is seen of the top from which on the crown behind it has hair, and has it for certain; the
+heights between which the crown begins; and the share of hair that leaves no doubt."""
 _HAIRY, _LEAST_SEEN, _MOST_ADDED = (0.5, 0.75), 1.5, 10 * UNITS_PER_MM
 """Share of hair among hair and skin from which on sides carry hair, and do for certain; size of the cells that have to
 be seen; thickness of what is added at most."""
@@ -49,7 +54,7 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
         field: above the observed skull.
         observed: what the portrait shows.
     """
-    if _wraps_the_head(observed):
+    if wraps_the_head(observed):
         field = _all_headgear(field)
     else:
         field = _with_hair_behind(field, observed)
@@ -70,14 +75,20 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
     )
 
 
-def _wraps_the_head(observed: ObservedField) -> bool:
+def wraps_the_head(observed: ObservedField) -> bool:
     """Whether all that is seen on the scalp is headgear, and some of it hangs or reaches below the eyes: a turban, a
-    scarf, a hood. What is not seen is of it too; hair may come out below a cap.
+    scarf, a hood; or a good part of it hangs below the mouth, which no cap does, with hair inside. What is not seen is
+    of it too; hair may come out below a cap.
     """
     seen = observed.visibility * cell_shares()
     hair, headgear = (float((seen * observed.material[kind]).sum()) for kind in (HAIR, HEADGEAR))
-    low = float((seen * observed.material[HEADGEAR] * (_height_cm(observed) < _EYE_HEIGHT_CM)).sum())
-    return hair < _LEAST_HAIR * headgear and low > _LOW_SHARE * headgear
+
+    def below(height_cm: float) -> float:
+        return float((seen * observed.material[HEADGEAR] * (_height_cm(observed) < height_cm)).sum())
+
+    if hair < headgear and below(_MOUTH_HEIGHT_CM) > _HANGING_SHARE * headgear:
+        return True
+    return hair < _LEAST_HAIR * headgear and below(_EYE_HEIGHT_CM) > _LOW_SHARE * headgear
 
 
 def _height_cm(observed: ObservedField) -> Float[np.ndarray, "56 64"]:
@@ -97,7 +108,8 @@ def _all_headgear(field: HeadField) -> HeadField:
 def _with_hair_behind(field: HeadField, observed: ObservedField) -> HeadField:
     """The field of a head with hair above the ears has some behind as well, and on the crown if the top has it.
 
-    Hair goes from the temples and from the crown, and is left longest in a wreath from ear to ear.
+    Hair goes from the temples and from the crown, and is left longest in a wreath from ear to ear. Where the top has
+    hair up to the outline, however short it is cropped, it goes on over the crown.
 
     Source: Norwood, "Male Pattern Baldness: Classification and Incidence", Southern Medical Journal 1975.
     """
@@ -112,14 +124,16 @@ def _with_hair_behind(field: HeadField, observed: ObservedField) -> HeadField:
         return hair / (hair + bare) if hair + bare > _LEAST_SEEN else 0.0
 
     sides = (height_cm > _ABOVE_EARS_CM[0]) & (height_cm < _ABOVE_EARS_CM[1]) & beside
-    left = share_of_hair(sides)
-    if left < _HAIRY[0]:
+    left, on_top = share_of_hair(sides), share_of_hair(height_cm > _TOP_CM)
+    if left < _HAIRY[0] and on_top < _TOPPED[0]:
         return field
     reach = ramp(height_cm, *_NAPE_CM)
-    if share_of_hair(height_cm > _TOP_CM) < 0.5:
+    if on_top < 0.5:
         reach = reach * ramp(height_cm, *_WREATH_END_CM)
     hidden = 1 - np.clip(observed.visibility / _PLAIN[0], 0, 1)
-    least = _smooth(float(np.interp(left, _HAIRY, (0, 1))) * reach * behind * hidden, 1.0)
+    crown = _ENOUGH * float(np.interp(on_top, _TOPPED, (0, 1))) * ramp(height_cm, *_CROWN_CM)
+    wanted = np.maximum(float(np.interp(left, _HAIRY, (0, 1))) * reach * behind, crown)
+    least = _smooth(wanted * hidden, 1.0)
     least[0] = least[0].mean()  # the pole is one place
     material = field.material.copy()
     more = np.minimum(np.maximum(least - material[HAIR] - material[HEADGEAR], 0), material[SKIN])

@@ -55,6 +55,10 @@ _OVER_EARS = 2 * UNITS_PER_MM
 _RASTER_SIZE = 256
 _HAIR_BEYOND = 2 * UNITS_PER_MM
 """Outlines of hair stand so far out from where half of the light has stopped (16 composed heads: 2.6 mm)."""
+_MOST_BEYOND = 6 * UNITS_PER_MM
+"""The field's surface may stand out of the outline by so much; more would be left as a peak between the cells that the
+outline moves."""
+_CUT_STEPS = 32
 _SMOOTHING = 1.6
 """Of the field's surface: deviation of a Gaussian, cells."""
 _LEAST_PULL, _SURE_PULL = 0.004, 0.049
@@ -97,7 +101,7 @@ def grid_mesh(radius: Float[np.ndarray, "rows columns"]) -> tuple[Float[np.ndarr
     return points.reshape(-1, 3), capsule.grid_faces()
 
 
-def _wrapped_laplacian() -> scipy.sparse.csc_matrix:
+def wrapped_laplacian() -> scipy.sparse.csc_matrix:
     """Graph Laplacian of the grid, columns closed into rings; steps along a ring weigh more where they are short."""
     index = np.arange(capsule.ROWS * capsule.COLUMNS).reshape(capsule.ROWS, capsule.COLUMNS)
     rows = np.arange(capsule.ROWS)
@@ -175,8 +179,34 @@ def _start(
     radius = capsule.smooth_over_columns(to_capsule(field.skull_radius + field.thickness), _SMOOTHING, _SMOOTHING)
     estimated = radius + _HAIR_BEYOND * np.clip(hair, 0, 1) - skull
     thickness = share * np.maximum(estimated, 0) * np.sqrt(above_nape) + (1 - share) * _SUNK_THICKNESS
+    most = within_outline(portrait, _surface_radius(skull, thickness), skull + _LEAST_HAIR) + _MOST_BEYOND - skull
+    thickness = np.minimum(thickness, most)
     pull = _LEAST_PULL + (_SURE_PULL - _LEAST_PULL) * np.abs(2 * presence - 1)
     return _Start(thickness, pull, presence < 0.12, presence > 0.6)
+
+
+def within_outline(
+    portrait: Portrait, radius: Float[np.ndarray, "rows columns"], least: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """A surface cut back to where it would stand out of the person's outline.
+
+    Args:
+        portrait: aligned portrait with its fitted head.
+        radius: of the surface, world units.
+        least: radius that is left at any rate, if the surface reaches that far.
+    """
+    origins, outward = capsule.grid_rays()
+    least = np.minimum(least, radius)
+    size, person = portrait.size_px, portrait.alpha_unit > 0.5
+    result, cut = radius.copy(), np.zeros(radius.shape, bool)
+    for share in np.linspace(0, 1, _CUT_STEPS):
+        at = least + share * (radius - least)
+        pixel = np.floor(project_px(portrait.head.camera, origins + outward * at[..., None])).astype(np.int64)
+        column, row = np.moveaxis(np.clip(pixel, 0, size - 1), -1, 0)
+        out = ((pixel >= 0) & (pixel < size)).all(-1) & portrait.inside[row, column] & ~person[row, column]
+        result = np.where(out & ~cut, at, result)
+        cut |= out
+    return result
 
 
 def _tidied(
@@ -237,14 +267,14 @@ def fit_hair_shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel,
     """
     head_faces = model.skin_faces
     skull = capsule.opened_skull_radius(portrait.head.vertices_world, head_faces)
-    ears = _ear_heights(portrait, model, skull)
+    ears = ear_heights(portrait, model, skull)
     bare_ears = (ears > 0) & _ears_are_bare(portrait, labels, model)
     start = _start(portrait, labels, skull, field)
     outline = _outline(portrait, labels)
     solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start)
     thickness = solver.solve(start.thickness, _STIFF_BENDING)
     thickness = solver.solve(thickness, _SOFT_BENDING)
-    seen, u, v = _seen(portrait, skull)
+    seen, u, v = seen_cells(portrait, skull)
     skin_seen = (seen & labels.skin[v, u]).reshape(skull.shape) | bare_ears
     floor = np.where(start.covered & ~skin_seen, _LEAST_SCALP_THICKNESS, -1.0)
     hidden_ears = (ears > 0) & ~bare_ears & start.covered
@@ -261,7 +291,7 @@ def _unproject(camera: Cameras, uv_px: Float[np.ndarray, "p 2"], depth: Float[np
     return points_camera @ T[:3, :3].T + T[:3, 3]
 
 
-def _seen(
+def seen_cells(
     portrait: Portrait, radius: Float[np.ndarray, "rows columns"]
 ) -> tuple[Bool[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Cells that face the portrait's camera inside the picture, and their pixel columns and rows."""
@@ -306,7 +336,7 @@ def _ears_are_bare(portrait: Portrait, labels: PortraitLabels, model: HeadModel)
     return bool(views) and bool(max(views, key=lambda view: view[1])[0] >= _BARE_EAR_SHARE)
 
 
-def _ear_heights(
+def ear_heights(
     portrait: Portrait, model: HeadModel, skull: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "rows columns"]:
     """How far the ears stand out of the skull in each cell, world units; 0 off them."""
@@ -340,7 +370,7 @@ class _ShellSolver:
 
     def solve(self, base: Float[np.ndarray, "rows columns"], bending: float) -> Float[np.ndarray, "rows columns"]:
         """Several solves for the smooth change of `base` that meets the outline and the labels."""
-        laplacian = _wrapped_laplacian()
+        laplacian = wrapped_laplacian()
         smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
         hidden = (self.bare_ears | self.start.hidden).ravel()
         thickness = base
@@ -393,7 +423,7 @@ class _ShellSolver:
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Weights and targets from what is seen at each cell: skin pushes the shell under, hair lifts it."""
         labels = self.labels
-        seen, u, v = _seen(self.portrait, _surface_radius(self.skull, np.maximum(thickness, 0.003)))
+        seen, u, v = seen_cells(self.portrait, _surface_radius(self.skull, np.maximum(thickness, 0.003)))
         skin, hair, cloth = (seen & mask[v, u] for mask in (labels.skin, labels.hair, labels.cloth))
         weight = np.select([skin, hair, cloth], [_SKIN_PULL, _HAIR_PULL, _CLOTH_PULL], 0.0)
         under = np.minimum(base.ravel(), _BARE_THICKNESS)

@@ -172,11 +172,11 @@ class SeenHair:
 
         px_per_mm = float(camera.focal_px[0, 0]) / PANOHEAD_RADIUS * UNITS_PER_CM / 10
         blurs = [mean(sigma_mm * px_per_mm) for sigma_mm in OCTAVES_MM]
-        octaves = [_usual_deviation((finer - coarser)[inner]) for finer, coarser in itertools.pairwise(blurs)]
+        octaves = [usual_deviation((finer - coarser)[inner]) for finer, coarser in itertools.pairwise(blurs)]
         return SeenHair(order(_ORDER_PX * px), order(_BROAD_ORDER_PX * px), wave_rad, np.array(octaves))
 
 
-def _usual_deviation(values: Float32[np.ndarray, " n"]) -> float:
+def usual_deviation(values: Float[np.ndarray, " n"]) -> float:
     """Standard deviation of a normal distribution with the same first and last tenth."""
     low, high = np.quantile(values, (0.1, 0.9))
     return float(high - low) / 2.563

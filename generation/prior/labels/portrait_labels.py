@@ -26,6 +26,7 @@ from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
 from . import segmenter as classes_of_segmenter
+from .headgear_border import border_by_colour
 from .segmenter import SEGMENTER, Segmenter, segment
 from .worn_colour import cloth_among
 
@@ -160,11 +161,12 @@ def label_portrait(
     cloth = classes[..., classes_of_segmenter.CLOTH]
     seen = np.stack([classes[..., worn_on_skin].sum(-1), classes[..., on_the_scalp].sum(-1), cloth], axis=-1)
     probability = (seen + 1e-3) * np.maximum(prior, _LEAST_PRIOR) ** _PRIOR_WEIGHT
-    probability = _smoothed(probability / probability.sum(-1, keepdims=True), portrait, foreground)
+    probability = _smoothed(probability / probability.sum(-1, keepdims=True), foreground)
     on_scalp = np.maximum(seen[..., HAIR], 1e-3)
     share = (classes[..., classes_of_segmenter.HEADGEAR] / on_scalp).astype(np.float32)
     worn = foreground & (probability.argmax(-1) == HAIR)
     share = one_reading(share, worn, portrait.foreground_unit)
+    share = border_by_colour(share, worn, portrait.foreground_unit)
     share = np.maximum(share, cloth_among(portrait.foreground_unit, worn))
     return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row, share, classes)
 
@@ -197,18 +199,17 @@ def one_reading(
 
 
 def _smoothed(
-    probability: Float[np.ndarray, "s s 3"], portrait: Portrait, foreground: Bool[np.ndarray, "s s"]
+    probability: Float[np.ndarray, "s s 3"], foreground: Bool[np.ndarray, "s s"]
 ) -> Float[np.ndarray, "s s 3"]:
-    """Probabilities that follow the picture's edges; zero away from the foreground.
+    """Probabilities averaged over their neighbours in the foreground; zero away from it."""
 
-    Source: He, Sun, Tang, "Guided Image Filtering", PAMI 2010.
-    """
-    size = len(foreground)
-    guide = np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32)
+    def averaged(values: Float32[np.ndarray, "s s *c"]) -> Float32[np.ndarray, "s s *c"]:
+        side = 2 * (len(foreground) // 64) + 1
+        return cv2.blur(cv2.blur(values, (side, side)), (side, side))
+
     mask = foreground.astype(np.float32)
-    share = cv2.ximgproc.guidedFilter(guide, mask, size // 64, 1e-3)
     inside = np.ascontiguousarray(probability * mask[..., None], dtype=np.float32)
-    smooth = cv2.ximgproc.guidedFilter(guide, inside, size // 64, 1e-3) / np.maximum(share, 0.05)[..., None]
+    smooth = averaged(inside) / np.maximum(averaged(mask), 0.05)[..., None]
     smooth = np.clip(smooth, 0.0, 1.0)
     return smooth / np.maximum(smooth.sum(-1, keepdims=True), 1e-6)
 

@@ -29,9 +29,15 @@ from ..bust.bust import Bust
 from ..hair.hair_shell import HairShell
 from ..worn.glasses import Glasses
 from ..worn.glasses_mesh import TILE_SIZE, WornPart, glasses_mesh
+from ..worn.headgear import Headgear
+from ..worn.headgear_mesh import TILE_SIZE as TRIM_TILE_SIZE
+from ..worn.headgear_mesh import headgear_mesh, joined
 
 ATLAS_WIDTH, ATLAS_HEIGHT = 2048, 1792
-MATERIAL_SKIN, MATERIAL_MOUTH, MATERIAL_TEETH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES = range(7)
+(
+    MATERIAL_SKIN, MATERIAL_MOUTH, MATERIAL_TEETH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES,
+    MATERIAL_HEADGEAR,
+) = range(8)  # fmt: skip
 
 _FACE_TILE = (0, 0, 1024, 1024)
 _HEAD_TILE = (1024, 0, 768, 768)
@@ -41,13 +47,15 @@ _EYE_TILES = {PART_EYEBALL_LEFT: (1792, 512, 256, 256), PART_EYEBALL_RIGHT: (179
 GLASSES_TILE = (1024, 768, *TILE_SIZE)
 SHELL_TILE = (0, 1024, 1024, 768)
 BUST_TILE = (1024, 1024, 1024, 512)
+TRIM_TILE = (1024, 1536, *TRIM_TILE_SIZE)
+"""Hems and brims of headgear; its surface shares the shell's tile."""
 _HIDDEN_THICKNESS = -0.018
 """Shell cells this far below the opened skull can be left out: the skin covers them."""
 
 
 @dataclass(frozen=True)
 class AtlasMesh:
-    """Head, hair shell, bust and glasses as one mesh with one texture layout."""
+    """Head, hair shell, bust, glasses and headgear as one mesh with one texture layout."""
 
     vertices_world: Float[np.ndarray, "v 3"]
     """World units; split along texture seams."""
@@ -60,7 +68,7 @@ class AtlasMesh:
     material: UInt8[np.ndarray, " f"]
     """`MATERIAL_*` of each triangle."""
     head_vertex: Int[np.ndarray, " v"]
-    """Vertex of the head model each vertex was split from, -1 for shell, bust and glasses."""
+    """Vertex of the head model each vertex was split from, -1 for all else."""
     T_world_body: Float[np.ndarray, "4 4"]
     """To world from the bust's frame, see `Bust`."""
     stand_off: Float[np.ndarray, " columns"]
@@ -108,8 +116,9 @@ def build_atlas_mesh(
     bust: Bust,
     *,
     glasses: Glasses | None = None,
+    headgear: Headgear | None = None,
 ) -> AtlasMesh:
-    """Put the fitted head, its hair shell, its bust and its glasses into one mesh.
+    """Put the fitted head, its hair shell, its bust, its glasses and its headgear into one mesh.
 
     Args:
         model: the head model.
@@ -117,6 +126,7 @@ def build_atlas_mesh(
         shell: fitted hair shell.
         bust: from `fit_bust`.
         glasses: from `fit_glasses`; None for none.
+        headgear: from `fit_headgear`, as the shell is; None for none.
     """
     y_cm = centimetres(model.neutral)[:, 1]
     kept = (y_cm[model.faces] > NECK_CUT_Y_CM - NECK_OVERLAP_CM).all(1)
@@ -142,28 +152,41 @@ def build_atlas_mesh(
     shell_faces = shell_part.faces[visible]
     bust_part = _grid_part(bust.points_world, BUST_TILE)
 
-    worn = _worn_part(glasses, shell)
-    n_head, n_shell, n_bust = len(unique), len(shell_part.uv_px), len(bust_part.uv_px)
-    counts = [len(shell_faces), len(bust_part.faces), len(worn.faces)]
-    grid_material = np.repeat(np.array([MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES], np.uint8), counts)
-    starts = np.cumsum([n_head, n_shell, n_bust])
-    later = [f + start for f, start in zip((shell_faces, bust_part.faces, worn.faces), starts)]
+    worn, hat = _worn_part(glasses, shell), _headgear_part(headgear)
+    n_head = len(unique)
+    # headgear comes first: where it and the shell share texels at its rim, the texels are its own
+    parts = (hat, shell_part._replace(faces=shell_faces), bust_part, worn)
+    counts = [len(part.faces) for part in parts]
+    materials = np.array([MATERIAL_HEADGEAR, MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES], np.uint8)
+    starts = n_head + np.cumsum([0, *(len(part.uv_px) for part in parts)])
+    later = [part.faces + start for part, start in zip(parts, starts)]
     return AtlasMesh(
-        np.concatenate([head_vertices[split_from], *(p.vertices_world for p in (shell_part, bust_part, worn))]),
-        np.concatenate([head_normals[split_from], *(p.normals_world for p in (shell_part, bust_part, worn))]),
-        np.concatenate([corner_px.reshape(-1, 2)[first], *(p.uv_px for p in (shell_part, bust_part, worn))]),
+        np.concatenate([head_vertices[split_from], *(p.vertices_world for p in parts)]),
+        np.concatenate([head_normals[split_from], *(p.normals_world for p in parts)]),
+        np.concatenate([corner_px.reshape(-1, 2)[first], *(p.uv_px for p in parts)]),
         np.concatenate([inverse.reshape(-1, 3), *later]),
-        np.concatenate([head_material, grid_material]),
-        np.concatenate([split_from, np.full(n_shell + n_bust + len(worn.uv_px), -1)]),
+        np.concatenate([head_material, np.repeat(materials, counts)]),
+        np.concatenate([split_from, np.full(int(starts[-1]) - n_head, -1)]),
         bust.T_world_body,
         bust.stand_off,
     )
 
 
+def _headgear_part(headgear: Headgear | None) -> WornPart:
+    """Headgear in the atlas, or nothing."""
+    if headgear is None:
+        return joined([])
+    surface, trim = headgear_mesh(headgear, SHELL_TILE[2:])
+    return joined([
+        surface._replace(uv_px=surface.uv_px + np.array(SHELL_TILE[:2])),
+        trim._replace(uv_px=trim.uv_px + np.array(TRIM_TILE[:2])),
+    ])  # fmt: skip
+
+
 def _worn_part(glasses: Glasses | None, shell: HairShell) -> WornPart:
     """Glasses in the atlas, or nothing."""
     if glasses is None:
-        return WornPart(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 3), np.int64))
+        return joined([])
     part = glasses_mesh(glasses, shell)
     return part._replace(uv_px=part.uv_px + np.array(GLASSES_TILE[:2]))
 

@@ -1,9 +1,8 @@
 """Paint the bust: own pixels, the front mirrored, and behind them plain cloth of the same colour, light and texture.
 
 What the portrait shows stays. The hidden side of the front takes the shown one's. Everything else is one colour for
-each height, that of the outermost cloth seen there; near what is seen it goes over into it. Light follows the surface's
-normals as it does on the seen cloth, and a texture with the seen cloth's statistics, but none of its buttons, letters
-or seams, lies over it.
+each height, that of the outermost cloth seen there; near what is seen it goes over into it. A texture with the seen
+cloth's statistics, but none of its buttons, letters or seams, lies over it. All of it is painted in even light.
 """
 
 from __future__ import annotations
@@ -17,9 +16,10 @@ from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
 from ..bust.bust import CUT_ROW, RIM_ROW, ROWS
+from ..field.chart import at_points
 from ..labels.portrait_labels import CLOTH, SKIN
 from .atlas import AtlasMesh, AtlasTexels
-from .completion_network import Chart, place_on_body, sample_chart
+from .expected_colours import ExpectedColours
 from .fills import distance_to_known, enlarged, push_pull, reduced, soft_edged, wrapped_blur
 from .portrait_lookup import SeenPoints
 
@@ -49,11 +49,6 @@ _RIM = (-0.002, 0.012, 0.016)
 _LEAST_RIM, _LEAST_STAND = 150.0, 0.003
 _RIM_QUANTILES = (0.6, 0.95)
 """The rim's colour is that of its brighter pixels: shade and neck lie among the others."""
-_PRIOR_LIGHT = np.array([0.0, 0.30, 0.15])
-_LIGHT_LIMITS = np.array([[-0.15, 0.10, 0.0], [0.15, 0.50, 0.22]])
-"""Change of log brightness per unit of the normal, body's frame: typical, least and most."""
-_LIGHT_RIDGE = 0.08
-_SHADE_LIMITS = (-0.45, 0.35)
 _CREASE = 0.30
 """Depth of the shade below a collar that stands off, log brightness."""
 _DETAIL_SHARE, _MOST_DETAIL = 0.85, 0.35
@@ -133,13 +128,13 @@ class ClothSurface:
 
 
 def paint_cloth(
-    seen: SeenPoints, smooth: Chart, surface: ClothSurface, seed: int
+    seen: SeenPoints, expected: ExpectedColours, surface: ClothSurface, seed: int
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Colour and confidence of the bust's tile.
 
     Args:
         seen: what the portrait shows of its texels.
-        smooth: the network's colours, for a bust of which nothing is seen.
+        expected: colours for a bust of which nothing is seen.
         surface: how the texels lie.
         seed: of the texture.
     """
@@ -158,9 +153,10 @@ def paint_cloth(
     if base is None:
         base = _colours_by_height(colour, known, surface)
     if base is None:
-        base = _network_picture(smooth, surface)
+        base = at_points(expected.cloth, surface.points_world.reshape(-1, 3)).reshape(surface.points_world.shape)
+        base = base.astype(np.float32)
     base, rim = _with_rim(base, colour, known * is_cloth, surface)
-    fill = _shaded(base, colour, known, is_cloth, rim, surface)
+    fill = _creased(base, known, rim, surface)
     fill = _run_over(fill, colour, known, rim, surface)
     mass = wrapped_blur(known, _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX)
     mean = (
@@ -168,8 +164,8 @@ def paint_cloth(
     )
     detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-0.5, 0.5).astype(np.float32)
     example = (known > 0.6) & (mass > 0.6) & is_cloth
-    example = _fine_only(detail, example & (_difference(mean, base) < 0.5))
-    texture = _random_phase_texture(detail, example, np.random.default_rng(seed))
+    example = fine_only(detail, example & (_difference(mean, base) < 0.5))
+    texture = random_phase_texture(detail, example, np.random.default_rng(seed))
     texture = _DETAIL_SHARE * texture * (1 - surface.lower_end)[:, None, None]
     fill = (fill + _FLOOR) * np.exp(texture) - _FLOOR
 
@@ -177,14 +173,7 @@ def paint_cloth(
     result = fill + (mirrored - fill) * mirror_kept[..., None]
     result = result + (seen.colour - result) * own[..., None]
     confidence = np.maximum(own, 0.5 * mirror_kept)
-    return np.clip(result, 0, 1).astype(np.float32), confidence.astype(np.float32)
-
-
-def _network_picture(smooth: Chart, surface: ClothSurface) -> Float32[np.ndarray, "h w 3"]:
-    """The network's clothes on the tile."""
-    points = surface.points_world.reshape(-1, 3)
-    place = place_on_body(points, surface.T_world_body)
-    return sample_chart(smooth, place).reshape(surface.points_world.shape)
+    return np.maximum(result, 0).astype(np.float32), confidence.astype(np.float32)
 
 
 def _colours_by_height(
@@ -237,32 +226,17 @@ def _with_rim(
     return base + (rim_rgb - base) * rim[..., None], rim.astype(np.float32)
 
 
-def _shaded(
+def _creased(
     base: Float32[np.ndarray, "h w 3"],
-    colour: Float32[np.ndarray, "h w 3"],
     known: Float32[np.ndarray, "h w"],
-    is_cloth: Bool[np.ndarray, "h w"],
     rim: Float32[np.ndarray, "h w"],
     surface: ClothSurface,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Plain cloth in the light that the seen cloth is in: a ridge regression of log brightness on normals."""
-    normals = surface.normals_body
-    light = _PRIOR_LIGHT
-    chosen = (known > 0.6) & is_cloth
-    if chosen.sum() > 500:
-        x = np.concatenate([normals[chosen][::17], np.ones((len(normals[chosen][::17]), 1))], axis=1)
-        brightness = np.log(colour.mean(-1)[chosen] + _FLOOR) - np.log(base.mean(-1)[chosen] + _FLOOR)
-        ridge = np.diag([1, 1, 1, 0.01]) * (_LIGHT_RIDGE * len(x))
-        start = np.append(_PRIOR_LIGHT, 0)
-        error = np.clip(brightness[::17] - x @ start, -1, 1)
-        light = np.clip((start + np.linalg.solve(x.T @ x + ridge, x.T @ error))[:3], *_LIGHT_LIMITS)
-    shade = normals @ light.astype(np.float32)
-    middle = float((shade * known).sum() / known.sum()) if known.sum() > 0 else 0.0
-    shade = np.clip(shade - middle, *_SHADE_LIMITS) * (1 - 0.5 * rim)
+    """Plain cloth with shade below a collar that stands off, and a plain lower end."""
     away = _distance(known)
     crease = np.exp(-np.clip(surface.below_rim - 0.012, 0, None) / 0.02)
     crease = crease * np.clip((surface.below_rim - 0.004) / 0.014, 0, 1) * np.clip(surface.stand_off / 0.004, 0, 1)
-    shade = shade - _CREASE * crease * (1 - np.exp(-away / 20)) * (1 - rim)
+    shade = -_CREASE * crease * (1 - np.exp(-away / 20)) * (1 - rim)
     shaded = (base + _FLOOR) * np.exp(shade)[..., None] - _FLOOR
     plain = shaded[surface.cut_row - 4 : surface.cut_row].mean((0, 1)) * _CUT_SHADE
     return (shaded + (plain - shaded) * surface.lower_end[:, None, None]).astype(np.float32)
@@ -339,7 +313,7 @@ def _difference(a: Float32[np.ndarray, "h w 3"], b: Float32[np.ndarray, "h w 3"]
     return np.abs(np.log((np.maximum(a, 0) + _FLOOR) / (np.maximum(b, 0) + _FLOOR))).max(-1)
 
 
-def _fine_only(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def fine_only(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Where detail is the cloth's own: not at buttons, letters, seams and edges of garments, which stand out."""
     if solid.sum() < _LEAST_EXAMPLE:
         return solid
@@ -347,7 +321,7 @@ def _fine_only(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h 
     return solid & (strength < max(0.03, 1.6 * float(np.median(strength[solid][::7]))))
 
 
-def _random_phase_texture(
+def random_phase_texture(
     detail: Float32[np.ndarray, "h w 3"], example: Bool[np.ndarray, "h w"], rng: np.random.Generator
 ) -> Float32[np.ndarray, "h w 3"]:
     """A texture with the example's spectrum and random phases, closed over the columns.

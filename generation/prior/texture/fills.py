@@ -12,7 +12,7 @@ from scipy import ndimage
 _REDUCE = 4
 """Differences are carried on at a lower resolution."""
 _DETAIL_SIGMA_PX = 18.0
-"""Texels; what is finer is detail, what is coarser the network's."""
+"""Texels; what is finer is detail, what is coarser is expected."""
 
 
 def push_pull(colour: Float32[np.ndarray, "h w c"], weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w c"]:
@@ -98,7 +98,7 @@ def local_mean(
 def carried_on(
     error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float
 ) -> Float32[np.ndarray, "h w 3"]:
-    """Differences from the network where they are known, fading to nothing away from there."""
+    """Differences from what is expected where they are known, fading to nothing away from there."""
     weight = np.clip(reduced(mass, _REDUCE) * 2 - 0.3, 0, 1)
     values = reduced(error, _REDUCE)
     if weight.max() <= 0:

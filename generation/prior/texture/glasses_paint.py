@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from ...head_model.anatomy import centimetres
 from ...portrait import Portrait
@@ -37,8 +37,9 @@ _GLINT, _SHARPNESS = 0.1, 14
 
 
 def paint_glasses(
-    glasses: Glasses, portrait: Portrait, labels: PortraitLabels, picture: PictureOfMesh, texels: AtlasTexels
-) -> Painted:
+    glasses: Glasses, portrait: Portrait, labels: PortraitLabels, picture: PictureOfMesh, texels: AtlasTexels,
+    shade: Float32[np.ndarray, "n 3"],
+) -> Painted:  # fmt: skip
     """Frame and opaque lenses.
 
     Args:
@@ -46,6 +47,7 @@ def paint_glasses(
         portrait, labels: what shows them.
         picture: the portrait as a picture of the mesh.
         texels: of the atlas.
+        shade: factor of the portrait's light on them.
     """
     chosen = np.nonzero(texels.material == MATERIAL_GLASSES)[0]
     points, normals = texels.points_world[chosen], texels.normals_world[chosen]
@@ -58,7 +60,7 @@ def paint_glasses(
     image = picture.image.copy()
     image[..., -1] = np.clip((labels.classes[..., GLASSES] - _SURE[0]) / (_SURE[1] - _SURE[0]), 0, 1)
     image[..., -1] *= portrait.inside
-    seen = replace(picture, image=image).look_up(points, normals)
+    seen = replace(picture, image=image).look_up(points, normals).divided_by(shade[chosen])
     trust = seen.trust.astype(np.float64)
     return Painted(chosen, plain + (seen.colour - plain) * trust[:, None], trust)
 

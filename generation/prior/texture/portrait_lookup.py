@@ -9,7 +9,7 @@ from typing import no_type_check
 import cv2
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
 from ...cameras import Cameras
 from ...mesh_raster import rasterize_mesh
@@ -18,7 +18,7 @@ from ...portrait import Portrait
 from ..labels.portrait_labels import PortraitLabels
 from ..labels.segmenter import ACCESSORY, GLASSES
 from ..worn.glasses import Glasses
-from .atlas import AtlasMesh
+from .atlas import AtlasMesh, AtlasTexels
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 """Factor that reflects points and normals about the head's middle plane."""
@@ -43,6 +43,10 @@ class SeenPoints:
 
     def __getitem__(self, chosen: np.ndarray | slice) -> SeenPoints:
         return SeenPoints(self.colour[chosen], self.trust[chosen], self.classes[chosen])
+
+    def divided_by(self, shade: Float32[np.ndarray, "*n 3"]) -> SeenPoints:
+        """The points without light that is such a factor on sRGB colours."""
+        return SeenPoints(self.colour / shade, self.trust, self.classes)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,28 @@ class PictureOfMesh:
                 *cosines,
             )
         return SeenPoints(values[:, :3], trust, values[:, 3:6])
+
+
+def seen_in_tile(
+    texels: AtlasTexels, chosen: Int[np.ndarray, " n"], seen: SeenPoints, tile: tuple[int, int, int, int]
+) -> SeenPoints:
+    """What the portrait says about the texels of one tile, as pictures; 0 off the mesh.
+
+    Args:
+        texels: of the atlas.
+        chosen: numbers of the tile's texels.
+        seen: what the portrait shows of them.
+        tile: column, row, width and height in the atlas.
+    """
+    x, y, width, height = tile
+    place = (texels.rows[chosen] - y, texels.columns[chosen] - x)
+    images = []
+    for values in (seen.colour, seen.trust, seen.classes):
+        image = np.zeros((height, width, *values.shape[1:]), np.float32)
+        image[place] = values
+        image[:, -1] = image[:, 0]  # the seam column belongs to the next turn
+        images.append(image)
+    return SeenPoints(*images)
 
 
 def picture_of_portrait(

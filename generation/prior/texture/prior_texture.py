@@ -1,31 +1,31 @@
 """Paint the prior: what the portrait shows, its mirror image where that is hidden, and a completion where both are.
 
-Every texel looks itself up in the portrait, and its reflection about the head's middle plane as well. What the portrait
-plainly shows stays as it is. Everything else is the completion network's smooth colour plus the difference between it
-and what is seen nearby, which fades with the distance, so that there is no border; hair gets locks along its
-flow, with the contrast of the hair that is seen. Colours count as seen only where the matte is solid and the class
-fits.
+Every texel looks itself up in the portrait, and its reflection about the head's middle plane as well, and divides what
+it finds by the light there. What the portrait plainly shows stays as it is. Everything else is the expected smooth
+colour plus the difference between it and what is seen nearby, which fades with the distance, so that there is no
+border; hair gets locks along its flow, with the contrast of the hair that is seen. Colours count as seen only where the
+matte is solid and the class fits. All of it is painted in even light, and the light of the portrait put on again.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from ...head_model import HeadModel
-from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres, ramp
-from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
+from ...light.spherical_harmonics import Light
 from ...mesh_raster import interpolate
-from ...networks import LoadedNetwork
 from ...portrait import Portrait
-from .. import capsule
+from ..field.head_field import HeadField
+from ..hair.beard import beard_share
 from ..hair.flow_field import HairFlow
-from ..hair.tracing import at_cells
-from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels, scalp_prior
+from ..labels.portrait_labels import PortraitLabels
+from ..light.head_light import light_of_portrait
 from ..worn.glasses import Glasses
+from ..worn.headgear import Headgear, headgear_pixels, without_headgear
 from .atlas import (
     ATLAS_HEIGHT,
     ATLAS_WIDTH,
@@ -34,7 +34,6 @@ from .atlas import (
     MATERIAL_EYE,
     MATERIAL_HAIR,
     MATERIAL_MOUTH,
-    MATERIAL_SKIN,
     MATERIAL_TEETH,
     SHELL_TILE,
     AtlasMesh,
@@ -43,32 +42,18 @@ from .atlas import (
     fill_uncovered,
 )
 from .cloth_paint import ClothSurface, paint_cloth
-from .completion_chart import LookedUp, chart_of_portrait, chart_places, chart_subset
-from .completion_network import (
-    COMPLETION,
-    COVER,
-    SKIN_BELOW,
-    SKIN_MATERIAL,
-    Chart,
-    CompletionNet,
-    complete,
-    place_on_head,
-    sample_chart,
-)
-from .fills import diffuse_over_mesh, wrapped_blur
+from .expected_colours import ExpectedColours
 from .glasses_paint import paint_glasses, paint_hidden_eyes
+from .headgear_paint import paint_headgear
+from .looked_up import LookedUp
 from .painted import Painted
-from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait
+from .portrait_lookup import SeenPoints, picture_of_portrait, seen_in_tile
 from .shell_paint import paint_shell
+from .skin_detail import SkinDetail
+from .skin_paint import paint_skin
 
-_HAIRY, _TAPER_CELLS = (0.3, 0.7), 3.0
-"""The scalp's skin turns from bare to hairy where hair is so sure, averaged over so many cells, be the shell above it
-ever so thin or sunk in."""
-_PLAIN = (0.45, 0.75)
-"""From the first weight on a pixel moves the colours of hidden skin about it, from the second on fully: what is seen at
-a grazing angle, shaded or mixed with hair would leave a dark smear before the ear."""
-_REDUCE = 4
-"""Fills and soft borders are computed at a lower resolution."""
+LightLook = Literal["portrait", "even"]
+"""In which light a head is painted: that of the portrait, or the same from all sides."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +61,19 @@ class PriorTexture:
     """The painted atlas."""
 
     rgb: UInt8[np.ndarray, "h w 3"]
-    """Colour, sRGB."""
+    """Colour in the light that was asked for, sRGB."""
+    albedo: UInt8[np.ndarray, "h w 3"]
+    """Colour without light, sRGB, as bright as the portrait's skin on the whole."""
     confidence: Float32[np.ndarray, "h w"]
     """1 where the portrait shows the texel, about 0.5 where its mirror image does, 0 where it is made up."""
+    portrait_light: Light | None = None
+    """The light that the portrait was taken in; None where it could not be told."""
 
 
 def paint_prior(
-    portrait: Portrait,
-    labels: PortraitLabels,
-    model: HeadModel,
-    mesh: AtlasMesh,
-    flow: HairFlow,
-    *,
-    glasses: Glasses | None = None,
-    seed: int = 0,
-    completion: LoadedNetwork[CompletionNet] | None = None,
-) -> PriorTexture:
+    portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, flow: HairFlow, field: HeadField,
+    *, glasses: Glasses | None = None, headgear: Headgear | None = None, seed: int = 0, light: LightLook = "portrait",
+) -> PriorTexture:  # fmt: skip
     """Paint the atlas of a fitted prior from its portrait.
 
     Args:
@@ -100,49 +82,67 @@ def paint_prior(
         model: the head model.
         mesh: head, shell and bust with their texture layout.
         flow: where hair runs on the shell.
+        field: what the head is to be expected to have where the portrait does not show it.
         glasses: taken off the skin, and painted where the mesh has them.
+        headgear: as the mesh has it.
         seed: seed of the synthesised hair and cloth.
-        completion: the network; None takes the one that ships.
+        light: in which light.
     """
+    hat = headgear_pixels(labels)
+    labels = labels if headgear is None else without_headgear(labels)
     picture = picture_of_portrait(portrait, labels, mesh, glasses)
+    head_light = light_of_portrait(portrait, labels, model, mesh, picture)
     texels = atlas_texels(mesh)
-    looked_up = LookedUp.of(portrait, labels, picture, texels)
-    typical = looked_up.typical.rgb_unit
-    chosen = chart_subset(texels)
-    chart = chart_of_portrait(texels, chosen, looked_up[chosen], chart_places(texels, chosen, mesh))
-    smooth = complete(chart, typical, completion or COMPLETION.load())
+    looked_up = LookedUp.of(portrait, labels, picture, mesh, texels, head_light)
+    expected = ExpectedColours.of(field, texels, looked_up)
 
     texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)
+    shade = np.ones((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     detail: Float32[np.ndarray, "h w 3"] | None = None
     for material, tile in ((MATERIAL_HAIR, SHELL_TILE), (MATERIAL_CLOTH, BUST_TILE)):
         chosen = np.nonzero(texels.material == material)[0]
         if not len(chosen):
             continue
         sides = (looked_up.own, looked_up.mirrored)
-        seen, reflected = (seen_in_tile(texels, chosen, points, tile) for points in sides)
+        seen, reflected = (seen_in_tile(texels, chosen, points[chosen], tile) for points in sides)
         if material == MATERIAL_HAIR:
-            shell = paint_shell(seen, reflected, smooth, flow, seed)
+            shell = paint_shell(seen, reflected, expected, flow, seed)
             colour, trust, detail = shell.rgb_unit, shell.confidence, shell.detail
         else:
-            colour, trust = paint_cloth(seen, smooth, ClothSurface.of(texels, chosen, mesh, tile), seed)
+            colour, trust = paint_cloth(seen, expected, ClothSurface.of(texels, chosen, mesh, tile), seed)
         x, y, width, height = tile
         texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = colour, trust
 
-    skin = paint_skin(labels, model, mesh, picture, texels, looked_up, smooth, detail, flow)
-    worn = [] if glasses is None else [paint_glasses(glasses, portrait, labels, picture, texels)]
+    fine, beard = SkinDetail.of(portrait, labels), beard_share(portrait, labels, model)
+    skin = paint_skin(model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed)
+    typical = looked_up.typical.skin
+    worn = [] if glasses is None else [paint_glasses(glasses, portrait, labels, picture, texels, looked_up.shade)]
     if glasses is not None and glasses.lens_rgb is not None:
-        worn.append(paint_hidden_eyes(glasses, texels, looked_up.own, typical[SKIN_MATERIAL]))
-    for painted in (skin, _paint_small_parts(texels, looked_up.own, typical[SKIN_MATERIAL]), *worn):
+        worn.append(paint_hidden_eyes(glasses, texels, looked_up.own, typical))
+    if headgear is not None:
+        shades = looked_up.shade, looked_up.mirrored_shade
+        worn.append(paint_headgear(headgear, hat, picture, texels, *shades, seed))
+    for painted in (skin, _paint_small_parts(texels, looked_up.own, typical), *worn):
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 
+    if light == "portrait":
+        lit = looked_up.shade
+    else:
+        lit = interpolate(texels.fragments, head_light.even_shade, mesh.faces)[texels.rows, texels.columns]
+    shade[texels.rows, texels.columns] = lit
+    covered = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), bool)
+    covered[texels.rows, texels.columns] = True
+    rgb, albedo = (_in_bytes(colours, covered) for colours in (texture * shade, texture))
+    return PriorTexture(rgb, albedo, confidence, head_light.light)
+
+
+def _in_bytes(texture: Float32[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """The atlas in 8 bits; texels beside covered ones continue them."""
     head_rows = SHELL_TILE[1]  # below lie the tiles that are full
-    covered = np.zeros((head_rows, ATLAS_WIDTH), bool)
-    above = texels.rows < head_rows
-    covered[texels.rows[above], texels.columns[above]] = True
-    texture[:head_rows] = fill_uncovered(texture[:head_rows], covered)
-    return PriorTexture((np.clip(texture, 0, 1) * 255 + 0.5).astype(np.uint8), confidence)
+    above = fill_uncovered(texture[:head_rows], covered[:head_rows])
+    return (np.clip(np.concatenate([above, texture[head_rows:]]), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.ndarray, " 3"]) -> Painted:
@@ -158,166 +158,3 @@ def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.
         base[texels.material[chosen] == material] = colour
     trust = own.trust[chosen]
     return Painted(chosen, base + (own.colour[chosen] - base) * trust[:, None], trust)
-
-
-def seen_in_tile(
-    texels: AtlasTexels, chosen: Int[np.ndarray, " n"], seen: SeenPoints, tile: tuple[int, int, int, int]
-) -> SeenPoints:
-    """What the portrait says about the texels of one tile, as pictures; 0 off the mesh.
-
-    Args:
-        texels: of the atlas.
-        chosen: numbers of the tile's texels.
-        seen: what the portrait shows of all texels.
-        tile: column, row, width and height in the atlas.
-    """
-    x, y, width, height = tile
-    place = (texels.rows[chosen] - y, texels.columns[chosen] - x)
-    images = []
-    for values in (seen.colour, seen.trust, seen.classes):
-        image = np.zeros((height, width, *values.shape[1:]), np.float32)
-        image[place] = values[chosen]
-        image[:, -1] = image[:, 0]  # the seam column belongs to the next turn
-        images.append(image)
-    return SeenPoints(*images)
-
-
-@dataclass(frozen=True)
-class SkinMesh:
-    """Face, ears, cranium and neck as one mesh without texture seams, for fills that run over it."""
-
-    vertices: Int[np.ndarray, " v"]
-    """Their numbers in the head model."""
-    points_world: Float[np.ndarray, "v 3"]
-    """World units."""
-    normals_world: Float[np.ndarray, "v 3"]
-    """Unit normals."""
-    faces: Int[np.ndarray, "f 3"]
-    """Triangles between them."""
-
-    @staticmethod
-    def of(model: HeadModel, mesh: AtlasMesh) -> SkinMesh:
-        """The skin of a fitted mesh."""
-        used = np.isin(model.part, (PART_FACE, PART_CRANIUM_NECK))
-        split = np.nonzero((mesh.head_vertex >= 0) & used[np.maximum(mesh.head_vertex, 0)])[0]
-        vertices, first = np.unique(mesh.head_vertex[split], return_index=True)
-        index = np.full(len(model.neutral), -1)
-        index[vertices] = np.arange(len(vertices))
-        faces = index[model.faces]
-        return SkinMesh(
-            vertices,
-            mesh.vertices_world[split[first]],
-            mesh.normals_world[split[first]],
-            faces[(faces >= 0).all(1)],
-        )
-
-    def for_mesh(self, values: Float[np.ndarray, "v c"], model: HeadModel, mesh: AtlasMesh) -> Float[np.ndarray, "w c"]:
-        """Values per vertex of the atlas' mesh, 0 off the skin."""
-        fields = np.zeros((len(model.neutral), values.shape[1]))
-        fields[self.vertices] = values
-        return np.where((mesh.head_vertex >= 0)[:, None], fields[np.maximum(mesh.head_vertex, 0)], 0.0)
-
-
-def paint_skin(
-    labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, texels: AtlasTexels,
-    looked_up: LookedUp, smooth: Chart, detail: Float32[np.ndarray, "h w 3"] | None, flow: HairFlow,
-) -> Painted:  # fmt: skip
-    """Skin of face, ears, scalp and neck.
-
-    Args:
-        labels: the portrait's classes.
-        model: the head model.
-        mesh: the fitted mesh.
-        picture: the portrait over it.
-        texels: of the atlas.
-        looked_up: what the portrait says about them.
-        smooth: the network's colours.
-        detail: of the hair on the shell's tile, for the scalp where the shell ends; None without a shell.
-        flow: of the shell.
-    """
-    skin, tone = SkinMesh.of(model, mesh), looked_up.tone
-    points = skin.points_world.astype(np.float32)
-    v_own, v_mirror = picture.look_up_both(points, skin.normals_world)
-    base = {
-        SKIN: sample_chart(smooth, place_on_head(points, SKIN_BELOW)).astype(np.float64),
-        HAIR: sample_chart(smooth, place_on_head(points, COVER)).astype(np.float64),
-    }
-    own_skin = v_own.trust * v_own.classes[:, SKIN] * tone.belief(v_own.colour)
-    mirror_skin = v_mirror.trust * v_mirror.classes[:, SKIN] * tone.belief(v_mirror.colour)
-    # Light from one side: how the two sides differ where both are seen, carried on over the skin.
-    difference = (v_own.colour - v_mirror.colour).astype(np.float64)
-    both = (own_skin * mirror_skin).astype(np.float64)
-    correction = diffuse_over_mesh(difference, both, skin.faces, np.zeros(3), stiffness=0.3, pull=0.006)
-
-    def filled(which: int, w_own: np.ndarray, w_mirror: np.ndarray) -> Float[np.ndarray, "v 3"]:
-        """The network's colour, moved to what is plainly seen nearby."""
-        w_own, w_mirror = (np.clip((w - _PLAIN[0]) / (_PLAIN[1] - _PLAIN[0]), 0, 1) for w in (w_own, w_mirror))
-        w_mirror = w_mirror * (1 - w_own)
-        weight = (w_own + w_mirror).astype(np.float64)
-        colour = v_own.colour * w_own[:, None] + (v_mirror.colour + correction) * w_mirror[:, None]
-        error = colour / np.maximum(weight, 1e-6)[:, None] - base[which]
-        return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
-
-    scalp = _scalp(model)[skin.vertices][:, None]
-    bare = filled(SKIN, own_skin, mirror_skin)
-    hairy = filled(HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR])
-    chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
-    at_vertex = skin.for_mesh(np.concatenate([bare, hairy, correction, scalp], axis=1), model, mesh)
-    at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
-    shift, on_scalp = at_texel[:, 6:9], at_texel[:, 9] * _covered(flow, texels.points_world[chosen])
-    below = at_texel[:, :3] + on_scalp[:, None] * (at_texel[:, 3:6] - at_texel[:, :3])
-    own, mirrored = looked_up.own[chosen], looked_up.mirrored[chosen]
-    if detail is not None:
-        below = below * np.exp(_at_places(detail, texels.points_world[chosen]) * on_scalp[:, None])
-    # Collars and matte colours on the neck are not kept where they are seen from the side.
-    on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
-    foreign = np.maximum(own.classes[:, CLOTH], on_neck) * (1 - tone.belief(own.colour))
-    trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
-    trust = trust * _soft_border(trust, texels, chosen)
-    fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
-    fits = fits + mirrored.classes[:, HAIR] * on_scalp
-    m_trust = mirrored.trust * np.clip(fits, 0, 1)
-    m_trust = m_trust * _soft_border(m_trust, texels, chosen)
-    hidden = below + (mirrored.colour + shift - below) * m_trust[:, None]
-    return Painted(chosen, hidden + (own.colour - hidden) * trust[:, None], np.maximum(trust, 0.5 * m_trust))
-
-
-def _soft_border(
-    trust: Float[np.ndarray, " n"], texels: AtlasTexels, chosen: Int[np.ndarray, " n"]
-) -> Float32[np.ndarray, " n"]:
-    """A factor that lets trust end gently where visibility or the matte would cut it off.
-
-    Args:
-        trust: of some texels.
-        texels: of the atlas.
-        chosen: numbers of these texels.
-    """
-    height, width = ATLAS_HEIGHT // _REDUCE, ATLAS_WIDTH // _REDUCE
-    row, column = texels.rows[chosen] // _REDUCE, texels.columns[chosen] // _REDUCE
-    cell = row * width + column
-    mass = np.bincount(cell, minlength=height * width).reshape(height, width).astype(np.float32)
-    total = np.bincount(cell, trust, minlength=height * width).reshape(height, width).astype(np.float32)
-    sigma = 9 / _REDUCE
-    around = cv2.GaussianBlur(total, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(mass, (0, 0), sigma), 1e-2)
-    around = cv2.resize(around, (ATLAS_WIDTH, ATLAS_HEIGHT), interpolation=cv2.INTER_LINEAR)
-    return np.clip(1.6 * around[texels.rows[chosen], texels.columns[chosen]] - 0.3, 0.0, 1.0)
-
-
-def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
-    """Where the skin carries hair; not in the hollow of the ear, which is as far in as the scalp."""
-    return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
-
-
-def _covered(flow: HairFlow, points_world: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """How far hair lies over points of the scalp, [0, 1]: it ends softly, as a barber tapers it."""
-    near = wrapped_blur(flow.presence.astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
-    row, column, _ = capsule.cell_coordinates(points_world)
-    return ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_HAIRY)
-
-
-def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
-    """What the shell's tile has at the places of points, nearest texel."""
-    row, column, _ = capsule.cell_coordinates(points_world)
-    y = np.clip(row * ((tile.shape[0] - 1) / (capsule.ROWS - 1)), 0, tile.shape[0] - 1).astype(np.int64)
-    x = (column * ((tile.shape[1] - 1) / capsule.COLUMNS)).astype(np.int64) % tile.shape[1]
-    return tile[y, x]

@@ -1,4 +1,4 @@
-"""Paint the hair shell: own pixels, mirrored ones, then the network's colour with painted locks."""
+"""Paint the hair shell in even light: own pixels, mirrored ones, then the expected colour with painted locks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from .. import capsule
+from ..field.chart import COLUMNS, chart_rows
 from ..hair.flow_field import HairFlow
 from ..hair.locks import paint_locks
 from ..labels.portrait_labels import HAIR
-from .completion_network import COLUMNS, COVER, UPPER_ROWS, Chart
+from .expected_colours import ExpectedColours
 from .fills import carried_on, enlarged, local_mean, push_pull, reduced, sampled_part, soft_edged, wrapped_blur
 from .hair_look import FLOOR, HairLook, HairTone
 from .portrait_lookup import SeenPoints
@@ -32,8 +33,6 @@ guessed should not be the first thing that is looked at."""
 _PLAINER = 0.85
 """Headgear, and what has the colour of cloth, has no locks: so much less contrast."""
 _LEAST_SURE = 800
-_BRIGHTNESS_SHARE = 0.5
-"""Of the difference in brightness between what is seen and the network, how much its hair is moved everywhere."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,15 @@ class PaintedShell:
     """The locks alone, as logarithms of factors, on seen texels as well."""
 
 
-def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: HairFlow, seed: int) -> PaintedShell:
-    """Hair: own pixels, mirrored ones, then the network's colour with locks that run on from what is seen.
+def paint_shell(
+    seen: SeenPoints, reflected: SeenPoints, expected: ExpectedColours, flow: HairFlow, seed: int
+) -> PaintedShell:
+    """Hair: own pixels, mirrored ones, then the expected colour with locks that run on from what is seen.
 
     Args:
         seen: what the portrait shows.
         reflected: what it shows of the mirror images.
-        smooth: the network's colours.
+        expected: smooth colours of what is not shown.
         flow: where hair runs.
         seed: of the locks.
     """
@@ -71,13 +72,13 @@ def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: Ha
     mass = reduced(both, _REDUCE)
     mean = reduced((seen.colour - reflected.colour) * both[..., None], _REDUCE) / np.maximum(mass, 1e-5)[..., None]
     difference = enlarged(push_pull(mean, mass + np.float32(1e-6)), _REDUCE)
-    m_colour = np.clip(reflected.colour + 0.7 * difference, 0, 1)
+    m_colour = np.maximum(reflected.colour + 0.7 * difference, 0)
     w_mirror = mirror * (1 - own)
     weight = own + w_mirror
     colour = (seen.colour * own[..., None] + m_colour * w_mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
 
     mean, mass = local_mean(colour, weight)
-    base = _nearer_to_seen(_shell_picture(smooth, height, width), mean, own)
+    base = _shell_picture(expected.cover, height, width)
     fill = tone.held(np.clip(base + carried_on(mean - base, mass, _FADE_PX), 0.01, 1))
     detail = np.log((colour + FLOOR) / (mean + FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)
     known = _without_outliers(detail, (weight > 0.5) & (mass > 0.3))
@@ -95,20 +96,7 @@ def paint_shell(seen: SeenPoints, reflected: SeenPoints, smooth: Chart, flow: Ha
     result = fill + (m_colour - fill) * mirror_keep[..., None]
     result = result + (seen.colour - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
-    return PaintedShell(np.clip(result, 0, 1).astype(np.float32), confidence, made)
-
-
-def _nearer_to_seen(
-    base: Float32[np.ndarray, "h w 3"], mean: Float32[np.ndarray, "h w 3"], own: Float32[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w 3"]:
-    """The network's colours moved as a whole to what is plainly seen: chroma all the way, brightness by a share."""
-    sure = own > 0.8
-    if sure.sum() < _LEAST_SURE:
-        return base
-    away = np.median(np.log(mean[sure] + FLOOR) - np.log(np.clip(base[sure], 0.01, 1) + FLOOR), axis=0)
-    brightness = away.mean()
-    away = away - brightness + _BRIGHTNESS_SHARE * brightness
-    return np.clip((base + FLOOR) * np.exp(away) - FLOOR, 0.01, 1).astype(np.float32)
+    return PaintedShell(np.maximum(result, 0).astype(np.float32), confidence, made)
 
 
 def _probe(flow: HairFlow, kept: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -135,9 +123,8 @@ def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarr
     return solid & (cv2.dilate(odd, np.ones((9, 9), np.uint8)) == 0)
 
 
-def _shell_picture(smooth: Chart, height: int, width: int) -> Float32[np.ndarray, "h w 3"]:
-    """The network's hair on the shell's tile."""
-    row = np.arange(height, dtype=np.float32) * ((capsule.ROWS - 1) / (height - 1))
-    row = (row + 0.5) * (UPPER_ROWS / capsule.ROWS) - 0.5
-    column = np.arange(width, dtype=np.float32) * (COLUMNS / (width - 1))
-    return sampled_part(smooth[COVER, :UPPER_ROWS], row, column)
+def _shell_picture(chart: Float32[np.ndarray, "56 64 3"], height: int, width: int) -> Float32[np.ndarray, "h w 3"]:
+    """The chart's hair on the shell's tile."""
+    row = chart_rows(np.arange(height) * ((capsule.ROWS - 1) / (height - 1))).astype(np.float32)
+    column = np.arange(width, dtype=np.float32) * np.float32(COLUMNS / (width - 1))
+    return sampled_part(chart, row, column)

@@ -63,6 +63,8 @@ _NOISE_CM = 0.12
 """Distances above this count less and less."""
 _MOST_CM = 0.8
 """Distances above this count alike."""
+_LEAST_WIRE_PX = 40
+"""Fewer pixels of wire are no frame."""
 _LEVELS = ((0.6, 0.0), (0.35, 0.07), (0.18, 0.2))
 """Wires of at least these likelihoods are as good as certain ones that lie so many centimetres farther away."""
 _MOST_PIXELS = 260
@@ -125,6 +127,11 @@ def fit_frame(
         found = min((half.solve(x, _MOST_STEPS) for x in starts), key=lambda done: done.cost)
         done = found if found.cost < done.cost else done
     return FittedFrame(problem.shape(done.x), float(done.cost))
+
+
+def shows_wires(evidence: FrameEvidence) -> bool:
+    """Whether there is anything that a frame can be fitted to: shadows may be taken for glasses."""
+    return int((evidence.wire > _LEVELS[-1][0]).sum()) >= _LEAST_WIRE_PX
 
 
 @dataclass(frozen=True)

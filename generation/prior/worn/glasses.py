@@ -15,7 +15,7 @@ from ...head_model.anatomy import world_units
 from ...portrait import Portrait
 from ..labels.portrait_labels import PortraitLabels, project_px
 from .frame_evidence import EYE_LANDMARKS, OPAQUE_EDGE_CM, FrameEvidence, find_frame, outlined, sampled
-from .frame_fit import fit_frame
+from .frame_fit import fit_frame, shows_wires
 from .frame_shape import FrameCurves, FrameShape, WearersFace, frame_curves, straight_arms, upper_parts
 
 _RIM_CM = (0.12, 0.62)
@@ -100,7 +100,7 @@ def fit_glasses(portrait: Portrait, labels: PortraitLabels, model: HeadModel) ->
     if portrait.landmarks_px is not None:
         landmarks_px = portrait.landmarks_px[:, :2]
     evidence = find_frame(portrait, labels, face, landmarks_px)
-    if evidence is None:
+    if evidence is None or not shows_wires(evidence):
         return None
     shape = fit_frame(evidence, camera, face).shape
     forwards = _into_skin_cm(shape, face)

@@ -14,11 +14,12 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from ...cameras import Cameras
+from ...light.shadows import DIRECTION_COUNT, sky_directions, visibility
 from ...mesh_raster import project_to_screen, triangles_by_band
 from ...numba_pool import numba_pool
 from ...row_bands import BAND_ROWS
 from ..parts import Part, SyntheticHead, merged
-from .lighting import DIRECTION_COUNT, Lighting, sky_directions, studio_lighting, visibility
+from .lighting import Lighting, studio_lighting
 from .renderer_kernels import draw_bands
 
 

@@ -17,7 +17,7 @@ from dp360.generation import InputError, PointCloud
 from dp360.generation.dataset import view_dataset
 from dp360.generation.dataset.point_cloud_ply import decode_point_cloud, encode_point_cloud
 from dp360.generation.dataset.posed_frames import MAX_PICTURES
-from dp360.generation.dataset.view_dataset import read_confidence, read_dataset, write_dataset
+from dp360.generation.dataset.view_dataset import background_notice, read_confidence, read_dataset, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,38 @@ def test_somebody_elses_data_set(views, folder):
     assert error < 0.1
 
 
+def test_files_as_windows_programs_write_them(views, folder):
+    """A byte order mark, backslashes, and a lens whose distortion moves nothing."""
+
+    def windows(meta):
+        meta.update(k1=1e-7, k2=-1e-8, p1=1e-9, k4=0.0)
+        for frame in meta["frames"]:
+            frame["file_path"] = frame["file_path"].replace("/", "\\")
+
+    _edit(folder, windows)
+    path = folder / "transforms.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert torch.equal(read_dataset(folder).rgba, views.rgba)
+
+
+@pytest.mark.parametrize("key", ["k1", "k4", "p1"])
+def test_distortion_is_measured_in_pixels(views, folder, key):
+    """In an orbit's narrow lens r is at most 0.17: high powers of it vanish unless their factors are enormous."""
+    _edit(folder, lambda meta: meta.update({key: 1e-6}))
+    assert torch.equal(read_dataset(folder).rgba, views.rgba)
+    _edit(folder, lambda meta: meta.update({key: 1e6}))
+    with pytest.raises(InputError, match="frame 0 has lens distortion"):
+        read_dataset(folder)
+
+
+def test_pictures_without_alpha_are_told(views, folder):
+    assert background_notice(read_dataset(folder)) is None
+    for path in (folder / "images").iterdir():
+        Image.open(path).convert("RGB").save(path)
+    notice = background_notice(read_dataset(folder))
+    assert notice is not None and "background is taken for surface" in notice and "mask_path" in notice
+
+
 def test_confidence_alone(views, folder):
     assert read_confidence(folder) == {n: float(c) for n, c in zip(views.names, views.confidence)}
 
@@ -145,8 +177,12 @@ BAD = {
     "no frames": (_set("frames", [], frame=False), "no `frames`"),
     "too many frames": (_million_frames, "at most"),
     "no file_path": (lambda meta: meta["frames"][0].pop("file_path") and None, "has no `file_path`"),
+    "too long": (_set("file_path", "x" * 5000), "File name too long"),
+    "cloud too long": (_set("ply_file_path", "x" * 5000, frame=False), "File name too long"),
     "dot dot": (_set("file_path", "images/../../secret.png"), "inside the data set"),
     "absolute": (_set("file_path", "/etc/passwd"), "inside the data set"),
+    "dot dot with backslashes": (_set("file_path", "images\\..\\..\\secret.png"), "inside the data set"),
+    "root with a backslash": (_set("file_path", "\\etc\\passwd"), "inside the data set"),
     "windows absolute": (_set("file_path", "C:\\secret.png"), "inside the data set"),
     "ply out": (_set("ply_file_path", "../sparse_pc.ply", frame=False), "inside the data set"),
     "missing picture": (_set("file_path", "images/none.png"), "does not exist"),

@@ -165,7 +165,7 @@ def ball_prior() -> Callable[..., HeadPrior]:
         confidence = np.broadcast_to((lit > 0.5).astype(np.float32), (ATLAS_HEIGHT, ATLAS_WIDTH)).copy()
         return HeadPrior(
             mesh,
-            PriorTexture(rgb, confidence),
+            PriorTexture(rgb, rgb, confidence),
             PortraitLabels(
                 np.zeros((4, 4, 3)), nothing, nothing, nothing, *(np.zeros(s, np.float32) for s in ((4, 4), (4, 4, 11)))
             ),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from reliability.other_device import OTHER, OtherDevice
 
 from dp360.generation import InputError, OrbitConfig, orbit
 from dp360.generation.diffusion.architectures import COMPACT, OFFICIAL, Architecture, default_scheduler
@@ -383,3 +384,13 @@ def test_release_scheduler_round_trip_and_refusals(tmp_path: Path) -> None:
     for steps in (0, 3, 2000):
         with pytest.raises(ValueError, match=f"got {steps}"):
             scheduler.set_timesteps(steps)
+
+
+def test_another_device_draws_the_same_views() -> None:
+    for pipeline in (pipeline_of(toy_official()), pipeline_of(toy_compact(), latents_std=[2.0] * 16)):
+        here = run(pipeline)
+        with OtherDevice():
+            there = run(pipeline.to(OTHER))
+        assert here.back_image is not None and there.back_image is not None
+        torch.testing.assert_close(there.images.cpu(), here.images, atol=1e-4, rtol=0)
+        torch.testing.assert_close(there.back_image.cpu(), here.back_image, atol=1e-4, rtol=0)

@@ -91,19 +91,19 @@ def test_camera_of_rendered_heads_is_recovered() -> None:
     rng = np.random.default_rng(777)  # not the seed that the offsets were measured with
     without = dataclasses.replace(model, landmark_view_offset=np.zeros_like(model.landmark_view_offset))
     errors, residuals_px, residuals_px_without = [], [], []
-    with FaceNetworks() as networks:
-        for _ in range(2):
-            identity = rng.normal(0.0, 0.7, len(model.identity_basis))
-            vertices = model.vertices(identity, np.zeros(len(model.expression_basis)))
-            for yaw_deg, pitch_deg in RENDERED_VIEWS_DEG:
-                camera = look_at_origin([np.radians(yaw_deg)], [np.radians(pitch_deg)])
-                picture = build.render_painted(vertices, model.faces, colours, camera)
-                face = find_faces(picture, networks)[0]
-                fit = fit_landmarks(model, face.landmarks_px, camera.width, camera.height)
-                errors.append(pose_error_deg(fit.camera, camera))
-                residuals_px.append(np.median(fit.residual_px))
-                fit = fit_landmarks(without, face.landmarks_px, camera.width, camera.height)
-                residuals_px_without.append(np.median(fit.residual_px))
+    networks = FaceNetworks()
+    for _ in range(2):
+        identity = rng.normal(0.0, 0.7, len(model.identity_basis))
+        vertices = model.vertices(identity, np.zeros(len(model.expression_basis)))
+        for yaw_deg, pitch_deg in RENDERED_VIEWS_DEG:
+            camera = look_at_origin([np.radians(yaw_deg)], [np.radians(pitch_deg)])
+            picture = build.render_painted(vertices, model.faces, colours, camera)
+            face = find_faces(picture, networks)[0]
+            fit = fit_landmarks(model, face.landmarks_px, camera.width, camera.height)
+            errors.append(pose_error_deg(fit.camera, camera))
+            residuals_px.append(np.median(fit.residual_px))
+            fit = fit_landmarks(without, face.landmarks_px, camera.width, camera.height)
+            residuals_px_without.append(np.median(fit.residual_px))
     assert np.mean(errors) < 3.0 and max(errors) < 5.0, errors
     assert max(residuals_px) < 1.5
     assert np.mean(residuals_px) < 0.8 * np.mean(residuals_px_without)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +9,7 @@ import pytest
 import skimage.data
 
 from dp360.generation import InputError
-from dp360.generation.portrait import FaceNetworks, face_detection, find_faces, load_image
+from dp360.generation.portrait import FaceNetworks, find_faces, load_image
 from dp360.generation.portrait.face_detection import choose_face, upright_quarter_turns
 from dp360.generation.portrait.resample import CropFrame, square_crop
 
@@ -21,9 +17,8 @@ PORTRAITS = Path(__file__).parents[4] / "shared" / "data" / "portraits"
 
 
 @pytest.fixture(scope="module")
-def networks() -> Iterator[FaceNetworks]:
-    with FaceNetworks() as opened:
-        yield opened
+def networks() -> FaceNetworks:
+    return FaceNetworks()
 
 
 @pytest.fixture(scope="module")
@@ -107,58 +102,10 @@ def test_faces_of_photographs_and_paintings_are_found(networks: FaceNetworks, na
     assert abs(faces[0].roll_rad) < 0.3
 
 
-_OPEN_WHILE_OTHERS_WRITE = """
-import os, sys, threading, time
-from dp360.generation.portrait import FaceNetworks
-from dp360.generation.portrait.matte import PersonNetworks
-
-opened = threading.Event()
-
-def write():
-    k = 0
-    while not opened.is_set() or k < 200:
-        os.write(2, b"native %d\\n" % k)
-        sys.stderr.write(f"python {k}\\n")
-        sys.stderr.flush()
-        k += 1
-        time.sleep(0.001)
-    os.write(1, b"%d" % k)
-
-writer = threading.Thread(target=write)
-writer.start()
-openers = [threading.Thread(target=lambda: kind().close()) for kind in (FaceNetworks, PersonNetworks, FaceNetworks)]
-for thread in openers:
-    thread.start()
-for thread in openers:
-    thread.join()
-opened.set()
-writer.join()
-"""
-
-
-def test_opening_the_networks_in_threads_writes_nothing_and_loses_nothing_that_others_write() -> None:
-    done = subprocess.run([sys.executable, "-c", _OPEN_WHILE_OTHERS_WRITE], capture_output=True, text=True, check=True)
-    count = int(done.stdout)
-    expected = {f"{kind} {k}" for k in range(count) for kind in ("native", "python")}
-    assert count >= 200 and sorted(done.stderr.splitlines()) == sorted(expected)
-
-
 def test_nothing_is_written_to_standard_error(astronaut: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
-    with FaceNetworks() as opened:
-        find_faces(astronaut, opened)
+    find_faces(astronaut, FaceNetworks())
     captured = capfd.readouterr()
     assert captured.err == "" and captured.out == ""
-
-
-def test_bytes_are_taken_out_of_standard_error_alone(capfd: pytest.CaptureFixture[str]) -> None:
-    with face_detection._standard_error_without(b"noise\n"):
-        os.write(2, b"before\nnoise\nafter\n")
-    os.write(2, b"later\n")
-    assert capfd.readouterr().err == "before\nafter\nlater\n"
-    with pytest.raises(ValueError, match="inside"), face_detection._standard_error_without(b"noise\n"):
-        os.write(2, b"kept\n")
-        raise ValueError("inside")
-    assert capfd.readouterr().err == "kept\n"
 
 
 def test_square_crop_of_the_whole_picture_is_the_picture(astronaut: np.ndarray) -> None:

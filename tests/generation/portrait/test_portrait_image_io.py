@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,7 @@ def test_large_pictures_are_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_alpha_is_reduced_with_the_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_io, "_MOST_SIDE_PX", 300)
     rgba = np.dstack([gradient(400, 600), np.full((400, 600), 100, np.uint8)])
+    rgba[:200, :, 3] = 255
     loaded = load_image(saved(tmp_path / "a.png", Image.fromarray(rgba)))
     assert loaded.alpha is not None and loaded.alpha.shape == (200, 300)
 
@@ -270,3 +273,60 @@ def test_formats_that_call_outside_programs_are_not_opened(tmp_path: Path) -> No
     Image.fromarray(gradient()).save(path, "eps")
     with pytest.raises(InputError, match="not a picture in a known format"):
         load_image(path)
+
+
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9j"
+    "AAAAAERAAAEAAQAAAAABegABAAAAAAAAAFAAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA1mlw"
+    "cnAAAAC3aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQArQgEBA3AA"
+    "AAMAkAAAAwAAAwAeoCiBBZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAA"
+    "AABQAAAAQAAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAAFhtZGF0AAAATCgBrxmA94Z/94Nl0H+2cnVQStwka6UX"
+    "QynbrFDs1xD/zex5YNL6S1F5EKn8xoCnQBeA3I71obgcmXygWB6GdDVo5wYD2/6s40AQD1A="
+)
+"""A picture of 80 x 64 pixels with a ramp of red across and of green down, as libheif writes it."""
+
+
+def test_heic_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    rgb = load_image(tmp_path / "a.heic").rgb.astype(int)
+    y, x = np.mgrid[:64, :80]
+    ramps = np.stack([x * 3, y * 3, np.full_like(x, 90)], axis=-1)
+    assert rgb.shape == (64, 80, 3)
+    assert np.abs(rgb[::9, ::9] - ramps[::9, ::9]).max() < 12
+
+
+def test_heic_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.heic").write_bytes(HEIC[:60])
+    with pytest.raises(InputError, match="HEIC picture is damaged"):
+        load_image(tmp_path / "a.heic")
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(InputError, match="HEIC picture, as phones take them, needs the package pi-heif"):
+        load_image(tmp_path / "a.heic")
+
+
+@pytest.mark.parametrize(("name", "lost"), [("a.jpg", 200), ("a.png", 30)])
+def test_pictures_without_their_last_bytes_are_read(tmp_path: Path, name: str, lost: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / name)
+    whole = load_image(tmp_path / name).rgb
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-lost])
+    cut = load_image(tmp_path / name)
+    assert any("lacks its last bytes" in n for n in cut.notices)
+    np.testing.assert_array_equal(cut.rgb[:180], whole[:180])
+
+
+def test_grey_with_a_colour_profile_needs_no_notice(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    grey = np.tile(np.arange(128, dtype=np.uint8), (100, 1))
+    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=profile)
+    loaded = load_image(tmp_path / "a.png")
+    assert loaded.notices == () and np.abs(loaded.rgb.astype(int) - grey[..., None]).max() <= 1
+
+
+def test_a_picture_that_is_translucent_all_over(tmp_path: Path) -> None:
+    rgba = np.full((80, 80, 4), 120, np.uint8)
+    rgba[:20, :, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    loaded = load_image(tmp_path / "a.png")
+    assert loaded.alpha is not None and set(np.unique(loaded.alpha)) == {0, 255}
+    assert any("translucent all over" in n for n in loaded.notices)

@@ -23,7 +23,7 @@ from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
 from dp360.generation.prior import HeadPrior, PriorBasis, PriorGenerator, PriorRender, build_head_prior
 from dp360.generation.prior.field import field_autoencoder, field_denoiser, head_field, mean_network
 from dp360.generation.prior.labels import segmenter
-from dp360.generation.prior.texture import completion_network
+from dp360.generation.prior.prior_generator import portrait_rgba
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
 from dp360.generation.weights import shipped_file
 
@@ -152,7 +152,7 @@ def test_hair_ends_softly_and_skin_and_cloth_do_not(prior: HeadPrior) -> None:
         hair = views.alpha[k] * (views.labels[k] == MATERIAL_HAIR + 1)
         assert 0.002 < soft[k].sum() / (hair > 0).sum() < 0.15
         inner = cv2.erode((views.labels[k] > 0).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
-        assert (views.alpha[k][inner] == 1).all()
+        assert (views.alpha[k][inner] > 0.97).all()  # where the outline bends in, the soft rim is a little wider
 
 
 def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, ring: Cameras) -> None:
@@ -164,8 +164,8 @@ def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, 
 @contextlib.contextmanager
 def networks_that_run() -> Iterator[set[str]]:
     """Names of the package's networks that compute something while the block runs."""
-    sources = (segmenter, mean_network, field_autoencoder, field_denoiser, completion_network)
-    names = {s.__name__: n for s, n in zip(sources, ("segmenter", "field_mean", *DRAWING, "completion"))}
+    sources = (segmenter, mean_network, field_autoencoder, field_denoiser)
+    names = dict(zip((s.__name__ for s in sources), ("segmenter", "field_mean", *DRAWING)))
     ran: set[str] = set()
 
     def note(module: nn.Module, *_: object) -> None:
@@ -196,7 +196,7 @@ def test_the_same_seed_gives_the_same_bytes_and_every_network_that_ran_is_named(
     assert again.texture.confidence.tobytes() == prior.texture.confidence.tobytes()
     for field in dataclasses.fields(prior.mesh):
         assert getattr(again.mesh, field.name).tobytes() == getattr(prior.mesh, field.name).tobytes(), field.name
-    assert networks_named(prior.weights_name) == ran == {"segmenter", "field_mean", "completion"}
+    assert networks_named(prior.weights_name) == ran | {"light_prior"} == {"segmenter", "field_mean", "light_prior"}
     assert prior.weights_name.startswith(load_head_model().weights_name)
 
 
@@ -222,7 +222,11 @@ def test_drawn_priors_are_chosen_by_the_seed_and_name_what_drew_them(
     with networks_that_run() as ran:
         first = build_head_prior(portrait, seed=0, drawn=True)
     assert same_bytes(first, basis.prior(seed=0, drawn=True))
-    assert networks_named(first.weights_name) == ran == {"segmenter", "field_mean", *DRAWING, "completion"}
+    assert (
+        networks_named(first.weights_name)
+        == ran | {"light_prior"}
+        == {"segmenter", "field_mean", *DRAWING, "light_prior"}
+    )
     other = basis.prior(seed=1, drawn=True)
     assert not same_bytes(first, other) and first.weights_name == other.weights_name
 
@@ -242,12 +246,35 @@ def test_a_bald_head_has_no_shell_and_skin_all_over(portrait: Portrait) -> None:
     field = dataclasses.replace(basis.expected, material=bare)
     bald = dataclasses.replace(basis, labels=labels, expected=field).prior()
     assert MATERIAL_HAIR not in bald.mesh.material and len(bald.strands.ribbons()) == 0
-    behind = bald.render(look_at_origin([math.pi], [0.0], size_px=96), supersample=1)
+    behind = bald.render(look_at_origin([math.pi], [0.0], size_px=96), supersample=4)
     head = (behind.alpha[0] > 0.9) & (np.arange(96)[:, None] < 50)
     made_up = np.median(behind.rgb[0][head], axis=0)
     skin, hair = (np.median(portrait.foreground_unit[m], axis=0) for m in (basis.labels.skin, basis.labels.hair))
-    assert np.linalg.norm(made_up - skin) < np.linalg.norm(made_up - hair)
-    assert np.abs(np.diff(behind.rgb[0], axis=1))[head[:, 1:] & head[:, :-1]].max() < 0.08  # and no locks
+    # its colour, for light behind is another one
+    assert np.linalg.norm(chroma(made_up) - chroma(skin)) < 0.5 * np.linalg.norm(chroma(made_up) - chroma(hair))
+    steps = np.abs(np.diff(behind.rgb[0], axis=1))[head[:, 1:] & head[:, :-1]]
+    assert np.quantile(steps, 0.99) < 0.08  # and no locks
+
+
+def test_even_light_leaves_the_colours_and_takes_the_portraits_light(portrait: Portrait, prior: HeadPrior) -> None:
+    even = PriorBasis.of(portrait).prior(light="even")
+    assert even.texture.albedo.tobytes() == prior.texture.albedo.tobytes()
+    assert even.look_settings == {"light": "even"} and not prior.look_settings
+    assert prior.looks_as_portrait and not even.looks_as_portrait
+    camera = portrait.head.camera.resized(96, 96)
+    made = [
+        PriorGenerator(surface_points=100).generate(portrait, p, camera, torch.Generator().manual_seed(0))
+        for p in (prior, even)
+    ]
+    shown, relit = (views.rgba[0].numpy().astype(int) for views in made)
+    assert (shown == portrait_rgba(portrait, 96).numpy()).all()
+    both = (shown[..., 3] > 250) & (relit[..., 3] > 250)
+    assert np.abs(shown - relit)[both][:, :3].mean() > 3
+    assert np.abs(relit - made[1].rgba[1].numpy())[both].mean() < 1  # the same head as in the other views
+
+
+def chroma(rgb: np.ndarray) -> np.ndarray:
+    return rgb / rgb.mean()
 
 
 def test_networks_that_placed_the_head_are_named(portrait: Portrait, prior: HeadPrior, tmp_path: Path) -> None:

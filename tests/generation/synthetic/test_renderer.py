@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dp360.generation.cameras import Cameras, look_at_origin
+from dp360.generation.light.shadows import sky_directions, visibility
 from dp360.generation.mesh import vertex_normals
 from dp360.generation.mesh_raster import box_downsample, project_to_screen, rasterize_mesh
 from dp360.generation.synthetic.parts import Label, Part, SyntheticHead, unit
@@ -13,9 +14,7 @@ from dp360.generation.synthetic.rendering.lighting import (
     DIRECTION_COUNT,
     Lighting,
     irradiance,
-    sky_directions,
     studio_lighting,
-    visibility,
 )
 from dp360.generation.synthetic.rendering.renderer import HeadScene, HeadViews, Shading, linear_from_srgb
 from dp360.generation.synthetic.rendering.renderer_kernels import CLEAR, SOLID, THROUGH

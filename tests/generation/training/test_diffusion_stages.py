@@ -468,3 +468,32 @@ def test_view_consistency_starts_as_animatediff(tmp_path: Path, middle: bool) ->
         take_motion_adapter(ViewConsistency((16, 64), 1, (4, 4), norm_num_groups=4), tmp_path)
     with pytest.raises(InputError, match="is no motion adapter"):
         take_motion_adapter(network, tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("size, stage", LEARNING)
+def test_another_device_learns_the_same(
+    tmp_path: Path, size: str, stage: TrainingStage, on_another_device, same_weights
+) -> None:
+    config = toy_config(stage, size, steps=2, save_every=2)
+    batch = clips_of(Balls(), config, 0)
+
+    def learned(folder: Path) -> torch.nn.Module:
+        objective = stage_objective(PIPELINES[size](), config)
+        train_model(objective, lambda _: batch, lambda model, clips: model(clips), config.loop, folder)
+        return objective
+
+    here = learned(tmp_path / "here")
+    assert same_weights(here, on_another_device(lambda: learned(tmp_path / "there")))
+
+
+def test_another_device_learns_the_same_autoencoder(tmp_path: Path, on_another_device, same_weights) -> None:
+    config = AutoencoderTrainConfig(
+        network=PatchAutoencoderConfig(latent_channels=4, width=32, blocks=1, fine_width=8),
+        loop=LoopConfig(steps=2, batch_size=2, save_every=2),
+        picture_px=SIZE,
+        crop_px=32,
+        component_pictures=4,
+    )
+    here = train_autoencoder(Balls(2), config, tmp_path / "here").network
+    there = on_another_device(lambda: train_autoencoder(Balls(2), config, tmp_path / "there").network)
+    assert same_weights(here, there)

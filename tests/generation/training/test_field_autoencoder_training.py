@@ -87,3 +87,9 @@ def test_figures_of_a_fresh_network_are_poor(samples: FieldSamples) -> None:
     torch.manual_seed(0)
     figures = reconstruction_figures(FieldAutoencoder(SMALL).eval(), map(samples.of, range(2)))
     assert figures.accuracy < 0.9 and figures.covered_mm > 1
+
+
+def test_another_device_learns_the_same(samples: FieldSamples, tmp_path: Path, on_another_device, same_weights) -> None:
+    here = train_field_autoencoder(samples, tmp_path / "here", LOOP, SMALL)
+    there = on_another_device(lambda: train_field_autoencoder(samples, tmp_path / "there", LOOP, SMALL))
+    assert same_weights(here, there)

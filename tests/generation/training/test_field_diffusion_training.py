@@ -16,7 +16,9 @@ from dp360.generation.networks import LoadedNetwork
 from dp360.generation.prior.field.field_autoencoder import FieldAutoencoder, FieldAutoencoderConfig
 from dp360.generation.prior.field.field_denoiser import FieldDenoiser, FieldDenoiserConfig
 from dp360.generation.prior.field.field_pipeline import FieldPipeline, field_scheduler
+from dp360.generation.prior.field.head_field import HAIR, HeadField
 from dp360.generation.prior.field.mean_network import FieldMeanConfig, FieldMeanNet, estimate_field
+from dp360.generation.prior.field.observed_field import ObservedField
 from dp360.generation.training.field_diffusion_training import (
     denoiser_batch,
     denoiser_loss,
@@ -28,6 +30,7 @@ from dp360.generation.training.field_residuals import GaussianResiduals
 from dp360.generation.training.field_samples import FieldSamples
 from dp360.generation.training.loop import LoopConfig
 from dp360.generation.training.sample_figures import (
+    best_spread,
     classifier_auc,
     crps,
     mean_difference,
@@ -131,6 +134,38 @@ def test_without_an_answer_the_loss_is_the_variance_of_v(latents: FieldLatents) 
     assert losses["low"] == pytest.approx(1, abs=0.1)  # all of v is noise
 
 
+class TooSure(FieldPipeline):
+    """Draws heads whose hair is thicker or thinner everywhere, but varies only 1 / 1.6 as much as truth does."""
+
+    def __init__(self, base: HeadField) -> None:
+        self.base = base
+
+    def thick(self, amount: float) -> HeadField:
+        return replace(self.base, thickness=np.full((56, 64), 1 + 0.1 * amount, np.float32))
+
+    def expected(self, observed: ObservedField) -> HeadField:
+        return self.thick(0)
+
+    def latents_of(self, mean: HeadField) -> torch.Tensor:
+        return torch.zeros(1, 1, 14, 16)
+
+    def draw_residuals(self, mean_latents, observed, generator, count, **_) -> torch.Tensor:
+        return torch.randn(count, 1, 1, 1, generator=generator).expand(-1, 1, 14, 16) / 1.6
+
+    def fields_of(self, residuals, mean, mean_latents, observed) -> list[HeadField]:
+        return [self.thick(float(r[0, 0, 0])) for r in residuals]
+
+
+def test_samples_that_are_too_narrow_are_told_to_spread(samples: FieldSamples) -> None:
+    truth, observed = samples.of(0)
+    material = np.zeros_like(truth.material)
+    material[HAIR] = 1
+    pipeline = TooSure(replace(truth, material=material))
+    blind = replace(observed, visibility=np.zeros((56, 64), np.float32))
+    amounts = np.random.default_rng(0).standard_normal(300)
+    assert best_spread(pipeline, [(pipeline.thick(float(a)), blind) for a in amounts], samples=16) in (1.4, 1.6)
+
+
 def test_the_gaussian_has_the_moments_of_the_residuals() -> None:
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(2, 1, 14, 16)).astype(np.float32)
@@ -185,3 +220,9 @@ def test_figures_of_samples(samples: FieldSamples, networks, latents: FieldLaten
     assert found["true residuals"].spread == 0 < found["true residuals"].crps_mm
     assert found["truth"].crps_mm == found["truth"].differ_behind_mm == 0 and found["truth"].single.accuracy == 1
     assert found["mean with 6 mm of white noise"].crps_mm > 0 < found["Gaussian residuals"].spread
+
+
+def test_another_device_learns_the_same(latents: FieldLatents, tmp_path: Path, on_another_device, same_weights) -> None:
+    here = train_field_denoiser(latents, tmp_path / "here", LOOP, SMALL)
+    there = on_another_device(lambda: train_field_denoiser(latents, tmp_path / "there", LOOP, SMALL))
+    assert same_weights(here, there)

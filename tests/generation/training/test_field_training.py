@@ -123,3 +123,10 @@ def test_figures_know_millimetres_and_degrees() -> None:
 def test_a_folder_without_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"No fields_train_\*.npz"):
         field_paths(tmp_path, "train")
+
+
+def test_another_device_learns_the_same(tmp_path: Path, on_another_device, same_weights) -> None:
+    samples = Given([pair(0), pair(1), pair(2)])
+    here = train_field_mean(samples, tmp_path / "here", LOOP, SMALL)
+    there = on_another_device(lambda: train_field_mean(samples, tmp_path / "there", LOOP, SMALL))
+    assert same_weights(here, there)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +33,11 @@ PORTRAITS = Path(__file__).parents[4] / "shared" / "data" / "portraits"
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Iterator[FaceEmbedder]:
+def embedder() -> FaceEmbedder:
     pytest.importorskip("dlib")
     if importlib.util.find_spec("face_recognition_models") is None:
         pytest.skip("needs the package face-recognition-models")
-    with FaceEmbedder() as opened:
-        yield opened
+    return FaceEmbedder()
 
 
 @pytest.fixture(scope="module")

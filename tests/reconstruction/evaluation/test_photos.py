@@ -33,6 +33,7 @@ from dp360.generation.prior.texture.atlas import (
     build_atlas_mesh,
 )
 from dp360.reconstruction.evaluation import photos
+from dp360.reconstruction.evaluation.head_shapes import SHAPES, head_shape
 from dp360.reconstruction.evaluation.photo_measures import (
     PROPORTIONS,
     SeenView,
@@ -54,7 +55,7 @@ from dp360.reconstruction.evaluation.photo_measures import (
     stretched_share,
     uneven_ears,
 )
-from dp360.reconstruction.evaluation.photo_reports import photos_result, proportion_lines, summary_of
+from dp360.reconstruction.evaluation.photo_reports import photos_result, proportion_lines, shape_lines, summary_of
 from dp360.reconstruction.evaluation.photo_sheets import CLASS_RGB, COLUMNS, photo_sheet, photo_strip
 from dp360.reconstruction.evaluation.photos import (
     MEASURES,
@@ -323,7 +324,8 @@ def result(name: str, value: float = 0.0, **changes: Any) -> PhotoResult:
     observed = dict.fromkeys(PROPORTIONS, 1.0 + value)
     fitted = dict.fromkeys(PROPORTIONS, 1.2 + 0.5 * value)
     strip = np.full((256, 256 * len(COLUMNS), 3), 200, np.uint8)
-    plain = PhotoResult(name, "k", None, False, dict.fromkeys(MEASURES, value), observed, fitted, "a (1), b (2)", strip)
+    figures, shape = dict.fromkeys(MEASURES, value), dict.fromkeys(SHAPES, 2.0 + value)
+    plain = PhotoResult(name, "k", None, False, figures, observed, fitted, shape, "a (1), b (2)", strip)
     return replace(plain, **changes)
 
 
@@ -347,6 +349,34 @@ def test_slope_says_how_much_of_the_difference_between_people_stays() -> None:
     assert math.isnan(proportion_lines([results[0]] * 5)["mouth / eyes"]["slope"]), "equal faces give no line"
 
 
+def test_spread_of_shapes_is_one_for_the_models_own_heads_and_nothing_for_one_head() -> None:
+    model, rng = load_head_model(), np.random.default_rng(3)
+    own = [rng.normal(size=len(model.identity_basis)) for _ in range(150)]
+    lines = shape_lines([result(str(k), shape=head_shape(model, identity)) for k, identity in enumerate(own)])
+    shrunk = shape_lines([result(str(k), shape=head_shape(model, 0.3 * identity)) for k, identity in enumerate(own)])
+    for name in SHAPES:
+        assert 0.85 < lines[name]["spread"] < 1.15, name
+        assert 0.25 < shrunk[name]["spread"] < 0.35, name
+        assert abs(lines[name]["fitted_mean"] - lines[name]["model_mean"]) < 0.3 * lines[name]["model_sd"], name
+    assert math.isnan(shape_lines([result("a")])[SHAPES[0]]["spread"])
+    assert shape_lines([result("a"), result("b", 0.2)])[SHAPES[0]]["fitted_mean"] == pytest.approx(2.1)
+
+
+def test_head_shapes_are_those_of_the_mesh_and_do_not_depend_on_its_size() -> None:
+    model = load_head_model()
+    mean = head_shape(model, np.zeros(len(model.identity_basis)))
+    assert 130 < mean["nasofrontal, degrees"] < 165 and 150 < mean["convexity, degrees"] < 175
+    assert 1.1 < mean["skull length / breadth"] < 1.4 and 0.1 < mean["nose protrusion / face"] < 0.25
+    larger = replace(model, neutral=2 * model.neutral, identity_basis=2 * model.identity_basis)
+    identity = np.random.default_rng(1).normal(size=len(model.identity_basis))
+    assert head_shape(larger, identity) == pytest.approx(head_shape(model, identity))
+    longer = model.neutral * np.array([1, 1, 1.1], np.float32)
+    assert (
+        head_shape(replace(model, neutral=longer), 0 * identity)["skull length / breadth"]
+        > 1.05 * mean["skull length / breadth"]
+    )
+
+
 def test_tables_have_a_row_per_head_and_one_per_refusal() -> None:
     refused = PhotoResult("c|d.png", "k", "too small", False)
     crashed = PhotoResult("e.png", "k", "ValueError in a.py, line 3: no", True)
@@ -356,7 +386,7 @@ def test_tables_have_a_row_per_head_and_one_per_refusal() -> None:
     assert "| c\\|d.png | refused | too small |" in text and "| e.png | crashed |" in text
     assert "| dark side skin | 2 | 0.15 | 0.15 | > 0.05 | 50 |" in text and 'pip install "dp360[eval]"' in text
     assert found.data["refused"]["e.png"] == {"crashed": True, "reason": "ValueError in a.py, line 3: no"}
-    assert found.facts["weights"] == "a (1), b (2)"
+    assert found.facts["weights"] == "a (1), b (2)" and "Profiles and skulls of 2 fitted heads" in text
     nobody = photos_result([refused], {"seed": 0}, identity=True)
     assert "0 heads of 1" in nobody.markdown() and not nobody.notices
 

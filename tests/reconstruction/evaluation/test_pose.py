@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
@@ -218,7 +217,10 @@ def test_the_order_of_views_does_not_matter():
     for row, k in zip(again.rows, order):
         before = report.rows[k]
         assert row.method == before.method and row.outline_refused == before.outline_refused
-        for field in ("error_deg", "mse", "common_removed_error_deg", "outline_error_deg", "outline_uncertainty_deg"):
+        # A turn about which the outline says next to nothing (refused) hangs on the last digits of sums.
+        near = pytest.approx(before.outline_uncertainty_deg, rel=0.02 if row.outline_refused else 1e-4, nan_ok=True)
+        assert row.outline_uncertainty_deg == near
+        for field in ("error_deg", "mse", "common_removed_error_deg", "outline_error_deg"):
             assert getattr(row, field) == pytest.approx(getattr(before, field), abs=1e-3, nan_ok=True)
     assert {row.method for row in again.rows} >= {"face", "silhouette"}
     assert again.means["silhouette_error_deg"] == pytest.approx(report.means["silhouette_error_deg"], abs=1e-3)
@@ -248,9 +250,8 @@ def test_an_outline_of_something_else_is_refused(head: ViewSet):
 
 
 @pytest.fixture(scope="module")
-def face() -> Iterator[FaceRotationFit]:
-    with FaceRotationFit() as opened:
-        yield opened
+def face() -> FaceRotationFit:
+    return FaceRotationFit()
 
 
 def test_a_mirrored_or_tilted_face_mirrors_or_tilts_the_camera(face: FaceRotationFit):

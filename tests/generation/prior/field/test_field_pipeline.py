@@ -84,10 +84,14 @@ def test_residuals_are_as_large_as_the_scale_says(pipeline: FieldPipeline, rando
         generator = torch.Generator().manual_seed(0)
         return pipeline.draw_residuals(latents, random_observation, generator, 1, num_inference_steps=2)
 
-    once, scale = residuals(), pipeline.networks.denoiser.get_buffer("residual_std")
-    scale.mul_(3)
+    once, denoiser = residuals(), pipeline.networks.denoiser
+    denoiser.get_buffer("residual_std").mul_(3)
     assert torch.allclose(residuals(), 3 * once)
-    scale.div_(3)
+    denoiser.get_buffer("residual_std").div_(3)
+    learned = denoiser.config
+    denoiser.config = replace(learned, spread=1.5)
+    assert torch.allclose(residuals(), 1.5 * once)
+    denoiser.config = learned
 
 
 def test_guidance_leaves_what_is_drawn_without_conditions(

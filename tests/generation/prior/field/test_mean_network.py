@@ -106,12 +106,15 @@ def test_a_scarf_is_all_round_and_a_cap_is_not(
 
 
 @pytest.mark.parametrize(
-    ("sides", "top", "behind", "crown"), [(HAIR, HAIR, 1.0, 1.0), (HAIR, SKIN, 1.0, 0.0), (SKIN, SKIN, 0.0, 0.0)]
+    ("sides", "top", "behind", "crown"),
+    [(HAIR, HAIR, 1.0, 1.0), (HAIR, SKIN, 1.0, 0.0), (SKIN, SKIN, 0.0, 0.0), (SKIN, HAIR, 0.0, 0.75)],
 )
 def test_hair_above_the_ears_goes_on_behind(
     random_field: HeadField, random_observation: ObservedField, sides: int, top: int, behind: float, crown: float
 ) -> None:
-    """A full head, a bald crown with a wreath, and a bald head, of which a network says that all are bald behind."""
+    """A full head, a bald crown with a wreath, a bald head, and one cropped at the sides, of which a network says that
+    all are bald behind.
+    """
     frames = cell_frames()
     skull = np.full((56, 64), 0.16, np.float32)
     height_cm = centimetres(frames.origins_world + frames.outward * skull[..., None])[..., 1]

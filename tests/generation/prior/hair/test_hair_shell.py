@@ -14,7 +14,14 @@ from dp360.generation.portrait import Portrait
 from dp360.generation.prior import capsule
 from dp360.generation.prior.field import head_field
 from dp360.generation.prior.field.portrait_observation import field_of_portrait
-from dp360.generation.prior.hair.hair_shell import _HAIRLINE_RADIUS, _HAIRLINE_SLOPE, _soft_hairline, fit_hair_shell
+from dp360.generation.prior.hair.hair_shell import (
+    _CUT_STEPS,
+    _HAIRLINE_RADIUS,
+    _HAIRLINE_SLOPE,
+    _soft_hairline,
+    fit_hair_shell,
+    within_outline,
+)
 from dp360.generation.prior.labels.portrait_labels import ear_vertices, label_portrait, project_px
 
 
@@ -78,3 +85,17 @@ def test_an_ear_is_whole_or_hidden(portrait: Portrait, bare: bool) -> None:
     over = shell.radius[np.rint(row).astype(int), np.rint(column).astype(int) % capsule.COLUMNS]
     out = radius > over
     assert out.mean() > 0.9 if bare else out.mean() < 0.05
+
+
+def test_a_surface_is_cut_back_to_the_outline_and_no_further(portrait: Portrait) -> None:
+    skull = capsule.opened_skull_radius(portrait.head.vertices_world, load_head_model().skin_faces)
+    far = skull + 0.12
+    cut = within_outline(portrait, far, skull)
+    assert (cut >= skull).all() and (cut < far - 0.05).mean() > 0.1
+    one_step_in = capsule.surface_points(cut - 0.12 / (_CUT_STEPS - 1) * 1.01)
+    column, row = np.clip(
+        np.floor(project_px(portrait.head.camera, one_step_in)).astype(int), 0, portrait.size_px - 1
+    ).T  # fmt: skip
+    inside = ((portrait.alpha_unit > 0.5) | ~portrait.inside)[row, column].T
+    assert inside[(cut > skull) & (cut < far)].mean() > 0.97
+    np.testing.assert_array_equal(within_outline(portrait, skull, skull), skull)

@@ -10,7 +10,7 @@ from dp360.generation.prior.labels.portrait_labels import CLOTH
 from dp360.generation.prior.texture import cloth_paint
 from dp360.generation.prior.texture.atlas import BUST_TILE, MATERIAL_CLOTH, atlas_texels
 from dp360.generation.prior.texture.cloth_paint import ClothSurface, paint_cloth
-from dp360.generation.prior.texture.completion_network import COLUMNS, ROWS
+from dp360.generation.prior.texture.expected_colours import ExpectedColours
 from dp360.generation.prior.texture.portrait_lookup import SeenPoints
 
 RED = np.array([0.6, 0.15, 0.1], np.float32)
@@ -23,8 +23,8 @@ def surface(prior: HeadPrior) -> ClothSurface:
 
 
 @pytest.fixture(scope="module")
-def chart() -> np.ndarray:
-    return np.full((2, ROWS, COLUMNS, 3), 0.5, np.float32)
+def expected() -> ExpectedColours:
+    return ExpectedColours(*np.full((3, 56, 64, 3), 0.5, np.float32))
 
 
 def a_red_shirt(surface: ClothSurface, *, badge: bool = False, noise: float = 0.03) -> SeenPoints:
@@ -41,9 +41,9 @@ def a_red_shirt(surface: ClothSurface, *, badge: bool = False, noise: float = 0.
     return SeenPoints(colour, seen.astype(np.float32), classes)
 
 
-def test_what_is_seen_stays(surface: ClothSurface, chart: np.ndarray) -> None:
+def test_what_is_seen_stays(surface: ClothSurface, expected: ExpectedColours) -> None:
     seen = a_red_shirt(surface)
-    colour, confidence = paint_cloth(seen, chart, surface, 0)
+    colour, confidence = paint_cloth(seen, expected, surface, 0)
     sure = confidence > 0.999
     assert sure.mean() > 0.15
     np.testing.assert_allclose(colour[sure], np.clip(seen.colour, 0, 1)[sure], atol=1e-3)
@@ -51,9 +51,9 @@ def test_what_is_seen_stays(surface: ClothSurface, chart: np.ndarray) -> None:
     assert confidence[:, behind].max() == 0
 
 
-def test_the_back_has_the_cloths_colour_and_none_of_its_marks(surface: ClothSurface, chart: np.ndarray) -> None:
-    plain, _ = paint_cloth(a_red_shirt(surface), chart, surface, 0)
-    marked, _ = paint_cloth(a_red_shirt(surface, badge=True), chart, surface, 0)
+def test_the_back_has_the_cloths_colour_and_none_of_its_marks(surface: ClothSurface, expected: ExpectedColours) -> None:
+    plain, _ = paint_cloth(a_red_shirt(surface), expected, surface, 0)
+    marked, _ = paint_cloth(a_red_shirt(surface, badge=True), expected, surface, 0)
     behind = surface.angle > 2.0
     visible = slice(surface.rim_row + 20, surface.cut_row)
     back = plain[visible][:, behind]
@@ -62,23 +62,23 @@ def test_the_back_has_the_cloths_colour_and_none_of_its_marks(surface: ClothSurf
     assert np.abs(np.diff(back.mean(0), axis=0)).max() < 0.05  # no stripes down the back
 
 
-def test_the_lower_end_is_plain(surface: ClothSurface, chart: np.ndarray) -> None:
-    colour, _ = paint_cloth(a_red_shirt(surface, noise=0.2), chart, surface, 0)
+def test_the_lower_end_is_plain(surface: ClothSurface, expected: ExpectedColours) -> None:
+    colour, _ = paint_cloth(a_red_shirt(surface, noise=0.2), expected, surface, 0)
     assert colour[surface.cut_row + 14 :].std(axis=(0, 1)).max() < 0.01
 
 
-def test_without_anything_seen_the_networks_colours_are_taken(surface: ClothSurface, chart: np.ndarray) -> None:
+def test_without_anything_seen_the_expected_colours_are_taken(surface: ClothSurface, expected: ExpectedColours) -> None:
     seen = a_red_shirt(surface)
     nothing = SeenPoints(seen.colour, np.zeros_like(seen.trust), np.zeros_like(seen.classes))
-    colour, confidence = paint_cloth(nothing, chart, surface, 0)
+    colour, confidence = paint_cloth(nothing, expected, surface, 0)
     assert not confidence.any()
     visible = colour[surface.rim_row + 20 : surface.cut_row]
     assert abs(float(np.median(visible)) - 0.5) < 0.12
 
 
-def test_the_same_seed_gives_the_same_bytes(surface: ClothSurface, chart: np.ndarray) -> None:
+def test_the_same_seed_gives_the_same_bytes(surface: ClothSurface, expected: ExpectedColours) -> None:
     seen = a_red_shirt(surface)
-    first, again, other = (paint_cloth(seen, chart, surface, seed)[0] for seed in (0, 0, 1))
+    first, again, other = (paint_cloth(seen, expected, surface, seed)[0] for seed in (0, 0, 1))
     assert first.tobytes() == again.tobytes() != other.tobytes()
 
 
@@ -88,7 +88,7 @@ def test_a_random_phase_texture_has_its_examples_spectrum_and_is_no_copy() -> No
     stripes = 0.1 * np.sin(columns * (2 * np.pi / 8)) + 0.02 * rng.standard_normal((128, 256))
     detail = np.repeat(stripes[..., None], 3, axis=2).astype(np.float32)
     example = (rows > 20) & (rows < 110) & (columns > 30) & (columns < 150)
-    made = cloth_paint._random_phase_texture(detail, example, np.random.default_rng(1))
+    made = cloth_paint.random_phase_texture(detail, example, np.random.default_rng(1))
     assert 0.5 < made.std() / detail[example].std() < 1.2
     across = np.abs(np.fft.rfft(made[..., 0], axis=1)).mean(0)
     assert abs(int(across[1:].argmax()) + 1 - 256 // 8) <= 2

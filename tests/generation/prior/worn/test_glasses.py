@@ -225,7 +225,7 @@ def test_readers_wear_their_glasses_low(wearer: Callable, known: FrameShape) -> 
 
 def test_no_glasses_no_triangles(portrait: Portrait, prior: HeadPrior) -> None:
     assert portrait.source_name == "astronaut.png"
-    assert prior.glasses == "none" and not prior.worn_settings
+    assert prior.glasses == "none" and not prior.look_settings
     assert MATERIAL_GLASSES not in prior.mesh.material
 
 

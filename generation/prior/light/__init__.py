@@ -1,0 +1,1 @@
+"""The light of a portrait, and the portrait without it."""

@@ -1,0 +1,214 @@
+"""How the light of a portrait falls on the fitted head, and colours with and without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from scipy.spatial import KDTree
+
+from ...head_model import HeadModel
+from ...head_model.anatomy import Box, centimetres, ramp
+from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
+from ...light.spherical_harmonics import LUMINANCE, Light, shadowed_transfer
+from ...mesh import smoothed_over_faces
+from ...portrait import Portrait
+from .. import capsule
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels
+from ..labels.segmenter import BEARD, BROW
+from ..texture.atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_HEADGEAR, AtlasMesh
+from ..texture.portrait_lookup import PictureOfMesh
+from .light_fit import LitCells, MirroredCells, fit_light
+
+GAMMA = 2.2
+"""sRGB is nearly light to the power of one by this, so that light is a factor on sRGB colours too."""
+_ROWS, _COLUMNS = 56, 64
+"""Cells round the head that colours are averaged in."""
+_COSINES = (0.2, 0.5)
+"""Surfaces count as seen from the first cosine between normal and view on, fully from the second."""
+_LIPS = Box((0.0, -4.8, 6.0), (3.2, -2.0, np.inf))
+_EYES = Box((0.6, 1.0, 4.0), (6.0, 4.6, np.inf))
+_LITTLE = 0.1
+"""Weight of eyes, brows and blown-out pixels."""
+_BLOWN_OUT = 0.985
+_SOFT = {MATERIAL_HAIR: 0.3, MATERIAL_CLOTH: 0.2, MATERIAL_HEADGEAR: 0.2}
+"""Share of the light on hair and what is worn that comes from everywhere: strands and folds pass it on."""
+_LEAST, _MOST = 0.15, 1.25
+"""Light is never reckoned darker or brighter than these shares of what the brighter seen skin gets."""
+_TINTS, _TINT_SHARE = (0.6, 1.6), 0.5
+"""Light of another colour than on the seen skin: its limits, and how much of it is believed."""
+_GUESSED, _FACING = 0.7, (-0.5, 0.2)
+"""Power of the light on surfaces that are turned away from the camera, where it is but guessed, so that it is nearer to
+even light there; cosines between normal and camera below which all of this holds, and above which nothing."""
+_LEAST_WEIGHT = 0.02
+
+
+@dataclass(frozen=True)
+class HeadLight:
+    """Light on the vertices of a prior's mesh."""
+
+    light: Light | None
+    """The portrait's; None where it could not be told."""
+    misfit: float
+    """How far skin is from one tone under it, relative."""
+    shade: Float32[np.ndarray, "v 3"]
+    """Factor on sRGB colours at each vertex; about 1 on the skin that is seen."""
+    mirrored_shade: Float32[np.ndarray, "v 3"]
+    """The factor at the mirror image of each vertex."""
+    even_shade: Float32[np.ndarray, "v 3"]
+    """The factor in light that is the same from all sides, where the head itself is in the way of some of it."""
+
+    @staticmethod
+    def unknown(mesh: AtlasMesh) -> HeadLight:
+        """Even light."""
+        one = np.ones((len(mesh.vertices_world), 3), np.float32)
+        return HeadLight(None, 0.0, one, one, one)
+
+
+def light_of_portrait(
+    portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh
+) -> HeadLight:
+    """The light of a portrait on its prior's mesh.
+
+    Args:
+        portrait: aligned portrait.
+        labels: its classes.
+        model: the head model.
+        mesh: the fitted mesh.
+        picture: the portrait over it.
+    """
+    material = _vertex_material(mesh)
+    transfer = shadowed_transfer(mesh.vertices_world, mesh.normals_world, mesh.faces)
+    transfer = smoothed_over_faces(transfer, mesh.faces, 3)
+    for which, share in _SOFT.items():
+        transfer[material == which] = _softened(transfer[material == which], share)
+    skin = _skin_vertices(model, mesh)
+    seen = _for_light(picture, portrait, labels)
+    points, normals = mesh.vertices_world.astype(np.float32), mesh.normals_world.astype(np.float32)
+    found = seen.look_up(points, normals, cosines=_COSINES)
+    weight = found.trust * np.where(found.colour.max(-1) > _BLOWN_OUT, _LITTLE, 1)
+    linear = found.colour.astype(np.float64) ** GAMMA
+
+    def cells(chosen: Bool[np.ndarray, " v"], factor: np.ndarray) -> tuple[np.ndarray, LitCells]:
+        return _in_cells(mesh.vertices_world[chosen], linear[chosen], transfer[chosen], (weight * factor)[chosen])
+
+    skin_cell, skin_cells = cells(skin, found.classes[:, SKIN] * _plainness(model, mesh))
+    others = [
+        cells(material == which, found.classes[:, channel])[1]
+        for which, channel in ((MATERIAL_HAIR, HAIR), (MATERIAL_CLOTH, CLOTH))
+    ]
+    azimuth = float(portrait.head.camera.azimuth_rad[0])
+    fitted = fit_light(skin_cells, _mirrored_pairs(skin_cell, skin_cells), others, azimuth)
+    if fitted is None:
+        return HeadLight.unknown(mesh)
+    reached = skin_cells.transfer @ fitted.light.coefficients
+    camera = portrait.head.camera.position_world[0].numpy()
+    towards = camera - mesh.vertices_world
+    facing = (mesh.normals_world * towards).sum(1) / np.linalg.norm(towards, axis=1)
+    believed = _GUESSED + (1 - _GUESSED) * ramp(facing, *_FACING)
+    shade = _shade(transfer @ fitted.light.coefficients, reached, skin_cells.weight) ** believed[:, None]
+    shade = shade.astype(np.float32)
+    even = Light.even().coefficients
+    even_shade = _shade(transfer @ even, skin_cells.transfer @ even, skin_cells.weight)
+    return HeadLight(fitted.light, fitted.misfit, shade, shade[_partners(mesh, material)], even_shade)
+
+
+def _shade(
+    light: Float[np.ndarray, "v 3"], on_seen: Float[np.ndarray, "c 3"], weight: Float[np.ndarray, " c"]
+) -> Float32[np.ndarray, "v 3"]:
+    """Factors on sRGB colours of linear light, between what is least and most, about 1 on the skin that is seen."""
+    order = np.argsort(on_seen @ LUMINANCE)
+    mass = np.cumsum(weight[order]) / weight.sum()
+    grey_seen = (on_seen @ LUMINANCE)[order]
+    middle = on_seen[order[np.searchsorted(mass, 0.5)]]
+    top = float(grey_seen[np.searchsorted(mass, 0.9)])
+    grey = light @ LUMINANCE
+    middle_grey = max(float(middle @ LUMINANCE), 1e-3)
+    tint = np.clip(light / np.maximum(grey, 1e-3)[:, None] / np.maximum(middle / middle_grey, 1e-3), *_TINTS)
+    tint = np.where((grey > 0.05 * top)[:, None], tint, 1) ** _TINT_SHARE
+    low = 2 * _LEAST * top
+    held = np.where(grey > low, grey, low / 2 + np.square(np.maximum(grey, 0)) / (2 * low))
+    most = _MOST * top
+    over = np.maximum(held - top, 0)
+    held = np.minimum(held, top) + (most - top) * (1 - np.exp(-over / (most - top)))
+    return ((held[:, None] * tint / middle_grey) ** (1 / GAMMA)).astype(np.float32)
+
+
+def _vertex_material(mesh: AtlasMesh) -> np.ndarray:
+    """Material of each vertex' triangles; 255 for vertices of none."""
+    material = np.full(len(mesh.vertices_world), 255, np.uint8)
+    material[mesh.faces.ravel()] = np.repeat(mesh.material, 3)
+    return material
+
+
+def _skin_vertices(model: HeadModel, mesh: AtlasMesh) -> Bool[np.ndarray, " v"]:
+    of_head = mesh.head_vertex >= 0
+    part = model.part[np.maximum(mesh.head_vertex, 0)]
+    return of_head & np.isin(part, (PART_FACE, PART_CRANIUM_NECK))
+
+
+def _plainness(model: HeadModel, mesh: AtlasMesh) -> Float[np.ndarray, " v"]:
+    """1 on plain skin, 0 on lips, little about the eyes, by the head model's vertices."""
+    points = centimetres(model.neutral)
+    plain = np.where(_LIPS.holds(points), 0.0, np.where(_EYES.holds(points), _LITTLE, 1.0))
+    return np.where(mesh.head_vertex >= 0, plain[np.maximum(mesh.head_vertex, 0)], 0.0)
+
+
+def _for_light(picture: PictureOfMesh, portrait: Portrait, labels: PortraitLabels) -> PictureOfMesh:
+    """The picture with fine detail averaged away; beards and brows are no skin."""
+    image = picture.image.copy()
+    sigma = max(1.0, portrait.size_px / 256)
+    image[..., :3] = cv2.GaussianBlur(image[..., :3], (0, 0), sigma)
+    image[..., 3] *= 1 - labels.classes[..., (BEARD, BROW)].sum(-1).clip(0, 1)
+    return replace(picture, image=image)
+
+
+def _in_cells(
+    points_world: Float[np.ndarray, "n 3"], linear: Float[np.ndarray, "n 3"], transfer: Float[np.ndarray, "n 9"],
+    weight: Float[np.ndarray, " n"],
+) -> tuple[np.ndarray, LitCells]:  # fmt: skip
+    """Means in cells round the head, and the number of each cell."""
+    row, column, _ = capsule.cell_coordinates(points_world)
+    row = np.clip(np.round(row * (_ROWS / capsule.ROWS)), 0, _ROWS - 1).astype(np.int64)
+    column = np.round(column * (_COLUMNS / capsule.COLUMNS)).astype(np.int64) % _COLUMNS
+    cell, size = row * _COLUMNS + column, _ROWS * _COLUMNS
+    mass, count = np.bincount(cell, weight, size), np.bincount(cell, minlength=size)
+    mean_weight = mass / np.maximum(count, 1)
+    kept = np.nonzero(mean_weight > _LEAST_WEIGHT)[0]
+    values = np.concatenate([linear, transfer], axis=1)
+    sums = np.stack([np.bincount(cell, weight * values[:, c], size)[kept] for c in range(values.shape[1])], axis=1)
+    means = sums / mass[kept, None]
+    return kept, LitCells(means[:, :3], means[:, 3:], mean_weight[kept])
+
+
+def _mirrored_pairs(cell: np.ndarray, cells: LitCells) -> MirroredCells:
+    """Pairs of seen cells on either side of the middle plane."""
+    number = np.full(_ROWS * _COLUMNS, -1)
+    number[cell] = np.arange(len(cell))
+    row, column = np.divmod(cell, _COLUMNS)
+    partner = number[row * _COLUMNS + (-column) % _COLUMNS]
+    first = np.nonzero((partner >= 0) & (column > 0) & (column < _COLUMNS // 2))[0]
+
+    def chosen(index: np.ndarray) -> LitCells:
+        return LitCells(cells.rgb_linear[index], cells.transfer[index], cells.weight[index])
+
+    return MirroredCells(chosen(first), chosen(partner[first]))
+
+
+def _softened(transfer: Float[np.ndarray, "n 9"], share: float) -> Float[np.ndarray, "n 9"]:
+    """A share of the light replaced by light from everywhere, half of it blocked where the rest is."""
+    softer = (1 - share) * transfer
+    softer[:, 0] += share * 0.5 * (transfer[:, 0] + 0.282095)
+    return softer
+
+
+def _partners(mesh: AtlasMesh, material: np.ndarray) -> np.ndarray:
+    """The vertex of the same material that is nearest to the mirror image of each vertex."""
+    partner = np.arange(len(material))
+    for which in np.unique(material):
+        on = np.nonzero(material == which)[0]
+        points = mesh.vertices_world[on]
+        partner[on] = on[KDTree(points).query(points * [-1, 1, 1])[1]]
+    return partner

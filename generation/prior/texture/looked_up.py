@@ -1,0 +1,117 @@
+"""Texels and what the portrait says about them, without its light; and the portrait's typical colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+
+from ...mesh_raster import interpolate
+from ...portrait import Portrait
+from ..labels.portrait_labels import SKIN, PortraitLabels
+from ..labels.segmenter import BEARD, BROW, HEADGEAR
+from ..labels.skin_tone import SkinTone
+from ..light.head_light import HeadLight
+from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
+from .portrait_lookup import PictureOfMesh, SeenPoints
+
+_LEAST_PIXELS = 50
+_LITTLE_HAIR, _NOT_SKIN = 0.05, 12.0
+"""With less hair than this share of the person it is a wreath or stubble, half of it skin; what is further from the
+skin's colour than the second number, CIELAB, is not skin."""
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Typical colours of the portrait."""
+
+    hair: Float[np.ndarray, " 3"]
+    """Of the hair, or of the skin where there is no hair."""
+    skin: Float[np.ndarray, " 3"]
+    """Of the skin."""
+    has_hair: bool
+    """There is hair, if only below headgear."""
+
+    @staticmethod
+    def of(portrait: Portrait, labels: PortraitLabels) -> Typical:
+        """Medians of the solid pixels of each class; little hair counts with brows and beard."""
+        skin = _median_colour(portrait, labels.skin)
+        has_hair = labels.hair.sum() > _LEAST_PIXELS or _hides_hair(labels)
+        return Typical(_hair_colour(portrait, labels, skin) if has_hair else skin, skin, bool(has_hair))
+
+
+def _hides_hair(labels: PortraitLabels) -> bool:
+    """Whether headgear is worn and no hair comes out of it; brows and beards then tell its colour."""
+    worn = (labels.headgear_share > 0.5) & ~labels.hair & (labels.classes.argmax(-1) == HEADGEAR)
+    return int(worn.sum()) > _LEAST_PIXELS
+
+
+def _hair_colour(
+    portrait: Portrait, labels: PortraitLabels, skin_rgb: Float[np.ndarray, " 3"]
+) -> Float[np.ndarray, " 3"]:
+    """Median of the hair; where little is left of it, of what is not skin among hair, brows and beard."""
+    solid = portrait.alpha_unit > 0.9
+    if (labels.hair & solid).sum() > _LITTLE_HAIR * solid.sum():
+        return _median_colour(portrait, labels.hair)
+    likeliest = labels.classes.argmax(-1)
+    grown = (labels.hair | (likeliest == BROW) | (likeliest == BEARD)) & solid
+    lab = cv2.cvtColor(np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
+    skin_lab = cv2.cvtColor(skin_rgb.astype(np.float32).reshape(1, 1, 3), cv2.COLOR_RGB2LAB)
+    grown &= np.linalg.norm(lab - skin_lab, axis=-1) > _NOT_SKIN
+    return _median_colour(portrait, grown if grown.sum() > _LEAST_PIXELS else labels.hair)
+
+
+def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"]:
+    solid = portrait.alpha_unit > 0.9
+    width = portrait.size_px // 128 + 1
+    for chosen in (
+        cv2.erode((mask & solid).astype(np.uint8), np.ones((width, width), np.uint8)) > 0,
+        mask & solid,
+        portrait.alpha_unit > 0.5,
+    ):
+        if chosen.sum() >= 20:
+            return np.median(portrait.foreground_unit[chosen], axis=0)
+    return np.median(portrait.foreground_unit.reshape(-1, 3), axis=0)
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """Texels and what the portrait says about them; colours are those in even light."""
+
+    own: SeenPoints
+    """Where they are."""
+    mirrored: SeenPoints
+    """Where their mirror images are."""
+    shade: Float32[np.ndarray, "n 3"]
+    """Factor on their sRGB colours in the portrait's light."""
+    mirrored_shade: Float32[np.ndarray, "n 3"]
+    """The factor at their mirror images."""
+    tone: SkinTone
+    """The portrait's skin."""
+    typical: Typical
+    """Typical colours."""
+
+    @staticmethod
+    def of(
+        portrait: Portrait, labels: PortraitLabels, picture: PictureOfMesh, mesh: AtlasMesh, texels: AtlasTexels,
+        light: HeadLight,
+    ) -> LookedUp:  # fmt: skip
+        """Look all texels up in the portrait.
+
+        Args:
+            portrait, labels: what is looked up.
+            picture: the portrait over the mesh.
+            mesh: the fitted mesh.
+            texels: of its atlas.
+            light: the portrait's on the mesh.
+        """
+        both = np.concatenate([light.shade, light.mirrored_shade], axis=1)
+        shade = interpolate(texels.fragments, both, mesh.faces)[texels.rows, texels.columns]
+        own, mirrored = picture.look_up_both(texels.points_world, texels.normals_world)
+        own, mirrored = own.divided_by(shade[:, :3]), mirrored.divided_by(shade[:, 3:])
+        typical = Typical.of(portrait, labels)
+        plain = (texels.material == MATERIAL_SKIN) & (own.trust > 0.7) & (own.classes[:, SKIN] > 0.5)
+        tone = SkinTone.of(own.colour[plain], typical.skin)
+        return LookedUp(own, mirrored, shade[:, :3].copy(), shade[:, 3:].copy(), tone, typical)

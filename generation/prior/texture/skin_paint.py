@@ -1,0 +1,202 @@
+"""Paint the skin of face, ears, scalp and neck, in even light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from ...head_model import HeadModel
+from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres, ramp
+from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
+from ...mesh_raster import interpolate
+from .. import capsule
+from ..field.chart import at_points
+from ..hair.flow_field import HairFlow
+from ..hair.tracing import at_cells
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN, scalp_prior
+from ..light.head_light import HeadLight
+from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh, AtlasTexels
+from .expected_colours import ExpectedColours
+from .fills import diffuse_over_mesh, wrapped_blur
+from .looked_up import LookedUp
+from .painted import Painted
+from .portrait_lookup import PictureOfMesh, SeenPoints
+from .skin_detail import SkinDetail
+
+_HAIRY, _TAPER_CELLS = (0.3, 0.7), 3.0
+"""The scalp's skin turns from bare to hairy where hair is so sure, averaged over so many cells, be the shell above it
+ever so thin or sunk in."""
+_PLAIN = (0.45, 0.75)
+"""From the first weight on a pixel moves the colours of hidden skin about it, from the second on fully: what is seen at
+a grazing angle, shaded or mixed with hair would leave a dark smear before the ear."""
+_LEAST_BEARD = 20.0
+"""Vertices that plainly show a beard, for it to have a colour."""
+_REDUCE = 4
+"""Soft borders are computed at a lower resolution."""
+
+
+@dataclass(frozen=True)
+class SkinMesh:
+    """Face, ears, cranium and neck as one mesh without texture seams, for fills that run over it."""
+
+    vertices: Int[np.ndarray, " v"]
+    """Their numbers in the head model."""
+    points_world: Float[np.ndarray, "v 3"]
+    """World units."""
+    normals_world: Float[np.ndarray, "v 3"]
+    """Unit normals."""
+    faces: Int[np.ndarray, "f 3"]
+    """Triangles between them."""
+    in_atlas: Int[np.ndarray, " v"]
+    """Their numbers in the atlas' mesh, one of several along seams."""
+
+    @staticmethod
+    def of(model: HeadModel, mesh: AtlasMesh) -> SkinMesh:
+        """The skin of a fitted mesh."""
+        used = np.isin(model.part, (PART_FACE, PART_CRANIUM_NECK))
+        split = np.nonzero((mesh.head_vertex >= 0) & used[np.maximum(mesh.head_vertex, 0)])[0]
+        vertices, first = np.unique(mesh.head_vertex[split], return_index=True)
+        index = np.full(len(model.neutral), -1)
+        index[vertices] = np.arange(len(vertices))
+        faces = index[model.faces]
+        return SkinMesh(
+            vertices,
+            mesh.vertices_world[split[first]],
+            mesh.normals_world[split[first]],
+            faces[(faces >= 0).all(1)],
+            split[first],
+        )
+
+    def for_mesh(self, values: Float[np.ndarray, "v c"], model: HeadModel, mesh: AtlasMesh) -> Float[np.ndarray, "w c"]:
+        """Values per vertex of the atlas' mesh, 0 off the skin."""
+        fields = np.zeros((len(model.neutral), values.shape[1]))
+        fields[self.vertices] = values
+        return np.where((mesh.head_vertex >= 0)[:, None], fields[np.maximum(mesh.head_vertex, 0)], 0.0)
+
+
+def paint_skin(
+    model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, light: HeadLight, texels: AtlasTexels,
+    looked_up: LookedUp, expected: ExpectedColours, detail: Float32[np.ndarray, "h w 3"] | None, flow: HairFlow,
+    fine: SkinDetail | None, beard: Float[np.ndarray, " m"], seed: int,
+) -> Painted:  # fmt: skip
+    """Skin of face, ears, scalp and neck.
+
+    Args:
+        model: the head model.
+        mesh: the fitted mesh.
+        picture: the portrait over it.
+        light: the portrait's on the mesh.
+        texels: of the atlas.
+        looked_up: what the portrait says about them.
+        expected: colours of what it does not show.
+        detail: of the hair on the shell's tile, for the scalp where the shell ends; None without a shell.
+        flow: of the shell.
+        fine: how the skin that is seen varies; None leaves what is made up smooth.
+        beard: how far each vertex of the head model carries a beard, [0, 1].
+        seed: of the made up skin's detail.
+    """
+    skin, tone = SkinMesh.of(model, mesh), looked_up.tone
+    points = skin.points_world.astype(np.float32)
+    v_own, v_mirror = picture.look_up_both(points, skin.normals_world)
+    v_own = v_own.divided_by(light.shade[skin.in_atlas])
+    v_mirror = v_mirror.divided_by(light.mirrored_shade[skin.in_atlas])
+    base = {SKIN: at_points(expected.skin, points), HAIR: at_points(expected.cover, points)}
+    own_skin = v_own.trust * v_own.classes[:, SKIN] * tone.belief(v_own.colour)
+    mirror_skin = v_mirror.trust * v_mirror.classes[:, SKIN] * tone.belief(v_mirror.colour)
+    # What is left of light from one side: how the two sides differ where both are seen, carried on over the skin.
+    difference = (v_own.colour - v_mirror.colour).astype(np.float64)
+    both = (own_skin * mirror_skin).astype(np.float64)
+    correction = diffuse_over_mesh(difference, both, skin.faces, np.zeros(3), stiffness=0.3, pull=0.006)
+
+    def filled(which: int, w_own: np.ndarray, w_mirror: np.ndarray) -> Float[np.ndarray, "v 3"]:
+        """The expected colour, moved to what is plainly seen nearby."""
+        w_own, w_mirror = (np.clip((w - _PLAIN[0]) / (_PLAIN[1] - _PLAIN[0]), 0, 1) for w in (w_own, w_mirror))
+        w_mirror = w_mirror * (1 - w_own)
+        weight = (w_own + w_mirror).astype(np.float64)
+        colour = v_own.colour * w_own[:, None] + (v_mirror.colour + correction) * w_mirror[:, None]
+        error = colour / np.maximum(weight, 1e-6)[:, None] - base[which]
+        return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
+
+    scalp = _scalp(model)[skin.vertices][:, None]
+    grown = beard[skin.vertices]
+    bare = filled(SKIN, own_skin * (1 - grown), mirror_skin * (1 - grown))
+    bare = bare + grown[:, None] * (_beard_colour(v_own, grown, skin, bare) - bare)
+    hairy = filled(HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR])
+    chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
+    at_vertex = skin.for_mesh(np.concatenate([bare, hairy, correction, scalp], axis=1), model, mesh)
+    at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
+    shift, on_scalp = at_texel[:, 6:9], at_texel[:, 9] * _covered(flow, texels.points_world[chosen])
+    below = at_texel[:, :3] + on_scalp[:, None] * (at_texel[:, 3:6] - at_texel[:, :3])
+    own, mirrored = looked_up.own[chosen], looked_up.mirrored[chosen]
+    if fine is not None:
+        pores = fine.on_surface(texels.points_world[chosen], texels.normals_world[chosen], seed)
+        below = below * np.exp(pores * (1 - on_scalp)[:, None])
+    if detail is not None:
+        below = below * np.exp(_at_places(detail, texels.points_world[chosen]) * on_scalp[:, None])
+    # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
+    on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
+    on_rim = np.maximum(on_neck, at_texel[:, 9])
+    foreign = np.maximum(own.classes[:, CLOTH], on_rim) * (1 - tone.belief(own.colour))
+    trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
+    trust = trust * _soft_border(trust, texels, chosen)
+    fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
+    fits = fits + mirrored.classes[:, HAIR] * on_scalp
+    m_trust = mirrored.trust * np.clip(fits, 0, 1)
+    m_trust = m_trust * _soft_border(m_trust, texels, chosen)
+    hidden = below + (mirrored.colour + shift - below) * m_trust[:, None]
+    return Painted(chosen, hidden + (own.colour - hidden) * trust[:, None], np.maximum(trust, 0.5 * m_trust))
+
+
+def _beard_colour(
+    seen: SeenPoints, grown: Float[np.ndarray, " v"], skin: SkinMesh, bare: Float[np.ndarray, "v 3"]
+) -> Float[np.ndarray, "v 3"]:
+    """The colour of a beard at each vertex, as it is seen nearby; of bare skin where none is seen."""
+    weight = np.clip((seen.trust * grown - _PLAIN[0]) / (_PLAIN[1] - _PLAIN[0]), 0, 1).astype(np.float64)
+    if weight.sum() < _LEAST_BEARD:
+        return bare
+    typical = (weight[:, None] * seen.colour).sum(0) / weight.sum()
+    return typical + diffuse_over_mesh(seen.colour - typical, weight, skin.faces, np.zeros(3))
+
+
+def _soft_border(
+    trust: Float[np.ndarray, " n"], texels: AtlasTexels, chosen: Int[np.ndarray, " n"]
+) -> Float32[np.ndarray, " n"]:
+    """A factor that lets trust end gently where visibility or the matte would cut it off.
+
+    Args:
+        trust: of some texels.
+        texels: of the atlas.
+        chosen: numbers of these texels.
+    """
+    height, width = ATLAS_HEIGHT // _REDUCE, ATLAS_WIDTH // _REDUCE
+    row, column = texels.rows[chosen] // _REDUCE, texels.columns[chosen] // _REDUCE
+    cell = row * width + column
+    mass = np.bincount(cell, minlength=height * width).reshape(height, width).astype(np.float32)
+    total = np.bincount(cell, trust, minlength=height * width).reshape(height, width).astype(np.float32)
+    sigma = 9 / _REDUCE
+    around = cv2.GaussianBlur(total, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(mass, (0, 0), sigma), 1e-2)
+    around = cv2.resize(around, (ATLAS_WIDTH, ATLAS_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    return np.clip(1.6 * around[texels.rows[chosen], texels.columns[chosen]] - 0.3, 0.0, 1.0)
+
+
+def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
+    """Where the skin carries hair; not in the hollow of the ear, which is as far in as the scalp."""
+    return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
+
+
+def _covered(flow: HairFlow, points_world: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+    """How far hair lies over points of the scalp, [0, 1]: it ends softly, as a barber tapers it."""
+    near = wrapped_blur(flow.presence.astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
+    row, column, _ = capsule.cell_coordinates(points_world)
+    return ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_HAIRY)
+
+
+def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
+    """What the shell's tile has at the places of points, nearest texel."""
+    row, column, _ = capsule.cell_coordinates(points_world)
+    y = np.clip(row * ((tile.shape[0] - 1) / (capsule.ROWS - 1)), 0, tile.shape[0] - 1).astype(np.int64)
+    x = (column * ((tile.shape[1] - 1) / capsule.COLUMNS)).astype(np.int64) % tile.shape[1]
+    return tile[y, x]

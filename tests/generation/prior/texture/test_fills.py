@@ -1,0 +1,43 @@
+"""Fills over pictures and meshes, and which colours are skin."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dp360.generation.prior.labels.skin_tone import SkinTone
+from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, wrapped_blur
+
+
+def test_collars_are_not_skin() -> None:
+    rng = np.random.default_rng(0)
+    face = np.array([0.8, 0.6, 0.5]) * rng.uniform(0.5, 1.1, (500, 1)) + rng.normal(0, 0.01, (500, 3))
+    tone = SkinTone.of(face, np.array([0.8, 0.6, 0.5]))
+    assert np.median(tone.belief(face)) > 0.8
+    assert tone.belief(np.array([[0.15, 0.2, 0.45], [0.1, 0.5, 0.2]])).max() < 0.05
+
+
+def test_push_pull_keeps_what_is_known_and_closes_the_seam() -> None:
+    rng = np.random.default_rng(0)
+    colour = rng.random((64, 128, 3)).astype(np.float32)
+    weight = (rng.random((64, 128)) < 0.02).astype(np.float32)
+    filled = push_pull(colour, weight)
+    np.testing.assert_allclose(filled[weight > 0], colour[weight > 0], atol=1e-5)
+    turned = push_pull(np.roll(colour, 32, 1), np.roll(weight, 32, 1))
+    seam = np.abs(filled[:, 0] - filled[:, -1])[(weight[:, 0] + weight[:, -1]) == 0]
+    assert seam.max() < 0.5 and np.abs(turned[:, 32] - filled[:, 0]).mean() < 0.1
+
+
+def test_a_wrapped_blur_commutes_with_turning() -> None:
+    image = np.random.default_rng(0).random((20, 64, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        np.roll(wrapped_blur(image, 2.0, 5.0), 17, 1), wrapped_blur(np.roll(image, 17, 1), 2.0, 5.0), atol=1e-5
+    )
+
+
+def test_fills_over_a_mesh_stay_between_what_is_held() -> None:
+    faces = np.array([[i, i + 1, i + 2] for i in range(48)])
+    weight = np.zeros(50)
+    weight[[0, 49]] = 1.0
+    values = np.linspace(0, 1, 50)[:, None] * weight[:, None]
+    filled = diffuse_over_mesh(values, weight, faces, np.array([0.5]), pull=1e-9)[:, 0]
+    assert (np.diff(filled) > 0).all() and 0 <= filled[0] < 0.2 and 0.8 < filled[-1] <= 1
