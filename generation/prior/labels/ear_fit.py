@@ -81,6 +81,7 @@ def find_ears(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> E
     rows, equations, values, weights, sizes = np.indices(labelled.shape), [], [], [], []
     for side in (-1.0, 1.0):
         drawn = ear_face[fragments.triangle_index] & (side_of_face[fragments.triangle_index] == side)
+        drawn = _largest_piece(drawn)  # as of what is labelled
         if drawn.sum() < _LEAST_PX:
             continue
         middle, height = _middle_and_height(drawn)
