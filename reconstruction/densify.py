@@ -19,16 +19,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
 
 from dp360.generation import Cameras
 from dp360.generation.dataset.visual_hull import outside_votes
 
+from .adam import HasMoments
 from .losses import longest_and_middle
 
 Parameters = MutableMapping[str, Parameter]
 """Named fit variables: log scales under `scales`, logits under `opacities`."""
-Optimizers = MutableMapping[str, Optimizer]
+Optimizers = MutableMapping[str, HasMoments]
 """One optimizer per entry of `Parameters`."""
 
 

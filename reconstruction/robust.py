@@ -12,14 +12,29 @@ step after Lucas and Kanade, "An Iterative Image Registration Technique", 1981; 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from dp360.generation.cameras import Cameras
+
+from .agreement_kernels import (
+    BX,
+    BY,
+    ERROR,
+    ERROR_INSIDE,
+    OPACITY,
+    OURS,
+    PIXELS,
+    THEIRS,
+    XX,
+    XY,
+    YY,
+    patch_sums,
+)
 
 
 @dataclass(frozen=True)
@@ -175,72 +190,50 @@ class ViewAgreement(torch.nn.Module):
         Returns:
             Weights of the pixels for this iteration's loss, None where all count the same.
         """
-        config = self.config
-        render = torch.cat([rgb - (1 - alpha[..., None]) * background_rgb_unit, alpha[..., None]], dim=-1)
-        difference = target - render
-        error = difference.abs().mean(dim=-1)
-        share = float(target[..., 3].mean().clamp_min(1e-3))
-        residual = float(error.mean()) / share
+        config, height, width = self.config, *alpha.shape
+        side = max(1, width // config.patch)
+        sums = patch_sums(rgb, alpha, background_rgb_unit, target, side).to(self.residual)
+        share = float((sums[..., OPACITY].sum() / alpha.numel()).clamp_min(1e-3))
+        residual = float(sums[..., ERROR].sum()) / alpha.numel() / share
         before = float(self.residual[view])
         self.residual[view] = before + config.rate * (residual - before) if self.visits[view] > 0 else residual
         self.visits[view] += 1
-        weights = None
-        if weigh_pixels:
-            both_solid = torch.minimum(render[..., 3], target[..., 3])
-            weights = self._pixel_weights(error * both_solid, target[..., 3])
-        self._move_gain(view, render, target, weights)
-        self._move_shift(view, render, difference, weights)
-        return weights
+        if not weigh_pixels:
+            self._move(view, sums.sum(dim=(0, 1)), width, height)
+            return None
+        weights = self._patch_weights(sums)
+        self._move(view, (weights[..., None] * sums).sum(dim=(0, 1)), width, height)
+        return weights.repeat_interleave(side, 0).repeat_interleave(side, 1)[:height, :width].contiguous()
 
-    def _move_gain(self, view: int, render: Tensor, target: Tensor, weights: Tensor | None) -> None:
-        """The ratio of sums over what both see as solid: shifted pictures do not lower it, as they would a slope."""
-        solid = ((render[..., 3] > 0.95) & (target[..., 3] > 0.95)).to(render)
-        solid = solid if weights is None else solid * weights
-        ours = torch.einsum("hw,hwc->c", solid, render[..., :3])
-        theirs = torch.einsum("hw,hwc->c", solid, target[..., :3])
+    def _move(self, view: int, sums: Float[Tensor, " 15"], width: int, height: int) -> None:
+        """Move the gain and the shift of a view by the sums over its picture."""
+        # A ratio of sums over what both see as solid: shifted pictures do not lower it, as they would a slope.
         # 0.2% of the picture in mid-grey that agrees: views that show next to nothing keep their colours.
-        grey = 0.001 * solid.numel()
-        step = ((theirs.clamp_min(0) + grey) / (ours.clamp_min(0) + grey)).log()
-        limit = torch.log(torch.tensor(self.config.max_gain)).item()
+        grey = 0.001 * width * height
+        step = ((sums[THEIRS].clamp_min(0) + grey) / (sums[OURS].clamp_min(0) + grey)).log()
+        limit = math.log(self.config.max_gain)
         measured = self._believed_gain(view) + step
         moved = self.log_gain[view] + self.config.rate * (measured - self.log_gain[view])
         self.log_gain[view] = moved.clamp(-limit, limit)
 
-    def _move_shift(self, view: int, render: Tensor, difference: Tensor, weights: Tensor | None) -> None:
-        """One Gauss-Newton step on grey and opacity."""
-        two = torch.stack([render[..., :3].mean(dim=-1), render[..., 3]])
-        error = torch.stack([difference[..., :3].mean(dim=-1), difference[..., 3]])[:, 1:-1, 1:-1].clamp(-0.3, 0.3)
-        along_x = 0.5 * (two[:, 1:-1, 2:] - two[:, 1:-1, :-2])
-        along_y = 0.5 * (two[:, 2:, 1:-1] - two[:, :-2, 1:-1])
-        weighted_x, weighted_y = along_x, along_y
-        if weights is not None:
-            weighted_x, weighted_y = along_x * weights[1:-1, 1:-1], along_y * weights[1:-1, 1:-1]
-        xx, xy, yy = (weighted_x * along_x).sum(), (weighted_x * along_y).sum(), (weighted_y * along_y).sum()
-        bx, by = -(weighted_x * error).sum(), -(weighted_y * error).sum()
-        # a picture that moves by d changes by -gradient . d; the ridge is worth a few pixels of edge
-        xx, yy = xx + 0.5, yy + 0.5
-        determinant = xx * yy - xy * xy
-        step_px = torch.stack([yy * bx - xy * by, xx * by - xy * bx]) / determinant
-        width = render.shape[1]
+        # One Gauss-Newton step: a picture that moves by d changes by -gradient . d; the ridge is worth a few pixels of
+        # edge.
+        xx, xy, yy, bx, by = sums[XX] + 0.5, sums[XY], sums[YY] + 0.5, sums[BX], sums[BY]
+        step_px = torch.stack([yy * bx - xy * by, xx * by - xy * bx]) / (xx * yy - xy * xy)
         measured = self._believed_shift(view) + step_px.clamp(-1, 1) / width
         moved = self.shift[view] + self.config.rate * (measured - self.shift[view])
         self.shift[view] = moved.clamp(-self.config.max_shift, self.config.max_shift)
 
-    def _pixel_weights(self, error: Tensor, target_alpha: Tensor) -> Tensor:
+    def _patch_weights(self, sums: Float[Tensor, "rows columns 15"]) -> Float[Tensor, "rows columns"]:
         """Weights of patches by their mean residual inside both silhouettes: what sticks out is the hull's business."""
-        height, width = error.shape
-        side = max(1, width // self.config.patch)
-        both = torch.stack([error, target_alpha])[None]
-        patches = F.avg_pool2d(both, side, ceil_mode=True, count_include_pad=False)[0]
-        inside = patches[0][patches[1] > 0.1]
+        error, opacity = sums[..., ERROR_INSIDE] / sums[..., PIXELS], sums[..., OPACITY] / sums[..., PIXELS]
+        inside = error[opacity > 0.1]
         if inside.numel() > 0:
             scale = torch.quantile(inside, 0.9)
             known = float(self.patch_scale) > 0
             self.patch_scale.copy_(self.patch_scale + 0.1 * (scale - self.patch_scale) if known else scale)
         limit = self.config.patch_tolerance * self.patch_scale.clamp_min(1e-4)
-        weights = 1 / (1 + (patches[0] / limit) ** 2) ** 2
-        weights = weights.repeat_interleave(side, 0).repeat_interleave(side, 1)
-        return weights[:height, :width].contiguous()
+        return 1 / (1 + (error / limit) ** 2) ** 2
 
     @torch.no_grad()
     def update_trust(self) -> Float[Tensor, " n"]:

@@ -16,6 +16,7 @@ from dp360.generation.cameras import Cameras
 from dp360.generation.progress import Track, silent
 from dp360.generation.views import PointCloud, ViewSet
 
+from .adam import EPS, CpuAdam, HasMoments
 from .densify import (
     DensifyConfig,
     DensifyState,
@@ -148,12 +149,15 @@ def splats_from_parameters(params: Mapping[str, Tensor]) -> Splats:
     )
 
 
-def make_optimizers(params: Mapping[str, Parameter], rates: LearningRates) -> dict[str, torch.optim.Optimizer]:
-    """One fused Adam per variable, with its first step size."""
-    return {
-        name: torch.optim.Adam([param], lr=getattr(rates, name), eps=1e-15, fused=True)
-        for name, param in params.items()
-    }
+def make_optimizers(params: Mapping[str, Parameter], rates: LearningRates) -> dict[str, HasMoments]:
+    """One Adam per variable, with its first step size."""
+    return {name: _adam(param, getattr(rates, name)) for name, param in params.items()}
+
+
+def _adam(param: Parameter, rate: float) -> HasMoments:
+    if param.device.type == "cpu" and param.dtype == torch.float32:
+        return CpuAdam(param, rate)
+    return torch.optim.Adam([param], lr=rate, eps=EPS, fused=True)
 
 
 def set_learning_rates(optimizers: Optimizers, rates: LearningRates, progress: float) -> None:
@@ -298,8 +302,8 @@ class FitNotFinite(FloatingPointError):
 
 
 def _finite_copy(params: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Copies of fit variables; None where one is not finite."""
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in params.values()):
+    """Copies of fit variables; None where one is not finite, or where they are too large to be summed."""
+    if not all(math.isfinite(float(tensor.detach().sum())) for tensor in params.values()):
         return None
     return {name: tensor.detach().clone() for name, tensor in params.items()}
 

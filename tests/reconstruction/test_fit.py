@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.views import PointCloud, Provenance, ViewSet
 from dp360.reconstruction import splat_fit
+from dp360.reconstruction.adam import EPS, CpuAdam
 from dp360.reconstruction.densify import (
     DensifyConfig,
     DensifyState,
@@ -220,6 +221,24 @@ def test_floaters_outside_the_silhouettes_are_dropped(make_sphere_views: Callabl
     for never in (silhouettes.outside(means, DensifyConfig(hull_margin=-1.0), trust),
                   Silhouettes(views.rgba[..., :3], views.cameras).outside(means, DensifyConfig(), trust)):  # fmt: skip
         assert not never.any()
+
+
+def test_adam_steps_as_torchs_in_float64_does():
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(5000, 3, generator=draw)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.double())
+    own, plain = CpuAdam(ours, 0.01), torch.optim.Adam([theirs], lr=0.01, eps=EPS)
+    for step in range(30):
+        gradient = torch.randn(5000, 3, generator=draw) * 10.0 ** (step % 5 - 4)
+        ours.grad, theirs.grad = gradient, gradient.double()
+        own.param_groups[0]["lr"] = plain.param_groups[0]["lr"] = 0.01 * 0.9**step
+        own.step()
+        plain.step()
+    moved = theirs.detach() - start
+    torch.testing.assert_close(ours.detach().double() - start, moved, atol=2e-6, rtol=2e-5)
+    own.zero_grad()
+    own.step()  # without a gradient nothing moves
+    torch.testing.assert_close(ours.detach().double() - start, moved, atol=2e-6, rtol=2e-5)
 
 
 def test_schedules_start_and_end_where_they_say() -> None:

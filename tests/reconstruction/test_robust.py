@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.views import PointCloud, ViewSet
+from dp360.reconstruction.agreement_kernels import PIXELS, patch_sums, plain_patch_sums
 from dp360.reconstruction.densify import DensifyConfig
 from dp360.reconstruction.robust import RobustConfig, ViewAgreement
 from dp360.reconstruction.splat_fit import SplatFitConfig, fit_splats, parameters_from_splats, render_while_training
@@ -38,6 +39,18 @@ def visit(state: ViewAgreement, view: int, picture: Tensor, rounds: int = 12) ->
     for _ in range(rounds):
         render = blob(*state.shift_px(view, SIZE).tolist())
         state.measure(view, render[..., :3], render[..., 3], torch.zeros(3), state.corrected(picture, view))
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(64, 64, 2), (61, 83, 5), (150, 200, 6)])
+def test_sums_by_patch_are_those_of_the_plain_twin(height: int, width: int, side: int):
+    draw = torch.Generator().manual_seed(height)
+    rgb, target = torch.rand(height, width, 3, generator=draw), torch.rand(height, width, 4, generator=draw) * 1.3
+    alpha, background = torch.rand(height, width, generator=draw) * 1.3, torch.rand(3, generator=draw)
+    arguments = (rgb, alpha.clamp_max(1), background, target.clamp_max(1))
+    fast = patch_sums(*arguments, side)
+    plain = plain_patch_sums(*(argument.double() for argument in arguments), side)
+    torch.testing.assert_close(fast, plain, atol=2e-4, rtol=1e-5)
+    assert float(fast[..., PIXELS].sum()) == height * width and bool((fast[..., 4:10].amax((0, 1)) > 0).all())
 
 
 def test_gain_and_shift_are_found_and_taken_out():
