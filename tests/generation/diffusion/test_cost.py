@@ -124,9 +124,9 @@ def test_calls_known_from_an_earlier_count_change_nothing() -> None:
     ("architecture", "sampling"),
     [
         (TINY, Sampling(steps=3)),
-        (TINY, Sampling(steps=2, window_stride=4)),
-        (TINY, Sampling("official", 2)),
-        (TINY, Sampling(steps=2, guidance_interval=(0.5, 1.0), clips_per_batch=2)),
+        pytest.param(TINY, Sampling(steps=2, window_stride=4), marks=pytest.mark.slow),
+        pytest.param(TINY, Sampling("official", 2), marks=pytest.mark.slow),
+        pytest.param(TINY, Sampling(steps=2, guidance_interval=(0.5, 1.0), clips_per_batch=2), marks=pytest.mark.slow),
         (COMPACT_LIKE, Sampling(steps=2, window_stride=4)),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import json
 import math
 import os
@@ -174,7 +175,8 @@ def test_what_learns_gets_gradients_and_nothing_else_does(size: str, stage: Trai
     with_gradient = {name for name, p in objective.named_parameters() if p.grad is not None and bool(p.grad.any())}
     wanted = {name for name, p in objective.named_parameters() if p.requires_grad}
     assert {name.split(".")[0] for name in wanted} == LEARNING[size, stage]
-    assert with_gradient == wanted
+    one_token = {name for name in wanted if re.search(r"mid_block.*attn1\.to_[qk]\.", name)}  # nothing to choose from
+    assert with_gradient - one_token == wanted - one_token
     assert all(p.grad is None for name, p in objective.named_parameters() if name not in wanted)
 
 
@@ -200,7 +202,9 @@ def test_an_untrained_compact_model_draws_the_start_view() -> None:
     assert figures["start_psnr"] == pytest.approx(mean_db, abs=1e-3)
 
 
-@pytest.mark.parametrize("stage, steps", [("appearance", 220), ("consistency", 260)])
+@pytest.mark.parametrize(
+    "stage, steps", [("appearance", 220), pytest.param("consistency", 260, marks=pytest.mark.slow)]
+)
 def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: TrainingStage, steps: int) -> None:
     source, pipeline = Balls(1), toy_compact()
     config = toy_config(stage, steps=steps, learning_rate=4e-3, save_every=steps, ema_decay=0.9, warmup_steps=10)

@@ -116,7 +116,11 @@ def test_a_folder_holds_the_pipeline(
     pipeline.save_pretrained(tmp_path)
     loaded = FieldPipeline.from_pretrained(tmp_path)
     assert loaded.networks.mean.config == pipeline.networks.mean.config and not loaded.networks.training
-    assert all(map(same, drawn(pipeline, random_observation, 0), drawn(loaded, random_observation, 0)))
+    before, after = pipeline.networks.state_dict(), loaded.networks.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    # where weights lie in memory decides how some processors round
+    for one, other in zip(drawn(pipeline, random_observation, 0), drawn(loaded, random_observation, 0)):
+        assert np.abs(one.pack() - other.pack()).max() < 1e-4
 
 
 def test_the_sampler_finds_a_residual_that_is_certain() -> None:
