@@ -115,7 +115,7 @@ def vertex_colours(mesh: TexturedMesh, arrays: MeshArrays) -> UInt8[np.ndarray, 
 
 def texture_png(mesh: TexturedMesh, provenance: Provenance) -> bytes:
     """The texture as a .png that says where it comes from."""
-    return png_bytes(Image.fromarray(mesh.texture_rgb), provenance, compress_level=4)
+    return png_bytes(Image.fromarray(mesh.texture_rgb), provenance)
 
 
 def _sums(values: np.ndarray, index: Int32[np.ndarray, " v"]) -> np.ndarray:

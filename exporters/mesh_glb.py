@@ -5,7 +5,7 @@ The texture holds light as it fell on the portrait, so the material is unlit (`K
 that extension get a rough non-metal.
 
 What trimesh does not write itself goes in through its hooks: the origin (`asset.extras`), the extension, the sampler
-and pictures as JPEG of our quality.
+and the picture, as PNG or JPEG.
 
 Source: glTF 2.0 specification, https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html (sections 3.4, 3.6, 4.4), and
 https://github.com/KhronosGroup/glTF/tree/main/extensions/2.0/Khronos/KHR_materials_unlit
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image
 
 from dp360.generation import Provenance
@@ -32,6 +34,8 @@ _UNLIT = "KHR_materials_unlit"
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 _SAMPLER = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _CLAMP_TO_EDGE, "wrapT": _CLAMP_TO_EDGE}
 _JPEG_QUALITY = 95
+_PNG_LEVEL = 4
+"""A twentieth larger than zlib's own choice, and more than twice as fast."""
 
 
 def encode(
@@ -56,13 +60,17 @@ def encode(
     from trimesh.exchange.gltf import export_glb
 
     mesh = checked_mesh(mesh, metres_per_unit=metres_per_unit, writer="mesh_glb.encode")
+    untextured = replace(mesh, texture_rgb=np.zeros((1, 1, 3), np.uint8))
 
-    def as_jpeg(buffers: dict[Any, bytes], tree: dict[str, Any]) -> None:
-        """Put another picture in the place of the .png that trimesh has made."""
-        content = io.BytesIO()
-        Image.fromarray(mesh.texture_rgb).save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    def with_texture(buffers: dict[Any, bytes], tree: dict[str, Any]) -> None:
+        """Put the texture in the place of the small picture that trimesh was given."""
+        content, texture = io.BytesIO(), Image.fromarray(mesh.texture_rgb)
+        if texture_format == "jpeg":
+            texture.save(content, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        else:
+            texture.save(content, "PNG", compress_level=_PNG_LEVEL)
         (picture,) = tree["images"]
-        picture["mimeType"] = "image/jpeg"
+        picture["mimeType"] = f"image/{texture_format}"
         data = content.getvalue()
         buffers[list(buffers)[picture["bufferView"]]] = data + b"\0" * (-len(data) % 4)
 
@@ -78,8 +86,8 @@ def encode(
         tree["samplers"], texture["sampler"] = [_SAMPLER], 0
 
     return export_glb(
-        Scene({"head": mesh.to_trimesh(metres_per_unit=metres_per_unit)}),
+        Scene({"head": untextured.to_trimesh(metres_per_unit=metres_per_unit)}),
         include_normals=True,
         tree_postprocessor=describe,
-        buffer_postprocessor=as_jpeg if texture_format == "jpeg" else None,
+        buffer_postprocessor=with_texture,
     )
