@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -191,8 +191,12 @@ def _with_dial(given: SplatFitConfig, dial: SplatFitConfig) -> SplatFitConfig:
             if value not in (getattr(default, name), getattr(ours, name)):
                 option = name.replace("_", "-")
                 raise InputError(f"Give --fit.{option} {value} in place of --pipeline.model.{path}.{option}")
-    numbers = {name: getattr(dial, name) for name in names & {f.name for f in fields(dial)}}
+    numbers: dict[str, Any] = {name: getattr(dial, name) for name in names & {f.name for f in fields(dial)}}
     densify = {name: getattr(dial.densify, name) for name in names & {f.name for f in fields(dial.densify)}}
+    if given.learning_rates == plain.learning_rates:  # without an option of its own: what is set inside the model stays
+        numbers["learning_rates"] = dial.learning_rates
+    if given.densify.every == plain.densify.every:
+        densify["every"] = dial.densify.every
     return replace(given, **numbers, densify=replace(given.densify, **densify))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dp360.generation import InputError, OrbitConfig
 from dp360.reconstruction.densify import DensifyConfig
-from dp360.reconstruction.splat_fit import SplatFitConfig
+from dp360.reconstruction.splat_fit import LearningRates, SplatFitConfig
 
 from .options import FitOptions, HeadOptions, Quality
 
@@ -26,16 +26,17 @@ class HeadRecipe:
     """Steps of a radiance field on a CPU; ten times as many on a GPU."""
 
 
+_MANY_STEPS = LearningRates(means=3e-4, scales=0.01, quats=0.004, features_dc=0.02, features_rest=0.001, opacities=0.05)
 RECIPES: dict[Quality, HeadRecipe] = {
     "fast": HeadRecipe(
         OrbitConfig(16, 6, lower_count=4),
         256,
         SplatFitConfig(
-            iterations=400,
-            start_count=15_000,
+            iterations=240,
+            start_count=20_000,
             coarse_fraction=0.7,
             sh_degree=0,
-            densify=DensifyConfig(max_count=25_000),
+            densify=DensifyConfig(max_count=25_000, every=60),
         ),
         500,
     ),
@@ -48,6 +49,7 @@ RECIPES: dict[Quality, HeadRecipe] = {
             start_count=60_000,
             sh_degree=3,
             densify=DensifyConfig(max_count=150_000, grow_gradient=1e-4),
+            learning_rates=_MANY_STEPS,
         ),
         3000,
     ),

@@ -159,7 +159,7 @@ def test_image_becomes_a_data_set_once(portrait, views_made, tmp_path, monkeypat
     assert config.data.is_absolute() and config.data.is_relative_to(tmp_path / "outputs" / "ada" / "dp360-data")
     assert config.pipeline.datamanager.data == config.data
     assert config.get_base_dir().is_relative_to(tmp_path / "outputs" / "ada" / "dp360-splat")
-    assert (config.max_num_iterations, config.pipeline.model.fit.iterations) == (400, 400)
+    assert config.max_num_iterations == config.pipeline.model.fit.iterations == RECIPES["fast"].fit.iterations
     assert config.machine.device_type == ("cuda" if torch.cuda.is_available() else "cpu")
     (options,) = views_made
     assert (options.seed, options.crop, options.quality) == (5, "wide", "fast")

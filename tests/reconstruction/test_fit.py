@@ -273,7 +273,7 @@ def test_densify_splits_large_doubles_small_drops_transparent_and_keeps_the_cap(
     # room for two more: the large one is split (one more), the small one that pulls harder is doubled
     assert len(params["means"]) == 7 and fresh.gradient_sum.shape == (7,)
     assert torch.equal(params["means"][:4], kept) and torch.equal(params["means"][4], kept[0])
-    torch.testing.assert_close(params["scales"][5:].exp().max(), torch.tensor(0.04 / 1.6), rtol=0.01, atol=0)
+    torch.testing.assert_close(params["scales"][5:].exp().max(), torch.tensor(0.04 / 1.6), rtol=0.03, atol=0)
     state_of_means = optimizers["means"].state[params["means"]]
     assert torch.equal(state_of_means["exp_avg"][:4], moments[[2, 3, 4, 5]])
     assert float(state_of_means["exp_avg"][4:].abs().max()) == 0

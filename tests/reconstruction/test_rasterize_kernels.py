@@ -115,7 +115,7 @@ def test_the_benchmark_reports_every_case(make_sphere_views) -> None:
     ).figures
     cases = {(step["size_px"], step["threads"]) for step in figures["steps"]}
     assert cases == {(size, threads) for size in (32, 48) for threads in {1, numba.get_num_threads()}}
-    assert figures["fit"]["iterations"] == 6 and figures["fit"]["gaussians"] == 125
+    assert figures["fit"]["iterations"] == 6 and 120 <= figures["fit"]["gaussians"] <= 130
     assert figures["fit"]["psnr_db"] == pytest.approx(15.08, abs=0.3)
 
 

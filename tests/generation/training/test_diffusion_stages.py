@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
