@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import cv2
@@ -21,7 +23,7 @@ from ..mesh import TexturedMesh
 from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh, sample_texture
 from ..portrait import Portrait
 from ..progress import Track, silent
-from ..ribbon_raster import DrawnRibbons, draw_ribbons
+from ..ribbon_raster import DrawnRibbons, Ribbons, draw_ribbons
 from ..same_threads import same_threads
 from ..views import PointCloud
 from .bust.bust import Bust, fit_bust
@@ -46,6 +48,8 @@ from .worn.headgear import fit_headgear, without_headgear
 
 _STRAND_SLACK = 0.0013
 """Strands show up to this far below the surface that they lie in, world units (0.8 mm)."""
+_VIEWS_AT_ONCE = 2
+"""Threads that draw views; each holds some 80 MB at 512 px. Results do not depend on it."""
 _HAIR_BORDER = 0.003
 """Over this length hair thins out against the background on average, world units (about 2 mm)."""
 
@@ -66,6 +70,11 @@ class PriorRender:
     """Camera z in world units, infinite where empty."""
     labels: UInt8[np.ndarray, "n h w"]
     """`MATERIAL_*` + 1, 0 where empty."""
+
+    @classmethod
+    def of(cls, views: Sequence[PriorRender]) -> PriorRender:
+        """Several in one, in their order; at least one."""
+        return cls(*(np.concatenate([getattr(view, f.name) for view in views]) for f in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -106,36 +115,49 @@ class HeadPrior:
         Args:
             supersample: samples per pixel along each axis.
         """
-        shape = (len(cameras), cameras.height, cameras.width)
-        rgb, normals = np.zeros((2, *shape, 3), np.float32)
-        alpha, validity, depth = np.zeros((3, *shape), np.float32)
-        labels = np.zeros(shape, np.uint8)
+        shown = track(self.renders(cameras, supersample), total=len(cameras), description=description)
+        return PriorRender.of(list(shown))
+
+    def renders(self, cameras: Cameras, supersample: int = 2) -> Iterator[PriorRender]:
+        """`render` view by view, for who needs only one at a time; arguments as there."""
         image = np.concatenate(
             [self.texture.rgb.astype(np.float32) / 255, self.texture.confidence[..., None]], axis=-1
         ).astype(np.float32)
-        ribbons = self.strands.ribbons()
         attributes = np.concatenate([self.mesh.uv_px, self.mesh.normals_world], axis=1).astype(np.float32)
-        for i in track(range(len(cameras)), total=len(cameras), description=description):
-            fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, cameras[i], supersample=supersample)
-            values = interpolate(fragments, attributes, self.mesh.faces)
-            hit = self._soft_hair(fragments, values[..., :2], cameras[i], supersample)
-            colour = sample_texture(image, values[..., :2]) * hit[..., None]
-            coverage = box_downsample(hit, supersample)
-            share = np.maximum(coverage, 1e-6)[..., None]
-            colour = box_downsample(colour, supersample) / share
-            rgb[i], validity[i], alpha[i] = colour[..., :3], colour[..., 3] * (coverage > 0), coverage
-            normal = box_downsample(values[..., 2:] * hit[..., None], supersample)
-            length = np.linalg.norm(normal, axis=-1, keepdims=True)
-            normals[i] = normal / np.maximum(length, 1e-6) * (length > 1e-6)
-            centre = (slice(supersample // 2, None, supersample),) * 2
-            depth[i] = fragments.depth[centre]
-            triangle = fragments.triangle_index[centre]
-            labels[i] = np.where(triangle >= 0, self.mesh.material[np.maximum(triangle, 0)] + 1, 0)
-            if len(ribbons):
-                drawn = draw_ribbons(ribbons, cameras[i], depth[i], slack=_STRAND_SLACK)
-                maps = (rgb[i], alpha[i], validity[i], normals[i], depth[i], labels[i])
-                _lay_over(drawn, *maps)
-        return PriorRender(rgb, alpha, validity, normals, depth, labels)
+        ribbons = self.strands.ribbons()
+        with ThreadPoolExecutor(_VIEWS_AT_ONCE) as threads:
+            for first in range(0, len(cameras), 2 * _VIEWS_AT_ONCE):
+                some = [cameras[i] for i in range(first, min(len(cameras), first + 2 * _VIEWS_AT_ONCE))]
+                yield from threads.map(lambda camera: self._view(image, attributes, ribbons, camera, supersample), some)
+
+    def _view(
+        self,
+        image: Float32[np.ndarray, "r c 4"],
+        attributes: Float32[np.ndarray, "v 5"],
+        ribbons: Ribbons,
+        camera: Cameras,
+        supersample: int,
+    ) -> PriorRender:
+        """One view: the atlas with its confidence, texture coordinates and normals, and the strands over it."""
+        fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, camera, supersample=supersample)
+        values = interpolate(fragments, attributes, self.mesh.faces)
+        hit = self._soft_hair(fragments, values[..., :2], camera, supersample)
+        colour = sample_texture(image, values[..., :2]) * hit[..., None]
+        alpha = box_downsample(hit, supersample)
+        share = np.maximum(alpha, 1e-6)[..., None]
+        colour = box_downsample(colour, supersample) / share
+        rgb, validity = np.ascontiguousarray(colour[..., :3]), colour[..., 3] * (alpha > 0)
+        normal = box_downsample(values[..., 2:] * hit[..., None], supersample)
+        length = np.linalg.norm(normal, axis=-1, keepdims=True)
+        normals = normal / np.maximum(length, 1e-6) * (length > 1e-6)
+        centre = (slice(supersample // 2, None, supersample),) * 2
+        depth = fragments.depth[centre].copy()
+        triangle = fragments.triangle_index[centre]
+        labels = np.where(triangle >= 0, self.mesh.material[np.maximum(triangle, 0)] + 1, 0).astype(np.uint8)
+        maps = (rgb, alpha, validity, normals, depth, labels)
+        if len(ribbons):
+            _lay_over(draw_ribbons(ribbons, camera, depth, slack=_STRAND_SLACK), *maps)
+        return PriorRender(*(values[None] for values in maps))
 
     def _soft_hair(
         self, fragments: Fragments, uv_px: Float32[np.ndarray, "r c 2"], camera: Cameras, supersample: int

@@ -39,10 +39,13 @@ class PriorGenerator:
         track: Track = silent,
     ) -> ViewSet:
         seed = generator.initial_seed()
-        rendered = prior.render(cameras, supersample=self.supersample, track=track)
-        covered = rendered.alpha.sum((1, 2)).clip(min=1.0)
-        shown = (rendered.validity * rendered.alpha).sum((1, 2)) / covered
-        confidence = torch.from_numpy(0.3 + 0.5 * shown).float()
+        pictures, shown = [], []
+        renders = prior.renders(cameras, self.supersample)
+        for view in track(renders, total=len(cameras), description="Rendering views"):
+            pictures.append(rendered_rgba(view))
+            covered = view.alpha.sum((1, 2)).clip(min=1.0)
+            shown.append((view.validity * view.alpha).sum((1, 2)) / covered)
+        confidence = torch.from_numpy(0.3 + 0.5 * np.concatenate(shown)).float()
         surface = prior.surface_samples(self.surface_points, generator)
         settings = {**asdict(self), **prior.look_settings}
         origin = provenance_of(self.name, prior.weights_name, seed, portrait.source_sha256, settings)
@@ -52,7 +55,7 @@ class PriorGenerator:
             camera = portrait.head.camera.resized(cameras.width, cameras.height)
             first = rendered_rgba(prior.render(camera, supersample=self.supersample))[0]
         return views_with_portrait(
-            first, portrait.head.camera, rendered_rgba(rendered), cameras, confidence, surface, origin
+            first, portrait.head.camera, torch.cat(pictures), cameras, confidence, surface, origin
         )
 
 
