@@ -167,7 +167,7 @@ def entrypoint() -> None:
     of ending the program: cp1252 of Windows, ASCII where no language is set.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 

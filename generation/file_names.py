@@ -51,6 +51,7 @@ def leads_inside(name: str) -> bool:
     Args:
         name: relative, with the separators of POSIX or of Windows.
     """
-    windows, posix = PureWindowsPath(name), PurePosixPath(name.replace("\\", "/"))
-    is_anchored = bool(windows.anchor) or posix.is_absolute()
-    return bool(name) and not is_anchored and ".." not in posix.parts and "\0" not in name
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    is_anchored = bool(PureWindowsPath(name).anchor) or parts[:1] in (("/",), ("//",))
+    names_a_drive = any(part[1:2] == ":" for part in parts)
+    return bool(name) and not is_anchored and not names_a_drive and ".." not in parts and "\0" not in name

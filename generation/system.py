@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-IS_LINUX = sys.platform == "linux"
+IS_LINUX, IS_WINDOWS = sys.platform == "linux", sys.platform == "win32"
 ENDING_SIGNALS: tuple[signal.Signals, ...] = (
     signal.SIGTERM,
     *(getattr(signal, name) for name in ("SIGBREAK",) if hasattr(signal, name)),
@@ -80,7 +80,7 @@ def load() -> float:
 
 def command_line(words: Sequence[str]) -> str:
     """A command line that can be pasted into a terminal of this system."""
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return subprocess.list2cmdline(words) if IS_WINDOWS else shlex.join(words)
 
 
 def has_screen() -> bool:

@@ -175,7 +175,7 @@ OPTIONS = sorted(
         for page in PAGES
         if page.is_file()
         for code in _CODE.findall(page.read_text("utf-8"))
-        if not code.startswith(("ruff", "pyright", "pytest", "bash", "pre-commit", "pip"))
+        if not code.startswith(("ruff", "pyright", "pytest", "bash", "pre-commit", "pip", "docker"))
         for option in re.findall(r"(?<!\S)--[a-z][\w.-]*", code)
     }
 )
