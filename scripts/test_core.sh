@@ -23,11 +23,11 @@ if [ ! -x "$folder/bin/python" ]; then
   "$folder/bin/python" -m pip install --quiet --upgrade pip
   pins=()
   if [ "$versions" = lowest ]; then
-    # The first number of each dependency of the core: "numpy>=1.26,<3" becomes numpy==1.26.
-    sed -n '/^dependencies = \[/,/^\]/s/^ *"\([A-Za-z0-9_-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml >"$folder/lowest.txt"
+    # The first number of each dependency of the core: "numpy>=1.26,<3" becomes numpy==1.26.*
+    sed -n '/^dependencies = \[/,/^\]/s/^ *"\([A-Za-z0-9_-]*\)>=\([0-9.]*\).*/\1==\2.*/p' pyproject.toml >"$folder/lowest.txt"
     pins=(-c "$folder/lowest.txt")
   fi
-  "$folder/bin/python" -m pip install --quiet "${pins[@]}" -e . \
+  "$folder/bin/python" -m pip install --progress-bar off "${pins[@]}" -e . \
     "pytest>=8" "pytest-xdist>=3.6" "hypothesis>=6" "beartype>=0.18" "plyfile>=1.0" psutil "tomli; python_version < '3.11'"
 fi
 "$folder/bin/python" -m pip freeze --exclude-editable | grep -iE '^(torch|numpy|numba|llvmlite|scipy|opencv|scikit|pillow|viser|trimesh|tyro|rich)'
