@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs the core's tests on another Python, with the lowest or the newest versions that pyproject.toml allows.
+# Installs the core on another Python, with the lowest or the newest versions that pyproject.toml allows, and tests it.
 #
 #   bash scripts/test_core.sh PYTHON lowest|newest FOLDER [TESTS ...]
 #       PYTHON   an interpreter, such as python3.10
 #       FOLDER   of the virtual environment; one that is there already is used as it is
-#       TESTS    what pytest gets; by default all tests that need no extra, then a head at --quality fast
+#       TESTS    what pytest gets; without them the versions are shown and nothing is run. Tests of the extras fail
 #
-# docs/platforms.md says what was run so.
+# docs/platforms.md says what was run so. A head: FOLDER/bin/dp360 run face.png --quality fast
 set -euo pipefail
 
 if [ $# -lt 3 ] || { [ "$2" != lowest ] && [ "$2" != newest ]; }; then
@@ -23,7 +23,7 @@ if [ ! -x "$folder/bin/python" ]; then
   "$folder/bin/python" -m pip install --quiet --upgrade pip
   pins=()
   if [ "$versions" = lowest ]; then
-    # The first number of each dependency of the core: "numpy>=1.26,<3" becomes numpy==1.26.*
+    # The first version of each dependency of the core: "numpy>=1.26,<3" becomes numpy==1.26.*
     sed -n '/^dependencies = \[/,/^\]/s/^ *"\([A-Za-z0-9_-]*\)>=\([0-9.]*\).*/\1==\2.*/p' pyproject.toml >"$folder/lowest.txt"
     pins=(-c "$folder/lowest.txt")
   fi
