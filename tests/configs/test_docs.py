@@ -179,7 +179,17 @@ OPTIONS = sorted(
         for option in re.findall(r"(?<!\S)--[a-z][\w.-]*", code)
     }
 )
-_OPTIONS_OF_OTHERS = {"--dev", "--cpu", "--core", "--head", "--port", "--address", "--index-url"}
+_OPTIONS_OF_OTHERS = {
+    "--dev",
+    "--cpu",
+    "--core",
+    "--head",
+    "--port",
+    "--address",
+    "--index-url",
+    "--platform",
+    "--only-binary",
+}
 
 
 def test_every_option_in_the_text_exists():
