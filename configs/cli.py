@@ -9,6 +9,7 @@ used, 130 stopped by Ctrl-C, 143 by SIGTERM.
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, make_dataclass
@@ -160,7 +161,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entrypoint() -> None:
-    """The console script."""
+    """The console script.
+
+    What the output's encoding lacks (a letter in a file's name, a bullet of the help) is written as its number instead
+    of ending the program: cp1252 of Windows, ASCII where no language is set.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from dp360.generation import InputError
+from dp360.generation.system import ENDING_SIGNALS, command_line, handled
 
 from .extras import EXTRA_OF, missing_sentence
 
@@ -26,7 +27,7 @@ _STATE_STYLE = {"ok": "green", "note": "yellow", "missing": "red"}
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM: ends like Ctrl-C, so that temporary files go away, with its own exit code."""
+    """SIGTERM, or Ctrl-Break: ends like Ctrl-C, so that temporary files go away, with its own exit code."""
 
 
 Notify = Callable[[str], None]
@@ -101,17 +102,13 @@ def progress_bars() -> Iterator[Display]:
 @contextlib.contextmanager
 def errors_for_people() -> Iterator[None]:
     """Turn what users can mend or caused into one line and an exit code; anything else keeps its traceback."""
-    before = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        yield
+        with handled(_raise_terminated, ENDING_SIGNALS):
+            yield
     except KeyboardInterrupt as error:
         print("dp360: stopped; files that were complete are kept", file=sys.stderr)
         raise SystemExit(EXIT_TERMINATED if isinstance(error, _Terminated) else EXIT_INTERRUPTED) from None
-    except ValueError as error:
-        from dp360.generation import InputError  # imports torch: not before it is needed
-
-        if not isinstance(error, InputError):
-            raise
+    except InputError as error:
         print(f"dp360: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(EXIT_INPUT_ERROR) from None
     except ModuleNotFoundError as error:
@@ -125,8 +122,6 @@ def errors_for_people() -> Iterator[None]:
             raise
         print(f"dp360: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(EXIT_INPUT_ERROR) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> None:
@@ -135,9 +130,10 @@ def _raise_terminated(signum: int, frame: FrameType | None) -> None:
 
 def next_commands(folder: Path) -> tuple[str, str]:
     """What can be done with a folder that holds a fitted head."""
+    export = ["dp360", "export", "--input", str(folder), "--output", "head.spz", "head.html", "turntable.mp4"]
     return (
-        f"look at it:  dp360 view {shlex.quote(str(folder / 'head.ply'))}",
-        f"export more: dp360 export --input {shlex.quote(str(folder))} --output head.spz head.html turntable.mp4",
+        f"look at it:  {command_line(['dp360', 'view', str(folder / 'head.ply')])}",
+        f"export more: {command_line(export)}",
     )
 
 

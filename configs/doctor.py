@@ -20,6 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from dp360.generation.system import IS_LINUX, available_memory_bytes, usable_cores
+
 from .console import Display, Outcome, print_diagnosis
 
 State = Literal["ok", "note", "missing"]
@@ -134,8 +136,8 @@ def examine(output_folder: Path) -> Diagnosis:
 
 
 def _versions() -> Iterator[Finding]:
-    supported = sys.version_info[:2] in ((3, 10), (3, 11))
-    python = platform.python_version() + ("" if supported else ", expected 3.10 or 3.11")
+    supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    python = platform.python_version() + ("" if supported else ", expected 3.10 to 3.13")
     yield Finding("python", python, "ok" if supported else "missing", "everything", True)
     for name, needed_for in (*((name, "") for name in _DISTRIBUTIONS), *_OPTIONAL_DISTRIBUTIONS):
         version, blocks = version_of(name), not needed_for
@@ -158,8 +160,7 @@ def version_of(distribution: str) -> str | None:
 
 
 def _devices() -> Iterator[Finding]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("CPU", f"{usable} cores, {platform.machine()}")
+    yield Finding("CPU", f"{usable_cores()} cores, {platform.machine()}")
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -239,10 +240,11 @@ def _choice_of_generator() -> Iterator[Finding]:
 
 
 def _room(output_folder: Path) -> Iterator[Finding]:
-    available = _available_memory_gb()
+    available = available_memory_bytes()
     if available is not None:
-        state: State = "ok" if available >= _MEMORY_NEEDED_GB else "note"
-        yield Finding("memory available", f"{available:.1f} GB", state, f"a head wants {_MEMORY_NEEDED_GB:.0f} GB")
+        state: State = "ok" if available >= 1e9 * _MEMORY_NEEDED_GB else "note"
+        wants = f"a head wants {_MEMORY_NEEDED_GB:.0f} GB"
+        yield Finding("memory available", f"{available / 1e9:.1f} GB", state, wants)
     existing = next(p for p in (output_folder.absolute(), *output_folder.absolute().parents) if p.exists())
     for name, folder in (("disk for results", existing), ("disk for temporary files", Path(tempfile.gettempdir()))):
         if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
@@ -251,16 +253,6 @@ def _room(output_folder: Path) -> Iterator[Finding]:
         free = shutil.disk_usage(folder).free / 1e9
         state = "ok" if free >= _DISK_NEEDED_GB else "note"
         yield Finding(name, f"{free:.1f} GB free in {folder}", state, "writing results")
-
-
-def _available_memory_gb() -> float | None:
-    """Memory that can be had without swapping, 10^9 bytes; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-    return None if kilobytes is None else kilobytes * 1024 / 1e9
 
 
 def _numba_cache() -> Finding:
@@ -278,7 +270,9 @@ def _numba_cache() -> Finding:
 
 
 def _system() -> tuple[list[Finding], list[str]]:
-    """Findings on libraries and programs, and the Debian packages that are missing."""
+    """Findings on libraries and programs, and the Debian packages that are missing; none where names are others."""
+    if not IS_LINUX:
+        return [Finding(platform.system() or "system", "libraries and compilers are looked for on Linux alone")], []
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     looked_for = [  # name, what was found, what was not found, Debian package, what needs it
         *((package, file if _loads(file) else None, file, package, use) for file, package, use in _LIBRARIES),
@@ -291,7 +285,7 @@ def _system() -> tuple[list[Finding], list[str]]:
             findings.append(Finding(name, found))
         else:
             sentence = f"{lacking} not found".strip()
-            findings.append(Finding(name, sentence, "missing", needed_for, package == "libgl1"))
+            findings.append(Finding(name, sentence, "missing", needed_for))
             packages.append(package)
     return findings, packages
 

@@ -7,7 +7,6 @@ import copy
 import hashlib
 import json
 import os
-import shlex
 import sys
 import time
 from dataclasses import dataclass, field, fields, replace
@@ -27,7 +26,9 @@ from dp360.generation.dataset.view_dataset import (
     with_safe_names,
     write_dataset,
 )
+from dp360.generation.file_names import as_file_name
 from dp360.generation.files import write_errors_for_people
+from dp360.generation.system import command_line
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModel, HeadSplatModelConfig
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels
@@ -104,7 +105,7 @@ class PortraitTrainerConfig(HeadTrainerConfig):
         if self.head.image and (data is None or self.data_from_run is not None):
             portrait = self.head.portrait.absolute()
             self.head = replace(self.head, image=(portrait,))
-            self.experiment_name = self.experiment_name or portrait.stem
+            self.experiment_name = self.experiment_name or as_file_name(portrait.stem, "portrait")
             if data is not None and (data / TRANSFORMS).is_file():
                 return data  # a saved run that is loaded again
             return self._data_from_portrait(recipe)
@@ -141,7 +142,8 @@ class PortraitTrainerConfig(HeadTrainerConfig):
         refuse_contradictions(self.head)
         with progress_bars() as display:
             options = settled(self.head, display.notify)
-            folder = self.output_dir / options.portrait.stem / "dp360-data" / views_key(options, recipe)[:16]
+            name = as_file_name(options.portrait.stem, "portrait")
+            folder = self.output_dir / name / "dp360-data" / views_key(options, recipe)[:16]
             dataset = folder / DATASET_NAME
             if (folder / RECORD_NAME).is_file() and (dataset / TRANSFORMS).is_file():
                 display.notify(f"using the views made earlier in {folder}")
@@ -244,7 +246,7 @@ class PortraitTrainer(HeadTrainer):
             with errors_for_people():
                 for path in self.export():
                     print(f"wrote {path}")
-        config = shlex.quote(str(self.base_dir / "config.yml"))
+        config = command_line([str(self.base_dir / "config.yml")])
         for line in self.next_commands(config):
             print(line)
         sys.stdout.flush()

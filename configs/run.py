@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +34,8 @@ class _PortraitCommand(HeadOptions):
 
     def taking(self, seed: int) -> str:
         """The command that makes one of the heads on the sheet of variants."""
+        from dp360.generation.system import command_line
+
         words = ["dp360", "views" if isinstance(self, ViewsCommand) else "run", str(self.options.portrait)]
         words += ["--generator", "field", "--seed", str(seed)]
         given = {"--output": self.output, "--face-index": self.face_index}
@@ -44,7 +45,7 @@ class _PortraitCommand(HeadOptions):
         words += ["--matte", self.matte] if self.matte != "own" else []
         words += ["--no-glasses"] if self.no_glasses else []
         words += ["--light", self.light] if self.light != "portrait" else []
-        return shlex.join(words)
+        return command_line(words)
 
     def folder(self) -> Path:
         """Where the results go.
@@ -52,12 +53,14 @@ class _PortraitCommand(HeadOptions):
         Raises:
             InputError: no portrait or several, or the folder that its name stands for holds another portrait's head.
         """
+        from dp360.generation.file_names import as_file_name
+
         from .run_folder import refuse_folder_of_another_portrait
 
         portrait = self.options.portrait
         if self.output is not None:
             return self.output.expanduser()
-        folder = HEADS_FOLDER / portrait.stem
+        folder = HEADS_FOLDER / as_file_name(portrait.stem, "portrait")
         refuse_folder_of_another_portrait(folder, portrait)
         return folder
 

@@ -117,7 +117,7 @@ def _marked(path: Path, taken: FolderTaken) -> Callable[[], None]:
     """
     process, machine = os.getpid(), platform.node()
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(path.read_text("utf-8"))
         its_process, its_machine = int(held["process"]), str(held["machine"])
     except (OSError, ValueError, KeyError, TypeError):
         its_process, its_machine = process, machine  # none, or damaged
@@ -125,7 +125,7 @@ def _marked(path: Path, taken: FolderTaken) -> Callable[[], None]:
         raise FolderTaken(f"{taken} (it was started on {its_machine[:60]}; if it runs no more, delete {path})")
     if its_process != process and is_running(its_process):
         raise taken
-    path.write_text(json.dumps({"process": process, "machine": machine}))
+    path.write_text(json.dumps({"process": process, "machine": machine}), "utf-8")
 
     def release() -> None:
         with contextlib.suppress(OSError):
@@ -201,7 +201,7 @@ class RunRecord:
 def warnings_in(folder: Path) -> list[str]:
     """The sentences in a folder's dp360.json; none where there is none."""
     try:
-        found = json.loads((folder / RECORD_NAME).read_text())["warnings"]
+        found = json.loads((folder / RECORD_NAME).read_text("utf-8"))["warnings"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [str(sentence) for sentence in found] if isinstance(found, list) else []
@@ -214,7 +214,7 @@ def refuse_folder_of_another_portrait(folder: Path, portrait: Path) -> None:
         InputError: it does.
     """
     try:
-        made_of = json.loads((folder / RECORD_NAME).read_text())["input_sha256"]
+        made_of = json.loads((folder / RECORD_NAME).read_text("utf-8"))["input_sha256"]
         given = hashlib.sha256(portrait.read_bytes()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError):
         return  # nothing finished there, or a portrait that cannot be read, which is said later

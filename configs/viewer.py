@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import os
 import socket
-import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from dp360.exporters.mesh_read import is_mesh_file, load_trimesh
 from dp360.exporters.splat_moves import up_axis_matrix
 from dp360.generation import InputError
 from dp360.generation.cameras import METRES_PER_UNIT
+from dp360.generation.system import has_screen
 from dp360.reconstruction.front_view import FrontCamera, framing_of_points
 from dp360.reconstruction.spherical_harmonics import SH_C0
 from dp360.reconstruction.splats import Splats
@@ -53,7 +52,7 @@ def view(command: ViewCommand, *, notify: Notify = ignore) -> None:
         if command.port and not url.endswith(f":{command.port}"):
             print(f"port {command.port} is taken; the next free one serves instead", flush=True)
         print(f"showing {command.file} at {url} (Ctrl-C ends it)", flush=True)
-        if command.open and _has_screen():
+        if command.open and has_screen():
             webbrowser.open(url)
         threading.Event().wait()
 
@@ -181,8 +180,3 @@ def _usable_port(host: str, port: int) -> int:
         if error.errno == errno.EADDRINUSE:
             return port
         raise InputError(f"Cannot serve at host {host}: {error.strerror}") from error
-
-
-def _has_screen() -> bool:
-    """Whether a browser would show up in front of somebody, rather than as text in this terminal."""
-    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

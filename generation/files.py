@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import os
@@ -11,15 +10,13 @@ import platform
 import re
 import shutil
 import stat
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
+from .system import default_mode, exchanged_in_one_step, inodes_are_used_up, is_running, set_mode
 
-_UMASK_LOCK = threading.Lock()
 _FILE_IN_THE_WAY = "a file stands where a folder is needed; move it away or choose another output folder"
 _WENT_AWAY = "the folder went away while it was written to; see whether its disk is still there, and run again"
 _CURES = {
@@ -43,8 +40,6 @@ _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:4]
 _NAME, _SUFFIX = ".dp360-", ".tmp"
 """Ends of names of what is not whole yet; short, so that any name that the disk takes can be written."""
 _LEFT_OVER = re.compile(rf"{re.escape(_NAME)}(\d+)-{_MACHINE}-\w+(\.old)?{re.escape(_SUFFIX)}")
-_AT_FOLDER, _EXCHANGE = -100, 2
-"""Linux: paths are relative to the working folder; two names change places in one step (renameat2(2))."""
 
 
 def _prefix() -> str:
@@ -71,17 +66,6 @@ def remove_left_over(folder: Path) -> int:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 removed += 1
     return removed
-
-
-def is_running(process: int) -> bool:
-    """Whether a process of this machine exists."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True  # somebody else's
-    return True
 
 
 def cache_folder() -> Path:
@@ -119,8 +103,7 @@ def _cure(error: OSError, path: Path) -> str | None:
     if error.errno == errno.ENOSPC:
         with contextlib.suppress(OSError):
             existing = next(p for p in path.absolute().parents if p.exists())
-            room = os.statvfs(existing)
-            if room.f_bavail > 0 and room.f_files > 0 and room.f_favail == 0:
+            if inodes_are_used_up(existing):
                 return _WITHOUT_INODES
     return _CURES.get(error.errno or 0)
 
@@ -199,7 +182,7 @@ def _exchange(temporary: Path, target: Path) -> None:
     if not target.is_dir():
         os.replace(temporary, target)
         return
-    if _exchanged_in_one_step(temporary, target):
+    if exchanged_in_one_step(temporary, target):
         shutil.rmtree(temporary, ignore_errors=True)
         return
     old = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(), suffix=f".old{_SUFFIX}"))
@@ -212,12 +195,6 @@ def _exchange(temporary: Path, target: Path) -> None:
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchanged_in_one_step(one: Path, other: Path) -> bool:
-    """Let two names change places, so that neither is missing at any moment; False where the system cannot do it."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
-    return rename is not None and rename(_AT_FOLDER, os.fsencode(one), _AT_FOLDER, os.fsencode(other), _EXCHANGE) == 0
 
 
 def _copy_over(source: Path, target: Path) -> None:
@@ -269,14 +246,11 @@ def _where_offered(*also: int) -> Iterator[None]:
 def _set_mode(path: str | Path, mode: int) -> None:
     """Permissions, where the file system has them: others belong to whoever mounted it, and say EPERM."""
     with _where_offered(errno.EPERM, errno.EACCES):
-        os.chmod(path, mode)
+        set_mode(path, mode)
 
 
 def _mode_of(path: Path, most: int) -> int:
     """Permissions for what takes the place of `path`: those it has, or `most` less the process's umask."""
     with contextlib.suppress(OSError):
         return stat.S_IMODE(path.stat().st_mode)
-    with _UMASK_LOCK:
-        umask = os.umask(0o077)  # the only way to read it; what another thread makes meanwhile is private
-        os.umask(umask)
-    return most & ~umask
+    return default_mode(most)

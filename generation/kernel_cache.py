@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import stat
 import sys
 import tempfile
 from pathlib import Path
+
+from .system import is_private, user_number
 
 CACHE_VARIABLE = "NUMBA_CACHE_DIR"
 """numba's own setting; whoever sets it is believed."""
@@ -56,15 +57,13 @@ def kept_in() -> tuple[Path, bool]:
 
 def temporary_cache() -> Path:
     """A folder among temporary files that nobody but this user can write, the same in every run where that can be."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{user}"
+    folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{user_number()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError:
         return Path(tempfile.mkdtemp(prefix=_PREFIX))
-    is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o022
-    return folder if is_own else Path(tempfile.mkdtemp(prefix=_PREFIX))
+    return folder if is_private(status) else Path(tempfile.mkdtemp(prefix=_PREFIX))
 
 
 def _users_cache() -> Path | None:

@@ -23,6 +23,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from dp360.generation import InputError
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.system import ENDING_SIGNALS, handled
 
 
 @dataclass
@@ -196,12 +197,8 @@ class HeadTrainer(Trainer):
             self.stopped_by = signal.Signals(number)
             self.stop_training = True
 
-        before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handled(ask_to_stop, (signal.SIGINT, *ENDING_SIGNALS)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def plain(value: Any) -> Any:

@@ -17,10 +17,10 @@ import torch
 
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.progress import Track, silent
+from dp360.generation.system import load, peak_memory_bytes
 from dp360.generation.views import PointCloud, ViewSet
 
 from .losses import LossConfig, target_over_background, training_loss
-from .memory import peak_memory_bytes
 from .prepare import best_thread_count, prepare_kernels
 from .splat_fit import (
     LearningRates,
@@ -93,7 +93,7 @@ def bench_splats(
         sizes_px: Sides of the pictures of the steps.
         repeats: Repetitions of each step, of which medians are taken.
     """
-    load_before, torch_threads, numba_threads = _load(), torch.get_num_threads(), numba.get_num_threads()
+    load_before, torch_threads, numba_threads = load(), torch.get_num_threads(), numba.get_num_threads()
     compiled = prepare_kernels(track)
     torch.set_num_threads(1)
     try:
@@ -106,7 +106,7 @@ def bench_splats(
             steps.append(time_step(count, size, repeats=repeats))
         numba.set_num_threads(numba_threads)
         measured = {"compiled": compiled, "best_threads": best_thread_count(), "steps": steps, "fit": fit}
-        return SplatBenchmark({"machine": _machine(), "load_before": load_before, "load_after": _load(), **measured})
+        return SplatBenchmark({"machine": _machine(), "load_before": load_before, "load_after": load(), **measured})
     finally:
         torch.set_num_threads(torch_threads)
         numba.set_num_threads(numba_threads)
@@ -198,11 +198,6 @@ def _time_fit(views: ViewSet, config: SplatFitConfig, track: Track) -> dict[str,
         "psnr_db": float((-10 * errors.log10()).mean()),
         "peak_memory_bytes": peak,
     }
-
-
-def _load() -> float:
-    """Programs that want to run, mean of the last minute; not a number where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
 
 
 def _machine() -> str:

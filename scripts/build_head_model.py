@@ -129,7 +129,7 @@ def closest_on_mesh(
 
 def landmarks68(data: Path) -> Int[np.ndarray, " 68"]:
     """Vertices of the usual 68 facial landmarks."""
-    indices = json.loads((data / "ict_facekit" / "vertex_indices.json").read_text())
+    indices = json.loads((data / "ict_facekit" / "vertex_indices.json").read_text("utf-8"))
     return np.array(indices["idx_to_landmark_verts"])
 
 
@@ -333,7 +333,8 @@ def main(config: HeadModelBuildConfig) -> None:
     shape |= {
         "version": np.array(VERSION),
         "licence": np.array(
-            "Head model derived from ICT-FaceKit (MIT):\n\n" + (config.data / "ict_facekit" / "LICENSE").read_text()
+            "Head model derived from ICT-FaceKit (MIT):\n\n"
+            + (config.data / "ict_facekit" / "LICENSE").read_text("utf-8")
         ),
     }
     data = archive(packed(shape))

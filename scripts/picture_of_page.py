@@ -50,7 +50,7 @@ def main(path: Path) -> None:
         sys.exit("picture_of_page.py: needs chromium: apt-get install chromium")
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         command = [sys.executable, "-m", "dp360.configs.cli", "serve", "--work", work, "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
         assert server.stdout is not None
         address = next(word for line in server.stdout for word in line.split() if word.startswith("http://"))
         browser = playwright.chromium.launch(

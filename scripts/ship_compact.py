@@ -57,13 +57,13 @@ def held_out_figures(results: Path, pipeline: Path) -> HeldOut:
     """
     digest = weights_name_of(pipeline, str(pipeline)).rpartition(" ")[2]
     try:
-        found = json.loads((results / RESULTS).read_text())
+        found = json.loads((results / RESULTS).read_text("utf-8"))
         (compact,) = (name for name, weights in found["facts"]["weights"].items() if digest in weights)
         figures = [
             {metric: value["mean"] for metric, value in found["summary"][name]["all"].items()}
             for name in ("prior", compact)
         ]
-        head = json.loads(next((results / "heads").rglob("*.json")).read_text())
+        head = json.loads(next((results / "heads").rglob("*.json")).read_text("utf-8"))
         return HeldOut(found["heads"], len(head["rows"]), *figures)
     except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise InputError(

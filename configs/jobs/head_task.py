@@ -11,7 +11,7 @@ from typing import Any
 from dp360.exporters.formats import format_of
 from dp360.generation import InputError
 from dp360.generation.progress import Track, silent
-from dp360.reconstruction.memory import forget_peak_memory, peak_memory_bytes
+from dp360.generation.system import forget_peak_memory, peak_memory_bytes
 
 from ..options import HeadOptions
 from ..run_folder import FolderTaken, exclusive_run

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from dp360.generation import InputError
 from dp360.generation.diffusion.view_pictures import PICTURE_ENDINGS
+from dp360.generation.file_names import as_file_name, is_file_name
 
 from ..options import GeneratorName, HeadOptions, LightLook, Quality
 from ..view_generators import settled
@@ -211,7 +212,7 @@ def _item(cells: Mapping[str, str], folder: Path, options: HeadOptions) -> Batch
 
 
 def _is_folder_name(name: str) -> bool:
-    return bool(name.strip(". ")) and not set(name) & set('/\\\0:*?"<>|') and name.lower() not in _RESERVED
+    return is_file_name(name) and name.lower() not in _RESERVED
 
 
 def _named(items: Sequence[BatchItem]) -> list[BatchItem]:
@@ -229,7 +230,7 @@ def _named(items: Sequence[BatchItem]) -> list[BatchItem]:
     for item in items:
         stem = item.options.portrait.stem
         if not item.name and (stems[stem.lower()] > 1 or stem.lower() in given or not _is_folder_name(stem)):
-            stem = f"{stem.strip('. ') or 'portrait'}-{_piece_of_hash(item)}"
+            stem = f"{as_file_name(stem, 'portrait')}-{_piece_of_hash(item)}"
         named.append(replace(item, name=item.name or stem))
     if len({item.name.lower() for item in named}) < len(named):
         raise InputError("Cannot start: the same portrait with the same options is named twice; take one of them out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 import traceback
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dp360.generation import Cameras, InputError, ViewGenerator
+from dp360.generation.file_names import leads_inside
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.progress import Track
-from dp360.reconstruction.memory import forget_peak_memory, peak_memory_bytes
+from dp360.generation.system import forget_peak_memory, peak_memory_bytes
 
 from ..given_pictures import GivenPictures
 from ..options import RENDERED, HeadOptions
@@ -168,10 +168,9 @@ def write_files(files: FilesOf, folder: Path) -> None:
         InputError: the folder cannot be written, or a path leads out of it.
     """
     for name in sorted(files, key=lambda name: name == RECORD_NAME):
-        path = folder / name
-        if os.path.commonpath([os.path.abspath(path), os.path.abspath(folder)]) != os.path.abspath(folder):
+        if not leads_inside(name):
             raise InputError(f"Cannot write {name}: it leads out of {folder}")
-        write_bytes_atomically(path, files[name])
+        write_bytes_atomically(folder / name, files[name])
 
 
 def arrived(files: FilesOf, task: HeadTask) -> FilesOf:

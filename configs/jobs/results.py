@@ -67,11 +67,12 @@ class ResultsFile:
         line = (json.dumps(asdict(result), ensure_ascii=False) + "\n").encode()
         with write_errors_for_people(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._alone(), self.path.open("ab+") as file:
-                size = file.seek(0, os.SEEK_END)
-                if size and _byte_at(file.fileno(), size - 1) != b"\n":
-                    line = b"\n" + line  # whoever wrote the last line was killed over it
-                os.write(file.fileno(), line)
+            with self._alone(), self.path.open("ab+", buffering=0) as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        line = b"\n" + line  # whoever wrote the last line was killed over it
+                file.write(line)  # goes to the end, wherever the file stands
                 with contextlib.suppress(OSError):
                     os.fsync(file.fileno())
 
@@ -105,7 +106,3 @@ class ResultsFile:
             yield
         finally:
             lock.release()
-
-
-def _byte_at(descriptor: int, offset: int) -> bytes:
-    return os.pread(descriptor, 1, offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -377,5 +378,5 @@ def _for_visitor(sentence: str, job: PageJob | None) -> str:
     """A sentence with the visitor's own name of the picture in place of where we keep it."""
     if job is None:
         return sentence
-    words = (word if f"/{job.id}/" not in word else Path(word).name for word in sentence.split(" "))
+    words = (word if job.id not in word else re.split(r"[/\\]", word)[-1] for word in sentence.split(" "))
     return " ".join(words).replace(job.portrait_name, job.name)

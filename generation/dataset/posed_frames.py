@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, opencv_from_opengl
 from ..errors import InputError, quoted
+from ..file_names import leads_inside
 
 TRANSFORMS = "transforms.json"
 MAX_PICTURES = 5000
@@ -145,8 +146,7 @@ def inside_folder(folder: Path, name: object, where: str) -> Path:
     if not isinstance(name, str) or not name:
         raise InputError(f"{folder / TRANSFORMS}: {where} has no `file_path`")
     as_posix = name.replace("\\", "/")  # as Windows writes it
-    absolute = PurePosixPath(as_posix).is_absolute() or PureWindowsPath(name).is_absolute()
-    if absolute or ".." in PurePosixPath(as_posix).parts or "\0" in name:
+    if not leads_inside(name):
         raise InputError(
             f"{folder / TRANSFORMS}: {where} names {quoted(name)}; expected a path inside the data set's folder"
         )

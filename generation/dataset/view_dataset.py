@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,9 @@ from torch import Tensor
 
 from ..cameras import opengl_from_opencv
 from ..errors import InputError
+from ..file_names import is_file_name
 from ..files import directory_written_atomically
+from ..system import machine_memory_bytes
 from ..views import PointCloud, Provenance, ViewSet
 from .point_cloud_ply import decode_point_cloud, encode_point_cloud
 from .posed_frames import (
@@ -65,9 +66,7 @@ def write_dataset(views: ViewSet, folder: Path) -> None:
         ValueError: a view's name is not safe as a file name, or two names differ in case only.
         InputError: the folder cannot be written.
     """
-    if len({name.lower() for name in views.names}) < len(views) or not all(
-        _SAFE_NAME.fullmatch(name) for name in views.names
-    ):
+    if len({name.lower() for name in views.names}) < len(views) or not all(_is_safe(name) for name in views.names):
         raise ValueError(f"write_dataset: expected distinct names of letters, digits, _ . and -, got {views.names}")
     text = json.dumps(_transforms(views), indent=1, allow_nan=False)
     with directory_written_atomically(folder) as temporary:
@@ -130,15 +129,20 @@ def is_ours(folder: Path) -> bool:
 
 def with_safe_names(views: ViewSet) -> ViewSet:
     """The same views with names that `write_dataset` takes: their own, if all of them will do."""
-    if len({name.lower() for name in views.names}) == len(views) and all(map(_SAFE_NAME.fullmatch, views.names)):
+    if len({name.lower() for name in views.names}) == len(views) and all(map(_is_safe, views.names)):
         return views
     return replace(views, names=tuple(f"view_{i:04d}" for i in range(len(views))))
+
+
+def _is_safe(name: str) -> bool:
+    """Whether every program and system takes a view's name."""
+    return _SAFE_NAME.fullmatch(name) is not None and is_file_name(name)
 
 
 def _read_pictures(posed: PosedFrames) -> UInt8[Tensor, "n h w 4"]:
     """All pictures, refused before anything is decoded where they do not fit into memory."""
     shape = (len(posed), posed.cameras.height, posed.cameras.width, 4)
-    most = min(MAX_PICTURE_BYTES, int(_MEMORY_SHARE * _machine_memory_bytes()))
+    most = min(MAX_PICTURE_BYTES, int(_MEMORY_SHARE * (machine_memory_bytes() or 2 * MAX_PICTURE_BYTES)))
     if math.prod(shape) > most:
         raise InputError(
             f"{posed.folder}: {shape[0]} pictures of {shape[2]}x{shape[1]} need {math.prod(shape) / 2**30:.1f} GB of "
@@ -152,14 +156,6 @@ def _read_pictures(posed: PosedFrames) -> UInt8[Tensor, "n h w 4"]:
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(read, range(len(posed))))
     return rgba
-
-
-def _machine_memory_bytes() -> int:
-    """Memory of this machine; where the system does not tell, enough for `MAX_PICTURE_BYTES`."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return 2 * MAX_PICTURE_BYTES
 
 
 def read_surface(folder: Path) -> PointCloud | None:

@@ -73,7 +73,7 @@ def held_out() -> HeldOut | None:
         return None
     path = folder / HELD_OUT_NAME
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
         figures = {
             name: {key: float(value) for key, value in found["figures"][name].items() if value is not None}
             for name in ("prior", "compact")
@@ -114,16 +114,16 @@ def write_compact(pipeline: DiffPortrait360Pipeline, measured: HeldOut | None, f
     with directory_written_atomically(folder) as temporary:
         pipeline.to(dtype=torch.float16).save_pretrained(temporary)
         for file in temporary.rglob("*.json"):  # where the weights lay is nobody's business
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text("utf-8"))
             content.pop("_name_or_path", None)
-            file.write_text(json.dumps(content, indent=1) + "\n")
+            file.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
         if measured is not None:
             figures = {"prior": dict(measured.prior), "compact": dict(measured.compact)}
             text = json.dumps({"heads": measured.heads, "views": measured.views, "figures": figures}, indent=1)
-            (temporary / HELD_OUT_NAME).write_text(text + "\n")
+            (temporary / HELD_OUT_NAME).write_text(text + "\n", "utf-8")
         files = sorted(_files_to_check(temporary))
         sums = {name: hashlib.sha256((temporary / name).read_bytes()).hexdigest() for name in files}
-        (temporary / CHECKSUMS_NAME).write_text(json.dumps(sums, indent=1) + "\n")
+        (temporary / CHECKSUMS_NAME).write_text(json.dumps(sums, indent=1) + "\n", "utf-8")
         for name, content in cards.items():
             (temporary / name).write_bytes(content)
 
@@ -135,7 +135,7 @@ def verified_name(folder: Path) -> str:
         InputError: as `load_compact`.
     """
     try:
-        expected = dict(json.loads((folder / CHECKSUMS_NAME).read_text()))
+        expected = dict(json.loads((folder / CHECKSUMS_NAME).read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder / CHECKSUMS_NAME} is damaged: expected SHA-256 by file; {_CURE}") from error
     unlisted = _files_to_check(folder) - expected.keys()

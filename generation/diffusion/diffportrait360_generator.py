@@ -133,7 +133,7 @@ def weights_name_of(folder: Path, called: str, *, track: Track = silent) -> str:
     name = Path(called).expanduser().resolve().name if Path(called).expanduser().exists() else called
     record = folder / CONVERSION_RECORD
     if record.is_file():
-        hashes = json.loads(record.read_text())["files"]
+        hashes = json.loads(record.read_text("utf-8"))["files"]
     else:
         files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors"))
         hashes = {file.relative_to(folder).as_posix(): sha256_of_file(file, track) for file in files}

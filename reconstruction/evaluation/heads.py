@@ -233,7 +233,7 @@ def read_head_result(folder: Path, head: str) -> HeadResult:
     """
     path = folder / f"{head}.json"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
         rows = []
         for row in found["rows"]:
             place = (row.pop("name"), row.pop("azimuth_deg"), row.pop("elevation_deg"))

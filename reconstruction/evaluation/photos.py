@@ -28,8 +28,8 @@ from dp360.generation.portrait import Portrait, prepare_portrait
 from dp360.generation.prior import HeadPrior, build_head_prior
 from dp360.generation.prior.labels.portrait_labels import PortraitLabels, project_px
 from dp360.generation.prior.texture.atlas import MATERIAL_HAIR
+from dp360.generation.system import peak_memory_bytes
 
-from ..memory import peak_memory_bytes
 from .head_shapes import head_shape
 from .identity import SAME_PERSON_DISTANCE, FaceEmbedder, identity_distance
 from .photo_measures import (
@@ -268,7 +268,7 @@ def write_photo_result(folder: Path, result: PhotoResult) -> None:
 def read_photo_result(folder: Path, name: str) -> PhotoResult | None:
     """What `write_photo_result` wrote, without the strip; None where nothing is there that can be read."""
     try:
-        found = json.loads((folder / f"{name}.json").read_text())
+        found = json.loads((folder / f"{name}.json").read_text("utf-8"))
         for part in ("figures", "observed", "fitted", "shape"):
             if found[part] is not None:
                 found[part] = {figure: math.nan if v is None else float(v) for figure, v in found[part].items()}

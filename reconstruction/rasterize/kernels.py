@@ -6,6 +6,7 @@ piece writes its own place, so that no result depends on it.
 
 from __future__ import annotations
 
+import inspect
 from contextlib import suppress
 from pathlib import Path
 from types import FunctionType
@@ -37,7 +38,9 @@ class Kernel:
     def __init__(self, worker: Any) -> None:
         place, name = worker.py_func.__code__, worker.py_func.__name__
         # numba keeps compiled code by file, line and name, so the copy stands where its worker does
-        code = _on_threads.__code__.replace(co_filename=place.co_filename, co_firstlineno=place.co_firstlineno)
+        code = inspect.unwrap(_on_threads).__code__.replace(
+            co_filename=place.co_filename, co_firstlineno=place.co_firstlineno
+        )
         scope = {"numba": numba, "worker": worker, "__name__": worker.py_func.__module__}
         everyone = FunctionType(code, scope, f"{name}_everyone")
         everyone.__qualname__ = everyone.__name__

@@ -188,6 +188,14 @@ def test_results_go_where_the_portrait_is_named_after(tmp_path, monkeypatch):
     assert RunCommand(given_portrait=(Path("ada.png"),), output=Path("heads/ada")).folder() == Path("heads/ada")
 
 
+@pytest.mark.parametrize(
+    ("portrait", "folder"),
+    [("it's: me?.png", "it's_ me_"), ("con.png", "_con"), ("Aux.old.png", "_Aux.old"), ("日本.png", "日本")],
+)
+def test_folders_of_results_have_names_that_every_system_takes(portrait, folder):
+    assert RunCommand(given_portrait=(Path(portrait),)).folder() == Path("heads", folder)
+
+
 def test_a_record_is_written_where_packages_are_missing(tmp_path, monkeypatch):
     def version(name: str) -> str:
         if name == "gsplat":

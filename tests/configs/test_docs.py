@@ -175,11 +175,21 @@ OPTIONS = sorted(
         for page in PAGES
         if page.is_file()
         for code in _CODE.findall(page.read_text("utf-8"))
-        if not code.startswith(("ruff", "pyright", "pytest", "bash", "pre-commit", "pip"))
+        if not code.startswith(("ruff", "pyright", "pytest", "bash", "pre-commit", "pip", "docker"))
         for option in re.findall(r"(?<!\S)--[a-z][\w.-]*", code)
     }
 )
-_OPTIONS_OF_OTHERS = {"--dev", "--cpu", "--core", "--head", "--port", "--address", "--index-url"}
+_OPTIONS_OF_OTHERS = {
+    "--dev",
+    "--cpu",
+    "--core",
+    "--head",
+    "--port",
+    "--address",
+    "--index-url",
+    "--platform",
+    "--only-binary",
+}
 
 
 def test_every_option_in_the_text_exists():

@@ -1,11 +1,16 @@
-"""The wheel holds every module of the folders, the data they need, and nothing beside `dp360` at the top; what our
-code imports is named in pyproject.toml; `.ci/run` runs every check and fails with any of them."""
+"""Wheel and source archive hold every module of the folders, the data they need, and nothing beside `dp360` at the top;
+what is installed from them runs; what our code imports is named in pyproject.toml; `.ci/run` runs every check and fails
+with any of them."""
 
 import ast
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,15 +38,24 @@ DISTRIBUTION_OF = {  # where it is called otherwise than the package that is imp
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names inside a wheel built from the checkout as it is, without the network."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in (*FOLDERS, "pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md"):
-        (source / name).symlink_to(ROOT / name)
-    words = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), str(source)]
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source archive of the checkout as it is, and the wheel made from that; without the network."""
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY_NOTICES.md"):
+        shutil.copy(ROOT / name, source / name)
+    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(output), str(source)]
     result = subprocess.run(words, check=False, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
-    (path,) = output.glob("*.whl")
+    return output
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> set[str]:
+    """Names inside the wheel."""
+    (path,) = built.glob("*.whl")
+    assert path.name == "dp360-0.1.0-py3-none-any.whl"  # nothing compiled: one wheel for every system and Python
     return set(zipfile.ZipFile(path).namelist())
 
 
@@ -65,6 +79,76 @@ def test_weights_types_and_licences_are_inside(wheel: set[str]):
 
 def test_no_caches_inside(wheel: set[str]):
     assert not [name for name in wheel if "__pycache__" in name or name.endswith((".nbi", ".nbc"))]
+
+
+def test_pages_and_viewers_are_inside(wheel: set[str]):
+    patterns = (
+        "configs/page/*",
+        "configs/jobs/*.html",
+        "exporters/*page*",
+        "exporters/*_*/*",
+        "generation/weights/**/*",
+    )
+    files = [path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()]
+    names = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
+    assert {"configs/page/page.js", "exporters/viewer_page.html", "exporters/three_viewer/three.js"} <= names
+    assert sorted(name for name in names if f"dp360/{name}" not in wheel) == []
+
+
+def test_wheel_and_source_archive_are_small_and_without_tests(built: Path):
+    (archive,) = built.glob("*.tar.gz")
+    names = [name.partition("/")[2] for name in tarfile.open(archive).getnames()]
+    assert [name for name in names if name.startswith(("tests", "docs", "scripts")) or "__pycache__" in name] == []
+    assert {"pyproject.toml", "LICENSE", "THIRD_PARTY_NOTICES.md", "README.md"} <= set(names)
+    assert {path.suffix: path.stat().st_size < 60e6 for path in built.iterdir()} == {".gz": True, ".whl": True}
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the programs of a fresh environment that has the wheel, and sees this one's other packages."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=os.name != "nt")
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    words = [sys.executable, "-m", "pip", "--python", str(programs / "python"), "install", "--no-deps", "--no-index"]
+    result = subprocess.run(
+        [*words, str(next(built.glob("*.whl")))], check=False, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (packages,) = [path.parents[1] for path in folder.rglob("dp360/configs")]
+    specs = [importlib.util.find_spec(name) for name in ("torch", "numba", "tyro", "trimesh")]
+    others = {str(Path(spec.origin).parents[1]) for spec in specs if spec is not None and spec.origin is not None}
+    (packages / "others.pth").write_text("".join(f"{folder}\n" for folder in sorted(others)), "utf-8")
+    return programs
+
+
+def _says(programs: Path, cwd: Path, *words: str) -> str:
+    """What the installed command prints."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NUMBA"))}
+    done = subprocess.run(
+        [str(programs / "dp360"), *words], cwd=cwd, env=kept, check=False, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_what_is_installed_runs(installed: Path, tmp_path: Path):
+    where = subprocess.run(
+        [str(installed / "python"), "-c", "import dp360.configs.cli as m; print(m.__file__)"], cwd=tmp_path, check=True,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert Path(where.stdout.strip()).is_relative_to(installed.parent)
+    assert _says(installed, tmp_path, "--version") == "dp360 0.1.0\n"
+    assert "doctor" in _says(installed, tmp_path, "--help")
+    assert "can make heads" in _says(installed, tmp_path, "doctor")
+    assert "wrote face.png" in _says(installed, tmp_path, "example", "face.png")
+
+
+@pytest.mark.slow  # kernels are compiled for the fresh environment
+def test_a_head_is_made_by_what_is_installed(installed: Path, tmp_path: Path):
+    _says(installed, tmp_path, "example", "face.png")
+    small = ["--views", "8", "--size-px", "64", "--fit.iterations", "40"]
+    _says(installed, tmp_path, "run", "face.png", "--quality", "fast", *small)
+    assert {"head.ply", "head.glb", "contact_sheet.png"} <= {path.name for path in (tmp_path / "heads/face").iterdir()}
 
 
 def test_every_import_is_a_dependency():

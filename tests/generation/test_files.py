@@ -183,7 +183,7 @@ def test_the_earlier_folder_survives_an_error(tmp_path: Path, error: type[BaseEx
 @pytest.fixture
 def in_two_steps(monkeypatch) -> None:
     """A system on which two names cannot change places at once."""
-    monkeypatch.setattr(files, "_exchanged_in_one_step", lambda *_: False)
+    monkeypatch.setattr(files, "exchanged_in_one_step", lambda *_: False)
 
 
 def test_folders_change_places_in_one_step_where_the_system_can(tmp_path: Path, monkeypatch) -> None:

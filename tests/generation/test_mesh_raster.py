@@ -21,6 +21,11 @@ HEADS = Path(__file__).resolve().parents[3] / "shared" / "data" / "heads"
 SNAP = 1024.0
 
 
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Twice the area, signed, that two vectors of a plane span."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
 def icosphere(subdivisions: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """A closed sphere, faces counter-clockwise seen from outside."""
     vertices = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=np.float64)
@@ -49,7 +54,7 @@ def twin(vertices: np.ndarray, faces: np.ndarray, camera: Cameras) -> tuple[np.n
         if (uvz[corner, 2] <= NEAR_DEPTH).any():
             continue
         p = uv[corner]
-        area = np.cross(p[1] - p[0], p[2] - p[0])
+        area = _cross(p[1] - p[0], p[2] - p[0])
         if area == 0:
             continue
         screen_weights = []
@@ -112,7 +117,7 @@ def test_every_pixel_of_a_closed_mesh_is_covered_exactly_twice(size_px: int) -> 
     vertices, faces = icosphere(4, 0.27)
     camera = look_at_origin([1.1], [-0.3], size_px=size_px)
     a, b, c = np.floor(camera.project(_torch(vertices))[0, :, :2].numpy() * SNAP + 0.5)[faces].transpose(1, 0, 2)
-    area = np.cross(b - a, c - a)  # rows grow downwards: front faces are negative
+    area = _cross(b - a, c - a)  # rows grow downwards: front faces are negative
     front, back = (rasterize_mesh(vertices, faces[side], camera) for side in (area < 0, area > 0))
     np.testing.assert_array_equal(front.hit, back.hit)
     assert (front.depth <= back.depth)[front.hit].all()

@@ -58,6 +58,7 @@ def test_cameras_of_another_picture_size_are_refused(two_views: ViewSet) -> None
 
 
 def test_points_go_to_open3d_in_place() -> None:
+    pytest.importorskip("open3d")
     points, rgb = torch.rand(5, 3, generator=torch.Generator().manual_seed(0)), torch.eye(5, 3)
     cloud = PointCloud(points, torch.nn.functional.normalize(points, dim=1), rgb).to_open3d()
     np.testing.assert_array_equal(np.asarray(cloud.points), points.double().numpy())

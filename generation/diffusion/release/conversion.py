@@ -138,7 +138,7 @@ def convert_release(
             "architecture": dataclasses.asdict(architecture),
             **report.to_json(),
         }
-        (folder / CONVERSION_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        (folder / CONVERSION_RECORD).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     return report
 
 

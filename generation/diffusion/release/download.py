@@ -126,7 +126,7 @@ class _HashBook:
 
     def _read(self) -> dict[str, dict]:
         try:
-            kept = json.loads(self.path.read_text()) if self.path.is_file() else {}
+            kept = json.loads(self.path.read_text("utf-8")) if self.path.is_file() else {}
             return {"hub": {}, "files": {}, **kept}
         except ValueError as error:
             raise InputError(

@@ -142,5 +142,4 @@ def load_template() -> BustTemplate:
     Raises:
         InputError: the installation is damaged.
     """
-    with shipped_file(FILE_NAME) as path:
-        return read_template(path)
+    return read_template(shipped_file(FILE_NAME))

@@ -53,6 +53,7 @@ def test_all_faults_of_a_table_are_named_before_the_first_head(make_pictures, tm
         ("portrait,name\nin/ada.png,a\nin/ada.png,A\n", "several portraits have the name a"),
         ("portrait,seed\nin/ada.png,1\nin/ada.png,1\n", "named twice"),
         ("portrait,name\nin/ada.png,table\n", "plain name of a folder"),
+        ("portrait,name\nin/ada.png,Aux.1\n", "plain name of a folder"),
         ("portrait,generator\nin/ada.png,diffportrait360\n", "needs --weights"),
     ],
 )

@@ -304,9 +304,9 @@ def test_point_cloud_ply_as_text_and_lies_in_headers(views):
 
 def test_more_than_the_memory_holds_is_refused_before_anything_is_read(folder, monkeypatch):
     """A data set is kept as bytes: 10 pictures of 32x32 are 40 kB, of which three quarters of the memory may be."""
-    monkeypatch.setattr(view_dataset, "_machine_memory_bytes", lambda: 55_000)
+    monkeypatch.setattr(view_dataset, "machine_memory_bytes", lambda: 55_000)
     assert len(read_dataset(folder)) == 10
-    monkeypatch.setattr(view_dataset, "_machine_memory_bytes", lambda: 54_000)
+    monkeypatch.setattr(view_dataset, "machine_memory_bytes", lambda: 54_000)
     (folder / "images" / "portrait.png").unlink()  # would be missed if anything was read
     with pytest.raises(InputError, match=r"10 pictures of 32x32 need 0\.0 GB of memory, at most 0\.0 GB are used"):
         read_dataset(folder)

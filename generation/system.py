@@ -1,0 +1,195 @@
+"""What operating systems do differently, in one place: calls that POSIX alone has, and what stands in for them.
+
+Imports nothing but Python's own library, so that it can be asked before anything heavy, and loaded by its path alone.
+A test reads all sources and fails where such a call stands anywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+IS_LINUX, IS_WINDOWS = sys.platform == "linux", sys.platform == "win32"
+ENDING_SIGNALS: tuple[signal.Signals, ...] = (
+    signal.SIGTERM,
+    *(getattr(signal, name) for name in ("SIGBREAK",) if hasattr(signal, name)),
+)
+"""By these somebody asks a process to end: SIGTERM, and Ctrl-Break of Windows."""
+_AT_FOLDER, _EXCHANGE = -100, 2
+"""Linux: paths are relative to the working folder; two names change places in one step (renameat2(2))."""
+_QUERY, _ACCESS_DENIED, _STILL_ACTIVE = 0x1000, 5, 259
+"""Windows: the right to ask about a process, the refusal of it, and the exit code of one that runs."""
+_UMASK_LOCK = threading.Lock()
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine exists, by its number."""
+    if sys.platform == "win32":
+        return _is_running_on_windows(process, ctypes.WinDLL("kernel32", use_last_error=True), ctypes.get_last_error)
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
+
+
+def _is_running_on_windows(process: int, kernel32: Any, last_error: Any) -> bool:
+    """The same by Windows' own calls: there, signal 0 is Ctrl-C.
+
+    Source: OpenProcess and GetExitCodeProcess of the Win32 API.
+    """
+    if not 0 < process < 2**32:
+        return False
+    kernel32.OpenProcess.restype = ctypes.c_void_p
+    handle = kernel32.OpenProcess(_QUERY, False, process)
+    if not handle:
+        return last_error() == _ACCESS_DENIED  # somebody else's
+    try:
+        code = ctypes.c_ulong()
+        asked = kernel32.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
+        return not asked or code.value == _STILL_ACTIVE
+    finally:
+        kernel32.CloseHandle(ctypes.c_void_p(handle))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: fewer than the machine has where somebody set limits."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load() -> float:
+    """Programs that want to run, mean of the last minute; not a number where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command line that can be pasted into a terminal of this system."""
+    return subprocess.list2cmdline(words) if IS_WINDOWS else shlex.join(words)
+
+
+def has_screen() -> bool:
+    """Whether a browser would show up in front of somebody, rather than as text in this terminal."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def machine_memory_bytes() -> int | None:
+    """Memory of this machine; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not tell (all but Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process, 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory_bytes` count from here on, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+def limit_memory(megabytes: int) -> None:
+    """Let this process take no more memory than this and leave no core, where the system can limit it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (megabytes << 20, megabytes << 20))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def set_mode(path: str | Path, mode: int) -> None:
+    """Permissions of a file or folder; Windows keeps only whether it can be written."""
+    os.chmod(path, mode)
+
+
+def default_mode(most: int) -> int:
+    """Permissions of what is newly made: `most` less the process's umask."""
+    with _UMASK_LOCK:
+        umask = os.umask(0o077)  # the only way to read it; what another thread makes meanwhile is private
+        os.umask(umask)
+    return most & ~umask
+
+
+def user_number() -> int:
+    """Tells this machine's users apart, 0 where folders for temporary files are a user's own (Windows)."""
+    return os.getuid() if hasattr(os, "getuid") else 0
+
+
+def is_private(status: os.stat_result) -> bool:
+    """Whether a folder is this user's, and nobody else can write into it; its status tells, without following links."""
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    if not hasattr(os, "getuid"):
+        return True  # modes say nothing there
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def inodes_are_used_up(folder: Path) -> bool:
+    """Whether a disk with free bytes has no room for one more file; False where the system does not tell.
+
+    Raises:
+        OSError: no such folder.
+    """
+    if not hasattr(os, "statvfs"):
+        return False
+    room = os.statvfs(folder)
+    return room.f_bavail > 0 and room.f_files > 0 and room.f_favail == 0
+
+
+def exchanged_in_one_step(one: Path, other: Path) -> bool:
+    """Let two names change places, so that neither is missing at any moment; False where the system cannot do it."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    return rename is not None and rename(_AT_FOLDER, os.fsencode(one), _AT_FOLDER, os.fsencode(other), _EXCHANGE) == 0
+
+
+# ---- signals --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def handled(handler: Any, signals: Sequence[signal.Signals]) -> Iterator[None]:
+    """Let a handler take signals during a block; what there was before comes back. Works in the main thread alone."""
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

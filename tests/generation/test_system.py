@@ -1,0 +1,135 @@
+"""The one module of system calls: what it says here, and what it says where a call is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import runpy
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dp360.generation import system
+
+NO_PROCESS = 2**22 + 12345
+"""Above the largest number that Linux gives."""
+
+
+class FakeKernel32:
+    """Windows' calls on processes: 7 runs, 8 has ended with code 3, 9 is somebody else's, others are not there."""
+
+    def __init__(self) -> None:
+        self.OpenProcess: Any = _Call(lambda rights, inherit, number: number if number in (7, 8) else None)
+        self.closed: list[int] = []
+
+    def GetExitCodeProcess(self, handle: Any, code: Any) -> int:
+        code._obj.value = {7: 259, 8: 3}[handle.value]
+        return 1
+
+    def CloseHandle(self, handle: Any) -> None:
+        self.closed.append(handle.value)
+
+
+class _Call:
+    restype: Any = None
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._answer(*arguments)
+
+
+def test_this_process_runs_and_ended_ones_do_not() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert system.is_running(os.getpid()) and system.is_running(os.getppid())
+    assert not system.is_running(ended.pid)
+    assert not system.is_running(NO_PROCESS) and not system.is_running(2**70)
+
+
+@pytest.mark.parametrize(("number", "error", "runs"), [(7, 0, True), (8, 0, False), (9, 5, True), (10, 87, False)])
+def test_windows_is_asked_by_its_own_calls(number: int, error: int, runs: bool) -> None:
+    kernel32 = FakeKernel32()
+    assert system._is_running_on_windows(number, kernel32, lambda: error) is runs
+    assert kernel32.closed == ([number] if number in (7, 8) else [])
+    assert kernel32.OpenProcess.restype is ctypes.c_void_p  # handles are as long as pointers
+
+
+def test_windows_is_not_asked_about_impossible_numbers() -> None:
+    assert not any(system._is_running_on_windows(number, None, None) for number in (0, -1, 2**40))
+
+
+def test_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["dp360", "view", "heads/it's me/head.ply"]
+    assert shlex.split(system.command_line(words)) == words
+    monkeypatch.setattr(system, "IS_WINDOWS", True)
+    assert system.command_line(["dp360", "view", r"C:\my heads\head.ply"]) == r'dp360 view "C:\my heads\head.ply"'
+
+
+def test_numbers_of_this_machine_make_sense() -> None:
+    total, available = system.machine_memory_bytes(), system.available_memory_bytes()
+    assert total is not None and total > 2**28
+    assert available is None or 0 < available <= total
+    assert 1 <= system.usable_cores() <= (os.cpu_count() or 1)
+    assert system.load() >= 0
+    assert 2**20 < system.peak_memory_bytes() < total
+
+
+def test_a_system_without_these_calls_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("sched_getaffinity", "getloadavg", "sysconf", "statvfs", "getuid"):
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert system.usable_cores() == (os.cpu_count() or 1)
+    assert math.isnan(system.load())
+    assert system.machine_memory_bytes() is None and system.peak_memory_bytes() == 0
+    system.limit_memory(1)  # this process goes on
+    assert not system.inodes_are_used_up(tmp_path)
+    assert system.user_number() == 0
+    tmp_path.chmod(0o777)
+    assert system.is_private(tmp_path.lstat())  # modes say nothing there
+
+
+def test_a_folder_that_others_write_into_is_not_private(tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir(mode=0o700)
+    file.write_bytes(b"")
+    assert system.is_private(folder.lstat()) and not system.is_private(file.lstat())
+    folder.chmod(0o770)
+    assert not system.is_private(folder.lstat())
+
+
+def test_new_files_get_what_the_umask_leaves(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    assert system.default_mode(0o666) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    assert system.default_mode(0o666) == system.default_mode(0o666)
+
+
+def test_memory_is_limited_in_a_process_that_loads_the_file_alone() -> None:
+    code = (
+        f"import runpy; runpy.run_path({str(system.__file__)!r})['limit_memory'](200)\n"
+        "import sys; assert not any(name.startswith(('torch', 'dp360')) for name in sys.modules)\n"
+        "try: bytearray(400 << 20)\nexcept MemoryError: print('refused')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "refused", done.stderr
+
+
+def test_the_file_needs_nothing_but_pythons_own_library() -> None:
+    assert runpy.run_path(str(system.__file__))["is_running"](os.getpid())
+
+
+def test_errors_files_and_calls_come_without_torch() -> None:
+    code = (
+        "import sys; from dp360.generation import InputError; from dp360.generation import files, system\n"
+        "print('torch' in sys.modules, 'numba' in sys.modules)\n"
+        "from dp360 import generation; print(generation.orbit.__name__, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ["False", "False", "orbit", "True"], done.stderr
