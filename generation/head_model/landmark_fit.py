@@ -26,20 +26,26 @@ FACE_OVAL_LANDMARKS = [
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 ]  # fmt: skip
+_OUTLINE = slice(8, 29)
+"""Those of them that lie on cheeks and jaw, where the outline is the face's own and not the hair's."""
+_OUTLINE = slice(8, 29)
+"""Those of them that run along cheeks and jaw, from one cheekbone to the other."""
 _IRIS_LANDMARKS = range(468, 478)
 FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 """Rotation of an OpenCV camera that looks along -z: x right, y down."""
 
 
 # Weights of the fit; lengths in world units (`UNITS_PER_CM`).
-_IDENTITY_RIDGE = 0.6
+_IDENTITY_RIDGE = 0.3
 """Weight of the standard normal prior on identity modes."""
 _EXPRESSION_RIDGE = 1.5
 """Weight of the prior on expressions (standard deviation about 0.4)."""
 _DEPTH_WEIGHT = 0.1
 """Weight of mediapipe's relative depth against its 2D positions."""
 _OVAL_WEIGHT = 0.35
-"""Weight of the face oval, whose landmarks slide with the view."""
+"""Weight of the face oval, whose landmarks slide with the view, along the outline and on the forehead."""
+_OUTLINE_SIGMA = 0.0025
+"""How well the face oval says where cheeks and jaw end, across the outline, world units (1.5 mm)."""
 _INDEPENDENT_LANDMARKS = 60.0
 """How many independent measurements the correlated landmarks are worth."""
 _SIGMA_FLOOR = 0.0025
@@ -149,6 +155,38 @@ class LinearPoints:
         return np.clip(shape, np.repeat([-3.0, -0.1], counts), np.repeat([3.0, 1.0], counts))
 
 
+@dataclass(frozen=True)
+class Outline:
+    """Points on an outline in the picture: how far off it they are counts, and not where along it they are."""
+
+    points: Int[np.ndarray, " k"]
+    """Which of the points these are."""
+    across: Float[np.ndarray, "k 2"]
+    """Unit direction across the outline at each, in the picture."""
+    sigma: float
+    """How well the outline is known, world units."""
+    weight: float
+    """Further weight of each point."""
+
+    @classmethod
+    def of(
+        cls, points: Int[np.ndarray, " k"], ring_px: Float[np.ndarray, "k+2 2"], sigma: float, weight: float
+    ) -> Outline:
+        """The outline through points seen in a picture.
+
+        Args:
+            points: which ones.
+            ring_px: where they are, with one more before the first and one after the last, pixels.
+        """
+        along = ring_px[2:] - ring_px[:-2]
+        along = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+        return cls(points, along[:, ::-1] * [1.0, -1.0], sigma, weight)
+
+    def off(self, shift: Float[np.ndarray, "*k l 2"]) -> Float[np.ndarray, "*k p"]:
+        """How far displacements of all points in the picture move those of the outline across it."""
+        return (shift[..., self.points, :] * self.across).sum(-1)
+
+
 def gauss_newton_step(
     view: View,
     points: Float[np.ndarray, "l 3"],
@@ -158,6 +196,7 @@ def gauss_newton_step(
     sigma: Float[np.ndarray, " l"],
     weight: Float[np.ndarray, " l"] | float,
     damping: Float[np.ndarray, " m+6"] | float,
+    outline: Outline | None = None,
 ) -> Float[np.ndarray, " m+6"]:
     """One step of the shape's coefficients, rotation vector, logarithm of the focal length and principal point.
 
@@ -172,6 +211,7 @@ def gauss_newton_step(
         sigma: standard deviations of the errors, world units.
         weight: further weights.
         damping: added to the diagonal of the system.
+        outline: points that lie on an outline, which are known better across than along it.
     """
     n, columns = seen_px.shape
     p = points @ view.R_camera_world.T
@@ -182,22 +222,30 @@ def gauss_newton_step(
     if columns == 3:
         error.append(_DEPTH_WEIGHT * (_mean_removed(p[:, 2]) - _mean_removed(seen_px[:, 2]) * view.units_per_px))
     robust = 1 / np.sqrt(1 + (np.linalg.norm(error_xy, axis=1) / (3 * sigma)) ** 2)
-    w = np.tile(weight * robust / sigma, columns)
+    w = [np.tile(weight * robust / sigma, columns)]
+    if outline is not None:
+        error.append(outline.off(error_xy))
+        w.append(outline.weight / np.sqrt(1 + (error[-1] / (3 * outline.sigma)) ** 2) / outline.sigma)
 
     def derivative(dp: Float[np.ndarray, "k l 3"]) -> Float[np.ndarray, "k n"]:
         """How the stacked errors move with camera-frame displacements of the points."""
         d_xy = PANOHEAD_RADIUS * (dp[..., :2] - normalised * dp[..., 2:]) / depth
-        d_z = _DEPTH_WEIGHT * _mean_removed(dp[..., 2])
-        return np.concatenate([d_xy[..., 0], d_xy[..., 1], d_z][:columns], axis=1)
+        return stacked(d_xy, dp[..., 2])
+
+    def stacked(d_xy: Float[np.ndarray, "k l 2"], d_depth: Float[np.ndarray, "k l"]) -> Float[np.ndarray, "k n"]:
+        """Changes of the errors in the picture and in depth, in the order of the stacked ones."""
+        parts = [d_xy[..., 0], d_xy[..., 1], _DEPTH_WEIGHT * _mean_removed(d_depth)][:columns]
+        return np.concatenate(parts if outline is None else [*parts, outline.off(d_xy)], axis=1)
 
     jacobian = np.concatenate(
         [
             derivative(linear.shapes @ view.R_camera_world.T),
             derivative(np.stack([np.cross(axis, p) for axis in np.eye(3)])),
-            np.pad((PANOHEAD_RADIUS * normalised.T).ravel(), (0, (columns - 2) * n))[None],  # log focal
-            np.repeat(np.eye(2, columns), n, axis=1),
+            stacked(PANOHEAD_RADIUS * normalised[None], np.zeros((1, n))),  # log focal
+            stacked(np.repeat(np.eye(2)[:, None], n, axis=1), np.zeros((2, n))),  # principal point
         ]
     )
+    w = np.concatenate(w)
     weighted = jacobian * w
     H = weighted @ weighted.T + np.diag(np.concatenate([linear.prior, np.zeros(6)]) + damping)
     g = weighted @ (np.concatenate(error) * w) + np.concatenate([linear.prior * shape, np.zeros(6)])
@@ -241,10 +289,13 @@ def fit_landmarks(
     weight = np.sqrt(_INDEPENDENT_LANDMARKS / len(sigma)) * model.landmark_valid.astype(np.float64)
     weight[FACE_OVAL_LANDMARKS] *= _OVAL_WEIGHT
     weight[_IRIS_LANDMARKS] = 0.0  # they follow the gaze, which the model does not have
+    oval, independent = np.array(FACE_OVAL_LANDMARKS), float(np.sqrt(_INDEPENDENT_LANDMARKS / len(sigma)))
+    around = landmarks_px[oval[_OUTLINE.start - 1 : _OUTLINE.stop + 1], :2]
+    outline = Outline.of(oval[_OUTLINE], around, _OUTLINE_SIGMA, independent)
     view, shape = _first_view(linear.base, landmarks_px), np.zeros(len(linear.prior))
     for _ in range(iterations):
         points = linear.at(shape) + model.landmark_offsets(*_camera_direction(view.R_camera_world))
-        step = gauss_newton_step(view, points, linear, shape, landmarks_px, sigma, weight, 1e-9)
+        step = gauss_newton_step(view, points, linear, shape, landmarks_px, sigma, weight, 1e-9, outline)
         shape, view = linear.held(shape + step[:-6]), view.moved(step[-6:])
     identity, expression = np.split(shape, [linear.identities])
     vertices = model.vertices(identity, expression)
