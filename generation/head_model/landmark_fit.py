@@ -11,7 +11,7 @@ the landmarks for the view reached so far, in each step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -38,6 +38,8 @@ FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 # Weights of the fit; lengths in world units (`UNITS_PER_CM`).
 _IDENTITY_RIDGE = 0.3
 """Weight of the standard normal prior on identity modes."""
+_SIZE_SIGMA = 0.01
+"""How far heads leave the mean's size: no picture tells it, but small heads have less perspective at our distance."""
 _EXPRESSION_RIDGE = 1.5
 """Weight of the prior on expressions (standard deviation about 0.4)."""
 _DEPTH_WEIGHT = 0.1
@@ -122,8 +124,8 @@ class LinearPoints:
     """On the mean head."""
     shapes: Float[np.ndarray, "m l 3"]
     """How each coefficient moves them."""
-    prior: Float[np.ndarray, " m"]
-    """Weight of each coefficient's square."""
+    prior: Float[np.ndarray, "m m"]
+    """Weights of the coefficients' squares and products."""
     identities: int
     """How many of the coefficients are identity modes."""
 
@@ -137,12 +139,19 @@ class LinearPoints:
             return (field[:, vertices] * weights[..., None]).sum(2).astype(np.float64)
 
         modes = [at_points(model.identity_basis), at_points(model.expression_basis)]
-        prior = np.repeat(np.square(ridges), [len(part) for part in modes])
+        prior = np.diag(np.repeat(np.square(ridges), [len(part) for part in modes]))
         return LinearPoints(at_points(model.neutral[None])[0], np.concatenate(modes), prior, len(modes[0]))
 
     def pose_only(self) -> LinearPoints:
         """Those of the mean head, without coefficients."""
-        return LinearPoints(self.base, self.shapes[:0], self.prior[:0], 0)
+        return LinearPoints(self.base, self.shapes[:0], self.prior[:0, :0], 0)
+
+    def of_usual_size(self, sigma: float) -> LinearPoints:
+        """Those of heads whose size varies by so much (a share of it), whatever their identity."""
+        around = self.base - self.base.mean(0)
+        growth = np.einsum("mlc,lc->m", self.shapes, around) / (around**2).sum()
+        growth[self.identities :] = 0.0
+        return replace(self, prior=self.prior + np.outer(growth, growth) / sigma**2)
 
     def at(self, shape: Float[np.ndarray, " m"]) -> Float[np.ndarray, "l 3"]:
         """The points of one head."""
@@ -247,8 +256,9 @@ def gauss_newton_step(
     )
     w = np.concatenate(w)
     weighted = jacobian * w
-    H = weighted @ weighted.T + np.diag(np.concatenate([linear.prior, np.zeros(6)]) + damping)
-    g = weighted @ (np.concatenate(error) * w) + np.concatenate([linear.prior * shape, np.zeros(6)])
+    H = weighted @ weighted.T + np.pad(linear.prior, (0, 6))
+    H[np.diag_indices_from(H)] += damping
+    g = weighted @ (np.concatenate(error) * w) + np.concatenate([linear.prior @ shape, np.zeros(6)])
     return -np.linalg.solve(H, g)
 
 
@@ -285,6 +295,7 @@ def fit_landmarks(
         The fitted head. Its camera has square pixels and looks from 2.7 world units away.
     """
     linear = LinearPoints.of(model, model.landmark_vertices, model.landmark_weights, _IDENTITY_RIDGE, _EXPRESSION_RIDGE)
+    linear = linear.of_usual_size(_SIZE_SIGMA)
     sigma = _SIGMA_FLOOR + 0.5 * np.minimum(np.nan_to_num(model.landmark_spread, nan=0.02), 0.02)
     weight = np.sqrt(_INDEPENDENT_LANDMARKS / len(sigma)) * model.landmark_valid.astype(np.float64)
     weight[FACE_OVAL_LANDMARKS] *= _OVAL_WEIGHT

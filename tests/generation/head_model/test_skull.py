@@ -13,12 +13,12 @@ def source_neutral() -> np.ndarray:
         return data["neutral"].astype(np.float32)
 
 
-def test_skull_of_the_mean_head_is_as_broad_and_long_as_peoples() -> None:
+def test_skull_of_the_mean_head_is_as_broad_as_peoples() -> None:
     model = load_head_model()
     skin = centimetres(model.neutral.astype(np.float64))[np.unique(model.skin_faces)]
     above_ears = skin[(skin[:, 1] > 5.2) & (skin[:, 1] < 8)]
     breadth_cm, length_cm = np.ptp(above_ears[:, 0]), np.ptp(above_ears[:, 2])
-    assert 15.1 < breadth_cm < 15.5 and 19.5 < length_cm < 19.9, (breadth_cm, length_cm)
+    assert 15.1 < breadth_cm < 15.5 and 19.3 < length_cm < 19.7, (breadth_cm, length_cm)
 
 
 def test_face_throat_and_shoulders_stay_and_both_sides_stay_alike() -> None:
@@ -27,7 +27,7 @@ def test_face_throat_and_shoulders_stay_and_both_sides_stay_alike() -> None:
     moved_cm = np.abs(centimetres(with_average_skull(source).astype(np.float64)) - at_cm)
     still = (at_cm[:, 2] > 7.5) | (at_cm[:, 1] < -7)
     assert still.sum() > 5000 and moved_cm[still].max() < 1e-3
-    assert 0.2 < moved_cm[:, 0].max() < 0.4 and moved_cm[:, 1].max() < 1e-3
+    assert 0.2 < moved_cm[:, 0].max() < 0.4 and moved_cm[:, 1:].max() < 1e-3
     mirrored = with_average_skull(source * np.float32([-1, 1, 1])) * [-1, 1, 1]
     np.testing.assert_allclose(mirrored, with_average_skull(source), atol=1e-7)
 
