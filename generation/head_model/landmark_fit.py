@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from ..cameras import PANOHEAD_RADIUS, Cameras
+from .anatomy import ramp
 from .model import HeadModel
 
 # mediapipe's face oval, in order round the face. These landmarks follow the outline, not a point of the skin.
@@ -38,6 +39,9 @@ FLIP_YZ = np.diag([1.0, -1.0, -1.0])
 # Weights of the fit; lengths in world units (`UNITS_PER_CM`).
 _IDENTITY_RIDGE = 0.3
 """Weight of the standard normal prior on identity modes."""
+_TURNED_RIDGE, _TURNED_RAD = 0.6, (0.35, 0.65)
+"""That of heads that are turned away, whose landmarks are guessed and whose outline is another one, and between which
+azimuths it takes over."""
 _SIZE_SIGMA = 0.01
 """How far heads leave the mean's size: no picture tells it, but small heads have less perspective at our distance."""
 _EXPRESSION_RIDGE = 1.5
@@ -304,9 +308,14 @@ def fit_landmarks(
     around = landmarks_px[oval[_OUTLINE.start - 1 : _OUTLINE.stop + 1], :2]
     outline = Outline.of(oval[_OUTLINE], around, _OUTLINE_SIGMA, independent)
     view, shape = _first_view(linear.base, landmarks_px), np.zeros(len(linear.prior))
+    stiffer = np.diag((np.arange(len(shape)) < linear.identities) * (_TURNED_RIDGE**2 - _IDENTITY_RIDGE**2))
     for _ in range(iterations):
-        points = linear.at(shape) + model.landmark_offsets(*_camera_direction(view.R_camera_world))
-        step = gauss_newton_step(view, points, linear, shape, landmarks_px, sigma, weight, 1e-9, outline)
+        direction = _camera_direction(view.R_camera_world)
+        turned = float(ramp(np.abs(direction[:1]), *_TURNED_RAD)[0])
+        points = linear.at(shape) + model.landmark_offsets(*direction)
+        prior, still_seen = linear.prior + turned * stiffer, replace(outline, weight=(1 - turned) * independent)
+        held = replace(linear, prior=prior)
+        step = gauss_newton_step(view, points, held, shape, landmarks_px, sigma, weight, 1e-9, still_seen)
         shape, view = linear.held(shape + step[:-6]), view.moved(step[-6:])
     identity, expression = np.split(shape, [linear.identities])
     vertices = model.vertices(identity, expression)
