@@ -73,9 +73,9 @@ class Box(NamedTuple):
         return ((folded > self.low) & (folded < self.high)).all(-1)
 
 
-EAR = Box((6.8, -4.5, -3.5), (np.inf, 5.0, 2.5))
+EAR = Box((6.6, -4.5, -3.5), (np.inf, 5.0, 2.5))
 """The ears stand out of the skull in here."""
-EAR_HOLLOW = Box((6.2, -3.0, -2.0), (np.inf, 3.0, 2.5))
+EAR_HOLLOW = Box((6.0, -3.0, -2.0), (np.inf, 3.0, 2.5))
 """The hollow of the ear, which is as far in as the scalp and carries no hair."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int16, UInt8
 
 from ..weights import shipped_file
+from .skull import with_average_skull
 
 PART_FACE, PART_CRANIUM_NECK, PART_MOUTH_SOCKET = 0, 1, 2
 PART_EYE_SOCKET_LEFT, PART_EYE_SOCKET_RIGHT = 3, 4
@@ -29,7 +30,7 @@ class HeadModel:
     """Arrays of the shipped model. World units and axes as in `generation.cameras`."""
 
     neutral: Float[np.ndarray, "v 3"]
-    """Mean head with a neutral expression."""
+    """Mean head with a neutral expression, its skull corrected (`skull`)."""
     faces: Int[np.ndarray, "f 3"]
     """Vertex indices, counter-clockwise seen from outside."""
     uv: Float[np.ndarray, "t 2"]
@@ -68,7 +69,7 @@ class HeadModel:
             return modes_of(arrays[f"{name}_steps"]).astype(np.float32) * scale
 
         return cls(
-            neutral=arrays["neutral"].astype(np.float32),
+            neutral=with_average_skull(arrays["neutral"].astype(np.float32)),
             faces=arrays["faces"].astype(np.int64),
             uv=arrays["uv"].astype(np.float32),
             faces_uv=arrays["faces_uv"].astype(np.int64),

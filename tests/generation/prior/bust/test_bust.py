@@ -203,7 +203,7 @@ def assert_joined(mesh, cameras: Cameras, bust: Bust) -> None:
         view = camera.position_world[0].numpy() - corners[triangle].mean(-2)
         outer = np.isin(mesh.material[triangle], (MATERIAL_SKIN, MATERIAL_CLOTH))
         inside = ((normal[triangle] * view).sum(-1) < 0) & outer
-        assert inside.mean() < 0.02  # a pixel at a rim may meet a triangle edge on
+        assert inside.mean() < 0.035  # a pixel at a rim, or a collar that stands off, seen from above
 
 
 def test_it_ends_higher_at_the_sides_and_without_an_edge(bust: Bust) -> None:
