@@ -21,6 +21,7 @@ from dp360.generation.portrait import Portrait, PortraitConfig, prepare_portrait
 from dp360.generation.prior import HeadPrior, build_head_prior
 from dp360.generation.prior.saved_fit import SavedFit
 from dp360.generation.progress import Track, silent
+from dp360.generation.system import give_back_memory
 from dp360.reconstruction.prepare import fit_threads
 from dp360.reconstruction.splat_fit import FitNotFinite, SplatFitConfig, fit_splats, splats_from_parameters
 from dp360.reconstruction.splats import Splats
@@ -105,7 +106,9 @@ def portrait_to_dataset(
 def prior_of(portrait: Portrait, options: HeadOptions) -> HeadPrior:
     """The head prior of a portrait, as the options say; the generator's name is settled already."""
     drawn, glasses = options.generator == "field", not options.no_glasses
-    return build_head_prior(portrait, seed=options.seed, drawn=drawn, glasses=glasses, light=options.light)
+    prior = build_head_prior(portrait, seed=options.seed, drawn=drawn, glasses=glasses, light=options.light)
+    give_back_memory()
+    return prior
 
 
 def prior_to_dataset(

@@ -20,6 +20,7 @@ from dp360.exporters import splat_ply, viewer_html
 from dp360.exporters.head_files import SPLATS_NAME
 from dp360.generation import Provenance, ViewSet
 from dp360.generation.progress import Track, silent
+from dp360.generation.system import give_back_memory
 from dp360.reconstruction.splats import Splats
 
 from ..console import Notify, ignore
@@ -193,6 +194,7 @@ class Job:
                 files = self._whole_head(way)
             if pause_after is None:
                 forget_state(self.folder)
+        give_back_memory()
         return HeadResult(self.folder, files, dict(record.timings_s), tuple(record.warnings))
 
     def prepare(
