@@ -109,8 +109,7 @@ def available_memory_bytes() -> int | None:
 
 
 def give_back_memory() -> None:
-    """Hand memory that was freed back to the system, where the C library keeps it (glibc): after work with much scratch,
-    half a gigabyte of it."""
+    """Hand freed memory back to the system where the C library keeps it (glibc): half a gigabyte after painting."""
     if IS_LINUX:
         with contextlib.suppress(OSError, AttributeError):  # other C libraries give it back by themselves
             ctypes.CDLL(None).malloc_trim(0)
