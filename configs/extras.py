@@ -21,6 +21,7 @@ EXTRA_OF = {
     "h5py": "train",
     "av": "export",
     "open3d": "export",
+    "OpenEXR": "export",
     "pxr": "usd",
     "dlib": "eval",
     "matplotlib": "eval",
@@ -72,6 +73,8 @@ def refuse_command_without_packages(command: Any) -> None:
             drawn = command.generator in ("field", "compact", "diffportrait360")
             if drawn or getattr(command, "variants", None) is not None:
                 refuse_missing(["diffusers"], f"--generator {command.generator}" if drawn else "--variants")
+            if command.light.lower().endswith(".exr"):
+                refuse_missing(["OpenEXR"], "--light FILE.exr")
             if getattr(command, "ray", None) is not None:
                 refuse_missing(["ray"], "--ray")
         case "ExportCommand":

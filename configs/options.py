@@ -18,7 +18,7 @@ GeneratorName = Literal["auto", "prior", "field", "compact", "diffportrait360"]
 RENDERED: tuple[GeneratorName, ...] = ("prior", "field")
 """Generators that render the prior: on the CPU, without anything from outside."""
 Rings = Literal["three", "level"]
-LightLook = Literal["portrait", "even"]
+LightLook = Literal["portrait", "even", "studio"]
 
 
 def _flag_from_words(words: Sequence[str]) -> bool:
@@ -141,8 +141,9 @@ class HeadOptions:
     dp360[matte]; or rembg:MODEL, another one by its name or the path of an .onnx file."""
     no_glasses: Flag = False
     """Take off the glasses that the portrait shows."""
-    light: LightLook = "portrait"
-    """The head in the portrait's light, or in even light, the same from all sides, as games and avatars want it."""
+    light: str = "portrait"
+    """The head in the portrait's light; in even light, the same from all sides, as games and avatars want it; in studio
+    light; or in that of a panorama of your own, FILE.hdr or FILE.exr."""
     rings: Rings = "three"
     """level: only the ring at eye height, as DiffPortrait360 has it; three: rings above and below it as well."""
     generator: GeneratorName = "auto"

@@ -69,5 +69,6 @@ def _given_files(options: HeadOptions) -> list[Path]:
     if options.weights is not None:
         places.append(Path(options.weights).expanduser())
     places.append(rembg_file(options.matte))
+    places.append(Path(options.light).expanduser())
     files = [file for place in places if place is not None for file in (place, *place.rglob("*"))]
     return sorted(file for file in files if file.is_file())

@@ -9,6 +9,7 @@ from typing_extensions import assert_never
 
 from dp360.generation import Cameras, InputError, ViewGenerator
 from dp360.generation.diffusion.compact import HeldOut, compact_folder, held_out
+from dp360.generation.light.named_lights import wanted_light
 from dp360.generation.portrait.rembg_network import rembg_model
 from dp360.generation.prior import PriorGenerator
 from dp360.generation.prior.field.drawn_field import fields_can_be_drawn
@@ -37,9 +38,10 @@ def refuse_contradictions(options: HeadOptions) -> None:
 
     Raises:
         InputError: a diffusion model or drawn fields without weights, or weights, options or pictures for a generator
-            that does not take them, or a matte that is none.
+            that does not take them, or a matte or a light that is none.
     """
     rembg_model(options.matte)
+    wanted_light(options.light)
     if options.light != "portrait" and options.generator in ("compact", "diffportrait360"):
         raise InputError(
             f"Cannot start: --light {options.light} is for heads made by geometry, and --generator {options.generator} "

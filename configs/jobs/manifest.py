@@ -15,8 +15,9 @@ from typing import Any, get_args
 from dp360.generation import InputError
 from dp360.generation.diffusion.view_pictures import PICTURE_ENDINGS
 from dp360.generation.file_names import as_file_name, is_file_name
+from dp360.generation.light.named_lights import wanted_light
 
-from ..options import GeneratorName, HeadOptions, LightLook, Quality
+from ..options import GeneratorName, HeadOptions, Quality
 from ..view_generators import settled
 from .job import Job
 
@@ -58,6 +59,11 @@ def _one_of(choices: Sequence[str]) -> Callable[[str], str]:
     return read
 
 
+def _light(text: str) -> str:
+    wanted_light(text)
+    return text
+
+
 def _yes_or_no(text: str) -> bool:
     if text.lower() not in ("yes", "no", "true", "false", "1", "0"):
         raise InputError(f"expected yes or no, got {text}")
@@ -70,7 +76,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "crop": ("crop", _one_of(("auto", "standard", "wide"))),
     "quality": ("quality", _one_of(get_args(Quality))),
     "generator": ("generator", _one_of(get_args(GeneratorName))),
-    "light": ("light", _one_of(get_args(LightLook))),
+    "light": ("light", _light),
     "matte": ("matte", str),
     "no_face": ("no_face", _yes_or_no),
     "no_glasses": ("no_glasses", _yes_or_no),

@@ -64,7 +64,7 @@ class Settings(BaseModel):
     face_index: int | None = Field(None, ge=0, le=1000, description="Which face of several, 0 being the largest.")
     no_face: bool = Field(False, description="Align by the outline alone.")
     crop: Literal["auto", "standard", "wide"] = Field("auto", description="wide has room for long hair and hats.")
-    light: Literal["portrait", "even"] = Field("portrait", description="The portrait's light, or even light.")
+    light: Literal["portrait", "even", "studio"] = Field("portrait", description="The head's light.")
     no_glasses: bool = Field(False, description="Take off the glasses.")
 
 

@@ -41,7 +41,7 @@ class PageSettings:
     crop: Literal["auto", "standard", "wide"] = "auto"
     """How much of the picture is used."""
     light: LightLook = "portrait"
-    """The head in the portrait's light, or in even light."""
+    """The head in the portrait's light, in even light or in a studio's."""
     no_glasses: bool = False
     """Take off the glasses."""
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, OrbitConfig
 from ..head_model import HeadModel, load_head_model
+from ..light.named_lights import PORTRAIT, wanted_light
 from ..mesh import TexturedMesh
 from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh, sample_texture
 from ..portrait import Portrait
@@ -42,7 +43,7 @@ from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
 from .light.light_prior import load_light_prior
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
-from .texture.prior_texture import LightLook, PriorTexture, paint_prior
+from .texture.prior_texture import PriorTexture, paint_prior
 from .worn.glasses import Glasses, fit_glasses
 from .worn.headgear import fit_headgear, without_headgear
 
@@ -93,19 +94,19 @@ class HeadPrior:
     """Single strands over and beyond the shell."""
     glasses: Literal["none", "worn", "taken off"] = "none"
     """What became of the glasses that the portrait shows."""
-    light: LightLook = "portrait"
-    """In which light the head is painted."""
+    light: str = PORTRAIT
+    """The light that the head is painted in, as `WantedLight` names it."""
 
     @property
     def looks_as_portrait(self) -> bool:
         """Whether the portrait itself can be one of the head's views."""
-        return self.light == "portrait" and self.glasses != "taken off"
+        return self.light == PORTRAIT and self.glasses != "taken off"
 
     @property
     def look_settings(self) -> dict[str, str]:
         """What provenance says about glasses and light; nothing where the portrait has none and its own."""
         settings = {} if self.glasses == "none" else {"glasses": self.glasses}
-        return settings if self.light == "portrait" else {**settings, "light": self.light}
+        return settings if self.light == PORTRAIT else {**settings, "light": self.light}
 
     def render(
         self, cameras: Cameras, *, supersample: int = 2, track: Track = silent, description: str = "Rendering views"
@@ -308,11 +309,9 @@ class PriorBasis:
         return cls(portrait, model, labels, expected, observed, bust, glasses)
 
     @same_threads()
-    def prior(
-        self, *, seed: int = 0, drawn: bool = False, glasses: bool = True, light: LightLook = "portrait"
-    ) -> HeadPrior:
+    def prior(self, *, seed: int = 0, drawn: bool = False, glasses: bool = True, light: str = PORTRAIT) -> HeadPrior:
         """One prior; arguments as of `build_head_prior`."""
-        portrait, model, labels = self.portrait, self.model, self.labels
+        portrait, model, labels, wanted = self.portrait, self.model, self.labels, wanted_light(light)
         field = draw_field(self.observed, seed=seed) if drawn else self.expected
         shell = fit_hair_shell(portrait, labels, model, field)
         headgear, shell = fit_headgear(portrait, labels, model, field, self.observed, shell)
@@ -322,8 +321,9 @@ class PriorBasis:
         grown = labels if headgear is None else without_headgear(labels)
         flow = fit_hair_flow(portrait, grown, shell, field)
         texture = paint_prior(
-            portrait, labels, model, mesh, flow, field, glasses=self.glasses, headgear=headgear, seed=seed, light=light
-        )
+            portrait, labels, model, mesh, flow, field,
+            glasses=self.glasses, headgear=headgear, seed=seed, wanted=wanted.light,
+        )  # fmt: skip
         x, y, width, height = SHELL_TILE
         tile = (slice(y, y + height), slice(x, x + width))
         strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
@@ -336,12 +336,12 @@ class PriorBasis:
             load_light_prior().weights_name,
         )
         state = "none" if self.glasses is None else "worn" if glasses else "taken off"
-        return HeadPrior(mesh, texture, labels, ", ".join(weights), strands, state, light)
+        return HeadPrior(mesh, texture, labels, ", ".join(weights), strands, state, wanted.name)
 
 
 def build_head_prior(
     portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0, drawn: bool = False, glasses: bool = True,
-    light: LightLook = "portrait",
+    light: str = PORTRAIT,
 ) -> HeadPrior:  # fmt: skip
     """The geometric prior of a portrait: labels, hair shell, bust, glasses, texture.
 
@@ -351,9 +351,9 @@ def build_head_prior(
         seed: seed of the painted locks, the strands and the cloth, and of the field if it is drawn.
         drawn: the head's field is one of those that may be behind the portrait, in place of the expected one.
         glasses: glasses that the portrait shows are worn; otherwise they are taken off.
-        light: that of the portrait, or the same from all sides.
+        light: what the head is lit by, as `wanted_light` takes it.
 
     Raises:
-        InputError: a field is to be drawn and this installation lacks the networks for it.
+        InputError: a field is to be drawn and this installation lacks the networks for it, or the light is none.
     """
     return PriorBasis.of(portrait, model=model).prior(seed=seed, drawn=drawn, glasses=glasses, light=light)

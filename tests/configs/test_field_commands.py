@@ -202,6 +202,14 @@ def test_diffusion_draws_in_the_portraits_light_alone(tmp_path: Path, capsys: py
     assert "draws views in the portrait's light; leave one of them out" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_light_that_is_none_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "face.png", "--output", str(tmp_path / "out"), "--light", "candle"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "expected --light portrait, even, studio or a panorama (.hdr or .exr), got candle" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_that_takes_one_treats_the_portrait_alike() -> None:
     run = RunCommand(given_portrait=(Path("my face.png"),), variants=4, crop="wide", face_index=1, no_glasses=True)
     assert run.taking(3) == (

@@ -57,8 +57,8 @@ class HeadLight:
     """Factor on sRGB colours at each vertex; about 1 on the skin that is seen."""
     mirrored_shade: Float32[np.ndarray, "v 3"]
     """The factor at the mirror image of each vertex."""
-    even_shade: Float32[np.ndarray, "v 3"]
-    """The factor in light that is the same from all sides, where the head itself is in the way of some of it."""
+    wanted_shade: Float32[np.ndarray, "v 3"]
+    """The factor in the light that was asked for, where the head itself is in the way of some of it."""
 
     @staticmethod
     def unknown(mesh: AtlasMesh) -> HeadLight:
@@ -68,9 +68,10 @@ class HeadLight:
 
 
 def light_of_portrait(
-    portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh
-) -> HeadLight:
-    """The light of a portrait on its prior's mesh.
+    portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh,
+    wanted: Light | None = None,
+) -> HeadLight:  # fmt: skip
+    """The light of a portrait on its prior's mesh, and another one that is wanted.
 
     Args:
         portrait: aligned portrait.
@@ -78,6 +79,7 @@ def light_of_portrait(
         model: the head model.
         mesh: the fitted mesh.
         picture: the portrait over it.
+        wanted: the light for `wanted_shade`; the portrait's own if not given.
     """
     material = _vertex_material(mesh)
     transfer = shadowed_transfer(mesh.vertices_world, mesh.normals_world, mesh.faces)
@@ -102,7 +104,10 @@ def light_of_portrait(
     azimuth = float(portrait.head.camera.azimuth_rad[0])
     fitted = fit_light(skin_cells, _mirrored_pairs(skin_cell, skin_cells), others, azimuth)
     if fitted is None:
-        return HeadLight.unknown(mesh)
+        unknown = HeadLight.unknown(mesh)
+        if wanted is None or not skin_cells.weight.any():
+            return unknown
+        return replace(unknown, wanted_shade=_shade_of(wanted, transfer, skin_cells))
     reached = skin_cells.transfer @ fitted.light.coefficients
     camera = portrait.head.camera.position_world[0].numpy()
     towards = camera - mesh.vertices_world
@@ -110,9 +115,13 @@ def light_of_portrait(
     believed = _GUESSED + (1 - _GUESSED) * ramp(facing, *_FACING)
     shade = _shade(transfer @ fitted.light.coefficients, reached, skin_cells.weight) ** believed[:, None]
     shade = shade.astype(np.float32)
-    even = Light.even().coefficients
-    even_shade = _shade(transfer @ even, skin_cells.transfer @ even, skin_cells.weight)
-    return HeadLight(fitted.light, fitted.misfit, shade, shade[_partners(mesh, material)], even_shade)
+    wanted_shade = shade if wanted is None else _shade_of(wanted, transfer, skin_cells)
+    return HeadLight(fitted.light, fitted.misfit, shade, shade[_partners(mesh, material)], wanted_shade)
+
+
+def _shade_of(light: Light, transfer: Float[np.ndarray, "v 9"], seen: LitCells) -> Float32[np.ndarray, "v 3"]:
+    """`_shade` in a given light."""
+    return _shade(transfer @ light.coefficients, seen.transfer @ light.coefficients, seen.weight)
 
 
 def _shade(

@@ -10,7 +10,6 @@ matte is solid and the class fits. All of it is painted in even light, and the l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -52,7 +51,6 @@ from .shell_paint import paint_shell
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
 
-LightLook = Literal["portrait", "even"]
 """In which light a head is painted: that of the portrait, or the same from all sides."""
 
 
@@ -72,7 +70,7 @@ class PriorTexture:
 
 def paint_prior(
     portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, flow: HairFlow, field: HeadField,
-    *, glasses: Glasses | None = None, headgear: Headgear | None = None, seed: int = 0, light: LightLook = "portrait",
+    *, glasses: Glasses | None = None, headgear: Headgear | None = None, seed: int = 0, wanted: Light | None = None,
 ) -> PriorTexture:  # fmt: skip
     """Paint the atlas of a fitted prior from its portrait.
 
@@ -86,12 +84,12 @@ def paint_prior(
         glasses: taken off the skin, and painted where the mesh has them.
         headgear: as the mesh has it.
         seed: seed of the synthesised hair and cloth.
-        light: in which light.
+        wanted: the light to paint it in; the portrait's own if not given.
     """
     hat = headgear_pixels(labels)
     labels = labels if headgear is None else without_headgear(labels)
     picture = picture_of_portrait(portrait, labels, mesh, glasses)
-    head_light = light_of_portrait(portrait, labels, model, mesh, picture)
+    head_light = light_of_portrait(portrait, labels, model, mesh, picture, wanted)
     texels = atlas_texels(mesh)
     looked_up = LookedUp.of(portrait, labels, picture, mesh, texels, head_light)
     expected = ExpectedColours.of(field, texels, looked_up)
@@ -127,10 +125,10 @@ def paint_prior(
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 
-    if light == "portrait":
+    if wanted is None:
         lit = looked_up.shade
     else:
-        lit = interpolate(texels.fragments, head_light.even_shade, mesh.faces)[texels.rows, texels.columns]
+        lit = interpolate(texels.fragments, head_light.wanted_shade, mesh.faces)[texels.rows, texels.columns]
     shade[texels.rows, texels.columns] = lit
     covered = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), bool)
     covered[texels.rows, texels.columns] = True

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dp360.generation.head_model import load_head_model
+from dp360.generation.light.named_lights import light_of_panorama
 from dp360.generation.light.spherical_harmonics import Light, shadowed_transfer
 from dp360.generation.mesh_raster import interpolate, rasterize_mesh
 from dp360.generation.portrait import Portrait
@@ -36,7 +37,7 @@ def lit(portrait: Portrait, mesh: AtlasMesh, transfer: np.ndarray, light: Light)
 
 def found_in(portrait: Portrait, prior: HeadPrior) -> HeadLight:
     picture = picture_of_portrait(portrait, prior.portrait_labels, prior.mesh)
-    return light_of_portrait(portrait, prior.portrait_labels, load_head_model(), prior.mesh, picture)
+    return light_of_portrait(portrait, prior.portrait_labels, load_head_model(), prior.mesh, picture, Light.even())
 
 
 @pytest.mark.parametrize("azimuth_deg", [-65, 55])
@@ -70,5 +71,21 @@ def test_light_stays_within_limits_and_is_the_mirrored_one_on_the_other_side(
     middle = np.abs(mesh.vertices_world[:, 0]) < 0.002
     difference = np.abs(found.mirrored_shade - found.shade)[middle]
     assert np.median(difference) < 0.02  # the middle plane is its own mirror image
-    left, right = (found.even_shade[side * mesh.vertices_world[:, 0] > 0.02].mean(0) for side in (1, -1))
+    left, right = (found.wanted_shade[side * mesh.vertices_world[:, 0] > 0.02].mean(0) for side in (1, -1))
     np.testing.assert_allclose(left, right, atol=0.04)
+
+
+def test_a_wanted_light_falls_from_where_it_comes_whatever_the_portraits_own(
+    portrait: Portrait, prior: HeadPrior
+) -> None:
+    mesh, labels = prior.mesh, prior.portrait_labels
+    picture = picture_of_portrait(portrait, labels, mesh)
+    surroundings = np.full((32, 64, 3), 0.1, np.float32)
+    surroundings[8:24, 28:36] = 10.0  # to the head's left
+    wanted = light_of_panorama(surroundings)
+    found = light_of_portrait(portrait, labels, load_head_model(), mesh, picture, wanted)
+    left, right = (found.wanted_shade[side * mesh.vertices_world[:, 0] > 0.15].mean() for side in (1, -1))
+    assert left > 1.4 * right
+    own = light_of_portrait(portrait, labels, load_head_model(), mesh, picture)
+    np.testing.assert_array_equal(own.wanted_shade, own.shade)
+    np.testing.assert_array_equal(own.shade, found.shade)
