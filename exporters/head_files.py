@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,12 +58,18 @@ def write_head(
         raise InputError("Cannot make a mesh: expected splats, got none")
     framing = framing_of(splats, known=known)
     splats = framing.framed(splats)
-    mesh = mesh_from_renders(SplatScene(splats), (mesh_config or RUN_MESH).framed(framing), track=track)
-    mesh = framing.mesh_to_world(mesh)
-    write_bytes_atomically(paths[1], mesh_glb.encode(mesh, views.provenance, metres_per_unit=unit))
     if portrait_rgb is None:
         portrait_rgb = (views.rgb_unit()[0] * 255).round().byte()
-    pictures = splat_pictures(splats, contact_sheet.sheet_cameras())
-    sheet = contact_sheet.SheetContent(portrait_rgb, views, pictures)
-    write_bytes_atomically(paths[2], contact_sheet.encode(sheet, views.provenance))
+    with ThreadPoolExecutor(1) as beside:
+        sheet = beside.submit(_sheet, splats, views, portrait_rgb)
+        mesh = mesh_from_renders(SplatScene(splats), (mesh_config or RUN_MESH).framed(framing), track=track)
+        mesh = framing.mesh_to_world(mesh)
+        write_bytes_atomically(paths[1], mesh_glb.encode(mesh, views.provenance, metres_per_unit=unit))
+        write_bytes_atomically(paths[2], sheet.result())
     return paths
+
+
+def _sheet(splats: Splats, views: ViewSet, portrait_rgb: UInt8[Tensor, "h w 3"]) -> bytes:
+    """The contact sheet; `splats` in their framing."""
+    pictures = splat_pictures(splats, contact_sheet.sheet_cameras())
+    return contact_sheet.encode(contact_sheet.SheetContent(portrait_rgb, views, pictures), views.provenance)

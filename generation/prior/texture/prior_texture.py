@@ -9,6 +9,7 @@ matte is solid and the class fits. All of it is painted in even light, and the l
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,11 +48,9 @@ from .headgear_paint import paint_headgear
 from .looked_up import LookedUp
 from .painted import Painted
 from .portrait_lookup import SeenPoints, picture_of_portrait, seen_in_tile
-from .shell_paint import paint_shell
+from .shell_paint import PaintedShell, paint_shell
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
-
-"""In which light a head is painted: that of the portrait, or the same from all sides."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +96,42 @@ def paint_prior(
     texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)
     shade = np.ones((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
-    detail: Float32[np.ndarray, "h w 3"] | None = None
-    for material, tile in ((MATERIAL_HAIR, SHELL_TILE), (MATERIAL_CLOTH, BUST_TILE)):
+    sides = (looked_up.own, looked_up.mirrored)
+
+    def tile_of(material: int, tile: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[SeenPoints, ...]] | None:
+        """Numbers of the texels of a tile, and what is seen of them on both sides; None where the head has none."""
         chosen = np.nonzero(texels.material == material)[0]
         if not len(chosen):
-            continue
-        sides = (looked_up.own, looked_up.mirrored)
-        seen, reflected = (seen_in_tile(texels, chosen, points[chosen], tile) for points in sides)
-        if material == MATERIAL_HAIR:
-            shell = paint_shell(seen, reflected, expected, flow, seed)
-            colour, trust, detail = shell.rgb_unit, shell.confidence, shell.detail
-        else:
-            colour, trust = paint_cloth(seen, expected, ClothSurface.of(texels, chosen, mesh, tile), seed)
-        x, y, width, height = tile
-        texture[y : y + height, x : x + width], confidence[y : y + height, x : x + width] = colour, trust
+            return None
+        return chosen, tuple(seen_in_tile(texels, chosen, points[chosen], tile) for points in sides)
 
-    fine, beard = SkinDetail.of(portrait, labels), beard_share(portrait, labels, model)
-    skin = paint_skin(model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed)
+    def hair() -> PaintedShell | None:
+        shown = tile_of(MATERIAL_HAIR, SHELL_TILE)
+        return None if shown is None else paint_shell(*shown[1], expected, flow, seed)
+
+    def cloth() -> tuple[np.ndarray, np.ndarray] | None:
+        shown = tile_of(MATERIAL_CLOTH, BUST_TILE)
+        if shown is None:
+            return None
+        return paint_cloth(shown[1][0], expected, ClothSurface.of(texels, shown[0], mesh, BUST_TILE), seed)
+
+    def detail() -> Float32[np.ndarray, "h w 3"] | None:
+        shell = painted_hair.result()
+        return None if shell is None else shell.detail
+
+    with ThreadPoolExecutor(1) as beside:  # hair and cloth while the skin is painted
+        painted_hair, painted_cloth = beside.submit(hair), beside.submit(cloth)
+        fine, beard = SkinDetail.of(portrait, labels), beard_share(portrait, labels, model)
+        skin = paint_skin(
+            model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed
+        )
+        shell = painted_hair.result()
+        tiles = [(SHELL_TILE, None if shell is None else (shell.rgb_unit, shell.confidence))]
+        tiles.append((BUST_TILE, painted_cloth.result()))
+    for (x, y, width, height), made in tiles:
+        if made is not None:
+            place = slice(y, y + height), slice(x, x + width)
+            texture[place], confidence[place] = made
     typical = looked_up.typical.skin
     worn = [] if glasses is None else [paint_glasses(glasses, portrait, labels, picture, texels, looked_up.shade)]
     if glasses is not None and glasses.lens_rgb is not None:

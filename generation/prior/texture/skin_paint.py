@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -79,8 +80,8 @@ class SkinMesh:
 
 def paint_skin(
     model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, light: HeadLight, texels: AtlasTexels,
-    looked_up: LookedUp, expected: ExpectedColours, detail: Float32[np.ndarray, "h w 3"] | None, flow: HairFlow,
-    fine: SkinDetail | None, beard: Float[np.ndarray, " m"], seed: int,
+    looked_up: LookedUp, expected: ExpectedColours, detail: Callable[[], Float32[np.ndarray, "h w 3"] | None],
+    flow: HairFlow, fine: SkinDetail | None, beard: Float[np.ndarray, " m"], seed: int,
 ) -> Painted:  # fmt: skip
     """Skin of face, ears, scalp and neck.
 
@@ -92,7 +93,7 @@ def paint_skin(
         texels: of the atlas.
         looked_up: what the portrait says about them.
         expected: colours of what it does not show.
-        detail: of the hair on the shell's tile, for the scalp where the shell ends; None without a shell.
+        detail: gives that of the hair on the shell's tile, for the scalp where the shell ends; None without a shell.
         flow: of the shell.
         fine: how the skin that is seen varies; None leaves what is made up smooth.
         beard: how far each vertex of the head model carries a beard, [0, 1].
@@ -134,8 +135,8 @@ def paint_skin(
     if fine is not None:
         pores = fine.on_surface(texels.points_world[chosen], texels.normals_world[chosen], seed)
         below = below * np.exp(pores * (1 - on_scalp)[:, None])
-    if detail is not None:
-        below = below * np.exp(_at_places(detail, texels.points_world[chosen]) * on_scalp[:, None])
+    if (locks := detail()) is not None:
+        below = below * np.exp(_at_places(locks, texels.points_world[chosen]) * on_scalp[:, None])
     # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
     on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
     on_rim = np.maximum(on_neck, at_texel[:, 9])
