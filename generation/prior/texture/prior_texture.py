@@ -52,6 +52,9 @@ from .shell_paint import PaintedShell, paint_shell
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
 
+Tile = tuple[int, int, int, int]
+"""Column, row, width and height in the atlas."""
+
 
 @dataclass(frozen=True)
 class PriorTexture:
@@ -96,24 +99,25 @@ def paint_prior(
     texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)
     shade = np.ones((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
-    sides = (looked_up.own, looked_up.mirrored)
+    sides = looked_up.own, looked_up.mirrored
 
-    def tile_of(material: int, tile: tuple[int, int, int, int]) -> tuple[np.ndarray, tuple[SeenPoints, ...]] | None:
+    def tile_of(material: int, tile: Tile) -> tuple[np.ndarray, SeenPoints, SeenPoints] | None:
         """Numbers of the texels of a tile, and what is seen of them on both sides; None where the head has none."""
         chosen = np.nonzero(texels.material == material)[0]
         if not len(chosen):
             return None
-        return chosen, tuple(seen_in_tile(texels, chosen, points[chosen], tile) for points in sides)
+        seen, reflected = (seen_in_tile(texels, chosen, points[chosen], tile) for points in sides)
+        return chosen, seen, reflected
 
     def hair() -> PaintedShell | None:
         shown = tile_of(MATERIAL_HAIR, SHELL_TILE)
-        return None if shown is None else paint_shell(*shown[1], expected, flow, seed)
+        return None if shown is None else paint_shell(shown[1], shown[2], expected, flow, seed)
 
     def cloth() -> tuple[np.ndarray, np.ndarray] | None:
         shown = tile_of(MATERIAL_CLOTH, BUST_TILE)
         if shown is None:
             return None
-        return paint_cloth(shown[1][0], expected, ClothSurface.of(texels, shown[0], mesh, BUST_TILE), seed)
+        return paint_cloth(shown[1], expected, ClothSurface.of(texels, shown[0], mesh, BUST_TILE), seed)
 
     def detail() -> Float32[np.ndarray, "h w 3"] | None:
         shell = painted_hair.result()
@@ -126,9 +130,9 @@ def paint_prior(
             model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed
         )
         shell = painted_hair.result()
-        tiles = [(SHELL_TILE, None if shell is None else (shell.rgb_unit, shell.confidence))]
-        tiles.append((BUST_TILE, painted_cloth.result()))
-    for (x, y, width, height), made in tiles:
+        of_hair = None if shell is None else (shell.rgb_unit, shell.confidence)
+        of_cloth = painted_cloth.result()
+    for (x, y, width, height), made in ((SHELL_TILE, of_hair), (BUST_TILE, of_cloth)):
         if made is not None:
             place = slice(y, y + height), slice(x, x + width)
             texture[place], confidence[place] = made
