@@ -120,14 +120,20 @@ def light_of_portrait(
 
 
 def _shade_of(light: Light, transfer: Float[np.ndarray, "v 9"], seen: LitCells) -> Float32[np.ndarray, "v 3"]:
-    """`_shade` in a given light."""
-    return _shade(transfer @ light.coefficients, seen.transfer @ light.coefficients, seen.weight)
+    """`_shade` in a given light, whose colour is seen."""
+    return _shade(transfer @ light.coefficients, seen.transfer @ light.coefficients, seen.weight, white=np.ones(3))
 
 
 def _shade(
-    light: Float[np.ndarray, "v 3"], on_seen: Float[np.ndarray, "c 3"], weight: Float[np.ndarray, " c"]
+    light: Float[np.ndarray, "v 3"],
+    on_seen: Float[np.ndarray, "c 3"],
+    weight: Float[np.ndarray, " c"],
+    white: Float[np.ndarray, " 3"] | None = None,
 ) -> Float32[np.ndarray, "v 3"]:
-    """Factors on sRGB colours of linear light, between what is least and most, about 1 on the skin that is seen."""
+    """Factors on sRGB colours of linear light, between what is least and most, about 1 on the skin that is seen.
+
+    Light of the colour `white` changes no colour; that on the seen skin if not given.
+    """
     order = np.argsort(on_seen @ LUMINANCE)
     mass = np.cumsum(weight[order]) / weight.sum()
     grey_seen = (on_seen @ LUMINANCE)[order]
@@ -135,7 +141,8 @@ def _shade(
     top = float(grey_seen[np.searchsorted(mass, 0.9)])
     grey = light @ LUMINANCE
     middle_grey = max(float(middle @ LUMINANCE), 1e-3)
-    tint = np.clip(light / np.maximum(grey, 1e-3)[:, None] / np.maximum(middle / middle_grey, 1e-3), *_TINTS)
+    white = middle / middle_grey if white is None else white
+    tint = np.clip(light / np.maximum(grey, 1e-3)[:, None] / np.maximum(white, 1e-3), *_TINTS)
     tint = np.where((grey > 0.05 * top)[:, None], tint, 1) ** _TINT_SHARE
     low = 2 * _LEAST * top
     held = np.where(grey > low, grey, low / 2 + np.square(np.maximum(grey, 0)) / (2 * low))
