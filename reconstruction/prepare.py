@@ -9,13 +9,15 @@ from collections.abc import Iterator
 
 import numba
 import torch
+from torch.nn import Parameter
 
 from dp360.generation import look_at_origin, numba_pool
 from dp360.generation.progress import Track, silent
 
+from .agreement_kernels import patch_sums
 from .losses import LossConfig, target_over_background, training_loss
 from .rasterize.kernels import KERNELS
-from .splat_fit import render_parameters
+from .splat_fit import LearningRates, make_optimizers, render_parameters
 
 COMPILING = "Compiling the CPU kernels, once per machine (about a minute)"
 """What `prepare_kernels` tells its `Track`."""
@@ -88,14 +90,18 @@ def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int 
 
 
 def _toy_step(gaussians: int, size_px: int) -> None:
-    """Render a cloud and take the gradient of a fit's loss."""
+    """Render a cloud, compare it with a view, take the gradient of a fit's loss and move the cloud."""
     generator = torch.Generator().manual_seed(0)
     means, quats, scales = (torch.randn(gaussians, n, generator=generator) for n in (3, 4, 3))
     params = {"means": 0.3 * means, "quats": quats, "scales": 0.3 * scales - 4.5, "opacities": torch.zeros(gaussians)}
     params |= {"features_dc": torch.zeros(gaussians, 3), "features_rest": torch.zeros(gaussians, 3, 3)}
-    for variable in params.values():
-        variable.requires_grad_()
+    params = {name: Parameter(values) for name, values in params.items()}
     camera = look_at_origin([0.0], [0.0], size_px=size_px)
     rgb, alpha, _ = render_parameters(params, camera, sh_degree=1)
-    target = target_over_background(torch.full((size_px, size_px, 4), 0.4), torch.ones(3))
-    training_loss(rgb[0], alpha[0, ..., 0], *target, params["scales"], LossConfig()).backward()
+    picture, background = torch.full((size_px, size_px, 4), 0.4), torch.ones(3)
+    shown, opacity = rgb[0], alpha[0, ..., 0]
+    patch_sums(shown.detach(), opacity.detach(), background, picture, max(1, size_px // 32))
+    target = target_over_background(picture, background)
+    training_loss(shown, opacity, *target, params["scales"], LossConfig()).backward()
+    for optimizer in make_optimizers(params, LearningRates()).values():
+        optimizer.step()
