@@ -46,9 +46,9 @@ def test_sums_by_patch_are_those_of_the_plain_twin(height: int, width: int, side
     draw = torch.Generator().manual_seed(height)
     rgb, target = torch.rand(height, width, 3, generator=draw), torch.rand(height, width, 4, generator=draw) * 1.3
     alpha, background = torch.rand(height, width, generator=draw) * 1.3, torch.rand(3, generator=draw)
-    arguments = (rgb, alpha.clamp_max(1), background, target.clamp_max(1))
-    fast = patch_sums(*arguments, side)
-    plain = plain_patch_sums(*(argument.double() for argument in arguments), side)
+    alpha, target = alpha.clamp_max(1), target.clamp_max(1)
+    fast = patch_sums(rgb, alpha, background, target, side)
+    plain = plain_patch_sums(rgb.double(), alpha.double(), background.double(), target.double(), side)
     torch.testing.assert_close(fast, plain, atol=2e-4, rtol=1e-5)
     assert float(fast[..., PIXELS].sum()) == height * width and bool((fast[..., 4:10].amax((0, 1)) > 0).all())
 

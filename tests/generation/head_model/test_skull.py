@@ -28,7 +28,7 @@ def test_face_throat_and_shoulders_stay_and_both_sides_stay_alike() -> None:
     still = (at_cm[:, 2] > 7.5) | (at_cm[:, 1] < -7)
     assert still.sum() > 5000 and moved_cm[still].max() < 1e-3
     assert 0.2 < moved_cm[:, 0].max() < 0.4 and moved_cm[:, 1:].max() < 1e-3
-    mirrored = with_average_skull(source * np.float32([-1, 1, 1])) * [-1, 1, 1]
+    mirrored = with_average_skull(source * np.array([-1, 1, 1], np.float32)) * [-1, 1, 1]
     np.testing.assert_allclose(mirrored, with_average_skull(source), atol=1e-7)
 
 
