@@ -58,6 +58,7 @@ def listener(told: list[Any]) -> Reporter:
     return Reporter(told.append, told.append, lambda: False)
 
 
+@pytest.mark.slow
 def test_every_end_is_written_down_and_a_killed_worker_is_replaced(tmp_path, make_pictures, ray_pool):
     items = plan_batch((str(make_pictures(*NAMES)),), None, OPTIONS)
     folder, shown = tmp_path / "heads", Shown()

@@ -202,9 +202,8 @@ def test_an_untrained_compact_model_draws_the_start_view() -> None:
     assert figures["start_psnr"] == pytest.approx(mean_db, abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    "stage, steps", [("appearance", 220), pytest.param("consistency", 260, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage, steps", [("appearance", 220), ("consistency", 260)])
 def test_one_clip_is_learned_by_heart(tmp_path: Path, stage: TrainingStage, steps: int) -> None:
     source, pipeline = Balls(1), toy_compact()
     config = toy_config(stage, steps=steps, learning_rate=4e-3, save_every=steps, ema_decay=0.9, warmup_steps=10)
