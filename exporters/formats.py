@@ -69,6 +69,11 @@ class Format:
     """`companions(asset, provenance, stem=...)`: name and content of the files that belong beside it; `encode` then
     takes `stem`, too, since it names them."""
 
+    @property
+    def ending(self) -> str:
+        """What people call it, without a dot before it: `spz`, `compressed.ply`, `avatar.glb`."""
+        return self.extension.removeprefix(".")
+
     def files(self, path: Path, asset: Any, provenance: Provenance, **options: Any) -> dict[Path, bytes]:
         """The file at `path`, and those that belong beside it.
 

@@ -121,12 +121,12 @@ def export_name(ending: str) -> str:
     Raises:
         InputError: no format has this ending.
     """
-    extension = "." + ending.lstrip(".").lower()
-    found = format_of(f"head{extension}")
-    if found.extension != extension:
-        raise InputError(f"Cannot export: {ending} is no format's ending; give one such as {found.extension[1:]}")
-    stem = {"turntable": "turntable", "sheet": "contact_sheet"}.get(found.kind, "head")
-    return stem + extension
+    ending = ending.lstrip(".").lower()
+    found = format_of(f"head.{ending}")
+    if found.ending != ending:
+        raise InputError(f"Cannot export: {ending} is no format's ending; give one such as {found.ending}")
+    stem = {"turntable": "turntable.", "sheet": "contact_sheet.", "avatar": ""}.get(found.kind, "head.")
+    return stem + ending
 
 
 def missing_formats(folder: Path, formats: tuple[str, ...]) -> tuple[str, ...]:

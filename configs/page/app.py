@@ -19,11 +19,12 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from dp360.exporters.formats import FORMATS
+from dp360.exporters.formats import FORMATS, Kind
 from dp360.generation import InputError
 
 from ..example import example_png
 from ..jobs.head_task import export_name
+from ..options import LightLook, Quality
 from .engine import Engine
 from .guard import COOKIE_NAME, VIEWER_POLICY, Access, Guard
 from .store import settings_from
@@ -58,13 +59,13 @@ class Settings(BaseModel):
     """How a head is made."""
 
     model_config = ConfigDict(extra="forbid")
-    quality: Literal["fast", "standard", "high"] = Field("standard", description="The dial of dp360 run.")
+    quality: Quality = Field("standard", description="The dial of dp360 run.")
     generator: Literal["auto", "prior", "field", "compact"] = Field("auto", description="Who makes the views.")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="The same seed gives the same head.")
     face_index: int | None = Field(None, ge=0, le=1000, description="Which face of several, 0 being the largest.")
     no_face: bool = Field(False, description="Align by the outline alone.")
     crop: Literal["auto", "standard", "wide"] = Field("auto", description="wide has room for long hair and hats.")
-    light: Literal["portrait", "even", "studio"] = Field("portrait", description="The head's light.")
+    light: LightLook = Field("portrait", description="The head's light.")
     no_glasses: bool = Field(False, description="Take off the glasses.")
 
 
@@ -102,7 +103,7 @@ class Format(BaseModel):
     """One format that a head can be had in."""
 
     ending: str
-    kind: Literal["splats", "mesh", "turntable", "sheet"]
+    kind: Kind
 
 
 class Token(BaseModel):
@@ -262,12 +263,8 @@ def _add_jobs(app: FastAPI, engine: Engine) -> None:
 
 def offered_formats() -> list[dict[str, str]]:
     """Ending and kind of each format; of two with one ending the first, as `dp360 export` does."""
-    first = {found.extension[1:]: found.kind for found in reversed(FORMATS)}
-    return [
-        {"ending": found.extension[1:], "kind": found.kind}
-        for found in FORMATS
-        if first.get(found.extension[1:]) == found.kind
-    ]
+    first = {found.ending: found.kind for found in reversed(FORMATS)}
+    return [{"ending": found.ending, "kind": found.kind} for found in FORMATS if first.get(found.ending) == found.kind]
 
 
 def _add_files(app: FastAPI, engine: Engine) -> None:
@@ -290,7 +287,7 @@ def _add_files(app: FastAPI, engine: Engine) -> None:
         return FileResponse(
             path,
             media_type="application/octet-stream",
-            headers=_attachment(f"{stem}{path.name[path.name.index('.') :]}"),
+            headers=_attachment(f"{stem}.{ending}"),
         )
 
     @app.get("/api/jobs/{job_id}/dataset", summary="The views as a data set, zipped")

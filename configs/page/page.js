@@ -7,9 +7,9 @@
     export: "Make mesh and contact sheet", formats: "Make the viewer",
   };
   const GROUPS = [
-    ["Splats", "splats", ["html"]], ["Mesh", "mesh", []], ["To show around", "turntable", ["html"]],
+    ["Splats", "splats"], ["Mesh", "mesh"], ["To show around", "turntable"], ["Moves", "avatar"],
   ];
-  const LABELS = { html: "Page (.html)" };
+  const LABELS = { html: "Page (.html)", "avatar.html": "Page (.avatar.html)" };
   const jobs = new Map();
   let draft = null, formats = [], shownId = null, source = null, waitingFor = new Set();
 

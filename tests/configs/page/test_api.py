@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dp360.configs.jobs.head_task import export_name
 from dp360.configs.page import server as page_server
 from dp360.configs.page.guard import Access
 from dp360.configs.serve import ServeCommand
 from dp360.exporters import splat_spz
+from dp360.exporters.formats import FORMATS
 from dp360.generation import InputError
 from dp360.generation.dataset.view_dataset import png_bytes
 
@@ -58,6 +60,13 @@ def test_from_upload_to_files(server):
             break
         time.sleep(0.1)
     assert not (server.work / "jobs" / job_id).exists()
+
+
+def test_every_format_that_is_offered_can_be_asked_for(server):
+    offered = server.ask("GET", "/api/formats").json
+    assert {each["ending"]: each["kind"] for each in offered} == {f.ending: f.kind for f in reversed(FORMATS)}
+    names = [export_name(each["ending"]) for each in offered]
+    assert len(set(names)) == len(names) and {"head.spz", "avatar.glb", "avatar.html"} <= set(names)
 
 
 def test_pictures_are_looked_at_before_anything_runs(server):
