@@ -193,13 +193,14 @@ def _with_dial(given: SplatFitConfig, dial: SplatFitConfig) -> SplatFitConfig:
             if value not in (getattr(default, name), getattr(ours, name)):
                 option = name.replace("_", "-")
                 raise InputError(f"Give --fit.{option} {value} in place of --pipeline.model.{path}.{option}")
-    numbers: dict[str, Any] = {name: getattr(dial, name) for name in names & {f.name for f in fields(dial)}}
-    densify = {name: getattr(dial.densify, name) for name in names & {f.name for f in fields(dial.densify)}}
-    if given.learning_rates == plain.learning_rates:  # without an option of its own: what is set inside the model stays
-        numbers["learning_rates"] = dial.learning_rates
-    if given.densify.every == plain.densify.every:
-        densify["every"] = dial.densify.every
-    return replace(given, **numbers, densify=replace(given.densify, **densify))
+
+    def taken(inside: Any, ours: Any, default: Any) -> dict[str, Any]:
+        """What is the dial's: its options, and whatever is not set inside the model."""
+        own = {f.name for f in fields(inside) if getattr(inside, f.name) != getattr(default, f.name)} - names
+        return {f.name: getattr(ours, f.name) for f in fields(ours) if f.name not in own}
+
+    densify = replace(given.densify, **taken(given.densify, dial.densify, plain.densify))
+    return replace(given, **{**taken(given, dial, plain), "densify": densify})
 
 
 @dataclass

@@ -27,6 +27,7 @@ class HeadRecipe:
 
 
 _MANY_STEPS = LearningRates(means=3e-4, scales=0.01, quats=0.004, features_dc=0.02, features_rest=0.001, opacities=0.05)
+"""Step sizes for fits of thousands of steps."""
 RECIPES: dict[Quality, HeadRecipe] = {
     "fast": HeadRecipe(
         OrbitConfig(16, 6, lower_count=4),

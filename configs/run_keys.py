@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dp360.generation import InputError
+from dp360.generation.light.named_lights import panorama_file
 from dp360.generation.portrait.rembg_network import rembg_file, rembg_model
 
 from .code_hash import update_with_generation, update_with_rooms
@@ -69,6 +70,6 @@ def _given_files(options: HeadOptions) -> list[Path]:
     if options.weights is not None:
         places.append(Path(options.weights).expanduser())
     places.append(rembg_file(options.matte))
-    places.append(Path(options.light).expanduser())
+    places.append(panorama_file(options.light))
     files = [file for place in places if place is not None for file in (place, *place.rglob("*"))]
     return sorted(file for file in files if file.is_file())

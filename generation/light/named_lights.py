@@ -43,6 +43,12 @@ class WantedLight:
     """None is the portrait's own."""
 
 
+def panorama_file(word: str) -> Path | None:
+    """The panorama that a word names; None for anything else."""
+    path = Path(word).expanduser()
+    return path if path.suffix.lower() in PANORAMA_SUFFIXES else None
+
+
 def wanted_light(word: str) -> WantedLight:
     """The light that a word stands for.
 
@@ -58,8 +64,8 @@ def wanted_light(word: str) -> WantedLight:
         return WantedLight(word, Light.even())
     if word == STUDIO:
         return WantedLight(word, studio_light())
-    path = Path(word).expanduser()
-    if path.suffix.lower() not in PANORAMA_SUFFIXES:
+    path = panorama_file(word)
+    if path is None:
         raise InputError(
             f"Cannot light the head: expected --light {', '.join(LIGHT_NAMES)} or a panorama "
             f"({' or '.join(PANORAMA_SUFFIXES)}), got {word}"

@@ -71,8 +71,8 @@ class Kills:
     findings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        broken = f"{len(self.findings)} broken promises" if self.findings else "0 broken promises"
-        return f"{self.count} kills, {self.in_between} before the end, {self.reruns} reruns: {broken}"
+        kills = f"{self.count} kills, {self.in_between} before the end, {self.reruns} reruns"
+        return f"{kills}: {len(self.findings)} broken promises"
 
 
 def undisturbed(command: Command, folder: Path) -> Undisturbed:
@@ -289,8 +289,7 @@ class FullDisks:
     findings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        broken = f"{len(self.findings)} broken promises" if self.findings else "0 broken promises"
-        return f"{self.count} disks, {self.stopped} too small: {broken}"
+        return f"{self.count} disks, {self.stopped} too small: {len(self.findings)} broken promises"
 
 
 def on_full_disks(command: Command, whole: Undisturbed, disk: Path, count: int, rng: np.random.Generator) -> FullDisks:
