@@ -135,6 +135,8 @@ class EvalFieldsCommand:
     diffusion: Path | None = None
     """Weights of the stage diffusion (field_denoiser.safetensors, with field_residuals.npz beside it): how good single
     fields are that it draws, and whether they vary as truth does."""
+    grain: Path | None = None
+    """Weights of the stage grain (field_grain.safetensors), for drawn fields; without them these are smooth."""
     samples: int = 16
     """Fields drawn for each portrait."""
     guidance: float = 1.0

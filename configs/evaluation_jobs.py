@@ -148,21 +148,24 @@ def _drawn_fields(
 ) -> tuple[dict[str, SampleFigures], str]:
     """Figures of samples, of what they have to be better than, and the name of their weights."""
     from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER
+    from dp360.generation.prior.field.field_grain import FIELD_GRAIN
     from dp360.generation.prior.field.field_pipeline import FieldPipeline
     from dp360.generation.training.field_residuals import RESIDUALS_NAME, GaussianResiduals
     from dp360.generation.training.sample_figures import measure_samples, ways_to_draw
 
     assert command.diffusion is not None
     denoiser = FIELD_DENOISER.read(command.diffusion)
+    grain = None if command.grain is None else FIELD_GRAIN.read(command.grain)
     gaussian = GaussianResiduals.read(command.diffusion.parent / RESIDUALS_NAME)
     try:
-        pipeline = FieldPipeline.of(mean, autoencoder, denoiser.network)
+        pipeline = FieldPipeline.of(mean, autoencoder, denoiser.network, None if grain is None else grain.network)
         draws = ways_to_draw(pipeline, gaussian, command.samples, command.guidance)
         numbers = display.track(range(len(samples)), total=len(samples), description="Drawing fields")
         found = measure_samples(draws, map(samples.of, numbers), pipeline, seed=command.seed)
     except RuntimeError as error:  # torch: shapes that do not go together
         raise InputError(f"{command.diffusion} does not go with {command.autoencoder}: {error}") from error
-    return found, f"{command.diffusion.name} (sha256 {denoiser.sha256[:16]})"
+    named = [(command.diffusion, denoiser), *([] if grain is None else [(command.grain, grain)])]
+    return found, ", ".join(f"{path.name} (sha256 {loaded.sha256[:16]})" for path, loaded in named if path)
 
 
 def _evaluate_views(command: EvalViewsCommand, display: Display) -> EvaluationResult:

@@ -67,13 +67,13 @@ class TrainFieldCommand:
     """Folder of the files that dp360 data fields has written, those of the validation split too if there are any."""
     output: Path
     """Folder for the checkpoints and the weights; called again, training goes on there, with the files of then."""
-    stage: Literal["mean", "autoencoder", "diffusion"] = "mean"
+    stage: Literal["mean", "autoencoder", "diffusion", "grain"] = "mean"
     """mean: the field to be expected; autoencoder: fields as few numbers and back; diffusion: what else may be there,
-    drawn in these numbers."""
+    drawn in these numbers; grain: what these numbers cannot hold."""
     mean: Path | None = None
     """Weights of the stage mean, for the stage diffusion."""
     autoencoder: Path | None = None
-    """Weights of the stage autoencoder, for the stage diffusion."""
+    """Weights of the stage autoencoder, for the stages diffusion and grain."""
     start: Path | None = None
     """Weights of the same stage to start from; None starts from random ones. The schedule begins anew."""
     validation: int = 96

@@ -14,6 +14,7 @@ from dp360.generation import InputError
 from dp360.generation.networks import LoadedNetwork, Network, NetworkFile
 from dp360.generation.prior.field.field_autoencoder import FIELD_AUTOENCODER, FieldAutoencoder
 from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER, FieldDenoiser
+from dp360.generation.prior.field.field_grain import FIELD_GRAIN, FieldGrain
 from dp360.generation.prior.field.field_pipeline import FieldPipeline
 from dp360.generation.prior.field.head_field import HeadField
 from dp360.generation.prior.field.mean_network import FIELD_MEAN, FieldMeanNet, estimate_field
@@ -30,6 +31,7 @@ from dp360.generation.training.field_diffusion_training import (
     train_field_denoiser,
 )
 from dp360.generation.training.field_figures import measure_fields
+from dp360.generation.training.field_grain_training import FIELD_GRAIN_LOOP, grain_error, train_field_grain
 from dp360.generation.training.field_latents import FieldLatents
 from dp360.generation.training.field_residuals import RESIDUALS_NAME, GaussianResiduals
 from dp360.generation.training.field_samples import FieldSamples, field_paths
@@ -61,7 +63,7 @@ def train_field_stage(command: TrainFieldCommand, display: Display) -> Path:
     unseen = None
     if command.validation > 0 and any(command.data.glob("fields_validation_*.npz")):
         unseen = FieldSamples.read(field_paths(command.data, "validation"), most=command.validation)
-    stages = {"mean": _train_mean, "autoencoder": _train_autoencoder}
+    stages = {"mean": _train_mean, "autoencoder": _train_autoencoder, "grain": _train_grain}
     return stages[command.stage](command, samples, unseen, display)
 
 
@@ -95,6 +97,26 @@ def _train_autoencoder(
         samples, command.output, loop, start=_start(FIELD_AUTOENCODER, command), track=display.track, on_evaluation=told
     )
     return _save(FIELD_AUTOENCODER, network, command, samples, loop)
+
+
+def _train_grain(
+    command: TrainFieldCommand, samples: FieldSamples, unseen: FieldSamples | None, display: Display
+) -> Path:
+    if command.autoencoder is None:
+        raise InputError("--stage grain needs the weights of another stage: expected --autoencoder FILE")
+    autoencoder = FIELD_AUTOENCODER.read(command.autoencoder)
+
+    def figures(network: nn.Module) -> str:
+        assert unseen is not None and isinstance(network, FieldGrain)
+        return f"validation {grain_error(network, unseen, autoencoder):.4f}"
+
+    told = _teller(None if unseen is None else figures, display)
+    loop = _loop(FIELD_GRAIN_LOOP, command)
+    network = train_field_grain(
+        samples, autoencoder, command.output, loop, start=_start(FIELD_GRAIN, command), track=display.track,
+        on_evaluation=told,
+    )  # fmt: skip
+    return _save(FIELD_GRAIN, network, command, samples, loop)
 
 
 def _train_diffusion(command: TrainFieldCommand, display: Display) -> Path:

@@ -77,8 +77,7 @@ def denoiser_loss(network: nn.Module, batch: Batch, *, alphas: Float[Tensor, " t
         alphas: cumulated, of `field_scheduler`: the share of signal in the variance at each timestep.
     """
     count, device = len(batch["residual"]), batch["residual"].device
-    levels = (torch.rand(1, device=device) + torch.arange(count, device=device) / count) % 1
-    timestep = (levels * TIMESTEPS).long().clamp_max(TIMESTEPS - 1)
+    timestep = spread_levels(count, device)
     forgotten = torch.rand(count, device=device) < _FORGOTTEN
     noise = torch.randn_like(batch["residual"])
     return _v_errors(network, batch, timestep, noise, forgotten, alphas).mean()
@@ -106,6 +105,27 @@ def losses_by_noise(network: FieldDenoiser, latents: FieldLatents) -> dict[str, 
     return found
 
 
+def under_noise(
+    clean: Float[Tensor, "n k h w"], noise: Float[Tensor, "n k h w"], timestep: Tensor, alphas: Float[Tensor, " t"]
+) -> tuple[Float[Tensor, "n k h w"], Float[Tensor, "n k h w"]]:
+    """Clean values under noise, and v = alpha noise - sigma x.
+
+    Source: Salimans and Ho, 2022, Section 4.
+
+    Args:
+        alphas: cumulated: the share of signal in the variance at each timestep.
+    """
+    signal = alphas.to(noise.device)[timestep][:, None, None, None]
+    alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
+    return alpha * clean + sigma * noise, alpha * noise - sigma * clean
+
+
+def spread_levels(count: int, device: torch.device) -> Tensor:
+    """Timesteps that cover all levels of noise evenly."""
+    levels = (torch.rand(1, device=device) + torch.arange(count, device=device) / count) % 1
+    return (levels * TIMESTEPS).long().clamp_max(TIMESTEPS - 1)
+
+
 def _scaled(rows: Mapping[str, Tensor], residual_std: Float[Tensor, " k"]) -> dict[str, Tensor]:
     return {
         "residual": rows["residual"] / residual_std[:, None, None],
@@ -117,11 +137,7 @@ def _scaled(rows: Mapping[str, Tensor], residual_std: Float[Tensor, " k"]) -> di
 def _v_errors(
     network: nn.Module, batch: Batch, timestep: Tensor, noise: Tensor, forgotten: Tensor, alphas: Tensor
 ) -> Float[Tensor, "n k 14 16"]:
-    """Source: Salimans and Ho, 2022, Section 4: v = alpha noise - sigma x."""
-    signal = alphas.to(noise.device)[timestep][:, None, None, None]
-    alpha, sigma = signal.sqrt(), (1 - signal).sqrt()
-    clean = batch["residual"]
-    noisy, v = alpha * clean + sigma * noise, alpha * noise - sigma * clean
+    noisy, v = under_noise(batch["residual"], noise, timestep, alphas)
     answer = network(noisy, timestep, batch["told"], batch["portrait"], forgotten).float()
     weights = F.avg_pool2d(torch.from_numpy(cell_weights())[None], 4).to(noise.device)
     return (answer - v).square() * (weights / weights.mean())

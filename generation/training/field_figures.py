@@ -27,7 +27,7 @@ _LEAST_LENGTH = 0.02
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """Of cells that the portrait does not show, above the shoulders, by size; NaN where there are too few."""
+    """Of cells of which the portrait tells nothing, above the shoulders, by size; NaN where there are too few."""
 
     accuracy: float
     """Share of cells whose material is right."""
@@ -53,10 +53,10 @@ class FieldFigures:
         Args:
             estimate: above the observed skull.
             truth: likewise.
-            observed: tells which cells are seen.
+            observed: tells which cells are known.
         """
         above = np.arange(ROWS)[:, None] < SHOULDER_ROW
-        share = cell_shares() * above * (observed.visibility == 0)
+        share = cell_shares() * above * observed.untold
         true_kind, kind = truth.material.argmax(0), estimate.material.argmax(0)
         true_cover, cover = (np.isin(k, (HAIR, HEADGEAR)) for k in (true_kind, kind))
         true_mm, mm = (_MM_PER_UNIT * f.thickness for f in (truth, estimate))

@@ -20,7 +20,6 @@ from ..files import write_bytes_atomically
 from ..networks import LoadedNetwork
 from ..prior.field.field_autoencoder import FieldAutoencoder
 from ..prior.field.field_denoiser import field_conditions
-from ..prior.field.known_cells import meet_observation
 from ..prior.field.mean_network import FieldMeanNet, expected_fields
 from ..progress import Track, silent
 from .field_samples import FieldSamples
@@ -38,7 +37,7 @@ class EncodedPortraits:
     truth: Float16[np.ndarray, "n k 14 16"]
     """Latents of the true field over the fitted skull."""
     told: Float16[np.ndarray, "n d 14 16"]
-    """`field_conditions`, which begin with the latents of the expected field, made to meet what is seen."""
+    """`field_conditions`, which begin with the latents of the expected field, in the network's own words where seen too."""
     portrait: Float16[np.ndarray, "n 11"]
     """`ObservedField.pack_globals`."""
 
@@ -137,8 +136,7 @@ def encoded_portraits(
         expected = expected_fields([observed for _, observed in pairs], mean)
         rows = []
         for (truth, observed), field in zip(pairs, expected):
-            met = meet_observation(field, observed)
-            rows += [(truth, met, observed), (truth.mirrored(), met.mirrored(), observed.mirrored())]
+            rows += [(truth, field, observed), (truth.mirrored(), field.mirrored(), observed.mirrored())]
         truths, means, shown = (torch.from_numpy(np.stack([x.pack() for x in column])) for column in zip(*rows))
         encode = autoencoder.network.encode
         found["truth"].append(encode(truths).half().numpy())

@@ -17,6 +17,7 @@ from ..prior.field.chart import COLUMNS, ROWS, cell_shares
 from ..prior.field.field_autoencoder import FieldAutoencoder
 from ..prior.field.field_pipeline import FieldPipeline
 from ..prior.field.head_field import HAIR, HEADGEAR, HeadField
+from ..prior.field.known_cells import meet_observation
 from ..prior.field.observed_field import ObservedField
 from .field_figures import FieldFigures
 from .field_residuals import GaussianResiduals
@@ -114,7 +115,7 @@ def best_spread(
         mean = pipeline.expected(observed)
         latents, generator = pipeline.latents_of(mean), torch.Generator().manual_seed(seed * 1_000_003 + index)
         residuals = pipeline.draw_residuals(latents, observed, generator, samples)
-        unseen = (np.arange(ROWS)[:, None] < SHOULDER_ROW) & (observed.visibility == 0)
+        unseen = (np.arange(ROWS)[:, None] < SHOULDER_ROW) & observed.untold
         for spread in SPREADS:
             fields = pipeline.fields_of(spread * residuals, mean, latents, observed)
             drawn = np.stack([_cover_mm(field) for field in fields])
@@ -125,8 +126,8 @@ def best_spread(
 
 def truly_drawn(truth: HeadField, observed: ObservedField, mean: HeadField, pipeline: FieldPipeline) -> HeadField:
     """The field that is drawn if the residual is the true one: the best there is."""
-    latents = pipeline.latents_of(mean)
-    return pipeline.fields_of(pipeline.latents_of(truth) - latents, mean, latents, observed)[0]
+    latents, generator = pipeline.latents_of(mean), torch.Generator().manual_seed(0)
+    return pipeline.fields_of(pipeline.latents_of(truth) - latents, mean, latents, observed, generator)[0]
 
 
 def ways_to_draw(
@@ -137,15 +138,17 @@ def ways_to_draw(
     def diffusion(observed: ObservedField, mean: HeadField, generator: torch.Generator) -> list[HeadField]:
         latents = pipeline.latents_of(mean)
         residuals = pipeline.draw_residuals(latents, observed, generator, count, guidance_scale=guidance_scale)
-        return pipeline.fields_of(residuals, mean, latents, observed)
+        return pipeline.fields_of(residuals, mean, latents, observed, generator)
 
     def gaussian_residuals(observed: ObservedField, mean: HeadField, generator: torch.Generator) -> list[HeadField]:
-        return pipeline.fields_of(gaussian.draw(count, generator), mean, pipeline.latents_of(mean), observed)
+        residuals = gaussian.draw(count, generator)
+        return pipeline.fields_of(residuals, mean, pipeline.latents_of(mean), observed, generator)
 
     def white(deviation_mm: float) -> Draw:
-        def noisy(_: ObservedField, mean: HeadField, generator: torch.Generator) -> list[HeadField]:
+        def noisy(observed: ObservedField, mean: HeadField, generator: torch.Generator) -> list[HeadField]:
             noise = torch.randn(count, ROWS, COLUMNS, generator=generator).numpy() * (deviation_mm / _MM_PER_UNIT)
-            return [replace(mean, thickness=np.maximum(mean.thickness + n, 0).astype(np.float32)) for n in noise]
+            met = meet_observation(mean, observed)
+            return [replace(met, thickness=np.maximum(met.thickness + n, 0).astype(np.float32)) for n in noise]
 
         return noisy
 
@@ -230,7 +233,7 @@ class _PortraitFigures:
     def of(cls, fields: Sequence[HeadField], beside: _Beside, autoencoder: FieldAutoencoder) -> _PortraitFigures:
         truth, observed = beside.truth, beside.observed
         above = np.arange(ROWS)[:, None] < SHOULDER_ROW
-        unseen = above & (observed.visibility == 0)
+        unseen = above & observed.untold
         behind = unseen & (np.arange(COLUMNS) >= _BEHIND[0]) & (np.arange(COLUMNS) < _BEHIND[1])
         samples, true = np.stack([_cover_mm(f) for f in fields]), _cover_mm(truth)
         count, few = len(fields), mean_difference(samples[:_JUDGED])

@@ -10,6 +10,7 @@ import torch
 from ...weights import is_shipped
 from .field_autoencoder import FIELD_AUTOENCODER, FieldAutoencoder
 from .field_denoiser import FIELD_DENOISER, FieldDenoiser
+from .field_grain import FIELD_GRAIN, FieldGrain
 from .head_field import HeadField
 from .mean_network import FIELD_MEAN, FieldMeanNet
 from .observed_field import ObservedField
@@ -17,7 +18,7 @@ from .observed_field import ObservedField
 if TYPE_CHECKING:
     from .field_pipeline import FieldPipeline
 
-DRAWING_NETWORKS = (FIELD_AUTOENCODER, FIELD_DENOISER)
+DRAWING_NETWORKS = (FIELD_AUTOENCODER, FIELD_DENOISER, FIELD_GRAIN)
 """What draws, beside the network of the expected field."""
 
 
@@ -36,12 +37,17 @@ def draw_field(observed: ObservedField, *, seed: int) -> HeadField:
     Raises:
         InputError: this installation lacks the networks.
     """
-    pipeline = _pipeline(FIELD_MEAN.load().network, FIELD_AUTOENCODER.load().network, FIELD_DENOISER.load().network)
+    pipeline = _pipeline(
+        FIELD_MEAN.load().network, FIELD_AUTOENCODER.load().network, FIELD_DENOISER.load().network,
+        FIELD_GRAIN.load().network,
+    )  # fmt: skip
     return pipeline(observed, generator=torch.Generator().manual_seed(seed))[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _pipeline(mean: FieldMeanNet, autoencoder: FieldAutoencoder, denoiser: FieldDenoiser) -> FieldPipeline:
+def _pipeline(
+    mean: FieldMeanNet, autoencoder: FieldAutoencoder, denoiser: FieldDenoiser, grain: FieldGrain
+) -> FieldPipeline:
     from .field_pipeline import FieldPipeline  # diffusers: seconds of imports
 
-    return FieldPipeline.of(mean, autoencoder, denoiser)
+    return FieldPipeline.of(mean, autoencoder, denoiser, grain)

@@ -26,7 +26,7 @@ _PATCH = 2
 _TOKENS = (LATENT_ROWS // _PATCH) * (LATENT_COLUMNS // _PATCH)
 _CELLS = 4
 """Cells of the chart along each side of a place of latents."""
-_WAVES = 32
+WAVES = 32
 _SLOWEST = 1e4
 """Frequencies of the noise level's embedding, and the period of the slowest in radians."""
 
@@ -72,7 +72,7 @@ class FieldDenoiser(nn.Module):
         width = config.width
         self.enter = nn.Linear(_PATCH**2 * (config.latents + config.told), width)
         self.place = nn.Parameter(0.02 * torch.randn(_TOKENS, width))
-        self.level = nn.Sequential(nn.Linear(2 * _WAVES, width), nn.SiLU(), nn.Linear(width, width))
+        self.level = nn.Sequential(nn.Linear(2 * WAVES, width), nn.SiLU(), nn.Linear(width, width))
         self.portrait = nn.Sequential(nn.Linear(GLOBALS, width), nn.SiLU(), nn.Linear(width, width))
         self.nothing = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
@@ -102,7 +102,7 @@ class FieldDenoiser(nn.Module):
         x = F.pixel_unshuffle(torch.cat([noisy, told * keep[:, None, None, None]], dim=1), _PATCH)
         x = self.enter(x.flatten(2).transpose(1, 2)) + self.place
         known = keep[:, None] * self.portrait(portrait) + (1 - keep[:, None]) * self.nothing
-        state = F.silu(self.level(_waves(timestep)) + known)
+        state = F.silu(self.level(waves(timestep)) + known)
         for block in self.blocks:
             x = block(x, state)
         shift, scale = self.modulate(state)[:, None].chunk(2, dim=-1)
@@ -151,9 +151,12 @@ def field_conditions(
     return torch.cat([mean_latents, F.avg_pool2d(observed, _CELLS)], dim=1)
 
 
-def _waves(timestep: Int[Tensor, " n"]) -> Float[Tensor, "n 64"]:
-    """Source: Vaswani et al., "Attention Is All You Need", 2017, Section 3.5."""
-    rates = torch.exp(-math.log(_SLOWEST) * torch.arange(_WAVES, device=timestep.device) / _WAVES)
+def waves(timestep: Int[Tensor, " n"]) -> Float[Tensor, "n 64"]:
+    """The level of noise as sines and cosines.
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017, Section 3.5.
+    """
+    rates = torch.exp(-math.log(_SLOWEST) * torch.arange(WAVES, device=timestep.device) / WAVES)
     angles = timestep[:, None].float() * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 

@@ -1,14 +1,15 @@
 """`FieldPipeline`: what one portrait shows in, whole head fields out, as many different ones as are asked for.
 
-    pipe = FieldPipeline.of(mean, autoencoder, denoiser)  # or FieldPipeline.from_pretrained(folder)
+    pipe = FieldPipeline.of(mean, autoencoder, denoiser, grain)  # or FieldPipeline.from_pretrained(folder)
     fields = pipe(observed, generator=torch.Generator().manual_seed(0), count=4)
 
-A field is the expected one, plus what the autoencoder makes of a drawn residual, made to meet what is plainly seen.
+A field is what the autoencoder makes of the expected latents and a drawn residual, with drawn grain, made to meet what
+is plainly seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,19 +26,22 @@ from ...errors import InputError
 from ...networks import LoadedNetwork
 from .field_autoencoder import LATENT_COLUMNS, LATENT_ROWS, FieldAutoencoder, FieldAutoencoderConfig
 from .field_denoiser import TIMESTEPS, FieldDenoiser, FieldDenoiserConfig, field_conditions
+from .field_grain import FieldGrain, FieldGrainConfig
 from .head_field import HeadField
 from .known_cells import meet_observation
-from .mean_network import FieldMeanConfig, FieldMeanNet, estimate_field
+from .mean_network import FieldMeanConfig, FieldMeanNet, expected_field
 from .observed_field import ObservedField
 
 DEFAULT_STEPS = 20
 """Denoising steps."""
+_GRAIN_STEPS = 10
+"""The same of grain, which is drawn when the rest is known."""
 _DRAWN_TOGETHER = 32
 
 
 @dataclass(frozen=True)
 class FieldNetworksConfig:
-    """Sizes of the three networks as JSON has them: fields of their configurations, by name."""
+    """Sizes of the networks as JSON has them: fields of their configurations, by name."""
 
     mean_config: Mapping[str, Any] = field(default_factory=dict)
     """Of `FieldMeanConfig`."""
@@ -45,6 +49,8 @@ class FieldNetworksConfig:
     """Of `FieldAutoencoderConfig`."""
     denoiser_config: Mapping[str, Any] = field(default_factory=dict)
     """Of `FieldDenoiserConfig`."""
+    grain_config: Mapping[str, Any] | None = None
+    """Of `FieldGrainConfig`; None draws smooth fields."""
 
 
 class FieldNetworks(SizedNetwork):
@@ -55,10 +61,11 @@ class FieldNetworks(SizedNetwork):
 
     def build(self) -> None:
         """Make the networks."""
-        mean, autoencoder, denoiser = (_with_tuples(given) for given in vars(self.sizes).values())
-        self.mean = FieldMeanNet(FieldMeanConfig(**mean))
-        self.autoencoder = FieldAutoencoder(FieldAutoencoderConfig(**autoencoder))
-        self.denoiser = FieldDenoiser(FieldDenoiserConfig(**denoiser))
+        sizes = self.sizes
+        self.mean = FieldMeanNet(FieldMeanConfig(**_with_tuples(sizes.mean_config)))
+        self.autoencoder = FieldAutoencoder(FieldAutoencoderConfig(**sizes.autoencoder_config))
+        self.denoiser = FieldDenoiser(FieldDenoiserConfig(**sizes.denoiser_config))
+        self.grain = None if sizes.grain_config is None else FieldGrain(FieldGrainConfig(**sizes.grain_config))
 
 
 def _with_tuples(sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,16 +82,23 @@ class FieldPipeline(DiffusionPipeline):
         """Put components together.
 
         Args:
-            networks: the three networks.
+            networks: what expects, encodes and draws.
             scheduler: sampler for predictions of v.
         """
         super().__init__()
         self.register_modules(networks=networks, scheduler=scheduler)
 
     @classmethod
-    def of(cls, mean: FieldMeanNet, autoencoder: FieldAutoencoder, denoiser: FieldDenoiser) -> FieldPipeline:
+    def of(
+        cls,
+        mean: FieldMeanNet,
+        autoencoder: FieldAutoencoder,
+        denoiser: FieldDenoiser,
+        grain: FieldGrain | None = None,
+    ) -> FieldPipeline:
         """The pipeline of networks as `NetworkFile` reads them, with the sampler that they learned for."""
         parts = {"mean": mean, "autoencoder": autoencoder, "denoiser": denoiser}
+        parts |= {} if grain is None else {"grain": grain}
         networks = FieldNetworks(**{f"{name}_config": asdict(network.config) for name, network in parts.items()})
         for name, network in parts.items():
             getattr(networks, name).load_state_dict(network.state_dict())
@@ -124,11 +138,11 @@ class FieldPipeline(DiffusionPipeline):
         residuals = self.draw_residuals(
             latents, observed, generator, count, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
         )
-        return self.fields_of(residuals, mean, latents, observed)
+        return self.fields_of(residuals, mean, latents, observed, generator)
 
     def expected(self, observed: ObservedField) -> HeadField:
-        """The expected field, which drawn ones vary about."""
-        return estimate_field(observed, LoadedNetwork(self.networks.mean, ""))
+        """The expected field, which drawn ones vary about, in the network's own words where cells are seen."""
+        return expected_field(observed, LoadedNetwork(self.networks.mean, ""))
 
     @torch.no_grad()
     def latents_of(self, mean: HeadField) -> Float[Tensor, "1 k 14 16"]:
@@ -163,20 +177,35 @@ class FieldPipeline(DiffusionPipeline):
         mean: HeadField,
         mean_latents: Float[Tensor, "1 k 14 16"],
         observed: ObservedField,
+        generator: torch.Generator | None = None,
     ) -> list[HeadField]:
-        """Fields of residuals: the expected one plus the difference that they make behind the decoder.
+        """Fields of residuals: what the decoder makes of them, with grain.
 
         Args:
             residuals: any number of them.
             mean: the expected field.
             mean_latents: its latents.
             observed: to be met.
+            generator: source of the grain; None leaves fields smooth.
         """
         decode = self.networks.autoencoder.decode
-        differences = torch.cat([decode(mean_latents + r) for r in residuals.split(_DRAWN_TOGETHER)])
-        channels = mean.pack() + (differences - decode(mean_latents)).cpu().numpy()
-        fields = [HeadField.unpack(c, observed.skull_radius, mean.tokens) for c in channels.astype(np.float32)]
+        channels = torch.cat([decode(mean_latents + r) for r in residuals.split(_DRAWN_TOGETHER)])
+        if self.networks.grain is not None and generator is not None:
+            channels = channels + self._drawn_grain(channels, self.networks.grain, generator)
+        fields = [HeadField.unpack(c, observed.skull_radius, mean.tokens) for c in channels.cpu().numpy()]
         return [meet_observation(f, observed) for f in fields]
+
+    def _drawn_grain(
+        self, smooth: Float[Tensor, "m 20 56 64"], network: FieldGrain, generator: torch.Generator
+    ) -> Float[Tensor, "m 20 56 64"]:
+        """What smooth fields lack, out of noise."""
+
+        def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
+            parts = zip(noisy.split(_DRAWN_TOGETHER), smooth.split(_DRAWN_TOGETHER))
+            return torch.cat([network(n, timestep.expand(len(n)), s) for n, s in parts])
+
+        grain = _denoised(predict, self.scheduler, tuple(smooth.shape), smooth.device, generator, _GRAIN_STEPS)
+        return grain * network.grain_scale
 
 
 @torch.no_grad()
@@ -200,18 +229,35 @@ def sampled_residuals(
     """
     count, device = len(told), told.device
     none, all_ = (torch.full((count,), value, device=device) for value in (False, True))
-    shape = (count, denoiser.config.latents, LATENT_ROWS, LATENT_COLUMNS)
-    scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.set_timesteps(num_inference_steps, device=device)
-    residuals = randn_tensor(shape, generator, device, torch.float32) * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
-        noisy, levels = scheduler.scale_model_input(residuals, timestep), timestep.expand(count)
+
+    def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
+        levels = timestep.expand(count)
         prediction = denoiser(noisy, levels, told, portrait, none)
-        if guidance_scale != 1:
-            without = denoiser(noisy, levels, told, portrait, all_)
-            prediction = without + guidance_scale * (prediction - without)
-        residuals = scheduler.step(prediction, timestep, residuals, return_dict=False)[0]
-    return residuals * denoiser.residual_scale
+        if guidance_scale == 1:
+            return prediction
+        without = denoiser(noisy, levels, told, portrait, all_)
+        return without + guidance_scale * (prediction - without)
+
+    shape = (count, denoiser.config.latents, LATENT_ROWS, LATENT_COLUMNS)
+    return _denoised(predict, scheduler, shape, device, generator, num_inference_steps) * denoiser.residual_scale
+
+
+def _denoised(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    scheduler: Any,
+    shape: tuple[int, ...],
+    device: torch.device,
+    generator: torch.Generator,
+    steps: int,
+) -> Tensor:
+    """The loop: from noise to what `predict`, told what is noisy and the timestep, predicts v of."""
+    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(steps, device=device)
+    x = randn_tensor(shape, generator, device, torch.float32) * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        prediction = predict(scheduler.scale_model_input(x, timestep), timestep)
+        x = scheduler.step(prediction, timestep, x, return_dict=False)[0]
+    return x
 
 
 def field_scheduler() -> DDIMScheduler:

@@ -57,12 +57,12 @@ class FieldMeanNet(nn.Module):
         inputs, outputs = (_CELLS**2 * n for n in (len(OBSERVED_CHANNELS) + _PLACE_CHANNELS, len(CHANNELS)))
         self.embed = nn.Sequential(nn.Linear(GLOBALS, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.stem = nn.Conv2d(inputs, channels[0], 1)
-        self.encode = nn.ModuleList(_FilmBlock(c, embedding) for c in channels)
+        self.encode = nn.ModuleList(FilmBlock(c, embedding) for c in channels)
         self.down = nn.ModuleList(ChartConv(a, b, 2) for a, b in itertools.pairwise(channels))
         self.attend = _ChartAttention(channels[-1], ROWS // _CELLS ** len(channels), COLUMNS // _CELLS ** len(channels))
-        self.middle = _FilmBlock(channels[-1], embedding)
+        self.middle = FilmBlock(channels[-1], embedding)
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(channels))
-        self.decode = nn.ModuleList(_FilmBlock(c, embedding) for c in channels[:-1])
+        self.decode = nn.ModuleList(FilmBlock(c, embedding) for c in channels[:-1])
         self.norm = nn.GroupNorm(8, channels[0])
         self.head = zeroed(nn.Conv2d(channels[0], outputs, 1))
         self.skip = zeroed(nn.Conv2d(inputs, outputs, 1, bias=False))
@@ -102,7 +102,7 @@ class FieldMeanNet(nn.Module):
         return F.pixel_shuffle(answer, _CELLS), tokens
 
 
-class _FilmBlock(nn.Module):
+class FilmBlock(nn.Module):
     """A residual block of two convolutions; the second one's input is scaled and shifted by what was told."""
 
     def __init__(self, channels: int, embedding: int) -> None:

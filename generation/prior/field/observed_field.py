@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from .chart import MIRRORED
 from .head_field import MATERIALS, THICKNESS_SCALE
@@ -56,6 +56,11 @@ class ObservedField:
             raise ValueError("Not an observed field: certainties, shares and colours must lie in [0, 1]")
         if not all(np.isfinite(x).all() and (x >= 0).all() for x in (self.thickness, self.thickness_bound)):
             raise ValueError("Not an observed field: lengths must be finite and at least 0")
+
+    @property
+    def untold(self) -> Bool[np.ndarray, "56 64"]:
+        """Cells of which the portrait tells nothing: they are not seen, and are not its outline."""
+        return (self.visibility == 0) & (self.thickness_certainty == 0)
 
     def mirrored(self) -> ObservedField:
         """What the mirrored portrait shows."""
