@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, ModelMixin  # noqa: F401 - diffusers looks for ModelMixin here
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
