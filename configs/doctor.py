@@ -47,7 +47,7 @@ _BROWSER = "chromium"
 _PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of `dp360.configs` and its neighbours, found without importing any of them."""
 _WEIGHTS = _PACKAGE / "generation" / "weights"
-_FIELD_WEIGHTS = ("field_autoencoder.safetensors", "field_denoiser.safetensors")
+_FIELD_WEIGHTS = ("field_autoencoder.safetensors", "field_denoiser.safetensors", "field_grain.safetensors")
 """What draws head fields."""
 _LIBRARIES = (  # file that the loader looks for, Debian package, what needs it
     ("libGL.so.1", "libgl1", "ns-export, and any program with another OpenCV"),

@@ -115,6 +115,7 @@ def weights_with_tiny_drawing(weights_without_drawing: Path, tmp_path_factory: p
         FieldAutoencoderConfig,
     )
     from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER, FieldDenoiser, FieldDenoiserConfig
+    from dp360.generation.prior.field.field_grain import FIELD_GRAIN, FieldGrain, FieldGrainConfig
 
     folder = tmp_path_factory.mktemp("weights")
     for file in weights_without_drawing.iterdir():
@@ -123,11 +124,13 @@ def weights_with_tiny_drawing(weights_without_drawing: Path, tmp_path_factory: p
         torch.manual_seed(0)
         autoencoder = FieldAutoencoder(FieldAutoencoderConfig(fine=8, coarse=16, blocks=1, full=8))
         denoiser = FieldDenoiser(FieldDenoiserConfig(width=16, blocks=1, heads=2))
-        for network in (autoencoder, denoiser):
+        grain = FieldGrain(FieldGrainConfig(width=8, blocks=1, embedding=8))
+        for network in (autoencoder, denoiser, grain):
             for parameter in network.requires_grad_(False).parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
     FIELD_AUTOENCODER.save(folder / FIELD_AUTOENCODER.file_name, autoencoder, {})
     FIELD_DENOISER.save(folder / FIELD_DENOISER.file_name, denoiser, {})
+    FIELD_GRAIN.save(folder / FIELD_GRAIN.file_name, grain, {})
     return folder
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..networks import LoadedNetwork
@@ -57,8 +56,8 @@ def train_field_grain(
         network.load_state_dict(start.state_dict())
     else:
         network.get_buffer("grain_std").copy_(_deviation(samples, autoencoder.network))
-    deviation = network.grain_scale.clone()
-    batch_of = partial(grain_batch, samples, autoencoder.network, deviation, loop)
+    grain_std = network.get_buffer("grain_std").clone()
+    batch_of = partial(grain_batch, samples, autoencoder.network, grain_std, loop)
     loss_of = partial(grain_loss, alphas=field_scheduler().alphas_cumprod)
     train_model(network, batch_of, loss_of, loop, folder, track=track, on_evaluation=on_evaluation)
     return network
@@ -68,21 +67,21 @@ def train_field_grain(
 def grain_batch(
     samples: FieldSamples,
     autoencoder: FieldAutoencoder,
-    deviation: Float[Tensor, "20 1 1"],
+    grain_std: Float[Tensor, " 20"],
     loop: LoopConfig,
     number: int,
 ) -> Batch:
     """The fields of a micro-batch, each once per epoch, half of them mirrored, and how they look decoded."""
     rng = np.random.default_rng([loop.seed, number, 4])
     chosen = in_turn(np.arange(len(samples)), loop.batch_size, loop.seed, number)
-    return _decoded(samples, chosen, autoencoder, deviation, rng)
+    return _decoded(samples, chosen, autoencoder, grain_std, rng)
 
 
 def _decoded(
     samples: FieldSamples,
-    chosen: Iterable[int],
+    chosen: Int[np.ndarray, " m"],
     autoencoder: FieldAutoencoder,
-    deviation: Float[Tensor, "20 1 1"],
+    grain_std: Float[Tensor, " 20"],
     rng: np.random.Generator,
 ) -> Batch:
     fields = [samples.truth(int(k)) for k in chosen]
@@ -91,7 +90,7 @@ def _decoded(
     latents = autoencoder.encode(true)
     noise = rng.standard_normal(latents.shape) * rng.uniform(0, _MOST_NOISE, (len(fields), 1, 1, 1))
     return {
-        "grain": (true - autoencoder.decode(latents)) / deviation,
+        "grain": (true - autoencoder.decode(latents)) / grain_std[:, None, None],
         "smooth": autoencoder.decode(latents + torch.from_numpy(noise.astype(np.float32))),
     }
 
@@ -113,8 +112,8 @@ def grain_error(network: FieldGrain, samples: FieldSamples, autoencoder: LoadedN
     """The loss on samples, always with the same noise."""
     alphas, rng, errors = field_scheduler().alphas_cumprod, np.random.default_rng(0), []
     for first in range(0, len(samples), _TOGETHER):
-        chosen = range(first, min(first + _TOGETHER, len(samples)))
-        batch = _decoded(samples, chosen, autoencoder.network, network.grain_scale, rng)
+        chosen = np.arange(first, min(first + _TOGETHER, len(samples)))
+        batch = _decoded(samples, chosen, autoencoder.network, network.get_buffer("grain_std"), rng)
         noise = torch.from_numpy(rng.standard_normal(batch["grain"].shape).astype(np.float32))
         timestep = torch.from_numpy(rng.integers(0, len(alphas), len(chosen)))
         errors.append(len(chosen) * float(_v_error(network, batch, noise, timestep, alphas)))

@@ -37,7 +37,7 @@ class EncodedPortraits:
     truth: Float16[np.ndarray, "n k 14 16"]
     """Latents of the true field over the fitted skull."""
     told: Float16[np.ndarray, "n d 14 16"]
-    """`field_conditions`, which begin with the latents of the expected field, the network's own words where seen too."""
+    """`field_conditions`, beginning with the latents of the expected field: the network's own words."""
     portrait: Float16[np.ndarray, "n 11"]
     """`ObservedField.pack_globals`."""
 

@@ -31,6 +31,7 @@ from dp360.generation.prior import PriorGenerator, PriorRender
 from dp360.reconstruction.evaluation import heads
 from dp360.reconstruction.evaluation.heads import GeneratedViews, HeadCase
 
+DRAWING = [f"field_{name}.safetensors" for name in ("autoencoder", "denoiser", "grain")]
 LACKING = "this installation has no weights that draw fields; install dp360 again, or take --generator prior"
 
 
@@ -93,10 +94,10 @@ def test_the_doctor_names_weights_that_are_not_there(
         monkeypatch.setattr(doctor, "_WEIGHTS", folder)
         return {f.name: f for f in doctor.examine(tmp_path).findings if f.section == "Weights"}
 
-    lacking = findings(weights_without_drawing)["field_autoencoder.safetensors and field_denoiser.safetensors"]
+    lacking = findings(weights_without_drawing)[" and ".join(DRAWING)]
     assert (lacking.value, lacking.state) == ("not installed", "note") and "--generator field" in lacking.needed_for
     there = findings(weights_with_tiny_drawing)
-    assert {"field_autoencoder.safetensors", "field_denoiser.safetensors"} < there.keys()
+    assert set(DRAWING) < there.keys()
     assert not any(" and " in name for name in there)
 
 
@@ -127,7 +128,7 @@ def test_portrait_to_views_with_a_drawn_field(fields_are_drawn: Path, tmp_path: 
     origin = read_dataset(out / "dataset").provenance
     assert (origin.generator, origin.seed, origin.settings["name"]) == ("field", 3, "field")
     assert "field_mean (sha256 " in origin.weights
-    assert "field_autoencoder (sha256 " in origin.weights and "field_denoiser (sha256 " in origin.weights
+    assert all(f"{Path(name).stem} (sha256 " in origin.weights for name in DRAWING)
     assert json.loads((out / "dp360.json").read_text())["command"]["generator"] == "field"
 
 

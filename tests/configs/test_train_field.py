@@ -20,6 +20,7 @@ from dp360.configs.train import TrainFieldCommand
 from dp360.generation import InputError
 from dp360.generation.prior.field.field_autoencoder import FIELD_AUTOENCODER, FieldAutoencoderConfig
 from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER, FieldDenoiserConfig
+from dp360.generation.prior.field.field_grain import FIELD_GRAIN, FieldGrainConfig
 from dp360.generation.prior.field.head_field import CHANNELS, HeadField
 from dp360.generation.prior.field.mean_network import FIELD_MEAN, FieldMeanConfig
 from dp360.generation.progress import silent
@@ -27,6 +28,7 @@ from dp360.generation.synthetic.fields import field_files
 from dp360.generation.synthetic.fields.observation import observe
 from dp360.generation.training.field_autoencoder_training import train_field_autoencoder
 from dp360.generation.training.field_diffusion_training import train_field_denoiser
+from dp360.generation.training.field_grain_training import train_field_grain
 from dp360.generation.training.field_training import train_field_mean
 
 
@@ -68,11 +70,12 @@ def train_stage(make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatc
             FieldAutoencoderConfig(fine=8, coarse=8, blocks=1, full=8),
         ),
         "train_field_denoiser": (train_field_denoiser, FieldDenoiserConfig(width=16, blocks=1, heads=2)),
+        "train_field_grain": (train_field_grain, FieldGrainConfig(width=8, blocks=1, embedding=8)),
     }
     for name, (train, small) in stages.items():
 
-        def tiny(samples, folder, loop, *, train=train, small=small, **told):
-            return train(samples, folder, loop, small, **told)
+        def tiny(*given, train=train, small=small, **told):
+            return train(*given, small, **told)
 
         monkeypatch.setattr(train_field, name, tiny)
     folder = make_folder("train", "validation", "held_out")
@@ -125,17 +128,21 @@ def test_the_stages_lead_to_fields_that_are_drawn_and_measured(
     assert "4 portraits and mirror images to learn from, in 1 files" in told and "in validation: " in told
     assert "training, by noise: low" in notices[-2] and "validation, by noise: low" in notices[-2]
     assert f"made {sizes.spread:g} times as large" in notices[-1]
+    grain = train_stage("grain", notices, autoencoder=autoencoder)
+    assert FIELD_GRAIN.read(grain).network.config.width == 8
+    assert notices[-1].startswith("step 2: loss ") and "; validation " in notices[-1]
 
     command = EvalFieldsCommand(
-        tmp_path, trained[0], autoencoder=autoencoder, diffusion=diffusion, output=tmp_path / "eval", portraits=1,
-        samples=2,
+        tmp_path, trained[0], autoencoder=autoencoder, diffusion=diffusion, grain=grain, output=tmp_path / "eval",
+        portraits=1, samples=2,
     )  # fmt: skip
     table, results, _ = run_eval(EvalCommand(command), Display(silent, lambda _: None))
-    assert "CRPS" in str(table) and "field_denoiser" in str(table)
+    assert "CRPS" in str(table) and "field_denoiser" in str(table) and "field_grain" in str(table)
     data = json.loads(Path(results).read_text())
     assert {"mean", "truth, there and back", "diffusion", "Gaussian residuals", "true residuals"} <= set(data["fields"])
     assert data["samples"]["diffusion"]["crps_mm"] >= 0 and data["samples"]["diffusion"]["auc"] is None
-    for changes in ({"autoencoder": None}, {"autoencoder": trained[0]}, {"diffusion": autoencoder}, {"samples": 1}):
+    for changes in ({"autoencoder": None}, {"autoencoder": trained[0]}, {"diffusion": autoencoder}, {"samples": 1},
+                    {"grain": autoencoder}):  # fmt: skip
         with pytest.raises(InputError):
             run_eval(EvalCommand(replace(command, **changes)), Display(silent, lambda _: None))
 
@@ -143,6 +150,8 @@ def test_the_stages_lead_to_fields_that_are_drawn_and_measured(
 def test_diffusion_asks_for_the_other_stages(train_stage: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="expected --mean FILE --autoencoder FILE"):
         train_stage("diffusion", [])
+    with pytest.raises(InputError, match="expected --autoencoder FILE"):
+        train_stage("grain", [])
 
 
 def test_a_folder_without_fields_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

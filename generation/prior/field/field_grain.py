@@ -33,6 +33,8 @@ class FieldGrainConfig:
     """Residual blocks."""
     embedding: int = 64
     """Numbers that tell the level of noise."""
+    strength: float = 0.8
+    """Drawn grain is this many times as large as the network draws it by itself: as rough as validation heads are."""
 
 
 class FieldGrain(nn.Module):
@@ -80,8 +82,8 @@ class FieldGrain(nn.Module):
 
     @property
     def grain_scale(self) -> Float[Tensor, "20 1 1"]:
-        """Deviation of the grain of each channel: what drawn grain is multiplied by."""
-        return self.get_buffer("grain_std")[:, None, None]
+        """What drawn grain is multiplied by, per channel."""
+        return self.config.strength * self.get_buffer("grain_std")[:, None, None]
 
 
 FIELD_GRAIN = NetworkFile("field_grain", FieldGrain, FieldGrainConfig)

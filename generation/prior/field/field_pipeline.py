@@ -33,7 +33,7 @@ from .observed_field import ObservedField
 
 DEFAULT_STEPS = 20
 """Denoising steps."""
-_GRAIN_STEPS = 10
+_GRAIN_STEPS = 5
 """The same of grain, which is drawn when the rest is known."""
 _DRAWN_TOGETHER = 32
 

@@ -21,14 +21,14 @@ from dp360.generation.head_model import load_head_model
 from dp360.generation.portrait import Portrait, encode_portrait, read_portrait
 from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
 from dp360.generation.prior import HeadPrior, PriorBasis, PriorGenerator, PriorRender, build_head_prior
-from dp360.generation.prior.field import field_autoencoder, field_denoiser, head_field, mean_network
+from dp360.generation.prior.field import field_autoencoder, field_denoiser, field_grain, head_field, mean_network
 from dp360.generation.prior.labels import segmenter
 from dp360.generation.prior.prior_generator import portrait_rgba
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
 from dp360.generation.weights import shipped_file
 
 FRONT, LEFT, BACK, RIGHT = range(4)
-DRAWING = ("field_autoencoder", "field_denoiser")
+DRAWING = ("field_autoencoder", "field_denoiser", "field_grain")
 NECK_Y = -0.14
 """A height between chin and collar, world units."""
 
@@ -164,7 +164,7 @@ def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, 
 @contextlib.contextmanager
 def networks_that_run() -> Iterator[set[str]]:
     """Names of the package's networks that compute something while the block runs."""
-    sources = (segmenter, mean_network, field_autoencoder, field_denoiser)
+    sources = (segmenter, mean_network, field_autoencoder, field_denoiser, field_grain)
     names = dict(zip((s.__name__ for s in sources), ("segmenter", "field_mean", *DRAWING)))
     ran: set[str] = set()
 

@@ -152,7 +152,7 @@ class TooSure(FieldPipeline):
     def draw_residuals(self, mean_latents, observed, generator, count, **_) -> torch.Tensor:
         return torch.randn(count, 1, 1, 1, generator=generator).expand(-1, 1, 14, 16) / 1.6
 
-    def fields_of(self, residuals, mean, mean_latents, observed) -> list[HeadField]:
+    def fields_of(self, residuals, mean, mean_latents, observed, generator=None) -> list[HeadField]:
         return [self.thick(float(r[0, 0, 0])) for r in residuals]
 
 
@@ -161,7 +161,8 @@ def test_samples_that_are_too_narrow_are_told_to_spread(samples: FieldSamples) -
     material = np.zeros_like(truth.material)
     material[HAIR] = 1
     pipeline = TooSure(replace(truth, material=material))
-    blind = replace(observed, visibility=np.zeros((56, 64), np.float32))
+    none = np.zeros((56, 64), np.float32)
+    blind = replace(observed, visibility=none, thickness_certainty=none)
     amounts = np.random.default_rng(0).standard_normal(300)
     assert best_spread(pipeline, [(pipeline.thick(float(a)), blind) for a in amounts], samples=16) in (1.4, 1.6)
 

@@ -13,6 +13,7 @@ from dp360.generation import InputError
 from dp360.generation.prior.field.drawn_field import draw_field, fields_can_be_drawn
 from dp360.generation.prior.field.field_autoencoder import FIELD_AUTOENCODER
 from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER
+from dp360.generation.prior.field.field_grain import FIELD_GRAIN
 from dp360.generation.prior.field.field_pipeline import FieldPipeline
 from dp360.generation.prior.field.mean_network import FIELD_MEAN
 from dp360.generation.prior.field.observed_field import ObservedField
@@ -48,7 +49,7 @@ def test_other_seeds_differ_where_nothing_is_seen_and_agree_where_it_is(
 
 
 def test_a_field_is_one_sample_of_the_pipeline(fields_are_drawn: Path, half_seen: ObservedField) -> None:
-    parts = (file.load() for file in (FIELD_MEAN, FIELD_AUTOENCODER, FIELD_DENOISER))
+    parts = (file.load() for file in (FIELD_MEAN, FIELD_AUTOENCODER, FIELD_DENOISER, FIELD_GRAIN))
     pipeline = FieldPipeline.of(*(part.network for part in parts))  # type: ignore[arg-type]
     (expected,) = pipeline(half_seen, generator=torch.Generator().manual_seed(5))
     assert draw_field(half_seen, seed=5).pack().tobytes() == expected.pack().tobytes()

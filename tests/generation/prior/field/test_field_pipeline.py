@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from dp360.generation import InputError
-from dp360.generation.prior.field.field_autoencoder import FieldAutoencoder, FieldAutoencoderConfig
+from dp360.generation.prior.field.field_autoencoder import FieldAutoencoder, FieldAutoencoderConfig, reconstructed
 from dp360.generation.prior.field.field_denoiser import FieldDenoiser, FieldDenoiserConfig
+from dp360.generation.prior.field.field_grain import FieldGrain, FieldGrainConfig
 from dp360.generation.prior.field.field_pipeline import FieldPipeline, field_scheduler
-from dp360.generation.prior.field.head_field import HeadField
+from dp360.generation.prior.field.head_field import CHANNELS, THICKNESS_SCALE, HeadField
 from dp360.generation.prior.field.known_cells import meet_observation
 from dp360.generation.prior.field.mean_network import FieldMeanConfig, FieldMeanNet
 from dp360.generation.prior.field.observed_field import ObservedField
@@ -28,6 +29,7 @@ def pipeline() -> FieldPipeline:
         FieldMeanNet(FieldMeanConfig(channels=(8, 8, 8), embedding=8)),
         FieldAutoencoder(FieldAutoencoderConfig(fine=8, coarse=16, blocks=1, full=8)),
         FieldDenoiser(FieldDenoiserConfig(width=16, blocks=1, heads=2)),
+        FieldGrain(FieldGrainConfig(width=8, blocks=1, embedding=8)),
     )
     for part in parts:
         for parameter in part.requires_grad_(False).parameters():
@@ -67,14 +69,46 @@ def test_what_is_plainly_seen_is_met(pipeline: FieldPipeline, random_observation
         assert np.abs(field.material - observed.material)[:, plain].max() < 1e-4
 
 
-def test_without_a_residual_the_field_is_the_expected_one(
+def test_a_true_residual_without_grain_gives_the_truth_there_and_back(
     pipeline: FieldPipeline, random_observation: ObservedField
 ) -> None:
     mean = pipeline.expected(random_observation)
     latents = pipeline.latents_of(mean)
-    (field,) = pipeline.fields_of(torch.zeros_like(latents), mean, latents, random_observation)
-    expected = meet_observation(HeadField.unpack(mean.pack(), mean.skull_radius, mean.tokens), random_observation)
-    assert np.abs(field.pack() - expected.pack()).max() < 1e-5
+    truth = replace(mean, thickness=(mean.thickness + 0.03 * np.arange(64) / 64).astype(np.float32))
+    residual = pipeline.latents_of(truth) - latents
+    (field,) = pipeline.fields_of(residual, mean, latents, random_observation)
+    back = reconstructed(truth, pipeline.networks.autoencoder)
+    assert np.abs(field.pack() - meet_observation(back, random_observation).pack()).max() < 1e-5
+
+
+def test_grain_is_drawn_as_large_as_its_scale_says(pipeline: FieldPipeline, random_observation: ObservedField) -> None:
+    blind = replace(
+        random_observation,
+        visibility=np.zeros((56, 64), np.float32),
+        thickness_certainty=np.zeros((56, 64), np.float32),
+    )
+    mean = pipeline.expected(blind)
+    latents = pipeline.latents_of(mean)
+    grain = pipeline.networks.grain
+    assert grain is not None
+
+    def thickness(seed: int | None) -> np.ndarray:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        (field,) = pipeline.fields_of(torch.zeros_like(latents), mean, latents, blind, generator)
+        return THICKNESS_SCALE.encode(field.thickness)
+
+    channel = CHANNELS.index("thickness")
+    smooth, kept = thickness(None), grain.get_buffer("grain_std").clone()
+    grain.get_buffer("grain_std").mul_(0)
+    assert np.array_equal(thickness(0), smooth)
+    off = []
+    for size in (0.01, 0.02):
+        grain.get_buffer("grain_std")[channel] = size
+        off.append(thickness(0) - smooth)
+        assert not np.allclose(thickness(1), thickness(0))
+    grain.get_buffer("grain_std").copy_(kept)
+    free = smooth > smooth.min() + 0.2  # thickness ends at 0
+    assert free.sum() > 500 and np.abs(off[1] - 2 * off[0])[free].max() < 0.05 * np.abs(off[1]).max()
 
 
 def test_residuals_are_as_large_as_the_scale_says(pipeline: FieldPipeline, random_observation: ObservedField) -> None:
