@@ -21,6 +21,7 @@ from .mean_network import FilmBlock
 
 _CELLS = 2
 """Cells along each side of the blocks that the network sees as one."""
+_COLOURS = ("_red", "_green", "_blue")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ class FieldGrain(nn.Module):
 
     @property
     def grain_scale(self) -> Float[Tensor, "20 1 1"]:
-        """What drawn grain is multiplied by, per channel."""
-        return self.config.strength * self.get_buffer("grain_std")[:, None, None]
+        """What drawn grain is multiplied by, per channel; 0 for colours, whose texture is painted, not drawn here."""
+        drawn = torch.tensor([not name.endswith(_COLOURS) for name in CHANNELS], device=self.place.device)
+        return self.config.strength * (drawn * self.get_buffer("grain_std"))[:, None, None]
 
 
 FIELD_GRAIN = NetworkFile("field_grain", FieldGrain, FieldGrainConfig)

@@ -14,6 +14,7 @@ from dp360.generation.networks import LoadedNetwork
 from dp360.generation.prior.field.field_autoencoder import FieldAutoencoder, FieldAutoencoderConfig
 from dp360.generation.prior.field.field_grain import FIELD_GRAIN, FieldGrain, FieldGrainConfig
 from dp360.generation.prior.field.field_pipeline import field_scheduler
+from dp360.generation.prior.field.head_field import CHANNELS
 from dp360.generation.training.field_grain_training import grain_batch, grain_error, grain_loss, train_field_grain
 from dp360.generation.training.field_samples import FieldSamples
 from dp360.generation.training.loop import LoopConfig
@@ -114,3 +115,9 @@ def test_weights_survive_a_file(tmp_path: Path) -> None:
     FIELD_GRAIN.save(tmp_path / FIELD_GRAIN.file_name, network, {})
     loaded = FIELD_GRAIN.read(tmp_path / FIELD_GRAIN.file_name).network
     assert loaded.config == SMALL and torch.allclose(loaded.grain_scale, network.grain_scale, atol=1e-3)
+
+
+def test_colours_get_no_grain() -> None:
+    scale = fresh().grain_scale.flatten()
+    colours = [name.rpartition("_")[2] in ("red", "green", "blue") for name in CHANNELS]
+    assert sum(colours) == 9 and torch.equal(scale == 0, torch.tensor(colours))
