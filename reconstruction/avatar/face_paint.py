@@ -37,7 +37,10 @@ _LIP_SURE_CM = 0.10
 _LIP_NEAR_CM, _LIP_OFF = 0.5, 0.09
 """So are those nearer than this whose colour is off from the lips' own by more than that."""
 _TONGUE_RGB, _GUMS_RGB, _THROAT_RGB = (0.66, 0.36, 0.35), (0.62, 0.34, 0.34), (0.34, 0.13, 0.13)
-_TEETH_RGB = (0.90, 0.86, 0.79)
+_TEETH_LEVEL, _TEETH_TINT = 0.8, 0.3
+"""Brightness of teeth that are not shown, and how much of the skin's colour they have: pictures have their own tint."""
+_GREY_SATURATION = (0.03, 0.12)
+"""Where skin has less colour than the second number the mouth inside gets paler, down to grey at the first."""
 _SHOWN, _PALER_THAN_SKIN = 200, 0.75
 """Least confidence of teeth that the portrait shows; their saturation over the skin's is below the second number."""
 _LEAST_TEETH_TEXELS, _LEAST_PALE = 120, 0.35
@@ -76,6 +79,8 @@ def repainted(
     _darken_inner_lips(texels, model, (lit, albedo))
 
     inside = _mouth_colours(texels, depth) * brightness
+    coloured = ramp(_saturation(skin_lit[None]), *_GREY_SATURATION)
+    inside = inside.mean(1, keepdims=True) + (inside - inside.mean(1, keepdims=True)) * coloured
     teeth = _teeth_colours(texels, depth, fit.confidence, lit, skin_lit, brightness)
     for material, colours in ((MATERIAL_MOUTH, inside), (MATERIAL_TEETH, teeth)):
         of = texels.material == material
@@ -199,7 +204,8 @@ def _teeth_colours(
         skin: the skin's colour in it.
     """
     light = (0.35 + 0.65 * _light_in_mouth(depth[:, 2] - 0.4))[:, None]
-    typical = np.array(_TEETH_RGB) * brightness * light
+    tint = 1 + _TEETH_TINT * (skin / max(float(skin.mean()), 1e-3) - 1)
+    typical = _TEETH_LEVEL * brightness * tint * light
     colour = lit[texels.rows, texels.columns]
     saturation, skin_saturation = _saturation(colour), float(_saturation(skin[None])[0])
     shown = (texels.material == MATERIAL_TEETH) & (confidence[texels.rows, texels.columns] > _SHOWN)
