@@ -6,12 +6,14 @@ An .npz of plain arrays (no pickles); `format` counts the layouts. Lengths are w
 | --- | --- | --- |
 | `identity`, `expression` | i; e, float64 | coefficients of the head model |
 | `vertices_world`, `faces`, `uv_px`, `material`, `head_vertex` | | the prior's mesh, see `AtlasMesh` |
-| `texture_png`, `albedo_png`, `confidence_png` | bytes, uint8 | the painted atlas, see `PriorTexture` |
-| `portrait_png` | bytes, uint8 | the aligned portrait |
+| `texture_picture`, `albedo_picture` | bytes, uint8 | the painted atlas, see `PriorTexture`; JPEG |
+| `confidence_picture`, `portrait_picture` | bytes, uint8 | how far the atlas is seen, the aligned portrait; PNG |
 | `landmarks_px` | 478 2, float64 | its landmarks, or none (0 2) |
 | `T_world_camera`, `focal_px`, `principal_px` | 4 4; 2; 2, float64 | its camera |
 | `light` | 9 3, float64 | the portrait's light, or none (0 3) |
 | `facts` | bytes, uint8 | JSON: `format`, `head_model` (its name and hash) |
+
+Layout 1 had names with `_png`, and PNG in all of them: three times as large.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ from ..light.spherical_harmonics import Light
 from ..portrait import Portrait
 from .head_prior import HeadPrior
 
-FORMAT = 1
+FORMAT = 2
+_PICTURES = {1: "_png", 2: "_picture"}
+"""Ends of the pictures' names by layout."""
+_JPEG_QUALITY = 95
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)
 
 
@@ -101,10 +106,10 @@ class SavedFit:
             "uv_px": self.uv_px,
             "material": self.material,
             "head_vertex": self.head_vertex.astype(np.int32),
-            "texture_png": _png(self.texture_rgb),
-            "albedo_png": _png(self.albedo_rgb),
-            "confidence_png": _png(self.confidence),
-            "portrait_png": _png(self.portrait_rgb),
+            "texture_picture": _jpeg(self.texture_rgb),
+            "albedo_picture": _jpeg(self.albedo_rgb),
+            "confidence_picture": _png(self.confidence),
+            "portrait_picture": _png(self.portrait_rgb),
             "landmarks_px": landmarks,
             "T_world_camera": self.camera.T_world_camera[0].numpy(),
             "focal_px": self.camera.focal_px[0].numpy(),
@@ -113,7 +118,7 @@ class SavedFit:
             "facts": np.frombuffer(json.dumps(facts, sort_keys=True).encode(), np.uint8),
         }
         file = io.BytesIO()
-        np.savez(file, **arrays)
+        np.savez_compressed(file, **arrays)
         return file.getvalue()
 
 
@@ -130,12 +135,15 @@ def read_fit(path: Path) -> SavedFit:
     try:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(file["facts"].tobytes())
-            if facts["format"] != FORMAT:
+            if facts["format"] not in _PICTURES:
                 raise InputError(
-                    f"Cannot read {path}: expected layout {FORMAT}, got {facts['format']}; take the version of dp360 "
-                    "that made it"
+                    f"Cannot read {path}: expected layout {FORMAT} or earlier, got {facts['format']}; take the version "
+                    "of dp360 that made it"
                 )
-            portrait = _picture(file["portrait_png"])
+            texture, albedo, confidence, portrait = (
+                _picture(file[name + _PICTURES[facts["format"]]])
+                for name in ("texture", "albedo", "confidence", "portrait")
+            )
             camera = Cameras(
                 *(torch.from_numpy(file[name])[None] for name in ("T_world_camera", "focal_px", "principal_px")),
                 width=portrait.shape[1],
@@ -144,8 +152,8 @@ def read_fit(path: Path) -> SavedFit:
             fit = SavedFit(
                 file["identity"], file["expression"], file["vertices_world"], file["faces"].astype(np.int64),
                 file["uv_px"], file["material"], file["head_vertex"].astype(np.int64),
-                _picture(file["texture_png"]), _picture(file["albedo_png"]), _picture(file["confidence_png"]),
-                portrait, file["landmarks_px"] if len(file["landmarks_px"]) else None, camera,
+                texture, albedo, confidence, portrait,
+                file["landmarks_px"] if len(file["landmarks_px"]) else None, camera,
                 Light(file["light"]) if len(file["light"]) else None, str(facts["head_model"]),
             )  # fmt: skip
         _refuse_what_does_not_fit(fit)
@@ -174,6 +182,12 @@ def _refuse_what_does_not_fit(fit: SavedFit) -> None:
 def _png(picture: UInt8[np.ndarray, ...]) -> UInt8[np.ndarray, " n"]:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG", compress_level=3)
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+def _jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, " n"]:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return np.frombuffer(file.getvalue(), np.uint8)
 
 

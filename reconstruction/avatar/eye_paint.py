@@ -15,7 +15,7 @@ from dp360.generation.prior.saved_fit import SavedFit
 
 from .eyes import Eyeball, eyeballs_of
 
-_IRIS_LANDMARKS = ((473, 474, 475, 476, 477), (468, 469, 470, 471, 472))
+IRIS_LANDMARKS = ((473, 474, 475, 476, 477), (468, 469, 470, 471, 472))
 """Middle and rim of the left and the right iris, the person's, among the detector's 478."""
 _IRIS_CM, _IRIS_RANGE_CM = 0.60, (0.5, 0.78)
 """Radius of an iris on the eyeball where the portrait tells none, and what is believed."""
@@ -68,7 +68,7 @@ def gaze_direction(
     if fit.landmarks_px is None:
         return np.array([0.0, 0.0, 1.0])
     eye = eyeballs_of(model, head)[side]
-    middle = fit.landmarks_px[list(_IRIS_LANDMARKS[side])].mean(0)
+    middle = fit.landmarks_px[list(IRIS_LANDMARKS[side])].mean(0)
     origin = fit.camera.position_world[0].numpy()
     focal, principal = fit.camera.focal_px[0].numpy(), fit.camera.principal_px[0].numpy()
     ray = fit.camera.T_world_camera[0, :3, :3].numpy() @ np.append((middle - principal) / focal, 1.0)
@@ -128,7 +128,7 @@ def _iris_radius_cm(fit: SavedFit, eye: Eyeball, side: int) -> float:
     """As the portrait's landmarks tell."""
     if fit.landmarks_px is None:
         return _IRIS_CM
-    middle, *rim = fit.landmarks_px[list(_IRIS_LANDMARKS[side])]
+    middle, *rim = fit.landmarks_px[list(IRIS_LANDMARKS[side])]
     radius_px = float(np.median(np.linalg.norm(np.array(rim) - middle, axis=1)))
     depth = float((fit.camera.T_camera_world[0].numpy() @ np.append(eye.centre_world, 1.0))[2])
     return float(np.clip(radius_px * depth / float(fit.camera.focal_px[0, 0]) / UNITS_PER_CM, *_IRIS_RANGE_CM))

@@ -10,19 +10,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
-from dp360.generation.cameras import UNITS_PER_CM, Cameras
 from dp360.generation.head_model import HeadModel
 from dp360.generation.head_model.anatomy import centimetres, ramp
 from dp360.generation.head_model.model import PART_FACE, PART_GUMS
 from dp360.generation.mesh import vertex_normals
-from dp360.generation.mesh_raster import Fragments, interpolate, rasterize_mesh
+from dp360.generation.mesh_raster import rasterize_mesh
 from dp360.generation.prior.saved_fit import SavedFit
 from dp360.generation.prior.texture.atlas import (
-    ATLAS_HEIGHT,
-    ATLAS_WIDTH,
     MATERIAL_EYE,
     MATERIAL_MOUTH,
     MATERIAL_SKIN,
@@ -31,6 +27,8 @@ from dp360.generation.prior.texture.atlas import (
 
 from .eye_paint import EyePaint, eye_paint, gaze_direction
 from .eyes import hidden_shell
+from .head_texels import FACE_TILE_PX, HeadTexels, pull_push
+from .lid_paint import paint_lids
 from .lips import lip_distance_cm
 from .shapes import tongue
 
@@ -38,50 +36,18 @@ _LIP_SURE_CM = 0.10
 """Lips nearer to the line where they meet are painted anew."""
 _LIP_NEAR_CM, _LIP_OFF = 0.5, 0.09
 """So are those nearer than this whose colour is off from the lips' own by more than that."""
-_LID_MOVES_CM, _LID_STRETCH, _LID_FACING = 0.2, 1.3, 0.45
-"""Skin that a blink moves by more than the first number is lid; it is painted anew where a blink stretches it by more
-than the second, or where the portrait saw it at a lower cosine than the third."""
-_LID_DARKEST = 0.72
-"""What is darker than this share of the skin is brow or lash, and no colour for a lid."""
 _TONGUE_RGB, _GUMS_RGB, _THROAT_RGB = (0.66, 0.36, 0.35), (0.62, 0.34, 0.34), (0.34, 0.13, 0.13)
-_TEETH_RGB = (0.90, 0.86, 0.79)
+_TEETH_LEVEL, _TEETH_TINT = 0.8, 0.3
+"""Brightness of teeth that are not shown, and how much of the skin's colour they have: pictures have their own tint."""
+_GREY_SATURATION = (0.03, 0.12)
+"""Where skin has less colour than the second number the mouth inside gets paler, down to grey at the first."""
+_SHOWN, _PALER_THAN_SKIN = 200, 0.75
+"""Least confidence of teeth that the portrait shows; their saturation over the skin's is below the second number."""
+_LEAST_TEETH_TEXELS, _LEAST_PALE = 120, 0.35
+"""Fewer such texels, or a smaller share of those that are shown, are no teeth."""
 _DARK_Z_CM = (2.0, 9.5)
 """Inside of the mouth light fades from the second depth back to the first, on the mean head."""
 _LEAST_LIGHT = 0.16
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """The texels of the head model's parts."""
-
-    rows: Int[np.ndarray, " n"]
-    columns: Int[np.ndarray, " n"]
-    triangle: Int[np.ndarray, " n"]
-    material: UInt8[np.ndarray, " n"]
-    part: UInt8[np.ndarray, " n"]
-    faces: Int[np.ndarray, "f 3"]
-    """Vertices of the head model of each triangle."""
-    fragments: Fragments
-
-    @classmethod
-    def of(cls, fit: SavedFit, model: HeadModel) -> _Layout:
-        inner = np.concatenate([hidden_shell(model), [True]])[fit.head_vertex]
-        kept = ~inner[fit.faces].any(1) & (fit.head_vertex[fit.faces] >= 0).all(1)
-        atlas_faces = fit.faces[kept]
-        flat = np.concatenate([fit.uv_px, np.ones((len(fit.uv_px), 1))], axis=1)
-        identity = torch.eye(4, dtype=torch.float64)[None]
-        ones, zeros = torch.ones(1, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
-        fragments = rasterize_mesh(flat, atlas_faces, Cameras(identity, ones, zeros, ATLAS_WIDTH, ATLAS_HEIGHT))
-        rows, columns = np.nonzero(fragments.hit)
-        triangle = fragments.triangle_index[rows, columns]
-        faces = fit.head_vertex[atlas_faces]
-        # a triangle on a border belongs to its rarer part: to the inside of the mouth, not to the face
-        part = model.part[faces].max(1)[triangle]
-        return cls(rows, columns, triangle, fit.material[kept][triangle], part, faces, fragments)
-
-    def at(self, values: Float[np.ndarray, "v k"]) -> Float32[np.ndarray, "n k"]:
-        """Attributes of the head model's vertices at the texels."""
-        return interpolate(self.fragments, values, self.faces)[self.rows, self.columns]
 
 
 def repainted(
@@ -95,35 +61,35 @@ def repainted(
         neutral_head: vertices of the head model without expression, world units.
         portrait_head: the same with the portrait's expression.
     """
-    layout = _Layout.of(fit, model)
+    texels = HeadTexels.of(fit, model)
     lit = fit.texture_rgb.astype(np.float32) / 255
     albedo = fit.albedo_rgb.astype(np.float32) / 255
-    sure = (fit.confidence[layout.rows, layout.columns] > 200) & (layout.material == MATERIAL_SKIN)
-    place = layout.rows, layout.columns
+    sure = (fit.confidence[texels.rows, texels.columns] > 200) & (texels.material == MATERIAL_SKIN)
+    place = texels.rows, texels.columns
     skin_lit, skin_albedo = (np.median(picture[place][sure], axis=0) for picture in (lit, albedo))
     without_light = (skin_albedo + 0.02) / (skin_lit + 0.02)
     brightness = float(np.clip(skin_lit.mean() / 0.62, 0.45, 1.12))
 
     view = _PortraitView.of(fit, model, portrait_head)
-    lids = _lids(layout, model, neutral_head, portrait_head, view)
-    lips = _inner_lips(layout, model, lit)
-    dark = lit[place].mean(1) < _LID_DARKEST * skin_lit.mean()
+    lips = _inner_lips(texels, model, lit)
+    paint_lids(fit, model, texels, neutral_head, portrait_head, view.facing, (lit, albedo))
     for picture in (lit, albedo):
-        _inpaint(picture, layout, lids, lids | dark)
-        _inpaint(picture, layout, lips, lips)
-    depth = layout.at(np.concatenate([centimetres(model.neutral), tongue(model)[:, None]], axis=1))
-    _darken_inner_lips(layout, model, (lit, albedo))
+        _inpaint(picture, texels, lips)
+    depth = texels.at(np.concatenate([centimetres(model.neutral), tongue(model)[:, None]], axis=1))
+    _darken_inner_lips(texels, model, (lit, albedo))
 
-    inside = _mouth_colours(layout, depth) * brightness
-    teeth = _teeth_colours(depth, brightness)
+    inside = _mouth_colours(texels, depth) * brightness
+    coloured = ramp(_saturation(skin_lit[None]), *_GREY_SATURATION)
+    inside = inside.mean(1, keepdims=True) + (inside - inside.mean(1, keepdims=True)) * coloured
+    teeth = _teeth_colours(texels, depth, fit.confidence, lit, skin_lit, brightness)
     for material, colours in ((MATERIAL_MOUTH, inside), (MATERIAL_TEETH, teeth)):
-        of = layout.material == material
-        where = layout.rows[of], layout.columns[of]
+        of = texels.material == material
+        where = texels.rows[of], texels.columns[of]
         lit[where], albedo[where] = colours[of], colours[of] * without_light
     for side in (0, 1):
         paint = eye_paint(fit, model, neutral_head, side, view.eye_masks[side], brightness)
-        _paint_eye(layout, model, neutral_head, paint, side, (lit, albedo), without_light)
-    return _bytes(_grown(lit, layout)), _bytes(_grown(albedo, layout))
+        _paint_eye(texels, model, neutral_head, paint, side, (lit, albedo), without_light)
+    return _bytes(_grown(lit, texels)), _bytes(_grown(albedo, texels))
 
 
 def portrait_gaze_rad(
@@ -162,44 +128,15 @@ class _PortraitView:
         return cls(facing, (masks[0], masks[1]))
 
 
-def _lids(
-    layout: _Layout, model: HeadModel, neutral: Float[np.ndarray, "v 3"], portrait: Float[np.ndarray, "v 3"],
-    view: _PortraitView,
-) -> Bool[np.ndarray, " n"]:  # fmt: skip
-    """Texels of lids that the portrait does not show, or shows folded."""
-    moves, closed = np.zeros(len(neutral)), neutral.copy()
-    for side in "LR":
-        blink = model.expression_basis[model.expression_names.index(f"eyeBlink_{side}")]
-        moves += np.linalg.norm(blink, axis=1) / UNITS_PER_CM
-        closed += blink
-    stretch = _areas(closed, layout.faces) / np.maximum(_areas(portrait, layout.faces), 1e-12)
-    of_vertices = _of_corners(stretch, layout.faces, len(neutral))
-    at = layout.at(np.stack([moves, of_vertices, view.facing], axis=1))
-    skin = (layout.material == MATERIAL_SKIN) & (layout.part == PART_FACE)
-    return skin & (at[:, 0] > _LID_MOVES_CM) & ((at[:, 1] > _LID_STRETCH) | (at[:, 2] < _LID_FACING))
-
-
-def _areas(vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, " f"]:
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-
-
-def _of_corners(values: Float[np.ndarray, " f"], faces: Int[np.ndarray, "f 3"], count: int) -> np.ndarray:
-    """Means of triangles' values at their corners."""
-    corners = faces.ravel()
-    total = np.bincount(corners, np.repeat(values, 3), minlength=count)
-    return total / np.maximum(np.bincount(corners, minlength=count), 1)
-
-
-def _inner_lips(layout: _Layout, model: HeadModel, lit: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, " n"]:
+def _inner_lips(texels: HeadTexels, model: HeadModel, lit: Float32[np.ndarray, "h w 3"]) -> Bool[np.ndarray, " n"]:
     """Texels of the lips that the portrait does not show, or shows teeth in their place."""
-    distance = layout.at(lip_distance_cm(model)[:, None])[:, 0]
-    skin = (layout.material == MATERIAL_SKIN) & (layout.part == PART_FACE)
-    colour = lit[layout.rows, layout.columns]
+    distance = texels.at(lip_distance_cm(model)[:, None])[:, 0]
+    skin = (texels.material == MATERIAL_SKIN) & (texels.part == PART_FACE)
+    colour = lit[texels.rows, texels.columns]
     own = skin & (distance > 0.3) & (distance < 0.75)
     unknown = skin & (distance < _LIP_SURE_CM)
     if own.any():
-        y = layout.at(centimetres(model.neutral))[:, 1]
+        y = texels.at(centimetres(model.neutral))[:, 1]
         for upper in (True, False):  # lips differ in colour from one another
             half = (y > -3.35) == upper
             if not (own & half).any():
@@ -210,65 +147,43 @@ def _inner_lips(layout: _Layout, model: HeadModel, lit: Float32[np.ndarray, "h w
     return unknown
 
 
-def _darken_inner_lips(layout: _Layout, model: HeadModel, pictures: tuple[Float32[np.ndarray, "h w 3"], ...]) -> None:
+def _darken_inner_lips(
+    texels: HeadTexels, model: HeadModel, pictures: tuple[Float32[np.ndarray, "h w 3"], ...]
+) -> None:
     """Lips get redder and darker towards the inside of the mouth, in place."""
-    distance = layout.at(lip_distance_cm(model)[:, None])[:, 0]
-    skin = (layout.material == MATERIAL_SKIN) & (layout.part == PART_FACE) & (distance < 0)
+    distance = texels.at(lip_distance_cm(model)[:, None])[:, 0]
+    skin = (texels.material == MATERIAL_SKIN) & (texels.part == PART_FACE) & (distance < 0)
     share = ramp(-distance[skin], 0.0, 1.0)[:, None]
     for picture in pictures:
-        place = layout.rows[skin], layout.columns[skin]
+        place = texels.rows[skin], texels.columns[skin]
         picture[place] *= 1 - share * np.array([0.35, 0.55, 0.55], np.float32)
 
 
-def _inpaint(
-    picture: Float32[np.ndarray, "h w 3"], layout: _Layout, unknown: Bool[np.ndarray, " n"],
-    unused: Bool[np.ndarray, " n"],
-) -> None:  # fmt: skip
-    """Fill unknown texels from others of the face round them, in place.
-
-    Args:
-        unused: texels whose colours are not taken; the unknown ones and more.
-    """
-    size = 1024  # the face's tile
-    of_face = (layout.material == MATERIAL_SKIN) & (layout.part == PART_FACE)
-    of_face &= (layout.rows < size) & (layout.columns < size)
+def _inpaint(picture: Float32[np.ndarray, "h w 3"], texels: HeadTexels, unknown: Bool[np.ndarray, " n"]) -> None:
+    """Fill unknown texels from others of the face round them, in place."""
+    size = FACE_TILE_PX
+    of_face = (texels.material == MATERIAL_SKIN) & (texels.part == PART_FACE)
+    of_face &= (texels.rows < size) & (texels.columns < size)
     known = np.zeros((size, size), np.float32)
-    known[layout.rows[of_face & ~unused], layout.columns[of_face & ~unused]] = 1
+    known[texels.rows[of_face & ~unknown], texels.columns[of_face & ~unknown]] = 1
     hole = np.zeros((size, size), bool)
-    hole[layout.rows[of_face & unknown], layout.columns[of_face & unknown]] = True
+    hole[texels.rows[of_face & unknown], texels.columns[of_face & unknown]] = True
     if not hole.any():
         return
     known = cv2.erode(known, np.ones((3, 3), np.uint8))
     tile = picture[:size, :size]
-    filled = _pull_push(tile * known[..., None], known)
+    filled = pull_push(tile * known[..., None], known)
     soft = cv2.GaussianBlur(cv2.dilate(hole.astype(np.float32), np.ones((5, 5), np.uint8)), (0, 0), 1.5)[..., None]
     mixed = tile + (filled - tile) * np.where(hole[..., None], 1.0, soft)
-    place = layout.rows[of_face], layout.columns[of_face]
+    place = texels.rows[of_face], texels.columns[of_face]
     picture[place] = mixed[place]
 
 
-def _pull_push(premultiplied: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]) -> np.ndarray:
-    """A smooth picture out of scattered pixels: means at each scale, coarser ones where finer ones know nothing.
-
-    Source: S. Gortler et al., "The Lumigraph", SIGGRAPH 1996, Sec. 3.4.
-    """
-    if min(weight.shape) <= 2:
-        return premultiplied / np.maximum(weight, 1e-6)[..., None]
-    half = (weight.shape[1] // 2, weight.shape[0] // 2)
-    coarse_weight = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(premultiplied, half, interpolation=cv2.INTER_AREA)
-    scale = np.minimum(4 * coarse_weight, 1) / np.maximum(coarse_weight, 1e-6)
-    below = _pull_push(coarse * scale[..., None], coarse_weight * scale)
-    below = cv2.resize(below, weight.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    share = np.minimum(weight, 1)[..., None]
-    return premultiplied / np.maximum(weight, 1)[..., None] + below * (1 - share)
-
-
-def _mouth_colours(layout: _Layout, depth: Float32[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 3"]:
+def _mouth_colours(texels: HeadTexels, depth: Float32[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 3"]:
     """Tongue, gums and throat, darker the farther back."""
     is_tongue = (depth[:, 3] > 0)[:, None]
     gums = np.array(_GUMS_RGB) + (np.array(_TONGUE_RGB) - _GUMS_RGB) * is_tongue
-    inside = (layout.part == PART_GUMS)[:, None]
+    inside = (texels.part == PART_GUMS)[:, None]
     colour = np.where(inside, gums, _THROAT_RGB)
     return colour * _light_in_mouth(depth[:, 2])[:, None]
 
@@ -277,31 +192,57 @@ def _light_in_mouth(z_cm: Float32[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return _LEAST_LIGHT + (1 - _LEAST_LIGHT) * ramp(z_cm, *_DARK_Z_CM) ** 1.6
 
 
-def _teeth_colours(depth: Float32[np.ndarray, "n 4"], brightness: float) -> Float[np.ndarray, "n 3"]:
-    """Teeth in one colour, darker the farther back."""
-    base = np.array(_TEETH_RGB) * brightness
-    light = 0.35 + 0.65 * _light_in_mouth(depth[:, 2] - 0.4)
-    return base * light[:, None]
+def _teeth_colours(
+    texels: HeadTexels, depth: Float32[np.ndarray, "n 4"], confidence: UInt8[np.ndarray, "h w"],
+    lit: Float32[np.ndarray, "h w 3"], skin: Float[np.ndarray, " 3"], brightness: float,
+) -> Float[np.ndarray, "n 3"]:  # fmt: skip
+    """Teeth as the portrait shows them, the others in their tone; in one typical colour where it shows none. Darker the
+    farther back.
+
+    Args:
+        lit: the texture, as the prior has it at the teeth.
+        skin: the skin's colour in it.
+    """
+    light = (0.35 + 0.65 * _light_in_mouth(depth[:, 2] - 0.4))[:, None]
+    tint = 1 + _TEETH_TINT * (skin / max(float(skin.mean()), 1e-3) - 1)
+    typical = _TEETH_LEVEL * brightness * tint * light
+    colour = lit[texels.rows, texels.columns]
+    saturation, skin_saturation = _saturation(colour), float(_saturation(skin[None])[0])
+    shown = (texels.material == MATERIAL_TEETH) & (confidence[texels.rows, texels.columns] > _SHOWN)
+    # a mouth that is shut shows lips where the fit has teeth, for it is not right to the pixel
+    pale = shown & (saturation < _PALER_THAN_SKIN * skin_saturation) & (colour.mean(1) > 0.8 * skin.mean())
+    if pale.sum() < max(_LEAST_TEETH_TEXELS, _LEAST_PALE * shown.sum()):
+        return typical
+    tone = np.median(colour[pale] / light[pale], axis=0)
+    trust = np.zeros(lit.shape[:2], np.float32)
+    trust[texels.rows[shown], texels.columns[shown]] = saturation[shown] < skin_saturation
+    trust = np.minimum(2 * cv2.GaussianBlur(trust, (0, 0), 1.0), 1) * (trust > 0)
+    own = np.minimum(tone, 1.0) * light
+    return own + (colour - own) * trust[texels.rows, texels.columns][:, None]
+
+
+def _saturation(rgb: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
+    return 1 - rgb.min(-1) / np.maximum(rgb.max(-1), 1e-3)
 
 
 def _paint_eye(
-    layout: _Layout, model: HeadModel, neutral_head: Float[np.ndarray, "v 3"], paint: EyePaint, side: int,
+    texels: HeadTexels, model: HeadModel, neutral_head: Float[np.ndarray, "v 3"], paint: EyePaint, side: int,
     pictures: tuple[Float32[np.ndarray, "h w 3"], ...], without_light: Float[np.ndarray, " 3"],
 ) -> None:  # fmt: skip
     """Put an eye's paint on its texels, in place."""
-    of = (layout.material == MATERIAL_EYE) & (layout.part == 7 + side)
-    colour = paint.at(layout.at(neutral_head)[of])
-    place = layout.rows[of], layout.columns[of]
+    of = (texels.material == MATERIAL_EYE) & (texels.part == 7 + side)
+    colour = paint.at(texels.at(neutral_head)[of])
+    place = texels.rows[of], texels.columns[of]
     pictures[0][place], pictures[1][place] = colour, np.clip(colour * without_light, 0, 1)
 
 
-def _grown(picture: Float32[np.ndarray, "h w 3"], layout: _Layout) -> Float32[np.ndarray, "h w 3"]:
+def _grown(picture: Float32[np.ndarray, "h w 3"], texels: HeadTexels) -> Float32[np.ndarray, "h w 3"]:
     """The picture with the small parts' texels continued beyond their borders."""
-    small = np.isin(layout.material, (MATERIAL_EYE, MATERIAL_TEETH, MATERIAL_MOUTH))
+    small = np.isin(texels.material, (MATERIAL_EYE, MATERIAL_TEETH, MATERIAL_MOUTH))
     covered = np.zeros(picture.shape[:2], np.float32)
-    covered[layout.rows, layout.columns] = 1
+    covered[texels.rows, texels.columns] = 1
     source = np.zeros_like(covered)
-    source[layout.rows[small], layout.columns[small]] = 1
+    source[texels.rows[small], texels.columns[small]] = 1
     weight = cv2.boxFilter(source, -1, (5, 5), normalize=False)
     grown = cv2.boxFilter(picture * source[..., None], -1, (5, 5), normalize=False)
     border = (weight > 0) & (covered == 0)

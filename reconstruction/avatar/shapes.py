@@ -21,6 +21,8 @@ _TONGUE_CM, _TONGUE_FLAT_Y_CM, _TONGUE_FLAT, _TONGUE_NARROW = 3.4, -2.95, 0.72, 
 which share, and how much narrower it gets."""
 _TONGUE_ROOT_Z_CM, _TONGUE_TIP_Z_CM = 3.6, 9.7
 """Depths of the tongue's ends on the mean head."""
+_BROW_DOWN = (1.1, 2.0, 1.1)
+"""The head model's lowered brows go 3 mm down, half as far as raised ones go up; factors on x, y and z."""
 _CARRIED_CM = (0.4, 2.5)
 """What is nearer to the skin than the first distance moves with it, what is farther than the second stays."""
 _NEIGHBOURS = 6
@@ -38,6 +40,7 @@ def head_shapes(model: HeadModel, head_vertices: Float[np.ndarray, "v 3"]) -> Fl
     basis = model.expression_basis.astype(np.float64)
     shapes = np.tensordot(model_matrix(model), basis, 1)
     for side, word in enumerate(SIDES):
+        shapes[index_of(f"browDown{word}")] *= _BROW_DOWN
         shapes[index_of(f"eyeBlink{word}")] = closing_blink(model, head_vertices, side)
         for way, moved in gaze_displacements(model, head_vertices, side).items():
             shapes[index_of(f"eyeLook{way}{word}")] = moved

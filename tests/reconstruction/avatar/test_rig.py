@@ -1,9 +1,12 @@
 """What the 52 shapes do to a head: to the right place, on the right side, and back to neutral at zero."""
 
+import io
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dp360.generation import InputError
 from dp360.generation.cameras import UNITS_PER_CM
@@ -137,14 +140,35 @@ def test_a_fit_survives_its_file_and_damage_is_named(mean_fit, tmp_path):
     path.write_bytes(fit.encode())
     assert path.read_bytes() == fit.encode()
     again = read_fit(path)
-    for name in ("identity", "expression", "vertices_world", "faces", "uv_px", "head_vertex", "texture_rgb"):
+    for name in ("identity", "expression", "vertices_world", "faces", "uv_px", "head_vertex", "confidence"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fit, name))
+    np.testing.assert_array_equal(again.portrait_rgb, fit.portrait_rgb)
+    for name in ("texture_rgb", "albedo_rgb"):
+        np.testing.assert_allclose(getattr(again, name).astype(int), getattr(fit, name), atol=3)
     np.testing.assert_allclose(again.camera.T_world_camera, fit.camera.T_world_camera)
     path.write_bytes(path.read_bytes()[: -len(path.read_bytes()) // 2])
     with pytest.raises(InputError, match=r"head_fit\.npz: it is damaged"):
         read_fit(path)
     with pytest.raises(InputError, match="which dp360 run and dp360 views write"):
         read_fit(tmp_path / "none.npz")
+
+
+def test_a_fit_of_the_first_layout_is_read(mean_fit, tmp_path):
+    fit = mean_fit()
+    with np.load(io.BytesIO(fit.encode()), allow_pickle=False) as file:
+        arrays = {name.replace("_picture", "_png"): file[name] for name in file.files}
+    png = io.BytesIO()
+    Image.fromarray(fit.texture_rgb).save(png, "PNG")
+    arrays["texture_png"] = np.frombuffer(png.getvalue(), np.uint8)
+    for layout, message in ((1, None), (3, "expected layout 2 or earlier, got 3")):
+        facts = json.loads(arrays["facts"].tobytes()) | {"format": layout}
+        arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+        np.savez(tmp_path / "head_fit.npz", **arrays)
+        if message is None:
+            np.testing.assert_array_equal(read_fit(tmp_path / "head_fit.npz").texture_rgb, fit.texture_rgb)
+        else:
+            with pytest.raises(InputError, match=message):
+                read_fit(tmp_path / "head_fit.npz")
 
 
 @pytest.mark.parametrize("name", PRESETS)
