@@ -257,6 +257,7 @@ class Job:
             with record.stage("fit"):
                 splats = fit_views(views, self.recipe.fit, way.options.seed, way.device, folder, track=way.track)
             keep_splats(folder, splats, way.facts(key, "fit"))
+            give_back_memory()
         if way.pause_after == "fit":
             return files
         return finish_head(splats, views, portrait_rgb, folder, record, earlier=files, track=way.track)

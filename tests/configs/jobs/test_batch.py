@@ -20,6 +20,7 @@ from played_board import Shown
 
 from dp360.configs import cli
 from dp360.configs.example import write_example_portrait
+from dp360.configs.jobs import batch_run
 from dp360.configs.jobs.batch_run import Batch
 from dp360.configs.jobs.manifest import part_of, plan_batch
 from dp360.configs.jobs.results import RESULTS_NAME, PortraitResult, ResultsFile
@@ -122,6 +123,12 @@ def test_each_ends_in_its_own_way_and_stops_no_other(run, make_pictures, played_
     assert {result.name for result in shown.ends} == set(results)
     page = (tmp_path / "heads" / "table.html").read_text()
     assert all(name in page for name in results) and "3 done, 1 refused, 1 error, 1 set aside" in page
+
+
+@pytest.mark.parametrize(("cores", "jobs", "lanes"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (3, 2, 1), (16, 4, 2)])
+def test_a_worker_works_ahead_where_it_has_a_second_core(monkeypatch, cores, jobs, lanes):
+    monkeypatch.setattr(batch_run, "usable_cores", lambda: cores)
+    assert batch_run.lanes_of_each(jobs) == lanes
 
 
 def test_what_dies_with_another_in_its_process_is_tried_alone(played_heads, tmp_path):
