@@ -32,7 +32,8 @@ class BatchCommand(HeadOptions):
     export: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     """Further formats for every head, by their endings: --export spz html."""
     jobs: int = 1
-    """Heads at once, each in a process of its own that takes 2 to 3 GB of memory."""
+    """Worker processes, of 2 to 3 GB of memory each. A worker with two or more cores begins the next head while it
+    finishes one."""
     shard: str | None = None
     """Only every n-th portrait, from the k-th on: 3/16. All shards together, also on several machines with one shared
     output folder, make what one run makes."""
@@ -53,7 +54,7 @@ def run(command: BatchCommand, display: Display) -> Outcome:
     """
     from dp360.generation import InputError
 
-    from .jobs.batch_run import Batch, threads_of_each
+    from .jobs.batch_run import Batch, lanes_of_each, threads_of_each
     from .jobs.head_task import make_head
     from .jobs.manifest import part_of, plan_batch
     from .jobs.ray_pool import RayPool
@@ -72,7 +73,7 @@ def run(command: BatchCommand, display: Display) -> Outcome:
     formats = tuple(ending.lstrip(".").lower() for given in command.export for ending in given)
     batch = Batch(items, folder, formats, command.again)
     pool = (
-        WorkerPool(make_head, command.jobs, threads_of_each(command.jobs))
+        WorkerPool(make_head, command.jobs, threads_of_each(command.jobs), lanes_of_each(command.jobs))
         if command.ray is None
         else RayPool(command.ray, command.cluster, command.jobs)
     )

@@ -48,6 +48,13 @@ class Fragments:
         """True where a triangle was hit."""
         return self.triangle_index >= 0
 
+    def at(self, rows: Int[np.ndarray, " n"], columns: Int[np.ndarray, " n"]) -> Fragments:
+        """Those of some pixels, as a picture of one column."""
+        place = rows, columns
+        return Fragments(
+            self.triangle_index[place][:, None], self.barycentric[place][:, None], self.depth[place][:, None]
+        )
+
 
 def rasterize_mesh(
     vertices_world: Float[np.ndarray, "v 3"],

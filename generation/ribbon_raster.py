@@ -110,7 +110,7 @@ def _projected(ribbons: Ribbons, camera: Cameras) -> Float[np.ndarray, "m 6"]:
     return ends
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def strip_coverage(across_px: float, half_px: float) -> float:
     """Share of a pixel-wide window at a distance from the middle of a strip that the strip covers.
@@ -122,7 +122,7 @@ def strip_coverage(across_px: float, half_px: float) -> float:
     return max(0.0, min(across_px + 0.5, half_px) - max(across_px - 0.5, -half_px))
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 @no_type_check
 def _draw(ends, half_px, opacity, values, start, members, surface_depth, slack):
     height, width = surface_depth.shape

@@ -11,7 +11,7 @@ BAND_ROWS = 32
 """Rows of a band."""
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def bin_by_band(first_row, last_row, height):
     """Lists of the pieces that touch each band, in their order (a counting sort).

@@ -87,7 +87,7 @@ class CpuAdam:
 
 
 @Kernel
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _move(counter, values, gradient, first, second, step_size, inverse_root, eps, beta_1, beta_2):
     """One step of Algorithm 1 over flat arrays of the same length; changes all but the gradient."""

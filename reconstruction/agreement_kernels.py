@@ -94,7 +94,7 @@ def plain_patch_sums(
 
 
 @Kernel
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _sum_patches(counter, rgb, alpha, background, target, side, sums):
     """Fill `sums` [rows of patches, columns of patches, 15]; a worker takes a row of patches at a time."""

@@ -55,7 +55,7 @@ def stride_of(columns: int) -> int:
     return -(-columns // 8) * 8 + 8 * SSIM_WINDOW
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def _blur8(source, at, step):
     """Eight window sums; the first window starts at number `at` of `source`, its members are `step` apart."""
@@ -67,7 +67,7 @@ def _blur8(source, at, step):
     return fma8(all8(_T0), load8(source, at) + load8(source, at + 10 * step), total)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs):
     """One row of `compare`; returns its sum."""
@@ -98,7 +98,7 @@ def _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights
 
 
 @Kernel
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def compare(counter, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs, row_sums):
     """Copy picture `x` and target `y`, [h, w * c] with `step` = c, to padded rows, and see where they differ.
@@ -113,7 +113,7 @@ def compare(counter, x, y, step, weights, weighted, x_padded, y_padded, weights_
         row_sums[row] = _compare_row(row, x, y, step, weights, weighted, x_padded, y_padded, weights_padded, differs)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def _any_difference(differs, top, end_row, left, end_column):
     """Whether picture and target differ anywhere in a rectangle of rows and floats."""
@@ -126,7 +126,7 @@ def _any_difference(differs, top, end_row, left, end_column):
 
 
 @Kernel
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def ssim_forward(counter, x, y, columns, step, scale, weights, weighted, differs, derivatives, patch_sums):
     """Sums of weighted dissimilarities per patch, and the similarities' derivatives times `scale`.
@@ -209,7 +209,7 @@ def ssim_forward(counter, x, y, columns, step, scale, weights, weighted, differs
 
 
 @Kernel
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def picture_gradient(counter, x, y, columns, step, l1_scale, weights, weighted, with_ssim, differs, derivatives, out):
     """Fill `out` [h, columns] with the gradient: `l1_scale` times the sign of x - y, plus what the derivatives mean."""

@@ -8,9 +8,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.system import usable_cores
 
 from ..console import Notify
 from .head_task import HeadMade, HeadTask, export_name, file_sha256, missing_formats
@@ -205,7 +206,8 @@ class Batch:
             return None
         each = sum(finished) / len(finished)
         started = len(pool.running) - len(running)
-        return max([(sum(running) + (waiting + started) * each) / pool.jobs, *running])
+        at_once = max(pool.jobs, len(pool.running))  # a head that waits for the one before it has begun as well
+        return max([(sum(running) + (waiting + started) * each) / at_once, *running])
 
     def _write_thumbnail(self, name: str) -> None:
         picture = thumbnail(self.folder / name)
@@ -247,3 +249,8 @@ def _of_record(
 def threads_of_each(jobs: int) -> int | None:
     """Threads for each of several workers, so that together they have as many as cores; None for a single one."""
     return None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
+
+
+def lanes_of_each(jobs: int) -> Literal[1, 2]:
+    """Heads in each of several workers: two, one behind the other, where it has a second core."""
+    return 2 if usable_cores() >= 2 * jobs else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 from dp360.exporters.formats import format_of
 from dp360.generation import InputError
 from dp360.generation.progress import Track, silent
-from dp360.generation.system import forget_peak_memory, peak_memory_bytes
 
-from ..options import HeadOptions
+from ..options import RENDERED, HeadOptions
 from ..run_folder import FolderTaken, exclusive_run
 from ..view_generators import settled
 from .job import Job, read_record
+from .peak_memory import PEAK_MEMORY
 from .progress import FORMATS_STAGE, JobClock, expected_format_s, expected_stage_s
 from .workers import Reporter
 
@@ -40,7 +41,7 @@ class HeadMade:
     """What a worker tells about a head that is there."""
 
     seconds: float
-    """Wall seconds of this task."""
+    """Wall seconds of this task, those included in which it waits halfway for the one before it."""
     peak_memory_bytes: int
     """Most memory that the worker held during it; 0 where the system does not tell."""
     record: dict[str, Any]
@@ -60,14 +61,14 @@ def make_head(task: HeadTask, reporter: Reporter) -> HeadMade | None:
         JobCancelled: the reporter says so.
     """
     try:
-        return _made(task, reporter)
+        with PEAK_MEMORY.during() as peak_bytes:
+            return _made(task, reporter, peak_bytes)
     except FolderTaken:
         return None
 
 
-def _made(task: HeadTask, reporter: Reporter) -> HeadMade:
+def _made(task: HeadTask, reporter: Reporter, peak_bytes: Callable[[], int]) -> HeadMade:
     began_s = time.perf_counter()
-    forget_peak_memory()
     job = Job(task.options, task.folder)
     expected_s = dict(task.stage_s or expected_stage_s(settled(task.options), job.recipe))
     missing = missing_formats(task.folder, task.formats)
@@ -76,14 +77,22 @@ def _made(task: HeadTask, reporter: Reporter) -> HeadMade:
     if not job.is_done(file_sha256(task.options.portrait)):
         for name in task.formats:
             _remove_export(task.folder, name)  # made of another head
-        job.run(notify=reporter.notify, hear=reporter.hear, is_cancelled=reporter.is_cancelled, expected_s=expected_s)
+        if settled(task.options).generator not in RENDERED:
+            reporter.halfway()  # a diffusion model takes all cores and gigabytes: nothing is fitted beside it
+        job.run(
+            notify=reporter.notify,
+            hear=reporter.hear,
+            is_cancelled=reporter.is_cancelled,
+            expected_s=expected_s,
+            before_fit=reporter.halfway,
+        )
         missing = missing_formats(task.folder, task.formats)
     if missing:
         export_formats(task.folder, missing, reporter, expected_s)
     record = read_record(task.folder)
     assert record is not None
     names = tuple(export_name(name) for name in task.formats)
-    return HeadMade(time.perf_counter() - began_s, peak_memory_bytes(), record, names)
+    return HeadMade(time.perf_counter() - began_s, peak_bytes(), record, names)
 
 
 def export_formats(folder: Path, formats: tuple[str, ...], reporter: Reporter, expected_s: dict[str, float]) -> None:

@@ -20,6 +20,7 @@ from dp360.exporters import splat_ply, viewer_html
 from dp360.exporters.head_files import SPLATS_NAME
 from dp360.generation import Provenance, ViewSet
 from dp360.generation.progress import Track, silent
+from dp360.generation.same_threads import same_blas_threads
 from dp360.generation.system import give_back_memory
 from dp360.reconstruction.splats import Splats
 
@@ -110,10 +111,15 @@ class _Way:
     prepared: PreparedJob | None
     open_views: OpenViews
     pause_after: Reached | None
+    before_fit: Callable[[], None]
 
     def facts(self, key: str, reached: Reached) -> Facts:
         """What is left beside the results of a stage."""
         return Facts(key, self.record.timings_s, self.record.warnings, self.pause_after == reached)
+
+
+def _go_on() -> None:
+    """Wait for nothing."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,7 @@ class Job:
         prepared: PreparedJob | None = None,
         open_views: OpenViews = open_generator,
         pause_after: Reached | None = None,
+        before_fit: Callable[[], None] = _go_on,
     ) -> HeadResult:
         """Run all stages that are missing.
 
@@ -172,6 +179,7 @@ class Job:
             prepared: what `prepare` made of this job, by whatever process.
             open_views: opens the view generator; one that stays open from job to job, for example.
             pause_after: go on only to the end of this stage, and leave everything for whoever goes on.
+            before_fit: called when the views are there; may wait until another job of this process is through.
 
         Returns:
             The head; where the job pauses, the files of this run that stand there so far.
@@ -183,14 +191,14 @@ class Job:
         self.check()
         options, device = settled(self.options, notify), choose_device(self.options.device)
         clock = JobClock(self._stages_of(expected_s or expected_stage_s(options, self.recipe)), hear, is_cancelled)
-        with exclusive_run(self.folder):
+        with same_blas_threads(), exclusive_run(self.folder):
             record = RunRecord(self.folder / RECORD_NAME, settings_of(options, self.recipe), clock=clock)
             tell, track = record.telling(notify), clock.tracking(track)
             if self.until == "dataset":
                 made = portrait_to_dataset(options, self.recipe, self.folder, record, track=track, notify=tell)
                 files = (*made.files, record.write(made.views.provenance.input_sha256, made.files))
             else:
-                way = _Way(options, device, record, clock, track, notify, prepared, open_views, pause_after)
+                way = _Way(options, device, record, clock, track, notify, prepared, open_views, pause_after, before_fit)
                 files = self._whole_head(way)
             if pause_after is None:
                 forget_state(self.folder)
@@ -243,10 +251,13 @@ class Job:
             views, splats, portrait_rgb = self._taken_up(earlier, record, way.clock, way.notify)
         if way.pause_after == "dataset":
             return files
+        give_back_memory()
+        way.before_fit()
         if splats is None:
             with record.stage("fit"):
                 splats = fit_views(views, self.recipe.fit, way.options.seed, way.device, folder, track=way.track)
             keep_splats(folder, splats, way.facts(key, "fit"))
+            give_back_memory()
         if way.pause_after == "fit":
             return files
         return finish_head(splats, views, portrait_rgb, folder, record, earlier=files, track=way.track)

@@ -87,7 +87,7 @@ def grid_faces(rows: int = ROWS, columns: int = COLUMNS) -> Int[np.ndarray, "f 3
     return np.concatenate([upper, lower])
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def spanned_cells(rows, columns, i, j, k, n_rows, n_columns):
     """First and last row and first and last column (not yet wrapped) of the cells that a triangle may cover.
@@ -119,7 +119,7 @@ def spanned_cells(rows, columns, i, j, k, n_rows, n_columns):
     return first_row, last_row, first_column, last_column
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def ray_hit(origin, direction, a, b, c, slack):
     """Distance along a ray to a triangle, and the weights of its second and third corner; -1 where it is missed.
@@ -147,7 +147,7 @@ def ray_hit(origin, direction, a, b, c, slack):
     return (e2x * qx + e2y * qy + e2z * qz) / det, u, v
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def _outermost_hits(vertices, faces, rows, columns, origins, directions, most, radius):
     """For every triangle test the cells its corners span; keep the farthest hit, up to `most`, along each ray."""

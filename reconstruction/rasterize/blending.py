@@ -56,7 +56,7 @@ _PULLS = 6 * 8  # backward: transmittance, what lies behind, and the gradients o
 
 
 @Kernel
-@numba.njit(error_model="numpy", cache=True)
+@numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def blend_forward(
     counter,
@@ -147,7 +147,7 @@ def blend_forward(
                     store8(depth, pixel, load8(state, at + 32))
 
 
-@numba.njit(error_model="numpy", cache=True)
+@numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_alpha, with_depth):
     """Fill a tile's state with what its pixels ask for: `rgb` and `depth` are finished pixels, g_* their gradients."""
@@ -171,7 +171,7 @@ def _load_pulls(state, left, top, rgb, depth, transmittance, g_rgb, g_depth, g_a
 
 
 @Kernel
-@numba.njit(error_model="numpy", cache=True)
+@numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def blend_backward(
     counter,
@@ -270,7 +270,7 @@ def blend_backward(
 
 
 @Kernel
-@numba.njit(error_model="numpy", cache=True)
+@numba.njit(error_model="numpy", cache=True, nogil=True)
 @no_type_check
 def reduce_gradients(counter, records, first_pair, pair_count, gradients, g_means2d, g_records):
     """Sum each Gaussian's rows in the fixed order of its pairs and turn moments into gradients.

@@ -44,7 +44,7 @@ class Kernel:
         scope = {"numba": numba, "worker": worker, "__name__": worker.py_func.__module__}
         everyone = FunctionType(code, scope, f"{name}_everyone")
         everyone.__qualname__ = everyone.__name__
-        self._worker, self._everyone = worker, numba.njit(cache=True, parallel=True)(everyone)
+        self._worker, self._everyone = worker, numba.njit(cache=True, nogil=True, parallel=True)(everyone)
         KERNELS.append(self)
         forget_stale(Path(worker.stats.cache_path), Path(place.co_filename).stem, _NEWEST_SOURCE_S)
 

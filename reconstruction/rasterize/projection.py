@@ -48,28 +48,28 @@ _LOG2_255 = math.log2(255)
 _LARGEST = 3e38  # float32 ends here
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _dot(a, b):
     """Scalar product of two triples."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _sum(a, x, b, y):
     """The triple a x + b y, with triples x and y."""
     return a * x[0] + b * y[0], a * x[1] + b * y[1], a * x[2] + b * y[2]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _cross(a, b):
     """Vector product of two triples."""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _optical_centre(W):
     """The point of the world that a matrix to camera from world takes to the origin."""
@@ -79,7 +79,7 @@ def _optical_centre(W):
     return _sum(1.0, _sum(scale * W[0, 3], first, scale * W[1, 3], second), scale * W[2, 3], third)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _columns_of_rotation(w, x, y, z):
     """The three columns of the rotation matrix of a unit quaternion."""
@@ -90,7 +90,7 @@ def _columns_of_rotation(w, x, y, z):
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _quaternion_gradient(w, x, y, z, inverse_norm, a, b, c):
     """Gradient of the raw quaternion, from those of the columns of its matrix; (w, x, y, z) is normalised."""
@@ -107,7 +107,7 @@ def _quaternion_gradient(w, x, y, z, inverse_norm, a, b, c):
     )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _sh_basis(degree, x, y, z, basis):
     """Basis functions at a unit direction, without the constant: basis[k - 1] is number k."""
@@ -123,7 +123,7 @@ def _sh_basis(degree, x, y, z, basis):
         basis[14] = -_C30 * x * (x * x - 3 * y * y)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _sh_gradient(degree, x, y, z, s):
     """Gradient in the direction of sum_k s[k - 1] basis_k as polynomials; the part along it is removed by callers."""
@@ -144,7 +144,7 @@ def _sh_gradient(degree, x, y, z, s):
     return gx, gy, gz
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _activated(log_scales, opacity_logits, i):
     """Standard deviations and opacity of Gaussian `i`."""
@@ -154,7 +154,7 @@ def _activated(log_scales, opacity_logits, i):
 
 
 @Kernel
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def project_forward(
     counter,
@@ -265,7 +265,7 @@ def project_forward(
 
 
 @Kernel
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def project_backward(
     counter,

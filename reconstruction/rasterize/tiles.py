@@ -43,7 +43,7 @@ def depth_order(records: Float32[np.ndarray, "n 16"]) -> Int[np.ndarray, " v"]:
     return visible[by_low[np.argsort((bits[by_low] >> 16).astype(np.uint16), kind="stable")]]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _floor(x, low, high):
     """The largest integer below `x`, within two limits that may be far closer than `x`."""
@@ -52,7 +52,7 @@ def _floor(x, low, high):
     return n - 1 if x < n else n
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _tile_rectangle(record, radius, tiles_x, tiles_y):
     """First and end tile in x and y: gsplat's rectangle of three sigma, cut to the reach of alpha = 1/255."""
@@ -65,7 +65,7 @@ def _tile_rectangle(record, radius, tiles_x, tiles_y):
     return low_x, end_x, low_y, end_y
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def count_room(records, radii, tiles_x, tiles_y, first_pair, pair_count):
     """Give every Gaussian room for the tiles of its rectangle.
@@ -84,7 +84,7 @@ def count_room(records, radii, tiles_x, tiles_y, first_pair, pair_count):
     return room
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def _rows_of_columns(record, first_column, height):
     """First and end row of the ellipse among eight columns from `first_column` on, within the picture."""
@@ -103,7 +103,7 @@ def _rows_of_columns(record, first_column, height):
 
 
 @Kernel
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def list_tiles(counter, records, radii, tiles_x, tiles_y, first_pair, pair_count, pairs):
     """Fill each Gaussian's room in `pairs` [room, 2] with its tiles and the rows it can reach there.
@@ -136,7 +136,7 @@ def list_tiles(counter, records, radii, tiles_x, tiles_y, first_pair, pair_count
             pair_count[i] = pair - first_pair[i]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 @no_type_check
 def scatter_to_tiles(order, first_pair, pair_count, pairs, first_in_tile, cursor, entries):
     """Turn pairs by Gaussian into lists by tile, nearest first.

@@ -97,6 +97,19 @@ def test_sphere_has_the_depth_and_normals_of_a_sphere() -> None:
     np.testing.assert_allclose(normal[inner], expected[inner] / radius, atol=4e-3)
 
 
+def test_some_pixels_alone_are_those_of_the_picture() -> None:
+    camera = look_at_origin([0.4], [0.2], size_px=64)
+    vertices, faces = icosphere(3, 0.25)
+    fragments = rasterize_mesh(vertices, faces, camera)
+    rows, columns = np.nonzero(fragments.hit)
+    rows, columns = rows[::-3], columns[::-3]
+    some = fragments.at(rows, columns)
+    assert some.hit.all() and some.hit.shape == (len(rows), 1)
+    np.testing.assert_array_equal(some.depth[:, 0], fragments.depth[rows, columns])
+    alone = interpolate(some, vertices, faces)[:, 0]
+    np.testing.assert_array_equal(alone, interpolate(fragments, vertices, faces)[rows, columns])
+
+
 def test_agrees_with_the_plain_float64_twin() -> None:
     rng = np.random.default_rng(3)
     vertices = rng.uniform(-0.4, 0.4, (60, 3)) * [1, 1, 3]

@@ -4,12 +4,13 @@ import threading
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 
 from dp360.configs.example import write_example_portrait
 from dp360.generation.portrait import prepare_portrait
 from dp360.generation.prior import build_head_prior
-from dp360.generation.same_threads import TORCH_THREADS, same_threads
+from dp360.generation.same_threads import BLAS_THREADS, TORCH_THREADS, same_blas_threads, same_threads
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,27 @@ def test_the_last_one_out_puts_back_what_was():
         assert torch.get_num_threads() == TORCH_THREADS
     assert counts == [TORCH_THREADS, TORCH_THREADS], "somebody else was inside still"
     assert torch.get_num_threads() == 3
+
+
+def test_linear_algebra_keeps_to_one_thread_while_anybody_is_inside():
+    """The setting is the process's: who leaves before others does not put it back."""
+
+    def blas_threads() -> set[int]:
+        return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+    def pass_through() -> None:
+        with same_threads():
+            pass
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        several = blas_threads()
+        assert max(several) == 2
+        with same_blas_threads():
+            other = threading.Thread(target=pass_through)
+            other.start()
+            other.join()
+            assert blas_threads() == {BLAS_THREADS}
+        assert blas_threads() == several
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ _FIBRE = 0.55 * MM
 """Width of a single strand, world units."""
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 @no_type_check
 def trace(field_, roots, lengths, turn, start, nodes, tile_height, tile_width, chart):
     rows, columns = chart[3], chart[4]
@@ -54,7 +54,7 @@ def trace(field_, roots, lengths, turn, start, nodes, tile_height, tile_width, c
             x, y, z = radius * nx, origin + radius * ny, radius * nz
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def reach_of(nodes, start, styles, height, width, chart):
     """First and last row, first column (not wrapped) and number of columns that each piece may cover; the last node of
@@ -94,7 +94,7 @@ def reach_of(nodes, start, styles, height, width, chart):
     return reach
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def _chance(number):
     """A number in [-1, 1] that looks random, the same for the same integer (Wang's hash)."""
@@ -107,7 +107,7 @@ def _chance(number):
     return i / 2147483648.0 - 1.0
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def value_noise(x, seed):
     """Smooth noise of one variable, in [-1, 1]; one random number per integer."""
@@ -118,7 +118,7 @@ def value_noise(x, seed):
     return _chance(i) * (1 - u) + _chance(i + 1) * u
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def lock_alpha(t, across, strand, opacity, fade, seed):
     """Opacity of a lock at a place along it (0 root, 1 tip) and across it (-1 to 1); strands end at ragged tips."""
@@ -127,7 +127,7 @@ def lock_alpha(t, across, strand, opacity, fade, seed):
     return opacity * min(1.0, t / fade) * tip * min(1.0, 2.6 * (1 - abs(across)))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def lock_fibre(t, length_mm, strand, breaks, seed):
     """Brightness of the single strands of a lock: each keeps its own from root to tip, as far as nothing breaks it."""
@@ -139,14 +139,14 @@ def lock_fibre(t, length_mm, strand, breaks, seed):
     return value
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def lock_half_width(t, width):
     """Half the width of a lock along it: narrow roots, pointed tips."""
     return 0.5 * width * min(1.0, 0.55 + 1.5 * t) * (1 - 0.75 * max(0.0, t - 0.45) / 0.55)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def lock_highlight(nx, ny, nz, tx, ty, tz, lean):
     """Highlight of hair along t on a surface with normal n, [0, 1], lit from above and seen from straight outside.
@@ -165,7 +165,7 @@ def lock_highlight(nx, ny, nz, tx, ty, tz, lean):
     return sine2 * sine2 * sine2 * math.sqrt(sine2)
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
 def fill(nodes, start, lock_of, styles, seeds, reach, band_start, members, points, breaks, sheen, shade, tints):
     height, width = shade.shape

@@ -201,7 +201,7 @@ def _colours(
     return np.clip(colour * np.exp(shade)[:, None, None], 0, 1).astype(np.float32)
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 @no_type_check
 def _grow(field, thickness, roots, lengths, lift, turn, points, normals, state, least, chart):
     """Points of strands: they start in the shell, rise over it and lie on it, or hang free where it ends."""

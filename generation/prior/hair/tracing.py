@@ -157,7 +157,7 @@ def at_cells(grid: Float[np.ndarray, "rows columns"], cells: Float[np.ndarray, "
     return upper * (1 - u) + lower * u
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def cell_of(x, y, z, chart):
     """Fractional row and column of a point."""
@@ -174,7 +174,7 @@ def cell_of(x, y, z, chart):
     return row, column
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def ray_of(row, column, chart):
     """Height of a cell's origin on the axis and its outward direction."""
@@ -188,7 +188,7 @@ def ray_of(row, column, chart):
     return origin, math.sin(azimuth), 0.0, math.cos(azimuth)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def field_at(field, row, column, chart):
     """Unit direction and radius at a fractional cell, bilinear."""
@@ -208,7 +208,7 @@ def field_at(field, row, column, chart):
     return tx / length, ty / length, tz / length, radius
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 @no_type_check
 def sideways(nx, ny, nz, tx, ty, tz):
     """Unit vector across a direction, in the surface whose normal is n."""

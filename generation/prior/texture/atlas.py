@@ -90,7 +90,25 @@ class AtlasTexels:
     material: UInt8[np.ndarray, " n"]
     """`MATERIAL_*`."""
     fragments: Fragments
-    """The rasterised layout, for further interpolation."""
+    """Of the rasterised layout, n rows of one column."""
+
+    def interpolated(
+        self, attribute: Float[np.ndarray, "v k"], faces: Int[np.ndarray, "f 3"]
+    ) -> Float32[np.ndarray, "n k"]:
+        """Vertex attributes of the mesh at the texels."""
+        return interpolate(self.fragments, attribute, faces)[:, 0]
+
+    def __getitem__(self, chosen: Int[np.ndarray, " m"]) -> AtlasTexels:
+        """Some of them, by their numbers."""
+        all_columns = np.zeros_like(chosen)
+        return AtlasTexels(
+            self.rows[chosen],
+            self.columns[chosen],
+            self.points_world[chosen],
+            self.normals_world[chosen],
+            self.material[chosen],
+            self.fragments.at(chosen, all_columns),
+        )
 
 
 def _head_tiles(model: HeadModel, faces: Int[np.ndarray, "f 3"], faces_uv: Int[np.ndarray, "f 3"]):
@@ -227,11 +245,11 @@ def atlas_texels(mesh: AtlasMesh) -> AtlasTexels:
     )
     fragments = rasterize_mesh(flat, mesh.faces, camera)
     rows, columns = np.nonzero(fragments.hit)
-    attributes = np.concatenate([mesh.vertices_world, mesh.normals_world], axis=1)
-    values = interpolate(fragments, attributes, mesh.faces)[rows, columns]
-    normals = values[:, 3:] / np.maximum(np.linalg.norm(values[:, 3:], axis=1, keepdims=True), 1e-9)
-    triangle = fragments.triangle_index[rows, columns]
-    return AtlasTexels(rows, columns, values[:, :3], normals, mesh.material[triangle], fragments)
+    fragments = fragments.at(rows, columns)
+    points = interpolate(fragments, mesh.vertices_world, mesh.faces)[:, 0]
+    normals = interpolate(fragments, mesh.normals_world, mesh.faces)[:, 0]
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    return AtlasTexels(rows, columns, points, normals, mesh.material[fragments.triangle_index[:, 0]], fragments)
 
 
 def fill_uncovered(

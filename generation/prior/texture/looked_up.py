@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from ...mesh_raster import interpolate
 from ...portrait import Portrait
 from ..labels.portrait_labels import SKIN, PortraitLabels
 from ..labels.segmenter import BEARD, BROW, HEADGEAR
@@ -107,11 +106,10 @@ class LookedUp:
             texels: of its atlas.
             light: the portrait's on the mesh.
         """
-        both = np.concatenate([light.shade, light.mirrored_shade], axis=1)
-        shade = interpolate(texels.fragments, both, mesh.faces)[texels.rows, texels.columns]
+        shade, mirrored_shade = (texels.interpolated(of, mesh.faces) for of in (light.shade, light.mirrored_shade))
         own, mirrored = picture.look_up_both(texels.points_world, texels.normals_world)
-        own, mirrored = own.divided_by(shade[:, :3]), mirrored.divided_by(shade[:, 3:])
+        own, mirrored = own.divided_by(shade), mirrored.divided_by(mirrored_shade)
         typical = Typical.of(portrait, labels)
         plain = (texels.material == MATERIAL_SKIN) & (own.trust > 0.7) & (own.classes[:, SKIN] > 0.5)
         tone = SkinTone.of(own.colour[plain], typical.skin)
-        return LookedUp(own, mirrored, shade[:, :3].copy(), shade[:, 3:].copy(), tone, typical)
+        return LookedUp(own, mirrored, shade, mirrored_shade, tone, typical)

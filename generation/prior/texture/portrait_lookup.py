@@ -106,7 +106,7 @@ class PictureOfMesh:
                 tolerance,
                 *cosines,
             )
-        return SeenPoints(values[:, :3], trust, values[:, 3:6])
+        return SeenPoints(values[:, :3].copy(), trust, values[:, 3:6].copy())  # the rest of `values` may go
 
 
 def seen_in_tile(
@@ -159,7 +159,7 @@ def _covered(labels: PortraitLabels) -> Bool[np.ndarray, "s s"]:
     return cv2.dilate(worn.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 @no_type_check
 def _look_up(points, normals, T, focal, principal, eye, image, depth, tolerance, grazing, frontal):
     """Project, test visibility against the depth map and sample bilinearly, point by point."""

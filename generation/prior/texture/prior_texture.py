@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from ...head_model import HeadModel
 from ...light.spherical_harmonics import Light
-from ...mesh_raster import interpolate
 from ...portrait import Portrait
+from ...system import give_back_memory
 from ..field.head_field import HeadField
 from ..hair.beard import beard_share
 from ..hair.flow_field import HairFlow
 from ..labels.portrait_labels import PortraitLabels
-from ..light.head_light import light_of_portrait
+from ..light.head_light import HeadLight, light_of_portrait
 from ..worn.glasses import Glasses
 from ..worn.headgear import Headgear, headgear_pixels, without_headgear
 from .atlas import (
@@ -47,7 +47,7 @@ from .glasses_paint import paint_glasses, paint_hidden_eyes
 from .headgear_paint import paint_headgear
 from .looked_up import LookedUp
 from .painted import Painted
-from .portrait_lookup import SeenPoints, picture_of_portrait, seen_in_tile
+from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait, seen_in_tile
 from .shell_paint import PaintedShell, paint_shell
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
@@ -92,13 +92,42 @@ def paint_prior(
     labels = labels if headgear is None else without_headgear(labels)
     picture = picture_of_portrait(portrait, labels, mesh, glasses)
     head_light = light_of_portrait(portrait, labels, model, mesh, picture, wanted)
+    give_back_memory()  # what was freed so far; the painting takes as much again
     texels = atlas_texels(mesh)
+    painted = _painted(
+        portrait, labels, model, mesh, flow, field, picture, head_light, texels, hat,
+        glasses=glasses, headgear=headgear, seed=seed, is_relit=wanted is not None,
+    )  # fmt: skip
+    give_back_memory()
+    covered = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), bool)
+    covered[texels.rows, texels.columns] = True
+    rgb = _in_bytes(painted.texture * painted.shade, covered)
+    return PriorTexture(rgb, _in_bytes(painted.texture, covered), painted.confidence, head_light.light)
+
+
+@dataclass(frozen=True)
+class _PaintedAtlas:
+    """The atlas before its light is put on."""
+
+    texture: Float32[np.ndarray, "h w 3"]
+    """Colour in even light, sRGB."""
+    confidence: Float32[np.ndarray, "h w"]
+    """As of `PriorTexture`."""
+    shade: Float32[np.ndarray, "h w 3"]
+    """Factor on colours in the light that was asked for."""
+
+
+def _painted(
+    portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, flow: HairFlow, field: HeadField,
+    picture: PictureOfMesh, head_light: HeadLight, texels: AtlasTexels, hat: Bool[np.ndarray, "s s"],
+    *, glasses: Glasses | None, headgear: Headgear | None, seed: int, is_relit: bool,
+) -> _PaintedAtlas:  # fmt: skip
+    """All parts of the atlas; what they are made of goes when this returns."""
     looked_up = LookedUp.of(portrait, labels, picture, mesh, texels, head_light)
     expected = ExpectedColours.of(field, texels, looked_up)
 
     texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)
-    shade = np.ones((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     sides = looked_up.own, looked_up.mirrored
 
     def tile_of(material: int, tile: Tile) -> tuple[np.ndarray, SeenPoints, SeenPoints] | None:
@@ -147,15 +176,10 @@ def paint_prior(
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 
-    if wanted is None:
-        lit = looked_up.shade
-    else:
-        lit = interpolate(texels.fragments, head_light.wanted_shade, mesh.faces)[texels.rows, texels.columns]
+    lit = texels.interpolated(head_light.wanted_shade, mesh.faces) if is_relit else looked_up.shade
+    shade = np.ones((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     shade[texels.rows, texels.columns] = lit
-    covered = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), bool)
-    covered[texels.rows, texels.columns] = True
-    rgb, albedo = (_in_bytes(colours, covered) for colours in (texture * shade, texture))
-    return PriorTexture(rgb, albedo, confidence, head_light.light)
+    return _PaintedAtlas(texture, confidence, shade)
 
 
 def _in_bytes(texture: Float32[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -72,30 +72,36 @@ class SkinDetail:
         bands = [finer - coarser for finer, coarser in itertools.pairwise(blurs)]
         return SkinDetail(np.stack([_root(band, _plain(band, inner, px_per_mm)) for band in bands]))
 
-    def on_surface(
-        self, points_world: Float[np.ndarray, "n 3"], normals_world: Float[np.ndarray, "n 3"], seed: int
-    ) -> Float32[np.ndarray, "n 3"]:
-        """Detail at points of the skin, logarithms of factors.
-
-        Args:
-            points_world: world units.
-            normals_world: unit normals.
-            seed: of the noise.
-        """
+    def tile(self, seed: int) -> Float32[np.ndarray, "t t 3"]:
+        """A picture of such detail that repeats without a seam, logarithms of factors; `seed` is the noise's."""
         tile = sum(
             np.float32(gain) * (band @ root.astype(np.float32))
             for gain, band, root in zip(_SHARPER, _bands(seed), self.roots)
         )
-        tile = np.ascontiguousarray(tile, np.float32)
-        share = np.abs(normals_world).astype(np.float32) ** _SHARE_OF_SKIN
-        share /= np.maximum(np.linalg.norm(share, axis=1, keepdims=True), 1e-6)  # variances add up
-        texels = (points_world / (UNITS_PER_MM * _TILE_MM)).astype(np.float32)
-        found = np.zeros((len(points_world), 3), np.float32)
-        for plane, (across, down) in enumerate(_PLANES):
-            offset = np.float32(plane * _TILE_PX / 3)
-            at = _sampled(tile, texels[:, across] + offset, texels[:, down] + offset)
-            found += share[:, plane, None] * at
-        return found
+        return np.ascontiguousarray(tile, np.float32)
+
+
+def laid_over(
+    tile: Float32[np.ndarray, "t t 3"],
+    points_world: Float[np.ndarray, "n 3"],
+    normals_world: Float[np.ndarray, "n 3"],
+) -> Float32[np.ndarray, "n 3"]:
+    """Detail at points of the skin, logarithms of factors.
+
+    Args:
+        tile: from `SkinDetail.tile`.
+        points_world: world units.
+        normals_world: unit normals.
+    """
+    share = np.abs(normals_world).astype(np.float32) ** _SHARE_OF_SKIN
+    share /= np.maximum(np.linalg.norm(share, axis=1, keepdims=True), 1e-6)  # variances add up
+    texels = (points_world / (UNITS_PER_MM * _TILE_MM)).astype(np.float32)
+    found = np.zeros((len(points_world), 3), np.float32)
+    for plane, (across, down) in enumerate(_PLANES):
+        offset = np.float32(plane * _TILE_PX / 3)
+        at = _sampled(tile, texels[:, across] + offset, texels[:, down] + offset)
+        found += share[:, plane, None] * at
+    return found
 
 
 def _plain(

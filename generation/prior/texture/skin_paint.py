@@ -12,7 +12,6 @@ from jaxtyping import Float, Float32, Int
 from ...head_model import HeadModel
 from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
-from ...mesh_raster import interpolate
 from .. import capsule
 from ..field.chart import at_points
 from ..hair.flow_field import HairFlow
@@ -25,7 +24,7 @@ from .fills import diffuse_over_mesh, wrapped_blur
 from .looked_up import LookedUp
 from .painted import Painted
 from .portrait_lookup import PictureOfMesh, SeenPoints
-from .skin_detail import SkinDetail
+from .skin_detail import SkinDetail, laid_over
 
 _HAIRY, _TAPER_CELLS = (0.3, 0.7), 3.0
 """The scalp's skin turns from bare to hairy where hair is so sure, averaged over so many cells, be the shell above it
@@ -37,6 +36,8 @@ _LEAST_BEARD = 20.0
 """Vertices that plainly show a beard, for it to have a colour."""
 _REDUCE = 4
 """Soft borders are computed at a lower resolution."""
+_PIECE = 1 << 18
+"""Texels that are painted at once; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -128,27 +129,50 @@ def paint_skin(
     hairy = filled(HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR])
     chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
     at_vertex = skin.for_mesh(np.concatenate([bare, hairy, correction, scalp], axis=1), model, mesh)
-    at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
-    shift, on_scalp = at_texel[:, 6:9], at_texel[:, 9] * _covered(flow, texels.points_world[chosen])
-    below = at_texel[:, :3] + on_scalp[:, None] * (at_texel[:, 3:6] - at_texel[:, :3])
-    own, mirrored = looked_up.own[chosen], looked_up.mirrored[chosen]
-    if fine is not None:
-        pores = fine.on_surface(texels.points_world[chosen], texels.normals_world[chosen], seed)
-        below = below * np.exp(pores * (1 - on_scalp)[:, None])
-    if (locks := detail()) is not None:
-        below = below * np.exp(_at_places(locks, texels.points_world[chosen]) * on_scalp[:, None])
-    # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
-    on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
-    on_rim = np.maximum(on_neck, at_texel[:, 9])
-    foreign = np.maximum(own.classes[:, CLOTH], on_rim) * (1 - tone.belief(own.colour))
-    trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
-    trust = trust * _soft_border(trust, texels, chosen)
-    fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
-    fits = fits + mirrored.classes[:, HAIR] * on_scalp
-    m_trust = mirrored.trust * np.clip(fits, 0, 1)
-    m_trust = m_trust * _soft_border(m_trust, texels, chosen)
-    hidden = below + (mirrored.colour + shift - below) * m_trust[:, None]
-    return Painted(chosen, hidden + (own.colour - hidden) * trust[:, None], np.maximum(trust, 0.5 * m_trust))
+    chin_y = model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
+    near_hair, noise = _near_hair(flow), None if fine is None else fine.tile(seed)
+    # Piece by piece: all texels at once take half a gigabyte, while the hair beside them takes as much.
+    pieces = [slice(first, first + _PIECE) for first in range(0, max(1, len(chosen)), _PIECE)]
+
+    def at_texels(piece: slice) -> tuple[AtlasTexels, Float32[np.ndarray, "n 10"], Float[np.ndarray, " n"]]:
+        """Texels of a piece, the values of the vertices there, and how far they carry hair."""
+        some = texels[chosen[piece]]
+        values = some.interpolated(at_vertex, mesh.faces)
+        return some, values, values[:, 9] * _covered(near_hair, some.points_world)
+
+    def trusted(piece: slice) -> tuple[np.ndarray, np.ndarray]:
+        """How far what is seen of a piece, and of its mirror image, is skin that is plainly seen."""
+        some, values, on_scalp = at_texels(piece)
+        own, mirrored = looked_up.own[chosen[piece]], looked_up.mirrored[chosen[piece]]
+        # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
+        on_rim = np.maximum(some.points_world[:, 1] < chin_y, values[:, 9])
+        foreign = np.maximum(own.classes[:, CLOTH], on_rim) * (1 - tone.belief(own.colour))
+        trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
+        fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
+        fits = fits + mirrored.classes[:, HAIR] * on_scalp
+        return trust, mirrored.trust * np.clip(fits, 0, 1)
+
+    trust, m_trust = (np.concatenate(parts) for parts in zip(*map(trusted, pieces)))
+    rows, columns = texels.rows[chosen], texels.columns[chosen]
+    trust = trust * _soft_border(trust, rows, columns)
+    m_trust = m_trust * _soft_border(m_trust, rows, columns)
+    locks = detail()
+
+    def painted(piece: slice) -> np.ndarray:
+        """Colours of a piece."""
+        some, values, on_scalp = at_texels(piece)
+        below = values[:, :3] + on_scalp[:, None] * (values[:, 3:6] - values[:, :3])
+        if noise is not None:
+            pores = laid_over(noise, some.points_world, some.normals_world)
+            below = below * np.exp(pores * (1 - on_scalp)[:, None])
+        if locks is not None:
+            below = below * np.exp(_at_places(locks, some.points_world) * on_scalp[:, None])
+        mirrored_rgb = looked_up.mirrored.colour[chosen[piece]] + values[:, 6:9]
+        hidden = below + (mirrored_rgb - below) * m_trust[piece, None]
+        return hidden + (looked_up.own.colour[chosen[piece]] - hidden) * trust[piece, None]
+
+    rgb = np.concatenate([painted(piece) for piece in pieces])
+    return Painted(chosen, rgb, np.maximum(trust, 0.5 * m_trust))
 
 
 def _beard_colour(
@@ -163,24 +187,18 @@ def _beard_colour(
 
 
 def _soft_border(
-    trust: Float[np.ndarray, " n"], texels: AtlasTexels, chosen: Int[np.ndarray, " n"]
+    trust: Float[np.ndarray, " n"], rows: Int[np.ndarray, " n"], columns: Int[np.ndarray, " n"]
 ) -> Float32[np.ndarray, " n"]:
-    """A factor that lets trust end gently where visibility or the matte would cut it off.
-
-    Args:
-        trust: of some texels.
-        texels: of the atlas.
-        chosen: numbers of these texels.
-    """
+    """A factor that lets the trust of texels end gently where visibility or the matte would cut it off."""
     height, width = ATLAS_HEIGHT // _REDUCE, ATLAS_WIDTH // _REDUCE
-    row, column = texels.rows[chosen] // _REDUCE, texels.columns[chosen] // _REDUCE
+    row, column = rows // _REDUCE, columns // _REDUCE
     cell = row * width + column
     mass = np.bincount(cell, minlength=height * width).reshape(height, width).astype(np.float32)
     total = np.bincount(cell, trust, minlength=height * width).reshape(height, width).astype(np.float32)
     sigma = 9 / _REDUCE
     around = cv2.GaussianBlur(total, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(mass, (0, 0), sigma), 1e-2)
     around = cv2.resize(around, (ATLAS_WIDTH, ATLAS_HEIGHT), interpolation=cv2.INTER_LINEAR)
-    return np.clip(1.6 * around[texels.rows[chosen], texels.columns[chosen]] - 0.3, 0.0, 1.0)
+    return np.clip(1.6 * around[rows, columns] - 0.3, 0.0, 1.0)
 
 
 def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
@@ -188,11 +206,15 @@ def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
     return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
 
 
-def _covered(flow: HairFlow, points_world: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """How far hair lies over points of the scalp, [0, 1]: it ends softly, as a barber tapers it."""
-    near = wrapped_blur(flow.presence.astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
+def _near_hair(flow: HairFlow) -> Float32[np.ndarray, "r c"]:
+    """How sure hair is about each cell: it ends softly, as a barber tapers it."""
+    return wrapped_blur(flow.presence.astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
+
+
+def _covered(near_hair: Float32[np.ndarray, "r c"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
+    """How far hair lies over points of the scalp, [0, 1], from `_near_hair`."""
     row, column, _ = capsule.cell_coordinates(points_world)
-    return ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_HAIRY)
+    return ramp(at_cells(near_hair, np.stack([row, column], axis=1).astype(np.float64)), *_HAIRY)
 
 
 def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:

@@ -36,6 +36,7 @@ def play(task: HeadTask, reporter: Reporter) -> HeadMade | None:
         raise InputError(f"{portrait.name}: no face was found;\ngive another picture")
     if name.startswith("crashes"):
         raise ZeroDivisionError("a division by nothing")
+    reporter.halfway()
     if name.startswith("waits"):
         while not (folder.parent / "go").exists():
             reporter.hear(Progress("fit", "Fitting splats", 0.5, 0.5, 5.0, 5.0))
@@ -58,6 +59,22 @@ def play(task: HeadTask, reporter: Reporter) -> HeadMade | None:
     made = read_record(folder)
     assert made is not None
     return HeadMade(1.5, 2_000_000_000, made, tuple(export_name(ending) for ending in task.formats))
+
+
+def play_halves(task: tuple[str, Path], reporter: Reporter) -> str:
+    """A task of two halves that leaves a file in a folder at the beginning of each. `kills` kills its process in the
+    first half once the file `kill` is there, `stays` stays in the second half until `go` is there."""
+    name, folder = task
+    (folder / f"{name}.first").touch()
+    while name == "kills" and not (folder / "kill").exists():
+        time.sleep(0.01)
+    if name == "kills":
+        os.kill(os.getpid(), signal.SIGKILL)
+    reporter.halfway()
+    (folder / f"{name}.second").touch()
+    while name == "stays" and not (folder / "go").exists():
+        time.sleep(0.01)
+    return name
 
 
 def play_part(

@@ -20,6 +20,7 @@ from played_board import Shown
 
 from dp360.configs import cli
 from dp360.configs.example import write_example_portrait
+from dp360.configs.jobs import batch_run
 from dp360.configs.jobs.batch_run import Batch
 from dp360.configs.jobs.manifest import part_of, plan_batch
 from dp360.configs.jobs.results import RESULTS_NAME, PortraitResult, ResultsFile
@@ -71,11 +72,18 @@ def run(played_heads: ModuleType, tmp_path: Path) -> Callable[..., tuple[dict[st
     """A function: run a batch with played heads into `tmp_path / "heads"`."""
 
     def run_batch(
-        pictures: Path, *, jobs: int = 1, shard: str | None = None, output: str = "heads", workers=False, **more
+        pictures: Path,
+        *,
+        jobs: int = 1,
+        shard: str | None = None,
+        output: str = "heads",
+        workers=False,
+        lanes=1,
+        **more,
     ):
-        manifest, options = more.pop("manifest", None), more.pop("options", OPTIONS)
+        manifest, options, lanes = more.pop("manifest", None), more.pop("options", OPTIONS), more.pop("lanes", 1)
         items = part_of(plan_batch([str(pictures)], manifest, options), shard)
-        pool, shown = (WorkerPool if workers else InThisProcess)(played_heads.play, jobs), Shown()
+        pool, shown = (WorkerPool if workers else InThisProcess)(played_heads.play, jobs, lanes=lanes), Shown()
         try:
             results = Batch(items, tmp_path / output, **more).run(pool, shown, shown.said.append)
         finally:
@@ -92,9 +100,10 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_each_ends_in_its_own_way_and_stops_no_other(run, make_pictures, played_heads, tmp_path):
+@pytest.mark.parametrize(("jobs", "lanes"), [(2, 1), (1, 2)])
+def test_each_ends_in_its_own_way_and_stops_no_other(run, make_pictures, played_heads, tmp_path, jobs, lanes):
     pictures = make_pictures("ada.png", "crashes.png", "kills.png", "kills_once.png", "refused.png", "zoe.png")
-    results, shown = run(pictures, jobs=2, workers=True)
+    results, shown = run(pictures, jobs=jobs, lanes=lanes, workers=True)
     statuses = {name: result.status for name, result in results.items()}
     assert statuses == {
         "ada": "done",
@@ -114,6 +123,50 @@ def test_each_ends_in_its_own_way_and_stops_no_other(run, make_pictures, played_
     assert {result.name for result in shown.ends} == set(results)
     page = (tmp_path / "heads" / "table.html").read_text()
     assert all(name in page for name in results) and "3 done, 1 refused, 1 error, 1 set aside" in page
+
+
+@pytest.mark.parametrize(("cores", "jobs", "lanes"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (3, 2, 1), (16, 4, 2)])
+def test_a_worker_works_ahead_where_it_has_a_second_core(monkeypatch, cores, jobs, lanes):
+    monkeypatch.setattr(batch_run, "usable_cores", lambda: cores)
+    assert batch_run.lanes_of_each(jobs) == lanes
+
+
+def test_what_dies_with_another_in_its_process_is_tried_alone(played_heads, tmp_path):
+    """Nobody knows which of the two was it; the second time it is known."""
+
+    def there(*names: str) -> bool:
+        end_s = time.monotonic() + 100
+        while time.monotonic() < end_s and not all((tmp_path / name).exists() for name in names):
+            time.sleep(0.02)
+        return all((tmp_path / name).exists() for name in names)
+
+    def ends(count: int) -> list[tuple[str, str]]:
+        found, end_s = list[tuple[str, str]](), time.monotonic() + 100
+        while len(found) < count and time.monotonic() < end_s:
+            found += [(event.task, event.kind) for event in pool.events(0.05) if event.is_end]
+        return found
+
+    pool = WorkerPool(played_heads.play_halves, 1, lanes=2)
+    try:
+        for name in ("stays", "kills"):
+            pool.start(name, (name, tmp_path))
+        assert there("stays.second", "kills.first") and pool.free == 0
+        (tmp_path / "kill").touch()
+        assert ends(2) == [("stays", "died"), ("kills", "died")] and pool.free == 2
+        for path in tmp_path.iterdir():
+            path.unlink()
+        for name in ("kills", "stays"):
+            pool.start(name, (name, tmp_path))
+        assert pool.running == ("kills", "stays") and pool.free == 0
+        assert there("kills.first")
+        assert not pool.events(0.5) and not (tmp_path / "stays.first").exists()
+        (tmp_path / "kill").touch()
+        assert ends(1) == [("kills", "died")]
+        assert there("stays.second")
+        (tmp_path / "go").touch()
+        assert ends(1) == [("stays", "done")] and pool.running == ()
+    finally:
+        pool.close()
 
 
 def test_again_does_what_is_missing_and_nothing_else(run, make_pictures, played_heads, tmp_path):

@@ -66,6 +66,15 @@ def stop_in_the_fit(stopped: Job) -> None:
         stopped.run(hear=told.append, is_cancelled=lambda: bool(told) and told[-1].stage == "fit")
 
 
+def test_what_waits_before_the_fit_does_so_when_the_views_are_there(views_made, options, tmp_path):
+    """Another job of the same process may be in its fit: this one has nothing left to do before its own."""
+    there: list[set[str]] = []
+    folder = tmp_path / "out"
+    Job(options, folder).run(before_fit=lambda: there.append({path.name for path in folder.iterdir()}))
+    assert len(there) == 1 and {"dataset", PORTRAIT_NAME, STATE_NAME} <= there[0] and "head.ply" not in there[0]
+    assert (folder / "head.ply").is_file()
+
+
 def test_cancelled_in_the_fit_and_run_again(tmp_path, options, views_made, quick_mesh):
     whole = Job(options, tmp_path / "whole").run()
     assert whole.files[-1].name == "dp360.json" and not (tmp_path / "whole" / STATE_NAME).exists()

@@ -24,6 +24,7 @@ from dp360.generation.prior import HeadPrior, PriorBasis, PriorGenerator, PriorR
 from dp360.generation.prior.field import field_autoencoder, field_denoiser, field_grain, head_field, mean_network
 from dp360.generation.prior.labels import segmenter
 from dp360.generation.prior.prior_generator import portrait_rgba
+from dp360.generation.prior.texture import skin_paint
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
 from dp360.generation.weights import shipped_file
 
@@ -275,6 +276,14 @@ def test_even_light_leaves_the_colours_and_takes_the_portraits_light(portrait: P
 
 def chroma(rgb: np.ndarray) -> np.ndarray:
     return rgb / rgb.mean()
+
+
+@pytest.mark.slow
+def test_skin_painted_in_pieces_is_the_skin_painted_at_once(portrait: Portrait, prior: HeadPrior, monkeypatch) -> None:
+    monkeypatch.setattr(skin_paint, "_PIECE", 1 << 30)
+    at_once = build_head_prior(portrait).texture
+    assert np.array_equal(at_once.rgb, prior.texture.rgb) and np.array_equal(at_once.albedo, prior.texture.albedo)
+    assert np.array_equal(at_once.confidence, prior.texture.confidence)
 
 
 def test_networks_that_placed_the_head_are_named(portrait: Portrait, prior: HeadPrior, tmp_path: Path) -> None:

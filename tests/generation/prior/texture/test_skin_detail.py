@@ -12,7 +12,7 @@ from dp360.generation.cameras import UNITS_PER_MM
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
 from dp360.generation.prior.texture import skin_detail
-from dp360.generation.prior.texture.skin_detail import OCTAVES_MM, SkinDetail
+from dp360.generation.prior.texture.skin_detail import OCTAVES_MM, SkinDetail, laid_over
 
 STEP_MM = 0.3
 REDDISH = SkinDetail(np.stack([s * np.diag([1.0, 0.8, 0.7]) for s in (0.01, 0.02, 0.03, 0.01)]))
@@ -27,7 +27,7 @@ def plane(axis: int, count: int = 700) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_octaves_are_as_strong_as_measured(axis: int) -> None:
-    image = REDDISH.on_surface(*plane(axis), seed=0).reshape(700, 700, 3)
+    image = laid_over(REDDISH.tile(0), *plane(axis)).reshape(700, 700, 3)
     blurs = [cv2.GaussianBlur(image, (0, 0), sigma / STEP_MM) for sigma in OCTAVES_MM]
     found = [(a - b).std(axis=(0, 1)) for a, b in itertools.pairwise(blurs)]
     wanted = [gain * np.diag(root) for gain, root in zip(skin_detail._SHARPER, REDDISH.roots)]
@@ -39,13 +39,13 @@ def test_octaves_are_as_strong_as_measured(axis: int) -> None:
 def test_slanted_skin_varies_as_much_as_skin_that_faces_an_axis() -> None:
     points, straight = plane(2)
     slanted = np.tile([0.577, 0.577, 0.577], (len(points), 1))
-    facing, between = (REDDISH.on_surface(points, normals, seed=0).std() for normals in (straight, slanted))
+    facing, between = (laid_over(REDDISH.tile(0), points, normals).std() for normals in (straight, slanted))
     assert abs(between / facing - 1) < 0.15
 
 
 def test_the_seed_decides() -> None:
     points, normals = plane(0, 64)
-    first, again, other = (REDDISH.on_surface(points, normals, seed) for seed in (0, 0, 1))
+    first, again, other = (laid_over(REDDISH.tile(seed), points, normals) for seed in (0, 0, 1))
     assert first.tobytes() == again.tobytes() != other.tobytes()
 
 
