@@ -48,7 +48,7 @@ from .headgear_paint import paint_headgear
 from .looked_up import LookedUp
 from .painted import Painted
 from .portrait_lookup import SeenPoints, picture_of_portrait, seen_in_tile
-from .shell_paint import PaintedShell, paint_shell
+from .shell_paint import PaintedShell, ended_softly, paint_shell
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
 
@@ -130,7 +130,9 @@ def paint_prior(
             model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed
         )
         shell = painted_hair.result()
-        of_hair = None if shell is None else (shell.rgb_unit, shell.confidence)
+        of_hair = None
+        if shell is not None:
+            of_hair = ended_softly(shell, skin.hairline, skin.under_shell), shell.confidence
         of_cloth = painted_cloth.result()
     for (x, y, width, height), made in ((SHELL_TILE, of_hair), (BUST_TILE, of_cloth)):
         if made is not None:
@@ -143,7 +145,7 @@ def paint_prior(
     if headgear is not None:
         shades = looked_up.shade, looked_up.mirrored_shade
         worn.append(paint_headgear(headgear, hat, picture, texels, *shades, seed))
-    for painted in (skin, _paint_small_parts(texels, looked_up.own, typical), *worn):
+    for painted in (skin.painted, _paint_small_parts(texels, looked_up.own, typical), *worn):
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 

@@ -7,32 +7,35 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
+from scipy.spatial import KDTree
 
 from ...head_model import HeadModel
 from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
+from ...mesh import smoothed_over_faces
 from ...mesh_raster import interpolate
 from .. import capsule
 from ..field.chart import at_points
 from ..hair.flow_field import HairFlow
 from ..hair.tracing import at_cells
-from ..labels.portrait_labels import CLOTH, HAIR, SKIN, scalp_prior
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN, ear_vertices, scalp_prior
 from ..light.head_light import HeadLight
 from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .expected_colours import ExpectedColours
-from .fills import diffuse_over_mesh, wrapped_blur
+from .fills import diffuse_over_mesh
+from .hairline import Hairline, covered, fit_hairline, read_sideburns, strands_of, thinned
 from .looked_up import LookedUp
 from .painted import Painted
 from .portrait_lookup import PictureOfMesh, SeenPoints
 from .skin_detail import SkinDetail
 
-_HAIRY, _TAPER_CELLS = (0.3, 0.7), 3.0
-"""The scalp's skin turns from bare to hairy where hair is so sure, averaged over so many cells, be the shell above it
-ever so thin or sunk in."""
 _PLAIN = (0.45, 0.75)
 """From the first weight on a pixel moves the colours of hidden skin about it, from the second on fully: what is seen at
 a grazing angle, shaded or mixed with hair would leave a dark smear before the ear."""
+_FOREHEAD_CM, _SHOWN_ROUNDS, _BARE = (3.2, 4.2), 4, 2.5
+"""Depths from which on the skin before the temples that the portrait shows bare is bare up to the shell; rounds by
+which it reaches a little under it; and the factor from how plainly it is shown."""
 _LEAST_BEARD = 20.0
 """Vertices that plainly show a beard, for it to have a colour."""
 _REDUCE = 4
@@ -78,11 +81,23 @@ class SkinMesh:
         return np.where((mesh.head_vertex >= 0)[:, None], fields[np.maximum(mesh.head_vertex, 0)], 0.0)
 
 
+@dataclass(frozen=True)
+class PaintedSkin:
+    """The skin, and what the shell needs to end on it."""
+
+    painted: Painted
+    """Its texels."""
+    hairline: Hairline
+    """Where hair thins out."""
+    under_shell: Float32[np.ndarray, "rows columns 3"]
+    """Colour of bare skin below each cell of the capsule grid."""
+
+
 def paint_skin(
     model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, light: HeadLight, texels: AtlasTexels,
     looked_up: LookedUp, expected: ExpectedColours, detail: Callable[[], Float32[np.ndarray, "h w 3"] | None],
     flow: HairFlow, fine: SkinDetail | None, beard: Float[np.ndarray, " m"], seed: int,
-) -> Painted:  # fmt: skip
+) -> PaintedSkin:  # fmt: skip
     """Skin of face, ears, scalp and neck.
 
     Args:
@@ -121,22 +136,35 @@ def paint_skin(
         error = colour / np.maximum(weight, 1e-6)[:, None] - base[which]
         return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
 
-    scalp = _scalp(model)[skin.vertices][:, None]
+    scalp, ears = _scalp(model)[skin.vertices][:, None], ear_vertices(model)[skin.vertices]
     grown = beard[skin.vertices]
     bare = filled(SKIN, own_skin * (1 - grown), mirror_skin * (1 - grown))
     bare = bare + grown[:, None] * (_beard_colour(v_own, grown, skin, bare) - bare)
     hairy = filled(HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR])
     chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
-    at_vertex = skin.for_mesh(np.concatenate([bare, hairy, correction, scalp], axis=1), model, mesh)
+    cm = centimetres(model.neutral)[skin.vertices]
+    sideburn = read_sideburns(v_own, cm, ears, looked_up.typical.hair) if looked_up.typical.has_hair else None
+    hairline = fit_hairline(flow, cm, skin.points_world, ears, scalp[:, 0], sideburn)
+    shown = np.maximum(own_skin, mirror_skin) * ramp(cm[:, 2], *_FOREHEAD_CM)
+    shown = smoothed_over_faces(shown[:, None].astype(np.float64), skin.faces, _SHOWN_ROUNDS)
+    fields = np.concatenate([bare, hairy, correction, scalp, ears[:, None], shown], axis=1)
+    at_vertex = skin.for_mesh(fields, model, mesh)
     at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
-    shift, on_scalp = at_texel[:, 6:9], at_texel[:, 9] * _covered(flow, texels.points_world[chosen])
+    cells = np.stack(capsule.cell_coordinates(texels.points_world[chosen])[:2], axis=1).astype(np.float64)
+    shift, on_scalp = at_texel[:, 6:9], at_texel[:, 9] * at_cells(covered(flow), cells)
+    locks = detail()
+    thin, edge = hairline.at(texels.points_world[chosen])
+    on_scalp = np.maximum(on_scalp, thin * edge * (1 - at_texel[:, 10])) * np.clip(1 - _BARE * at_texel[:, 11], 0, 1)
+    if locks is not None:
+        on_scalp = thinned(on_scalp, _at_places(strands_of(locks)[..., None], texels.points_world[chosen])[:, 0])
+        locks = _at_places(locks, texels.points_world[chosen])
     below = at_texel[:, :3] + on_scalp[:, None] * (at_texel[:, 3:6] - at_texel[:, :3])
     own, mirrored = looked_up.own[chosen], looked_up.mirrored[chosen]
     if fine is not None:
         pores = fine.on_surface(texels.points_world[chosen], texels.normals_world[chosen], seed)
         below = below * np.exp(pores * (1 - on_scalp)[:, None])
-    if (locks := detail()) is not None:
-        below = below * np.exp(_at_places(locks, texels.points_world[chosen]) * on_scalp[:, None])
+    if locks is not None:
+        below = below * np.exp(locks * on_scalp[:, None])
     # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
     on_neck = texels.points_world[chosen, 1] < model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
     on_rim = np.maximum(on_neck, at_texel[:, 9])
@@ -148,7 +176,16 @@ def paint_skin(
     m_trust = mirrored.trust * np.clip(fits, 0, 1)
     m_trust = m_trust * _soft_border(m_trust, texels, chosen)
     hidden = below + (mirrored.colour + shift - below) * m_trust[:, None]
-    return Painted(chosen, hidden + (own.colour - hidden) * trust[:, None], np.maximum(trust, 0.5 * m_trust))
+    painted = Painted(chosen, hidden + (own.colour - hidden) * trust[:, None], np.maximum(trust, 0.5 * m_trust))
+    return PaintedSkin(painted, hairline, _under_shell(bare, skin, ears, flow))
+
+
+def _under_shell(
+    bare: Float[np.ndarray, "v 3"], skin: SkinMesh, ears: Bool[np.ndarray, " v"], flow: HairFlow
+) -> Float32[np.ndarray, "rows columns 3"]:
+    """Colour of the bare skin below each cell of the shell."""
+    nearest = KDTree(skin.points_world[~ears]).query(flow.points_world.reshape(-1, 3), k=3)[1]
+    return bare[~ears][nearest].mean(1).reshape(flow.points_world.shape).astype(np.float32)
 
 
 def _beard_colour(
@@ -188,14 +225,7 @@ def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
     return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
 
 
-def _covered(flow: HairFlow, points_world: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """How far hair lies over points of the scalp, [0, 1]: it ends softly, as a barber tapers it."""
-    near = wrapped_blur(flow.presence.astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
-    row, column, _ = capsule.cell_coordinates(points_world)
-    return ramp(at_cells(near, np.stack([row, column], axis=1).astype(np.float64)), *_HAIRY)
-
-
-def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
+def _at_places(tile: Float32[np.ndarray, "h w k"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
     """What the shell's tile has at the places of points, nearest texel."""
     row, column, _ = capsule.cell_coordinates(points_world)
     y = np.clip(row * ((tile.shape[0] - 1) / (capsule.ROWS - 1)), 0, tile.shape[0] - 1).astype(np.int64)
