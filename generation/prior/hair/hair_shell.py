@@ -71,6 +71,8 @@ _HAIRLINE_SLOPE, _HAIRLINE_RADIUS = 0.2, 0.05
 the hairline over the second number."""
 _SIDE_SLOPE, _SIDE_RADIUS, _SIDES_ABOVE = 0.35, 0.03, 0.06
 """The same of short hair at the sides, and how far above the brows these reach."""
+_TONGUE_CELLS, _TEMPLES_Z_CM, _TEMPLES_Y_CM = 3, 3.0, 7.0
+"""Hair narrower than so many cells is none before the first depth and below the height."""
 _ROUNDS = 3
 """Outline rounds with the stiff surface, which moves whole regions, so that volume does not become a ridge, and with
 the soft one, which starts from the stiff result."""
@@ -221,7 +223,7 @@ def _tidied(
     thickness = _flare_limited(skull + thickness) - skull
     thickness = _soft_hairline(thickness, skull)
     if not hanging and bare_ears.any():
-        thickness = _soft_sides(thickness, skull)
+        thickness = _without_tongues(_soft_sides(thickness, skull), skull)
     thickness = np.where(_pinholes(thickness < _LEAST_HAIR, bare_ears), _LEAST_SCALP_THICKNESS, thickness)
     return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
 
@@ -251,6 +253,18 @@ def _soft_sides(
     result = thickness.copy()
     result[near] = np.minimum(thickness[near], distance * (_SIDE_SLOPE + distance / _SIDE_RADIUS))
     return result
+
+
+def _without_tongues(
+    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """Short hair without narrow tongues over the temples: pixels at the outline that have slipped to the face."""
+    _, y, z = np.moveaxis(centimetres(capsule.surface_points(skull)), -1, 0)
+    shown = np.concatenate([thickness > 0] * 3, axis=1)
+    broad = np.asarray(ndimage.binary_opening(shown, np.ones((_TONGUE_CELLS,) * 2, bool)))
+    broad = broad[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
+    tongue = (thickness > 0) & ~broad & (z > _TEMPLES_Z_CM) & (y < _TEMPLES_Y_CM)
+    return np.where(tongue, _BARE_THICKNESS, thickness)
 
 
 def _pinholes(

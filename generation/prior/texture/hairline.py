@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from ...cameras import UNITS_PER_MM
-from ...head_model.anatomy import ramp
+from ...head_model.anatomy import Box, ramp
 from .. import capsule
 from ..hair.flow_field import HairFlow
 from ..hair.tracing import refined
@@ -37,6 +37,8 @@ _OVER_EARS_CM = (4.5, 7.0)
 """Where hair hides the ears it may grow above these heights only; below it hangs."""
 _BARE_EARS = 0.5
 """Share of an ear that is bare, for the hair above it to be short."""
+_OVER_EAR, _HAIR_ABOVE = Box((5.0, 5.5, -3.0), (np.inf, 8.0, 3.0)), 0.3
+"""Where hair has to be for sideburns to come out of it, and on what share."""
 _ROWS_CM = np.arange(5.0, -4.1, -1.0)
 """Heights at which sideburns are read, from the top down."""
 _STRIP_CM, _STRIP_SIDE_CM = (1.6, 3.8), 4.5
@@ -52,6 +54,8 @@ _BEFORE_EARS_CM, _ABOVE_EARS_CM, _HIGHEST_CM = (0.0, 1.0), (4.0, 5.0), (8.0, 6.0
 _FAINT, _DENSE = 0.1, 0.5
 """Share of the way from the cheek's colour to the hair's at which there is some hair, and at which it is dense: what
 grows before the ears is lighter than the rest."""
+_BELOW_CM, _SHADOW = -2.0, 0.05
+"""What is denser than the second number down to the first height, the lobe's, is a beard or shade on the cheek."""
 _LEAST_CONTRAST = 14.0
 """Hair that differs less from skin cannot be told from it, CIELAB."""
 _TRUSTED, _LEAST_SEEN, _LEAST_CHEEK = 0.12, 1.5, 6.0
@@ -140,9 +144,16 @@ def fit_hairline(
     bare = {side: _ear_is_bare(flow, points_world[ears & (np.sign(cm[:, 0]) == side)]) for side in (-1, 1)}
     short = np.where(at_cm[:, 0] < 0, bare[-1], bare[1])
     grows = _growth(at_cm, short) * (1 - flow.headgear.ravel())
-    burns = np.zeros(len(at_cm)) if sideburn is None else short * _sideburn(at_cm, sideburn)
+    thick = flow.thickness.ravel()
+    burns = np.zeros(len(at_cm))
+    if sideburn is not None:
+        above = _OVER_EAR.holds(at_cm)
+        for side in (-1, 1):
+            here = np.sign(at_cm[:, 0]) == side
+            if (thick[above & here] > 0).mean() > _HAIR_ABOVE:
+                burns[here] = (short * _sideburn(at_cm, sideburn))[here]
     burns = np.maximum(burns, scalp[~ears][nearest] * covered(flow).ravel())
-    cells = np.stack([grows, burns, flow.thickness.ravel()], axis=1).reshape(*flow.thickness.shape, 3)
+    cells = np.stack([grows, burns, thick], axis=1).reshape(*flow.thickness.shape, 3)
     fine = refined(np.concatenate([flow.points_world, cells], axis=-1), _FINE)
     distance = _signed_distance(fine[..., :3], fine[..., 5] > 0)
     share = ramp(distance, -_OUTSIDE, _INSIDE)
@@ -205,7 +216,7 @@ def read_sideburns(
         seen: what the portrait shows of the skin's vertices, in even light.
         cm: the vertices on the mean head, centimetres of `anatomy`.
         ears: which of them are ears.
-        hair_rgb: the hair's colour in even light, sRGB.
+        hair_rgb: the hair's colour, sRGB.
     """
     lab, hair = _lab(seen.colour), _lab(hair_rgb[None])[0]
     weight = np.clip(seen.trust / _TRUSTED, 0, 1)
@@ -230,7 +241,8 @@ def read_sideburns(
     if not known.any():
         return None
     density = np.interp(-_ROWS_CM, -_ROWS_CM[known], found[known] / total[known], right=0.0)
-    return np.minimum.accumulate(density)
+    density = np.minimum.accumulate(density)
+    return None if density[_ROWS_CM <= _BELOW_CM].max() > _SHADOW else density
 
 
 def _lab(rgb: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:

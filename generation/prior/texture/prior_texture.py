@@ -3,8 +3,9 @@
 Every texel looks itself up in the portrait, and its reflection about the head's middle plane as well, and divides what
 it finds by the light there. What the portrait plainly shows stays as it is. Everything else is the expected smooth
 colour plus the difference between it and what is seen nearby, which fades with the distance, so that there is no
-border; hair gets locks along its flow, with the contrast of the hair that is seen. Colours count as seen only where the
-matte is solid and the class fits. All of it is painted in even light, and the light of the portrait put on again.
+border; hair gets locks along its flow, with the contrast of the hair that is seen, and ends hair by hair on the skin.
+Colours count as seen only where the matte is solid and the class fits. All of it is painted in even light, and the
+light of the portrait put on again.
 """
 
 from __future__ import annotations

@@ -147,7 +147,8 @@ def paint_skin(
     hairline = fit_hairline(flow, cm, skin.points_world, ears, scalp[:, 0], sideburn)
     shown = np.maximum(own_skin, mirror_skin) * ramp(cm[:, 2], *_FOREHEAD_CM)
     shown = smoothed_over_faces(shown[:, None].astype(np.float64), skin.faces, _SHOWN_ROUNDS)
-    fields = np.concatenate([bare, hairy, correction, scalp, ears[:, None], shown], axis=1)
+    bald = ears | EAR_HOLLOW.holds(cm)
+    fields = np.concatenate([bare, hairy, correction, scalp, bald[:, None], shown], axis=1)
     at_vertex = skin.for_mesh(fields, model, mesh)
     at_texel = interpolate(texels.fragments, at_vertex, mesh.faces)[texels.rows[chosen], texels.columns[chosen]]
     cells = np.stack(capsule.cell_coordinates(texels.points_world[chosen])[:2], axis=1).astype(np.float64)

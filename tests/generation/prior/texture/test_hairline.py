@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,12 @@ def test_a_sideburn_runs_down_before_both_ears(model: HeadModel, skin: np.ndarra
     np.testing.assert_allclose(with_burn.at(below)[0], without.at(below)[0])
 
 
+def test_no_sideburn_comes_out_of_a_bald_head(model: HeadModel, skin: np.ndarray, skull_points: np.ndarray) -> None:
+    flow = replace(flow_of(skull_points), thickness=np.full(skull_points.shape[:2], -0.02))
+    line = hairline_of(model, skin, flow, np.ones(len(_ROWS_CM)))
+    assert line.density.max() == 0
+
+
 def seen_head(model: HeadModel, skin: np.ndarray, dark: np.ndarray, side: int) -> SeenPoints:
     """Skin with dark vertices, of which one side is seen."""
     colour = np.where(dark[:, None], DARK, SKIN).astype(np.float32)
@@ -115,6 +123,12 @@ def test_sideburns_are_read_from_the_side_that_is_seen(model: HeadModel, skin: n
     again = read_sideburns(seen_head(model, skin, with_shadow, side), cm, ears, DARK)
     assert again is not None
     np.testing.assert_array_equal(read, again)
+
+
+def test_shade_down_to_the_ears_lobe_is_no_sideburn(model: HeadModel, skin: np.ndarray) -> None:
+    cm, ears = centimetres(model.neutral)[skin], ear_vertices(model)[skin]
+    shade = (np.abs(cm[:, 0]) > 4.5) & (cm[:, 2] < 4)
+    assert read_sideburns(seen_head(model, skin, shade, 1), cm, ears, DARK) is None
 
 
 def test_hair_of_the_skins_colour_says_nothing(model: HeadModel, skin: np.ndarray) -> None:
