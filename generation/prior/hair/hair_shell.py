@@ -69,6 +69,10 @@ not lie flat on shoulders."""
 _HAIRLINE_SLOPE, _HAIRLINE_RADIUS = 0.2, 0.05
 """Hair above the brows rises from its hairline with at most this slope at first, and ever steeper, by its distance from
 the hairline over the second number."""
+_SIDE_SLOPE, _SIDE_RADIUS, _SIDES_ABOVE = 0.35, 0.03, 0.06
+"""The same of short hair at the sides, and how far above the brows these reach."""
+_TONGUE_CELLS, _TEMPLES_Z_CM, _TEMPLES_Y_CM = 3, 3.0, 7.0
+"""Hair narrower than so many cells is none before the first depth and below the height."""
 _ROUNDS = 3
 """Outline rounds with the stiff surface, which moves whole regions, so that volume does not become a ridge, and with
 the soft one, which starts from the stiff result."""
@@ -213,10 +217,13 @@ def _tidied(
     thickness: Float[np.ndarray, "rows columns"],
     skull: Float[np.ndarray, "rows columns"],
     bare_ears: Bool[np.ndarray, "rows columns"],
+    hanging: bool,
 ) -> Float[np.ndarray, "rows columns"]:
     """A solved shell without steep flares, islands and pinholes."""
     thickness = _flare_limited(skull + thickness) - skull
     thickness = _soft_hairline(thickness, skull)
+    if not hanging and bare_ears.any():
+        thickness = _without_tongues(_soft_sides(thickness, skull), skull)
     thickness = np.where(_pinholes(thickness < _LEAST_HAIR, bare_ears), _LEAST_SCALP_THICKNESS, thickness)
     return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
 
@@ -231,6 +238,33 @@ def _soft_hairline(
         return thickness
     distance = KDTree(points[bare]).query(points)[0].reshape(thickness.shape)
     return np.minimum(thickness, distance * (_HAIRLINE_SLOPE + distance / _HAIRLINE_RADIUS))
+
+
+def _soft_sides(
+    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """Short hair that rises gently from temples, ears and nape as well."""
+    points = capsule.surface_points(skull)
+    bare, low = thickness < _LEAST_HAIR, points[..., 1] < _FOREHEAD_Y + _SIDES_ABOVE
+    if not (bare & low).any():
+        return thickness
+    near = low & ~bare
+    distance = KDTree(points[bare & low]).query(points[near])[0]
+    result = thickness.copy()
+    result[near] = np.minimum(thickness[near], distance * (_SIDE_SLOPE + distance / _SIDE_RADIUS))
+    return result
+
+
+def _without_tongues(
+    thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """Short hair without narrow tongues over the temples: pixels at the outline that have slipped to the face."""
+    _, y, z = np.moveaxis(centimetres(capsule.surface_points(skull)), -1, 0)
+    shown = np.concatenate([thickness > 0] * 3, axis=1)
+    broad = np.asarray(ndimage.binary_opening(shown, np.ones((_TONGUE_CELLS,) * 2, bool)))
+    broad = broad[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
+    tongue = (thickness > 0) & ~broad & (z > _TEMPLES_Z_CM) & (y < _TEMPLES_Y_CM)
+    return np.where(tongue, _BARE_THICKNESS, thickness)
 
 
 def _pinholes(
@@ -279,7 +313,7 @@ def fit_hair_shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel,
     floor = np.where(start.covered & ~skin_seen, _LEAST_SCALP_THICKNESS, -1.0)
     hidden_ears = (ears > 0) & ~bare_ears & start.covered
     floor = np.where(hidden_ears, ears + _OVER_EARS, floor)
-    thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears)
+    thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears, _hair_hangs(portrait, labels))
     return HairShell(thickness, _surface_radius(skull, thickness))
 
 

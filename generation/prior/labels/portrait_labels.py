@@ -237,5 +237,22 @@ def _hard_classes(
         others = probability.copy()
         others[..., k] = -1
         label = np.where(stray, others.argmax(-1), label)
+    label = np.where(_thin_hair(foreground & (label == HAIR), foreground, classes) & (rows < chin_row), HAIR, label)
     skin, hair, cloth = (foreground & (label == k) for k in (SKIN, HAIR, CLOTH))
     return PortraitLabels(probability, skin, hair, cloth, headgear_share, classes)
+
+
+def _thin_hair(
+    hair: Bool[np.ndarray, "s s"], foreground: Bool[np.ndarray, "s s"], classes: Float32[np.ndarray, "s s 11"]
+) -> Bool[np.ndarray, "s s"]:
+    """Sideburns and other strips of hair that are narrower than what probabilities are averaged over.
+
+    Args:
+        hair: what is hair after averaging; strips go on from it.
+        foreground: pixels of the person.
+        classes: what the segmenter said.
+    """
+    on_the_scalp = classes[..., (classes_of_segmenter.HAIR, classes_of_segmenter.HEADGEAR)].sum(-1)
+    sure = foreground & (on_the_scalp > 0.5)
+    pieces, _ = cast("tuple[np.ndarray, int]", ndimage.label(sure | hair))
+    return sure & np.isin(pieces, np.setdiff1d(pieces[hair], [0]))

@@ -3,8 +3,9 @@
 Every texel looks itself up in the portrait, and its reflection about the head's middle plane as well, and divides what
 it finds by the light there. What the portrait plainly shows stays as it is. Everything else is the expected smooth
 colour plus the difference between it and what is seen nearby, which fades with the distance, so that there is no
-border; hair gets locks along its flow, with the contrast of the hair that is seen. Colours count as seen only where the
-matte is solid and the class fits. All of it is painted in even light, and the light of the portrait put on again.
+border; hair gets locks along its flow, with the contrast of the hair that is seen, and ends hair by hair on the skin.
+Colours count as seen only where the matte is solid and the class fits. All of it is painted in even light, and the
+light of the portrait put on again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from .headgear_paint import paint_headgear
 from .looked_up import LookedUp
 from .painted import Painted
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait, seen_in_tile
-from .shell_paint import PaintedShell, paint_shell
+from .shell_paint import PaintedShell, ended_softly, paint_shell
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
 
@@ -159,7 +160,9 @@ def _painted(
             model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed
         )
         shell = painted_hair.result()
-        of_hair = None if shell is None else (shell.rgb_unit, shell.confidence)
+        of_hair = None
+        if shell is not None:
+            of_hair = ended_softly(shell, skin.hairline, skin.under_shell), shell.confidence
         of_cloth = painted_cloth.result()
     for (x, y, width, height), made in ((SHELL_TILE, of_hair), (BUST_TILE, of_cloth)):
         if made is not None:
@@ -172,7 +175,7 @@ def _painted(
     if headgear is not None:
         shades = looked_up.shade, looked_up.mirrored_shade
         worn.append(paint_headgear(headgear, hat, picture, texels, *shades, seed))
-    for painted in (skin, _paint_small_parts(texels, looked_up.own, typical), *worn):
+    for painted in (skin.painted, _paint_small_parts(texels, looked_up.own, typical), *worn):
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
 

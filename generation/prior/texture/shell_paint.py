@@ -16,6 +16,7 @@ from ..labels.portrait_labels import HAIR
 from .expected_colours import ExpectedColours
 from .fills import carried_on, enlarged, local_mean, push_pull, reduced, sampled_part, soft_edged, wrapped_blur
 from .hair_look import FLOOR, HairLook, HairTone
+from .hairline import Hairline, strands_of, thinned
 from .portrait_lookup import SeenPoints
 
 _REDUCE = 4
@@ -97,6 +98,24 @@ def paint_shell(
     result = result + (seen.colour - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
     return PaintedShell(np.maximum(result, 0).astype(np.float32), confidence, made)
+
+
+def ended_softly(
+    shell: PaintedShell, hairline: Hairline, under_shell: Float32[np.ndarray, "rows columns 3"]
+) -> Float32[np.ndarray, "h w 3"]:
+    """The tile's colours with skin between hairs where hair ends; what the portrait shows stays.
+
+    Args:
+        shell: as painted.
+        hairline: where it thins out.
+        under_shell: colour of the skin below it.
+    """
+    height, width = shell.confidence.shape
+    share = thinned(hairline.on_tile(height, width), strands_of(shell.detail))
+    closed = np.concatenate([under_shell, under_shell[:, :1]], axis=1)
+    skin = cv2.resize(closed, (width, height), interpolation=cv2.INTER_LINEAR)
+    bare = (1 - share) * (1 - np.clip(2 * shell.confidence, 0, 1))
+    return shell.rgb_unit + (skin - shell.rgb_unit) * bare[..., None]
 
 
 def _probe(flow: HairFlow, kept: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -7,31 +7,34 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
+from scipy.spatial import KDTree
 
 from ...head_model import HeadModel
 from ...head_model.anatomy import CHIN_LANDMARK, EAR_HOLLOW, centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
+from ...mesh import smoothed_over_faces
 from .. import capsule
 from ..field.chart import at_points
 from ..hair.flow_field import HairFlow
 from ..hair.tracing import at_cells
-from ..labels.portrait_labels import CLOTH, HAIR, SKIN, scalp_prior
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN, ear_vertices, scalp_prior
 from ..light.head_light import HeadLight
 from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .expected_colours import ExpectedColours
-from .fills import diffuse_over_mesh, wrapped_blur
+from .fills import diffuse_over_mesh
+from .hairline import Hairline, covered, fit_hairline, read_sideburns, strands_of, thinned
 from .looked_up import LookedUp
 from .painted import Painted
 from .portrait_lookup import PictureOfMesh, SeenPoints
 from .skin_detail import SkinDetail, laid_over
 
-_HAIRY, _TAPER_CELLS = (0.3, 0.7), 3.0
-"""The scalp's skin turns from bare to hairy where hair is so sure, averaged over so many cells, be the shell above it
-ever so thin or sunk in."""
 _PLAIN = (0.45, 0.75)
 """From the first weight on a pixel moves the colours of hidden skin about it, from the second on fully: what is seen at
 a grazing angle, shaded or mixed with hair would leave a dark smear before the ear."""
+_FOREHEAD_CM, _SHOWN_ROUNDS, _BARE = (3.2, 4.2), 4, 2.5
+"""Depths from which on the skin before the temples that the portrait shows bare is bare up to the shell; rounds by
+which it reaches a little under it; and the factor from how plainly it is shown."""
 _LEAST_BEARD = 20.0
 """Vertices that plainly show a beard, for it to have a colour."""
 _REDUCE = 4
@@ -79,11 +82,23 @@ class SkinMesh:
         return np.where((mesh.head_vertex >= 0)[:, None], fields[np.maximum(mesh.head_vertex, 0)], 0.0)
 
 
+@dataclass(frozen=True)
+class PaintedSkin:
+    """The skin, and what the shell needs to end on it."""
+
+    painted: Painted
+    """Its texels."""
+    hairline: Hairline
+    """Where hair thins out."""
+    under_shell: Float32[np.ndarray, "rows columns 3"]
+    """Colour of bare skin below each cell of the capsule grid."""
+
+
 def paint_skin(
     model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh, light: HeadLight, texels: AtlasTexels,
     looked_up: LookedUp, expected: ExpectedColours, detail: Callable[[], Float32[np.ndarray, "h w 3"] | None],
     flow: HairFlow, fine: SkinDetail | None, beard: Float[np.ndarray, " m"], seed: int,
-) -> Painted:  # fmt: skip
+) -> PaintedSkin:  # fmt: skip
     """Skin of face, ears, scalp and neck.
 
     Args:
@@ -122,23 +137,38 @@ def paint_skin(
         error = colour / np.maximum(weight, 1e-6)[:, None] - base[which]
         return base[which] + diffuse_over_mesh(error, weight, skin.faces, np.zeros(3), stiffness=0.05, pull=1.5e-3)
 
-    scalp = _scalp(model)[skin.vertices][:, None]
+    scalp, ears = _scalp(model)[skin.vertices][:, None], ear_vertices(model)[skin.vertices]
     grown = beard[skin.vertices]
     bare = filled(SKIN, own_skin * (1 - grown), mirror_skin * (1 - grown))
     bare = bare + grown[:, None] * (_beard_colour(v_own, grown, skin, bare) - bare)
     hairy = filled(HAIR, v_own.trust * v_own.classes[:, HAIR], v_mirror.trust * v_mirror.classes[:, HAIR])
     chosen = np.nonzero(texels.material == MATERIAL_SKIN)[0]
-    at_vertex = skin.for_mesh(np.concatenate([bare, hairy, correction, scalp], axis=1), model, mesh)
+    cm = centimetres(model.neutral)[skin.vertices]
+    sideburn = read_sideburns(v_own, cm, ears, looked_up.typical.hair) if looked_up.typical.has_hair else None
+    hairline = fit_hairline(flow, cm, skin.points_world, ears, scalp[:, 0], sideburn)
+    shown = np.maximum(own_skin, mirror_skin) * ramp(cm[:, 2], *_FOREHEAD_CM)
+    shown = smoothed_over_faces(shown[:, None].astype(np.float64), skin.faces, _SHOWN_ROUNDS)
+    bald = ears | EAR_HOLLOW.holds(cm)
+    fields = np.concatenate([bare, hairy, correction, scalp, bald[:, None], shown], axis=1)
+    at_vertex = skin.for_mesh(fields, model, mesh)
     chin_y = model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
-    near_hair, noise = _near_hair(flow), None if fine is None else fine.tile(seed)
+    near_hair, noise = covered(flow), None if fine is None else fine.tile(seed)
+    locks = detail()
+    strands = None if locks is None else strands_of(locks)[..., None]
     # Piece by piece: all texels at once take half a gigabyte, while the hair beside them takes as much.
     pieces = [slice(first, first + _PIECE) for first in range(0, max(1, len(chosen)), _PIECE)]
 
-    def at_texels(piece: slice) -> tuple[AtlasTexels, Float32[np.ndarray, "n 10"], Float[np.ndarray, " n"]]:
+    def at_texels(piece: slice) -> tuple[AtlasTexels, Float32[np.ndarray, "n 12"], Float[np.ndarray, " n"]]:
         """Texels of a piece, the values of the vertices there, and how far they carry hair."""
         some = texels[chosen[piece]]
         values = some.interpolated(at_vertex, mesh.faces)
-        return some, values, values[:, 9] * _covered(near_hair, some.points_world)
+        cells = np.stack(capsule.cell_coordinates(some.points_world)[:2], axis=1).astype(np.float64)
+        thin, edge = hairline.at(some.points_world)
+        on_scalp = np.maximum(values[:, 9] * at_cells(near_hair, cells), thin * edge * (1 - values[:, 10]))
+        on_scalp = on_scalp * np.clip(1 - _BARE * values[:, 11], 0, 1)
+        if strands is not None:
+            on_scalp = thinned(on_scalp, _at_places(strands, some.points_world)[:, 0])
+        return some, values, on_scalp
 
     def trusted(piece: slice) -> tuple[np.ndarray, np.ndarray]:
         """How far what is seen of a piece, and of its mirror image, is skin that is plainly seen."""
@@ -156,7 +186,6 @@ def paint_skin(
     rows, columns = texels.rows[chosen], texels.columns[chosen]
     trust = trust * _soft_border(trust, rows, columns)
     m_trust = m_trust * _soft_border(m_trust, rows, columns)
-    locks = detail()
 
     def painted(piece: slice) -> np.ndarray:
         """Colours of a piece."""
@@ -172,7 +201,16 @@ def paint_skin(
         return hidden + (looked_up.own.colour[chosen[piece]] - hidden) * trust[piece, None]
 
     rgb = np.concatenate([painted(piece) for piece in pieces])
-    return Painted(chosen, rgb, np.maximum(trust, 0.5 * m_trust))
+    painted_skin = Painted(chosen, rgb, np.maximum(trust, 0.5 * m_trust))
+    return PaintedSkin(painted_skin, hairline, _under_shell(bare, skin, ears, flow))
+
+
+def _under_shell(
+    bare: Float[np.ndarray, "v 3"], skin: SkinMesh, ears: Bool[np.ndarray, " v"], flow: HairFlow
+) -> Float32[np.ndarray, "rows columns 3"]:
+    """Colour of the bare skin below each cell of the shell."""
+    nearest = KDTree(skin.points_world[~ears]).query(flow.points_world.reshape(-1, 3), k=3)[1]
+    return bare[~ears][nearest].mean(1).reshape(flow.points_world.shape).astype(np.float32)
 
 
 def _beard_colour(
@@ -206,18 +244,7 @@ def _scalp(model: HeadModel) -> Float[np.ndarray, " v"]:
     return np.where(EAR_HOLLOW.holds(centimetres(model.neutral)), 0.0, scalp_prior(model))
 
 
-def _near_hair(flow: HairFlow) -> Float32[np.ndarray, "r c"]:
-    """How sure hair is about each cell: it ends softly, as a barber tapers it."""
-    return wrapped_blur(flow.presence.astype(np.float32), _TAPER_CELLS, _TAPER_CELLS)
-
-
-def _covered(near_hair: Float32[np.ndarray, "r c"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
-    """How far hair lies over points of the scalp, [0, 1], from `_near_hair`."""
-    row, column, _ = capsule.cell_coordinates(points_world)
-    return ramp(at_cells(near_hair, np.stack([row, column], axis=1).astype(np.float64)), *_HAIRY)
-
-
-def _at_places(tile: Float32[np.ndarray, "h w 3"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
+def _at_places(tile: Float32[np.ndarray, "h w k"], points_world: Float32[np.ndarray, "n 3"]) -> np.ndarray:
     """What the shell's tile has at the places of points, nearest texel."""
     row, column, _ = capsule.cell_coordinates(points_world)
     y = np.clip(row * ((tile.shape[0] - 1) / (capsule.ROWS - 1)), 0, tile.shape[0] - 1).astype(np.int64)

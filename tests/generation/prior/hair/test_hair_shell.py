@@ -18,7 +18,11 @@ from dp360.generation.prior.hair.hair_shell import (
     _CUT_STEPS,
     _HAIRLINE_RADIUS,
     _HAIRLINE_SLOPE,
+    _SIDE_RADIUS,
+    _SIDE_SLOPE,
     _soft_hairline,
+    _soft_sides,
+    _without_tongues,
     fit_hair_shell,
     within_outline,
 )
@@ -50,6 +54,33 @@ def test_hair_rises_gently_from_the_forehead_and_keeps_its_edges_elsewhere(skull
     assert after[hair][distance < 0.01].max() < 0.005
     behind = hair & (points[..., 2] < -0.05)
     np.testing.assert_array_equal(after[behind], before[behind])
+
+
+def test_short_hair_rises_gently_from_the_nape_and_keeps_its_crown(skull: np.ndarray) -> None:
+    before = cap(skull, 0.04)
+    after = _soft_sides(before, skull)
+    points = capsule.surface_points(skull)
+    assert (after <= before).all()
+    low = (before > 0) & (points[..., 2] < -0.05) & (points[..., 1] < 0.0)
+    bare = (before < 0) & (points[..., 2] < -0.02) & (points[..., 1] < 0.02)
+    distance = np.linalg.norm(points[low][:, None] - points[bare][None], axis=-1).min(1)
+    assert (after[low] <= np.minimum(0.04, distance * (_SIDE_SLOPE + distance / _SIDE_RADIUS)) + 1e-9).all()
+    assert after[low][distance < 0.01].max() < 0.008 < before[low].min()
+    crown = points[..., 1] > 0.13
+    np.testing.assert_array_equal(after[crown], before[crown])
+
+
+def test_narrow_tongues_over_the_temples_are_sunk(skull: np.ndarray) -> None:
+    points = capsule.surface_points(skull)
+    z, y = points[..., 2], points[..., 1]
+    hair = np.where((z < 0.03) & (y > 0.0), 0.02, -0.02)
+    row = int(np.argmin(np.abs(y[:, 20] - 0.05)))
+    before = hair.copy()
+    before[row, (z[row] > 0.02) & (z[row] < 0.08) & (points[row, :, 0] > 0)] = 0.01
+    after = _without_tongues(before, skull)
+    assert (after[row, z[row] > 0.04] < 0).all() and (before[row, z[row] > 0.04] > 0).any()
+    np.testing.assert_array_equal(after[z < 0.025], before[z < 0.025])
+    np.testing.assert_array_equal(_without_tongues(hair, skull), hair)
 
 
 def test_a_wreath_rises_gently_from_the_bald_crown(skull: np.ndarray) -> None:
