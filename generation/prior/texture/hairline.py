@@ -56,6 +56,8 @@ _FAINT, _DENSE = 0.1, 0.5
 grows before the ears is lighter than the rest."""
 _BELOW_CM, _SHADOW = -2.0, 0.05
 """What is denser than the second number down to the first height, the lobe's, is a beard or shade on the cheek."""
+_REACH_CM = (0.0, 2.0)
+"""Heights between which sideburns end at the latest: below the ear's middle, shade is darker than most of them."""
 _LEAST_CONTRAST = 14.0
 """Hair that differs less from skin cannot be told from it, CIELAB."""
 _TRUSTED, _LEAST_SEEN, _LEAST_CHEEK = 0.12, 1.5, 6.0
@@ -107,7 +109,7 @@ def _sampled(
     return np.concatenate(parts, axis=1)[0].reshape(-1, grid.shape[-1])
 
 
-def thinned(density: Float32[np.ndarray, "*n"], locks: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
+def thinned(density: Float[np.ndarray, "*n"], locks: Float32[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
     """How far hair hides each place, hair by hair: the mean is about the density, 0 and 1 stay what they are.
 
     Args:
@@ -242,7 +244,9 @@ def read_sideburns(
         return None
     density = np.interp(-_ROWS_CM, -_ROWS_CM[known], found[known] / total[known], right=0.0)
     density = np.minimum.accumulate(density)
-    return None if density[_ROWS_CM <= _BELOW_CM].max() > _SHADOW else density
+    if density[_ROWS_CM <= _BELOW_CM].max() > _SHADOW:
+        return None
+    return density * ramp(_ROWS_CM, *_REACH_CM)
 
 
 def _lab(rgb: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
