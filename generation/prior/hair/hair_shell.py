@@ -261,7 +261,7 @@ def _without_tongues(
     """Short hair without narrow tongues over the temples: pixels at the outline that have slipped to the face."""
     _, y, z = np.moveaxis(centimetres(capsule.surface_points(skull)), -1, 0)
     shown = np.concatenate([thickness > 0] * 3, axis=1)
-    broad = np.asarray(ndimage.binary_opening(shown, np.ones((_TONGUE_CELLS,) * 2, bool)))
+    broad = np.asarray(ndimage.binary_opening(shown, np.ones((_TONGUE_CELLS,) * 2, bool)), bool)
     broad = broad[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
     tongue = (thickness > 0) & ~broad & (z > _TEMPLES_Z_CM) & (y < _TEMPLES_Y_CM)
     return np.where(tongue, _BARE_THICKNESS, thickness)
