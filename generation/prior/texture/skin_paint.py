@@ -158,21 +158,24 @@ def paint_skin(
     # Piece by piece: all texels at once take half a gigabyte, while the hair beside them takes as much.
     pieces = [slice(first, first + _PIECE) for first in range(0, max(1, len(chosen)), _PIECE)]
 
-    def at_texels(piece: slice) -> tuple[AtlasTexels, Float32[np.ndarray, "n 12"], Float[np.ndarray, " n"]]:
-        """Texels of a piece, the values of the vertices there, and how far they carry hair."""
+    def at_texels(piece: slice) -> tuple[AtlasTexels, Float32[np.ndarray, "n 12"]]:
+        """Texels of a piece, and the values of the vertices there."""
         some = texels[chosen[piece]]
-        values = some.interpolated(at_vertex, mesh.faces)
+        return some, some.interpolated(at_vertex, mesh.faces)
+
+    def carried(some: AtlasTexels, values: Float32[np.ndarray, "n 12"]) -> Float[np.ndarray, " n"]:
+        """How far texels carry hair."""
         cells = np.stack(capsule.cell_coordinates(some.points_world)[:2], axis=1).astype(np.float64)
         thin, edge = hairline.at(some.points_world)
         on_scalp = np.maximum(values[:, 9] * at_cells(near_hair, cells), thin * edge * (1 - values[:, 10]))
         on_scalp = on_scalp * np.clip(1 - _BARE * values[:, 11], 0, 1)
-        if strands is not None:
-            on_scalp = thinned(on_scalp, _at_places(strands, some.points_world)[:, 0])
-        return some, values, on_scalp
+        return on_scalp if strands is None else thinned(on_scalp, _at_places(strands, some.points_world)[:, 0])
 
-    def trusted(piece: slice) -> tuple[np.ndarray, np.ndarray]:
-        """How far what is seen of a piece, and of its mirror image, is skin that is plainly seen."""
-        some, values, on_scalp = at_texels(piece)
+    def trusted(piece: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How far what is seen of a piece, and of its mirror image, is skin that is plainly seen; how far it carries
+        hair."""
+        some, values = at_texels(piece)
+        on_scalp = carried(some, values)
         own, mirrored = looked_up.own[chosen[piece]], looked_up.mirrored[chosen[piece]]
         # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
         on_rim = np.maximum(some.points_world[:, 1] < chin_y, values[:, 9])
@@ -180,16 +183,16 @@ def paint_skin(
         trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
         fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
         fits = fits + mirrored.classes[:, HAIR] * on_scalp
-        return trust, mirrored.trust * np.clip(fits, 0, 1)
+        return trust, mirrored.trust * np.clip(fits, 0, 1), on_scalp
 
-    trust, m_trust = (np.concatenate(parts) for parts in zip(*map(trusted, pieces)))
+    trust, m_trust, hair = (np.concatenate(parts) for parts in zip(*map(trusted, pieces)))
     rows, columns = texels.rows[chosen], texels.columns[chosen]
     trust = trust * _soft_border(trust, rows, columns)
     m_trust = m_trust * _soft_border(m_trust, rows, columns)
 
     def painted(piece: slice) -> np.ndarray:
         """Colours of a piece."""
-        some, values, on_scalp = at_texels(piece)
+        (some, values), on_scalp = at_texels(piece), hair[piece]
         below = values[:, :3] + on_scalp[:, None] * (values[:, 3:6] - values[:, :3])
         if noise is not None:
             pores = laid_over(noise, some.points_world, some.normals_world)
