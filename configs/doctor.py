@@ -23,6 +23,7 @@ from typing import Literal
 from dp360.generation.system import IS_LINUX, available_memory_bytes, usable_cores
 
 from .console import Display, Outcome, print_diagnosis
+from .options import Flag
 
 State = Literal["ok", "note", "missing"]
 
@@ -71,12 +72,19 @@ class DoctorCommand:
 
     output: Path = Path()
     """Where results would go: its disk is looked at."""
+    compile: Flag = False
+    """Compile everything that the first head would compile, by making a small one: one to two minutes, once per
+    machine."""
 
 
 def run(command: DoctorCommand, display: Display) -> Outcome:
     """Show the findings; exit code 1 where the main job cannot run."""
     diagnosis = examine(command.output)
     print_diagnosis(diagnosis)
+    if command.compile and diagnosis.main_job_possible:
+        from .kernels import compile_kernels
+
+        compile_kernels(track=display.track)
     return 0 if diagnosis.main_job_possible else 1
 
 

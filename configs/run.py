@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from .console import Display, Outcome
 from .options import HeadOptions
+
+if TYPE_CHECKING:
+    from .jobs.job import HeadResult
 
 HEADS_FOLDER = Path("heads")
 """Where results go that nobody named a folder for."""
@@ -106,6 +109,7 @@ def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
     loading = iter(display.track(range(1), total=1, description="Loading the libraries"))
     next(loading)  # seconds in which there would be nothing to be seen
     from .jobs.job import Job
+    from .kernels import fit_kernels_beside
 
     for _ in loading:
         pass
@@ -115,15 +119,21 @@ def run(command: RunCommand | ViewsCommand, display: Display) -> Outcome:
 
         sheet = write_variants(options, command.variants, folder, display)
         return sheet, f"take one by its seed: {command.taking(options.seed + command.variants - 1)}"
-    until = "dataset" if isinstance(command, ViewsCommand) else "export"
-    made = Job(options, folder, until).run(track=display.track, notify=display.notify)
-    if options.verbose:
-        display.notify(", ".join(f"{name} {seconds:.1f} s" for name, seconds in made.timings_s.items()))
     if isinstance(command, ViewsCommand):
+        made = Job(options, folder, "dataset").run(track=display.track, notify=display.notify)
+        _tell_timings(made, options, display)
         return made.files
+    with fit_kernels_beside(options.device, track=display.track, notify=display.notify) as wait:
+        made = Job(options, folder).run(track=display.track, notify=display.notify, before_fit=wait)
+    _tell_timings(made, options, display)
     avatar: tuple[Path, ...] = ()
     if command.avatar:
         from .avatar_files import write_avatar
 
         avatar = write_avatar(folder, track=display.track)
     return (*made.files, *avatar, *next_commands(folder))
+
+
+def _tell_timings(made: HeadResult, options: HeadOptions, display: Display) -> None:
+    if options.verbose:
+        display.notify(", ".join(f"{name} {seconds:.1f} s" for name, seconds in made.timings_s.items()))

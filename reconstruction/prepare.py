@@ -29,12 +29,17 @@ def prepare_kernels(track: Track = silent) -> bool:
     Returns:
         Whether anything had to be compiled; only then `track` is called.
     """
-    if all(kernel.is_compiled() for kernel in KERNELS):
+    if fit_kernels_are_compiled():
         return False
     more = numba_pool.SMALL_WORK + 1  # so much work is given to all threads
     for gaussians in track((400, more), total=2.0, description=COMPILING):
         _toy_step(gaussians, math.ceil(math.sqrt(gaussians)))
     return True
+
+
+def fit_kernels_are_compiled() -> bool:
+    """Whether `prepare_kernels` would find nothing to do."""
+    return all(kernel.is_compiled() for kernel in KERNELS)
 
 
 def best_thread_count(*, gaussians: int = 6000, size_px: int = 192) -> int:

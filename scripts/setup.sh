@@ -121,4 +121,6 @@ if [ -n "$torch" ]; then
   "$folder/bin/python" -m pip install --quiet --disable-pip-version-check torch --index-url "$torch"
 fi
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "${pins[@]}" -e "$repository$extras"
+echo "setup.sh: compiling kernels by making a small head, once per machine: one to two minutes"
+"$folder/bin/dp360" doctor --compile || echo "setup.sh: no head can be made yet; what is missing stands above" >&2
 echo "setup.sh: done; try $folder/bin/dp360 doctor"

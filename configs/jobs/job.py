@@ -111,15 +111,11 @@ class _Way:
     prepared: PreparedJob | None
     open_views: OpenViews
     pause_after: Reached | None
-    before_fit: Callable[[], None]
+    before_fit: Callable[[], None] | None
 
     def facts(self, key: str, reached: Reached) -> Facts:
         """What is left beside the results of a stage."""
         return Facts(key, self.record.timings_s, self.record.warnings, self.pause_after == reached)
-
-
-def _go_on() -> None:
-    """Wait for nothing."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,7 @@ class Job:
         prepared: PreparedJob | None = None,
         open_views: OpenViews = open_generator,
         pause_after: Reached | None = None,
-        before_fit: Callable[[], None] = _go_on,
+        before_fit: Callable[[], None] | None = None,
     ) -> HeadResult:
         """Run all stages that are missing.
 
@@ -252,7 +248,8 @@ class Job:
         if way.pause_after == "dataset":
             return files
         give_back_memory()
-        way.before_fit()
+        if way.before_fit is not None:
+            way.before_fit()
         if splats is None:
             with record.stage("fit"):
                 splats = fit_views(views, self.recipe.fit, way.options.seed, way.device, folder, track=way.track)
