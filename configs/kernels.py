@@ -15,7 +15,7 @@ from dp360.reconstruction.prepare import COMPILING, fit_kernels_are_compiled, pr
 
 from .console import Notify, ignore
 from .device import choose_device
-from .options import FitOptions, HeadOptions
+from .options import Device, FitOptions, HeadOptions
 
 FIRST_HEAD = (
     "the first head on this machine takes one to two minutes more: kernels are compiled, and kept for all that follow"
@@ -24,7 +24,7 @@ FIRST_HEAD = (
 
 @contextlib.contextmanager
 def fit_kernels_beside(
-    device: str, *, track: Track = silent, notify: Notify = ignore
+    device: Device, *, track: Track = silent, notify: Notify = ignore
 ) -> Iterator[Callable[[], None] | None]:
     """Inside this block another process compiles the fit's kernels, if they are missing and wanted.
 

@@ -21,6 +21,7 @@ _MM_PER_UNIT = 10 / UNITS_PER_CM
 _LEAST_CELLS, _LEAST_PAIRS = 20.0, 40
 _CROWN_ROWS = 6
 """Above this row neighbouring columns are so near that their differences say nothing."""
+_RATIOS, _LEAST_RATIO = ("laplacian", "turn"), 1e-2
 _LEAST_LENGTH = 0.02
 """Directions shorter than this are none; they count as a right angle off."""
 
@@ -42,9 +43,10 @@ class FieldFigures:
     flow_median_deg: float
     """Median of it."""
     laplacian: float
-    """Root mean square of the thickness's Laplacian, by that of the truth: 1 is as rough as truth."""
+    """Root mean square of the thickness's Laplacian, by that of the truth: 1 is as rough as truth. Ratios have
+    geometric means over heads: fields drawn as rough as truths, but not for the same heads, have 1."""
     turn: float
-    """Mean turn of the flow from column to column, by that of the truth."""
+    """Mean turn of the flow from column to column, by that of the truth; likewise."""
 
     @classmethod
     def of(cls, estimate: HeadField, truth: HeadField, observed: ObservedField) -> FieldFigures:
@@ -76,11 +78,14 @@ class FieldFigures:
 
     @classmethod
     def mean(cls, figures: Iterable[FieldFigures]) -> FieldFigures:
-        """Means over heads, of those that have the figure."""
+        """Means over heads, of those that have the figure; geometric ones of ratios."""
         rows = list(figures)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a figure that no head has is NaN
-            return cls(**{f.name: float(np.nanmean([getattr(r, f.name) for r in rows])) for f in fields(cls)})
+            columns = {f.name: np.array([getattr(r, f.name) for r in rows]) for f in fields(cls)}
+            means = {name: float(np.nanmean(column)) for name, column in columns.items()}
+            ratios = {n: float(np.exp(np.nanmean(np.log(np.maximum(columns[n], _LEAST_RATIO))))) for n in _RATIOS}
+        return cls(**{**means, **ratios})
 
     def __str__(self) -> str:
         return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from ..networks import LoadedNetwork
 from ..prior.field.field_autoencoder import FieldAutoencoder
-from ..prior.field.field_grain import FieldGrain, FieldGrainConfig
+from ..prior.field.field_grain import FieldGrain, FieldGrainConfig, GrainSizes
 from ..prior.field.field_pipeline import field_scheduler
 from ..progress import Track, silent
 from .field_diffusion_training import spread_levels, under_noise
@@ -21,9 +23,15 @@ from .field_training import cell_weights
 from .loop import Batch, LoopConfig, OnEvaluation, in_turn, train_model
 
 FIELD_GRAIN_LOOP = LoopConfig(
-    steps=1000, batch_size=32, learning_rate=1.5e-3, warmup_steps=60, weight_decay=0.01, save_every=250
+    steps=1600, batch_size=32, learning_rate=1.5e-3, warmup_steps=60, weight_decay=0.01, save_every=250
 )
 """Its schedule."""
+SIZES_FOLDER = "sizes"
+"""Folder within the run's, for checkpoints of the sizes, which are learned first."""
+_SIZES_SHARE = 4
+"""The sizes take one step for so many of the grain itself."""
+_MOST_GRAIN = 6.0
+"""Divided grain is clipped here: single cells of edges are further off."""
 _MOST_NOISE = 0.4
 """Deviation, at most, of what is added to latents before they are decoded for the network to see: drawn latents are
 less sure than true ones."""
@@ -43,12 +51,12 @@ def train_field_grain(
     track: Track = silent,
     on_evaluation: OnEvaluation | None = None,
 ) -> FieldGrain:
-    """The network with averaged weights, on the CPU.
+    """The network with averaged weights, on the CPU: first how large grain is, then the grain by that size.
 
     Args:
         autoencoder: what it cannot hold is learned.
         start: weights to start from, in place of random ones.
-        folder, loop, track, on_evaluation: as of `train_model`.
+        folder, loop, track, on_evaluation: as of `train_model`; `on_evaluation` is not called for the sizes.
     """
     torch.manual_seed(loop.seed)
     network = FieldGrain(start.config if start else network_config)
@@ -58,9 +66,36 @@ def train_field_grain(
         network.get_buffer("grain_std").copy_(_deviation(samples, autoencoder.network))
     grain_std = network.get_buffer("grain_std").clone()
     batch_of = partial(grain_batch, samples, autoencoder.network, grain_std, loop)
+    first = replace(loop, steps=-(-loop.steps // _SIZES_SHARE), minutes=None)
+    train_model(network.sizes, batch_of, sizes_loss, first, folder / SIZES_FOLDER, track=track)
+    sizes = copy.deepcopy(network.sizes.requires_grad_(False))
+
+    def divided(number: int) -> Batch:
+        return by_size(batch_of(number), sizes)
+
     loss_of = partial(grain_loss, alphas=field_scheduler().alphas_cumprod)
-    train_model(network, batch_of, loss_of, loop, folder, track=track, on_evaluation=on_evaluation)
-    return network
+    train_model(network, divided, loss_of, loop, folder, track=track, on_evaluation=on_evaluation)
+    return network.requires_grad_(True)
+
+
+def sizes_loss(sizes: nn.Module, batch: Batch) -> Tensor:
+    """Negative log likelihood of the grain as a normal deviate of these sizes, by the size of cells.
+
+    Args:
+        sizes: a `GrainSizes`.
+        batch: from `grain_batch`.
+    """
+    log_size = sizes(batch["smooth"]).float()
+    losses = log_size + 0.5 * batch["grain"].square() * (-2 * log_size).exp()
+    weights = torch.from_numpy(cell_weights()).to(losses.device)
+    return (losses * (weights / weights.mean())).mean()
+
+
+@torch.no_grad()
+def by_size(batch: Batch, sizes: GrainSizes) -> Batch:
+    """The batch with its grain divided by the sizes, single cells clipped."""
+    grain = batch["grain"] * (-sizes(batch["smooth"])).exp()
+    return {**batch, "grain": grain.clamp(-_MOST_GRAIN, _MOST_GRAIN)}
 
 
 @torch.no_grad()
@@ -100,7 +135,7 @@ def grain_loss(network: nn.Module, batch: Batch, *, alphas: Float[Tensor, " t"])
 
     Args:
         network: a `FieldGrain`.
-        batch: from `grain_batch`.
+        batch: from `grain_batch`, `by_size`.
         alphas: cumulated, of `field_scheduler`: the share of signal in the variance at each timestep.
     """
     grain = batch["grain"]
@@ -114,6 +149,7 @@ def grain_error(network: FieldGrain, samples: FieldSamples, autoencoder: LoadedN
     for first in range(0, len(samples), _TOGETHER):
         chosen = np.arange(first, min(first + _TOGETHER, len(samples)))
         batch = _decoded(samples, chosen, autoencoder.network, network.get_buffer("grain_std"), rng)
+        batch = by_size(batch, network.sizes)
         noise = torch.from_numpy(rng.standard_normal(batch["grain"].shape).astype(np.float32))
         timestep = torch.from_numpy(rng.integers(0, len(alphas), len(chosen)))
         errors.append(len(chosen) * float(_v_error(network, batch, noise, timestep, alphas)))

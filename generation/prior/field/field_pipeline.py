@@ -3,8 +3,8 @@
     pipe = FieldPipeline.of(mean, autoencoder, denoiser, grain)  # or FieldPipeline.from_pretrained(folder)
     fields = pipe(observed, generator=torch.Generator().manual_seed(0), count=4)
 
-A field is what the autoencoder makes of the expected latents and a drawn residual, with drawn grain, made to meet what
-is plainly seen.
+A field is what the autoencoder makes of the expected latents and a drawn residual, with drawn grain; where the portrait
+plainly shows it, it is as thick as expected, and it is made to meet what is seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .field_autoencoder import LATENT_COLUMNS, LATENT_ROWS, FieldAutoencoder, Fi
 from .field_denoiser import TIMESTEPS, FieldDenoiser, FieldDenoiserConfig, field_conditions
 from .field_grain import FieldGrain, FieldGrainConfig
 from .head_field import HeadField
-from .known_cells import meet_observation
+from .known_cells import kept_where_seen, meet_observation
 from .mean_network import FieldMeanConfig, FieldMeanNet, expected_field
 from .observed_field import ObservedField
 
@@ -192,7 +192,7 @@ class FieldPipeline(DiffusionPipeline):
         if self.networks.grain is not None and generator is not None:
             channels = channels + self._drawn_grain(channels, self.networks.grain, generator)
         fields = [HeadField.unpack(c, observed.skull_radius, mean.tokens) for c in channels.cpu().numpy()]
-        return [meet_observation(f, observed) for f in fields]
+        return [meet_observation(kept_where_seen(f, mean, observed), observed) for f in fields]
 
     def _drawn_grain(
         self, smooth: Float[Tensor, "m 20 56 64"], network: FieldGrain, generator: torch.Generator
@@ -204,7 +204,8 @@ class FieldPipeline(DiffusionPipeline):
             return torch.cat([network(n, timestep.expand(len(n)), s) for n, s in parts])
 
         grain = _denoised(predict, self.scheduler, tuple(smooth.shape), smooth.device, generator, _GRAIN_STEPS)
-        return grain * network.grain_scale
+        parts = zip(grain.split(_DRAWN_TOGETHER), smooth.split(_DRAWN_TOGETHER))
+        return torch.cat([network.drawn(g, s) for g, s in parts])
 
 
 @torch.no_grad()

@@ -24,6 +24,8 @@ _SHIFT_CELLS, _MOST_SHIFT = 8.0, 10 * UNITS_PER_MM
 model's size and place and by how much hair there is. What is more is a tuft, and ends soon."""
 _FLOW_CELLS = 3.0
 """How far orientations are averaged: every cell has an error of its own, and single ones are worse than the network."""
+_KEPT_CELLS = 2.0
+"""The same for thicknesses of drawn fields that are kept as expected."""
 _LEAST = 1e-6
 _EYE_HEIGHT_CM = 3.6
 _LEAST_HAIR, _LOW_SHARE = 0.1, 0.08
@@ -58,9 +60,7 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
         field = _all_headgear(field)
     else:
         field = _with_hair_behind(field, observed)
-    low, high = _PLAIN
-    plain = np.clip((observed.visibility - low) / (high - low), 0, 1)
-    plain = plain * plain * (3 - 2 * plain) * (np.abs(observed.material.sum(0) - 1) < 0.1)
+    plain = _plainly_seen(observed) * (np.abs(observed.material.sum(0) - 1) < 0.1)
     change = faded(observed.material - field.material, plain, _REACH_CELLS)
     material = np.clip(field.material + change, 0, 1) + _LEAST
     difference = (observed.thickness - field.thickness)[None]
@@ -73,6 +73,29 @@ def meet_observation(field: HeadField, observed: ObservedField) -> HeadField:
         thickness=np.maximum(field.thickness + thicker, 0).astype(np.float32),
         flow=_turned(field.flow, observed),
     )
+
+
+def kept_where_seen(field: HeadField, expected: HeadField, observed: ObservedField) -> HeadField:
+    """A drawn field with the expected thickness where the portrait plainly shows the surface.
+
+    A portrait says little about the depth of what it shows, but another seed is to give another back, not another
+    fringe.
+
+    Args:
+        field: drawn, above the observed skull.
+        expected: what drawn fields vary about.
+        observed: what the portrait shows.
+    """
+    difference = (expected.thickness - field.thickness)[None]
+    thicker = faded(difference, _plainly_seen(observed), _KEPT_CELLS)[0]
+    return replace(field, thickness=np.maximum(field.thickness + thicker, 0).astype(np.float32))
+
+
+def _plainly_seen(observed: ObservedField) -> Float[np.ndarray, "56 64"]:
+    """How far cells are plainly seen, [0, 1]."""
+    low, high = _PLAIN
+    plain = np.clip((observed.visibility - low) / (high - low), 0, 1)
+    return plain * plain * (3 - 2 * plain)
 
 
 def wraps_the_head(observed: ObservedField) -> bool:

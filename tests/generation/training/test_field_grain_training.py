@@ -12,10 +12,17 @@ import torch
 
 from dp360.generation.networks import LoadedNetwork
 from dp360.generation.prior.field.field_autoencoder import FieldAutoencoder, FieldAutoencoderConfig
-from dp360.generation.prior.field.field_grain import FIELD_GRAIN, FieldGrain, FieldGrainConfig
+from dp360.generation.prior.field.field_grain import FIELD_GRAIN, FieldGrain, FieldGrainConfig, GrainSizes
 from dp360.generation.prior.field.field_pipeline import field_scheduler
 from dp360.generation.prior.field.head_field import CHANNELS
-from dp360.generation.training.field_grain_training import grain_batch, grain_error, grain_loss, train_field_grain
+from dp360.generation.training.field_grain_training import (
+    by_size,
+    grain_batch,
+    grain_error,
+    grain_loss,
+    sizes_loss,
+    train_field_grain,
+)
 from dp360.generation.training.field_samples import FieldSamples
 from dp360.generation.training.loop import LoopConfig
 
@@ -109,15 +116,41 @@ def test_a_stopped_training_ends_with_the_same_weights(
     assert errors[0] == errors[1] == errors[2] > 0
 
 
+def test_sizes_are_learned_where_the_smooth_field_tells_them() -> None:
+    torch.manual_seed(0)
+    sizes, generator = GrainSizes(replace(SMALL, width=16)), torch.Generator().manual_seed(0)
+    smooth = torch.randn(6, 20, 56, 64, generator=generator) * 0.1
+    smooth[:3, 4] = 1  # these heads are rough
+    true = torch.where(smooth[:, 4:5].mean((2, 3), keepdim=True) > 0.5, 2.0, 0.2)
+    optimizer = torch.optim.Adam(sizes.parameters(), 1e-2)
+    for _ in range(80):
+        optimizer.zero_grad()
+        grain = true * torch.randn(smooth.shape, generator=generator)
+        sizes_loss(sizes, {"grain": grain, "smooth": smooth}).backward()
+        optimizer.step()
+    with torch.no_grad():
+        learned = sizes(smooth).exp().mean((1, 2, 3))
+        divided = by_size({"grain": grain, "smooth": smooth}, sizes.eval())["grain"]
+    assert np.allclose(learned, true.flatten(), rtol=0.25)
+    assert np.allclose(divided.std((1, 2, 3)), 1, atol=0.25)
+
+
+def test_single_cells_far_off_are_clipped() -> None:
+    grain = torch.full((1, 20, 56, 64), 100.0)
+    divided = by_size({"grain": grain, "smooth": torch.zeros_like(grain)}, GrainSizes(SMALL))
+    assert divided["grain"].max() < 10
+
+
 def test_weights_survive_a_file(tmp_path: Path) -> None:
-    network = fresh()
+    network, smooth = fresh(), torch.randn(1, 20, 56, 64, generator=torch.Generator().manual_seed(0))
     network.get_buffer("grain_std").copy_(torch.linspace(0.1, 1, 20))
     FIELD_GRAIN.save(tmp_path / FIELD_GRAIN.file_name, network, {})
     loaded = FIELD_GRAIN.read(tmp_path / FIELD_GRAIN.file_name).network
-    assert loaded.config == SMALL and torch.allclose(loaded.grain_scale, network.grain_scale, atol=1e-3)
+    assert loaded.config == SMALL and torch.allclose(loaded.size_of(smooth), network.size_of(smooth), rtol=0.03)
 
 
 def test_colours_get_no_grain() -> None:
-    scale = fresh().grain_scale.flatten()
+    ones = torch.ones(1, 20, 56, 64)
+    drawn = fresh().drawn(ones, ones).abs().amax((0, 2, 3))
     colours = [name.rpartition("_")[2] in ("red", "green", "blue") for name in CHANNELS]
-    assert sum(colours) == 9 and torch.equal(scale == 0, torch.tensor(colours))
+    assert sum(colours) == 9 and torch.equal(drawn == 0, torch.tensor(colours))

@@ -16,7 +16,7 @@ from dp360.generation.prior.field.field_denoiser import FieldDenoiser, FieldDeno
 from dp360.generation.prior.field.field_grain import FieldGrain, FieldGrainConfig
 from dp360.generation.prior.field.field_pipeline import FieldPipeline, field_scheduler
 from dp360.generation.prior.field.head_field import CHANNELS, THICKNESS_SCALE, HeadField
-from dp360.generation.prior.field.known_cells import meet_observation
+from dp360.generation.prior.field.known_cells import kept_where_seen, meet_observation
 from dp360.generation.prior.field.mean_network import FieldMeanConfig, FieldMeanNet
 from dp360.generation.prior.field.observed_field import ObservedField
 
@@ -69,6 +69,17 @@ def test_what_is_plainly_seen_is_met(pipeline: FieldPipeline, random_observation
         assert np.abs(field.material - observed.material)[:, plain].max() < 1e-4
 
 
+def test_other_seeds_change_no_thickness_that_is_plainly_seen(
+    pipeline: FieldPipeline, random_observation: ObservedField
+) -> None:
+    front = np.zeros((56, 64), np.float32)
+    front[:, :16] = front[:, 48:] = 1
+    observed = replace(random_observation, visibility=front, thickness_certainty=0 * front)
+    one, other = (drawn(pipeline, observed, seed)[0].thickness for seed in (0, 1))
+    differ = np.abs(one - other)
+    assert differ[:, :16].max() < 1e-6 and differ[:, 24:40].mean() > 1e-3
+
+
 def test_a_true_residual_without_grain_gives_the_truth_there_and_back(
     pipeline: FieldPipeline, random_observation: ObservedField
 ) -> None:
@@ -78,7 +89,8 @@ def test_a_true_residual_without_grain_gives_the_truth_there_and_back(
     residual = pipeline.latents_of(truth) - latents
     (field,) = pipeline.fields_of(residual, mean, latents, random_observation)
     back = reconstructed(truth, pipeline.networks.autoencoder)
-    assert np.abs(field.pack() - meet_observation(back, random_observation).pack()).max() < 1e-5
+    wanted = meet_observation(kept_where_seen(back, mean, random_observation), random_observation)
+    assert np.abs(field.pack() - wanted.pack()).max() < 1e-5
 
 
 def test_grain_is_drawn_as_large_as_its_scale_says(pipeline: FieldPipeline, random_observation: ObservedField) -> None:
