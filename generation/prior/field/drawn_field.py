@@ -14,6 +14,7 @@ from .field_grain import FIELD_GRAIN, FieldGrain
 from .head_field import HeadField
 from .mean_network import FIELD_MEAN, FieldMeanNet
 from .observed_field import ObservedField
+from .seen_cover import with_seen_cover
 
 if TYPE_CHECKING:
     from .field_pipeline import FieldPipeline
@@ -41,7 +42,7 @@ def draw_field(observed: ObservedField, *, seed: int) -> HeadField:
         FIELD_MEAN.load().network, FIELD_AUTOENCODER.load().network, FIELD_DENOISER.load().network,
         FIELD_GRAIN.load().network,
     )  # fmt: skip
-    return pipeline(observed, generator=torch.Generator().manual_seed(seed))[0]
+    return with_seen_cover(pipeline(observed, generator=torch.Generator().manual_seed(seed))[0], observed)
 
 
 @functools.lru_cache(maxsize=1)

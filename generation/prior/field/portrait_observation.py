@@ -27,6 +27,7 @@ from .coherent_cover import with_coherent_cover
 from .head_field import HAIR, HEADGEAR, TOKENS, HeadField, cells_from_world
 from .mean_network import FIELD_MEAN, FieldMeanNet, estimate_field
 from .observed_field import ObservedField
+from .seen_cover import with_seen_cover
 from .seen_surface import BOUND_LEVELS, FRAMED_LEVEL, SeenSurface, first_standing_out
 
 _BODY_ROW, _BODY_BLEND = 40, 5
@@ -93,7 +94,7 @@ def field_of_portrait(
     for _ in range(rounds - 1):
         observed = _observed(picture, skull, field.outer_radius)
         field = estimate_field(observed, network)
-    return with_coherent_cover(field), observed
+    return with_coherent_cover(with_seen_cover(field, observed)), observed
 
 
 def observe_portrait(

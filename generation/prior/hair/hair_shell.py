@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 
 from ...cameras import PANOHEAD_RADIUS, UNITS_PER_MM, Cameras
 from ...head_model import HeadModel, anatomy
-from ...head_model.anatomy import centimetres, world_height
+from ...head_model.anatomy import centimetres, ramp, world_height
 from ...mesh_raster import rasterize_mesh
 from ...portrait import Portrait
 from .. import capsule
@@ -73,6 +73,15 @@ _SIDE_SLOPE, _SIDE_RADIUS, _SIDES_ABOVE = 0.35, 0.03, 0.06
 """The same of short hair at the sides, and how far above the brows these reach."""
 _TONGUE_CELLS, _TEMPLES_Z_CM, _TEMPLES_Y_CM = 3, 3.0, 7.0
 """Hair narrower than so many cells is none before the first depth and below the height."""
+_TEMPLE_LINE_CM = np.array([(4.0, 3.6), (5.0, 4.1), (6.0, 4.8), (7.0, 5.7), (8.0, 6.9), (8.8, 8.5)])
+"""Heights and depths of the line that short hair does not pass at the temples: from before the ear up and forward to
+the forehead's corner. A portrait from the front shows that there is hair at the side, but not how far forward."""
+_PLAINLY_SEEN = (0.5, 0.7)
+"""Unless it is seen there: cosines between the cell's ray and the line of sight from which on it counts, and fully."""
+_TEMPLE_SLOPE, _TEMPLE_RADIUS = 0.15, 0.09
+"""Behind that line hair rises still more gently than elsewhere at the sides: it is combed back."""
+_LEAST_TUFT = 0.1
+"""Pieces of hair on the crown that are smaller than this share of the largest are none."""
 _ROUNDS = 3
 """Outline rounds with the stiff surface, which moves whole regions, so that volume does not become a ridge, and with
 the soft one, which starts from the stiff result."""
@@ -217,15 +226,16 @@ def _tidied(
     thickness: Float[np.ndarray, "rows columns"],
     skull: Float[np.ndarray, "rows columns"],
     bare_ears: Bool[np.ndarray, "rows columns"],
+    plainly_hair: Float[np.ndarray, "rows columns"],
     hanging: bool,
 ) -> Float[np.ndarray, "rows columns"]:
-    """A solved shell without steep flares, islands and pinholes."""
+    """A solved shell without steep flares, islands and pinholes; `plainly_hair` of `_plainly_hair`."""
     thickness = _flare_limited(skull + thickness) - skull
     thickness = _soft_hairline(thickness, skull)
     if not hanging and bare_ears.any():
-        thickness = _without_tongues(_soft_sides(thickness, skull), skull)
+        thickness = _without_tongues(_soft_sides(_behind_temples(thickness, skull, plainly_hair), skull), skull)
     thickness = np.where(_pinholes(thickness < _LEAST_HAIR, bare_ears), _LEAST_SCALP_THICKNESS, thickness)
-    return _one_piece(capsule.smooth_over_columns(thickness, 0.7, 0.7))
+    return _one_piece(_without_tufts(capsule.smooth_over_columns(thickness, 0.7, 0.7)))
 
 
 def _soft_hairline(
@@ -255,6 +265,39 @@ def _soft_sides(
     return result
 
 
+def _behind_temples(
+    thickness: Float[np.ndarray, "rows columns"],
+    skull: Float[np.ndarray, "rows columns"],
+    plainly_hair: Float[np.ndarray, "rows columns"],
+) -> Float[np.ndarray, "rows columns"]:
+    """Short hair that ends along the temples' usual line, unless it is plainly seen before it.
+
+    Pixels of hair at the rim of a portrait from the front would else be laid over the temples as far forward as rays
+    reach them, and end in a square corner before the ear.
+    """
+    points = capsule.surface_points(skull)
+    _, y, z = np.moveaxis(centimetres(points), -1, 0)
+    line = np.interp(y, *_TEMPLE_LINE_CM.T)
+    before = (z > line) & (y < _TEMPLE_LINE_CM[-1, 0])
+    near = ~before & (y < _TEMPLE_LINE_CM[-1, 0] + 1) & (z > 0)
+    if not (before.any() and near.any()):
+        return thickness
+    most = np.where(before, _BARE_THICKNESS, np.inf)
+    distance = KDTree(points[before]).query(points[near])[0]
+    most[near] = distance * (_TEMPLE_SLOPE + distance / _TEMPLE_RADIUS)
+    cut = np.minimum(thickness, most)
+    return cut + (thickness - cut) * plainly_hair
+
+
+def _plainly_hair(
+    portrait: Portrait, labels: PortraitLabels, radius: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns"]:
+    """How plainly each cell of a surface is seen as hair, [0, 1]."""
+    facing, u, v = faced_cells(portrait, radius)
+    share = ramp(facing, *_PLAINLY_SEEN) * labels.hair[v, u]
+    return capsule.smooth_over_columns(share.reshape(radius.shape), 1.0, 1.0)
+
+
 def _without_tongues(
     thickness: Float[np.ndarray, "rows columns"], skull: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "rows columns"]:
@@ -267,13 +310,18 @@ def _without_tongues(
     return np.where(tongue, _BARE_THICKNESS, thickness)
 
 
+def _cell_areas() -> Float[np.ndarray, "rows 1"]:
+    """How large the cells of each row are, beside the largest."""
+    elevation = np.maximum(0.0, 1 - np.arange(capsule.ROWS)[:, None] / capsule.SPHERE_ROWS) * (np.pi / 2)
+    return np.cos(elevation)
+
+
 def _pinholes(
     bare: Bool[np.ndarray, "rows columns"], bare_ears: Bool[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "rows columns"]:
     """Small bare spots with hair all round them, but for ears."""
     pieces, count = capsule.pieces_round(bare)
-    elevation = np.maximum(0.0, 1 - np.arange(capsule.ROWS)[:, None] / capsule.SPHERE_ROWS) * (np.pi / 2)
-    area = np.bincount(pieces.ravel(), np.broadcast_to(np.cos(elevation), pieces.shape).ravel(), minlength=count + 1)
+    area = np.bincount(pieces.ravel(), np.broadcast_to(_cell_areas(), pieces.shape).ravel(), minlength=count + 1)
     with_ear = np.isin(pieces, np.unique(pieces[np.concatenate([bare_ears] * 3, axis=1)]))
     small = (area[pieces] < _PINHOLE_CELLS) & ~with_ear
     return (small & (pieces > 0))[:, capsule.COLUMNS : 2 * capsule.COLUMNS] & bare
@@ -313,7 +361,9 @@ def fit_hair_shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel,
     floor = np.where(start.covered & ~skin_seen, _LEAST_SCALP_THICKNESS, -1.0)
     hidden_ears = (ears > 0) & ~bare_ears & start.covered
     floor = np.where(hidden_ears, ears + _OVER_EARS, floor)
-    thickness = _tidied(np.maximum(thickness, floor), skull, bare_ears, _hair_hangs(portrait, labels))
+    thickness = np.maximum(thickness, floor)
+    plainly_hair = _plainly_hair(portrait, labels, _surface_radius(skull, np.maximum(thickness, 0)))
+    thickness = _tidied(thickness, skull, bare_ears, plainly_hair, _hair_hangs(portrait, labels))
     return HairShell(thickness, _surface_radius(skull, thickness))
 
 
@@ -329,15 +379,22 @@ def seen_cells(
     portrait: Portrait, radius: Float[np.ndarray, "rows columns"]
 ) -> tuple[Bool[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Cells that face the portrait's camera inside the picture, and their pixel columns and rows."""
+    facing, u, v = faced_cells(portrait, radius)
+    return facing > _FACING_COSINE, u, v
+
+
+def faced_cells(
+    portrait: Portrait, radius: Float[np.ndarray, "rows columns"]
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Cosine between each cell's ray and the line of sight, -1 out of the picture, and its pixel column and row."""
     size = portrait.size_px
     points = capsule.surface_points(radius).reshape(-1, 3)
     to_camera = portrait.head.camera.position_world[0].numpy() - points
     directions = capsule.grid_rays()[1].reshape(-1, 3)
     facing = (directions * to_camera).sum(1) / np.linalg.norm(to_camera, axis=1)
     uv = np.floor(project_px(portrait.head.camera, points)).astype(int)
-    seen = (facing > _FACING_COSINE) & (uv >= 0).all(1) & (uv < size).all(1)
     u, v = np.clip(uv, 0, size - 1).T
-    return seen, u, v
+    return np.where((uv >= 0).all(1) & (uv < size).all(1), facing, -1.0), u, v
 
 
 def _hair_hangs(portrait: Portrait, labels: PortraitLabels) -> bool:
@@ -388,6 +445,18 @@ def _one_piece(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray
     crown = np.setdiff1d(np.unique(components[: capsule.SPHERE_ROWS // 2]), [0])
     kept = np.isin(components, crown).reshape(capsule.ROWS, 3, capsule.COLUMNS).any(1)
     return np.where(kept, thickness, np.minimum(thickness, _SUNK_THICKNESS))
+
+
+def _without_tufts(thickness: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Sink pieces of hair that stand alone on a bald crown and are small beside the rest."""
+    pieces, count = capsule.pieces_round(thickness > 0)
+    once = pieces[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
+    area = np.bincount(once.ravel(), np.broadcast_to(_cell_areas(), once.shape).ravel(), count + 1)
+    area[0] = 0
+    large = area > _LEAST_TUFT * area.max()
+    tuft = (pieces > 0) & ~large[pieces] & (area[pieces] > 0)
+    tuft = tuft[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
+    return np.where(tuft, np.minimum(thickness, _BARE_THICKNESS), thickness)
 
 
 @dataclass(frozen=True)

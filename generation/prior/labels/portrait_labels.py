@@ -28,6 +28,7 @@ from .. import capsule
 from . import segmenter as classes_of_segmenter
 from .headgear_border import border_by_colour
 from .segmenter import SEGMENTER, Segmenter, segment
+from .skin_in_hair import with_bright_skin, with_shaded_skin
 from .worn_colour import cloth_among
 
 SKIN, HAIR, CLOTH = 0, 1, 2
@@ -42,6 +43,10 @@ _PRIOR_WEIGHT = 0.25
 _LEAST_PRIOR = 0.08
 """Smallest spatial prior: a high collar may reach where hair usually is."""
 _LEAST_WORN_PX = 60
+_LIKELY_WORN, _SAME = 0.36, 0.4
+"""From this mean share of headgear on, what has the same colours, over the second number of them, is headgear: hoods
+and scarves are taken for hair where they lie as hair does, while hair is hardly ever taken for so much of a scarf."""
+_BINS_LAB = (np.arange(0, 101, 10), np.arange(-60, 61, 8), np.arange(-60, 61, 8))
 _ALIKE_LAB = np.array([10.0, 5.0, 5.0])
 """Two things look alike if their medians differ by less than this and their own spreads, CIELAB."""
 
@@ -151,6 +156,7 @@ def label_portrait(
         segmenter: the network; None takes the one that ships.
     """
     classes = segment(portrait.rgb, portrait.inside, segmenter or SEGMENTER.load())
+    classes = with_bright_skin(with_shaded_skin(classes, portrait, model), portrait)
     prior, chin_row = _spatial_prior(portrait, model)
     foreground = portrait.alpha_unit > 0.5
     worn_on_skin = (
@@ -194,8 +200,15 @@ def one_reading(
     away = np.abs(middles[0] - middles[1]) / (_ALIKE_LAB + spread)
     if (away > 1).any():
         return headgear_share
-    likelier = np.float32(headgear_share[worn].mean() > 0.5)
+    needed = _LIKELY_WORN if _common_colours(lab[hat], lab[hair]) > _SAME else 0.5
+    likelier = np.float32(headgear_share[worn].mean() > needed)
     return np.where(worn, likelier, headgear_share)
+
+
+def _common_colours(a_lab: Float32[np.ndarray, "n 3"], b_lab: Float32[np.ndarray, "m 3"]) -> float:
+    """How much of the colours of two things is common to both, [0, 1]: the intersection of their histograms."""
+    shares = [np.histogramdd(lab, bins=_BINS_LAB)[0] / len(lab) for lab in (a_lab, b_lab)]
+    return float(np.minimum(*shares).sum())
 
 
 def _smoothed(

@@ -13,7 +13,9 @@ _BLUE, _RED, _BRIGHT = (-0.16, -0.08), (0.95, 1.3), (0.08, 0.16)
 above the third, for certain above the fourth, and is brighter than the fifth, for certain than the sixth: grown hair is
 blue only where it is black, and ginger is no red."""
 _LEAST_PIXELS = 200
-_MOSTLY = 0.35
+_MOSTLY, _LITTLE = 0.35, 0.04
+"""With more of what is worn than the first share all of it is cloth, with less than the second none: a ribbon, a
+flower, or one stroke of a painter's brush makes no hat of a head of hair."""
 
 
 def log_chroma(rgb_unit: Float32[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
@@ -40,6 +42,7 @@ def cloth_among(rgb_unit: Float32[np.ndarray, "s s 3"], worn: Bool[np.ndarray, "
     """How surely each pixel of what is worn on a head is cloth, by its colour, [0, 1].
 
     Where a good part of it is, all of it is: turbans are of several colours, hair below a band is more than the band.
+    Where next to nothing is, nothing is.
 
     Args:
         rgb_unit: the person's colours, sRGB.
@@ -49,6 +52,9 @@ def cloth_among(rgb_unit: Float32[np.ndarray, "s s 3"], worn: Bool[np.ndarray, "
         return np.zeros(worn.shape, np.float32)
     colours = cv2.GaussianBlur(np.ascontiguousarray(rgb_unit, dtype=np.float32), (0, 0), 2.0)
     cloth = cloth_colour(log_chroma(colours), colours.mean(-1)) * worn
-    if cloth[worn].mean() > _MOSTLY:
+    share = cloth[worn].mean()
+    if share > _MOSTLY:
         cloth = worn
+    elif share < _LITTLE:
+        cloth = np.zeros_like(cloth)
     return cloth.astype(np.float32)

@@ -38,6 +38,13 @@ _LEAST_TEXELS = 500
 _QUANTILES = np.linspace(0, 1, 65)
 _PAINTED = (0.2, 0.5)
 """Ratio of the second axis of colours to the first: photographs lie below, paintings above."""
+_RIM_LIGHT, _PLAIN_TRUST, _PLAIN_TRUST_RANGE = 0.3, 0.8, 0.4
+"""Hair that is seen from the side, with less trust than the second number, fully with so much less, is too bright if it
+is brighter than that hair is by the first, log."""
+_SLACK = 1.12
+"""So much beyond the tenths and the nine tenths of the hair that is seen its brightness may go."""
+_SPECK = (0.6, 1.0)
+"""Any hair is too bright from the first excess on, for certain from the second."""
 _THIN, _THINNER = (0.55, 0.25), 0.6
 """Where red varies less than green by the first ratio, by the second for certain, what varies is skin between thin
 hair; it has by the last share less contrast."""
@@ -198,6 +205,8 @@ class HairTone:
     """Distance from it at which belief has fallen to 1/e."""
     brightness: float
     """Typical mean of the channels, [0, 1]."""
+    range: tuple[float, float] = (0.0, 1.0)
+    """Mean of the channels, over some texels, that next to no hair is below, and next to none above."""
 
     @staticmethod
     def of(colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]) -> HairTone:
@@ -209,7 +218,8 @@ class HairTone:
         chroma = log_chroma(colours)
         middle = np.median(chroma, axis=0)
         spread = max(0.06, 2.6 * float(np.median(np.linalg.norm(chroma - middle, axis=-1))))
-        return HairTone(middle, spread, float(np.median(colours.mean(-1))))
+        dark, typical, bright = np.quantile(colours.mean(-1), (0.1, 0.5, 0.9)).tolist()
+        return HairTone(middle, spread, typical, (dark / _SLACK, bright * _SLACK))
 
     @property
     def cloth(self) -> float:
@@ -221,12 +231,31 @@ class HairTone:
         away = np.linalg.norm(log_chroma(wrapped_blur(reduced(colour, 2), 1.0, 1.0)) - self.chroma, axis=-1)
         return enlarged(np.exp(-((away / self.spread) ** 4)).astype(np.float32), 2)
 
+    def glare(
+        self, colour: Float32[np.ndarray, "h w 3"], trust: Float32[np.ndarray, "h w"]
+    ) -> Float32[np.ndarray, "h w"]:
+        """1 for what is too bright for this hair, 0 for the rest: the background's specks, and light along the rim.
+
+        What is plainly seen may glitter; what is seen from the side is a thin line that would be spread over much hair.
+
+        Args:
+            colour: what is seen.
+            trust: how plainly.
+        """
+        grey = colour.mean(-1)
+        level, near = (np.log((g + FLOOR) / (self.range[1] + FLOOR)) for g in (grey, wrapped_blur(grey, 2.0, 2.0)))
+        rim = np.clip(near / _RIM_LIGHT, 0, 1) * np.clip((_PLAIN_TRUST - trust) / _PLAIN_TRUST_RANGE, 0, 1)
+        speck = np.clip((level - _SPECK[0]) / (_SPECK[1] - _SPECK[0]), 0, 1)
+        return np.maximum(rim, speck).astype(np.float32)
+
     def held(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
-        """Smooth colours with those whose chroma is no hair's brought to its border, brightness kept."""
+        """Smooth colours with those that are none of this hair's brought to its border, in chroma and brightness."""
         small = reduced(colour, 4)
         chroma = log_chroma(small)
         away = chroma - self.chroma
         length = np.linalg.norm(away, axis=-1, keepdims=True)
         nearer = self.chroma + away * np.minimum(1, 0.8 * self.spread / np.maximum(length, 1e-6))
-        factor = enlarged(np.exp(nearer - chroma).astype(np.float32), 4)
+        level = small.mean(-1, keepdims=True)
+        brighter = (np.clip(level, *self.range) + 2 * FLOOR) / (level + 2 * FLOOR)
+        factor = enlarged((np.exp(nearer - chroma) * brighter).astype(np.float32), 4)
         return np.clip((colour + np.float32(2 * FLOOR)) * factor - np.float32(2 * FLOOR), 0.01, 1)

@@ -67,8 +67,9 @@ def paint_shell(
     tone = HairTone.of(seen.colour, own)
     foreign = 1 - tone.belief(seen.colour)
     doubt = foreign * np.clip((_PLAIN_TRUST - seen.trust) / _DOUBT_RANGE, 0, 1)
+    doubt = np.maximum(doubt, tone.glare(seen.colour, seen.trust) * (seen.classes[..., HAIR] > 0.5))
     own, trust = own * (1 - doubt), seen.trust * (1 - doubt)
-    mirror = mirror * tone.belief(reflected.colour)
+    mirror = mirror * tone.belief(reflected.colour) * (1 - tone.glare(reflected.colour, reflected.trust))
     both = own * mirror
     mass = reduced(both, _REDUCE)
     mean = reduced((seen.colour - reflected.colour) * both[..., None], _REDUCE) / np.maximum(mass, 1e-5)[..., None]

@@ -33,6 +33,8 @@ from .seen_border import SeenBorder
 
 _LEAST_SHARE = 0.02
 """Of the portrait, for headgear to be worn; less is a band, a slide or a mistake."""
+_RUN_IN = 4 / 512
+"""Of the picture's side: so far headgear's colours run into hair."""
 _LEAST_PIECE = 0.25
 """Pieces of headgear that are smaller than this share of the largest are mistakes."""
 _STIFFNESS, _SOFT_STIFFNESS = 150.0, 25.0
@@ -111,8 +113,10 @@ def headgear_pixels(labels: PortraitLabels) -> Bool[np.ndarray, "s s"]:
 
 
 def without_headgear(labels: PortraitLabels) -> PortraitLabels:
-    """Labels whose hair is hair alone."""
-    return replace(labels, hair=labels.hair & ~headgear_pixels(labels))
+    """Labels whose hair is hair alone; beside headgear, whose colours run into it, nothing is."""
+    width = 2 * round(_RUN_IN * len(labels.hair)) + 1
+    near = cv2.dilate(headgear_pixels(labels).astype(np.uint8), np.ones((width, width), np.uint8)) > 0
+    return replace(labels, hair=labels.hair & ~near)
 
 
 def fit_headgear(

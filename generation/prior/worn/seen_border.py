@@ -21,8 +21,9 @@ from .. import capsule
 from ..labels.portrait_labels import PortraitLabels, project_px
 from .rim import HEM_BEYOND, HEM_MM, without_specks
 
-_FACING = (0.12, 0.4)
-"""Cosines between surface or ray and line of sight from which on a cell counts, and from which on fully."""
+_FACING, _FACING_OF_HATS = (0.12, 0.4), (0.35, 0.7)
+"""Cosines between surface or ray and line of sight from which on a cell counts, and from which on fully. The rim of a
+hat has a curve to go by: at the outline, where pixels say little about how far back it lies, they would bend it."""
 _MOST_CELLS = 8.0
 """Levels are told up to so many cells from the border."""
 _REACH_CELLS = 7.0
@@ -71,12 +72,13 @@ class SeenBorder:
         return cls(portrait, inward, told)
 
     def on_surface(
-        self, radius: Float[np.ndarray, "rows columns"]
+        self, radius: Float[np.ndarray, "rows columns"], facing_range: tuple[float, float] = _FACING
     ) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "rows columns"]]:
         """Level of a surface's cells, in rows of the grid, and how far the portrait shows it, [0, 1].
 
         Args:
             radius: of the surface, world units.
+            facing_range: cosines from which on a cell counts, and from which on fully.
         """
         points = capsule.surface_points(radius)
         down = np.gradient(points, axis=0)
@@ -92,7 +94,7 @@ class SeenBorder:
         inward, told = (ndimage.map_coordinates(image, at, order=1) for image in (self.inward_px, self.told))
         row_px = np.linalg.norm(np.gradient(uv, axis=0), axis=-1)
         level = np.clip(inward / np.maximum(row_px, 1.0), -_MOST_CELLS, _MOST_CELLS)
-        return level, ramp(np.maximum(*facing), *_FACING) * np.where(framed, told, 0.0)
+        return level, ramp(np.maximum(*facing), *facing_range) * np.where(framed, told, 0.0)
 
     def followed_by(
         self, level: Float[np.ndarray, "rows columns"], radius: Float[np.ndarray, "rows columns"], *,
@@ -103,9 +105,9 @@ class SeenBorder:
         Args:
             level: positive on the headgear, in rows.
             radius: of its surface, world units.
-            mirrored: what is not seen is the mirror image of what is.
+            mirrored: what is not seen is the mirror image of what is, as of cloth that hangs; a hat's is its level.
         """
-        seen, weight = self.on_surface(radius)
+        seen, weight = self.on_surface(radius, _FACING if mirrored else _FACING_OF_HATS)
         if mirrored:
             turned = -np.arange(level.shape[1]) % level.shape[1]
             other = weight[:, turned] * (1 - weight)

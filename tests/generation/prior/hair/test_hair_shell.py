@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dp360.generation.head_model import load_head_model
+from dp360.generation.head_model.anatomy import centimetres
 from dp360.generation.head_model.model import PART_CRANIUM_NECK, PART_FACE
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import capsule
@@ -20,9 +21,12 @@ from dp360.generation.prior.hair.hair_shell import (
     _HAIRLINE_SLOPE,
     _SIDE_RADIUS,
     _SIDE_SLOPE,
+    _TEMPLE_LINE_CM,
+    _behind_temples,
     _soft_hairline,
     _soft_sides,
     _without_tongues,
+    _without_tufts,
     fit_hair_shell,
     within_outline,
 )
@@ -81,6 +85,33 @@ def test_narrow_tongues_over_the_temples_are_sunk(skull: np.ndarray) -> None:
     assert (after[row, z[row] > 0.04] < 0).all() and (before[row, z[row] > 0.04] > 0).any()
     np.testing.assert_array_equal(after[z < 0.025], before[z < 0.025])
     np.testing.assert_array_equal(_without_tongues(hair, skull), hair)
+
+
+def test_short_hair_ends_along_the_temples_unless_it_is_plainly_seen_before_them(skull: np.ndarray) -> None:
+    _, y, z = np.moveaxis(centimetres(capsule.surface_points(skull)), -1, 0)
+    square = np.where((y > 4.5) & (z < 7.5) | (y > 9), 0.02, -0.02)
+    before = (y < 8.5) & (z > np.interp(y, *_TEMPLE_LINE_CM.T) + 0.1)
+    hidden = _behind_temples(square, skull, np.zeros_like(skull))
+    assert (square[before] > 0).any() and (hidden[before] < 0).all() and (hidden <= square).all()
+    np.testing.assert_allclose(_behind_temples(square, skull, np.ones_like(skull)), square, atol=1e-12)
+    away = (z < 0) | (y > 10)
+    np.testing.assert_array_equal(hidden[away], square[away])
+    just_behind = (y > 4.6) & (y < 6) & ~before & (z > np.interp(y, *_TEMPLE_LINE_CM.T) - 0.8)
+    assert just_behind.any() and hidden[just_behind].max() < 0.01
+
+
+def test_a_tuft_on_a_bald_crown_is_none(skull: np.ndarray) -> None:
+    points = capsule.surface_points(skull)
+    x, y, z = np.moveaxis(points, -1, 0)
+    wreath = (y < 0.12) & (y > -0.05) & (z < 0.03)
+    tuft = (y > 0.16) & (np.abs(x) < 0.02) & (z > 0.02)
+    half = (y > 0.12) & (z < 0.0)
+    hair = np.where(wreath | tuft, 0.02, -0.02)
+    after = _without_tufts(hair)
+    assert tuft.any() and (after[tuft] < 0).all()
+    np.testing.assert_array_equal(after[wreath], hair[wreath])
+    whole = np.where(wreath | half, 0.02, -0.02)
+    np.testing.assert_array_equal(_without_tufts(whole)[half], whole[half])
 
 
 def test_a_wreath_rises_gently_from_the_bald_crown(skull: np.ndarray) -> None:

@@ -22,12 +22,19 @@ def worn_head(patch_rgb: tuple[float, float, float], patch: float, rest: float) 
     return share, worn, rgb.clip(0, 1).astype(np.float32), top
 
 
-@pytest.mark.parametrize(("patch", "rest", "expected"), [(0.8, 0.1, 0.0), (0.95, 0.45, 1.0)])
+@pytest.mark.parametrize(("patch", "rest", "expected"), [(0.8, 0.1, 0.0), (0.95, 0.2, 1.0), (0.95, 0.45, 1.0)])
 def test_a_patch_of_the_hairs_own_colour_is_no_hat(patch: float, rest: float, expected: float) -> None:
     share, worn, rgb, _ = worn_head((0.3, 0.2, 0.12), patch, rest)
     read = one_reading(share, worn, rgb)
     assert (read[worn] == expected).all()
     np.testing.assert_array_equal(read[~worn], share[~worn])
+
+
+def test_what_is_only_about_alike_needs_more_than_half() -> None:
+    share, worn, rgb, top = worn_head((0.3, 0.2, 0.12), 0.95, 0.2)
+    rgb[top] += np.float32(0.5) * (np.arange(SIZE)[None] % 4 < 1)[..., None].repeat(SIZE, 0)[top]
+    rgb[top] += np.float32(0.07)
+    assert (one_reading(share, worn, rgb)[worn] == 0).all()
 
 
 @pytest.mark.parametrize("rgb", [(0.1, 0.15, 0.5), (0.8, 0.75, 0.7)])

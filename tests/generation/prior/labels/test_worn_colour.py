@@ -40,3 +40,12 @@ def test_a_turban_of_two_colours_is_all_cloth_and_hair_below_a_band_is_hair() ->
     picture, worn = worn_in(blue, blond, blond, blond, blond)
     cloth = cloth_among(picture, worn)
     assert cloth[10, 32] > 0.9 and cloth[40, 32] < 0.1
+
+
+def test_a_stroke_of_blue_makes_no_hat() -> None:
+    blue, brown = (0.3, 0.4, 0.7), (0.35, 0.22, 0.12)
+    picture, worn = worn_in(brown)
+    picture[20:24, 20:28] = blue
+    assert not cloth_among(picture, worn).any()
+    picture[20:36, 20:36] = blue
+    assert cloth_among(picture, worn)[28, 28] > 0.9

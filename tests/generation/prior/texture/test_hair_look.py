@@ -109,6 +109,20 @@ def test_foreign_colours_are_no_hair() -> None:
     np.testing.assert_allclose(tone.held(hair), hair, atol=0.02)
 
 
+def test_rim_light_and_specks_glare_and_made_up_hair_is_as_bright_as_the_hair() -> None:
+    rng = np.random.default_rng(1)
+    hair = (np.array([0.2, 0.14, 0.1]) * rng.uniform(0.6, 1.4, (64, 64, 1))).astype(np.float32)
+    tone = HairTone.of(hair, np.ones((64, 64), np.float32))
+    plain, grazing = (np.full((64, 64), trust, np.float32) for trust in (1.0, 0.3))
+    assert tone.glare(hair, plain).max() < 0.05 and tone.glare(hair, grazing).mean() < 0.1
+    light = 2 * hair
+    assert tone.glare(light, grazing).mean() > 0.8 > 0.3 > tone.glare(light, plain).mean()
+    assert tone.glare(np.full((64, 64, 3), 0.95, np.float32), plain).min() > 0.95
+    for factor in (0.3, 3.0):
+        level = tone.held(np.broadcast_to(factor * hair.mean((0, 1)), hair.shape).astype(np.float32)).mean(-1)
+        assert (level > tone.range[0] - 0.01).all() and (level < tone.range[1] + 0.01).all()
+
+
 @pytest.mark.parametrize(
     ("rgb", "cloth"),
     [
