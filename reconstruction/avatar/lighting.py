@@ -268,12 +268,12 @@ def _light(triangle, bearing, turn, light, transfer, before, middle, top, white,
             held = grey if grey > low else low / 2 + max(grey, 0.0) ** 2 / (2 * low)
             if held > top:
                 held = top + (most - top) * (1 - np.exp((top - held) / (most - top)))
+            level = (held / middle) ** (1 / GAMMA)
             for c in range(3):
-                tint = 1.0
+                factor = level / before[i, c]
                 if grey > TINTLESS * top:
-                    tint = got[c] / max(grey, 1e-3) / white[c]
-                    tint = min(max(tint, _LEAST_TINT), _MOST_TINT) ** TINT_SHARE
-                factor = (held * tint / middle) ** (1 / GAMMA) / before[i, c]
+                    tint = min(max(got[c] / max(grey, 1e-3) / white[c], _LEAST_TINT), _MOST_TINT)
+                    factor *= tint ** (TINT_SHARE / GAMMA)
                 sh0[i, c] = factor * sh0[i, c] + (factor - 1) * 0.5 / SH_C0
                 for k in range(sh_rest.shape[1]):
                     sh_rest[i, k, c] *= factor
