@@ -22,6 +22,9 @@ class AnimateCommand:
     """Instead: poses with commas between, such as smile,jawOpen=0.7,wink+headYaw=20. Known are neutral, portrait,
     smile, laugh, sad, angry, surprise, blink, wink, kiss, ooh, tongue, the 52 shapes of ARKit, and headYaw, headPitch,
     headRoll in degrees. A film goes from one to the next."""
+    light: str = "portrait"
+    """The light that stays in place while the head moves: portrait, the one that the head was painted in; even; studio;
+    or that of a panorama of your own, FILE.hdr or FILE.exr."""
     frame_px: int = 512
     """Side of the pictures in pixels."""
     fps: float = 30.0

@@ -18,6 +18,7 @@ from dp360.exporters.contact_sheet import png_bytes
 from dp360.generation import InputError
 from dp360.generation.cameras import look_at_origin
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.light.named_lights import wanted_light
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.avatar import Pose, animate, pose_from_text, read_live_link
 from dp360.reconstruction.avatar.arkit import ARKIT_NAMES
@@ -51,17 +52,21 @@ def animation(command: AnimateCommand, *, track: Track = silent, notify: Notify 
         raise InputError("Cannot animate: a performance becomes a film; name it .mp4, .webp or .gif")
     if not command.avatar.is_dir():
         raise InputError(f"Cannot animate: expected the folder of dp360 run, got {command.avatar}")
+    wanted = wanted_light(command.light)
     avatar = RunAvatar(command.avatar)
     frames, names = _poses_of(command, avatar, notify, film=ending != ".png")
     if len(frames) > _MOST_FRAMES:
         raise InputError(f"Cannot animate: {len(frames)} pictures are more than {_MOST_FRAMES}; cut the take, or --fps")
     splats, binding = avatar.moving
+    lighting = binding.lighting(wanted.light)
+    if lighting is None and wanted.light is not None:
+        raise InputError("Cannot light the head: its portrait shows no skin that would say how bright a light is")
     angles = [math.radians(command.azimuth_deg)], [math.radians(command.elevation_deg)]
     camera = look_at_origin(*angles, size_px=command.frame_px)
 
     def pictures() -> Iterator[UInt8[Tensor, "h w 4"]]:
         for pose in track(frames, total=len(frames), description="Animating"):
-            yield splat_pictures(animate(splats, binding, pose), camera)[0]
+            yield splat_pictures(animate(splats, binding, pose, lighting), camera)[0]
 
     origin = avatar.head[1]
     if ending != ".png":

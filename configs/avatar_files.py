@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,8 @@ from dp360.exporters import avatar_glb, avatar_html, splat_ply
 from dp360.exporters.head_files import SPLATS_NAME
 from dp360.generation import InputError, Provenance
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.light.named_lights import LIGHT_NAMES, PORTRAIT, wanted_light
+from dp360.generation.light.spherical_harmonics import Light
 from dp360.generation.prior.saved_fit import SavedFit, read_fit
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.avatar.binding import Binding, decode_binding
@@ -56,16 +59,25 @@ class RunAvatar:
         splats, origin = splat_ply.decode(path.read_bytes())
         return splats, origin or Provenance.unknown("A head of unknown origin")
 
+    @property
+    def painted_in(self) -> Light | None:
+        """The light that the run painted the head in, where it is known: a panorama's name alone is kept."""
+        name = self.head[1].settings.get("light", PORTRAIT)
+        if name == PORTRAIT:
+            return self.fit.light
+        return wanted_light(str(name)).light if name in LIGHT_NAMES else None
+
     @cached_property
     def moving(self) -> tuple[Splats, Binding]:
-        """Splats with what a still head hides, and their binding: from files if they stand there, else made."""
+        """Splats with what a still head hides, and their binding: from files if they can be read, else made."""
         splats_path, binding_path = self.folder / AVATAR_SPLATS, self.folder / AVATAR_BINDING
         if splats_path.is_file() and binding_path.is_file():
-            splats, _ = splat_ply.decode(splats_path.read_bytes())
-            binding = decode_binding(binding_path)
-            if len(binding.triangle) == len(splats):
-                return splats, binding
-        return moving_splats(self.head[0], self.rig)
+            with suppress(InputError):  # of an earlier layout, or cut off
+                splats, _ = splat_ply.decode(splats_path.read_bytes())
+                binding = decode_binding(binding_path)
+                if len(binding.triangle) == len(splats):
+                    return splats, binding
+        return moving_splats(self.head[0], self.rig, painted_in=self.painted_in)
 
 
 def write_avatar(folder: Path, *, track: Track = silent) -> tuple[Path, ...]:

@@ -23,7 +23,6 @@ from PIL import Image
 
 from dp360.generation import Provenance
 from dp360.generation.cameras import METRES_PER_UNIT
-from dp360.generation.mesh import vertex_normals
 from dp360.generation.prior.texture.atlas import (
     MATERIAL_CLOTH,
     MATERIAL_EYE,
@@ -37,6 +36,7 @@ from dp360.generation.prior.texture.atlas import (
 from dp360.reconstruction.avatar.arkit import ARKIT_NAMES
 from dp360.reconstruction.avatar.rig import Rig
 from dp360.reconstruction.avatar.skeleton import JOINTS, PARENTS
+from dp360.reconstruction.avatar.welded import Welded
 
 from .gltf_binary import glb
 from .provenance import provenance_to_json
@@ -89,7 +89,7 @@ def encode(
         raise ValueError("avatar_glb.encode: the rig holds NaN or Inf; nothing was written")
     look: Look = "unlit" if unlit else "pbr"
     parts = _Parts()
-    welded = _welded(rig)
+    welded = Welded.of(rig.vertices_world, rig.faces, rig.head_vertex)
     normals = welded.normals(rig.vertices_world)
     shape_normals = None
     if target_normals and not unlit:  # without light nobody asks for normals
@@ -189,34 +189,6 @@ class _Parts:
             accessor |= {"min": low.tolist(), "max": high.tolist()}
         self.accessors.append(accessor)
         return len(self.accessors) - 1
-
-
-@dataclass(frozen=True)
-class _Welded:
-    """The rig's surface without seams, for normals."""
-
-    index: Int[np.ndarray, " v"]
-    """Welded vertex of each one."""
-    first: Int[np.ndarray, " w"]
-    """One vertex of each welded one."""
-    faces: Int[np.ndarray, "f 3"]
-    """Triangles of welded vertices."""
-
-    def normals(self, vertices: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
-        """Unit normals; +y where there is no surface."""
-        normals = vertex_normals(vertices[self.first].astype(np.float64), self.faces)
-        normals[np.linalg.norm(normals, axis=1) < 0.5] = (0.0, 1.0, 0.0)
-        return normals[self.index]
-
-
-def _welded(rig: Rig) -> _Welded:
-    # vertices of the head model that were split meet by number, all others by place
-    place = np.round(rig.vertices_world.astype(np.float64) / 1e-6).astype(np.int64)
-    own = rig.head_vertex >= 0
-    place[own] = np.stack([rig.head_vertex[own], *[np.full(int(own.sum()), -(10**9))] * 2], axis=1)
-    _, first, index = np.unique(place, axis=0, return_index=True, return_inverse=True)
-    index = index.reshape(-1)
-    return _Welded(index, first, index[rig.faces])
 
 
 def _primitive(

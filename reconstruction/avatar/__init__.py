@@ -4,6 +4,7 @@ from .arkit import ARKIT_NAMES as ARKIT_NAMES
 from .binding import Binding as Binding
 from .binding import animate as animate
 from .binding import decode_binding as decode_binding
+from .lighting import Lighting as Lighting
 from .live_link import Take as Take
 from .live_link import read_live_link as read_live_link
 from .moving_splats import moving_splats as moving_splats

@@ -5,7 +5,7 @@ of the .ply beside it:
 
 | array | shape | meaning |
 | --- | --- | --- |
-| `format` | int | 1 |
+| `format` | int | 2 |
 | `triangle` | n, int32 | row of `faces` |
 | `barycentric` | n 3, float32 | weights of the triangle's corners; their mean is the nearest point of the triangle |
 | `rest_vertices` | v 3, float32 | the surface that the Gaussians of the .ply lie on: the portrait's expression |
@@ -15,6 +15,10 @@ of the .ply beside it:
 | `shape_vertex`, `shape_move` | m; m 3, int32, float32 | which vertex a shape moves, and how far at full strength |
 | `joint_weights` | v 5, float32 | shares of root, neck, head, left and right eye |
 | `joints` | 5 3, float64 | places of the joints |
+| `light_transfer` | v 9, float16 | how light reaches each vertex at rest, see `SurfaceLight` |
+| `light_own_shade` | v 3, float16 | factor on sRGB colours by the light that the Gaussians were painted in |
+| `light_seen` | v, uint8 | how far each vertex is skin that the portrait shows, 0 to 255 |
+| `own_light` | 9 3, float64 | the light that the Gaussians were painted in, or none (0 3) |
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,15 +34,17 @@ from jaxtyping import Float, Float32, Int, Int64
 from scipy.spatial import KDTree
 
 from dp360.generation import InputError
+from dp360.generation.light.spherical_harmonics import Light
 from dp360.reconstruction.splats import Splats
 
 from .arkit import ARKIT_NAMES
-from .carrying import carried
+from .carrying import Motion, carried
+from .lighting import Lighting, SurfaceLight, lighting_of
 from .poses import Pose
 from .skeleton import JOINTS, Skeleton
 from .surface import Surface
 
-FORMAT = 1
+FORMAT = 2
 _CANDIDATES = 24
 """Triangles whose middles are nearest are looked at, for the nearest point."""
 _CHUNK = 20_000
@@ -55,6 +62,17 @@ class Binding:
     """The surface as the Gaussians lie on it, world units."""
     surface: Surface
     """The surface, and what moves it."""
+    light: SurfaceLight
+    """How light reaches it."""
+
+    @cached_property
+    def bearing(self) -> Int64[np.ndarray, " t"]:
+        """Triangles that Gaussians hang on, each once."""
+        return np.unique(self.triangle)
+
+    def lighting(self, wanted: Light | None) -> Lighting | None:
+        """A light for `animate`; None is the one that the Gaussians were painted in, see `lighting_of`."""
+        return lighting_of(self.light, self.surface.faces[self.triangle], self.barycentric, wanted)
 
     def encode(self) -> bytes:
         """The bytes of the file."""
@@ -74,6 +92,7 @@ class Binding:
             shape_move=np.concatenate([shape[rows] for shape, rows in zip(shapes, moved)]),
             joint_weights=self.surface.joint_weights.astype(np.float32),
             joints=self.surface.skeleton.positions_world,
+            **self.light.encoded(),
         )
         return file.getvalue()
 
@@ -99,10 +118,12 @@ def decode_binding(path: Path) -> Binding:
             shapes[k, rows[part]] = moves[part]
         weights = arrays["joint_weights"].astype(np.float64)
         surface = Surface(vertices, faces, shapes, Skeleton(arrays["joints"]), weights)
-        binding = Binding(arrays["triangle"].astype(np.int64), arrays["barycentric"], arrays["rest_vertices"], surface)
+        light, triangle = SurfaceLight.decoded(arrays), arrays["triangle"].astype(np.int64)
+        binding = Binding(triangle, arrays["barycentric"], arrays["rest_vertices"], surface, light)
         count = len(vertices)
         sound = len(binding.rest_vertices_world) == count and weights.shape == (count, len(JOINTS))
         sound &= 0 <= faces.min() and faces.max() < count and len(binding.barycentric) == len(binding.triangle)
+        sound &= len(light.seen) == count
         sound &= binding.triangle.min() >= 0 and binding.triangle.max() < len(faces)
         if not sound:
             raise ValueError("its arrays do not fit together")
@@ -158,18 +179,22 @@ def _closest_weights(p: Float[np.ndarray, "n 1 3"], corners: Float[np.ndarray, "
     return result
 
 
-def animate(splats: Splats, binding: Binding, pose: Pose) -> Splats:
+def animate(splats: Splats, binding: Binding, pose: Pose, lighting: Lighting | None = None) -> Splats:
     """The head in a pose.
 
     Args:
         splats: Gaussians at rest, as the binding says.
         binding: what each hangs on.
         pose: expression and turn of the head.
+        lighting: a light that stays in the world while the head moves, of `binding.lighting`; without one, colours stay
+            as they are.
 
     Raises:
         ValueError: another number of Gaussians than is bound.
     """
     if len(splats) != len(binding.triangle):
         raise ValueError(f"animate: expected {len(binding.triangle)} Gaussians, as are bound, got {len(splats)}")
-    faces, posed = binding.surface.faces, binding.surface.posed(pose)
-    return carried(splats, binding.triangle, binding.barycentric, faces, binding.rest_vertices_world, posed)
+    faces, rest, posed = binding.surface.faces, binding.rest_vertices_world, binding.surface.posed(pose)
+    motion = Motion.of(binding.bearing, faces, rest, posed)
+    moved = carried(splats, binding.triangle, binding.barycentric, faces, rest, posed, motion)
+    return moved if lighting is None else lighting.on(moved, binding.triangle, binding.bearing, motion.turn)

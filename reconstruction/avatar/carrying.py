@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import no_type_check
 
 import numba
@@ -10,10 +11,50 @@ import torch
 from jaxtyping import Float, Float32, Int, Int64
 
 from dp360.generation.numba_pool import numba_pool
+from dp360.reconstruction.rasterize.workspace import empty
 from dp360.reconstruction.splats import Splats
 
 MOST_STRETCH = 4.0
 """Gaussians become at most so much longer or shorter."""
+
+
+_CHUNKS = 64
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What triangles do from one state of a surface to another: F = R S. Rows of triangles that bear nothing are not
+    filled."""
+
+    stretch: Float[np.ndarray, "f 3 3"]
+    """F: takes what lies along a triangle with it; its thickness stays, and its stretch in the plane is held within
+    `MOST_STRETCH`."""
+    turn: Float[np.ndarray, "f 3 3"]
+    """R: to posed world from rest world."""
+
+    @classmethod
+    def of(
+        cls,
+        bearing: Int64[np.ndarray, " t"],
+        faces: Int[np.ndarray, "f 3"],
+        rest_vertices: Float[np.ndarray, "v 3"],
+        posed_vertices: Float[np.ndarray, "v 3"],
+    ) -> Motion:
+        """The motion of some triangles.
+
+        Args:
+            bearing: rows of `faces` that matter, each once.
+            faces: triangles.
+            rest_vertices, posed_vertices: the surface before and after.
+        """
+        motion = cls(empty((len(faces), 3, 3), np.float64), empty((len(faces), 3, 3), np.float64))
+        with numba_pool(64 * len(bearing)):
+            _move_triangles(
+                np.ascontiguousarray(bearing), np.ascontiguousarray(faces),
+                np.ascontiguousarray(rest_vertices, np.float64), np.ascontiguousarray(posed_vertices, np.float64),
+                MOST_STRETCH, motion.stretch, motion.turn,
+            )  # fmt: skip
+        return motion
 
 
 def carried(
@@ -23,25 +64,33 @@ def carried(
     faces: Int[np.ndarray, "f 3"],
     rest_vertices: Float[np.ndarray, "v 3"],
     posed_vertices: Float[np.ndarray, "v 3"],
+    motion: Motion | None = None,
 ) -> Splats:
     """Gaussians carried from one state of a surface to another.
 
-    The place on the triangle moves with it, the way from there and the Gaussian's axes with the triangle's stretch
-    F = R S, whose thickness stays and whose stretch in the plane is held within `MOST_STRETCH`. Axes are turned by R,
-    and each gets longer by |F axis|. Harmonics of degree 1 turn too; those above stay.
+    The place on the triangle moves with it, the way from there and the Gaussian's axes with the triangle's stretch F.
+    Axes are turned by R, and each gets longer by |F axis|. Harmonics of degree 1 turn too; those above stay.
+
+    Args:
+        splats: at rest.
+        triangle, barycentric: what each hangs on.
+        faces: triangles.
+        rest_vertices, posed_vertices: the surface before and after.
+        motion: of the triangles from one to the other; reckoned if not given.
 
     Source: bound Gaussians as in Qian et al., "GaussianAvatars", CVPR 2024, Sec. 3.2, with the triangle's whole stretch
     in place of its mean size.
     """
+    motion = motion or Motion.of(np.unique(triangle), faces, rest_vertices, posed_vertices)
     n = len(splats)
-    means, quats = np.empty((n, 3), np.float32), np.empty((n, 4), np.float32)
-    log_scales, rest_harmonics = np.empty((n, 3), np.float32), splats.sh_rest.numpy().copy()
+    means, quats, log_scales = empty((n, 3)), empty((n, 4)), empty((n, 3))
+    rest_harmonics = splats.sh_rest.numpy().copy()
     with numba_pool(64 * n):
         _carry(
             splats.means_world.numpy(), splats.quats_wxyz.numpy(), splats.log_scales.numpy(),
             np.ascontiguousarray(triangle), np.ascontiguousarray(barycentric), np.ascontiguousarray(faces),
             np.ascontiguousarray(rest_vertices, np.float64), np.ascontiguousarray(posed_vertices, np.float64),
-            MOST_STRETCH, means, quats, log_scales, rest_harmonics,
+            motion.stretch, motion.turn, MOST_STRETCH, means, quats, log_scales, rest_harmonics,
         )  # fmt: skip
     places, sizes, turns = (torch.from_numpy(values) for values in (means, log_scales, quats))
     return Splats(places, sizes, turns, splats.opacity_logits, splats.sh0, torch.from_numpy(rest_harmonics))
@@ -74,16 +123,13 @@ def _frame(vertices, a, b, c, axes):
 
 @numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 @no_type_check
-def _carry(
-    means, quats, log_scales, triangle, barycentric, faces, rest, posed, most, out_means, out_quats, out_scales, sh
-):
-    chunks = 64
-    n = means.shape[0]
-    for chunk in numba.prange(chunks):
+def _move_triangles(bearing, faces, rest, posed, most, stretch, turn):
+    n = bearing.shape[0]
+    for chunk in numba.prange(_CHUNKS):
         before, after = np.empty((3, 3)), np.empty((3, 3))
-        F, R, own, turned = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
-        for i in range(chunk * n // chunks, (chunk + 1) * n // chunks):
-            a, b, c = faces[triangle[i], 0], faces[triangle[i], 1], faces[triangle[i], 2]
+        for i in range(chunk * n // _CHUNKS, (chunk + 1) * n // _CHUNKS):
+            row = bearing[i]
+            a, b, c = faces[row, 0], faces[row, 1], faces[row, 2]
             l0, p0, q0 = _frame(rest, a, b, c, before)
             l1, p1, q1 = _frame(posed, a, b, c, after)
             # plane to plane, upper triangular: takes the first edge to the first, the second to the second
@@ -102,8 +148,22 @@ def _carry(
                 f0, f1 = after[r, 0] * s00 + after[r, 1] * s10, after[r, 0] * s01 + after[r, 1] * s11
                 r0, r1 = after[r, 0] * ct + after[r, 1] * st, -after[r, 0] * st + after[r, 1] * ct
                 for k in range(3):
-                    F[r, k] = f0 * before[k, 0] + f1 * before[k, 1] + after[r, 2] * before[k, 2]
-                    R[r, k] = r0 * before[k, 0] + r1 * before[k, 1] + after[r, 2] * before[k, 2]
+                    stretch[row, r, k] = f0 * before[k, 0] + f1 * before[k, 1] + after[r, 2] * before[k, 2]
+                    turn[row, r, k] = r0 * before[k, 0] + r1 * before[k, 1] + after[r, 2] * before[k, 2]
+
+
+@numba.njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+@no_type_check
+def _carry(
+    means, quats, log_scales, triangle, barycentric, faces, rest, posed, stretch, turn, most,
+    out_means, out_quats, out_scales, sh
+):  # fmt: skip
+    n = means.shape[0]
+    for chunk in numba.prange(_CHUNKS):
+        own, turned = np.empty((3, 3)), np.empty((3, 3))
+        for i in range(chunk * n // _CHUNKS, (chunk + 1) * n // _CHUNKS):
+            a, b, c = faces[triangle[i], 0], faces[triangle[i], 1], faces[triangle[i], 2]
+            F, R = stretch[triangle[i]], turn[triangle[i]]
             w0, w1, w2 = barycentric[i, 0], barycentric[i, 1], barycentric[i, 2]
             dx = means[i, 0] - (w0 * rest[a, 0] + w1 * rest[b, 0] + w2 * rest[c, 0])
             dy = means[i, 1] - (w0 * rest[a, 1] + w1 * rest[b, 1] + w2 * rest[c, 1])

@@ -24,6 +24,7 @@ from dp360.generation.mesh_raster import interpolate, rasterize_mesh, sample_tex
 from dp360.generation.prior.saved_fit import SavedFit
 from dp360.generation.prior.texture.atlas import MATERIAL_SKIN
 
+from .arkit import index_of, model_matrix
 from .eye_paint import IRIS_LANDMARKS
 from .eyes import SIDES, closing_blink, eyeballs_of, front_camera, hidden_shell
 from .head_texels import FACE_TILE_PX, HeadTexels, pull_push
@@ -35,6 +36,10 @@ _AROUND_CM = 2.4
 _MOVES_CM, _STRETCH, _FACING = 0.2, 1.3, 0.45
 """Skin that a blink moves by more than the first number is lid; it is painted anew where a blink stretches it by more
 than the second, or where the portrait saw it at a lower cosine than the third."""
+_RAISED = ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")
+_UNFOLDED, _FOLD_CM, _FOLD_PX = (1.3, 1.8), (1.6, 2.2), 11.0
+"""Skin above the eye that raised brows stretch by more than the first number, fully from the second on, is smeared by
+its fold in the portrait: up to such distances from the lids' line it is smoothed by a blur of so many texels."""
 _PLAIN, _PLAIN_PX = (0.82, 1.25), 28.0
 """Skin gives colours to lids where its brightness over its surroundings' is between these; others are brow, lash or
 gleam. Surroundings are a blur of so many texels."""
@@ -157,6 +162,7 @@ def paint_lids(
     skin, hole = tile(np.ones(len(anew))), tile(anew)
     distance, along, upper = tile(lids.distance_cm, 9.0), tile(lids.along), tile(lids.upper) > 0
     relief = tile(_relief(fit, texels, lids))
+    folded = cv2.GaussianBlur(tile(_folded(texels, model, lids, neutral_head, portrait_head)), (0, 0), 2.0)
     lashes = _lashes(fit, texels, lids, portrait_head, lit, albedo)
     share = cv2.GaussianBlur(cv2.dilate(hole, np.ones((5, 5), np.uint8)), (0, 0), 1.5)
     share = np.where(hole > 0, 1.0, share) * skin
@@ -168,6 +174,7 @@ def paint_lids(
     grain_px = _grain_px(texels, lids)[in_tile]
     line = _lash_line(distance, along, upper)[..., None]
     for picture, lash, shaded in ((lit, lashes[0], True), (albedo, lashes[1], False)):
+        _smooth_folds(picture, folded * skin * (1 - hole), skin * (1 - hole))
         filled = _from_around(picture, skin, hole, sides)
         saturation = (filled.max(2) - filled.min(2)) / np.maximum(filled.max(2), 1e-3)
         tint = thin * np.minimum(saturation / _TINTED_SATURATION, 1)
@@ -192,6 +199,27 @@ def _painted_anew(
     at = texels.at(np.stack([moves, _of_corners(stretch, texels.faces, len(neutral)), facing], axis=1))
     skin = (texels.material == MATERIAL_SKIN) & (texels.part == PART_FACE)
     return skin & (at[:, 0] > _MOVES_CM) & ((at[:, 1] > _STRETCH) | (at[:, 2] < _FACING))
+
+
+def _folded(
+    texels: HeadTexels, model: HeadModel, lids: ClosedLids, neutral: Float[np.ndarray, "v 3"],
+    portrait: Float[np.ndarray, "v 3"],
+) -> Float[np.ndarray, " n"]:  # fmt: skip
+    """How far texels lie in the fold above an eye, which raised brows open."""
+    which = model_matrix(model)[[index_of(name) for name in _RAISED]].sum(0)
+    raised = neutral + np.tensordot(which, model.expression_basis.astype(np.float64), 1)
+    stretch = _areas(raised, texels.faces) / np.maximum(_areas(portrait, texels.faces), 1e-12)
+    at = texels.at(_of_corners(stretch, texels.faces, len(neutral))[:, None])[:, 0]
+    return ramp(at, *_UNFOLDED) * lids.upper * (1 - ramp(lids.distance_cm, *_FOLD_CM))
+
+
+def _smooth_folds(
+    picture: Float32[np.ndarray, "t t 3"], share: Float32[np.ndarray, "t t"], known: Float32[np.ndarray, "t t"]
+) -> None:
+    """Replace a share of the picture, in place, by its blur over what is known: grain there would be stretched."""
+    blurred = cv2.GaussianBlur(picture * known[..., None], (0, 0), _FOLD_PX)
+    blurred /= np.maximum(cv2.GaussianBlur(known, (0, 0), _FOLD_PX), 1e-4)[..., None]
+    picture += (blurred - picture) * share[..., None]
 
 
 def _areas(vertices: Float[np.ndarray, "v 3"], faces: np.ndarray) -> Float[np.ndarray, " f"]:

@@ -17,6 +17,7 @@ from scipy.spatial import KDTree
 from dp360.generation import PointCloud
 from dp360.generation.cameras import UNITS_PER_CM, look_at_origin
 from dp360.generation.head_model.anatomy import ramp
+from dp360.generation.light.spherical_harmonics import Light
 from dp360.generation.mesh import vertex_normals
 from dp360.generation.mesh_raster import rasterize_mesh, sample_texture
 from dp360.generation.prior.texture.atlas import MATERIAL_EYE, MATERIAL_MOUTH, MATERIAL_SKIN, MATERIAL_TEETH
@@ -25,12 +26,11 @@ from dp360.reconstruction.splats import Splats, splats_from_point_cloud
 from .arkit import index_of
 from .binding import Binding, nearest_triangles
 from .carrying import carried
+from .lighting import OPEN, SurfaceLight
 from .poses import Pose
 from .rig import Rig
 from .surface import Surface
 
-_OPEN = Pose.of({"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0, "jawOpen": 0.5})
-"""The pose in which the rig's surface is covered."""
 _BLINK_CM, _LIPS_CM, _NEAR_EYE_CM = (0.04, 0.2), (0.6, 1.1), (0.9, 0.6)
 """Skin is covered anew from the second number on, and less and less down to the first: moved by a blink, moved by all
 of `_PARTED` together, distance from an eyeball."""
@@ -54,12 +54,15 @@ _FAR_CM = 1.2
 """Gaussians farther than this from all skin at eyes and lips stay, whatever they are bound to."""
 
 
-def moving_splats(splats: Splats, rig: Rig, *, seed: int = 0) -> tuple[Splats, Binding]:
+def moving_splats(
+    splats: Splats, rig: Rig, *, painted_in: Light | None = None, seed: int = 0
+) -> tuple[Splats, Binding]:
     """Gaussians that can be animated, and their binding.
 
     Args:
         splats: fitted to views of the head with the portrait's expression, world units.
         rig: the head's.
+        painted_in: the light that they are in, where it is known.
         seed: of the places of Gaussians on the rig's surface.
     """
     cover_share = covered_share(rig)
@@ -76,6 +79,7 @@ def moving_splats(splats: Splats, rig: Rig, *, seed: int = 0) -> tuple[Splats, B
         np.concatenate([barycentric[stays], weights]).astype(np.float32),
         rig.portrait_vertices_world,
         _surface(rig),
+        SurfaceLight.of(rig, painted_in),
     )
 
 
@@ -118,7 +122,7 @@ def _cover(
     rig: Rig, cover_share: Float[np.ndarray, " v"], harmonics: int, seed: int
 ) -> tuple[Splats, Int64[np.ndarray, " n"], Float32[np.ndarray, "n 3"]]:
     """Gaussians over the rig's surface, at rest, with their triangles and weights."""
-    opened = rig.posed(_OPEN)
+    opened = rig.posed(OPEN)
     anew = (cover_share[rig.faces].max(1) > _LEAST_SHARE) & np.isin(rig.material, list(_SPACING_CM))
     rows = np.flatnonzero(anew & _ever_seen(rig))
     corners = opened[rig.faces[rows]]

@@ -49,6 +49,8 @@ class Rig(Surface):
     """Colour in the portrait's light, sRGB."""
     albedo_rgb: UInt8[np.ndarray, "h w 3"]
     """Colour without light, sRGB."""
+    seen: UInt8[np.ndarray, "h w"]
+    """How far the portrait shows each texel, 0 to 255."""
     light: Light | None
     """The portrait's light, where it could be told."""
 
@@ -100,7 +102,8 @@ def build_rig(fit: SavedFit, *, model: HeadModel | None = None) -> Rig:
     uv = fit.uv_px[used] / np.array([ATLAS_WIDTH, ATLAS_HEIGHT])
     return Rig(
         neutral.astype(np.float32), faces, shapes, joints, weights, portrait.astype(np.float32),
-        np.clip(uv, 0, 1).astype(np.float32), material, head_vertex, pose, texture, albedo, fit.light,
+        np.clip(uv, 0, 1).astype(np.float32), material, head_vertex, pose, texture, albedo, fit.confidence,
+        fit.light,
     )  # fmt: skip
 
 

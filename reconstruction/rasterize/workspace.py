@@ -7,7 +7,9 @@ buffers that come back when the last array or tensor that looks at them dies.
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,9 @@ class _Loan:
         self.buffer = buffer
         self.__array_interface__ = buffer.__array_interface__
 
-    def __del__(self) -> None:
+    def __del__(self, ended: Callable[[], bool] = sys.is_finalizing) -> None:
+        if ended():
+            return  # names of this module may be gone
         global _idle_bytes  # noqa: PLW0603
         with _lock:
             if _idle_bytes + self.buffer.size <= _KEPT_BYTES:

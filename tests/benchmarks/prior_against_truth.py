@@ -38,12 +38,12 @@ from PIL import Image
 
 from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
+from dp360.generation.light.exposure import GAMMA
 from dp360.generation.light.shadows import sky_directions
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.person_networks import PersonNetworks
 from dp360.generation.prior import HeadPrior
 from dp360.generation.prior.hair.loose_strands import HairStrands
-from dp360.generation.prior.light.head_light import GAMMA
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_HEADGEAR, MATERIAL_SKIN
 from dp360.generation.synthetic.assets import Split, asset_index
 from dp360.generation.synthetic.compose import compose

@@ -3,6 +3,7 @@
 import io
 
 import av
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_an_avatar_is_written_and_taken_up_again(run_folder, tmp_path, capsys):
                      for k, name in ((1, "neutral"), (2, "jawOpen")))  # fmt: skip
     assert first.shape == (96, 96, 4) and np.abs(first - second).max() > 60
     assert np.abs(first - second)[:40].max() < 12  # nothing above the eyes
-    (run_folder / "avatar.npz").unlink()  # without files it is made anew
+    (run_folder / "avatar.npz").write_bytes(b"of an earlier layout")  # without files that fit it is made anew
     one = ("animate", "--avatar", run_folder, "--poses", "jawOpen", "--output", tmp_path / "b.png", "--frame-px", 96)
     assert cli.main([str(word) for word in one]) == 0
     assert np.abs(np.array(Image.open(tmp_path / "b.png")).astype(int) - second).max() < 8
@@ -67,9 +68,27 @@ def test_a_take_becomes_a_film(run_folder, tmp_path):
     assert np.abs(frames[0].astype(int) - frames[-1]).max() > 20
 
 
+def test_a_head_is_lit_while_it_turns(run_folder, tmp_path):
+    def still(light: str) -> np.ndarray:
+        path = tmp_path / "lit.png"
+        words = ("animate", "--avatar", run_folder, "--poses", "headYaw=30", "--output", path, "--frame-px", 96)
+        assert cli.main([str(word) for word in (*words, "--light", light)]) == 0
+        rgba = np.array(Image.open(path)).astype(float)
+        return rgba[..., :3][rgba[..., 3] > 250].mean(1)
+
+    picture = np.full((16, 32, 3), 0.05, np.float32)
+    picture[4:9, 14:18] = 20.0  # the middle of a panorama lies at the head's left
+    panorama = tmp_path / "left.hdr"
+    assert cv2.imwrite(str(panorama), picture)
+    plain, even, left = still("portrait"), still("even"), still(str(panorama))
+    assert even.std() < left.std() and np.abs(plain.mean() - left.mean()) > 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--poses", "smile", "--output", "a.png", "--light", "moon"), "expected --light portrait, even, studio or"),
+        (("--poses", "smile", "--output", "a.png", "--light", "none.hdr"), "Cannot read the light none.hdr"),
         (("--output", "a.png"), "give either --csv take.csv or --poses"),
         (("--poses", "smile", "--output", "a.xyz"), "ends in .mp4, .webp or .gif"),
         (("--poses", "frown", "--output", "a.png"), "expected one of neutral"),

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from scipy.spatial import KDTree
 
 from ...head_model import HeadModel
 from ...head_model.anatomy import Box, centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
-from ...light.spherical_harmonics import LUMINANCE, Light, shadowed_transfer
+from ...light.exposure import GAMMA, Exposure
+from ...light.spherical_harmonics import Light, shadowed_transfer
 from ...mesh import smoothed_over_faces
 from ...portrait import Portrait
 from .. import capsule
@@ -22,8 +23,6 @@ from ..texture.atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_HEADGEAR, At
 from ..texture.portrait_lookup import PictureOfMesh
 from .light_fit import LitCells, MirroredCells, fit_light
 
-GAMMA = 2.2
-"""sRGB is nearly light to the power of one by this, so that light is a factor on sRGB colours too."""
 _ROWS, _COLUMNS = 56, 64
 """Cells round the head that colours are averaged in."""
 _COSINES = (0.2, 0.5)
@@ -35,10 +34,6 @@ _LITTLE = 0.1
 _BLOWN_OUT = 0.985
 _SOFT = {MATERIAL_HAIR: 0.3, MATERIAL_CLOTH: 0.2, MATERIAL_HEADGEAR: 0.2}
 """Share of the light on hair and what is worn that comes from everywhere: strands and folds pass it on."""
-_LEAST, _MOST = 0.15, 1.25
-"""Light is never reckoned darker or brighter than these shares of what the brighter seen skin gets."""
-_TINTS, _TINT_SHARE = (0.6, 1.6), 0.5
-"""Light of another colour than on the seen skin: its limits, and how much of it is believed."""
 _GUESSED, _FACING = 0.7, (-0.5, 0.2)
 """Power of the light on surfaces that are turned away from the camera, where it is but guessed, so that it is nearer to
 even light there; cosines between normal and camera below which all of this holds, and above which nothing."""
@@ -81,11 +76,8 @@ def light_of_portrait(
         picture: the portrait over it.
         wanted: the light for `wanted_shade`; the portrait's own if not given.
     """
-    material = _vertex_material(mesh)
-    transfer = shadowed_transfer(mesh.vertices_world, mesh.normals_world, mesh.faces)
-    transfer = smoothed_over_faces(transfer, mesh.faces, 3)
-    for which, share in _SOFT.items():
-        transfer[material == which] = _softened(transfer[material == which], share)
+    material = vertex_material(len(mesh.vertices_world), mesh.faces, mesh.material)
+    transfer = transfer_of_head(mesh.vertices_world, mesh.normals_world, mesh.faces, material)
     skin = _skin_vertices(model, mesh)
     seen = _for_light(picture, portrait, labels)
     points, normals = mesh.vertices_world.astype(np.float32), mesh.normals_world.astype(np.float32)
@@ -113,50 +105,42 @@ def light_of_portrait(
     towards = camera - mesh.vertices_world
     facing = (mesh.normals_world * towards).sum(1) / np.linalg.norm(towards, axis=1)
     believed = _GUESSED + (1 - _GUESSED) * ramp(facing, *_FACING)
-    shade = _shade(transfer @ fitted.light.coefficients, reached, skin_cells.weight) ** believed[:, None]
+    exposure = Exposure.of(reached, skin_cells.weight)
+    shade = exposure.shade(transfer @ fitted.light.coefficients) ** believed[:, None]
     shade = shade.astype(np.float32)
     wanted_shade = shade if wanted is None else _shade_of(wanted, transfer, skin_cells)
     return HeadLight(fitted.light, fitted.misfit, shade, shade[_partners(mesh, material)], wanted_shade)
 
 
-def _shade_of(light: Light, transfer: Float[np.ndarray, "v 9"], seen: LitCells) -> Float32[np.ndarray, "v 3"]:
-    """`_shade` in a given light, whose colour is seen."""
-    return _shade(transfer @ light.coefficients, seen.transfer @ light.coefficients, seen.weight, white=np.ones(3))
+def transfer_of_head(
+    vertices_world: Float[np.ndarray, "v 3"], normals_world: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"],
+    material: UInt8[np.ndarray, " v"],
+) -> Float[np.ndarray, "v 9"]:  # fmt: skip
+    """How light reaches the vertices of a head: `shadowed_transfer`, softer on hair and on what is worn.
 
-
-def _shade(
-    light: Float[np.ndarray, "v 3"],
-    on_seen: Float[np.ndarray, "c 3"],
-    weight: Float[np.ndarray, " c"],
-    white: Float[np.ndarray, " 3"] | None = None,
-) -> Float32[np.ndarray, "v 3"]:
-    """Factors on sRGB colours of linear light, between what is least and most, about 1 on the skin that is seen.
-
-    Light of the colour `white` changes no colour; that on the seen skin if not given.
+    Args:
+        vertices_world, normals_world, faces: the mesh.
+        material: of each vertex.
     """
-    order = np.argsort(on_seen @ LUMINANCE)
-    mass = np.cumsum(weight[order]) / weight.sum()
-    grey_seen = (on_seen @ LUMINANCE)[order]
-    middle = on_seen[order[np.searchsorted(mass, 0.5)]]
-    top = float(grey_seen[np.searchsorted(mass, 0.9)])
-    grey = light @ LUMINANCE
-    middle_grey = max(float(middle @ LUMINANCE), 1e-3)
-    white = middle / middle_grey if white is None else white
-    tint = np.clip(light / np.maximum(grey, 1e-3)[:, None] / np.maximum(white, 1e-3), *_TINTS)
-    tint = np.where((grey > 0.05 * top)[:, None], tint, 1) ** _TINT_SHARE
-    low = 2 * _LEAST * top
-    held = np.where(grey > low, grey, low / 2 + np.square(np.maximum(grey, 0)) / (2 * low))
-    most = _MOST * top
-    over = np.maximum(held - top, 0)
-    held = np.minimum(held, top) + (most - top) * (1 - np.exp(-over / (most - top)))
-    return ((held[:, None] * tint / middle_grey) ** (1 / GAMMA)).astype(np.float32)
+    transfer = smoothed_over_faces(shadowed_transfer(vertices_world, normals_world, faces), faces, 3)
+    for which, share in _SOFT.items():
+        transfer[material == which] = softened(transfer[material == which], share)
+    return transfer
 
 
-def _vertex_material(mesh: AtlasMesh) -> np.ndarray:
+def _shade_of(light: Light, transfer: Float[np.ndarray, "v 9"], seen: LitCells) -> Float32[np.ndarray, "v 3"]:
+    """Factors on sRGB colours in a given light, whose colour is seen."""
+    exposure = Exposure.of(seen.transfer @ light.coefficients, seen.weight, white=np.ones(3))
+    return exposure.shade(transfer @ light.coefficients)
+
+
+def vertex_material(
+    count: int, faces: Int[np.ndarray, "f 3"], material: UInt8[np.ndarray, " f"]
+) -> UInt8[np.ndarray, " count"]:
     """Material of each vertex' triangles; 255 for vertices of none."""
-    material = np.full(len(mesh.vertices_world), 255, np.uint8)
-    material[mesh.faces.ravel()] = np.repeat(mesh.material, 3)
-    return material
+    of_vertex = np.full(count, 255, np.uint8)
+    of_vertex[faces.ravel()] = np.repeat(material, 3)
+    return of_vertex
 
 
 def _skin_vertices(model: HeadModel, mesh: AtlasMesh) -> Bool[np.ndarray, " v"]:
@@ -213,7 +197,7 @@ def _mirrored_pairs(cell: np.ndarray, cells: LitCells) -> MirroredCells:
     return MirroredCells(chosen(first), chosen(partner[first]))
 
 
-def _softened(transfer: Float[np.ndarray, "n 9"], share: float) -> Float[np.ndarray, "n 9"]:
+def softened(transfer: Float[np.ndarray, "n 9"], share: float) -> Float[np.ndarray, "n 9"]:
     """A share of the light replaced by light from everywhere, half of it blocked where the rest is."""
     softer = (1 - share) * transfer
     softer[:, 0] += share * 0.5 * (transfer[:, 0] + 0.282095)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from dp360.generation.prior.texture.atlas import MATERIAL_EYE, MATERIAL_SKIN, MA
 from dp360.reconstruction.avatar.eyes import PX_CM, eyeballs_of, front_camera
 from dp360.reconstruction.avatar.face_paint import repainted
 from dp360.reconstruction.avatar.head_texels import HeadTexels
-from dp360.reconstruction.avatar.lid_paint import ClosedLids
+from dp360.reconstruction.avatar.lid_paint import ClosedLids, _folded
 from dp360.reconstruction.avatar.poses import Pose
 from dp360.reconstruction.avatar.rig import Rig, build_rig
 
@@ -95,3 +96,24 @@ def test_teeth_that_show_stay_and_give_the_others_their_tone(mean_fit):
     assert tone[1] > tone[0] > tone[2] and tone.mean() > 120
     lips, typical = painted((170, 60, 60))  # a mouth that was shut
     assert lips[1] > 150 and typical[0] > typical[1] > typical[2]
+
+
+def test_folds_above_the_eyes_are_smooth_when_brows_go_up(mean_fit):
+    model, fit = load_head_model(), mean_fit()
+    texels = HeadTexels.of(fit, model)
+    texture = fit.texture_rgb.copy()
+    texture[:, ::16] = (120, 90, 80)  # a smear of strokes that lie in the fold
+    texture = cv2.GaussianBlur(texture, (0, 0), 2.0)
+    lit, _ = repainted(replace(fit, texture_rgb=texture), model, model.neutral, model.neutral)
+    lids = ClosedLids.of(texels, model, model.neutral.astype(np.float64))
+    neutral = model.neutral.astype(np.float64)
+    fold = _folded(texels, model, lids, neutral, neutral)
+    assert (fold > 0.9).sum() > 500 and fold[~lids.upper].max() == 0
+
+    def rough(picture: np.ndarray, of: np.ndarray) -> float:
+        fine = picture.astype(np.float32) - cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 8.0)
+        return float(fine[texels.rows[of], texels.columns[of]].std())
+
+    inside, brow = fold > 0.95, lids.upper & (lids.distance_cm > 2.3) & (lids.distance_cm < 2.4)
+    assert rough(lit, inside) < 0.6 * rough(texture, inside)
+    assert rough(lit, brow) > 0.9 * rough(texture, brow)

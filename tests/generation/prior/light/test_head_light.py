@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from dp360.generation.head_model import load_head_model
+from dp360.generation.light.exposure import GAMMA
 from dp360.generation.light.named_lights import light_of_panorama
 from dp360.generation.light.spherical_harmonics import Light, shadowed_transfer
 from dp360.generation.mesh_raster import interpolate, rasterize_mesh
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.light.head_light import GAMMA, HeadLight, light_of_portrait
+from dp360.generation.prior.light.head_light import HeadLight, light_of_portrait
 from dp360.generation.prior.light.light_prior import load_light_prior
 from dp360.generation.prior.texture.atlas import MATERIAL_SKIN, AtlasMesh
 from dp360.generation.prior.texture.portrait_lookup import picture_of_portrait
