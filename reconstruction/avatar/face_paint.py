@@ -37,7 +37,7 @@ _LIP_SURE_CM = 0.10
 _LIP_NEAR_CM, _LIP_OFF = 0.5, 0.09
 """So are those nearer than this whose colour is off from the lips' own by more than that."""
 _TONGUE_RGB, _GUMS_RGB, _THROAT_RGB = (0.66, 0.36, 0.35), (0.62, 0.34, 0.34), (0.34, 0.13, 0.13)
-_TEETH_LEVEL, _TEETH_TINT = 0.8, 0.3
+_TEETH_LEVEL, _TEETH_TINT = 0.72, 0.3
 """Brightness of teeth that are not shown, and how much of the skin's colour they have: pictures have their own tint."""
 _GREY_SATURATION = (0.03, 0.12)
 """Where skin has less colour than the second number the mouth inside gets paler, down to grey at the first."""

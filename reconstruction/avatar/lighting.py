@@ -42,6 +42,8 @@ _FREE, _LEAST_OPEN = 0.282095, 0.03
 _BLUR_PX, _DARK = 3.0, 4.0
 """Fine detail of textures is no light; what is added to 8-bit colours so that black ones have a ratio."""
 _LEAST_SHADE, _MOST_SHADE = 0.3, 2.0
+_SEEN = 0.5
+"""Skin that the portrait shows by this share or more says how bright it was."""
 _CHUNKS = 64
 _C1, _C2 = 0.546274, 0.315392
 """Of `harmonics` of order 2: xx - yy (half of xy, yz and xz), and 3zz - 1; as a symmetric matrix M they are d M d."""
@@ -54,7 +56,7 @@ class SurfaceLight:
     transfer: Float32[np.ndarray, "v 9"]
     """As of `open_transfer`, of each vertex at rest."""
     own_shade: Float32[np.ndarray, "v 3"]
-    """Factor that sRGB colours hold already."""
+    """Factor that sRGB colours hold already, 1 on the whole on the skin that the portrait shows."""
     seen: Float32[np.ndarray, " v"]
     """How far each vertex is skin that the portrait shows, [0, 1]: it says how bright a light is."""
     own_light: Light | None
@@ -73,9 +75,12 @@ class SurfaceLight:
             sample_texture(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), _BLUR_PX), uv_px.astype(np.float32))
             for picture in (rig.texture_rgb, rig.albedo_rgb, np.repeat(rig.seen[..., None], 3, 2))
         )
-        shade = np.clip((lit + _DARK) / (albedo + _DARK), _LEAST_SHADE, _MOST_SHADE)
+        shade = (lit + _DARK) / (albedo + _DARK)
         material = vertex_material(len(rig.vertices_world), rig.faces, rig.material)
         weight = np.where(material == MATERIAL_SKIN, seen[:, 0] / 255, 0)
+        if (weight > _SEEN).any():  # one gain: whatever the light, that skin is as bright as in the portrait
+            shade /= np.median(shade[weight > _SEEN].mean(1))
+        shade = np.clip(shade, _LEAST_SHADE, _MOST_SHADE)
         return cls(_transfer(rig, material), shade.astype(np.float32), weight.astype(np.float32), painted_in)
 
     def encoded(self) -> dict[str, np.ndarray]:

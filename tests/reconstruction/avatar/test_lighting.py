@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -157,11 +158,22 @@ def test_without_a_known_light_or_seen_skin_there_is_none(bound):
     assert lighting_of(unseen, triangle, weights, Light.even()) is None
 
 
-def test_the_texture_says_how_bright_its_light_was(rig):
-    half = replace(rig, texture_rgb=(rig.albedo_rgb * 0.5).astype(np.uint8))
-    light = SurfaceLight.of(half, None)
-    skin = np.unique(rig.faces[rig.material == MATERIAL_SKIN])
-    assert np.abs(np.median(light.own_shade[skin], axis=0) - 0.51).max() < 0.02
+def test_the_texture_says_where_its_light_was_and_the_skin_how_bright(rig):
+    left = rig.uv_unit[rig.vertices_world[:, 0] > 0]
+    rows, columns = (left[:, ::-1] * rig.texture_rgb.shape[:2]).astype(int).T
+    where = np.zeros(rig.texture_rgb.shape[:2], np.uint8)
+    where[rows.clip(0, len(where) - 1), columns.clip(0, where.shape[1] - 1)] = 1
+    where = cv2.dilate(where, np.ones((25, 25), np.uint8)).astype(bool)
+    for gain in (1.0, 0.6):  # how dark the albedo is does not matter
+        texture = np.where(where[..., None], 0.5 * rig.albedo_rgb, rig.albedo_rgb).astype(np.uint8)
+        light = SurfaceLight.of(replace(rig, texture_rgb=texture, albedo_rgb=(gain * rig.albedo_rgb).astype(np.uint8)),
+                                None)  # fmt: skip
+        skin = np.zeros(len(rig.vertices_world), bool)
+        skin[rig.faces[rig.material == MATERIAL_SKIN]] = True
+        x = rig.vertices_world[:, 0]
+        dark, bright = (np.median(light.own_shade[skin & side]) for side in (x > 0.05, x < -0.05))
+        assert 0.47 < dark / bright < 0.56
+        assert abs(np.median(light.own_shade[light.seen > 0.5].mean(1)) - 1) < 0.02
     again = SurfaceLight.decoded(light.encoded())
     np.testing.assert_allclose(again.transfer, light.transfer, atol=2e-3)
     np.testing.assert_allclose(again.own_shade, light.own_shade, atol=2e-3)
