@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from .head_field import HAIR, HEADGEAR, HeadField
 from .observed_field import ObservedField
 
@@ -25,7 +23,12 @@ def with_seen_cover(field: HeadField, observed: ObservedField) -> HeadField:
     hair, worn = (float((observed.visibility * observed.material[kind]).sum()) for kind in (HAIR, HEADGEAR))
     if hair + worn < _LEAST_CELLS or worn > _MOST_SHARE * (hair + worn):
         return field
+    return all_hair(field)
+
+
+def all_hair(field: HeadField) -> HeadField:
+    """The field with hair for headgear: what there would be, or is below headgear that is a thing of its own."""
     material = field.material.copy()
     material[HAIR] += material[HEADGEAR]
     material[HEADGEAR] = 0
-    return replace(field, material=np.ascontiguousarray(material))
+    return replace(field, material=material)

@@ -73,9 +73,12 @@ _SIDE_SLOPE, _SIDE_RADIUS, _SIDES_ABOVE = 0.35, 0.03, 0.06
 """The same of short hair at the sides, and how far above the brows these reach."""
 _TONGUE_CELLS, _TEMPLES_Z_CM, _TEMPLES_Y_CM = 3, 3.0, 7.0
 """Hair narrower than so many cells is none before the first depth and below the height."""
-_TEMPLE_LINE_CM = np.array([(4.0, 3.6), (5.0, 4.1), (6.0, 4.8), (7.0, 5.7), (8.0, 6.9), (8.8, 8.5)])
-"""Heights and depths of the line that short hair does not pass at the temples: from before the ear up and forward to
-the forehead's corner. A portrait from the front shows that there is hair at the side, but not how far forward."""
+_TEMPLE_LINE_CM = np.array(
+    [(1.0, 0.5), (2.5, 2.2), (4.0, 3.6), (5.0, 4.1), (6.0, 4.8), (7.0, 5.7), (8.0, 6.9), (8.8, 8.5)]
+)
+"""Heights and depths of the line that short hair does not pass at the temples: from before the ear, where sideburns are
+painted, up and forward to the forehead's corner. A portrait from the front shows that there is hair at the side, but
+not how far forward."""
 _PLAINLY_SEEN = (0.5, 0.7)
 """Unless it is seen there: cosines between the cell's ray and the line of sight from which on it counts, and fully."""
 _TEMPLE_SLOPE, _TEMPLE_RADIUS = 0.15, 0.09

@@ -42,6 +42,8 @@ _SEAM_DEG = 6.0
 _HEM_SHADE = 0.75
 """Brightness of hems beside what they border."""
 _MIRROR_SHARE = 0.9
+_LIGHTEST_TRIM = 1.1
+"""Hems and brims are in even light at most so much lighter than next to all of the headgear."""
 
 
 def paint_headgear(
@@ -81,7 +83,10 @@ def paint_headgear(
     trim = np.nonzero(~on_shell)[0]
     if len(trim):
         beside = _beside(tile, texels.points_world[chosen[trim]])
-        rgb[trim], confidence[trim] = _paint_trim(texels, chosen[trim], own[trim], mirrored[trim], beside)
+        painted, confidence[trim] = _paint_trim(texels, chosen[trim], own[trim], mirrored[trim], beside)
+        # what faces away from the light is none too sure in even light, and would glare where it faces it
+        most = _LIGHTEST_TRIM * float(np.quantile(tile[::4, ::4].mean(-1), 0.98))
+        rgb[trim] = painted * np.minimum(1, most / np.maximum(painted.mean(-1, keepdims=True), 1e-6))
     return Painted(chosen, rgb, confidence)
 
 

@@ -17,6 +17,8 @@ from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .portrait_lookup import PictureOfMesh, SeenPoints
 
 _LEAST_PIXELS = 50
+_DARKER = 0.4
+"""Brightness of hair that is not seen at all beside that of the skin, sRGB."""
 _LITTLE_HAIR, _NOT_SKIN = 0.05, 12.0
 """With less hair than this share of the person it is a wreath or stubble, half of it skin; what is further from the
 skin's colour than the second number, CIELAB, is not skin."""
@@ -50,7 +52,8 @@ def _hides_hair(labels: PortraitLabels) -> bool:
 def _hair_colour(
     portrait: Portrait, labels: PortraitLabels, skin_rgb: Float[np.ndarray, " 3"]
 ) -> Float[np.ndarray, " 3"]:
-    """Median of the hair; where little is left of it, of what is not skin among hair, brows and beard."""
+    """Median of the hair; where little is left of it, of what is not skin among hair, brows and beard; where nothing is
+    seen of any, a darker shade of the skin, as most hair is."""
     solid = portrait.alpha_unit > 0.9
     if (labels.hair & solid).sum() > _LITTLE_HAIR * solid.sum():
         return _median_colour(portrait, labels.hair)
@@ -59,7 +62,9 @@ def _hair_colour(
     lab = cv2.cvtColor(np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
     skin_lab = cv2.cvtColor(skin_rgb.astype(np.float32).reshape(1, 1, 3), cv2.COLOR_RGB2LAB)
     grown &= np.linalg.norm(lab - skin_lab, axis=-1) > _NOT_SKIN
-    return _median_colour(portrait, grown if grown.sum() > _LEAST_PIXELS else labels.hair)
+    if grown.sum() > _LEAST_PIXELS:
+        return _median_colour(portrait, grown)
+    return _median_colour(portrait, labels.hair) if labels.hair.sum() > _LEAST_PIXELS else _DARKER * skin_rgb
 
 
 def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"]:

@@ -21,6 +21,7 @@ from ...light.spherical_harmonics import Light
 from ...portrait import Portrait
 from ...system import give_back_memory
 from ..field.head_field import HeadField
+from ..field.seen_cover import all_hair
 from ..hair.beard import beard_share
 from ..hair.flow_field import HairFlow
 from ..labels.portrait_labels import PortraitLabels
@@ -125,7 +126,7 @@ def _painted(
 ) -> _PaintedAtlas:  # fmt: skip
     """All parts of the atlas; what they are made of goes when this returns."""
     looked_up = LookedUp.of(portrait, labels, picture, mesh, texels, head_light)
-    expected = ExpectedColours.of(field, texels, looked_up)
+    expected = ExpectedColours.of(field if headgear is None else all_hair(field), texels, looked_up)
 
     texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)

@@ -180,6 +180,7 @@ def paint_skin(
         # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
         on_rim = np.maximum(some.points_world[:, 1] < chin_y, values[:, 9])
         foreign = np.maximum(own.classes[:, CLOTH], on_rim) * (1 - tone.belief(own.colour))
+        foreign = np.maximum(foreign, own.classes[:, HAIR] * (1 - on_scalp))  # nor hair where skin has none
         trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
         fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
         fits = fits + mirrored.classes[:, HAIR] * on_scalp

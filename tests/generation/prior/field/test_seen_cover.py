@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dp360.generation.prior.field.head_field import HAIR, HEADGEAR, SKIN
-from dp360.generation.prior.field.seen_cover import with_seen_cover
+from dp360.generation.prior.field.seen_cover import all_hair, with_seen_cover
 
 
 @pytest.fixture
@@ -33,3 +33,9 @@ def test_hair_that_is_seen_goes_on_behind(hat_behind, random_observation):
 @pytest.mark.parametrize(("hair", "worn"), [(0, 16), (10, 6), (3, 0)])
 def test_headgear_and_little_hair_leave_the_field_as_it_is(hat_behind, random_observation, hair, worn):
     assert with_seen_cover(hat_behind, seen(random_observation, hair, worn)) is hat_behind
+
+
+def test_below_headgear_all_cover_is_hair(hat_behind):
+    after = all_hair(hat_behind).material
+    assert not after[HEADGEAR].any() and np.array_equal(after[[0, 3]], hat_behind.material[[0, 3]])
+    np.testing.assert_array_equal(after[HAIR], hat_behind.material[[HAIR, HEADGEAR]].sum(0))

@@ -191,7 +191,7 @@ def test_labels_without_headgear_keep_the_hair() -> None:
     labels = wearer().labels
     bare = without_headgear(labels)
     hat = headgear_pixels(labels)
-    near = ndimage.binary_dilation(hat, np.ones((3, 3)), iterations=max(1, round(6 / 512 * SIZE)))
+    near = np.asarray(ndimage.binary_dilation(hat, np.ones((3, 3)), iterations=max(1, round(6 / 512 * SIZE))), bool)
     assert not (bare.hair & hat).any() and bare.hair.any()
     np.testing.assert_array_equal(bare.hair & ~near, labels.hair & ~near)
     assert (labels.hair & ~hat & ~bare.hair).sum() < hat.sum()
