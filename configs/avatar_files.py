@@ -16,10 +16,12 @@ from dp360.generation.light.spherical_harmonics import Light
 from dp360.generation.prior.saved_fit import SavedFit, read_fit
 from dp360.generation.progress import Track, silent
 from dp360.reconstruction.avatar.binding import Binding, decode_binding
+from dp360.reconstruction.avatar.finished_colours import with_finished_colours
 from dp360.reconstruction.avatar.moving_splats import moving_splats
 from dp360.reconstruction.avatar.rig import Rig, build_rig
 from dp360.reconstruction.splats import Splats
 
+from .options import RENDERED
 from .run_folder import HEAD_FIT_NAME
 
 AVATAR_GLB, AVATAR_PAGE, AVATAR_SPLATS, AVATAR_BINDING = "avatar.glb", "avatar.html", "avatar.ply", "avatar.npz"
@@ -43,8 +45,14 @@ class RunAvatar:
 
     @cached_property
     def rig(self) -> Rig:
-        """The rig."""
-        return build_rig(self.fit)
+        """The rig, in the colours of the splats where a diffusion model drew the views."""
+        rig = build_rig(self.fit)
+        if not (self.folder / SPLATS_NAME).is_file():
+            return rig
+        origin = self.head[1]
+        if not origin.is_known or origin.generator in RENDERED:
+            return rig  # the texture is what the views show
+        return with_finished_colours(rig, self.head[0])
 
     @cached_property
     def head(self) -> tuple[Splats, Provenance]:

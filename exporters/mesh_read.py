@@ -163,13 +163,14 @@ def _with_texture(mesh: trimesh.Trimesh, *, linear: bool) -> TexturedMesh:
             np.full(3, _GREY, np.uint8) if colour is None else np.rint(shown(np.asarray(colour[:3]))).astype(np.uint8)
         )
         return _textured(mesh, np.full((len(mesh.vertices), 2), 0.5), np.tile(grey, (4, 4, 1)))
-    from dp360.generation.mesh_raster import interpolate
+    from dp360.generation.mesh_raster import interpolate, rasterize_texture
 
-    from .meshing.baking import continued, flat_fragments
+    from .meshing.baking import continued
     from .meshing.unwrap import unwrap
 
     unwrapped = unwrap(mesh, texture_px=_VERTEX_COLOUR_TEXTURE_PX)
-    fragments = flat_fragments(unwrapped, _VERTEX_COLOUR_TEXTURE_PX)
+    side = _VERTEX_COLOUR_TEXTURE_PX
+    fragments = rasterize_texture(unwrapped.uv_unit, unwrapped.faces, side, side)
     colours = shown(np.asarray(mesh.visual.vertex_colors)[unwrapped.vertex_index, :3]).astype(np.float32)
     picture = np.rint(interpolate(fragments, colours, unwrapped.faces)).clip(0, 255).astype(np.uint8)
     return _textured(mesh, unwrapped.uv_unit, continued(picture, fragments.hit), unwrapped)

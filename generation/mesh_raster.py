@@ -18,6 +18,7 @@ from typing import no_type_check
 
 import numba
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Int, Int32, Shaped
 
 from .cameras import Cameras
@@ -87,6 +88,26 @@ def rasterize_mesh(
     start, members = triangles_by_band(screen, faces, width, height)
     with numba_pool(width * height):
         return Fragments(*_fill_bands(screen, faces, start, members, width, height))
+
+
+def rasterize_texture(
+    uv_unit: Float[np.ndarray, "v 2"], faces: Int[np.ndarray, "f 3"], width: int, height: int
+) -> Fragments:
+    """A texture as a picture: which triangle lies at each texel's centre.
+
+    Args:
+        uv_unit: texture coordinates of vertices, origin at the top left.
+        faces: rows of `uv_unit` at the three corners of each triangle.
+        width: texels in a row.
+        height: rows.
+    """
+    # a camera at the origin sees the plane z = 1 with one texel per pixel
+    flat = np.concatenate([uv_unit.astype(np.float64), np.ones((len(uv_unit), 1))], axis=1)
+    focal_px = torch.tensor([[width, height]], dtype=torch.float64)
+    camera = Cameras(
+        torch.eye(4, dtype=torch.float64)[None], focal_px, torch.zeros(1, 2, dtype=torch.float64), width, height
+    )
+    return rasterize_mesh(flat, faces, camera)
 
 
 def interpolate(

@@ -12,12 +12,10 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-import torch
 import trimesh
 from jaxtyping import Bool, Float32, Float64, Int, UInt8
 
-from dp360.generation import Cameras
-from dp360.generation.mesh_raster import Fragments, interpolate, rasterize_mesh
+from dp360.generation.mesh_raster import Fragments, interpolate, rasterize_mesh, rasterize_texture
 from dp360.generation.numba_pool import numba_pool
 from dp360.generation.progress import Track
 
@@ -40,7 +38,7 @@ def bake(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Colours of all texels; those between charts continue the nearest chart."""
     vertices, faces = np.asarray(surface.vertices), np.asarray(surface.faces)
-    fragments = flat_fragments(unwrapped, texture_px)
+    fragments = rasterize_texture(unwrapped.uv_unit, unwrapped.faces, texture_px, texture_px)
     texels = fragments.hit
     attributes = np.concatenate([vertices, surface.vertex_normals], axis=1)[unwrapped.vertex_index].astype(np.float32)
     places_and_normals = interpolate(fragments, attributes, unwrapped.faces)[texels]
@@ -70,22 +68,6 @@ def bake(
     picture = np.zeros((texture_px, texture_px, 3), np.uint8)
     picture[texels] = np.clip(colours + 0.5, 0, 255).astype(np.uint8)
     return continued(picture, texels)
-
-
-def flat_fragments(unwrapped: Unwrapped, texture_px: int) -> Fragments:
-    """The texture as a picture: which triangle lies at each texel's centre.
-
-    A camera at the origin sees the plane z = 1 with one texel per pixel.
-    """
-    flat = np.concatenate([unwrapped.uv_unit.astype(np.float64), np.ones((len(unwrapped.uv_unit), 1))], axis=1)
-    camera = Cameras(
-        torch.eye(4, dtype=torch.float64)[None],
-        torch.full((1, 2), float(texture_px), dtype=torch.float64),
-        torch.zeros(1, 2, dtype=torch.float64),
-        texture_px,
-        texture_px,
-    )
-    return rasterize_mesh(flat, unwrapped.faces, camera)
 
 
 def _faces_around(fragments: Fragments, faces: Int[np.ndarray, "f 3"], vertex_count: int) -> Bool[np.ndarray, " f"]:
