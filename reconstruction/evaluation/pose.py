@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
+from scipy import ndimage
 from scipy.spatial.transform import Rotation as ScipyRotation
 
 from dp360.generation import Cameras, ViewSet
@@ -401,7 +402,8 @@ class OutlineHull:
             alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
         solid = (alpha >= 128).astype(np.uint8)
         # Distances are between pixel middles; the outline runs half a pixel before the first one beyond it.
-        out, into = (cv2.distanceTransform(m, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for m in (1 - solid, solid))
+        # not OpenCV's, whose last digits depend on where its result lies in memory
+        out, into = (np.asarray(ndimage.distance_transform_edt(m)) for m in (1 - solid, solid))
         outside_px = np.where(solid == 1, 0.5 - into, out - 0.5).astype(np.float32)
         camera = self._views.cameras[index].resized(alpha.shape[1], alpha.shape[0])
         T, K = (m[0].numpy().astype(np.float32) for m in (camera.T_camera_world, camera.K_px))

@@ -14,6 +14,7 @@ import torch
 from dp360.generation import Cameras, OrbitConfig, PointCloud, Provenance, ViewSet
 from dp360.reconstruction.evaluation.pose import (
     FaceRotationFit,
+    OutlineHull,
     PoseConfig,
     PoseReport,
     measure_pose,
@@ -224,6 +225,13 @@ def test_the_order_of_views_does_not_matter():
             assert getattr(row, field) == pytest.approx(getattr(before, field), abs=1e-3, nan_ok=True)
     assert {row.method for row in again.rows} >= {"face", "silhouette"}
     assert again.means["silhouette_error_deg"] == pytest.approx(report.means["silhouette_error_deg"], abs=1e-3)
+
+
+def test_what_views_say_about_cells_has_the_same_bytes_every_time(head: ViewSet):
+    hull = OutlineHull(head, SMALL, frozenset())
+    hull._carve()
+    fields = [hull._outside_of(k)[0] for _ in range(12) for k in (3, 5)]
+    assert all(np.array_equal(field, fields[i % 2]) for i, field in enumerate(fields))
 
 
 def test_a_ball_is_refused_and_says_why():
