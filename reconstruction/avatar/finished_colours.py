@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32
 
 from dp360.generation import Cameras, look_at_origin
@@ -87,13 +88,11 @@ def _add_view(
     cosine = (normals * to_eye).sum(1) / np.maximum(
         np.linalg.norm(to_eye, axis=1) * np.linalg.norm(normals, axis=1), 1e-9
     )
-    T = camera.T_camera_world[0].numpy()
-    in_camera = places @ T[:3, :3].T + T[:3, 3]
-    uv = in_camera[:, :2] / in_camera[:, 2:] * camera.focal_px[0].numpy() + camera.principal_px[0].numpy()
-    column, row = np.floor(uv).astype(int).T
+    projected = camera.project(torch.from_numpy(places.astype(np.float64)))[0].numpy()
+    depth, (column, row) = projected[:, 2], np.floor(projected[:, :2]).astype(int).T
     inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height) & (cosine > _LEAST_COSINE)
     column, row, cosine = column[inside], row[inside], cosine[inside]
-    open_to = in_camera[inside, 2] <= seen.depth[row, column] + _DEPTH_TOLERANCE / cosine
+    open_to = depth[inside] <= seen.depth[row, column] + _DEPTH_TOLERANCE / cosine
     weight = (cosine**_POWER * open_to * trust[row, column]).astype(np.float32)
     total[inside] += weight[:, None] * np.concatenate([change[row, column], np.ones((len(row), 1), np.float32)], axis=1)
 
