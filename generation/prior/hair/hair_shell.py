@@ -27,6 +27,7 @@ from .. import capsule
 from ..field.chart import to_capsule
 from ..field.head_field import HAIR, HEADGEAR, HeadField
 from ..labels.portrait_labels import PortraitLabels, ear_vertices, project_px
+from ..labels.segmenter import EAR
 
 _BARE_THICKNESS = -0.012
 """Where skin or cloth is seen the shell lies at least this far below, world units as all below."""
@@ -50,6 +51,9 @@ _SKIN_PULL, _HAIR_PULL, _CLOTH_PULL, _HIDDEN_PULL = 1.5, 0.3, 0.5, 3.0
 """Weights in the solve of what is seen at a cell, and of cells that have no hair for certain."""
 _MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.6
 """Ears on a side that is turned away by more than this sine say nothing; with this share of skin one is bare."""
+_BESIDE_EAR, _HANGS_BESIDE, _WHOLE_EAR = (0.3, 1.7), 0.8, 0.6
+"""Hair hangs beside an ear if it is seen outside of it on so many of the rows between two shares of its height, from
+the top. Then the ear is hidden unless more than the last share of it is labelled: what is seen is a sliver."""
 _OVER_EARS = 2 * UNITS_PER_MM
 """Hair lies this far above ears that it hides: an ear is whole or hidden, no part of it sticks out."""
 _RASTER_SIZE = 256
@@ -426,8 +430,32 @@ def _ears_are_bare(portrait: Portrait, labels: PortraitLabels, model: HeadModel)
         if towards < _MOST_TURNED_AWAY:
             continue  # turned away
         uv = np.clip(project_px(portrait.head.camera, points).astype(int), 0, size - 1)
-        views.append((labels.skin[uv[:, 1], uv[:, 0]].mean(), towards))
+        bare = labels.skin[uv[:, 1], uv[:, 0]].mean() * (not _is_sliver(uv, labels, side))
+        views.append((bare, towards))
     return bool(views) and bool(max(views, key=lambda view: view[1])[0] >= _BARE_EAR_SHARE)
+
+
+def _is_sliver(uv: Int[np.ndarray, "p 2"], labels: PortraitLabels, side: int) -> bool:
+    """Whether hair hangs down outside of an ear of which little is seen.
+
+    Args:
+        uv: pixels of its vertices, column and row.
+        side: 1 for an ear on the right of the picture, -1 on the left.
+    """
+    top, bottom = uv[:, 1].min(), uv[:, 1].max()
+    height = max(int(bottom - top), 1)
+    first, last = (round(top + share * height) for share in _BESIDE_EAR)
+    rows = np.arange(first, min(last, len(labels.hair)))
+    outward = (uv[:, 0].max() if side > 0 else uv[:, 0].min()) + side * np.linspace(0, 0.5 * height, 12)
+    columns = np.clip(outward.astype(int), 0, len(labels.hair) - 1)
+    beside = labels.hair[np.ix_(rows, columns)].mean(1) > 0.4
+    if not len(rows) or beside.mean() < _HANGS_BESIDE:
+        return False
+    labelled = labels.classes.argmax(-1) == EAR
+    row, column = np.nonzero(labelled)
+    near = np.hypot(row - uv[:, 1].mean(), column - uv[:, 0].mean()) < height
+    outline = cv2.convexHull(uv.astype(np.int32))
+    return bool(near.sum() < _WHOLE_EAR * cv2.contourArea(outline))
 
 
 def ear_heights(

@@ -26,6 +26,7 @@ from ...networks import LoadedNetwork
 from ...portrait import Portrait
 from .. import capsule
 from . import segmenter as classes_of_segmenter
+from .collar_in_skin import collar_in_skin
 from .headgear_border import border_by_colour
 from .segmenter import SEGMENTER, Segmenter, segment
 from .skin_in_hair import with_bright_skin, with_shaded_skin
@@ -157,6 +158,7 @@ def label_portrait(
     """
     classes = segment(portrait.rgb, portrait.inside, segmenter or SEGMENTER.load())
     classes = with_bright_skin(with_shaded_skin(classes, portrait, model), portrait)
+    core = _face_core(portrait, model)
     prior, chin_row = _spatial_prior(portrait, model)
     foreground = portrait.alpha_unit > 0.5
     worn_on_skin = (
@@ -174,7 +176,7 @@ def label_portrait(
     share = one_reading(share, worn, portrait.foreground_unit)
     share = border_by_colour(share, worn, portrait.foreground_unit)
     share = np.maximum(share, cloth_among(portrait.foreground_unit, worn))
-    return _hard_classes(probability, foreground, _face_core(portrait, model), prior, chin_row, share, classes)
+    return _hard_classes(probability, portrait, core, prior, chin_row, share, classes)
 
 
 def one_reading(
@@ -229,7 +231,7 @@ def _smoothed(
 
 def _hard_classes(
     probability: Float[np.ndarray, "s s 3"],
-    foreground: Bool[np.ndarray, "s s"],
+    portrait: Portrait,
     core: Bool[np.ndarray, "s s"],
     prior: Float[np.ndarray, "s s 3"],
     chin_row: float,
@@ -237,7 +239,7 @@ def _hard_classes(
     classes: Float32[np.ndarray, "s s 11"],
 ) -> PortraitLabels:
     """Hard classes: specks go to what surrounds them, hair reaches above the chin, cloth below it."""
-    size = len(core)
+    size, foreground = len(core), portrait.alpha_unit > 0.5
     rows = np.arange(size)[:, None]
     label = cv2.medianBlur(probability.argmax(-1).astype(np.uint8), 2 * (size // 170) + 1)
     for k, home in ((HAIR, rows < chin_row), (CLOTH, rows > chin_row), (SKIN, core)):
@@ -251,6 +253,8 @@ def _hard_classes(
         others[..., k] = -1
         label = np.where(stray, others.argmax(-1), label)
     label = np.where(_thin_hair(foreground & (label == HAIR), foreground, classes) & (rows < chin_row), HAIR, label)
+    collar = collar_in_skin(foreground & (label == SKIN), foreground & (label == CLOTH), portrait, core)
+    label = np.where(collar, CLOTH, label)
     skin, hair, cloth = (foreground & (label == k) for k in (SKIN, HAIR, CLOTH))
     return PortraitLabels(probability, skin, hair, cloth, headgear_share, classes)
 

@@ -16,6 +16,9 @@ _LEAST_PIXELS = 200
 _MOSTLY, _LITTLE = 0.35, 0.04
 """With more of what is worn than the first share all of it is cloth, with less than the second none: a ribbon, a
 flower, or one stroke of a painter's brush makes no hat of a head of hair."""
+_SOLID, _WIDTH = 0.5, 15.0 / 512
+"""In between, so much of it has to be as wide as the second number, of the picture's side: blue light on black hair
+lies in gleams, cloth in pieces."""
 
 
 def log_chroma(rgb_unit: Float32[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "*n 3"]:
@@ -42,7 +45,7 @@ def cloth_among(rgb_unit: Float32[np.ndarray, "s s 3"], worn: Bool[np.ndarray, "
     """How surely each pixel of what is worn on a head is cloth, by its colour, [0, 1].
 
     Where a good part of it is, all of it is: turbans are of several colours, hair below a band is more than the band.
-    Where next to nothing is, nothing is.
+    Where next to nothing is, or only gleams, nothing is.
 
     Args:
         rgb_unit: the person's colours, sRGB.
@@ -55,6 +58,13 @@ def cloth_among(rgb_unit: Float32[np.ndarray, "s s 3"], worn: Bool[np.ndarray, "
     share = cloth[worn].mean()
     if share > _MOSTLY:
         cloth = worn
-    elif share < _LITTLE:
+    elif share < _LITTLE or _solid_share(cloth > 0.5) < _SOLID:
         cloth = np.zeros_like(cloth)
     return cloth.astype(np.float32)
+
+
+def _solid_share(pieces: Bool[np.ndarray, "s s"]) -> float:
+    """How much of pieces lies where they are as wide as `_WIDTH`."""
+    width = max(3, round(_WIDTH * len(pieces)))
+    broad = cv2.morphologyEx(pieces.astype(np.uint8), cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
+    return float(broad.sum() / max(int(pieces.sum()), 1))

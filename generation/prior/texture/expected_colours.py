@@ -19,7 +19,7 @@ from ..field.head_field import HEADGEAR as HEADGEAR_SHARE
 from ..field.head_field import HeadField
 from ..labels.portrait_labels import HAIR, SKIN
 from .atlas import MATERIAL_HAIR, MATERIAL_SKIN, AtlasTexels
-from .looked_up import LookedUp
+from .looked_up import LookedUp, hair_between_skin
 
 _PLAIN = 0.7
 """Weight from which on a texel shows its colour plainly."""
@@ -57,7 +57,8 @@ class ExpectedColours:
         on_shell = np.nonzero((texels.material == MATERIAL_HAIR) & (own.trust * own.classes[:, HAIR] > _PLAIN))[0]
         hat_there = at_points(hat[..., None], texels.points_world[on_shell])[:, 0]
         expected = np.moveaxis(field.cover_albedo, 0, -1)
-        hair = _median(own.colour[on_shell[hat_there < _HAT[0]]])
+        shown = own.colour[on_shell[hat_there < _HAT[0]]]
+        hair = hair_between_skin(shown, looked_up.typical.skin) if len(shown) > _LEAST_TEXELS else None
         if hair is None and looked_up.typical.has_hair:
             hair = looked_up.typical.hair
         worn = _median(own.colour[on_shell[hat_there > _HAT[1]]])

@@ -22,6 +22,9 @@ _DARKER = 0.4
 _LITTLE_HAIR, _NOT_SKIN = 0.05, 12.0
 """With less hair than this share of the person it is a wreath or stubble, half of it skin; what is further from the
 skin's colour than the second number, CIELAB, is not skin."""
+_LIKE_SKIN, _OWN_QUANTILES = 18.0, (0.8, 0.97)
+"""Hair whose median is nearer to the skin's colour than this, CIELAB, is seen with skin between it: its own colour is
+that between these quantiles of how far its hue is away from the skin's."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def _hair_colour(
     seen of any, a darker shade of the skin, as most hair is."""
     solid = portrait.alpha_unit > 0.9
     if (labels.hair & solid).sum() > _LITTLE_HAIR * solid.sum():
-        return _median_colour(portrait, labels.hair)
+        return hair_between_skin(_plain_colours(portrait, labels.hair), skin_rgb)
     likeliest = labels.classes.argmax(-1)
     grown = (labels.hair | (likeliest == BROW) | (likeliest == BEARD)) & solid
     lab = cv2.cvtColor(np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
@@ -67,7 +70,33 @@ def _hair_colour(
     return _median_colour(portrait, labels.hair) if labels.hair.sum() > _LEAST_PIXELS else _DARKER * skin_rgb
 
 
+def hair_between_skin(
+    colours: Float32[np.ndarray, "n 3"], skin_rgb: Float[np.ndarray, " 3"]
+) -> Float[np.ndarray, " 3"]:
+    """The colour of hair: the median of what is seen of it, or, where skin shines through, of what is least like skin.
+
+    Args:
+        colours: of pixels or texels of hair, at least one.
+        skin_rgb: the skin's typical colour.
+    """
+    middle = np.median(colours, axis=0)
+    lab, middle_lab, skin_lab = (
+        cv2.cvtColor(np.ascontiguousarray(c, dtype=np.float32).reshape(1, -1, 3), cv2.COLOR_RGB2LAB)[0]
+        for c in (colours, middle, skin_rgb)
+    )
+    if np.linalg.norm(middle_lab - skin_lab) > _LIKE_SKIN:
+        return middle
+    away = np.linalg.norm(lab[:, 1:] - skin_lab[:, 1:], axis=1)  # in hue: shaded skin is darker, and no hair
+    low, high = np.quantile(away, _OWN_QUANTILES)
+    return np.median(colours[(away >= low) & (away <= high)], axis=0)
+
+
 def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"]:
+    return np.median(_plain_colours(portrait, mask), axis=0)
+
+
+def _plain_colours(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float32[np.ndarray, "n 3"]:
+    """Colours of the mask's solid pixels away from its border; of more pixels where there are next to none."""
     solid = portrait.alpha_unit > 0.9
     width = portrait.size_px // 128 + 1
     for chosen in (
@@ -76,8 +105,8 @@ def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[n
         portrait.alpha_unit > 0.5,
     ):
         if chosen.sum() >= 20:
-            return np.median(portrait.foreground_unit[chosen], axis=0)
-    return np.median(portrait.foreground_unit.reshape(-1, 3), axis=0)
+            return portrait.foreground_unit[chosen]
+    return portrait.foreground_unit.reshape(-1, 3)
 
 
 @dataclass(frozen=True)

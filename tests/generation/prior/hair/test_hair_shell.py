@@ -23,6 +23,7 @@ from dp360.generation.prior.hair.hair_shell import (
     _SIDE_SLOPE,
     _TEMPLE_LINE_CM,
     _behind_temples,
+    _is_sliver,
     _soft_hairline,
     _soft_sides,
     _without_tongues,
@@ -31,6 +32,7 @@ from dp360.generation.prior.hair.hair_shell import (
     within_outline,
 )
 from dp360.generation.prior.labels.portrait_labels import ear_vertices, label_portrait, project_px
+from dp360.generation.prior.labels.segmenter import EAR
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +163,20 @@ def test_a_surface_is_cut_back_to_the_outline_and_no_further(portrait: Portrait)
     inside = ((portrait.alpha_unit > 0.5) | ~portrait.inside)[row, column].T
     assert inside[(cut > skull) & (cut < far)].mean() > 0.97
     np.testing.assert_array_equal(within_outline(portrait, skull, skull), skull)
+
+
+def test_a_sliver_of_an_ear_with_hair_hanging_beside_it_is_hidden(portrait: Portrait) -> None:
+    labels = label_portrait(portrait, load_head_model())
+    size = portrait.size_px
+    row, column = np.indices((size, size))
+    uv = np.stack(np.meshgrid(np.arange(60, 100), np.arange(200, 300)), axis=-1).reshape(-1, 2)  # an ear on the left
+    classes = np.zeros_like(labels.classes)
+    classes[..., EAR] = (column >= 92) & (column < 100) & (row >= 200) & (row < 300)
+    hanging = (column < 92) & (row > 150)
+    sliver = replace(labels, hair=hanging, classes=classes)
+    assert _is_sliver(uv, sliver, -1)
+    assert not _is_sliver(uv, replace(sliver, hair=hanging & (row < 220)), -1)  # short hair above the ear
+    whole = np.zeros_like(classes)
+    whole[..., EAR] = (column >= 60) & (column < 100) & (row >= 200) & (row < 300)
+    tucked = replace(labels, hair=(column < 60) & (row > 150), classes=whole)
+    assert not _is_sliver(uv, tucked, -1)  # hair behind an ear that is all there

@@ -49,3 +49,17 @@ def test_a_stroke_of_blue_makes_no_hat() -> None:
     assert not cloth_among(picture, worn).any()
     picture[20:36, 20:36] = blue
     assert cloth_among(picture, worn)[28, 28] > 0.9
+
+
+def test_gleams_on_black_hair_are_hair_and_as_much_blue_in_one_piece_is_cloth() -> None:
+    blue, black = (0.1, 0.13, 0.25), (0.07, 0.06, 0.06)
+    picture, worn = np.full((512, 512, 3), 0.5, np.float32), np.zeros((512, 512), bool)
+    worn[80:440, 80:440] = True
+    picture[worn] = black
+    gleams = picture.copy()
+    for row in range(100, 420, 40):
+        gleams[row : row + 12, 100:420] = blue
+    assert not cloth_among(gleams, worn).any()
+    band = picture.copy()
+    band[100:196, 100:420] = blue
+    assert cloth_among(band, worn)[150, 250] > 0.5

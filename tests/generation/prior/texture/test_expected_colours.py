@@ -16,7 +16,7 @@ from dp360.generation.prior.labels import portrait_labels
 from dp360.generation.prior.labels.skin_tone import SkinTone
 from dp360.generation.prior.texture.atlas import MATERIAL_HAIR, MATERIAL_SKIN, AtlasTexels, atlas_texels
 from dp360.generation.prior.texture.expected_colours import ExpectedColours
-from dp360.generation.prior.texture.looked_up import LookedUp, Typical
+from dp360.generation.prior.texture.looked_up import LookedUp, Typical, hair_between_skin
 from dp360.generation.prior.texture.portrait_lookup import SeenPoints
 
 RED, BLUE, PALE = (np.array(c, np.float32) for c in ([0.5, 0.1, 0.05], [0.1, 0.2, 0.6], [0.8, 0.65, 0.55]))
@@ -73,3 +73,15 @@ def test_skin_behind_is_that_of_the_face(texels: AtlasTexels, hatted: HeadField)
 def test_the_field_says_the_colour_of_what_is_not_seen(texels: AtlasTexels, hatted: HeadField) -> None:
     found = ExpectedColours.of(hatted, texels, looked_up(texels, hat_is_seen=False))
     np.testing.assert_allclose(found.cover[4], np.moveaxis(hatted.cover_albedo, 0, -1)[4], atol=1e-5)
+
+
+def test_thin_white_hair_is_white_and_brown_hair_what_it_is() -> None:
+    rng = np.random.default_rng(0)
+    skin, white = np.array([0.78, 0.49, 0.44]), np.array([0.78, 0.76, 0.74])
+    share = np.clip(rng.normal(0.15, 0.25, (4000, 1)), 0, 1)  # of hair in front of the skin
+    shade = rng.uniform(0.6, 1, (4000, 1))
+    thin = (shade * (share * white + (1 - share) * skin)).astype(np.float32)
+    found = hair_between_skin(thin, skin)
+    assert np.ptp(found / found.mean()) < 0.7 * np.ptp(skin / skin.mean())
+    dark = (np.array([0.3, 0.2, 0.12]) * shade).astype(np.float32)
+    np.testing.assert_array_equal(hair_between_skin(dark, skin), np.median(dark, axis=0))
