@@ -37,11 +37,17 @@ _HEIGHT_BINS = 72
 _LEAST_IN_BIN = 12
 _NEAR_PX = 36.0
 """Texels over which what is seen goes over into the plain cloth."""
-_EDGE_ROWS = 10
-_CLOSING, _FARTHEST = 0.16, 0.2
-"""Below the picture's end what is seen closes in front over this length, world units; farthest column it looks at."""
-_SPREAD, _CARRIED = 0.05, 0.09
-"""There its stripes run together on the first length, and it goes over into the plain cloth on the second."""
+_EDGE_ROWS, _LAST_ROWS = 14, 3
+"""The lowest rows that are seen tell what goes on below them, but for the very last, which the picture's end mixes."""
+_CLOSING = 0.16
+"""Below the picture's end a garment that is open in front closes over this length, world units."""
+_OUTER, _SAME, _MOST_OPEN = (0.1, 0.2), 0.35, 0.14
+"""It has the median colour between the first two shares of the turn from the front, and begins where colours differ
+from that by less than the third, logarithms, but not farther out than the last share."""
+_CARRIED = (0.1, 0.12)
+"""What is seen is carried down for the first length, and goes over into the plain cloth over the second."""
+_STRIPE = 9
+"""Columns over which what is carried down has one colour: patterns would become stripes."""
 _SIDE_ANGLE = 0.8
 """Colours of cloth that is not seen as far round as this are those of what is worn below it."""
 _RIM = (-0.002, 0.012, 0.016)
@@ -142,7 +148,9 @@ def paint_cloth(
     low, high = _TRUST
     own = soft_edged(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32))
     front = np.clip((np.cos(surface.angle) - _FRONT[0]) / (_FRONT[1] - _FRONT[0]), 0, 1)
-    mirror = own[:, ::-1] * front * (1 - own)
+    above_end = np.arange(len(own))[:, None] <= np.where(_lowest(own) < 0, len(own), _lowest(own))
+    reflected = own[:, ::-1] * above_end  # below the picture's end left and right would end at two heights
+    mirror = reflected * front * (1 - own)
     known = own + _MIRROR_SHARE * mirror
     mirrored = seen.colour[:, ::-1]
     colour = seen.colour * own[..., None] + mirrored * (_MIRROR_SHARE * mirror)[..., None]
@@ -169,7 +177,7 @@ def paint_cloth(
     texture = _DETAIL_SHARE * texture * (1 - surface.lower_end)[:, None, None]
     fill = (fill + _FLOOR) * np.exp(texture) - _FLOOR
 
-    mirror_kept = soft_edged(np.clip(1.6 * own[:, ::-1] - 0.3, 0, 1).astype(np.float32)) * front * (1 - own)
+    mirror_kept = soft_edged(np.clip(1.6 * reflected - 0.3, 0, 1).astype(np.float32)) * front * (1 - own)
     result = fill + (mirrored - fill) * mirror_kept[..., None]
     result = result + (seen.colour - result) * own[..., None]
     confidence = np.maximum(own, 0.5 * mirror_kept)
@@ -257,7 +265,8 @@ def _run_over(
     rim: Float32[np.ndarray, "h w"],
     surface: ClothSurface,
 ) -> Float32[np.ndarray, "h w 3"]:
-    """What is seen goes over into the plain cloth: for a while sideways, closing downwards below the picture's end."""
+    """What is seen goes over into the plain cloth: sideways for a while, and straight down below the picture's end,
+    where what is open in front closes."""
     if known.max() <= 0.5:
         return fill
     small_known = reduced(known, _REDUCE)
@@ -268,30 +277,70 @@ def _run_over(
 
     height, width = known.shape
     rows = np.arange(height)[:, None]
-    solid = known > 0.5
-    last = np.where(solid.sum(0) > _EDGE_ROWS, height - 1 - np.argmax(solid[::-1], axis=0), -1)
-    in_edge = (rows > last - _EDGE_ROWS) & (rows <= last) & (last >= 0)
+    last = _lowest(known)
+    in_edge = (rows > last - _EDGE_ROWS) & (rows <= last - _LAST_ROWS) & (last >= 0)
     weight = (known * in_edge).sum(0)
     edge = (colour * (known * in_edge)[..., None]).sum(0) / np.maximum(weight, 1e-6)[:, None]
     has_edge = (weight > 3).astype(np.float32)
     if not has_edge.any():
         return fill
-    fine, coarse = (_filled_round(edge.astype(np.float32), has_edge, sigma) for sigma in (2.5, 9.0))
+    ends = ndimage.median_filter(_filled_round(edge.astype(np.float32), has_edge, 1.0), (_STRIPE, 1), mode="wrap")
     end_length = surface.below_rim[np.maximum(last, 0), np.arange(width)]
     length = np.where((last >= 0) & (rows > last), surface.below_rim - end_length, 0)
-    # garments close downwards in front: what is seen of the neck's opening narrows to a point
     offset = (np.arange(width) + width / 2) % width - width / 2
-    aside = np.clip(offset / np.clip(1 - length / _CLOSING, 0.02, 1), -_FARTHEST * width, _FARTHEST * width)
-    source = np.where(np.abs(aside) < np.abs(offset), offset, aside) % width
+    source = _closed_in_front(offset, length, _openings(ends, has_edge > 0)) % width
     first = source.astype(np.int64)
     part = (source - first)[..., None].astype(np.float32)
-    blurred = np.clip(length / _SPREAD, 0, 1)[..., None].astype(np.float32)
-    carried, spread = (ends[first % width] * (1 - part) + ends[(first + 1) % width] * part for ends in (fine, coarse))
-    carried = carried + (spread - carried) * blurred
+    carried = ends[first % width] * (1 - part) + ends[(first + 1) % width] * part
     facing = np.clip(np.cos(surface.angle) / 0.5, 0, 1) * (rows <= surface.cut_row + 8)
-    share = facing * (has_edge[None] > 0) * np.clip((rows - last) / 4, 0, 1) * (last >= 0) * (1 - known)
-    share = wrapped_blur((share * np.exp(-length / _CARRIED)).astype(np.float32), 1.0, 4.0)
+    share = facing * (has_edge[None] > 0) * np.clip((rows - last + _LAST_ROWS) / 4, 0, 1) * (last >= 0) * (1 - known)
+    share = share * np.exp(-np.maximum(length - _CARRIED[0], 0) / _CARRIED[1])
+    share = wrapped_blur(share.astype(np.float32), 1.0, 4.0)
     return (fill + (carried - fill) * share[..., None]).astype(np.float32)
+
+
+def _lowest(known: Float32[np.ndarray, "h w"]) -> Int[np.ndarray, " w"]:
+    """The lowest row of each column that is seen; -1 where next to nothing is."""
+    solid = known > 0.5
+    return np.where(solid.sum(0) > _EDGE_ROWS, len(known) - 1 - np.argmax(solid[::-1], axis=0), -1)
+
+
+def _openings(ends: Float32[np.ndarray, "w 3"], known: Bool[np.ndarray, " w"]) -> tuple[float, float]:
+    """How far from the front a garment opens to either side, columns; 0 where it is closed.
+
+    Args:
+        ends: lowest colours that are seen, by column; column 0 is the front.
+        known: columns in which any are.
+    """
+    width = len(ends)
+    logs = np.log(np.maximum(ends, 0) + _FLOOR)
+    openings = []
+    for sign in (1, -1):
+        columns = sign * np.arange(width // 2)
+        outer = columns[round(_OUTER[0] * width) : round(_OUTER[1] * width)]
+        outer = outer[known[outer]]
+        if not len(outer):
+            return 0.0, 0.0
+        other = np.abs(logs[columns] - np.median(logs[outer], axis=0)).max(-1) > _SAME
+        inner = np.flatnonzero(other[: round(_MOST_OPEN * width)])
+        openings.append(float(inner[-1] + 1) if len(inner) else 0.0)
+    return openings[0], openings[1]
+
+
+def _closed_in_front(
+    offset: Float[np.ndarray, " w"], length: Float32[np.ndarray, "h w"], openings: tuple[float, float]
+) -> Float[np.ndarray, "h w"]:
+    """Columns that are carried to each texel: straight down inside the opening, over which its edges slide together.
+
+    Args:
+        offset: of each column from the front.
+        length: below the picture's end, world units.
+        openings: to the side of positive offsets, and to that of negative ones.
+    """
+    opening = np.where(offset >= 0, *openings)
+    border = opening * np.clip(1 - length / _CLOSING, 0, 1)
+    outside = np.abs(offset) > border
+    return np.where(outside, np.sign(offset) * (np.abs(offset) + opening - border), offset)
 
 
 def _filled_round(

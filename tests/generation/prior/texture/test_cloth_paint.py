@@ -95,3 +95,33 @@ def test_a_random_phase_texture_has_its_examples_spectrum_and_is_no_copy() -> No
     assert abs(np.corrcoef(made[example][:, 0], detail[example][:, 0])[0, 1]) < 0.5
     seam = np.abs(made[:, 0] - made[:, -1]).mean()
     assert seam < 2 * np.abs(np.diff(made, axis=1)).mean()
+
+
+def test_a_jacket_closes_over_the_shirt_below_the_pictures_end(
+    surface: ClothSurface, expected: ExpectedColours
+) -> None:
+    seen = a_red_shirt(surface, noise=0.0)
+    height, width = surface.height.shape
+    end = height // 2
+    seen.trust[end:], seen.classes[end:] = 0, 0
+    offset = (np.arange(width) + width // 2) % width - width // 2
+    white, tie = np.abs(offset) < 60, np.abs(offset) < 12
+    seen.colour[:, white], seen.colour[:, tie] = 0.9, (0.1, 0.2, 0.6)
+    colour, _ = paint_cloth(seen, expected, surface, 0)
+    length = surface.below_rim[:, 0] - surface.below_rim[end - 1, 0]
+    half = int(np.argmin(np.abs(length - 0.5 * cloth_paint._CLOSING)))
+    assert end < half < surface.cut_row
+    is_white = colour[half].min(-1) > 0.5
+    is_blue = colour[half, :, 2] > 1.5 * colour[half, :, 0]
+    assert is_blue[np.abs(offset) < 8].all() and is_white[(np.abs(offset) > 16) & (np.abs(offset) < 25)].all()
+    assert not (is_white | is_blue)[np.abs(offset) > 36].any()  # the jacket has come half of the way
+    just_below = colour[end + 4]
+    assert (just_below.min(-1) > 0.5)[(np.abs(offset) > 20) & (np.abs(offset) < 48)].all()
+
+
+def test_what_is_closed_and_what_nobody_sees_the_side_of_has_no_opening() -> None:
+    ends = np.full((1024, 3), 0.4, np.float32)
+    assert cloth_paint._openings(ends, np.ones(1024, bool)) == (0.0, 0.0)
+    ends[:30] = 0.9
+    assert cloth_paint._openings(ends, np.ones(1024, bool)) == (30.0, 1.0)
+    assert cloth_paint._openings(ends, np.arange(1024) < 80) == (0.0, 0.0)
