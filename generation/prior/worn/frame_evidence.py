@@ -13,7 +13,7 @@ from ...cameras import UNITS_PER_CM, Cameras
 from ...head_model.anatomy import world_units
 from ...portrait import Portrait
 from ..labels.portrait_labels import PortraitLabels, project_px
-from ..labels.segmenter import ACCESSORY, BROW, GLASSES
+from ..labels.segmenter import ACCESSORY, BROW, FACE, GLASSES
 from .frame_shape import WearersFace
 
 _AT_EYE = (0.58, 0.42)
@@ -25,6 +25,8 @@ _LEAST_SHARE = 0.0105
 """Glasses are worn if pixels of frames at the eyes, each counted by its probability, are more than this share of the
 squared distance of the eyes. Of 120 photographed heads all 21 wearers are above 0.013, all others below 0.009; another
 segmenter has other shares."""
+_CHEEKS, _PLAIN = (0.9, 1.1), 0.8
+"""Half the size of where plain skin about the eyes is, in distances of the eyes, and how surely it is the face's."""
 _LEAST_SIDE = 0.12
 """Either eye has at least this share of these pixels; both cannot be seen in strong yaw, and then one is enough."""
 _STRONG_YAW_RAD = 0.5
@@ -67,6 +69,8 @@ class FrameEvidence:
     """Nothing is seen through the lenses."""
     px_per_cm: float
     """Scale at the eyes."""
+    strokes: float
+    """Mean likelihood of a dark line over cheeks and forehead, [0, 1]: painted faces are full of them."""
 
 
 def find_frame(
@@ -107,16 +111,19 @@ def find_frame(
     lens = cv2.morphologyEx(solid, cv2.MORPH_OPEN, _disc(_LENS_CM * px_per_cm))
     areas = [int((lens > 0)[near(eye, _AT_EYE)].sum()) / px_per_cm**2 for eye in eyes]
     opaque = max(areas) > _LEAST_LENS_CM2
+    lines = _lines(portrait, px_per_cm)
+    plain = (labels.classes[..., FACE] > _PLAIN) & near(lower, _CHEEKS) & ~near(lower, (_CHEEKS[0], _AROUND[1] / 2))
+    strokes = float(lines[plain].mean()) if plain.any() else 0.0
     if opaque:
         inner = cv2.erode(solid, _disc(2 * OPAQUE_EDGE_CM * px_per_cm))
         wire = np.where(inner > 0, 0, worn)
-        return FrameEvidence(wire.astype(np.float32), wire.astype(np.float32), worn, True, px_per_cm)
-    line = _dark_lines(portrait, labels, landmarks_px, px_per_cm)
+        return FrameEvidence(wire.astype(np.float32), wire.astype(np.float32), worn, True, px_per_cm, strokes)
+    line = _away_from_eyes(lines, labels, landmarks_px, px_per_cm)
     nearby = cv2.dilate(worn, _disc(0.35 * px_per_cm))
     gate = np.clip((nearby - _LEAST_GATE) / (_GATE - _LEAST_GATE), 0, 1)
     blurred = cv2.GaussianBlur(line, (0, 0), _LINE_BLUR_CM * px_per_cm)
     wire = np.maximum(worn, line * gate).astype(np.float32)
-    return FrameEvidence(wire, np.maximum(blurred, worn), worn, False, px_per_cm)
+    return FrameEvidence(wire, np.maximum(blurred, worn), worn, False, px_per_cm, strokes)
 
 
 def scale_at(camera: Cameras, face: WearersFace) -> float:
@@ -135,15 +142,20 @@ def outlined(
     return inside
 
 
-def _dark_lines(
-    portrait: Portrait, labels: PortraitLabels, landmarks_px: Float[np.ndarray, "l 2"], px_per_cm: float
-) -> Float32[np.ndarray, "s s"]:
+def _lines(portrait: Portrait, px_per_cm: float) -> Float32[np.ndarray, "s s"]:
     """Thin dark lines: the segmenter works at half the portrait's resolution and misses fine wires."""
     grey = portrait.foreground_unit.mean(-1).astype(np.float32)
     line = cv2.morphologyEx(grey, cv2.MORPH_BLACKHAT, _disc(_WIRE_CM * px_per_cm)) / np.float32(_CONTRAST)
-    lids = outlined(landmarks_px, (*EYE_LANDMARKS, *_BROW_LANDMARKS), len(grey))
+    return np.clip(line, 0, 1)
+
+
+def _away_from_eyes(
+    lines: Float32[np.ndarray, "s s"], labels: PortraitLabels, landmarks_px: Float[np.ndarray, "l 2"], px_per_cm: float
+) -> Float32[np.ndarray, "s s"]:
+    """Lines that are no brows and lids."""
+    lids = outlined(landmarks_px, (*EYE_LANDMARKS, *_BROW_LANDMARKS), len(lines))
     lids = cv2.dilate(lids, _disc(2 * _LID_CM * px_per_cm))
-    return (np.clip(line, 0, 1) * (1 - labels.classes[..., BROW]) * (1 - lids)).astype(np.float32)
+    return (lines * (1 - labels.classes[..., BROW]) * (1 - lids)).astype(np.float32)
 
 
 def _disc(diameter_px: float) -> np.ndarray:

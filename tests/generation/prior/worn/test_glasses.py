@@ -121,6 +121,21 @@ def test_without_a_lower_rim_there_is_half_a_rim(wearer: Callable, known: FrameS
     assert in_front(plain, 1.0) > 100 and in_front(half, 1.0) == 0
 
 
+def test_half_a_frame_among_a_painters_strokes_is_none_and_a_whole_one_is_one(
+    wearer: Callable, known: FrameShape
+) -> None:
+    for lower in (False, True):
+        worn = wearer(known, lower=lower)
+        rgb = worn.portrait.foreground_unit.copy()
+        away = worn.labels.classes[..., GLASSES] < 0.01
+        for row in range(0, len(rgb), 6):  # two dark rows of six, all over the face
+            rgb[row : row + 2][away[row : row + 2]] *= 0.6
+        painted = replace(worn, portrait=replace(worn.portrait, foreground_unit=rgb))
+        model = load_head_model()
+        assert (fit_glasses(painted.portrait, painted.labels, model) is not None) == lower
+        assert fit_glasses(worn.portrait, worn.labels, model) is not None
+
+
 def test_opaque_lenses_become_surfaces_of_their_colour(plain: Glasses, dark: Glasses) -> None:
     assert plain.lens_rgb is None and dark.lens_rgb is not None
     assert np.abs(dark.lens_rgb - (0.2, 0.1, 0.05)).max() < 0.05
