@@ -58,7 +58,9 @@ class ExpectedColours:
         hat_there = at_points(hat[..., None], texels.points_world[on_shell])[:, 0]
         expected = np.moveaxis(field.cover_albedo, 0, -1)
         shown = own.colour[on_shell[hat_there < _HAT[0]]]
-        hair = hair_between_skin(shown, looked_up.typical.skin) if len(shown) > _LEAST_TEXELS else None
+        typical, hair = looked_up.typical, None
+        if len(shown) > _LEAST_TEXELS:
+            hair = hair_between_skin(shown, typical.skin, typical.is_thin)
         if hair is None and looked_up.typical.has_hair:
             hair = looked_up.typical.hair
         worn = _median(own.colour[on_shell[hat_there > _HAT[1]]])

@@ -22,9 +22,14 @@ _DARKER = 0.4
 _LITTLE_HAIR, _NOT_SKIN = 0.05, 12.0
 """With less hair than this share of the person it is a wreath or stubble, half of it skin; what is further from the
 skin's colour than the second number, CIELAB, is not skin."""
-_LIKE_SKIN, _OWN_QUANTILES = 18.0, (0.8, 0.97)
-"""Hair whose median is nearer to the skin's colour than this, CIELAB, is seen with skin between it: its own colour is
-that between these quantiles of how far its hue is away from the skin's."""
+_SHADES, _IS_SKIN, _SKIN_SHARE = (1.15, 1.0, 0.8, 0.6), 9.0, (0.15, 0.7)
+"""Hair that is as near to the skin's colour, in light and shade of such brightness, as the second number, CIELAB, is
+skin among hair: with a share between the last two the rest tells the colour, if it is plainly darker than skin."""
+_DARKER_LAB = 20.0
+_THIN_SHARE, _LIKE_SKIN, _OWN_QUANTILES = 0.12, 18.0, (0.8, 0.97)
+"""Hair on less than the first share of the head, whose median is nearer to the skin's colour than the second number,
+CIELAB, is seen with skin between it: its own colour is that between these quantiles of how far its hue is away from the
+skin's."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,17 @@ class Typical:
     """Of the skin."""
     has_hair: bool
     """There is hair, if only below headgear."""
+    is_thin: bool = False
+    """Of the head little is hair: skin shines through it."""
 
     @staticmethod
     def of(portrait: Portrait, labels: PortraitLabels) -> Typical:
         """Medians of the solid pixels of each class; little hair counts with brows and beard."""
         skin = _median_colour(portrait, labels.skin)
         has_hair = labels.hair.sum() > _LEAST_PIXELS or _hides_hair(labels)
-        return Typical(_hair_colour(portrait, labels, skin) if has_hair else skin, skin, bool(has_hair))
+        is_thin = bool(labels.hair.sum() < _THIN_SHARE * (labels.hair | labels.skin).sum())
+        hair = _hair_colour(portrait, labels, skin, is_thin) if has_hair else skin
+        return Typical(hair, skin, bool(has_hair), is_thin)
 
 
 def _hides_hair(labels: PortraitLabels) -> bool:
@@ -53,42 +62,49 @@ def _hides_hair(labels: PortraitLabels) -> bool:
 
 
 def _hair_colour(
-    portrait: Portrait, labels: PortraitLabels, skin_rgb: Float[np.ndarray, " 3"]
+    portrait: Portrait, labels: PortraitLabels, skin_rgb: Float[np.ndarray, " 3"], is_thin: bool
 ) -> Float[np.ndarray, " 3"]:
     """Median of the hair; where little is left of it, of what is not skin among hair, brows and beard; where nothing is
     seen of any, a darker shade of the skin, as most hair is."""
     solid = portrait.alpha_unit > 0.9
     if (labels.hair & solid).sum() > _LITTLE_HAIR * solid.sum():
-        return hair_between_skin(_plain_colours(portrait, labels.hair), skin_rgb)
+        return hair_between_skin(_plain_colours(portrait, labels.hair), skin_rgb, is_thin)
     likeliest = labels.classes.argmax(-1)
     grown = (labels.hair | (likeliest == BROW) | (likeliest == BEARD)) & solid
-    lab = cv2.cvtColor(np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
-    skin_lab = cv2.cvtColor(skin_rgb.astype(np.float32).reshape(1, 1, 3), cv2.COLOR_RGB2LAB)
-    grown &= np.linalg.norm(lab - skin_lab, axis=-1) > _NOT_SKIN
+    away = np.linalg.norm(_lab(portrait.foreground_unit) - _lab(skin_rgb), axis=-1)
+    grown &= away.reshape(grown.shape) > _NOT_SKIN
     if grown.sum() > _LEAST_PIXELS:
         return _median_colour(portrait, grown)
     return _median_colour(portrait, labels.hair) if labels.hair.sum() > _LEAST_PIXELS else _DARKER * skin_rgb
 
 
 def hair_between_skin(
-    colours: Float32[np.ndarray, "n 3"], skin_rgb: Float[np.ndarray, " 3"]
+    colours: Float32[np.ndarray, "n 3"], skin_rgb: Float[np.ndarray, " 3"], is_thin: bool
 ) -> Float[np.ndarray, " 3"]:
     """The colour of hair: the median of what is seen of it, or, where skin shines through, of what is least like skin.
 
     Args:
         colours: of pixels or texels of hair, at least one.
         skin_rgb: the skin's typical colour.
+        is_thin: little of the head is hair.
     """
+    lab, skin_lab = _lab(colours), _lab(skin_rgb)
+    shaded = _lab(np.clip(np.outer(_SHADES, skin_rgb), 0, 1))
+    skin = np.min([np.linalg.norm(lab - shade, axis=1) for shade in shaded], axis=0) < _IS_SKIN
+    low, high = _SKIN_SHARE
+    if low < skin.mean() < high and np.median(lab[~skin, 0]) < skin_lab[0, 0] - _DARKER_LAB:
+        colours, lab = colours[~skin], lab[~skin]
     middle = np.median(colours, axis=0)
-    lab, middle_lab, skin_lab = (
-        cv2.cvtColor(np.ascontiguousarray(c, dtype=np.float32).reshape(1, -1, 3), cv2.COLOR_RGB2LAB)[0]
-        for c in (colours, middle, skin_rgb)
-    )
-    if np.linalg.norm(middle_lab - skin_lab) > _LIKE_SKIN:
+    if not is_thin or np.linalg.norm(_lab(middle) - skin_lab) > _LIKE_SKIN:
         return middle
     away = np.linalg.norm(lab[:, 1:] - skin_lab[:, 1:], axis=1)  # in hue: shaded skin is darker, and no hair
     low, high = np.quantile(away, _OWN_QUANTILES)
     return np.median(colours[(away >= low) & (away <= high)], axis=0)
+
+
+def _lab(rgb: Float[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "m 3"]:
+    """CIELAB of sRGB colours."""
+    return cv2.cvtColor(np.ascontiguousarray(rgb, dtype=np.float32).reshape(1, -1, 3), cv2.COLOR_RGB2LAB)[0]
 
 
 def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"]:

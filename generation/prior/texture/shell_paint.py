@@ -12,7 +12,7 @@ from .. import capsule
 from ..field.chart import COLUMNS, chart_rows
 from ..hair.flow_field import HairFlow
 from ..hair.locks import paint_locks
-from ..labels.portrait_labels import HAIR
+from ..labels.portrait_labels import CLOTH, HAIR
 from .expected_colours import ExpectedColours
 from .fills import carried_on, enlarged, local_mean, push_pull, reduced, sampled_part, soft_edged, wrapped_blur
 from .hair_look import FLOOR, HairLook, HairTone
@@ -34,6 +34,9 @@ guessed should not be the first thing that is looked at."""
 _PLAINER = 0.85
 """Headgear, and what has the colour of cloth, has no locks: so much less contrast."""
 _LEAST_SURE = 800
+_FACED, _FACED_RANGE, _AS_BRIGHT = 0.97, 0.3, 0.02
+"""Hair that is trusted less than the first number is seen from the side, fully by the second below it: there it is no
+brighter than the nearest hair that is faced, but for the third, log."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def paint_shell(
         seed: of the locks.
     """
     height, width = seen.trust.shape
+    seen, reflected = _without_rim_light(seen), _without_rim_light(reflected)
     own = soft_edged(seen.trust * seen.classes[..., HAIR])
     mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR])
     # Pixels at the rim of what is seen smear over the shell: there the colour of hair is asked for as well.
@@ -68,7 +72,7 @@ def paint_shell(
     foreign = 1 - tone.belief(seen.colour)
     doubt = foreign * np.clip((_PLAIN_TRUST - seen.trust) / _DOUBT_RANGE, 0, 1)
     doubt = np.maximum(doubt, tone.glare(seen.colour, seen.trust) * (seen.classes[..., HAIR] > 0.5))
-    own, trust = own * (1 - doubt), seen.trust * (1 - doubt)
+    own, trust = own * (1 - doubt), seen.trust * (1 - doubt) * (1 - seen.classes[..., CLOTH])
     mirror = mirror * tone.belief(reflected.colour) * (1 - tone.glare(reflected.colour, reflected.trust))
     both = own * mirror
     mass = reduced(both, _REDUCE)
@@ -86,7 +90,7 @@ def paint_shell(
     known = _without_outliers(detail, (weight > 0.5) & (mass > 0.3))
     look = HairLook.of(detail, known, colour, flow.look)
 
-    # What is plainly seen is kept whatever its class: an ear or a temple that the shell happens to cover.
+    # What is plainly seen is kept: also an ear or a temple that the shell happens to cover.
     keep = np.maximum(own * (1 + _MORE_OWN * (1 - own)), trust * np.clip(2 * trust - 1, 0, 1))
     mirror_keep = np.clip(1.5 * mirror - 0.25, 0, 1)
     carried = cv2.GaussianBlur(detail.mean(-1) * known, (0, 0), 1.2)
@@ -99,6 +103,25 @@ def paint_shell(
     result = result + (seen.colour - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
     return PaintedShell(np.maximum(result, 0).astype(np.float32), confidence, made)
+
+
+def _without_rim_light(seen: SeenPoints) -> SeenPoints:
+    """What is seen without the light along the hair's outline: a narrow bright rim would be spread over much hair."""
+    hair = (seen.trust * seen.classes[..., HAIR]).astype(np.float32)
+    faced = hair * (seen.trust > _FACED)
+    if (faced > 0).sum() < _LEAST_SURE:
+        return seen
+    grey = seen.colour.mean(-1, keepdims=True)
+    (mean, _), (faced_mean, mass) = (
+        local_mean(np.repeat(grey, 3, axis=2), hair),
+        local_mean(np.repeat(grey, 3, axis=2), faced),
+    )
+    known = np.clip(2 * reduced(mass, _REDUCE) - 0.2, 0, 1)
+    near = enlarged(push_pull(reduced(faced_mean, _REDUCE), known), _REDUCE)
+    brighter = np.log((mean[..., 0] + FLOOR) / (near[..., 0] + FLOOR)) - _AS_BRIGHT
+    aside = np.clip((_FACED - seen.trust) / _FACED_RANGE, 0, 1)
+    factor = np.exp(-np.maximum(brighter, 0) * aside * seen.classes[..., HAIR])
+    return SeenPoints((seen.colour * factor[..., None]).astype(np.float32), seen.trust, seen.classes)
 
 
 def ended_softly(
