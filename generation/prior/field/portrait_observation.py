@@ -24,7 +24,7 @@ from ..hair.orientation import SeenOrientation
 from ..labels.portrait_labels import PortraitLabels, project_px
 from .chart import COLUMNS, cell_frames, of_capsule
 from .coherent_cover import with_coherent_cover
-from .grown_nape import with_grown_nape
+from .grown_hair import with_grown_hair
 from .head_field import HAIR, HEADGEAR, TOKENS, HeadField, cells_from_world
 from .mean_network import FIELD_MEAN, FieldMeanNet, estimate_field
 from .observed_field import ObservedField
@@ -95,7 +95,7 @@ def field_of_portrait(
     for _ in range(rounds - 1):
         observed = _observed(picture, skull, field.outer_radius)
         field = estimate_field(observed, network)
-    return with_coherent_cover(with_grown_nape(with_seen_cover(field, observed), observed)), observed
+    return with_coherent_cover(with_grown_hair(with_seen_cover(field, observed), observed)), observed
 
 
 def observe_portrait(
