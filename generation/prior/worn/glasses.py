@@ -42,6 +42,8 @@ _THERE = 0.3
 _STROKES = 0.2
 """Where dark lines are as frequent as this all over the face, a painter's strokes make half a frame: of a real one the
 lower rims are seen as well. Photographed wearers have 0.03 to 0.14, a painted face 0.28."""
+_BRIDGE = 0.4
+"""Without whole rims the bridge has to be this likely: wearers in photographs have 0.75 to 1, others 0 to 0.13."""
 _LEAST_SEEN = 0.45
 """An upper or lower rim is there if this share of it is seen."""
 _CLEARANCE_CM = 0.08
@@ -135,7 +137,8 @@ def fit_glasses(portrait: Portrait, labels: PortraitLabels, model: HeadModel) ->
             if seen[of_upper].mean() > _LEAST_SEEN
             else "none"
         )
-        if rims != "full" and evidence.strokes > _STROKES:
+        bridge = _Sections.across(project_px(camera, world_units(curves.bridge)), evidence, portrait)
+        if rims != "full" and (evidence.strokes > _STROKES or bridge.peak.mean() < _BRIDGE):
             return None
         parts = (of_upper & seen, ~of_upper & seen)
         widths = [sections.width_cm(part) if part.any() else _RIM_CM[0] for part in parts]

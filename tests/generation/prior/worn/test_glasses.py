@@ -136,6 +136,17 @@ def test_half_a_frame_among_a_painters_strokes_is_none_and_a_whole_one_is_one(
         assert fit_glasses(worn.portrait, worn.labels, model) is not None
 
 
+def test_half_a_frame_without_a_bridge_is_none(wearer: Callable, known: FrameShape) -> None:
+    worn, model = wearer(known, lower=False), load_head_model()
+    curves = frame_curves(known, worn.face)
+    column, row = np.round(project_px(worn.portrait.head.camera, world_units(curves.bridge)).mean(0)).astype(int)
+    rgb, classes = worn.portrait.foreground_unit.copy(), worn.labels.classes.copy()
+    place = slice(row - 20, row + 20), slice(column - 22, column + 22)
+    rgb[place], classes[place] = rgb[5, 5], np.eye(classes.shape[-1], dtype=np.float32)[FACE]
+    portrait, labels = replace(worn.portrait, foreground_unit=rgb), replace(worn.labels, classes=classes)
+    assert fit_glasses(portrait, labels, model) is None and fitted(worn).rims == "half"
+
+
 def test_opaque_lenses_become_surfaces_of_their_colour(plain: Glasses, dark: Glasses) -> None:
     assert plain.lens_rgb is None and dark.lens_rgb is not None
     assert np.abs(dark.lens_rgb - (0.2, 0.1, 0.05)).max() < 0.05
