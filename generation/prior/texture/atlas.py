@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, UInt8
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ...cameras import Cameras
 from ...head_model import HeadModel
@@ -127,6 +129,21 @@ def _head_tiles(model: HeadModel, faces: Int[np.ndarray, "f 3"], faces_uv: Int[n
     return tile, material, u_tile
 
 
+def _inside_eyes(model: HeadModel) -> Bool[np.ndarray, " f"]:
+    """Faces of the inner of the two shells of each eye: nobody sees them, and the outer one has the same texels."""
+    inside = np.zeros(len(model.faces), bool)
+    n = len(model.neutral)
+    for eyeball in _EYE_TILES:
+        of_eye = (model.part[model.faces] == eyeball).all(1)
+        faces = model.faces[of_eye]
+        edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+        graph = coo_matrix((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(n, n))
+        shell = connected_components(graph, directed=False)[1]
+        front = {k: model.neutral[faces[shell[faces[:, 0]] == k], 2].max() for k in np.unique(shell[faces])}
+        inside |= of_eye & (shell[model.faces[:, 0]] != max(front, key=lambda k: front[k]))
+    return inside
+
+
 def build_atlas_mesh(
     model: HeadModel,
     head_vertices: Float[np.ndarray, "v 3"],
@@ -147,7 +164,7 @@ def build_atlas_mesh(
         headgear: from `fit_headgear`, as the shell is; None for none.
     """
     y_cm = centimetres(model.neutral)[:, 1]
-    kept = (y_cm[model.faces] > NECK_CUT_Y_CM - NECK_OVERLAP_CM).all(1)
+    kept = (y_cm[model.faces] > NECK_CUT_Y_CM - NECK_OVERLAP_CM).all(1) & ~_inside_eyes(model)
     faces, faces_uv = model.faces[kept], model.faces_uv[kept]
     tile, head_material, u_tile = _head_tiles(model, faces, faces_uv)
     corner_uv = model.uv[faces_uv] - np.stack([u_tile, np.zeros_like(u_tile)], axis=1)[:, None]

@@ -58,6 +58,13 @@ Tile = tuple[int, int, int, int]
 """Column, row, width and height in the atlas."""
 
 
+_PLAINLY, _LEAST_EYE_TEXELS, _PALER = 0.7, 150, 0.7
+"""Eye texels that are trusted more than the first number tell the colour of the white, if there are at least as many as
+the second and they have less than the third share of the skin's saturation."""
+_PLAIN_WHITE, _LIT_SKIN = np.array([0.70, 0.68, 0.67]), 0.5
+"""The white of eyes in the shade of their lids, beside skin of at least this brightness."""
+
+
 @dataclass(frozen=True)
 class PriorTexture:
     """The painted atlas."""
@@ -198,7 +205,7 @@ def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.
     plain = {
         MATERIAL_MOUTH: skin_rgb * np.array([0.45, 0.3, 0.3]),
         MATERIAL_TEETH: np.array([0.80, 0.76, 0.70]),
-        MATERIAL_EYE: np.array([0.82, 0.80, 0.79]),
+        MATERIAL_EYE: _eye_white(own[texels.material == MATERIAL_EYE], skin_rgb),
     }
     chosen = np.nonzero(np.isin(texels.material, list(plain)))[0]
     base = np.zeros((len(chosen), 3))
@@ -206,3 +213,23 @@ def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.
         base[texels.material[chosen] == material] = colour
     trust = own.trust[chosen]
     return Painted(chosen, base + (own.colour[chosen] - base) * trust[:, None], trust)
+
+
+def _eye_white(seen: SeenPoints, skin_rgb: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
+    """Colour of the white of the eyes: what is bright in them and less coloured than the skin; a plain one where too
+    little is seen.
+
+    Args:
+        seen: what the portrait shows of the texels of the eyes.
+        skin_rgb: the skin's typical colour.
+    """
+    colour = seen.colour[(seen.trust > _PLAINLY)].astype(np.float64)
+    brightness = colour.mean(1)
+    if len(colour) < _LEAST_EYE_TEXELS:
+        return _PLAIN_WHITE * min(1.0, float(skin_rgb.mean()) / _LIT_SKIN)
+    skin = np.ptp(skin_rgb) / max(float(skin_rgb.mean()), 0.05)
+    white = (brightness >= np.quantile(brightness, 0.6)) & (np.ptp(colour, axis=1) < _PALER * skin * brightness)
+    white &= brightness <= np.quantile(brightness, 0.97)  # no glint
+    if white.sum() < _LEAST_EYE_TEXELS:
+        return _PLAIN_WHITE * min(1.0, float(skin_rgb.mean()) / _LIT_SKIN)
+    return np.median(colour[white], axis=0)
