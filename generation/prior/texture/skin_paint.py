@@ -39,7 +39,7 @@ _LEAST_BEARD = 20.0
 """Vertices that plainly show a beard, for it to have a colour."""
 _REDUCE = 4
 """Soft borders are computed at a lower resolution."""
-_PIECE = 1 << 18
+_PIECE = 1 << 17
 """Texels that are painted at once; results do not depend on it."""
 
 
