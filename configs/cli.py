@@ -18,6 +18,8 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from dp360.generation.system import give_back_large_blocks
+
 from .console import Outcome, errors_for_people, progress_bars
 from .extras import refuse_command_without_packages
 
@@ -148,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "dp360 --version says which version this is.",
         args=words,
     )
+    give_back_large_blocks()
     handler = importlib.import_module(type(command).__module__).run
     with errors_for_people():
         refuse_command_without_packages(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -133,11 +134,16 @@ def prior_to_dataset(
     with record.stage("views"):
         generator = torch.Generator().manual_seed(options.seed)
         views = view_generator.generate(portrait, prior, recipe.orbit.cameras(recipe.size_px), generator, track=track)
-    with record.stage("dataset"):
+    with record.stage("dataset"), ThreadPoolExecutor(1) as beside:
+        fitted = SavedFit.of(portrait, prior, load_head_model().weights_name)
+        encoded = [
+            beside.submit(fitted.encode),
+            beside.submit(mesh_glb.encode, prior.textured_mesh(), views.provenance),
+        ]
         write_bytes_atomically(portrait_path, portrait_png.encode(portrait, views.provenance))
-        write_bytes_atomically(mesh_path, mesh_glb.encode(prior.textured_mesh(), views.provenance))
-        write_bytes_atomically(fit_path, SavedFit.of(portrait, prior, load_head_model().weights_name).encode())
         write_dataset(views, dataset_path)
+        for path, file in zip((fit_path, mesh_path), encoded):
+            write_bytes_atomically(path, file.result())
     return PortraitViews(views, torch.from_numpy(portrait.rgb), paths)
 
 

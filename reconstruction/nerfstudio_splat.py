@@ -31,15 +31,14 @@ from .losses import ssim, target_over_background, training_loss
 from .nerfstudio_data import CONFIDENCE, SURFACE
 from .nerfstudio_viewer import FrontView
 from .perceptual import lpips_for_fits
+from .premultiplied import PremultipliedPictures, premultiplied_picture
 from .robust import ViewAgreement
 from .spherical_harmonics import rgb_from_sh0
 from .splat_fit import (
     VARIABLES,
-    PremultipliedPictures,
     SplatFitConfig,
     initial_splats,
     parameters_from_splats,
-    premultiplied_picture,
     render_parameters,
     render_while_training,
     set_learning_rates,

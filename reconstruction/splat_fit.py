@@ -30,6 +30,7 @@ from .densify import (
 )
 from .losses import LossConfig, target_over_background, training_loss
 from .perceptual import Lpips, lpips_for_fits
+from .premultiplied import PremultipliedPictures
 from .rasterize import RasterizeMode, Rendered, rasterize
 from .robust import RobustConfig, ViewAgreement
 from .splats import Splats, splats_from_point_cloud
@@ -188,50 +189,6 @@ def view_schedule(confidence: Float[Tensor, " n"], iterations: int, generator: t
     marks = (torch.arange(iterations, dtype=torch.float64) + 0.5) / iterations * total[-1]
     views = torch.searchsorted(total, marks, right=True).clamp_max(len(total) - 1)
     return views[torch.randperm(iterations, generator=generator)]
-
-
-class PremultipliedPictures:
-    """Views as floats, colour times alpha, and alpha: made from their bytes when a step asks for them.
-
-    What fits into `most_bytes` is kept until another size is asked for; a data set of any size takes no more.
-    """
-
-    def __init__(self, most_bytes: int = 1 << 30) -> None:
-        self._most_bytes, self._kept, self._size = most_bytes, dict[int, Tensor](), (0, 0)
-
-    def get(self, view: int, picture: Tensor, scale: float) -> Float[Tensor, "h2 w2 4"]:
-        """One view, averaged over areas to `scale` times its size, on the device of `picture`.
-
-        Args:
-            picture: `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
-            scale: of the sides.
-        """
-        size = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
-        if size != self._size:
-            self._kept.clear()
-            self._size = size
-        if view in self._kept:
-            return self._kept[view]
-        made = premultiplied_picture(picture, size)
-        if (len(self._kept) + 1) * made.nbytes <= self._most_bytes:
-            self._kept[view] = made
-        return made
-
-
-def premultiplied_picture(picture: Tensor, size: tuple[int, int]) -> Float[Tensor, "h2 w2 4"]:
-    """Colour times alpha, and alpha, in [0, 1], averaged over areas to `size` (height, width).
-
-    Args:
-        picture: `[h w 4]` with straight alpha or `[h w 3]`, which is opaque; 8 bits, or floats in [0, 1].
-        size: wanted height and width, pixels.
-    """
-    unit = picture.float() / 255 if picture.dtype == torch.uint8 else picture
-    alpha = unit[..., 3:] if unit.shape[-1] == 4 else torch.ones_like(unit[..., :1])
-    made = torch.cat([unit[..., :3] * alpha, alpha], dim=-1)
-    if tuple(made.shape[:2]) == size:
-        return made
-    smaller = torch.nn.functional.interpolate(made.permute(2, 0, 1)[None], size=size, mode="area")
-    return smaller[0].permute(1, 2, 0).contiguous()
 
 
 def render_while_training(

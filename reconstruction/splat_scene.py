@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -77,7 +79,7 @@ class SplatScene:
         A head of splats is a hollow shell. The few per cent of light that come through its front from the back of the
         head, a foot behind, pull the expected depth inwards by centimetres, so depth is drawn without the back.
         """
-        deepest = torch.nn.functional.max_pool2d((depth * (alpha > 0.5))[None, None], 7, stride=1, padding=3)[0, 0]
+        deepest = torch.from_numpy(cv2.dilate((depth * (alpha > 0.5)).numpy(), np.ones((7, 7), np.uint8)))
         column, row = means_px.long().unbind(1)
         column, row = column.clamp(0, camera.width - 1), row.clamp(0, camera.height - 1)
         limit = deepest[row, column]

@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from dp360.generation import InputError
+from dp360.generation.system import give_back_large_blocks
 
 from .lanes import Lanes
 from .progress import JobCancelled, Progress
@@ -258,6 +259,7 @@ def _death(exit_code: int | None) -> str:
 def _work(pipe: Connection, runner: Runner, threads: int | None, lane_count: int) -> None:
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent tells what it means
+    give_back_large_blocks()
     lanes, sending = Lanes(), threading.Lock()
     tasks: queue.SimpleQueue[tuple[str, Any] | None] = queue.SimpleQueue()
     cancelled: set[str] = set()

@@ -32,9 +32,8 @@ def mesh_from_renders(scene: Renderable, config: MeshConfig = _DEFAULT, *, track
     pictures = take_pictures(scene, config.cameras(), track)
     steps = iter(track(range(3), total=3, description="Building the surface"))
     next(steps)
-    solid = clean_solid(fuse(pictures, config))
+    surface = extract_surface(clean_solid(fuse(pictures, config)))
     next(steps)
-    surface = extract_surface(solid)
     if len(surface.faces) < 4:
         raise InputError("Cannot make a mesh: the scene is smaller than a voxel; choose a smaller voxel_size")
     smooth_taubin(surface, steps=config.smoothing_steps)

@@ -96,6 +96,26 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     assert before - resident_bytes() > 100 << 20 and lasting
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such number")
+@pytest.mark.parametrize("asked", [False, True])
+def test_large_blocks_go_back_as_soon_as_they_are_freed(asked: bool) -> None:
+    code = (
+        f"import runpy, ctypes, os; system = runpy.run_path({str(system.__file__)!r})\n"
+        f"if {asked}: system['give_back_large_blocks']()\n"
+        "c = ctypes.CDLL(None); c.malloc.restype = ctypes.c_void_p; c.free.argtypes = [ctypes.c_void_p]\n"
+        "resident = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE') >> 20\n"
+        "c.memset.restype = ctypes.c_void_p; c.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]\n"
+        "taken = lambda megabytes: c.memset(c.malloc(megabytes << 20), 1, megabytes << 20)\n"
+        "c.free(taken(30))\n"  # from here on glibc keeps what is smaller, if nobody tells it otherwise
+        "pairs = [(taken(20), taken(1)) for _ in range(5)]; before = resident()\n"
+        "for large, _ in pairs: c.free(large)\n"
+        "print(before - resident())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    given_back = int(done.stdout)
+    assert given_back > 90 if asked else given_back < 50, done.stderr
+
+
 def test_a_system_without_these_calls_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("sched_getaffinity", "getloadavg", "sysconf", "statvfs", "getuid"):
         monkeypatch.delattr(os, name, raising=False)

@@ -24,16 +24,15 @@ from dp360.reconstruction.densify import (
     keep_only,
     limit_shapes,
 )
+from dp360.reconstruction.premultiplied import PremultipliedPictures, plain_premultiplied, premultiplied_picture
 from dp360.reconstruction.splat_fit import (
     FitNotFinite,
     LearningRates,
-    PremultipliedPictures,
     SplatFitConfig,
     fit_splats,
     initial_splats,
     make_optimizers,
     parameters_from_splats,
-    premultiplied_picture,
     set_learning_rates,
     splats_from_parameters,
     view_schedule,
@@ -179,6 +178,17 @@ def test_smaller_pictures_keep_the_mean(views: ViewSet) -> None:
         torch.testing.assert_close(full.mean(dim=(0, 1)), half.mean(dim=(0, 1)))
     opaque = premultiplied_picture(views.rgba[0, ..., :3], (SIZE, SIZE))
     assert torch.equal(opaque[..., :3], views.rgba[0, ..., :3].float() / 255) and bool((opaque[..., 3] == 1).all())
+
+
+def test_bytes_become_premultiplied_floats_to_the_bit() -> None:
+    every = torch.cartesian_prod(torch.arange(256), torch.arange(256)).to(torch.uint8).reshape(256, 256, 2)
+    rgba = torch.stack([every[..., 0], every[..., 0].flip(0), every[..., 1].flip(1), every[..., 1]], dim=-1)
+    made = premultiplied_picture(rgba, (256, 256))
+    assert torch.equal(made, plain_premultiplied(rgba))
+    colour, alpha = rgba[..., :3].double() / 255, rgba[..., 3:].double() / 255
+    torch.testing.assert_close(made.double(), torch.cat([colour * alpha, alpha], dim=-1), rtol=0, atol=1e-7)
+    turned = rgba.transpose(0, 1)
+    assert torch.equal(premultiplied_picture(turned, (256, 256)), plain_premultiplied(turned))
 
 
 @pytest.mark.parametrize("kept", [0, 3, 8])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -81,9 +81,9 @@ class AtlasMesh:
 class AtlasTexels:
     """The texels that the mesh covers, with their place on it."""
 
-    rows: Int[np.ndarray, " n"]
+    rows: Int32[np.ndarray, " n"]
     """Atlas row."""
-    columns: Int[np.ndarray, " n"]
+    columns: Int32[np.ndarray, " n"]
     """Atlas column."""
     points_world: Float32[np.ndarray, "n 3"]
     """Surface point, world units."""
@@ -95,10 +95,20 @@ class AtlasTexels:
     """Of the rasterised layout, n rows of one column."""
 
     def interpolated(
-        self, attribute: Float[np.ndarray, "v k"], faces: Int[np.ndarray, "f 3"]
-    ) -> Float32[np.ndarray, "n k"]:
-        """Vertex attributes of the mesh at the texels."""
-        return interpolate(self.fragments, attribute, faces)[:, 0]
+        self,
+        attribute: Float[np.ndarray, "v k"],
+        faces: Int[np.ndarray, "f 3"],
+        chosen: Int[np.ndarray, " m"] | None = None,
+    ) -> Float32[np.ndarray, "n_or_m k"]:
+        """Vertex attributes of the mesh at the texels.
+
+        Args:
+            attribute: k numbers per vertex.
+            faces: of the mesh.
+            chosen: numbers of the texels; all if not given.
+        """
+        fragments = self.fragments if chosen is None else self.fragments.at(chosen, np.zeros_like(chosen))
+        return interpolate(fragments, attribute, faces)[:, 0]
 
     def __getitem__(self, chosen: Int[np.ndarray, " m"]) -> AtlasTexels:
         """Some of them, by their numbers."""
@@ -266,7 +276,8 @@ def atlas_texels(mesh: AtlasMesh) -> AtlasTexels:
     points = interpolate(fragments, mesh.vertices_world, mesh.faces)[:, 0]
     normals = interpolate(fragments, mesh.normals_world, mesh.faces)[:, 0]
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-    return AtlasTexels(rows, columns, points, normals, mesh.material[fragments.triangle_index[:, 0]], fragments)
+    material = mesh.material[fragments.triangle_index[:, 0]]
+    return AtlasTexels(rows.astype(np.int32), columns.astype(np.int32), points, normals, material, fragments)
 
 
 def fill_uncovered(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from ...head_model.anatomy import centimetres
 from ...portrait import Portrait
@@ -38,7 +39,7 @@ _GLINT, _SHARPNESS = 0.1, 14
 
 def paint_glasses(
     glasses: Glasses, portrait: Portrait, labels: PortraitLabels, picture: PictureOfMesh, texels: AtlasTexels,
-    shade: Float32[np.ndarray, "n 3"],
+    shade_at: Callable[[Int[np.ndarray, " m"]], Float32[np.ndarray, "m 3"]],
 ) -> Painted:  # fmt: skip
     """Frame and opaque lenses.
 
@@ -47,7 +48,7 @@ def paint_glasses(
         portrait, labels: what shows them.
         picture: the portrait as a picture of the mesh.
         texels: of the atlas.
-        shade: factor of the portrait's light on them.
+        shade_at: takes numbers of texels and gives the factor of the portrait's light on them.
     """
     chosen = np.nonzero(texels.material == MATERIAL_GLASSES)[0]
     points, normals = texels.points_world[chosen], texels.normals_world[chosen]
@@ -60,7 +61,7 @@ def paint_glasses(
     image = picture.image.copy()
     image[..., -1] = np.clip((labels.classes[..., GLASSES] - _SURE[0]) / (_SURE[1] - _SURE[0]), 0, 1)
     image[..., -1] *= portrait.inside
-    seen = replace(picture, image=image).look_up(points, normals).divided_by(shade[chosen])
+    seen = replace(picture, image=image).look_up(points, normals).divided_by(shade_at(chosen))
     trust = seen.trust.astype(np.float64)
     return Painted(chosen, plain + (seen.colour - plain) * trust[:, None], trust)
 

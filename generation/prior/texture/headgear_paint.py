@@ -6,6 +6,7 @@ them, else those of the headgear beside them, a little darker below. All of it i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -48,7 +49,8 @@ _LIGHTEST_TRIM = 1.1
 
 def paint_headgear(
     headgear: Headgear, pixels: Bool[np.ndarray, "s s"], picture: PictureOfMesh, texels: AtlasTexels,
-    shade: Float32[np.ndarray, "n 3"], mirrored_shade: Float32[np.ndarray, "n 3"], seed: int,
+    shade_at: Callable[[Int[np.ndarray, " m"]], Float32[np.ndarray, "m 3"]],
+    mirrored_shade_at: Callable[[Int[np.ndarray, " m"]], Float32[np.ndarray, "m 3"]], seed: int,
 ) -> Painted:  # fmt: skip
     """Colours of headgear, its hems and its brim.
 
@@ -57,7 +59,8 @@ def paint_headgear(
         pixels: of the portrait that show it.
         picture: the portrait as a picture of the mesh.
         texels: of the atlas.
-        shade, mirrored_shade: factors of the portrait's light on them and on their mirror images.
+        shade_at: takes numbers of texels and gives the factor of the portrait's light on them.
+        mirrored_shade_at: the same on their mirror images.
         seed: of the cloth's texture.
     """
     chosen = np.nonzero(texels.material == MATERIAL_HEADGEAR)[0]
@@ -66,8 +69,8 @@ def paint_headgear(
     image[..., 3 + HAIR] = pixels
     seen = replace(picture, image=image)
     own, mirrored = seen.look_up_both(texels.points_world[chosen], texels.normals_world[chosen])
-    own = own.divided_by(shade[chosen])
-    mirrored = mirrored.divided_by(mirrored_shade[chosen])
+    own = own.divided_by(shade_at(chosen))
+    mirrored = mirrored.divided_by(mirrored_shade_at(chosen))
     x, y, width, height = SHELL_TILE
     on_shell = (texels.columns[chosen] < x + width) & (texels.rows[chosen] >= y)
     rgb, confidence = np.zeros((len(chosen), 3)), np.zeros(len(chosen))

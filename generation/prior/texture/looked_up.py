@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Int
 
 from ...portrait import Portrait
 from ..labels.portrait_labels import SKIN, PortraitLabels
@@ -131,12 +132,9 @@ class LookedUp:
 
     own: SeenPoints
     """Where they are."""
-    mirrored: SeenPoints
-    """Where their mirror images are."""
-    shade: Float32[np.ndarray, "n 3"]
-    """Factor on their sRGB colours in the portrait's light."""
-    mirrored_shade: Float32[np.ndarray, "n 3"]
-    """The factor at their mirror images."""
+    mirrored_at: Callable[[Int[np.ndarray, " m"]], SeenPoints]
+    """Takes numbers of texels and gives what is seen where their mirror images are: only some of them are ever asked
+    for, and all would take 70 MB."""
     tone: SkinTone
     """The portrait's skin."""
     typical: Typical
@@ -156,10 +154,14 @@ class LookedUp:
             texels: of its atlas.
             light: the portrait's on the mesh.
         """
-        shade, mirrored_shade = (texels.interpolated(of, mesh.faces) for of in (light.shade, light.mirrored_shade))
-        own, mirrored = picture.look_up_both(texels.points_world, texels.normals_world)
-        own, mirrored = own.divided_by(shade), mirrored.divided_by(mirrored_shade)
+        own = picture.look_up(texels.points_world, texels.normals_world)
+        own = own.divided_by(texels.interpolated(light.shade, mesh.faces))
+
+        def mirrored_at(chosen: Int[np.ndarray, " m"]) -> SeenPoints:
+            seen = picture.look_up_mirrored(texels.points_world[chosen], texels.normals_world[chosen])
+            return seen.divided_by(texels.interpolated(light.mirrored_shade, mesh.faces, chosen))
+
         typical = Typical.of(portrait, labels)
         plain = (texels.material == MATERIAL_SKIN) & (own.trust > 0.7) & (own.classes[:, SKIN] > 0.5)
         tone = SkinTone.of(own.colour[plain], typical.skin)
-        return LookedUp(own, mirrored, shade, mirrored_shade, tone, typical)
+        return LookedUp(own, mirrored_at, tone, typical)

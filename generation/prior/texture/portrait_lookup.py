@@ -75,8 +75,13 @@ class PictureOfMesh:
             points_world: the points.
             normals_world: their unit normals.
         """
-        mirrored = self.look_up(points_world * _MIRROR, normals_world * _MIRROR, _MIRROR_DEPTH_TOLERANCE)
-        return self.look_up(points_world, normals_world), mirrored
+        return self.look_up(points_world, normals_world), self.look_up_mirrored(points_world, normals_world)
+
+    def look_up_mirrored(
+        self, points_world: Float[np.ndarray, "n 3"], normals_world: Float[np.ndarray, "n 3"]
+    ) -> SeenPoints:
+        """What the picture shows of the mirror images of surface points; arguments as of `look_up_both`."""
+        return self.look_up(points_world * _MIRROR, normals_world * _MIRROR, _MIRROR_DEPTH_TOLERANCE)
 
     def look_up(
         self,

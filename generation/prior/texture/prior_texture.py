@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from ...head_model import HeadModel
 from ...light.spherical_harmonics import Light
@@ -103,59 +103,53 @@ def paint_prior(
     head_light = light_of_portrait(portrait, labels, model, mesh, picture, wanted)
     give_back_memory()  # what was freed so far; the painting takes as much again
     texels = atlas_texels(mesh)
-    painted = _painted(
+    texture, confidence = _painted(
         portrait, labels, model, mesh, flow, field, picture, head_light, texels, hat,
-        glasses=glasses, headgear=headgear, seed=seed, is_relit=wanted is not None,
+        glasses=glasses, headgear=headgear, seed=seed,
     )  # fmt: skip
     give_back_memory()
+    place = texels.rows, texels.columns
     covered = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), bool)
-    covered[texels.rows, texels.columns] = True
-    rgb = _in_bytes(painted.texture * painted.shade, covered)
-    return PriorTexture(rgb, _in_bytes(painted.texture, covered), painted.confidence, head_light.light)
-
-
-@dataclass(frozen=True)
-class _PaintedAtlas:
-    """The atlas before its light is put on."""
-
-    texture: Float32[np.ndarray, "h w 3"]
-    """Colour in even light, sRGB."""
-    confidence: Float32[np.ndarray, "h w"]
-    """As of `PriorTexture`."""
-    shade: Float32[np.ndarray, "h w 3"]
-    """Factor on colours in the light that was asked for."""
+    covered[place] = True
+    albedo = _in_bytes(texture, covered)
+    texture[place] *= texels.interpolated(head_light.shade if wanted is None else head_light.wanted_shade, mesh.faces)
+    return PriorTexture(_in_bytes(texture, covered), albedo, confidence, head_light.light)
 
 
 def _painted(
     portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, flow: HairFlow, field: HeadField,
     picture: PictureOfMesh, head_light: HeadLight, texels: AtlasTexels, hat: Bool[np.ndarray, "s s"],
-    *, glasses: Glasses | None, headgear: Headgear | None, seed: int, is_relit: bool,
-) -> _PaintedAtlas:  # fmt: skip
-    """All parts of the atlas; what they are made of goes when this returns."""
+    *, glasses: Glasses | None, headgear: Headgear | None, seed: int,
+) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:  # fmt: skip
+    """Colours in even light, sRGB, and confidence of all parts; what they are made of goes when this returns."""
     looked_up = LookedUp.of(portrait, labels, picture, mesh, texels, head_light)
     expected = ExpectedColours.of(field if headgear is None else all_hair(field), texels, looked_up)
 
     texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
     confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)
-    sides = looked_up.own, looked_up.mirrored
 
-    def tile_of(material: int, tile: Tile) -> tuple[np.ndarray, SeenPoints, SeenPoints] | None:
-        """Numbers of the texels of a tile, and what is seen of them on both sides; None where the head has none."""
-        chosen = np.nonzero(texels.material == material)[0]
-        if not len(chosen):
-            return None
-        seen, reflected = (seen_in_tile(texels, chosen, points[chosen], tile) for points in sides)
-        return chosen, seen, reflected
+    def numbers(material: int) -> Int[np.ndarray, " n"]:
+        return np.nonzero(texels.material == material)[0]
+
+    def tile_of(chosen: Int[np.ndarray, " n"], seen: SeenPoints, tile: Tile) -> SeenPoints:
+        return seen_in_tile(texels, chosen, seen, tile)
 
     def hair() -> PaintedShell | None:
-        shown = tile_of(MATERIAL_HAIR, SHELL_TILE)
-        return None if shown is None else paint_shell(shown[1], shown[2], expected, flow, seed)
+        chosen = numbers(MATERIAL_HAIR)
+        if not len(chosen):
+            return None
+        return paint_shell(
+            tile_of(chosen, looked_up.own[chosen], SHELL_TILE),
+            tile_of(chosen, looked_up.mirrored_at(chosen), SHELL_TILE),
+            expected, flow, seed,
+        )  # fmt: skip
 
     def cloth() -> tuple[np.ndarray, np.ndarray] | None:
-        shown = tile_of(MATERIAL_CLOTH, BUST_TILE)
-        if shown is None:
+        chosen = numbers(MATERIAL_CLOTH)
+        if not len(chosen):
             return None
-        return paint_cloth(shown[1], expected, ClothSurface.of(texels, shown[0], mesh, BUST_TILE), seed)
+        seen = tile_of(chosen, looked_up.own[chosen], BUST_TILE)
+        return paint_cloth(seen, expected, ClothSurface.of(texels, chosen, mesh, BUST_TILE), seed)
 
     def detail() -> Float32[np.ndarray, "h w 3"] | None:
         shell = painted_hair.result()
@@ -177,27 +171,29 @@ def _painted(
             place = slice(y, y + height), slice(x, x + width)
             texture[place], confidence[place] = made
     typical = looked_up.typical.skin
-    worn = [] if glasses is None else [paint_glasses(glasses, portrait, labels, picture, texels, looked_up.shade)]
+
+    def shade_at(chosen: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
+        return texels.interpolated(head_light.shade, mesh.faces, chosen)
+
+    def mirrored_shade_at(chosen: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
+        return texels.interpolated(head_light.mirrored_shade, mesh.faces, chosen)
+
+    worn = [] if glasses is None else [paint_glasses(glasses, portrait, labels, picture, texels, shade_at)]
     if glasses is not None and glasses.lens_rgb is not None:
         worn.append(paint_hidden_eyes(glasses, texels, looked_up.own, typical))
     if headgear is not None:
-        shades = looked_up.shade, looked_up.mirrored_shade
-        worn.append(paint_headgear(headgear, hat, picture, texels, *shades, seed))
+        worn.append(paint_headgear(headgear, hat, picture, texels, shade_at, mirrored_shade_at, seed))
     for painted in (skin.painted, _paint_small_parts(texels, looked_up.own, typical), *worn):
         place = texels.rows[painted.texels], texels.columns[painted.texels]
         texture[place], confidence[place] = painted.rgb_unit, painted.confidence
-
-    lit = texels.interpolated(head_light.wanted_shade, mesh.faces) if is_relit else looked_up.shade
-    shade = np.ones((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
-    shade[texels.rows, texels.columns] = lit
-    return _PaintedAtlas(texture, confidence, shade)
+    return texture, confidence
 
 
 def _in_bytes(texture: Float32[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """The atlas in 8 bits; texels beside covered ones continue them."""
     head_rows = SHELL_TILE[1]  # below lie the tiles that are full
-    above = fill_uncovered(texture[:head_rows], covered[:head_rows])
-    return (np.clip(np.concatenate([above, texture[head_rows:]]), 0, 1) * 255 + 0.5).astype(np.uint8)
+    parts = fill_uncovered(texture[:head_rows], covered[:head_rows]), texture[head_rows:]
+    return np.concatenate([(np.clip(part, 0, 1) * 255 + 0.5).astype(np.uint8) for part in parts])
 
 
 def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.ndarray, " 3"]) -> Painted:

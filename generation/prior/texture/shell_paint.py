@@ -78,10 +78,11 @@ def paint_shell(
     mass = reduced(both, _REDUCE)
     mean = reduced((seen.colour - reflected.colour) * both[..., None], _REDUCE) / np.maximum(mass, 1e-5)[..., None]
     difference = enlarged(push_pull(mean, mass + np.float32(1e-6)), _REDUCE)
-    m_colour = np.maximum(reflected.colour + 0.7 * difference, 0)
+    m_colour, shown = np.maximum(reflected.colour + 0.7 * difference, 0), seen.colour
+    del seen, reflected, difference, both, foreign, doubt  # tens of megabytes, while the skin takes as much
     w_mirror = mirror * (1 - own)
     weight = own + w_mirror
-    colour = (seen.colour * own[..., None] + m_colour * w_mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
+    colour = (shown * own[..., None] + m_colour * w_mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
 
     mean, mass = local_mean(colour, weight)
     base = _shell_picture(expected.cover, height, width)
@@ -89,6 +90,7 @@ def paint_shell(
     detail = np.log((colour + FLOOR) / (mean + FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)
     known = _without_outliers(detail, (weight > 0.5) & (mass > 0.3))
     look = HairLook.of(detail, known, colour, flow.look)
+    del colour, mean, mass, base
 
     # What is plainly seen is kept: also an ear or a temple that the shell happens to cover.
     keep = np.maximum(own * (1 + _MORE_OWN * (1 - own)), trust * np.clip(2 * trust - 1, 0, 1))
@@ -100,7 +102,7 @@ def paint_shell(
     made *= (1 - _PLAINER * plain)[..., None]
     fill = (fill + FLOOR) * np.exp(made) - FLOOR
     result = fill + (m_colour - fill) * mirror_keep[..., None]
-    result = result + (seen.colour - result) * keep[..., None]
+    result = result + (shown - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
     return PaintedShell(np.maximum(result, 0).astype(np.float32), confidence, made)
 

@@ -7,8 +7,8 @@ another with the normal (triplanar mapping), so that it is stretched nowhere and
 
 from __future__ import annotations
 
-import functools
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -127,9 +127,8 @@ def _root(band: Float32[np.ndarray, "s s 3"], inside: Bool[np.ndarray, "s s"]) -
     return (axes * np.sqrt(np.maximum(variances, 0))) @ axes.T
 
 
-@functools.lru_cache(maxsize=2)
-def _bands(seed: int) -> tuple[Float32[np.ndarray, "t t 3"], ...]:
-    """Octaves of white noise, each of deviation 1, that repeat without a seam."""
+def _bands(seed: int) -> Iterator[Float32[np.ndarray, "t t 3"]]:
+    """Octaves of white noise, each of deviation 1, that repeat without a seam; one after another."""
     noise = np.random.default_rng(seed).standard_normal((_TILE_PX, _TILE_PX, 3)).astype(np.float32)
 
     def blurred(sigma_mm: float) -> Float32[np.ndarray, "t t 3"]:
@@ -137,9 +136,9 @@ def _bands(seed: int) -> tuple[Float32[np.ndarray, "t t 3"], ...]:
         wide = np.concatenate([noise[-pad:], noise, noise[:pad]])
         return wrapped_blur(wide, sigma_mm / _TILE_MM, sigma_mm / _TILE_MM)[pad:-pad]
 
-    blurs = [blurred(sigma_mm) for sigma_mm in OCTAVES_MM]
-    bands = (finer - coarser for finer, coarser in itertools.pairwise(blurs))
-    return tuple(band / band.std() for band in bands)
+    for finer, coarser in itertools.pairwise(map(blurred, OCTAVES_MM)):
+        band = finer - coarser
+        yield band / band.std()
 
 
 def _sampled(

@@ -39,7 +39,7 @@ _LEAST_BEARD = 20.0
 """Vertices that plainly show a beard, for it to have a colour."""
 _REDUCE = 4
 """Soft borders are computed at a lower resolution."""
-_PIECE = 1 << 18
+_PIECE = 1 << 17
 """Texels that are painted at once; results do not depend on it."""
 
 
@@ -171,12 +171,12 @@ def paint_skin(
         on_scalp = on_scalp * np.clip(1 - _BARE * values[:, 11], 0, 1)
         return on_scalp if strands is None else thinned(on_scalp, _at_places(strands, some.points_world)[:, 0])
 
-    def trusted(piece: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def trusted(piece: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """How far what is seen of a piece, and of its mirror image, is skin that is plainly seen; how far it carries
-        hair."""
+        hair; the colour of its mirror image."""
         some, values = at_texels(piece)
         on_scalp = carried(some, values)
-        own, mirrored = looked_up.own[chosen[piece]], looked_up.mirrored[chosen[piece]]
+        own, mirrored = looked_up.own[chosen[piece]], looked_up.mirrored_at(chosen[piece])
         # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
         on_rim = np.maximum(some.points_world[:, 1] < chin_y, values[:, 9])
         foreign = np.maximum(own.classes[:, CLOTH], on_rim) * (1 - tone.belief(own.colour))
@@ -184,9 +184,9 @@ def paint_skin(
         trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
         fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
         fits = fits + mirrored.classes[:, HAIR] * on_scalp
-        return trust, mirrored.trust * np.clip(fits, 0, 1), on_scalp
+        return trust, mirrored.trust * np.clip(fits, 0, 1), on_scalp, mirrored.colour
 
-    trust, m_trust, hair = (np.concatenate(parts) for parts in zip(*map(trusted, pieces)))
+    trust, m_trust, hair, m_colour = (np.concatenate(parts) for parts in zip(*map(trusted, pieces)))
     rows, columns = texels.rows[chosen], texels.columns[chosen]
     trust = trust * _soft_border(trust, rows, columns)
     m_trust = m_trust * _soft_border(m_trust, rows, columns)
@@ -200,11 +200,11 @@ def paint_skin(
             below = below * np.exp(pores * (1 - on_scalp)[:, None])
         if locks is not None:
             below = below * np.exp(_at_places(locks, some.points_world) * on_scalp[:, None])
-        mirrored_rgb = looked_up.mirrored.colour[chosen[piece]] + values[:, 6:9]
+        mirrored_rgb = m_colour[piece] + values[:, 6:9]
         hidden = below + (mirrored_rgb - below) * m_trust[piece, None]
         return hidden + (looked_up.own.colour[chosen[piece]] - hidden) * trust[piece, None]
 
-    rgb = np.concatenate([painted(piece) for piece in pieces])
+    rgb = np.concatenate([painted(piece).astype(np.float32) for piece in pieces])
     painted_skin = Painted(chosen, rgb, np.maximum(trust, 0.5 * m_trust))
     return PaintedSkin(painted_skin, hairline, _under_shell(bare, skin, ears, flow))
 

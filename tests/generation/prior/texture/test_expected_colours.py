@@ -52,8 +52,8 @@ def looked_up(texels: AtlasTexels, *, hat_is_seen: bool = True) -> LookedUp:
         seen = np.where(hair & high, np.float32(0), seen)
     points = SeenPoints(colour, seen, classes)
     tone = SkinTone.of(np.tile(PALE.astype(np.float64), (100, 1)), PALE)
-    one, typical = np.ones_like(colour), Typical(RED.astype(float), PALE.astype(float), has_hair=True)
-    return LookedUp(points, points, one, one, tone, typical)
+    typical = Typical(RED.astype(float), PALE.astype(float), has_hair=True)
+    return LookedUp(points, points.__getitem__, tone, typical)
 
 
 def test_hair_below_a_hat_has_the_hairs_colour_and_the_hat_its_own(texels: AtlasTexels, hatted: HeadField) -> None:

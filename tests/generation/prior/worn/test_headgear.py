@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
 from dp360.generation.cameras import UNITS_PER_CM, UNITS_PER_MM, look_at_origin
@@ -249,7 +249,10 @@ def test_headgear_is_painted_in_its_own_colour_all_round() -> None:
         np.full(len(whole.faces), MATERIAL_HEADGEAR, np.uint8), np.full(len(whole.uv_px), -1), np.eye(4), np.zeros(64),
     )  # fmt: skip
     picture, texels = picture_of_portrait(made.portrait, without_headgear(made.labels), mesh), atlas_texels(mesh)
-    even = np.ones((len(texels.rows), 3), np.float32)
+
+    def even(chosen: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
+        return np.ones((len(chosen), 3), np.float32)
+
     painted = paint_headgear(made.hat, headgear_pixels(made.labels), picture, texels, even, even, 0)
     again = paint_headgear(made.hat, headgear_pixels(made.labels), picture, texels, even, even, 0)
     np.testing.assert_array_equal(painted.rgb_unit, again.rgb_unit)
