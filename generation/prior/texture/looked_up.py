@@ -23,7 +23,7 @@ _DARKER = 0.4
 _LITTLE_HAIR, _NOT_SKIN = 0.05, 12.0
 """With less hair than this share of the person it is a wreath or stubble, half of it skin; what is further from the
 skin's colour than the second number, CIELAB, is not skin."""
-_SHADES, _IS_SKIN, _SKIN_SHARE = (1.15, 1.0, 0.8, 0.6), 9.0, (0.15, 0.7)
+_SHADES, _IS_SKIN, _SKIN_SHARE = (1.15, 1.0, 0.88), 8.0, (0.2, 0.7)
 """Hair that is as near to the skin's colour, in light and shade of such brightness, as the second number, CIELAB, is
 skin among hair: with a share between the last two the rest tells the colour, if it is plainly darker than skin."""
 _DARKER_LAB = 20.0

@@ -91,7 +91,7 @@ def test_thin_white_hair_is_white_and_brown_hair_what_it_is() -> None:
 def test_skin_among_dark_hair_does_not_count_and_blond_hair_like_skin_does() -> None:
     rng = np.random.default_rng(0)
     skin, black = np.array([0.61, 0.36, 0.25]), np.array([0.15, 0.11, 0.11])
-    shade = rng.uniform(0.8, 1, (1000, 1))
+    shade = rng.uniform(0.9, 1, (1000, 1))
     mixed = np.concatenate([shade * skin, shade[:900] * black]).astype(np.float32)
     np.testing.assert_allclose(hair_between_skin(mixed, skin, False), np.median(shade[:900] * black, axis=0), atol=1e-6)
     blond = np.concatenate([shade * skin, 1.3 * shade[:900] * skin * [1, 1.2, 1.3]]).astype(np.float32)
