@@ -44,10 +44,11 @@ _PRIOR_WEIGHT = 0.25
 _LEAST_PRIOR = 0.08
 """Smallest spatial prior: a high collar may reach where hair usually is."""
 _LEAST_WORN_PX = 60
-_LIKELY_WORN, _SAME, _BLACK = 0.36, 0.4, 20.0
+_LIKELY_WORN, _SAME = 0.36, 0.4
 """From this mean share of headgear on, what has the same colours, over the second number of them, is headgear: hoods
-and scarves are taken for hair where they lie as hair does, while hair is hardly ever taken for so much of a scarf. What
-is darker than the third number, CIELAB, has no colours to tell it by."""
+and scarves are taken for hair where they lie as hair does."""
+_BLACK, _REDDER = 20.0, (0.7, 2.0)
+"""But not in colours that hair has, CIELAB: black, or yellow with at most this share of red, and this much more."""
 _BINS_LAB = (np.arange(0, 101, 10), np.arange(-60, 61, 8), np.arange(-60, 61, 8))
 _ALIKE_LAB = np.array([10.0, 5.0, 5.0])
 """Two things look alike if their medians differ by less than this and their own spreads, CIELAB."""
@@ -203,8 +204,9 @@ def one_reading(
     away = np.abs(middles[0] - middles[1]) / (_ALIKE_LAB + spread)
     if (away > 1).any():
         return headgear_share
-    coloured = middles[1][0] > _BLACK and _common_colours(lab[hat], lab[hair]) > _SAME
-    needed = _LIKELY_WORN if coloured else 0.5
+    lightness, red, yellow = middles[1]
+    of_hair = lightness < _BLACK or red < _REDDER[0] * yellow + _REDDER[1]
+    needed = _LIKELY_WORN if not of_hair and _common_colours(lab[hat], lab[hair]) > _SAME else 0.5
     likelier = np.float32(headgear_share[worn].mean() > needed)
     return np.where(worn, likelier, headgear_share)
 
