@@ -28,8 +28,6 @@ FACE_OVAL_LANDMARKS = [
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 ]  # fmt: skip
 _OUTLINE = slice(8, 29)
-"""Those of them that lie on cheeks and jaw, where the outline is the face's own and not the hair's."""
-_OUTLINE = slice(8, 29)
 """Those of them that run along cheeks and jaw, from one cheekbone to the other."""
 _IRIS_LANDMARKS = range(468, 478)
 FLIP_YZ = np.diag([1.0, -1.0, -1.0])

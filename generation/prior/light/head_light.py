@@ -22,6 +22,7 @@ from ..labels.segmenter import BEARD, BROW
 from ..texture.atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_HEADGEAR, AtlasMesh
 from ..texture.portrait_lookup import PictureOfMesh
 from .light_fit import LitCells, MirroredCells, fit_light
+from .skin_shade import skin_shade
 
 _ROWS, _COLUMNS = 56, 64
 """Cells round the head that colours are averaged in."""
@@ -37,6 +38,8 @@ _SOFT = {MATERIAL_HAIR: 0.3, MATERIAL_CLOTH: 0.2, MATERIAL_HEADGEAR: 0.2}
 _GUESSED, _FACING = 0.7, (-0.5, 0.2)
 """Power of the light on surfaces that are turned away from the camera, where it is but guessed, so that it is nearer to
 even light there; cosines between normal and camera below which all of this holds, and above which nothing."""
+_TOLD_BY_SKIN = 0.4
+"""Power of the fitted light on skin that is seen: the rest of what light does there, its own colours tell."""
 _LEAST_WEIGHT = 0.02
 
 
@@ -106,10 +109,14 @@ def light_of_portrait(
     facing = (mesh.normals_world * towards).sum(1) / np.linalg.norm(towards, axis=1)
     believed = _GUESSED + (1 - _GUESSED) * ramp(facing, *_FACING)
     exposure = Exposure.of(reached, skin_cells.weight)
-    shade = exposure.shade(transfer @ fitted.light.coefficients) ** believed[:, None]
-    shade = shade.astype(np.float32)
+    reckoned, partner = exposure.shade(transfer @ fitted.light.coefficients), _partners(mesh, material)
+    plainly = weight * found.classes[:, SKIN] * _plainness(model, mesh)
+    told = reckoned**_TOLD_BY_SKIN
+    shade = skin_shade(mesh.vertices_world, found.colour, told, plainly, skin, partner).on(
+        reckoned, believed, _TOLD_BY_SKIN
+    )
     wanted_shade = shade if wanted is None else _shade_of(wanted, transfer, skin_cells)
-    return HeadLight(fitted.light, fitted.misfit, shade, shade[_partners(mesh, material)], wanted_shade)
+    return HeadLight(fitted.light, fitted.misfit, shade, shade[partner], wanted_shade)
 
 
 def transfer_of_head(
