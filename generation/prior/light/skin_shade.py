@@ -91,8 +91,10 @@ def skin_shade(
     near[on_skin] = np.exp(-distance[:, 0] / (2 * _REACH))
     field[on_skin] = (share * smooth[neighbour]).sum(1) / share.sum(1) * near[on_skin, None]
     field[seen] = smooth
-    both = (np.minimum(weight, weight[partner]) > _LEAST_WEIGHT) & skin
-    unlike = np.where(both, 0.5 * (field[:, 0] - field[partner, 0]), 0.0)
+    both = ramp(np.minimum(weight, weight[partner]), _LEAST_WEIGHT, 0.5)
+    around = KDTree(vertices_world[on_skin]).query(vertices_world[on_skin], k=_NEIGHBOURS)[1]
+    both[on_skin] = both[on_skin][around].mean(1)  # no border where the other half is no longer seen
+    unlike = np.where(skin, both * 0.5 * (field[:, 0] - field[partner, 0]), 0.0)
     grey = _UNLIKE * unlike + _ALIKE * (field[:, 0] - unlike)
     coloured = _COLOURED * ramp(-field[:, 0], *_SHADOW)[:, None] * field[:, 1:]
     return SkinShade((grey[:, None] + coloured).astype(np.float32), near.astype(np.float32))
