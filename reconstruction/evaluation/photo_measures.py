@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from dp360.generation import Cameras
 from dp360.generation.cameras import PANOHEAD_RADIUS, UNITS_PER_CM
+from dp360.generation.cielab import lab_of
 from dp360.generation.head_model import HeadModel
 from dp360.generation.head_model.anatomy import EAR, centimetres
 from dp360.generation.portrait import Portrait
@@ -91,7 +92,9 @@ class SeenView:
             points = np.concatenate([rays, np.ones_like(rays[..., :1])], axis=-1) * depth[..., None]
             labels = np.where(rendered.alpha[k] > 0.95, rendered.labels[k], 0).astype(np.uint8)
             views.append(
-                SeenView(lab_of(rendered.rgb[k]), rendered.validity[k], labels, points @ T[:3, :3].T + T[:3, 3])
+                SeenView(
+                    lab_of(rendered.rgb[k].clip(0, 1)), rendered.validity[k], labels, points @ T[:3, :3].T + T[:3, 3]
+                )
             )
         return tuple(views)
 
@@ -129,11 +132,6 @@ class ShellOnSkull:
         return ShellOnSkull(radius - skull, skull)
 
 
-def lab_of(rgb_unit: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
-    """sRGB in [0, 1] as L*a*b*."""
-    return cv2.cvtColor(np.ascontiguousarray(rgb_unit.clip(0, 1), dtype=np.float32), cv2.COLOR_RGB2LAB)
-
-
 def _eroded(mask: Bool[np.ndarray, "h w"], width_px: int) -> Bool[np.ndarray, "h w"]:
     return cv2.erode(mask.astype(np.uint8), np.ones((width_px, width_px), np.uint8)) > 0
 
@@ -143,7 +141,7 @@ def hair_colour(portrait: Portrait, labels: PortraitLabels) -> Float[np.ndarray,
     plain = _eroded(labels.hair & (labels.headgear_share < 0.5) & (portrait.alpha_unit > 0.9), 5)
     if plain.sum() < _LEAST_PX:
         return np.full(3, math.nan)
-    return np.median(lab_of(portrait.foreground_unit)[plain], axis=0).astype(np.float64)
+    return np.median(lab_of(portrait.foreground_unit.clip(0, 1))[plain], axis=0).astype(np.float64)
 
 
 def dark_share(view: SeenView) -> float:

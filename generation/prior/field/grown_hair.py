@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from ...cameras import UNITS_PER_MM
 from ...head_model.anatomy import centimetres, ramp
@@ -64,7 +64,7 @@ def _places_cm(field: HeadField) -> tuple[Float[np.ndarray, "56 64"], Float[np.n
     return tuple(np.moveaxis(centimetres(points), -1, 0)[1:])
 
 
-def _from_ear_to_ear(observed: ObservedField, y: Float[np.ndarray, "56 64"]) -> Bool[np.ndarray, ""] | bool:
+def _from_ear_to_ear(observed: ObservedField, y: Float[np.ndarray, "56 64"]) -> bool:
     """Whether hair, and no headgear, is seen all along the upper border of the face."""
     hair = (observed.visibility * observed.material[HAIR] > 0.5) & (y > _ABOVE_CM)
     hat = (observed.visibility * observed.material[HEADGEAR] > 0.5).any()

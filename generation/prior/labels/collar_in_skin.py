@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
+from ...cielab import lab_of
 from ...portrait import Portrait
 
 _BINS_LAB = np.array([10.0, 8.0, 8.0])
@@ -50,19 +51,15 @@ def collar_in_skin(
     if min(todo.sum(), worn.sum(), plain.sum()) < _LEAST_PX:
         return none
     rgb = cv2.GaussianBlur(np.ascontiguousarray(portrait.foreground_unit, dtype=np.float32), (0, 0), 1.0)
-    of_cloth = _colours(_lab(rgb[worn]))
-    of_skin = np.concatenate([_colours(_lab(rgb[plain] * np.float32(shade))) for shade in _SHADES])
+    of_cloth = _colours(lab_of(rgb[worn]))
+    of_skin = np.concatenate([_colours(lab_of(rgb[plain] * np.float32(shade))) for shade in _SHADES])
     found = none.copy()
-    lab = _lab(rgb[todo])
+    lab = lab_of(rgb[todo])
     to_cloth, to_skin = (_nearest(lab, of) for of in (of_cloth, of_skin))
     found[todo] = (to_cloth < _NEARER * to_skin) & (to_skin > _LEAST_APART) & (to_cloth < _ALIKE)
     found = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     pieces, _ = cast("tuple[np.ndarray, int]", ndimage.label(found | cloth, np.ones((3, 3), bool)))
     return found & np.isin(pieces, np.setdiff1d(pieces[cloth], [0]))
-
-
-def _lab(rgb_unit: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
-    return cv2.cvtColor(np.ascontiguousarray(rgb_unit).reshape(1, -1, 3), cv2.COLOR_RGB2LAB)[0]
 
 
 def _colours(lab: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "k 3"]:

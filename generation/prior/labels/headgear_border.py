@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from ...cielab import lab_of
+
 _BAND, _NEAR, _SURE, _GRAIN = 18 / 512, 24 / 512, 5 / 512, 2.5 / 512
 """Of the picture's side: how far the border may be off, how far colours are averaged, how far from the border hair is
 hair, and over which length neighbours agree."""
@@ -39,7 +41,7 @@ def border_by_colour(
     hat_core, hair_core = hat & (inside_hat > band), hair & (inside_hair > sure)
     if min(hat_core.sum(), hair_core.sum()) < _LEAST_PIXELS:
         return headgear_share
-    lab = cv2.cvtColor(np.ascontiguousarray(rgb_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
+    lab = lab_of(rgb_unit)
     near_border = worn & ((from_hair < band) & hat | hair & (inside_hair < band))
     evidence = np.clip(_misfit(lab, hair_core) - _misfit(lab, hat_core), -2 * _MOST_EVIDENCE, 2 * _MOST_EVIDENCE) / 2
     mass = cv2.GaussianBlur(worn.astype(np.float32), (0, 0), _GRAIN * size)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
 from ...cameras import Cameras
+from ...cielab import lab_of
 from ...head_model import FACE_OVAL_LANDMARKS, HeadModel, anatomy
 from ...head_model.anatomy import centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK
@@ -198,7 +199,7 @@ def one_reading(
     hair = worn & ~hat
     if min(hat.sum(), hair.sum()) < _LEAST_WORN_PX:
         return headgear_share
-    lab = cv2.cvtColor(np.ascontiguousarray(rgb_unit, dtype=np.float32), cv2.COLOR_RGB2LAB)
+    lab = lab_of(rgb_unit)
     middles = [np.median(lab[mask], axis=0) for mask in (hat, hair)]
     spread = np.median(np.abs(lab[hair] - middles[1]), axis=0) + np.median(np.abs(lab[hat] - middles[0]), axis=0)
     away = np.abs(middles[0] - middles[1]) / (_ALIKE_LAB + spread)

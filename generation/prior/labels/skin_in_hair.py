@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from ...cielab import lab_of
 from ...head_model import HeadModel, anatomy
 from ...head_model.anatomy import centimetres, ramp
 from ...mesh_raster import interpolate, rasterize_mesh
@@ -92,7 +93,7 @@ def with_bright_skin(classes: Float32[np.ndarray, "s s 11"], portrait: Portrait)
     is_hair = (classes[..., on_scalp].sum(-1) > 0.5) & person
     if min(is_skin.sum(), is_hair.sum()) < _LEAST_PX:
         return classes
-    lightness = cv2.cvtColor(_blurred(portrait.foreground_unit, 0.5 * _BLUR), cv2.COLOR_RGB2LAB)[..., 0]
+    lightness = lab_of(_blurred(portrait.foreground_unit, 0.5 * _BLUR))[..., 0]
     dark = float(np.quantile(lightness[is_hair], 0.3))
     reach = _BESIDE * len(lightness)
     result, todo = is_skin, is_hair & (lightness > dark + _LEAST_LIGHTER)

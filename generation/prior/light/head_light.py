@@ -91,7 +91,8 @@ def light_of_portrait(
     def cells(chosen: Bool[np.ndarray, " v"], factor: np.ndarray) -> tuple[np.ndarray, LitCells]:
         return _in_cells(mesh.vertices_world[chosen], linear[chosen], transfer[chosen], (weight * factor)[chosen])
 
-    skin_cell, skin_cells = cells(skin, found.classes[:, SKIN] * _plainness(model, mesh))
+    plain_skin = found.classes[:, SKIN] * _plainness(model, mesh)
+    skin_cell, skin_cells = cells(skin, plain_skin)
     others = [
         cells(material == which, found.classes[:, channel])[1]
         for which, channel in ((MATERIAL_HAIR, HAIR), (MATERIAL_CLOTH, CLOTH))
@@ -110,11 +111,9 @@ def light_of_portrait(
     believed = _GUESSED + (1 - _GUESSED) * ramp(facing, *_FACING)
     exposure = Exposure.of(reached, skin_cells.weight)
     reckoned, partner = exposure.shade(transfer @ fitted.light.coefficients), _partners(mesh, material)
-    plainly = weight * found.classes[:, SKIN] * _plainness(model, mesh)
     told = reckoned**_TOLD_BY_SKIN
-    shade = skin_shade(mesh.vertices_world, found.colour, told, plainly, skin, partner).on(
-        reckoned, believed, _TOLD_BY_SKIN
-    )
+    of_skin = skin_shade(mesh.vertices_world, found.colour, told, weight * plain_skin, skin, partner)
+    shade = of_skin.on(reckoned, believed, _TOLD_BY_SKIN)
     wanted_shade = shade if wanted is None else _shade_of(wanted, transfer, skin_cells)
     return HeadLight(fitted.light, fitted.misfit, shade, shade[partner], wanted_shade)
 

@@ -148,7 +148,8 @@ def paint_cloth(
     low, high = _TRUST
     own = soft_edged(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32))
     front = np.clip((np.cos(surface.angle) - _FRONT[0]) / (_FRONT[1] - _FRONT[0]), 0, 1)
-    above_end = np.arange(len(own))[:, None] <= np.where(_lowest(own) < 0, len(own), _lowest(own))
+    lowest = _lowest(own)
+    above_end = np.arange(len(own))[:, None] <= np.where(lowest < 0, len(own), lowest)
     reflected = own[:, ::-1] * above_end  # below the picture's end left and right would end at two heights
     mirror = reflected * front * (1 - own)
     known = own + _MIRROR_SHARE * mirror

@@ -17,6 +17,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from ...cameras import UNITS_PER_MM
+from ...cielab import lab_of
 from ...head_model.anatomy import Box, ramp
 from .. import capsule
 from ..hair.flow_field import HairFlow
@@ -220,7 +221,7 @@ def read_sideburns(
         ears: which of them are ears.
         hair_rgb: the hair's colour, sRGB.
     """
-    lab, hair = _lab(seen.colour), _lab(hair_rgb[None])[0]
+    lab, hair = (lab_of(np.clip(rgb, 0, 1)) for rgb in (seen.colour, hair_rgb))
     weight = np.clip(seen.trust / _TRUSTED, 0, 1)
     total, found = np.zeros((2, len(_ROWS_CM)))
     for side in (-1, 1):
@@ -247,7 +248,3 @@ def read_sideburns(
     if density[_ROWS_CM <= _BELOW_CM].max() > _SHADOW:
         return None
     return density * ramp(_ROWS_CM, *_REACH_CM)
-
-
-def _lab(rgb: Float[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
-    return cv2.cvtColor(np.clip(rgb, 0, 1).astype(np.float32)[None], cv2.COLOR_RGB2LAB)[0]

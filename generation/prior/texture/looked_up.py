@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
+from ...cielab import lab_of
 from ...portrait import Portrait
 from ..labels.portrait_labels import SKIN, PortraitLabels
 from ..labels.segmenter import BEARD, BROW, HEADGEAR
@@ -72,8 +73,7 @@ def _hair_colour(
         return hair_between_skin(_plain_colours(portrait, labels.hair), skin_rgb, is_thin)
     likeliest = labels.classes.argmax(-1)
     grown = (labels.hair | (likeliest == BROW) | (likeliest == BEARD)) & solid
-    away = np.linalg.norm(_lab(portrait.foreground_unit) - _lab(skin_rgb), axis=-1)
-    grown &= away.reshape(grown.shape) > _NOT_SKIN
+    grown &= np.linalg.norm(lab_of(portrait.foreground_unit) - lab_of(skin_rgb), axis=-1) > _NOT_SKIN
     if grown.sum() > _LEAST_PIXELS:
         return _median_colour(portrait, grown)
     return _median_colour(portrait, labels.hair) if labels.hair.sum() > _LEAST_PIXELS else _DARKER * skin_rgb
@@ -89,23 +89,18 @@ def hair_between_skin(
         skin_rgb: the skin's typical colour.
         is_thin: little of the head is hair.
     """
-    lab, skin_lab = _lab(colours), _lab(skin_rgb)
-    shaded = _lab(np.clip(np.outer(_SHADES, skin_rgb), 0, 1))
+    lab, skin_lab = lab_of(colours), lab_of(skin_rgb)
+    shaded = lab_of(np.clip(np.outer(_SHADES, skin_rgb), 0, 1))
     skin = np.min([np.linalg.norm(lab - shade, axis=1) for shade in shaded], axis=0) < _IS_SKIN
     low, high = _SKIN_SHARE
-    if low < skin.mean() < high and np.median(lab[~skin, 0]) < skin_lab[0, 0] - _DARKER_LAB:
+    if low < skin.mean() < high and np.median(lab[~skin, 0]) < skin_lab[0] - _DARKER_LAB:
         colours, lab = colours[~skin], lab[~skin]
     middle = np.median(colours, axis=0)
-    if not is_thin or np.linalg.norm(_lab(middle) - skin_lab) > _LIKE_SKIN:
+    if not is_thin or np.linalg.norm(lab_of(middle) - skin_lab) > _LIKE_SKIN:
         return middle
-    away = np.linalg.norm(lab[:, 1:] - skin_lab[:, 1:], axis=1)  # in hue: shaded skin is darker, and no hair
+    away = np.linalg.norm(lab[:, 1:] - skin_lab[1:], axis=1)  # in hue: shaded skin is darker, and no hair
     low, high = np.quantile(away, _OWN_QUANTILES)
     return np.median(colours[(away >= low) & (away <= high)], axis=0)
-
-
-def _lab(rgb: Float[np.ndarray, "*n 3"]) -> Float32[np.ndarray, "m 3"]:
-    """CIELAB of sRGB colours."""
-    return cv2.cvtColor(np.ascontiguousarray(rgb, dtype=np.float32).reshape(1, -1, 3), cv2.COLOR_RGB2LAB)[0]
 
 
 def _median_colour(portrait: Portrait, mask: Bool[np.ndarray, "s s"]) -> Float[np.ndarray, " 3"]:

@@ -56,8 +56,6 @@ from .skin_paint import paint_skin
 
 Tile = tuple[int, int, int, int]
 """Column, row, width and height in the atlas."""
-
-
 _PLAINLY, _LEAST_EYE_TEXELS, _PALER = 0.7, 150, 0.7
 """Eye texels that are trusted more than the first number tell the colour of the white, if there are at least as many as
 the second and they have less than the third share of the skin's saturation."""
@@ -112,7 +110,7 @@ def paint_prior(
     covered = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), bool)
     covered[place] = True
     albedo = _in_bytes(texture, covered)
-    texture[place] *= texels.interpolated(head_light.shade if wanted is None else head_light.wanted_shade, mesh.faces)
+    texture[place] *= texels.interpolated(head_light.wanted_shade, mesh.faces)
     return PriorTexture(_in_bytes(texture, covered), albedo, confidence, head_light.light)
 
 
@@ -219,13 +217,13 @@ def _eye_white(seen: SeenPoints, skin_rgb: Float[np.ndarray, " 3"]) -> Float[np.
         seen: what the portrait shows of the texels of the eyes.
         skin_rgb: the skin's typical colour.
     """
-    colour = seen.colour[(seen.trust > _PLAINLY)].astype(np.float64)
-    brightness = colour.mean(1)
+    colour = seen.colour[seen.trust > _PLAINLY].astype(np.float64)
+    if len(colour):
+        brightness = colour.mean(1)
+        bright, glint = np.quantile(brightness, (0.6, 0.97))
+        saturation = np.ptp(skin_rgb) / max(float(skin_rgb.mean()), 0.05)
+        pale = np.ptp(colour, axis=1) < _PALER * saturation * brightness
+        colour = colour[pale & (brightness >= bright) & (brightness <= glint)]
     if len(colour) < _LEAST_EYE_TEXELS:
         return _PLAIN_WHITE * min(1.0, float(skin_rgb.mean()) / _LIT_SKIN)
-    skin = np.ptp(skin_rgb) / max(float(skin_rgb.mean()), 0.05)
-    white = (brightness >= np.quantile(brightness, 0.6)) & (np.ptp(colour, axis=1) < _PALER * skin * brightness)
-    white &= brightness <= np.quantile(brightness, 0.97)  # no glint
-    if white.sum() < _LEAST_EYE_TEXELS:
-        return _PLAIN_WHITE * min(1.0, float(skin_rgb.mean()) / _LIT_SKIN)
-    return np.median(colour[white], axis=0)
+    return np.median(colour, axis=0)

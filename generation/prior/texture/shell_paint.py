@@ -113,14 +113,10 @@ def _without_rim_light(seen: SeenPoints) -> SeenPoints:
     faced = hair * (seen.trust > _FACED)
     if (faced > 0).sum() < _LEAST_SURE:
         return seen
-    grey = seen.colour.mean(-1, keepdims=True)
-    (mean, _), (faced_mean, mass) = (
-        local_mean(np.repeat(grey, 3, axis=2), hair),
-        local_mean(np.repeat(grey, 3, axis=2), faced),
-    )
+    (mean, _), (faced_mean, mass) = local_mean(seen.colour, hair), local_mean(seen.colour, faced)
     known = np.clip(2 * reduced(mass, _REDUCE) - 0.2, 0, 1)
     near = enlarged(push_pull(reduced(faced_mean, _REDUCE), known), _REDUCE)
-    brighter = np.log((mean[..., 0] + FLOOR) / (near[..., 0] + FLOOR)) - _AS_BRIGHT
+    brighter = np.log((mean.mean(-1) + FLOOR) / (near.mean(-1) + FLOOR)) - _AS_BRIGHT
     aside = np.clip((_FACED - seen.trust) / _FACED_RANGE, 0, 1)
     factor = np.exp(-np.maximum(brighter, 0) * aside * seen.classes[..., HAIR])
     return SeenPoints((seen.colour * factor[..., None]).astype(np.float32), seen.trust, seen.classes)

@@ -137,9 +137,10 @@ def fit_glasses(portrait: Portrait, labels: PortraitLabels, model: HeadModel) ->
             if seen[of_upper].mean() > _LEAST_SEEN
             else "none"
         )
-        bridge = _Sections.across(project_px(camera, world_units(curves.bridge)), evidence, portrait)
-        if rims != "full" and (evidence.strokes > _STROKES or bridge.peak.mean() < _BRIDGE):
-            return None
+        if rims != "full":
+            bridge = _Sections.across(project_px(camera, world_units(curves.bridge)), evidence, portrait)
+            if evidence.strokes > _STROKES or bridge.peak.mean() < _BRIDGE:
+                return None
         parts = (of_upper & seen, ~of_upper & seen)
         widths = [sections.width_cm(part) if part.any() else _RIM_CM[0] for part in parts]
         rim_cm = (float(np.clip(widths[0], *_RIM_CM)), float(np.clip(widths[1], *_RIM_CM)))
