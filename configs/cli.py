@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from dp360.generation.system import give_back_large_blocks
+from dp360.generation.system import end_process, give_back_large_blocks
 
 from .console import Outcome, errors_for_people, progress_bars
 from .extras import refuse_command_without_packages
@@ -172,7 +172,7 @@ def entrypoint() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main())
+    end_process(main())
 
 
 if __name__ == "__main__":

@@ -134,16 +134,18 @@ def prior_to_dataset(
     with record.stage("views"):
         generator = torch.Generator().manual_seed(options.seed)
         views = view_generator.generate(portrait, prior, recipe.orbit.cameras(recipe.size_px), generator, track=track)
-    with record.stage("dataset"), ThreadPoolExecutor(1) as beside:
-        fitted = SavedFit.of(portrait, prior, load_head_model().weights_name)
-        encoded = [
-            beside.submit(fitted.encode),
-            beside.submit(mesh_glb.encode, prior.textured_mesh(), views.provenance),
-        ]
-        write_bytes_atomically(portrait_path, portrait_png.encode(portrait, views.provenance))
+    with record.stage("dataset"), ThreadPoolExecutor(3) as beside:
+        fitted, mesh = SavedFit.of(portrait, prior, load_head_model().weights_name), prior.textured_mesh()
+        encoders = {
+            portrait_path: lambda: portrait_png.encode(portrait, views.provenance),
+            mesh_path: lambda: mesh_glb.encode(mesh, views.provenance),
+            fit_path: fitted.encode,
+        }
+        # a disk takes its time for each file; for several at once it takes hardly more
+        written = [beside.submit(lambda p, e: write_bytes_atomically(p, e()), *file) for file in encoders.items()]
         write_dataset(views, dataset_path)
-        for path, file in zip((fit_path, mesh_path), encoded):
-            write_bytes_atomically(path, file.result())
+        for file in written:
+            file.result()
     return PortraitViews(views, torch.from_numpy(portrait.rgb), paths)
 
 

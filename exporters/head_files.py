@@ -43,12 +43,12 @@ def write_head(
         splats: fitted Gaussians, world units.
         views: the generated views, and the provenance that every file gets.
         portrait_rgb: the aligned portrait for the sheet; the first view over white if not given.
-        mesh_config: how fine the mesh is; `RUN_MESH` if not given.
+        mesh_config: how fine the mesh is; `run_mesh` of the views' size if not given.
 
     Raises:
         InputError: the folder cannot be written, or the splats show no surface.
     """
-    from .meshing import RUN_MESH, mesh_from_renders
+    from .meshing import mesh_from_renders, run_mesh
 
     paths = tuple(folder / name for name in (SPLATS_NAME, MESH_NAME, SHEET_NAME))
     known = views.provenance.is_known
@@ -62,7 +62,8 @@ def write_head(
         portrait_rgb = (views.rgb_unit()[0] * 255).round().byte()
     with ThreadPoolExecutor(1) as beside:
         sheet = beside.submit(_sheet, splats, views, portrait_rgb)
-        mesh = mesh_from_renders(SplatScene(splats), (mesh_config or RUN_MESH).framed(framing), track=track)
+        config = (mesh_config or run_mesh(views.cameras.width)).framed(framing)
+        mesh = mesh_from_renders(SplatScene(splats), config, track=track)
         mesh = framing.mesh_to_world(mesh)
         write_bytes_atomically(paths[1], mesh_glb.encode(mesh, views.provenance, metres_per_unit=unit))
         write_bytes_atomically(paths[2], sheet.result())

@@ -71,11 +71,11 @@ def expected_stage_s(options: HeadOptions, recipe: HeadRecipe) -> dict[str, floa
     return {
         "portrait": 3.0,
         "weights": 5.0 if is_drawn else 0.05,
-        "prior": 8.0,
+        "prior": 6.5,
         "views": 1.0 + (3.0 if is_drawn else 0.6) * pictures,
         "dataset": 0.6 + 0.12 * pictures,
         "fit": 1.5 + per_step_s * recipe.fit.iterations,
-        "export": 7.0,
+        "export": 4.0 if recipe.size_px < 384 else 6.0,
     }
 
 

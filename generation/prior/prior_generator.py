@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -41,12 +42,14 @@ class PriorGenerator:
         seed = generator.initial_seed()
         pictures, shown = [], []
         renders = prior.renders(cameras, self.supersample)
-        for view in track(renders, total=len(cameras), description="Rendering views"):
-            pictures.append(rendered_rgba(view))
-            covered = view.alpha.sum((1, 2)).clip(min=1.0)
-            shown.append((view.validity * view.alpha).sum((1, 2)) / covered)
+        with ThreadPoolExecutor(1) as beside:
+            sampled = beside.submit(prior.surface_samples, self.surface_points, generator)
+            for view in track(renders, total=len(cameras), description="Rendering views"):
+                pictures.append(rendered_rgba(view))
+                covered = view.alpha.sum((1, 2)).clip(min=1.0)
+                shown.append((view.validity * view.alpha).sum((1, 2)) / covered)
+            surface = sampled.result()
         confidence = torch.from_numpy(0.3 + 0.5 * np.concatenate(shown)).float()
-        surface = prior.surface_samples(self.surface_points, generator)
         settings = {**asdict(self), **prior.look_settings}
         origin = provenance_of(self.name, prior.weights_name, seed, portrait.source_sha256, settings)
         if prior.looks_as_portrait:

@@ -116,6 +116,31 @@ def test_large_blocks_go_back_as_soon_as_they_are_freed(asked: bool) -> None:
     assert given_back > 90 if asked else given_back < 50, done.stderr
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_process_ends_after_everything_that_was_registered(tmp_path: Path, waits: bool) -> None:
+    """Exit code, output and files are as at any other end, and a thread that writes a file is waited for."""
+    code = """
+import atexit, sys, threading, time
+from pathlib import Path
+from dp360.generation.system import end_process
+folder, waits = Path(sys.argv[1]), sys.argv[2] == "True"
+class Dismantled:
+    def __del__(self): (folder / "dismantled").touch()
+kept = Dismantled()
+atexit.register((folder / "registered").touch)
+def work(): time.sleep(0.5); (folder / "worked").touch()
+threading.Thread(target=work, daemon=not waits).start()
+print("said", end="")
+end_process(3)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, tmp_path, str(waits)], check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "said", "")
+    expected = {"registered", "worked", "dismantled"} if waits else {"registered"}
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
 def test_a_system_without_these_calls_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("sched_getaffinity", "getloadavg", "sysconf", "statvfs", "getuid"):
         monkeypatch.delattr(os, name, raising=False)

@@ -23,6 +23,7 @@ from ...head_model import HeadModel, anatomy
 from ...head_model.anatomy import centimetres, ramp, world_height
 from ...mesh_raster import rasterize_mesh
 from ...portrait import Portrait
+from ...similar_systems import SimilarSystems
 from .. import capsule
 from ..field.chart import to_capsule
 from ..field.head_field import HAIR, HEADGEAR, HeadField
@@ -507,7 +508,7 @@ class _ShellSolver:
         laplacian = wrapped_laplacian()
         smoothness = bending * (laplacian.T @ laplacian) + 0.02 * laplacian
         hidden = (self.bare_ears | self.start.hidden).ravel()
-        thickness = base
+        thickness, systems = base, SimilarSystems()
         for _ in range(_ROUNDS):
             outline_weight, outline_target = self._outline_terms(thickness)
             label_weight, label_target = self._label_terms(thickness, base)
@@ -516,10 +517,7 @@ class _ShellSolver:
             label_target = np.where(hidden, _SUNK_THICKNESS, label_target)
             system = smoothness + scipy.sparse.diags(outline_weight + label_weight + self.start.pull.ravel())
             right = outline_weight * (outline_target - base.ravel()) + label_weight * (label_target - base.ravel())
-            factors = scipy.sparse.linalg.splu(
-                system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-            )
-            change = factors.solve(right)
+            change = systems.solve(system, right)
             change = np.clip(change, -_MOST_THICKNESS, _MOST_THICKNESS)
             thickness = np.maximum(base + change.reshape(base.shape), _DEEPEST_THICKNESS)
         return thickness

@@ -64,8 +64,10 @@ def collar_in_skin(
 
 def _colours(lab: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "k 3"]:
     """Means of the bins that hold enough."""
-    _, number, count = np.unique(np.floor(lab / _BINS_LAB), axis=0, return_inverse=True, return_counts=True)
-    number = number.ravel()
+    bins = np.floor(lab / _BINS_LAB).astype(np.int64)
+    bins -= bins.min(0)
+    keys = (bins[:, 0] * (bins[:, 1].max() + 1) + bins[:, 1]) * (bins[:, 2].max() + 1) + bins[:, 2]
+    _, number, count = np.unique(keys, return_inverse=True, return_counts=True)
     means = np.stack([np.bincount(number, lab[:, c]) for c in range(3)], axis=1) / count[:, None]
     return means[count >= min(_LEAST_SHARE * len(lab), count.max())].astype(np.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -284,12 +285,17 @@ def fill_uncovered(
     texture: Float32[np.ndarray, "h w c"], covered: Bool[np.ndarray, "h w"], steps: int = 4
 ) -> Float32[np.ndarray, "h w c"]:
     """Grow covered texels outwards, so that bilinear look-ups at chart borders meet no holes."""
-    texture, known = texture.copy(), covered.copy()
+    texture, known = texture.copy(), np.pad(covered, 1).astype(np.uint8)
+    height, width = covered.shape
     for _ in range(steps):
-        weight = cv2.boxFilter(known.astype(np.float32), -1, (3, 3), normalize=False)
-        grown = cv2.boxFilter(texture * known[..., None], -1, (3, 3), normalize=False)
-        grown = grown.reshape(texture.shape)
-        new = ~known & (weight > 0)
-        texture[new] = grown[new] / weight[new][:, None]
-        known |= new
+        rim = cv2.dilate(known, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > known[1:-1, 1:-1]
+        rows, columns = np.nonzero(rim)
+        total, count = np.zeros((len(rows), texture.shape[2]), np.float32), np.zeros((len(rows), 1), np.float32)
+        for down, across in itertools.product((-1, 0, 1), repeat=2):
+            row, column = rows + down, columns + across
+            there = known[row + 1, column + 1].astype(np.float32)[:, None]
+            total += texture[row.clip(0, height - 1), column.clip(0, width - 1)] * there
+            count += there
+        texture[rows, columns] = total / count
+        known[rows + 1, columns + 1] = 1
     return texture

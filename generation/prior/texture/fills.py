@@ -88,11 +88,18 @@ def local_mean(
     colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Mean of the known colours about each texel, and how much is known there."""
-    sure = np.where(weight > 0.35, weight, np.float32(0))
-    parts = (reduced(colour * sure[..., None], 2), reduced(sure, 2))
-    total, mass = (wrapped_blur(part, _DETAIL_SIGMA_PX / 2, _DETAIL_SIGMA_PX / 2) for part in parts)
-    mean = total / np.maximum(mass, 1e-4)[..., None]
+    mean, mass = reduced_mean(colour, weight, 2)
     return enlarged(mean, 2), enlarged(mass, 2)
+
+
+def reduced_mean(
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], factor: int
+) -> tuple[Float32[np.ndarray, "a b 3"], Float32[np.ndarray, "a b"]]:
+    """`local_mean` at a lower resolution."""
+    sure = np.where(weight > 0.35, weight, np.float32(0))
+    parts = (reduced(colour * sure[..., None], factor), reduced(sure, factor))
+    total, mass = (wrapped_blur(part, _DETAIL_SIGMA_PX / factor, _DETAIL_SIGMA_PX / factor) for part in parts)
+    return total / np.maximum(mass, 1e-4)[..., None], mass
 
 
 def carried_on(

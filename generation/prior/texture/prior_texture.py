@@ -153,17 +153,15 @@ def _painted(
         shell = painted_hair.result()
         return None if shell is None else shell.detail
 
-    with ThreadPoolExecutor(1) as beside:  # hair and cloth while the skin is painted
-        painted_hair, painted_cloth = beside.submit(hair), beside.submit(cloth)
+    with ThreadPoolExecutor(1) as beside:  # hair while skin and cloth are painted
+        painted_hair = beside.submit(hair)
         fine, beard = SkinDetail.of(portrait, labels), beard_share(portrait, labels, model)
         skin = paint_skin(
             model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed
         )
-        shell = painted_hair.result()
-        of_hair = None
+        of_cloth, shell, of_hair = cloth(), painted_hair.result(), None
         if shell is not None:
             of_hair = ended_softly(shell, skin.hairline, skin.under_shell), shell.confidence
-        of_cloth = painted_cloth.result()
     for (x, y, width, height), made in ((SHELL_TILE, of_hair), (BUST_TILE, of_cloth)):
         if made is not None:
             place = slice(y, y + height), slice(x, x + width)

@@ -14,7 +14,17 @@ from ..hair.flow_field import HairFlow
 from ..hair.locks import paint_locks
 from ..labels.portrait_labels import CLOTH, HAIR
 from .expected_colours import ExpectedColours
-from .fills import carried_on, enlarged, local_mean, push_pull, reduced, sampled_part, soft_edged, wrapped_blur
+from .fills import (
+    carried_on,
+    enlarged,
+    local_mean,
+    push_pull,
+    reduced,
+    reduced_mean,
+    sampled_part,
+    soft_edged,
+    wrapped_blur,
+)
 from .hair_look import FLOOR, HairLook, HairTone
 from .hairline import Hairline, strands_of, thinned
 from .portrait_lookup import SeenPoints
@@ -113,10 +123,10 @@ def _without_rim_light(seen: SeenPoints) -> SeenPoints:
     faced = hair * (seen.trust > _FACED)
     if (faced > 0).sum() < _LEAST_SURE:
         return seen
-    (mean, _), (faced_mean, mass) = local_mean(seen.colour, hair), local_mean(seen.colour, faced)
-    known = np.clip(2 * reduced(mass, _REDUCE) - 0.2, 0, 1)
-    near = enlarged(push_pull(reduced(faced_mean, _REDUCE), known), _REDUCE)
-    brighter = np.log((mean.mean(-1) + FLOOR) / (near.mean(-1) + FLOOR)) - _AS_BRIGHT
+    mean, _ = reduced_mean(seen.colour, hair, _REDUCE)
+    faced_mean, mass = reduced_mean(seen.colour, faced, _REDUCE)
+    near = push_pull(faced_mean, np.clip(2 * mass - 0.2, 0, 1))
+    brighter = enlarged(np.log((mean.mean(-1) + FLOOR) / (near.mean(-1) + FLOOR)) - _AS_BRIGHT, _REDUCE)
     aside = np.clip((_FACED - seen.trust) / _FACED_RANGE, 0, 1)
     factor = np.exp(-np.maximum(brighter, 0) * aside * seen.classes[..., HAIR])
     return SeenPoints((seen.colour * factor[..., None]).astype(np.float32), seen.trust, seen.classes)

@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from dp360.exporters.mesh_arrays import arrays_for_mesh_file
-from dp360.exporters.meshing import MeshConfig, Ring, mesh_from_renders
+from dp360.exporters.meshing import MeshConfig, Ring, mesh_from_renders, run_mesh
 from dp360.exporters.meshing.closed_surface import extract_surface, simplify, smooth_taubin
 from dp360.exporters.meshing.fusion import DistanceField
 from dp360.exporters.meshing.solid import clean_solid
@@ -133,6 +133,12 @@ def test_splats_become_a_mesh(marked_head):
     low, high = surface.bounds
     assert high[0] > -low[0] + 0.001  # the ear stands out
     assert 0.15 < high[1] < 0.25 and high[2] > 0.16
+
+
+def test_splats_are_not_rendered_larger_for_the_mesh_than_they_were_fitted():
+    sides = {px: run_mesh(px).render_px for px in (32, 256, 384, 512, 1024)}
+    assert sides == {32: 128, 256: 256, 384: 384, 512: 384, 1024: 384}
+    assert len(run_mesh(256).cameras()) < len(run_mesh(512).cameras())
 
 
 def test_nothing_to_see_is_said_in_one_sentence(marked_head):

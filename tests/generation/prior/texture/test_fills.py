@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dp360.generation.prior.labels.skin_tone import SkinTone
+from dp360.generation.prior.labels.skin_tone import SkinTone, chroma_of
+from dp360.generation.prior.texture.atlas import fill_uncovered
 from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, wrapped_blur
 
 
@@ -41,3 +42,22 @@ def test_fills_over_a_mesh_stay_between_what_is_held() -> None:
     values = np.linspace(0, 1, 50)[:, None] * weight[:, None]
     filled = diffuse_over_mesh(values, weight, faces, np.array([0.5]), pull=1e-9)[:, 0]
     assert (np.diff(filled) > 0).all() and 0 <= filled[0] < 0.2 and 0.8 < filled[-1] <= 1
+
+
+def test_belief_in_a_tone_is_that_of_the_distance_between_chromas() -> None:
+    colours = np.random.default_rng(0).random((500, 3)).astype(np.float32)
+    tone = SkinTone.of(colours[:100], colours[0])
+    away = np.linalg.norm(chroma_of(colours.astype(np.float64)) - tone.chroma, axis=1)
+    np.testing.assert_allclose(tone.belief(colours), np.exp(-((away / tone.spread) ** 4)), atol=2e-5)
+
+
+def test_covered_texels_grow_by_a_ring_a_step() -> None:
+    texture, covered = np.zeros((9, 12, 3), np.float32), np.zeros((9, 12), bool)
+    covered[3:5, 3:6] = True
+    texture[covered] = [0.2, 0.4, 0.8]
+    grown = fill_uncovered(texture, covered, steps=2)
+    np.testing.assert_allclose(grown[1:7, 1:8], np.broadcast_to(np.float32([0.2, 0.4, 0.8]), (6, 7, 3)), rtol=1e-6)
+    assert not grown[0].any() and not grown[7:].any() and not grown[:, 8:].any()
+    texture[4, 4] = 1.0
+    mean = (texture[4, 3:6].sum(0)) / 3
+    np.testing.assert_allclose(fill_uncovered(texture, covered, steps=1)[5, 4], mean, rtol=1e-6)
