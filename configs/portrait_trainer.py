@@ -28,7 +28,7 @@ from dp360.generation.dataset.view_dataset import (
 )
 from dp360.generation.file_names import as_file_name
 from dp360.generation.files import write_errors_for_people
-from dp360.generation.system import command_line
+from dp360.generation.system import command_line, give_back_large_blocks
 from dp360.reconstruction.nerfstudio_splat import HeadSplatModel, HeadSplatModelConfig
 from dp360.reconstruction.nerfstudio_trainer import HeadTrainer, HeadTrainerConfig
 from dp360.reconstruction.prepare import fit_threads, prepare_kernels
@@ -148,6 +148,7 @@ class PortraitTrainerConfig(HeadTrainerConfig):
             if (folder / RECORD_NAME).is_file() and (dataset / TRANSFORMS).is_file():
                 display.notify(f"using the views made earlier in {folder}")
                 return dataset
+            give_back_large_blocks()
             Job(options, folder, "dataset").run(track=display.track, notify=display.notify)
         return dataset
 
