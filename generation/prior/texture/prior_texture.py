@@ -153,13 +153,13 @@ def _painted(
         shell = painted_hair.result()
         return None if shell is None else shell.detail
 
-    with ThreadPoolExecutor(1) as beside:  # hair while skin and cloth are painted
-        painted_hair = beside.submit(hair)
+    with ThreadPoolExecutor(1) as beside:  # hair while cloth and skin are painted, which wait for the hair's detail
+        painted_hair, of_cloth = beside.submit(hair), cloth()
         fine, beard = SkinDetail.of(portrait, labels), beard_share(portrait, labels, model)
         skin = paint_skin(
             model, mesh, picture, head_light, texels, looked_up, expected, detail, flow, fine, beard, seed
         )
-        of_cloth, shell, of_hair = cloth(), painted_hair.result(), None
+        shell, of_hair = painted_hair.result(), None
         if shell is not None:
             of_hair = ended_softly(shell, skin.hairline, skin.under_shell), shell.confidence
     for (x, y, width, height), made in ((SHELL_TILE, of_hair), (BUST_TILE, of_cloth)):
