@@ -1,4 +1,4 @@
-"""Fine detail of made up skin: pores, blotches, grain or strokes, as strong in every octave as on the seen skin.
+"""Fine detail of made up skin: pores, blotches, grain or strokes, by octaves as strong as on the seen skin.
 
 Detail is the logarithm of colour over its local mean. Its covariance over red, green and blue is measured in the
 portrait octave by octave; noise with the same covariances is laid over the skin in three planes that go over into one
@@ -30,8 +30,9 @@ _TILE_PX, _TILE_MM = 768, 0.3
 """Side of the tile of noise, and size of its texels; it repeats after 23 cm."""
 _PLANES = ((2, 1), (0, 2), (0, 1))
 """Axes along columns and rows of the planes that face x, y and z."""
-_SHARPER = (1.5, 1.3, 1.15, 1.0)
-"""How much stronger than in the portrait each octave is painted: a render blurs the atlas, the portrait was not."""
+_STRONGER = (2.0, 1.9, 1.3, 0.4)
+"""How much stronger than in the portrait each octave is painted: a render blurs the atlas, which the portrait was not;
+and what is a crease or a soft shadow on the seen skin would be a stain among noise."""
 _MOST_DEVIATIONS = 2.5
 """What stands out further is a lip, a lash or a mole, not the skin."""
 _CALM, _CALM_MM = 0.5, 5.0
@@ -76,7 +77,7 @@ class SkinDetail:
         """A picture of such detail that repeats without a seam, logarithms of factors; `seed` is the noise's."""
         tile = sum(
             np.float32(gain) * (band @ root.astype(np.float32))
-            for gain, band, root in zip(_SHARPER, _bands(seed), self.roots)
+            for gain, band, root in zip(_STRONGER, _bands(seed), self.roots)
         )
         return np.ascontiguousarray(tile, np.float32)
 
