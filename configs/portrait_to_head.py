@@ -177,7 +177,7 @@ def fit_views(
         reached.update(step=step, params=params)
 
     generator = torch.Generator().manual_seed(seed)
-    size_px = round(config.coarse_scale * views.cameras.width)
+    size_px = round(config.picture_scale(config.iterations // 2) * views.cameras.width)
     threads = fit_threads(track, gaussians=config.start_count, size_px=size_px) if device == "cpu" else nullcontext()
     try:
         with threads:
