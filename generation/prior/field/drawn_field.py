@@ -11,6 +11,7 @@ from ...weights import is_shipped
 from .field_autoencoder import FIELD_AUTOENCODER, FieldAutoencoder
 from .field_denoiser import FIELD_DENOISER, FieldDenoiser
 from .field_grain import FIELD_GRAIN, FieldGrain
+from .grown_hair import with_grown_hair
 from .head_field import HeadField
 from .mean_network import FIELD_MEAN, FieldMeanNet
 from .observed_field import ObservedField
@@ -42,7 +43,8 @@ def draw_field(observed: ObservedField, *, seed: int) -> HeadField:
         FIELD_MEAN.load().network, FIELD_AUTOENCODER.load().network, FIELD_DENOISER.load().network,
         FIELD_GRAIN.load().network,
     )  # fmt: skip
-    return with_seen_cover(pipeline(observed, generator=torch.Generator().manual_seed(seed))[0], observed)
+    drawn = pipeline(observed, generator=torch.Generator().manual_seed(seed))[0]
+    return with_grown_hair(with_seen_cover(drawn, observed), observed)
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,6 +15,8 @@ from dp360.generation.prior.field.field_autoencoder import FIELD_AUTOENCODER
 from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER
 from dp360.generation.prior.field.field_grain import FIELD_GRAIN
 from dp360.generation.prior.field.field_pipeline import FieldPipeline
+from dp360.generation.prior.field.grown_hair import with_grown_hair
+from dp360.generation.prior.field.head_field import HAIR, SKIN
 from dp360.generation.prior.field.mean_network import FIELD_MEAN
 from dp360.generation.prior.field.observed_field import ObservedField
 
@@ -53,6 +55,19 @@ def test_a_field_is_one_sample_of_the_pipeline(fields_are_drawn: Path, half_seen
     pipeline = FieldPipeline.of(*(part.network for part in parts))  # type: ignore[arg-type]
     (expected,) = pipeline(half_seen, generator=torch.Generator().manual_seed(5))
     assert draw_field(half_seen, seed=5).pack().tobytes() == expected.pack().tobytes()
+
+
+def test_hair_from_ear_to_ear_goes_on_behind(fields_are_drawn: Path, half_seen: ObservedField) -> None:
+    visibility = np.zeros((56, 64), np.float32)
+    visibility[:, :16], visibility[:, -16:] = 1, 1
+    material = np.zeros_like(half_seen.material)
+    material[HAIR] = visibility
+    seen = replace(half_seen, visibility=visibility, material=material)
+    drawn = draw_field(seen, seed=0)
+    behind = (slice(12, 24), slice(28, 36))
+    covered = (drawn.material[HAIR] + drawn.material[SKIN])[behind]
+    assert (drawn.material[HAIR][behind] > np.minimum(0.8, 0.99 * covered)).all()
+    np.testing.assert_allclose(with_grown_hair(drawn, seen).material, drawn.material, atol=1e-5)
 
 
 def test_an_installation_without_the_networks_says_what_to_do(
