@@ -55,11 +55,17 @@ _FLATTEST, _SHELF = 4.0, 0.01
 """Shoulders fall at least by one in so much from the collar on, but for a shelf of this width."""
 _AT_NECK = (-0.05, -0.02)
 """Above the second height free form does not go inwards, below the first it may."""
+_LEAST_ACROSS = 0.3
+"""Columns whose direction is sideways in the picture by more than this share tell how wide a collar is."""
 _FILLET_ROWS = 11.0
 _PLAIN = (-0.12, -0.22)
 """Between these heights armpits and folds fade into plain cloth, as towards a sculpture's lower end."""
 _ABOVE_NECK_END = 0.016
 """An open neckline starts inside the neck, this far above its lowest edge."""
+_MOST_FLARE = 0.015
+"""Where the head model's own shoulders begin a collar does not follow them beyond this."""
+NECK_INSIDE = 0.012
+"""So far below a collar's edge the head model's neck ends."""
 _STAND_OFF, _STAND_EASE = 0.007, 0.02
 _STAND_FADE = (0.01, 0.05)
 """A collar's thickness is gone so far below its edge."""
@@ -82,7 +88,8 @@ class Bust:
     T_world_body: Float[np.ndarray, "4 4"]
     """To world from the body's frame: y up, z to its front, the origin where the head model is cut off."""
     stand_off: Float[np.ndarray, " n"]
-    """How far the collar's edge stands off the neck in each column, world units."""
+    """How far the collar's edge stands off the neck in each column, world units, but for what the portrait shows to
+    press it to the neck."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,8 @@ def fit_bust(
     move = _outside_neck(_free_form(placement, grid, outline, _SECOND_MOST), grid)
     ease = smoothstep((np.arange(ROWS) - _CAP_ROWS - _RIM_ROWS) / 4.0) * smoothstep((ROWS - 1 - np.arange(ROWS)) / 3.0)
     grid = grid + smooth_grid(move * ease[:, None, None], 1.3, 2.0)
+    inward = placement.trust * _beyond_body(placement, grid, outline, axis_z, neck)
+    grid = grid - inward[..., None] * column_directions()
     grid[[0, -1]] = grid[[0, -1]].mean(1, keepdims=True)
     world = placement.to_world(grid)
     return Bust(np.concatenate([world, world[:, :1]], axis=1), placement.T_world_body, stand_off)
@@ -220,6 +229,35 @@ def _outside_neck(
     return move - (inward * near)[..., None] * directions
 
 
+def _beyond_body(
+    placement: BustPlacement,
+    grid: Float[np.ndarray, "r columns 3"],
+    outline: Outline,
+    axis_z: Float[np.ndarray, " rows"],
+    neck: _Neck,
+) -> Float[np.ndarray, "r columns"]:
+    """How far a collar has to come nearer to the neck not to stand before what the portrait shows to be background.
+
+    Args:
+        grid: in the body's frame.
+
+    Returns:
+        By how much radii are too large, world units, not negative; never below the neck's radius.
+    """
+    camera, directions = outline.camera, column_directions()
+    beyond = outline.beyond_px(project_px(camera, placement.to_world(grid))) * outline.units_per_px
+    right = camera.T_world_camera[0, :3, 0].numpy() @ placement.T_world_body[:3, :3]
+    across = directions @ right
+    sideways = np.clip(beyond / np.where(np.abs(across) > _LEAST_ACROSS, across, np.inf), 0, None)
+    low, high = _AT_NECK
+    sideways *= smoothstep((grid[..., 1] - low) / (high - low))
+    sideways = smooth_sections(sideways, 0.7, 1.5)
+    height = grid[..., 1]
+    radius = ((grid - np.interp(-height, -_HEIGHTS, axis_z)[..., None] * [0, 0, 1]) * directions).sum(-1)
+    least = np.stack([np.interp(-height[:, c], -_HEIGHTS, neck.radius[:, c]) for c in range(COLUMNS)], axis=1)
+    return np.minimum(sideways, np.maximum(radius - least - _OVER_NECK / 2, 0))
+
+
 def _lowest_seen(outline: Outline, placement: BustPlacement, axis_z: Float[np.ndarray, " rows"]) -> float:
     """Height in the body's frame to which the portrait shows the body; infinite where it does not."""
     seen = np.flatnonzero((outline.kind > UNKNOWN).any(0))
@@ -270,7 +308,9 @@ def _grid(
         )
         around = at(y, neck.radius[:, c])
         r = np.where(y > -0.02, np.maximum(r, around + 0.0015), r)
-        r = np.where(y < neck.end[c] + 0.010, np.maximum(r, at(y, neck.kept_radius[:, c]) + 0.006), r)
+        beside_neck = (y < neck.end[c] + 0.010) & (y > start[c] - NECK_INSIDE - 0.004)
+        over_neck = np.minimum(at(y, neck.kept_radius[:, c]) + 0.006, around + _MOST_FLARE)
+        r = np.where(beside_neck, np.maximum(r, over_neck), r)
         length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(y), np.diff(r)))])
         wanted = length[-1] * np.linspace(0, 1, inner_rows) ** _ROW_POWER
         y, r = np.interp(wanted, length, y), np.interp(wanted, length, r)

@@ -46,6 +46,9 @@ class Outline:
     """Columns of the left and right outline, 0 where unknown."""
     kind: Int[np.ndarray, "2 rows"]
     """`UNKNOWN`, `AT_LEAST` or `EXACT`."""
+    ends_px: Float[np.ndarray, "2 rows"]
+    """Columns beyond which no body is: also where skin is the outline, which says nothing of how wide the clothes are,
+    but that they are not wider. Infinite where hair or the picture's border may hide some."""
 
     @property
     def units_per_px(self) -> float:
@@ -67,6 +70,7 @@ class Outline:
         rows = np.arange(max(int(first_row), 0), size - 1, max(1, size // _ROWS_PER_PICTURE))
         body = labels.cloth | labels.skin
         sides, kind = np.zeros((2, len(rows))), np.full((2, len(rows)), UNKNOWN)
+        ends = np.tile([[-np.inf], [np.inf]], len(rows))
         for i, row in enumerate(rows):
             columns, picture = np.flatnonzero(body[row]), np.flatnonzero(portrait.inside[row])
             if len(columns) < _LEAST_PX * scale:
@@ -77,13 +81,26 @@ class Outline:
             hidden = hair[:first].sum() > _HAIR_PX * scale, hair[last:].sum() > _HAIR_PX * scale
             sides[:, i] = first, last + 1
             for side, at in enumerate((first, last)):
+                if not (cut[side] or hidden[side]):
+                    ends[side, i] = sides[side, i]
                 if row >= shoulder_row or labels.cloth[row, at]:
                     kind[side, i] = AT_LEAST if cut[side] or hidden[side] else EXACT
         last_row = int(np.flatnonzero(portrait.inside.any(1))[-1])
-        ends = np.flatnonzero(body.any(1))
-        if len(ends) and last_row - ends[-1] > _ENDS_PX * scale:  # a cut-out: its lower end is not the body's
+        bodies = np.flatnonzero(body.any(1))
+        if len(bodies) and last_row - bodies[-1] > _ENDS_PX * scale:  # a cut-out: its lower end is not the body's
             kind = np.minimum(kind, AT_LEAST)
-        return Outline(portrait.head.camera, rows + 0.5, sides, kind)
+        return Outline(portrait.head.camera, rows + 0.5, sides, kind, ends)
+
+    def beyond_px(self, uv_px: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n"]:
+        """How far points lie beyond the ends of the body: positive to the right of it, negative to the left."""
+        if not len(self.rows_px):
+            return np.zeros(uv_px.shape[:-1])
+        column, row = uv_px[..., 0], uv_px[..., 1]
+        below = np.clip(np.searchsorted(self.rows_px, row), 1, len(self.rows_px) - 1)
+        left = np.minimum(self.ends_px[0, below - 1], self.ends_px[0, below])
+        right = np.maximum(self.ends_px[1, below - 1], self.ends_px[1, below])
+        beyond = np.maximum(column - right, 0) - np.maximum(left - column, 0)
+        return np.where((row >= self.rows_px[0]) & (row <= self.rows_px[-1]), beyond, 0)
 
     @property
     def seen_rows(self) -> int:

@@ -36,9 +36,9 @@ _NEARER = (0.55, 0.75)
 _BLUR, _LEAST_PX, _LEAST_EAR_PX = 3.0 / 512, 60, 300
 _BESIDE = 9.0 / 512
 """Of the picture's side: how far skin tells how light it is."""
-_LEAST_LIGHTER, _AS_LIGHT = 45.0, 7.0
+_LEAST_LIGHTER, _AS_LIGHT, _GLARE = 45.0, 7.0, 80.0
 """Skin has to be lighter than the hair by the first number; hair is skin that is at most by the second darker than it,
-CIELAB."""
+and lighter than the third: grey hair in full light is as light as skin, but not as glare. CIELAB."""
 
 
 def with_shaded_skin(
@@ -96,12 +96,13 @@ def with_bright_skin(classes: Float32[np.ndarray, "s s 11"], portrait: Portrait)
     lightness = lab_of(_blurred(portrait.foreground_unit, 0.5 * _BLUR))[..., 0]
     dark = float(np.quantile(lightness[is_hair], 0.3))
     reach = _BESIDE * len(lightness)
-    result, todo = is_skin, is_hair & (lightness > dark + _LEAST_LIGHTER)
-    for _ in range(3):  # each time what was found tells of what lies beyond
+    result, todo = is_skin, is_hair & (lightness > max(dark + _LEAST_LIGHTER, _GLARE))
+    of_skin = np.where(is_skin, lightness, 0).astype(np.float32)
+    for _ in range(3):  # what was found tells how light the skin is beside it, not how light it is itself: hair is next
         mass = cv2.GaussianBlur(result.astype(np.float32), (0, 0), reach)
-        beside = cv2.GaussianBlur(np.where(result, lightness, 0).astype(np.float32), (0, 0), reach)
-        beside = beside / np.maximum(mass, 1e-3)
+        beside = cv2.GaussianBlur(of_skin, (0, 0), reach) / np.maximum(mass, 1e-3)
         found = todo & (mass > 0.05) & (beside > dark + _LEAST_LIGHTER) & (lightness > beside - _AS_LIGHT)
+        of_skin = np.where(found & ~result, beside, of_skin)
         result = result | found
     found = (result & ~is_skin).astype(np.uint8)
     width = 2 * (len(found) // 128) + 1

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ...cameras import Cameras
 from ...head_model import HeadModel
-from ...head_model.anatomy import NECK_CUT_Y_CM, NECK_OVERLAP_CM, centimetres
+from ...head_model.anatomy import NECK_CUT_Y_CM, NECK_OVERLAP_CM, NECK_TOP_Y_CM, centimetres
 from ...head_model.model import (
     PART_EYE_SOCKET_LEFT,
     PART_EYE_SOCKET_RIGHT,
@@ -28,7 +28,8 @@ from ...head_model.model import (
 from ...mesh import vertex_normals
 from ...mesh_raster import Fragments, interpolate, rasterize_mesh
 from .. import capsule
-from ..bust.bust import Bust
+from ..bust.bust import NECK_INSIDE, RIM_ROW, Bust
+from ..bust.sections import COLUMNS, column_of
 from ..hair.hair_shell import HairShell
 from ..worn.glasses import Glasses
 from ..worn.glasses_mesh import TILE_SIZE, WornPart, glasses_mesh
@@ -54,6 +55,12 @@ TRIM_TILE = (1024, 1536, *TRIM_TILE_SIZE)
 """Hems and brims of headgear; its surface shares the shell's tile."""
 _HIDDEN_THICKNESS = -0.018
 """Shell cells this far below the opened skull can be left out: the skin covers them."""
+
+_FLARES_CM, _STANDS_OUT = 1.2, 0.003
+"""So far above its lower end the head model's neck may flare; over a collar's edge it stands out by no more than the
+second number, world units, and than it is higher."""
+_IN_FRONT = 0.5
+"""Cosine of the angle from the front up to which there are no shoulders."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,29 @@ def _inside_eyes(model: HeadModel) -> Bool[np.ndarray, " f"]:
     return inside
 
 
+def _in_collars_place(
+    points_world: Float[np.ndarray, "v 3"], y_cm: Float[np.ndarray, " v"], bust: Bust
+) -> tuple[Bool[np.ndarray, " v"], Bool[np.ndarray, " v"]]:
+    """The neck so far below the collar's edge that it is inside the bust; and what stands out over that edge: the head
+    model's own shoulders begin there, at one side of a neck that leans.
+
+    Args:
+        points_world: vertices of the head model.
+        y_cm: their heights on the mean head.
+        bust: that the neck ends in.
+    """
+    R, origin = bust.T_world_body[:3, :3], bust.T_world_body[:3, 3]
+    x, y, z = ((points_world - origin) @ R).T
+    edge, inside = ((bust.points_world[row] - origin) @ R for row in (RIM_ROW, 0))
+    from_axis = [0, 0, inside[0, 2]]
+    column, columns = column_of(x, z - inside[0, 2]), np.arange(COLUMNS + 1)
+    above, radius = y - np.interp(column, columns, edge[:, 1]), np.hypot(x, z - inside[0, 2])
+    outside = radius - np.interp(column, columns, np.hypot(*(edge - from_axis).T[[0, 2]]))
+    stands_out = (outside > _STANDS_OUT + np.maximum(above, 0)) & (y_cm < NECK_CUT_Y_CM + _FLARES_CM)
+    stands_out &= z - inside[0, 2] < _IN_FRONT * radius
+    return (above < -NECK_INSIDE) & (y_cm < NECK_TOP_Y_CM), stands_out
+
+
 def build_atlas_mesh(
     model: HeadModel,
     head_vertices: Float[np.ndarray, "v 3"],
@@ -176,6 +206,8 @@ def build_atlas_mesh(
     """
     y_cm = centimetres(model.neutral)[:, 1]
     kept = (y_cm[model.faces] > NECK_CUT_Y_CM - NECK_OVERLAP_CM).all(1) & ~_inside_eyes(model)
+    below, out = (of[model.faces] for of in _in_collars_place(head_vertices, y_cm, bust))
+    kept &= ~((below.sum(1) > 1) | out.any(1))
     faces, faces_uv = model.faces[kept], model.faces_uv[kept]
     tile, head_material, u_tile = _head_tiles(model, faces, faces_uv)
     corner_uv = model.uv[faces_uv] - np.stack([u_tile, np.zeros_like(u_tile)], axis=1)[:, None]

@@ -12,7 +12,7 @@ from .. import capsule
 from ..field.chart import COLUMNS, chart_rows
 from ..hair.flow_field import HairFlow
 from ..hair.locks import paint_locks
-from ..labels.portrait_labels import CLOTH, HAIR
+from ..labels.portrait_labels import CLOTH, HAIR, SKIN
 from .expected_colours import ExpectedColours
 from .fills import (
     carried_on,
@@ -48,6 +48,9 @@ _FACED, _FACED_RANGE, _AS_BRIGHT = 0.97, 0.3, 0.02
 """Hair that is trusted less than the first number is seen from the side, fully by the second below it: there it is no
 brighter than the nearest hair that is faced, but for the third, log."""
 
+_GLARE = (0.15, 0.4)
+"""Skin on the shell that is brighter than expected by the first number, log, is glare in part, by the second fully."""
+
 
 @dataclass(frozen=True)
 class PaintedShell:
@@ -74,7 +77,9 @@ def paint_shell(
         seed: of the locks.
     """
     height, width = seen.trust.shape
-    seen, reflected = _without_rim_light(seen), _without_rim_light(reflected)
+    skin = _shell_picture(expected.skin, height, width)
+    seen, reflected = (without_glare_on_skin(_without_rim_light(points), skin) for points in (seen, reflected))
+    del skin
     own = soft_edged(seen.trust * seen.classes[..., HAIR])
     mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR])
     # Pixels at the rim of what is seen smear over the shell: there the colour of hair is asked for as well.
@@ -130,6 +135,19 @@ def _without_rim_light(seen: SeenPoints) -> SeenPoints:
     aside = np.clip((_FACED - seen.trust) / _FACED_RANGE, 0, 1)
     factor = np.exp(-np.maximum(brighter, 0) * aside * seen.classes[..., HAIR])
     return SeenPoints((seen.colour * factor[..., None]).astype(np.float32), seen.trust, seen.classes)
+
+
+def without_glare_on_skin(seen: SeenPoints, skin: Float32[np.ndarray, "h w 3"]) -> SeenPoints:
+    """What is seen without glare on skin that the shell happens to cover at the hairline: the skin beside it has none.
+
+    Args:
+        seen: what the portrait shows.
+        skin: colour of the skin that is to be expected.
+    """
+    brighter = np.log((wrapped_blur(seen.colour, 1.0, 1.0).mean(-1) + FLOOR) / (skin.mean(-1) + FLOOR))
+    share = np.clip((brighter - _GLARE[0]) / (_GLARE[1] - _GLARE[0]), 0, 1) * seen.classes[..., SKIN]
+    colour = seen.colour + (skin - seen.colour) * share[..., None]
+    return SeenPoints(colour.astype(np.float32), seen.trust, seen.classes)
 
 
 def ended_softly(

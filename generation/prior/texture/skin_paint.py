@@ -152,6 +152,7 @@ def paint_skin(
     fields = np.concatenate([bare, hairy, correction, scalp, bald[:, None], shown], axis=1)
     at_vertex = skin.for_mesh(fields, model, mesh)
     chin_y = model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
+    is_bare = _is_bare(v_own, skin.points_world[:, 1] < chin_y)
     near_hair, noise = covered(flow), None if fine is None else fine.tile(seed)
     locks = detail()
     strands = None if locks is None else strands_of(locks)[..., None]
@@ -181,7 +182,11 @@ def paint_skin(
         on_rim = np.maximum(some.points_world[:, 1] < chin_y, values[:, 9])
         foreign = np.maximum(own.classes[:, CLOTH], on_rim) * (1 - tone.belief(own.colour))
         foreign = np.maximum(foreign, own.classes[:, HAIR] * (1 - on_scalp))  # nor hair where skin has none
-        trust = own.trust * (1 - foreign * np.clip(8 - 8 * own.trust, 0, 1))
+        drop = foreign * np.clip(8 - 8 * own.trust, 0, 1)
+        if is_bare:  # above its collar
+            on_neck = (some.points_world[:, 1] < chin_y) * own.classes[:, CLOTH]
+            drop = np.maximum(drop, on_neck * (1 - tone.belief(own.colour)))
+        trust = own.trust * (1 - drop)
         fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
         fits = fits + mirrored.classes[:, HAIR] * on_scalp
         return trust, mirrored.trust * np.clip(fits, 0, 1), on_scalp, mirrored.colour
@@ -207,6 +212,12 @@ def paint_skin(
     rgb = np.concatenate([painted(piece).astype(np.float32) for piece in pieces])
     painted_skin = Painted(chosen, rgb, np.maximum(trust, 0.5 * m_trust))
     return PaintedSkin(painted_skin, hairline, _under_shell(bare, skin, ears, flow))
+
+
+def _is_bare(seen: SeenPoints, neck: Bool[np.ndarray, " v"]) -> bool:
+    """Whether more of the neck that is seen is skin than cloth: collars on it are then those of the bust."""
+    weight = seen.trust * neck
+    return bool((weight * seen.classes[:, SKIN]).sum() > (weight * seen.classes[:, CLOTH]).sum())
 
 
 def _under_shell(

@@ -12,11 +12,12 @@ from scipy.spatial import KDTree
 
 from dp360.generation import Cameras, look_at_origin
 from dp360.generation.head_model import HeadModel, load_head_model
-from dp360.generation.head_model.anatomy import NECK_CUT_Y_CM, world_height
+from dp360.generation.head_model.anatomy import NECK_CUT_Y_CM, centimetres, world_height
 from dp360.generation.mesh_raster import rasterize_mesh
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
 from dp360.generation.prior.bust.bust import CUT_ROW, RIM_ROW, ROWS, Bust, fit_bust
+from dp360.generation.prior.bust.outline import Outline
 from dp360.generation.prior.bust.sections import COLUMNS
 from dp360.generation.prior.field.portrait_observation import field_of_portrait
 from dp360.generation.prior.hair.hair_shell import HairShell, fit_hair_shell
@@ -222,3 +223,42 @@ def test_a_collar_stands_off_the_neck_and_bare_shoulders_have_none(
     dressed = labels.cloth | labels.skin
     naked = replace(labels, skin=dressed, cloth=np.zeros_like(dressed))
     assert (fit_bust(portrait, naked, model).stand_off > 0.003).mean() < 0.2
+
+
+def test_a_collar_does_not_stand_before_the_background(
+    portrait: Portrait, labels: PortraitLabels, model: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the portrait's body is narrow beside the neck a collar lies on it; in front and below it stays."""
+    camera = portrait.head.camera
+    at_neck = portrait.head.vertices_world[np.abs(centimetres(model.neutral)[:, 1] - NECK_CUT_Y_CM) < 1]
+    middle = (at_neck.min(0) + at_neck.max(0)) / 2
+    ends = np.array([[middle[0], world_height(y), middle[2]] for y in (-8.0, NECK_CUT_Y_CM + 0.5)])
+    (column, first), (_, last) = camera.project(torch.from_numpy(ends))[0, :, :2].tolist()
+    row, at = np.indices(labels.skin.shape)
+    of_neck = (row > first) & (row < last)
+    narrow = of_neck & (np.abs(at - column) <= 25)
+    cloth = (labels.cloth & ~of_neck) | narrow
+    seen = replace(labels, cloth=cloth, skin=labels.skin & ~of_neck, hair=labels.hair & ~of_neck)
+    bound = fit_bust(portrait, seen, model)
+    monkeypatch.setattr(Outline, "beyond_px", lambda _, uv_px: np.zeros(uv_px.shape[:-1]))
+    moved = np.linalg.norm(bound.points_world - fit_bust(portrait, seen, model).points_world, axis=-1)
+    quarter = COLUMNS // 4
+    assert as_mesh(bound).is_watertight
+    assert moved[RIM_ROW, [quarter, -quarter - 1]].max() > 0.004 and moved[RIM_ROW, 0] < 0.001
+    assert moved[CUT_ROW - 10 :].max() < 1e-9
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_shoulders_of_the_head_model_do_not_stick_out_of_a_collar(
+    portrait: Portrait, model: HeadModel, shell: HairShell, bust: Bust, side: float
+) -> None:
+    cm = centimetres(model.neutral)
+    flared = portrait.head.vertices_world.copy()
+    lowest = (cm[:, 1] < NECK_CUT_Y_CM + 0.6) & (cm[:, 0] * side > 2)
+    flared[lowest, 0] += side * 0.06
+    mesh = build_atlas_mesh(model, flared, without_hair(shell), bust)
+    used = np.unique(mesh.faces[mesh.material == MATERIAL_SKIN])
+    of_neck = used[cm[mesh.head_vertex[used], 1] < NECK_CUT_Y_CM + 0.6]
+    assert not (lowest[mesh.head_vertex[of_neck]]).any()
+    usual = build_atlas_mesh(model, portrait.head.vertices_world, without_hair(shell), bust)
+    assert (usual.material == MATERIAL_SKIN).sum() > 0.97 * (mesh.material == MATERIAL_SKIN).sum()

@@ -27,7 +27,7 @@ def outline_of(points_world: np.ndarray, azimuth_rad: float = 0.0) -> Outline:
     rows = np.arange(400.0, 511.0, 3.0) + 0.5
     sides = Silhouette.of(uv, rows).sides_px
     kind = np.where(np.isfinite(sides), EXACT, UNKNOWN)
-    return Outline(camera, rows, np.nan_to_num(sides), kind)
+    return Outline(camera, rows, np.nan_to_num(sides), kind, np.where(np.isfinite(sides), sides, [[-np.inf], [np.inf]]))
 
 
 def by_hand(uv: np.ndarray, row: float) -> tuple[float, float]:
@@ -88,7 +88,9 @@ def test_a_turned_head_far_aside_keeps_the_mean_bust(template: BustTemplate) -> 
 def test_a_necks_stump_is_no_body(template: BustTemplate) -> None:
     outline = outline_of(template.mean + NECK)
     middle = outline.sides_px.mean(0)
-    stump = Outline(outline.camera, outline.rows_px, middle + (outline.sides_px - middle) * 0.3, outline.kind)
+    stump = Outline(
+        outline.camera, outline.rows_px, middle + (outline.sides_px - middle) * 0.3, outline.kind, outline.ends_px
+    )
     assert fit_placement(template, stump, NECK).trust == 0
     assert fit_placement(template, outline, NECK).trust == 1
 
@@ -103,7 +105,8 @@ def test_free_form_goes_towards_the_outline_and_not_far(template: BustTemplate) 
     before, after = (np.nanmean(np.abs(outline_of(p).sides_px - outline.sides_px)) for p in (points, points + move))
     assert after < 0.5 * before
     assert np.linalg.norm(followed(points, uv, outline, NECK, 0.01), axis=-1).max() < 0.03
-    unknown = Outline(camera, outline.rows_px, outline.sides_px, np.full_like(outline.kind, UNKNOWN))
+    kind = np.full_like(outline.kind, UNKNOWN)
+    unknown = Outline(camera, outline.rows_px, outline.sides_px, kind, outline.ends_px)
     assert not followed(points, uv, unknown, NECK, 0.07).any()
 
 
@@ -125,3 +128,18 @@ def test_smoothstep_is_a_step() -> None:
     t = np.linspace(-1, 2, 31)
     s = smoothstep(t)
     assert s[0] == 0 and s[-1] == 1 and smoothstep(0.5) == 0.5 and (np.diff(s) >= 0).all()
+
+
+def test_points_lie_beyond_the_ends_of_the_body_only_where_ends_are_known(template: BustTemplate) -> None:
+    outline = outline_of(template.mean + NECK)
+    row = outline.rows_px[-9:-1] + 0.4
+    left, right = outline.ends_px[:, -9:-1]
+    inside = np.stack([(left + right) / 2, row], axis=1)
+    aside = np.array([300.0, 0.0])
+    assert not outline.beyond_px(inside).any()
+    np.testing.assert_allclose(outline.beyond_px(inside + aside), inside[:, 0] + 300 - right, atol=12)
+    np.testing.assert_allclose(outline.beyond_px(inside - aside), inside[:, 0] - 300 - left, atol=12)
+    assert not outline.beyond_px(np.array([[1000.0, outline.rows_px[0] - 20], [-500.0, 1000.0]])).any()
+    ends = np.tile([[-np.inf], [np.inf]], len(outline.rows_px))
+    open_ended = Outline(outline.camera, outline.rows_px, outline.sides_px, outline.kind, ends)
+    assert not open_ended.beyond_px(inside + aside).any()

@@ -84,3 +84,17 @@ def test_glare_beside_dark_hair_is_skin_and_light_hair_stays(portrait: Portrait)
         after = with_bright_skin(classes, picture).argmax(-1)
         assert (after[glare] == (FACE if skin else HAIR)).mean() > 0.8
         assert (after != labels)[~glare].sum() < 0.02 * glare.sum()
+
+
+def test_grey_temples_beside_skin_as_light_stay_hair(portrait: Portrait) -> None:
+    size = portrait.size_px
+    labels = np.full((size, size), FACE)
+    labels[: size // 2] = HAIR
+    temple = np.zeros((size, size), bool)
+    temple[size // 2 - 40 : size // 2, size // 3 : size // 2] = True
+    colours = np.where((labels == HAIR)[..., None] & ~temple[..., None], (0.1, 0.09, 0.08), (0.72, 0.66, 0.6))
+    picture = replace(
+        portrait, foreground_unit=colours.astype(np.float32), alpha_unit=np.ones((size, size), np.float32)
+    )
+    classes = np.eye(len(CLASS_NAMES), dtype=np.float32)[labels]
+    np.testing.assert_array_equal(with_bright_skin(classes, picture), classes)
