@@ -24,7 +24,9 @@ class SimilarSystems:
         self._factors: Any = None
         self._solution: Any = None
 
-    def solve(self, system: scipy.sparse.csc_matrix | scipy.sparse.csr_matrix, right: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    def solve(
+        self, system: scipy.sparse.csc_matrix | scipy.sparse.csr_matrix, right: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         """The solution of `system` @ x = `right`.
 
         Args:
