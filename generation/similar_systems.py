@@ -39,8 +39,8 @@ class SimilarSystems:
             )
             self._solution = self._factors.solve(right)
         else:
-            nearly: Any = scipy.sparse.linalg.LinearOperator
-            nearly = nearly(system.shape, self._factors.solve, dtype=np.float64)
+            operator: Any = scipy.sparse.linalg.LinearOperator
+            nearly = operator(system.shape, self._factors.solve, dtype=np.float64)
             self._solution, _ = scipy.sparse.linalg.cg(
                 system.tocsr(), right, self._solution, rtol=_RESIDUAL, maxiter=_MOST_STEPS, M=nearly
             )
