@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from ...cielab import lab_of
+from ...cielab import lab_of, median_in_lab
 from ...portrait import Portrait
 from ..labels.portrait_labels import SKIN, PortraitLabels
 from ..labels.segmenter import BEARD, BROW, HEADGEAR
@@ -95,7 +95,7 @@ def hair_between_skin(
     low, high = _SKIN_SHARE
     if low < skin.mean() < high and np.median(lab[~skin, 0]) < skin_lab[0] - _DARKER_LAB:
         colours, lab = colours[~skin], lab[~skin]
-    middle = np.median(colours, axis=0)
+    middle = median_in_lab(colours)
     if not is_thin or np.linalg.norm(lab_of(middle) - skin_lab) > _LIKE_SKIN:
         return middle
     away = np.linalg.norm(lab[:, 1:] - skin_lab[1:], axis=1)  # in hue: shaded skin is darker, and no hair
