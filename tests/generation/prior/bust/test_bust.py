@@ -254,7 +254,7 @@ def test_shoulders_of_the_head_model_do_not_stick_out_of_a_collar(
 ) -> None:
     cm = centimetres(model.neutral)
     flared = portrait.head.vertices_world.copy()
-    lowest = (cm[:, 1] < NECK_CUT_Y_CM + 0.6) & (cm[:, 0] * side > 2)
+    lowest = (cm[:, 1] < NECK_CUT_Y_CM + 0.6) & (cm[:, 0] * side > 2) & (cm[:, 2] < 1)
     flared[lowest, 0] += side * 0.06
     mesh = build_atlas_mesh(model, flared, without_hair(shell), bust)
     used = np.unique(mesh.faces[mesh.material == MATERIAL_SKIN])

@@ -10,7 +10,7 @@ from dp360.generation.prior.texture.shell_paint import without_glare_on_skin
 
 
 def test_glare_on_skin_takes_the_skins_colour_and_all_else_stays() -> None:
-    skin = np.broadcast_to(np.float32([0.6, 0.42, 0.35]), (32, 96, 3)).copy()
+    skin = np.broadcast_to(np.array([0.6, 0.42, 0.35], np.float32), (32, 96, 3)).copy()
     colour = np.where((np.arange(96) < 32)[None, :, None], np.float32(0.95), 1.05 * skin).astype(np.float32)
     colour[:, 64:] = 0.9
     classes = np.zeros((32, 96, 3), np.float32)
