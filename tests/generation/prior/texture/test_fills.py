@@ -56,7 +56,9 @@ def test_covered_texels_grow_by_a_ring_a_step() -> None:
     covered[3:5, 3:6] = True
     texture[covered] = [0.2, 0.4, 0.8]
     grown = fill_uncovered(texture, covered, steps=2)
-    np.testing.assert_allclose(grown[1:7, 1:8], np.broadcast_to(np.float32([0.2, 0.4, 0.8]), (6, 7, 3)), rtol=1e-6)
+    np.testing.assert_allclose(
+        grown[1:7, 1:8], np.broadcast_to(np.array([0.2, 0.4, 0.8], np.float32), (6, 7, 3)), rtol=1e-6
+    )
     assert not grown[0].any() and not grown[7:].any() and not grown[:, 8:].any()
     texture[4, 4] = 1.0
     mean = (texture[4, 3:6].sum(0)) / 3
