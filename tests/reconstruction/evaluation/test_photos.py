@@ -21,7 +21,8 @@ from dp360.generation.head_model import HeadFit, HeadModel, load_head_model
 from dp360.generation.head_model.anatomy import world_units
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import PriorRender, capsule
-from dp360.generation.prior.bust.bust import Bust
+from dp360.generation.prior.bust import sections
+from dp360.generation.prior.bust.bust import ROWS, Bust
 from dp360.generation.prior.hair.hair_shell import HairShell
 from dp360.generation.prior.labels.portrait_labels import PortraitLabels, ear_vertices, project_px
 from dp360.generation.prior.labels.segmenter import ACCESSORY, BACKGROUND, CLASS_NAMES, GLASSES
@@ -281,8 +282,9 @@ def test_the_shell_is_found_in_the_mesh_of_a_prior(model: HeadModel) -> None:
     portrait = face(model)
     skull = capsule.opened_skull_radius(portrait.head.vertices_world, model.skin_faces)
     thickness = np.random.default_rng(0).uniform(-0.02, 0.05, skull.shape)
-    ring = np.stack(np.broadcast_arrays(np.arange(5.0), 0.0, np.zeros((4, 1))), axis=-1)
-    bust = Bust(ring, np.eye(4), np.zeros(4))
+    around, height = np.linspace(0, 2 * math.pi, sections.COLUMNS + 1), np.linspace(-0.5, -0.9, ROWS)[:, None]
+    tube = np.stack(np.broadcast_arrays(0.2 * np.sin(around), height, 0.2 * np.cos(around)), axis=-1)
+    bust = Bust(tube, np.eye(4), np.zeros(sections.COLUMNS))
     mesh = build_atlas_mesh(model, portrait.head.vertices_world, HairShell(thickness, skull + thickness), bust)
     found = ShellOnSkull.of(mesh, portrait, model)
     assert np.abs(found.thickness - thickness).max() < 1e-9 and np.array_equal(found.skull, skull)
