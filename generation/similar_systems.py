@@ -1,4 +1,4 @@
-"""Symmetric positive definite sparse systems that come one after another and differ little."""
+"""Symmetric positive definite sparse systems, alone and one after another that differ little."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from jaxtyping import Float
 
 _RESIDUAL, _MOST_STEPS = 1e-6, 200
 """Residual of a solve, as a share of its right side, and steps after which it is taken as it is."""
+
+
+def symmetric_factors(system: scipy.sparse.csc_matrix | scipy.sparse.csc_array) -> Any:
+    """Factors of a symmetric positive definite system, float64, whose `solve` takes right sides."""
+    return scipy.sparse.linalg.splu(
+        system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
 
 
 class SimilarSystems:
@@ -34,9 +41,7 @@ class SimilarSystems:
             right: the right side.
         """
         if self._factors is None:
-            self._factors = scipy.sparse.linalg.splu(
-                system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-            )
+            self._factors = symmetric_factors(system.tocsc())
             self._solution = self._factors.solve(right)
         else:
             operator: Any = scipy.sparse.linalg.LinearOperator

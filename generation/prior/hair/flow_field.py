@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 from jaxtyping import Float
 from scipy import ndimage
 
 from ...cameras import UNITS_PER_CM, UNITS_PER_MM
 from ...portrait import Portrait
+from ...similar_systems import symmetric_factors
 from .. import capsule
 from ..field.chart import to_capsule
 from ..field.head_field import HAIR, HEADGEAR, HeadField, world_from_cells
@@ -202,9 +202,7 @@ class FlowSolver:
         """Unit tangents that agree with tangents of unknown sign, as far as their weights say."""
         held, pull = weight.ravel() * self._area, self._pull * self._area
         system = (_STIFFNESS * self._laplacian + scipy.sparse.diags(held + pull)).tocsc()
-        factors = scipy.sparse.linalg.splu(
-            system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
+        factors = symmetric_factors(system)
         field = unit(self._usual)
         for _ in range(_ROUNDS):
             signed = observed * np.where((observed * field).sum(-1, keepdims=True) < 0, -1, 1)

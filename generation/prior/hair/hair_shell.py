@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from scipy.spatial import KDTree

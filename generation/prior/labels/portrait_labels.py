@@ -13,6 +13,7 @@ from typing import cast
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
@@ -74,10 +75,8 @@ class PortraitLabels:
 
 def project_px(camera: Cameras, points_world: Float[np.ndarray, "*p 3"]) -> Float[np.ndarray, "*p 2"]:
     """Pixel positions of world points in one camera."""
-    T = camera.T_camera_world[0].numpy()
-    points_camera = points_world.reshape(-1, 3).astype(np.float64) @ T[:3, :3].T + T[:3, 3]
-    uv_px = camera.focal_px[0].numpy() * points_camera[:, :2] / points_camera[:, 2:] + camera.principal_px[0].numpy()
-    return uv_px.reshape(*points_world.shape[:-1], 2)
+    points = torch.from_numpy(np.ascontiguousarray(points_world.reshape(-1, 3), dtype=np.float64))
+    return camera.project(points)[0, :, :2].numpy().reshape(*points_world.shape[:-1], 2)
 
 
 def ear_vertices(model: HeadModel) -> Bool[np.ndarray, " v"]:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from ...head_model.anatomy import ramp
 from .. import capsule
 from ..field.chart import COLUMNS, chart_rows
 from ..hair.flow_field import HairFlow
@@ -145,7 +146,7 @@ def without_glare_on_skin(seen: SeenPoints, skin: Float32[np.ndarray, "h w 3"]) 
         skin: colour of the skin that is to be expected.
     """
     brighter = np.log((wrapped_blur(seen.colour, 1.0, 1.0).mean(-1) + FLOOR) / (skin.mean(-1) + FLOOR))
-    share = np.clip((brighter - _GLARE[0]) / (_GLARE[1] - _GLARE[0]), 0, 1) * seen.classes[..., SKIN]
+    share = ramp(brighter, *_GLARE) * seen.classes[..., SKIN]
     colour = seen.colour + (skin - seen.colour) * share[..., None]
     return SeenPoints(colour.astype(np.float32), seen.trust, seen.classes)
 

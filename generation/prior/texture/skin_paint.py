@@ -180,12 +180,13 @@ def paint_skin(
         own, mirrored = looked_up.own[chosen[piece]], looked_up.mirrored_at(chosen[piece])
         # Collars and matte colours on neck and bald scalp are not kept where they are seen from the side.
         on_rim = np.maximum(some.points_world[:, 1] < chin_y, values[:, 9])
-        foreign = np.maximum(own.classes[:, CLOTH], on_rim) * (1 - tone.belief(own.colour))
+        unlike_skin = 1 - tone.belief(own.colour)
+        foreign = np.maximum(own.classes[:, CLOTH], on_rim) * unlike_skin
         foreign = np.maximum(foreign, own.classes[:, HAIR] * (1 - on_scalp))  # nor hair where skin has none
         drop = foreign * np.clip(8 - 8 * own.trust, 0, 1)
         if is_bare:  # above its collar
             on_neck = (some.points_world[:, 1] < chin_y) * own.classes[:, CLOTH]
-            drop = np.maximum(drop, on_neck * (1 - tone.belief(own.colour)))
+            drop = np.maximum(drop, on_neck * unlike_skin)
         trust = own.trust * (1 - drop)
         fits = mirrored.classes[:, SKIN] * tone.belief(mirrored.colour) * (1 - on_scalp)
         fits = fits + mirrored.classes[:, HAIR] * on_scalp

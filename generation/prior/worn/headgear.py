@@ -13,7 +13,6 @@ from typing import cast
 import cv2
 import numpy as np
 import scipy.sparse
-import scipy.sparse.linalg
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
@@ -21,6 +20,7 @@ from ...cameras import UNITS_PER_MM
 from ...head_model import HeadModel
 from ...head_model.anatomy import centimetres, ramp
 from ...portrait import Portrait
+from ...similar_systems import symmetric_factors
 from .. import capsule
 from ..field.chart import cell_frames, to_capsule
 from ..field.head_field import HAIR, HEADGEAR, HeadField
@@ -268,10 +268,7 @@ def _cloth(
     held = weight * np.where(beside_brim, 0.05, 1.0)
     smooth = radius
     for _ in range(3 if has_brim else 1):
-        factors = scipy.sparse.linalg.splu(
-            (smoothness + scipy.sparse.diags(held.ravel())).tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )  # fmt: skip
+        factors = symmetric_factors((smoothness + scipy.sparse.diags(held.ravel())).tocsc())
         smooth = factors.solve((held * radius).ravel()).reshape(radius.shape)
         bulge = np.clip((radius - smooth) / _BULGE, 0, None) * beside_brim
         held = weight * np.where(beside_brim, 0.15, 1.0) / (1 + bulge**2)

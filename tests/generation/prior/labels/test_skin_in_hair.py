@@ -69,32 +69,27 @@ def test_white_hair_over_an_ear_stays_hair(portrait: Portrait, model: HeadModel)
     assert (after.argmax(-1)[shaded] == HAIR).mean() > 0.8
 
 
-def test_glare_beside_dark_hair_is_skin_and_light_hair_stays(portrait: Portrait) -> None:
+def hair_over_skin(
+    portrait: Portrait, hair_rgb: tuple[float, ...], skin_rgb: tuple[float, ...]
+) -> tuple[Portrait, np.ndarray, np.ndarray]:
+    """A picture whose upper half is hair but for a patch in the skin's colour, its classes, and where the patch is."""
     size = portrait.size_px
-    labels = np.full((size, size), FACE)
+    labels, patch = np.full((size, size), FACE), np.zeros((size, size), bool)
     labels[: size // 2] = HAIR
-    glare = np.zeros((size, size), bool)
-    glare[size // 2 - 40 : size // 2, size // 3 : size // 2] = True
+    patch[size // 2 - 40 : size // 2, size // 3 : size // 2] = True
+    colours = np.where((labels == HAIR)[..., None] & ~patch[..., None], hair_rgb, skin_rgb).astype(np.float32)
+    picture = replace(portrait, foreground_unit=colours, alpha_unit=np.ones((size, size), np.float32))
+    return picture, np.eye(len(CLASS_NAMES), dtype=np.float32)[labels], patch
+
+
+def test_glare_beside_dark_hair_is_skin_and_light_hair_stays(portrait: Portrait) -> None:
     for hair_rgb, skin in (((0.1, 0.09, 0.08), True), ((0.7, 0.7, 0.68), False)):
-        colours = np.where((labels == HAIR)[..., None] & ~glare[..., None], hair_rgb, (0.95, 0.9, 0.88))
-        picture = replace(
-            portrait, foreground_unit=colours.astype(np.float32), alpha_unit=np.ones((size, size), np.float32)
-        )
-        classes = np.eye(len(CLASS_NAMES), dtype=np.float32)[labels]
+        picture, classes, glare = hair_over_skin(portrait, hair_rgb, (0.95, 0.9, 0.88))
         after = with_bright_skin(classes, picture).argmax(-1)
         assert (after[glare] == (FACE if skin else HAIR)).mean() > 0.8
-        assert (after != labels)[~glare].sum() < 0.02 * glare.sum()
+        assert (after != classes.argmax(-1))[~glare].sum() < 0.02 * glare.sum()
 
 
 def test_grey_temples_beside_skin_as_light_stay_hair(portrait: Portrait) -> None:
-    size = portrait.size_px
-    labels = np.full((size, size), FACE)
-    labels[: size // 2] = HAIR
-    temple = np.zeros((size, size), bool)
-    temple[size // 2 - 40 : size // 2, size // 3 : size // 2] = True
-    colours = np.where((labels == HAIR)[..., None] & ~temple[..., None], (0.1, 0.09, 0.08), (0.72, 0.66, 0.6))
-    picture = replace(
-        portrait, foreground_unit=colours.astype(np.float32), alpha_unit=np.ones((size, size), np.float32)
-    )
-    classes = np.eye(len(CLASS_NAMES), dtype=np.float32)[labels]
+    picture, classes, _ = hair_over_skin(portrait, (0.1, 0.09, 0.08), (0.72, 0.66, 0.6))
     np.testing.assert_array_equal(with_bright_skin(classes, picture), classes)
