@@ -30,7 +30,7 @@ from dp360.reconstruction.splats import Splats
 from .console import Notify, ignore
 from .given_pictures import read_given
 from .options import HeadOptions
-from .recipe import HeadRecipe
+from .recipe import HeadRecipe, head_recipe
 from .run_folder import DATASET_NAME, HEAD_FIT_NAME, PRIOR_MESH_NAME, RunRecord
 from .view_generators import OpenViews, open_generator
 
@@ -107,7 +107,10 @@ def portrait_to_dataset(
 def prior_of(portrait: Portrait, options: HeadOptions) -> HeadPrior:
     """The head prior of a portrait, as the options say; the generator's name is settled already."""
     drawn, glasses = options.generator == "field", not options.no_glasses
-    prior = build_head_prior(portrait, seed=options.seed, drawn=drawn, glasses=glasses, light=options.light)
+    step = head_recipe(options).texel_step
+    prior = build_head_prior(
+        portrait, seed=options.seed, drawn=drawn, glasses=glasses, light=options.light, texel_step=step
+    )
     give_back_memory()
     return prior
 

@@ -11,6 +11,9 @@ from dp360.reconstruction.splat_fit import LearningRates, SplatFitConfig
 
 from .options import FitOptions, HeadOptions, Quality
 
+_SMALL_VIEW_PX = 256
+"""A pixel of such views is as large as two texels of the prior's atlas."""
+
 
 @dataclass(frozen=True)
 class HeadRecipe:
@@ -25,6 +28,11 @@ class HeadRecipe:
     field_iterations: int
     """Steps of a radiance field on a CPU; ten times as many on a GPU."""
 
+    @property
+    def texel_step(self) -> int:
+        """Texels of the prior's atlas per painted one along each axis: small views do not show them all."""
+        return 2 if self.size_px <= _SMALL_VIEW_PX else 1
+
 
 _MANY_STEPS = LearningRates(means=3e-4, scales=0.01, quats=0.004, features_dc=0.02, features_rest=0.001, opacities=0.05)
 """Step sizes for fits of thousands of steps."""
@@ -35,7 +43,7 @@ RECIPES: dict[Quality, HeadRecipe] = {
         OrbitConfig(16, 6, lower_count=4),
         256,
         SplatFitConfig(
-            iterations=110,
+            iterations=100,
             start_count=25_000,
             coarse_fraction=0.0,
             sh_degree=0,

@@ -76,7 +76,7 @@ def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int 
 
     Args:
         track: shows the compilation, where there is one.
-        gaussians: size of the fit, for the trial of thread counts.
+        gaussians: size of the fit, for the trial of thread counts, which takes a quarter of it.
         size_px: side of its pictures, likewise.
 
     Yields:
@@ -86,7 +86,7 @@ def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int 
     torch.set_num_threads(1)
     try:
         prepare_kernels(track)
-        chosen = best_thread_count(gaussians=gaussians, size_px=size_px)
+        chosen = best_thread_count(gaussians=gaussians // 4, size_px=size_px // 2)
         numba.set_num_threads(chosen)
         yield chosen
     finally:

@@ -83,6 +83,8 @@ RUN_MESH = MeshConfig(
 """What a run makes of views of 384 px and more: less than a third of the default's time."""
 _SMALL_RUN_MESH = replace(
     RUN_MESH,
+    face_budget=12_000,
+    texture_px=768,
     near_rings=(Ring(12, 0.0), Ring(6, 30.0, 0.5), Ring(5, -22.0, 0.5)),
     far_rings=(Ring(6, 0.0, 0.5), Ring(4, 30.0), Ring(4, 62.0, 0.5), Ring(5, -24.0), Ring(1, 86.0)),
 )

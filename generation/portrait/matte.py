@@ -13,6 +13,7 @@ Kolmogorov and Blake, "GrabCut", SIGGRAPH 2004.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import threading
 import warnings
@@ -364,6 +365,11 @@ def _solid_part(mask: Bool[np.ndarray, "s s"], zones: HeadZones) -> Bool[np.ndar
         if not at_edge and area < (2.0 * zones.cm_px) ** 2:
             solid |= labels == k
     return solid
+
+
+def load_solver_beside() -> None:
+    """Begin to import the matting library, whose compiled code takes a third of a second to load, beside other work."""
+    threading.Thread(target=importlib.import_module, args=("pymatting",), daemon=True).start()
 
 
 def _rectangle(inside: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:

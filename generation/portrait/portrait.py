@@ -45,6 +45,7 @@ from .matte import (
     estimate_matte,
     flat_background,
     head_zones,
+    load_solver_beside,
     outline_in_window,
     people_elsewhere,
     person_maps,
@@ -150,6 +151,7 @@ def prepare_portrait(path: Path, config: PortraitConfig | None = None, *, track:
     steps = iter(track(range(4), total=4.0, description="Preparing the portrait"))
     next(steps)
     loaded = load_image(path)
+    load_solver_beside()
     model = load_head_model()
     people, networks = PersonNetworks(), FaceNetworks()
     next(steps)

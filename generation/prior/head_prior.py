@@ -21,7 +21,7 @@ from ..cameras import Cameras, OrbitConfig
 from ..head_model import HeadModel, load_head_model
 from ..light.named_lights import PORTRAIT, wanted_light
 from ..mesh import TexturedMesh
-from ..mesh_raster import Fragments, box_downsample, interpolate, rasterize_mesh, sample_texture
+from ..mesh_raster import Fragments, interpolate, rasterize_mesh, sample_texture
 from ..portrait import Portrait
 from ..progress import Track, silent
 from ..ribbon_raster import DrawnRibbons, Ribbons, draw_ribbons
@@ -44,6 +44,7 @@ from .labels.segmenter import SEGMENTER
 from .light.light_prior import load_light_prior
 from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
 from .texture.prior_texture import PriorTexture, paint_prior
+from .view_pixels import view_pixels
 from .worn.glasses import Glasses, fit_glasses
 from .worn.headgear import fit_headgear, without_headgear
 
@@ -53,6 +54,8 @@ _VIEWS_AT_ONCE = 2
 """Threads that draw views; each holds some 80 MB at 512 px. Results do not depend on it."""
 _HAIR_BORDER = 0.003
 """Over this length hair thins out against the background on average, world units (about 2 mm)."""
+_STRANDS_PX = 512
+"""Texels after which lengths of strands repeat."""
 
 
 @dataclass(frozen=True)
@@ -124,44 +127,40 @@ class HeadPrior:
         image = np.concatenate(
             [self.texture.rgb.astype(np.float32) / 255, self.texture.confidence[..., None]], axis=-1
         ).astype(np.float32)
-        attributes = np.concatenate([self.mesh.uv_px, self.mesh.normals_world], axis=1).astype(np.float32)
+        uv_px, normals = self._uv_px.astype(np.float32), self.mesh.normals_world.astype(np.float32)
         ribbons = self.strands.ribbons()
         with ThreadPoolExecutor(_VIEWS_AT_ONCE) as threads:
             for first in range(0, len(cameras), 2 * _VIEWS_AT_ONCE):
                 some = [cameras[i] for i in range(first, min(len(cameras), first + 2 * _VIEWS_AT_ONCE))]
-                yield from threads.map(lambda camera: self._view(image, attributes, ribbons, camera, supersample), some)
+                yield from threads.map(
+                    lambda camera: self._view(image, uv_px, normals, ribbons, camera, supersample), some
+                )
 
     def _view(
         self,
         image: Float32[np.ndarray, "r c 4"],
-        attributes: Float32[np.ndarray, "v 5"],
+        uv_px: Float32[np.ndarray, "v 2"],
+        normals_world: Float32[np.ndarray, "v 3"],
         ribbons: Ribbons,
         camera: Cameras,
         supersample: int,
     ) -> PriorRender:
         """One view: the atlas with its confidence, texture coordinates and normals, and the strands over it."""
         fragments = rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, camera, supersample=supersample)
-        values = interpolate(fragments, attributes, self.mesh.faces)
-        hit = self._soft_hair(fragments, values[..., :2], camera, supersample)
-        colour = sample_texture(image, values[..., :2]) * hit[..., None]
-        alpha = box_downsample(hit, supersample)
-        share = np.maximum(alpha, 1e-6)[..., None]
-        colour = box_downsample(colour, supersample) / share
-        rgb, validity = np.ascontiguousarray(colour[..., :3]), colour[..., 3] * (alpha > 0)
-        normal = box_downsample(values[..., 2:] * hit[..., None], supersample)
-        length = np.linalg.norm(normal, axis=-1, keepdims=True)
-        normals = normal / np.maximum(length, 1e-6) * (length > 1e-6)
+        coverage = self._soft_hair(fragments, uv_px, camera, supersample)
+        seen = view_pixels(fragments, coverage, uv_px, normals_world, self.mesh.faces, image, supersample)
+        rgb, validity = np.ascontiguousarray(seen.colour[..., :3]), seen.colour[..., 3].copy()
         centre = (slice(supersample // 2, None, supersample),) * 2
         depth = fragments.depth[centre].copy()
         triangle = fragments.triangle_index[centre]
         labels = np.where(triangle >= 0, self.mesh.material[np.maximum(triangle, 0)] + 1, 0).astype(np.uint8)
-        maps = (rgb, alpha, validity, normals, depth, labels)
+        maps = (rgb, seen.alpha, validity, seen.normals_world, depth, labels)
         if len(ribbons):
             _lay_over(draw_ribbons(ribbons, camera, depth, slack=_STRAND_SLACK), *maps)
         return PriorRender(*(values[None] for values in maps))
 
     def _soft_hair(
-        self, fragments: Fragments, uv_px: Float32[np.ndarray, "r c 2"], camera: Cameras, supersample: int
+        self, fragments: Fragments, uv_px: Float32[np.ndarray, "v 2"], camera: Cameras, supersample: int
     ) -> Float32[np.ndarray, "r c"]:
         """Coverage of each sample: 1 on a surface, less where hair ends against the background, strand by strand."""
         hit = fragments.hit
@@ -172,12 +171,18 @@ class HeadPrior:
         px_per_unit = float(camera.focal_px[0, 0]) * supersample / np.where(hit, fragments.depth, 1.0)
         inward = (cv2.distanceTransform(hit.astype(np.uint8), cv2.DIST_L2, 3) - np.float32(0.5)) / px_per_unit
         border = hair & (inward < 2 * _HAIR_BORDER)
-        column, row = uv_px[border].astype(np.int64).T
-        length = 2 * _HAIR_BORDER * _strand_lengths()[row % ATLAS_HEIGHT, column % ATLAS_WIDTH]
+        places = interpolate(fragments.at(*np.nonzero(border)), uv_px, self.mesh.faces)[:, 0]
+        column, row = (self.texture.step * places).astype(np.int64).T
+        length = 2 * _HAIR_BORDER * _strand_lengths()[row % _STRANDS_PX, column % _STRANDS_PX]
         share = np.clip(inward[border] / length, 0.0, 1.0)
         soft = hit.astype(np.float32)
         soft[border] = np.where(share < 0.05, 0, share)
         return soft
+
+    @property
+    def _uv_px(self) -> Float[np.ndarray, "v 2"]:
+        """Column and row of each vertex in the painted atlas."""
+        return self.mesh.uv_px / self.texture.step
 
     def textured_mesh(self) -> TexturedMesh:
         """The prior as a mesh for exporters; unused vertices are dropped."""
@@ -229,16 +234,19 @@ class HeadPrior:
 
         normals = at(self.mesh.normals_world)
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        colour = sample_texture(self.texture.rgb.astype(np.float32) / 255, at(self.mesh.uv_px).astype(np.float32))
+        colour = sample_texture(self.texture.rgb.astype(np.float32) / 255, at(self._uv_px).astype(np.float32))
         return PointCloud(_float(at(self.mesh.vertices_world)), _float(normals), _float(colour))
 
     def _visible_triangles(self) -> Bool[np.ndarray, " f"]:
-        """Triangles that at least one of 26 cameras round the head sees; what skin or hair covers is left out."""
-        cameras = OrbitConfig(ring_count=14, upper_count=6, lower_count=6).cameras(size_px=768)
+        """Triangles that at least one of 26 cameras round the head sees, and those between them; what skin or hair
+        covers is left out."""
+        cameras = OrbitConfig(ring_count=14, upper_count=6, lower_count=6).cameras(size_px=256)
         seen = np.zeros(len(self.mesh.faces) + 1, bool)
         for camera in cameras:
             seen[rasterize_mesh(self.mesh.vertices_world, self.mesh.faces, camera).triangle_index.ravel()] = True
-        return seen[:-1]
+        corners = np.zeros(len(self.mesh.vertices_world), bool)
+        corners[self.mesh.faces[seen[:-1]]] = True
+        return corners[self.mesh.faces].all(1)
 
 
 def _lay_over(
@@ -268,8 +276,9 @@ def _lay_over(
 
 @functools.lru_cache(maxsize=1)
 def _strand_lengths() -> Float32[np.ndarray, "h w"]:
-    """How far strands reach over the atlas, uniform in [0.1, 1]: alike along a strand (a column), unlike beside it."""
-    noise = np.random.default_rng(0).standard_normal((ATLAS_HEIGHT, ATLAS_WIDTH)).astype(np.float32)
+    """How far strands reach over the atlas, uniform in [0.1, 1]: alike along a strand (a column), unlike beside it. The
+    picture repeats in both directions."""
+    noise = np.random.default_rng(0).standard_normal((_STRANDS_PX, _STRANDS_PX)).astype(np.float32)
     noise = ndimage.gaussian_filter(noise, (12.0, 1.2), mode="wrap")
     return (0.55 + 0.45 * scipy.special.erf(noise / (noise.std() * math.sqrt(2)))).astype(np.float32)
 
@@ -309,7 +318,9 @@ class PriorBasis:
         return cls(portrait, model, labels, expected, observed, bust, glasses)
 
     @same_threads()
-    def prior(self, *, seed: int = 0, drawn: bool = False, glasses: bool = True, light: str = PORTRAIT) -> HeadPrior:
+    def prior(
+        self, *, seed: int = 0, drawn: bool = False, glasses: bool = True, light: str = PORTRAIT, texel_step: int = 1
+    ) -> HeadPrior:
         """One prior; arguments as of `build_head_prior`."""
         portrait, model, labels, wanted = self.portrait, self.model, self.labels, wanted_light(light)
         field = draw_field(self.observed, seed=seed) if drawn else self.expected
@@ -322,9 +333,9 @@ class PriorBasis:
         flow = fit_hair_flow(portrait, grown, shell, field)
         texture = paint_prior(
             portrait, labels, model, mesh, flow, field,
-            glasses=self.glasses, headgear=headgear, seed=seed, wanted=wanted.light,
+            glasses=self.glasses, headgear=headgear, seed=seed, wanted=wanted.light, step=texel_step,
         )  # fmt: skip
-        x, y, width, height = SHELL_TILE
+        x, y, width, height = (number // texel_step for number in SHELL_TILE)
         tile = (slice(y, y + height), slice(x, x + width))
         strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
         of_hair = (FIELD_MEAN, *DRAWING_NETWORKS) if drawn else (FIELD_MEAN,)
@@ -341,7 +352,7 @@ class PriorBasis:
 
 def build_head_prior(
     portrait: Portrait, *, model: HeadModel | None = None, seed: int = 0, drawn: bool = False, glasses: bool = True,
-    light: str = PORTRAIT,
+    light: str = PORTRAIT, texel_step: int = 1,
 ) -> HeadPrior:  # fmt: skip
     """The geometric prior of a portrait: labels, hair shell, bust, glasses, texture.
 
@@ -352,8 +363,11 @@ def build_head_prior(
         drawn: the head's field is one of those that may be behind the portrait, in place of the expected one.
         glasses: glasses that the portrait shows are worn; otherwise they are taken off.
         light: what the head is lit by, as `wanted_light` takes it.
+        texel_step: the texture atlas' texels per painted one along each axis; 2 is enough for pictures of 256 pixels.
 
     Raises:
         InputError: a field is to be drawn and this installation lacks the networks for it, or the light is none.
     """
-    return PriorBasis.of(portrait, model=model).prior(seed=seed, drawn=drawn, glasses=glasses, light=light)
+    return PriorBasis.of(portrait, model=model).prior(
+        seed=seed, drawn=drawn, glasses=glasses, light=light, texel_step=texel_step
+    )

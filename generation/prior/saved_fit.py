@@ -6,7 +6,7 @@ An .npz of plain arrays (no pickles); `format` counts the layouts. Lengths are w
 | --- | --- | --- |
 | `identity`, `expression` | i; e, float64 | coefficients of the head model |
 | `vertices_world`, `faces`, `uv_px`, `material`, `head_vertex` | | the prior's mesh, see `AtlasMesh` |
-| `texture_picture`, `albedo_picture` | bytes, uint8 | the painted atlas, see `PriorTexture`; JPEG |
+| `texture_picture`, `albedo_picture` | bytes, uint8 | the painted atlas, see `PriorTexture`, whole or smaller; JPEG |
 | `confidence_picture`, `portrait_picture` | bytes, uint8 | how far the atlas is seen, the aligned portrait; PNG |
 | `landmarks_px` | 478 2, float64 | its landmarks, or none (0 2) |
 | `T_world_camera`, `focal_px`, `principal_px` | 4 4; 2; 2, float64 | its camera |
@@ -24,6 +24,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int, UInt8
@@ -34,6 +35,7 @@ from ..errors import InputError
 from ..light.spherical_harmonics import Light
 from ..portrait import Portrait
 from .head_prior import HeadPrior
+from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH
 
 FORMAT = 2
 _PICTURES = {1: "_png", 2: "_picture"}
@@ -144,6 +146,7 @@ def read_fit(path: Path) -> SavedFit:
                 _picture(file[name + _PICTURES[facts["format"]]])
                 for name in ("texture", "albedo", "confidence", "portrait")
             )
+            texture, albedo, confidence = map(_of_full_size, (texture, albedo, confidence))
             camera = Cameras(
                 *(torch.from_numpy(file[name])[None] for name in ("T_world_camera", "focal_px", "principal_px")),
                 width=portrait.shape[1],
@@ -177,6 +180,11 @@ def _refuse_what_does_not_fit(fit: SavedFit) -> None:
         raise ValueError("its triangles name vertices that are not there")
     if not (np.isfinite(fit.vertices_world).all() and np.isfinite(fit.uv_px).all()):
         raise ValueError("a number is not finite")
+
+
+def _of_full_size(picture: UInt8[np.ndarray, "a b *c"]) -> UInt8[np.ndarray, "h w *c"]:
+    """A painted atlas with all its texels: those of fast heads have fewer."""
+    return cv2.resize(picture, (ATLAS_WIDTH, ATLAS_HEIGHT), interpolation=cv2.INTER_LINEAR)
 
 
 def _png(picture: UInt8[np.ndarray, ...]) -> UInt8[np.ndarray, " n"]:

@@ -59,6 +59,13 @@ def test_fewer_gaussians_at_the_end_mean_fewer_at_the_start():
         fit_recipe("standard", FitOptions(start_count=3000, max_count=2000))
 
 
+def test_small_views_take_a_smaller_texture():
+    steps = {px: head_recipe(HeadOptions(size_px=px)).texel_step for px in (128, 256, 257, 512)}
+    assert steps == {128: 2, 256: 2, 257: 1, 512: 1}
+    assert head_recipe(HeadOptions(quality="fast")).texel_step == 2
+    assert head_recipe(HeadOptions(quality="standard")).texel_step == 1
+
+
 def test_official_weights_draw_at_their_own_size():
     assert head_recipe(HeadOptions(quality="fast", generator="diffportrait360")).size_px == 512
     assert head_recipe(HeadOptions(quality="fast", generator="diffportrait360", size_px=128)).size_px == 128

@@ -38,6 +38,7 @@ from ..worn.headgear_mesh import TILE_SIZE as TRIM_TILE_SIZE
 from ..worn.headgear_mesh import headgear_mesh, joined
 
 ATLAS_WIDTH, ATLAS_HEIGHT = 2048, 1792
+"""Of a texture with all its texels; tiles and texture coordinates are counted in these, however many are painted."""
 (
     MATERIAL_SKIN, MATERIAL_MOUTH, MATERIAL_TEETH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_CLOTH, MATERIAL_GLASSES,
     MATERIAL_HEADGEAR,
@@ -53,6 +54,8 @@ SHELL_TILE = (0, 1024, 1024, 768)
 BUST_TILE = (1024, 1024, 1024, 512)
 TRIM_TILE = (1024, 1536, *TRIM_TILE_SIZE)
 """Hems and brims of headgear; its surface shares the shell's tile."""
+Tile = tuple[int, int, int, int]
+"""Column, row, width and height."""
 _HIDDEN_THICKNESS = -0.018
 """Shell cells this far below the opened skull can be left out: the skin covers them."""
 
@@ -101,6 +104,18 @@ class AtlasTexels:
     """`MATERIAL_*`."""
     fragments: Fragments
     """Of the rasterised layout, n rows of one column."""
+    step: int = 1
+    """The atlas' texels per painted one along each axis; rows and columns count painted ones."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the painted atlas."""
+        return ATLAS_HEIGHT // self.step, ATLAS_WIDTH // self.step
+
+    def painted_tile(self, tile: Tile) -> Tile:
+        """A tile of the atlas counted in painted texels."""
+        x, y, width, height = (number // self.step for number in tile)
+        return x, y, width, height
 
     def interpolated(
         self,
@@ -128,6 +143,7 @@ class AtlasTexels:
             self.normals_world[chosen],
             self.material[chosen],
             self.fragments.at(chosen, all_columns),
+            self.step,
         )
 
 
@@ -218,9 +234,12 @@ def build_atlas_mesh(
         ],
         axis=-1,
     )
-    keys = np.concatenate([faces.reshape(-1, 1), np.round(corner_px.reshape(-1, 2) * 64)], axis=1).astype(np.int64)
-    unique, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    split_from = unique[:, 0]
+    column, row = np.round(corner_px.reshape(-1, 2) * 64).astype(np.int64).T
+    keys = np.ravel_multi_index(
+        (faces.ravel(), column, row), (len(model.neutral), 64 * ATLAS_WIDTH + 1, 64 * ATLAS_HEIGHT + 1)
+    )
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    split_from = faces.ravel()[first]
     head_normals = vertex_normals(head_vertices, model.faces)
 
     shell_points = capsule.surface_points(shell.radius)
@@ -231,7 +250,7 @@ def build_atlas_mesh(
     bust_part = _grid_part(bust.points_world, BUST_TILE)
 
     worn, hat = _worn_part(glasses, shell), _headgear_part(headgear)
-    n_head = len(unique)
+    n_head = len(first)
     # headgear comes first: where it and the shell share texels at its rim, the texels are its own
     parts = (hat, shell_part._replace(faces=shell_faces), bust_part, worn)
     counts = [len(part.faces) for part in parts]
@@ -276,7 +295,7 @@ class _GridPart(NamedTuple):
     faces: Int[np.ndarray, "f 3"]
 
 
-def _grid_part(points_world: Float[np.ndarray, "rows columns 3"], tile: tuple[int, int, int, int]) -> _GridPart:
+def _grid_part(points_world: Float[np.ndarray, "rows columns 3"], tile: Tile) -> _GridPart:
     """A grid whose last column repeats the first as a mesh, laid out half a texel inside its tile's border."""
     rows, columns = points_world.shape[0], points_world.shape[1] - 1
     vertices, faces = points_world.reshape(-1, 3), capsule.grid_faces(rows, columns)
@@ -290,18 +309,22 @@ def _grid_part(points_world: Float[np.ndarray, "rows columns 3"], tile: tuple[in
     return _GridPart(vertices, normals, np.stack(uv_px, axis=1), faces[double_area > 0])
 
 
-def atlas_texels(mesh: AtlasMesh) -> AtlasTexels:
+def atlas_texels(mesh: AtlasMesh, step: int = 1) -> AtlasTexels:
     """Every texel that a triangle covers, with its point on the surface.
 
     The layout is rasterised as a flat mesh one unit before a camera whose focal length is one texel.
+
+    Args:
+        mesh: with its texture layout.
+        step: the atlas' texels per painted one along each axis, 1, 2 or 4.
     """
-    flat = np.concatenate([mesh.uv_px, np.ones((len(mesh.uv_px), 1))], axis=1)
+    flat = np.concatenate([mesh.uv_px / step, np.ones((len(mesh.uv_px), 1))], axis=1)
     camera = Cameras(
         torch.eye(4, dtype=torch.float64)[None],
         torch.ones(1, 2, dtype=torch.float64),
         torch.zeros(1, 2, dtype=torch.float64),
-        ATLAS_WIDTH,
-        ATLAS_HEIGHT,
+        ATLAS_WIDTH // step,
+        ATLAS_HEIGHT // step,
     )
     fragments = rasterize_mesh(flat, mesh.faces, camera)
     rows, columns = np.nonzero(fragments.hit)
@@ -310,7 +333,7 @@ def atlas_texels(mesh: AtlasMesh) -> AtlasTexels:
     normals = interpolate(fragments, mesh.normals_world, mesh.faces)[:, 0]
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     material = mesh.material[fragments.triangle_index[:, 0]]
-    return AtlasTexels(rows.astype(np.int32), columns.astype(np.int32), points, normals, material, fragments)
+    return AtlasTexels(rows.astype(np.int32), columns.astype(np.int32), points, normals, material, fragments, step)
 
 
 def fill_uncovered(

@@ -18,7 +18,7 @@ from scipy import ndimage
 from ..bust.bust import CUT_ROW, RIM_ROW, ROWS
 from ..field.chart import at_points
 from ..labels.portrait_labels import CLOTH, SKIN
-from .atlas import AtlasMesh, AtlasTexels
+from .atlas import AtlasMesh, AtlasTexels, Tile
 from .expected_colours import ExpectedColours
 from .fills import distance_to_known, enlarged, push_pull, reduced, soft_edged, wrapped_blur
 from .portrait_lookup import SeenPoints
@@ -85,11 +85,11 @@ class ClothSurface:
     """Row of the collar's edge."""
     cut_row: int
     """Row at which the rounded lower end begins."""
+    step: int = 1
+    """See `AtlasTexels.step`."""
 
     @staticmethod
-    def of(
-        texels: AtlasTexels, chosen: Int[np.ndarray, " n"], mesh: AtlasMesh, tile: tuple[int, int, int, int]
-    ) -> ClothSurface:
+    def of(texels: AtlasTexels, chosen: Int[np.ndarray, " n"], mesh: AtlasMesh, tile: Tile) -> ClothSurface:
         """The surface of the tile.
 
         Args:
@@ -98,7 +98,7 @@ class ClothSurface:
             mesh: of the atlas.
             tile: column, row, width and height in the atlas.
         """
-        x, y, width, height = tile
+        x, y, width, height = texels.painted_tile(tile)
         points, normals = np.zeros((2, height, width, 3), np.float32)
         place = (texels.rows[chosen] - y, texels.columns[chosen] - x)
         points[place], normals[place] = texels.points_world[chosen], texels.normals_world[chosen]
@@ -119,6 +119,7 @@ class ClothSurface:
             T,
             rim_row,
             cut_row,
+            texels.step,
         )
 
     @property
@@ -130,7 +131,7 @@ class ClothSurface:
     @property
     def lower_end(self) -> Float32[np.ndarray, " h"]:
         """1 on the rounded lower end, which is plain."""
-        return np.clip((np.arange(len(self.height), dtype=np.float32) - self.cut_row) / 12, 0, 1)
+        return np.clip((np.arange(len(self.height), dtype=np.float32) - self.cut_row) * self.step / 12, 0, 1)
 
 
 def paint_cloth(
@@ -145,10 +146,10 @@ def paint_cloth(
         seed: of the texture.
     """
     fits = np.maximum(seen.classes[..., CLOTH], seen.classes[..., SKIN])
-    low, high = _TRUST
-    own = soft_edged(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32))
+    (low, high), step = _TRUST, surface.step
+    own = soft_edged(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32), step)
     front = np.clip((np.cos(surface.angle) - _FRONT[0]) / (_FRONT[1] - _FRONT[0]), 0, 1)
-    lowest = _lowest(own)
+    lowest = _lowest(own, step)
     above_end = np.arange(len(own))[:, None] <= np.where(lowest < 0, len(own), lowest)
     reflected = own[:, ::-1] * above_end  # below the picture's end left and right would end at two heights
     mirror = reflected * front * (1 - own)
@@ -167,18 +168,17 @@ def paint_cloth(
     base, rim = _with_rim(base, colour, known * is_cloth, surface)
     fill = _creased(base, known, rim, surface)
     fill = _run_over(fill, colour, known, rim, surface)
-    mass = wrapped_blur(known, _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX)
-    mean = (
-        wrapped_blur(colour * known[..., None], _DETAIL_SIGMA_PX, _DETAIL_SIGMA_PX) / np.maximum(mass, 1e-4)[..., None]
-    )
+    sigma = _DETAIL_SIGMA_PX / step
+    mass = wrapped_blur(known, sigma, sigma)
+    mean = wrapped_blur(colour * known[..., None], sigma, sigma) / np.maximum(mass, 1e-4)[..., None]
     detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-0.5, 0.5).astype(np.float32)
     example = (known > 0.6) & (mass > 0.6) & is_cloth
-    example = fine_only(detail, example & (_difference(mean, base) < 0.5))
-    texture = random_phase_texture(detail, example, np.random.default_rng(seed))
+    example = fine_only(detail, example & (_difference(mean, base) < 0.5), step)
+    texture = random_phase_texture(detail, example, np.random.default_rng(seed), step)
     texture = _DETAIL_SHARE * texture * (1 - surface.lower_end)[:, None, None]
     fill = (fill + _FLOOR) * np.exp(texture) - _FLOOR
 
-    mirror_kept = soft_edged(np.clip(1.6 * reflected - 0.3, 0, 1).astype(np.float32)) * front * (1 - own)
+    mirror_kept = soft_edged(np.clip(1.6 * reflected - 0.3, 0, 1).astype(np.float32), step) * front * (1 - own)
     result = fill + (mirrored - fill) * mirror_kept[..., None]
     result = result + (seen.colour - result) * own[..., None]
     confidence = np.maximum(own, 0.5 * mirror_kept)
@@ -199,7 +199,7 @@ def _colours_by_height(
     table, reach = np.full((_HEIGHT_BINS, 3), np.nan), np.zeros(_HEIGHT_BINS)
     order = np.argsort(bins, kind="stable")
     for part in np.split(order, np.flatnonzero(np.diff(bins[order])) + 1):
-        if len(part) >= _LEAST_IN_BIN:
+        if len(part) >= _LEAST_IN_BIN // surface.step**2:
             outer = part[turn[part] >= np.quantile(turn[part], 1 - _OUTER_SHARE)]
             table[bins[part[0]]], reach[bins[part[0]]] = np.median(rgb[outer], axis=0), np.median(turn[outer])
     if (reach >= _SIDE_ANGLE).any():
@@ -223,10 +223,10 @@ def _with_rim(
     first, last, end = _RIM
     on_rim = (surface.below_rim >= first) & (surface.below_rim < last) & (surface.stand_off > _LEAST_STAND)
     weight = known * on_rim * (surface.angle < 0.95)
-    if weight.sum() < _LEAST_RIM:
+    if weight.sum() < _LEAST_RIM / surface.step**2:
         return base, np.zeros_like(known)
     rgb = colour[weight > 0.3]
-    if len(rgb) < _LEAST_IN_BIN:
+    if len(rgb) < _LEAST_IN_BIN // surface.step**2:
         return base, np.zeros_like(known)
     brightness = rgb.mean(1)
     dark, bright = np.quantile(brightness, _RIM_QUANTILES)
@@ -242,7 +242,7 @@ def _creased(
     surface: ClothSurface,
 ) -> Float32[np.ndarray, "h w 3"]:
     """Plain cloth with shade below a collar that stands off, and a plain lower end."""
-    away = _distance(known)
+    away = _distance(known, surface.step)
     crease = np.exp(-np.clip(surface.below_rim - 0.012, 0, None) / 0.02)
     crease = crease * np.clip((surface.below_rim - 0.004) / 0.014, 0, 1) * np.clip(surface.stand_off / 0.004, 0, 1)
     shade = -_CREASE * crease * (1 - np.exp(-away / 20)) * (1 - rim)
@@ -251,12 +251,12 @@ def _creased(
     return (shaded + (plain - shaded) * surface.lower_end[:, None, None]).astype(np.float32)
 
 
-def _distance(known: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Texels to the nearest known one, closed over the columns."""
-    small = reduced(known, _REDUCE)
+def _distance(known: Float32[np.ndarray, "h w"], step: int) -> Float32[np.ndarray, "h w"]:
+    """Texels of the whole atlas to the nearest known one, closed over the columns."""
+    small = reduced(known, _REDUCE // step)
     if small.max() <= 0.3:
         return np.full(known.shape, 1e3, np.float32)
-    return enlarged(_REDUCE * distance_to_known(small).astype(np.float32), _REDUCE)
+    return enlarged(_REDUCE * distance_to_known(small).astype(np.float32), _REDUCE // step)
 
 
 def _run_over(
@@ -270,22 +270,24 @@ def _run_over(
     where what is open in front closes."""
     if known.max() <= 0.5:
         return fill
-    small_known = reduced(known, _REDUCE)
-    small = reduced(colour * known[..., None], _REDUCE) / np.maximum(small_known, 1e-5)[..., None]
-    near = enlarged(push_pull(small, small_known), _REDUCE)
-    share = np.exp(-_distance(known) / _NEAR_PX) * (1 - 0.85 * rim)
+    step, factor = surface.step, _REDUCE // surface.step
+    small_known = reduced(known, factor)
+    small = reduced(colour * known[..., None], factor) / np.maximum(small_known, 1e-5)[..., None]
+    near = enlarged(push_pull(small, small_known), factor)
+    share = np.exp(-_distance(known, step) / _NEAR_PX) * (1 - 0.85 * rim)
     fill = fill + (near - fill) * share[..., None]
 
     height, width = known.shape
     rows = np.arange(height)[:, None]
-    last = _lowest(known)
-    in_edge = (rows > last - _EDGE_ROWS) & (rows <= last - _LAST_ROWS) & (last >= 0)
+    last, last_rows = _lowest(known, step), _LAST_ROWS / step
+    in_edge = (rows > last - _EDGE_ROWS // step) & (rows <= last - last_rows) & (last >= 0)
     weight = (known * in_edge).sum(0)
     edge = (colour * (known * in_edge)[..., None]).sum(0) / np.maximum(weight, 1e-6)[:, None]
-    has_edge = (weight > 3).astype(np.float32)
+    has_edge = (weight > 3 / step).astype(np.float32)
     if not has_edge.any():
         return fill
-    ends = ndimage.median_filter(_filled_round(edge.astype(np.float32), has_edge, 1.0), (_STRIPE, 1), mode="wrap")
+    ends = _filled_round(edge.astype(np.float32), has_edge, 1.0, step)
+    ends = ndimage.median_filter(ends, (_STRIPE // (2 * step) * 2 + 1, 1), mode="wrap")
     end_length = surface.below_rim[np.maximum(last, 0), np.arange(width)]
     length = np.where((last >= 0) & (rows > last), surface.below_rim - end_length, 0)
     offset = (np.arange(width) + width / 2) % width - width / 2
@@ -293,17 +295,19 @@ def _run_over(
     first = source.astype(np.int64)
     part = (source - first)[..., None].astype(np.float32)
     carried = ends[first % width] * (1 - part) + ends[(first + 1) % width] * part
-    facing = np.clip(np.cos(surface.angle) / 0.5, 0, 1) * (rows <= surface.cut_row + 8)
-    share = facing * (has_edge[None] > 0) * np.clip((rows - last + _LAST_ROWS) / 4, 0, 1) * (last >= 0) * (1 - known)
+    facing = np.clip(np.cos(surface.angle) / 0.5, 0, 1) * (rows <= surface.cut_row + 8 // step)
+    share = (
+        facing * (has_edge[None] > 0) * np.clip((rows - last + last_rows) * step / 4, 0, 1) * (last >= 0) * (1 - known)
+    )
     share = share * np.exp(-np.maximum(length - _CARRIED[0], 0) / _CARRIED[1])
-    share = wrapped_blur(share.astype(np.float32), 1.0, 4.0)
+    share = wrapped_blur(share.astype(np.float32), 1.0 / step, 4.0 / step)
     return (fill + (carried - fill) * share[..., None]).astype(np.float32)
 
 
-def _lowest(known: Float32[np.ndarray, "h w"]) -> Int[np.ndarray, " w"]:
+def _lowest(known: Float32[np.ndarray, "h w"], step: int) -> Int[np.ndarray, " w"]:
     """The lowest row of each column that is seen; -1 where next to nothing is."""
     solid = known > 0.5
-    return np.where(solid.sum(0) > _EDGE_ROWS, len(known) - 1 - np.argmax(solid[::-1], axis=0), -1)
+    return np.where(solid.sum(0) > _EDGE_ROWS // step, len(known) - 1 - np.argmax(solid[::-1], axis=0), -1)
 
 
 def _openings(ends: Float32[np.ndarray, "w 3"], known: Bool[np.ndarray, " w"]) -> tuple[float, float]:
@@ -345,11 +349,11 @@ def _closed_in_front(
 
 
 def _filled_round(
-    values: Float32[np.ndarray, "w 3"], known: Float32[np.ndarray, " w"], finest: float
+    values: Float32[np.ndarray, "w 3"], known: Float32[np.ndarray, " w"], finest: float, step: int
 ) -> Float32[np.ndarray, "w 3"]:
-    """Colours round the axis, smooth over `finest` texels, gaps filled from ever farther away."""
+    """Colours round the axis, smooth over `finest` texels of the whole atlas, gaps filled from ever farther away."""
     filled, mass_so_far = np.zeros_like(values), np.zeros_like(known)
-    for sigma in (finest, 16.0, 60.0, 240.0):
+    for sigma in (finest / step, 16.0 / step, 60.0 / step, 240.0 / step):
         total = wrapped_blur(np.repeat((values * known[:, None])[None], 2, axis=0), 0.5, sigma)[0]
         mass = wrapped_blur(np.repeat(known[None], 2, axis=0), 0.5, sigma)[0]
         share = np.clip(4 * mass, 0, 1) * (1 - mass_so_far)
@@ -363,16 +367,18 @@ def _difference(a: Float32[np.ndarray, "h w 3"], b: Float32[np.ndarray, "h w 3"]
     return np.abs(np.log((np.maximum(a, 0) + _FLOOR) / (np.maximum(b, 0) + _FLOOR))).max(-1)
 
 
-def fine_only(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def fine_only(
+    detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"], step: int = 1
+) -> Bool[np.ndarray, "h w"]:
     """Where detail is the cloth's own: not at buttons, letters, seams and edges of garments, which stand out."""
-    if solid.sum() < _LEAST_EXAMPLE:
+    if solid.sum() < _LEAST_EXAMPLE // step**2:
         return solid
-    strength = wrapped_blur(np.where(solid, np.abs(detail).max(-1), 0).astype(np.float32), 3.0, 3.0)
+    strength = wrapped_blur(np.where(solid, np.abs(detail).max(-1), 0).astype(np.float32), 3.0 / step, 3.0 / step)
     return solid & (strength < max(0.03, 1.6 * float(np.median(strength[solid][::7]))))
 
 
 def random_phase_texture(
-    detail: Float32[np.ndarray, "h w 3"], example: Bool[np.ndarray, "h w"], rng: np.random.Generator
+    detail: Float32[np.ndarray, "h w 3"], example: Bool[np.ndarray, "h w"], rng: np.random.Generator, step: int = 1
 ) -> Float32[np.ndarray, "h w 3"]:
     """A texture with the example's spectrum and random phases, closed over the columns.
 
@@ -382,12 +388,13 @@ def random_phase_texture(
         detail: logarithms of factors.
         example: where they may be learned from.
         rng: source of the noise.
+        step: see `AtlasTexels.step`.
     """
     height, width = example.shape
     noise = rng.standard_normal((height, width)).astype(np.float32)
     count = int(example.sum())
-    if count < _LEAST_EXAMPLE:
-        plain = wrapped_blur(noise, 1.2, 1.2)
+    if count < _LEAST_EXAMPLE // step**2:
+        plain = wrapped_blur(noise, 1.2 / step, 1.2 / step)
         return np.repeat((0.02 * plain / plain.std())[..., None], 3, axis=2)
     spot = np.where(example[..., None], detail - detail[example].mean(0), 0) / np.sqrt(count)
     fft: Any = scipy.fft  # its stubs are those of a dispatcher

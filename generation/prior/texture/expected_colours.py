@@ -52,24 +52,25 @@ class ExpectedColours:
             texels: of the atlas.
             looked_up: what the portrait says about them.
         """
-        own = looked_up.own
+        own, least = looked_up.own, _LEAST_TEXELS // texels.step**2
         hat = field.material[HEADGEAR_SHARE] / np.maximum(field.material[[HAIR_SHARE, HEADGEAR_SHARE]].sum(0), 1e-6)
         on_shell = np.nonzero((texels.material == MATERIAL_HAIR) & (own.trust * own.classes[:, HAIR] > _PLAIN))[0]
         hat_there = at_points(hat[..., None], texels.points_world[on_shell])[:, 0]
         expected = np.moveaxis(field.cover_albedo, 0, -1)
         shown = own.colour[on_shell[hat_there < _HAT[0]]]
         typical, hair = looked_up.typical, None
-        if len(shown) > _LEAST_TEXELS:
+        if len(shown) > least:
             hair = hair_between_skin(shown, typical.skin, typical.is_thin)
         if hair is None and looked_up.typical.has_hair:
             hair = looked_up.typical.hair
-        worn = _median(own.colour[on_shell[hat_there > _HAT[1]]])
+        worn = own.colour[on_shell[hat_there > _HAT[1]]]
+        worn = np.median(worn, axis=0) if len(worn) > least else None
         share = ramp(hat, *_HAT)[..., None]
         cover = (expected if hair is None else hair) * (1 - share) + (expected if worn is None else worn) * share
         skin = np.moveaxis(field.skin_albedo, 0, -1)
         weight = own.trust * own.classes[:, SKIN] * looked_up.tone.belief(own.colour)
         plain = np.nonzero((texels.material == MATERIAL_SKIN) & (weight > _PLAIN))[0]
-        if len(plain) > _LEAST_TEXELS:
+        if len(plain) > least:
             there = np.median(_log(at_points(skin, texels.points_world[plain])), axis=0)
             away = _log(skin) - there
             brighter = away.mean(-1, keepdims=True)
@@ -78,10 +79,6 @@ class ExpectedColours:
         return ExpectedColours(
             cover.astype(np.float32), skin.astype(np.float32), np.moveaxis(field.cloth_albedo, 0, -1).astype(np.float32)
         )
-
-
-def _median(colours: Float32[np.ndarray, "n 3"]) -> Float[np.ndarray, " 3"] | None:
-    return np.median(colours, axis=0) if len(colours) > _LEAST_TEXELS else None
 
 
 def _log(colours: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:

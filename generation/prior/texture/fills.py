@@ -1,4 +1,7 @@
-"""Smooth fills: over pictures by averages of ever larger neighbourhoods, over meshes by harmonic functions."""
+"""Smooth fills: over pictures by averages of ever larger neighbourhoods, over meshes by harmonic functions.
+
+Lengths are texels of the whole atlas; `step` of them are one texel of the picture, see `AtlasTexels.step`.
+"""
 
 from __future__ import annotations
 
@@ -78,42 +81,43 @@ def wrapped_blur(
     return np.ascontiguousarray(blurred[:, pad:-pad])
 
 
-def soft_edged(weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+def soft_edged(weight: Float32[np.ndarray, "h w"], step: int = 1) -> Float32[np.ndarray, "h w"]:
     """Weights that end gently: full a little inside of where they would be cut off, none outside."""
-    around = wrapped_blur(weight.astype(np.float32), 5.0, 5.0)
+    around = wrapped_blur(weight.astype(np.float32), 5.0 / step, 5.0 / step)
     return (weight * np.clip(2 * around - 0.6, 0, 1)).astype(np.float32)
 
 
 def local_mean(
-    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], step: int = 1
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Mean of the known colours about each texel, and how much is known there."""
-    mean, mass = reduced_mean(colour, weight, 2)
-    return enlarged(mean, 2), enlarged(mass, 2)
+    factor = max(2, step)
+    mean, mass = reduced_mean(colour, weight, factor, step)
+    return enlarged(mean, factor // step), enlarged(mass, factor // step)
 
 
 def reduced_mean(
-    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], factor: int
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], factor: int, step: int = 1
 ) -> tuple[Float32[np.ndarray, "a b 3"], Float32[np.ndarray, "a b"]]:
-    """`local_mean` at a lower resolution."""
+    """`local_mean` at a lower resolution: `factor` texels of the whole atlas are one."""
     sure = np.where(weight > 0.35, weight, np.float32(0))
-    parts = (reduced(colour * sure[..., None], factor), reduced(sure, factor))
+    parts = (reduced(colour * sure[..., None], factor // step), reduced(sure, factor // step))
     total, mass = (wrapped_blur(part, _DETAIL_SIGMA_PX / factor, _DETAIL_SIGMA_PX / factor) for part in parts)
     return total / np.maximum(mass, 1e-4)[..., None], mass
 
 
 def carried_on(
-    error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float
+    error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float, step: int = 1
 ) -> Float32[np.ndarray, "h w 3"]:
     """Differences from what is expected where they are known, fading to nothing away from there."""
-    weight = np.clip(reduced(mass, _REDUCE) * 2 - 0.3, 0, 1)
-    values = reduced(error, _REDUCE)
+    weight = np.clip(reduced(mass, _REDUCE // step) * 2 - 0.3, 0, 1)
+    values = reduced(error, _REDUCE // step)
     if weight.max() <= 0:
         return np.zeros_like(error)
     near = push_pull(values, weight)
     near = near + (wrapped_blur(near, 5.0, 5.0) - near) * (1 - weight)[..., None]
     fade = np.exp(-distance_to_known(weight) * (_REDUCE / fade_px)).astype(np.float32)
-    return enlarged(near * fade[..., None], _REDUCE)
+    return enlarged(near * fade[..., None], _REDUCE // step)
 
 
 def distance_to_known(weight: Float32[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
@@ -124,12 +128,16 @@ def distance_to_known(weight: Float32[np.ndarray, "h w"]) -> Float[np.ndarray, "
 
 def reduced(image: Float32[np.ndarray, "h w *c"], factor: int) -> Float32[np.ndarray, "a b *c"]:
     """A tile at a lower resolution."""
+    if factor == 1:
+        return image.astype(np.float32)
     height, width = image.shape[:2]
     return cv2.resize(image.astype(np.float32), (width // factor, height // factor), interpolation=cv2.INTER_AREA)
 
 
 def enlarged(image: Float32[np.ndarray, "a b *c"], factor: int) -> Float32[np.ndarray, "h w *c"]:
     """A tile at a higher resolution, closed over its columns."""
+    if factor == 1:
+        return image.astype(np.float32)
     wide = np.concatenate([image[:, -2:], image, image[:, :2]], axis=1).astype(np.float32)
     size = (factor * wide.shape[1], factor * wide.shape[0])
     large = cv2.resize(wide, size, interpolation=cv2.INTER_LINEAR)

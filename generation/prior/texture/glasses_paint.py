@@ -15,7 +15,7 @@ from ..labels.portrait_labels import PortraitLabels
 from ..labels.segmenter import GLASSES
 from ..worn.glasses import Glasses
 from ..worn.glasses_mesh import ARM, LENS, part_of_texels
-from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, GLASSES_TILE, MATERIAL_EYE, MATERIAL_GLASSES, AtlasTexels
+from .atlas import GLASSES_TILE, MATERIAL_EYE, MATERIAL_GLASSES, AtlasTexels
 from .painted import Painted
 from .portrait_lookup import PictureOfMesh, SeenPoints
 
@@ -52,7 +52,9 @@ def paint_glasses(
     """
     chosen = np.nonzero(texels.material == MATERIAL_GLASSES)[0]
     points, normals = texels.points_world[chosen], texels.normals_world[chosen]
-    part = part_of_texels(texels.rows[chosen] - GLASSES_TILE[1], texels.columns[chosen] - GLASSES_TILE[0])
+    part = part_of_texels(
+        texels.step * texels.rows[chosen] - GLASSES_TILE[1], texels.step * texels.columns[chosen] - GLASSES_TILE[0]
+    )
     base = np.tile(glasses.frame_rgb, (len(chosen), 1))
     base[part == ARM] = glasses.arm_rgb
     if glasses.lens_rgb is not None:
@@ -83,10 +85,12 @@ def paint_hidden_eyes(
     radius = np.linalg.norm((points - eye)[:, :2], axis=1)
     in_front = points[:, 2] > eye[:, 2] - 2 * _IRIS_CM
     light = min(1.0, _BESIDE_SKIN * float(skin_rgb.max()))
-    kind = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.uint8)
+    kind = np.zeros(texels.shape, np.uint8)
     place = texels.rows[chosen], texels.columns[chosen]
     kind[place] = np.where(in_front, (radius < _IRIS_CM).astype(np.uint8) + (radius < _PUPIL_CM), 0)
-    kind = cv2.medianBlur(kind, _ODD_TEXELS).astype(np.int64)  # the eyeball has layers that share texels
+    kind = cv2.medianBlur(kind, _ODD_TEXELS // (2 * texels.step) * 2 + 1).astype(
+        np.int64
+    )  # the eyeball has layers that share texels
     plain = light * np.stack([_WHITE, _IRIS_RGB, _PUPIL_RGB])[kind[place]]
     trust = own.trust[chosen].astype(np.float64)
     return Painted(chosen, plain + (own.colour[chosen] - plain) * trust[:, None], trust)

@@ -66,6 +66,8 @@ class HairLook:
     """Principal directions of detail in log colour, the first towards brighter."""
     spreads: Float[np.ndarray, " 3"]
     """Standard deviations along them."""
+    step: int = 1
+    """See `AtlasTexels.step`."""
 
     @staticmethod
     def of(
@@ -73,6 +75,7 @@ class HairLook:
         known: Bool[np.ndarray, "h w"],
         colour: Float32[np.ndarray, "h w 3"],
         in_portrait: SeenHair | None,
+        step: int = 1,
     ) -> HairLook:
         """The look of known texels; a plain one where too few are known.
 
@@ -81,16 +84,18 @@ class HairLook:
             known: where it may be learned from.
             colour: what is seen.
             in_portrait: what the portrait itself shows.
+            step: see `AtlasTexels.step`.
         """
+        least = _LEAST_TEXELS // step**2
         octaves = np.array(_DEFAULT_OCTAVES) if in_portrait is None else in_portrait.octaves
-        if known.sum() < _LEAST_TEXELS:
+        if known.sum() < least:
             grey = np.full(3, 3**-0.5)
             axes = np.stack([grey, np.array([0.5, 0, -0.5]) * 2**0.5, np.array([1, -2, 1]) / 6**0.5])
             normal = np.sin(np.pi * (_QUANTILES - 0.5)) * 2.2
-            return HairLook(octaves, _DEFAULT_BROAD, np.zeros(3), normal, axes, np.array([0.1, 0.01, 0.005]))
+            return HairLook(octaves, _DEFAULT_BROAD, np.zeros(3), normal, axes, np.array([0.1, 0.01, 0.005]), step)
         grey = detail.mean(-1).astype(np.float32)
-        core = cv2.erode(known.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
-        core = core if core.sum() > _LEAST_TEXELS else known
+        core = cv2.erode(known.astype(np.uint8), np.ones((8 // step + 1,) * 2, np.uint8)) > 0
+        core = core if core.sum() > least else known
         values = detail[known]
         values = values - values.mean(0)
         _, _, axes = np.linalg.svd(values[:: max(1, len(values) // 20_000)], full_matrices=False)
@@ -98,11 +103,11 @@ class HairLook:
         spreads = (values @ axes.T).std(0)
         brightness = grey[core] - grey[core].mean()
         quantiles = np.quantile(brightness / max(float(brightness.std()), 1e-6), _QUANTILES)
-        broad, chroma = _broad_variation(colour, known)
+        broad, chroma = _broad_variation(colour, known, step)
         thin = float(np.interp(-axes[0, 0] / max(float(axes[0, 1]), 1e-6), [-ratio for ratio in _THIN], (0, 1)))
         less = 1 - _THINNER * thin
         axes = _turned_to_grey(axes, thin)
-        return HairLook(octaves * less, broad * less, chroma * (1 - thin), quantiles, axes, spreads)
+        return HairLook(octaves * less, broad * less, chroma * (1 - thin), quantiles, axes, spreads, step)
 
     @property
     def painterly(self) -> float:
@@ -119,7 +124,7 @@ class HairLook:
             probe: texels whose contrast is to agree.
             sharper: factors on the octaves' contrast.
         """
-        bands = octaves_of(pattern.shade)
+        bands = octaves_of(pattern.shade, self.step)
         wanted = self.octaves * np.array(sharper)
         found = np.array([float(band[probe].std()) for band in bands])
         gains = np.clip(wanted / np.maximum(found, 1e-6), *_GAINS)
@@ -128,7 +133,7 @@ class HairLook:
         at = np.quantile(made[probe][::7], _QUANTILES)
         made = np.interp(made, at, self.quantiles * spread).astype(np.float32)
         made *= spread / max(float(made[probe].std()), 1e-6)
-        low, lower = _blurred(pattern.shade, _SIGMAS_PX[-1]), _blurred(pattern.shade, _BROAD_PX)
+        low, lower = (_blurred(pattern.shade, sigma / self.step) for sigma in (_SIGMAS_PX[-1], _BROAD_PX))
         middle = low - lower
         gain = np.clip(0.45 * self.broad / max(float(middle[probe].std()), 1e-6), *_BROAD_GAINS)
         broad = np.float32(gain) * middle + np.float32(0.4) * (lower - lower[probe].mean())
@@ -139,7 +144,7 @@ class HairLook:
         result = (scale * made)[..., None] * axes[0] + broad[..., None]
         result += tints[..., :1] * axes[1] + tints[..., 1:] * axes[2]
         if self.broad_chroma.any():
-            wide = _blurred(np.ascontiguousarray(pattern.tints[..., 0]), 10.0)
+            wide = _blurred(np.ascontiguousarray(pattern.tints[..., 0]), 10.0 / self.step)
             wide /= max(float(wide[probe].std()), 1e-6)
             direction = self.broad_chroma * np.array([1, 0.2, -1.2])
             direction = (0.2 + 0.7 * self.painterly) * (direction - direction.mean())
@@ -147,7 +152,7 @@ class HairLook:
         # all of this changed the octaves; they are what counts
         brightness = result @ LUMINANCE
         brighter = axes[0] / max(float(axes[0] @ LUMINANCE), 0.2)
-        for band, target in zip(octaves_of(brightness), wanted):
+        for band, target in zip(octaves_of(brightness, self.step), wanted):
             gain = np.clip(target / max(float(band[probe].std()), 1e-6), *_LAST_GAINS)
             result += (np.float32(gain - 1) * band)[..., None] * brighter
         brightness = result @ LUMINANCE
@@ -164,9 +169,9 @@ def _turned_to_grey(axes: Float[np.ndarray, "3 3"], share: float) -> Float[np.nd
     return np.stack([first, second, np.cross(first, second)]) if share > 0 else axes
 
 
-def octaves_of(image: Float32[np.ndarray, "h w"]) -> list[Float32[np.ndarray, "h w"]]:
-    """Four octaves of a tile, from fine to coarse."""
-    blurs = [_blurred(image, sigma) for sigma in _SIGMAS_PX]
+def octaves_of(image: Float32[np.ndarray, "h w"], step: int = 1) -> list[Float32[np.ndarray, "h w"]]:
+    """Four octaves of a tile, from fine to coarse; `step` as of `AtlasTexels`."""
+    blurs = [_blurred(image, sigma / step) for sigma in _SIGMAS_PX]
     return [finer - coarser for finer, coarser in itertools.pairwise(blurs)]
 
 
@@ -179,16 +184,17 @@ def _blurred(image: Float32[np.ndarray, "h w *c"], sigma_px: float) -> Float32[n
 
 
 def _broad_variation(
-    colour: Float32[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"]
+    colour: Float32[np.ndarray, "h w 3"], known: Bool[np.ndarray, "h w"], step: int
 ) -> tuple[float, Float[np.ndarray, " 3"]]:
     """Standard deviation of broad log brightness, and of each channel against it."""
     weight = known.astype(np.float32)
     logs = np.log(np.clip(colour, 0, 1) + np.float32(FLOOR)) * weight[..., None]
-    near, far = _blurred(weight, _SIGMAS_PX[-1]), _blurred(weight, _BROAD_PX)
-    broad = _blurred(logs, _SIGMAS_PX[-1]) / np.maximum(near, 1e-3)[..., None]
-    broad -= _blurred(logs, _BROAD_PX) / np.maximum(far, 1e-3)[..., None]
+    fine_px, broad_px = _SIGMAS_PX[-1] / step, _BROAD_PX / step
+    near, far = _blurred(weight, fine_px), _blurred(weight, broad_px)
+    broad = _blurred(logs, fine_px) / np.maximum(near, 1e-3)[..., None]
+    broad -= _blurred(logs, broad_px) / np.maximum(far, 1e-3)[..., None]
     inside = known & (near > 0.6)
-    if inside.sum() < _LEAST_TEXELS:
+    if inside.sum() < _LEAST_TEXELS // step**2:
         return _DEFAULT_BROAD, np.zeros(3)
     values = broad[inside].astype(np.float64)
     brightness = values.mean(1)
@@ -207,19 +213,21 @@ class HairTone:
     """Typical mean of the channels, [0, 1]."""
     range: tuple[float, float] = (0.0, 1.0)
     """Mean of the channels, over some texels, that next to no hair is below, and next to none above."""
+    step: int = 1
+    """See `AtlasTexels.step`."""
 
     @staticmethod
-    def of(colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"]) -> HairTone:
+    def of(colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], step: int = 1) -> HairTone:
         """The tone of what is plainly seen; anything where nothing is."""
-        sure = weight > 0.7 if (weight > 0.7).sum() > _LEAST_TEXELS else weight > 0.4
-        if sure.sum() < 200:
-            return HairTone(np.zeros(3), 10.0, 0.0)
-        colours = cv2.GaussianBlur(colour, (0, 0), 2.0)[sure]
+        sure = weight > 0.7 if (weight > 0.7).sum() > _LEAST_TEXELS // step**2 else weight > 0.4
+        if sure.sum() < 200 // step**2:
+            return HairTone(np.zeros(3), 10.0, 0.0, step=step)
+        colours = cv2.GaussianBlur(colour, (0, 0), 2.0 / step)[sure]
         chroma = log_chroma(colours)
         middle = np.median(chroma, axis=0)
         spread = max(0.06, 2.6 * float(np.median(np.linalg.norm(chroma - middle, axis=-1))))
         dark, typical, bright = np.quantile(colours.mean(-1), (0.1, 0.5, 0.9)).tolist()
-        return HairTone(middle, spread, typical, (dark / _SLACK, bright * _SLACK))
+        return HairTone(middle, spread, typical, (dark / _SLACK, bright * _SLACK), step)
 
     @property
     def cloth(self) -> float:
@@ -228,8 +236,9 @@ class HairTone:
 
     def belief(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
         """1 for colours of the hair, falling to 0 for others."""
-        away = np.linalg.norm(log_chroma(wrapped_blur(reduced(colour, 2), 1.0, 1.0)) - self.chroma, axis=-1)
-        return enlarged(np.exp(-((away / self.spread) ** 4)).astype(np.float32), 2)
+        factor = max(1, 2 // self.step)
+        away = np.linalg.norm(log_chroma(wrapped_blur(reduced(colour, factor), 1.0, 1.0)) - self.chroma, axis=-1)
+        return enlarged(np.exp(-((away / self.spread) ** 4)).astype(np.float32), factor)
 
     def glare(
         self, colour: Float32[np.ndarray, "h w 3"], trust: Float32[np.ndarray, "h w"]
@@ -243,19 +252,22 @@ class HairTone:
             trust: how plainly.
         """
         grey = colour.mean(-1)
-        level, near = (np.log((g + FLOOR) / (self.range[1] + FLOOR)) for g in (grey, wrapped_blur(grey, 2.0, 2.0)))
+        level, near = (
+            np.log((g + FLOOR) / (self.range[1] + FLOOR))
+            for g in (grey, wrapped_blur(grey, 2.0 / self.step, 2.0 / self.step))
+        )
         rim = np.clip(near / _RIM_LIGHT, 0, 1) * np.clip((_PLAIN_TRUST - trust) / _PLAIN_TRUST_RANGE, 0, 1)
         speck = np.clip((level - _SPECK[0]) / (_SPECK[1] - _SPECK[0]), 0, 1)
         return np.maximum(rim, speck).astype(np.float32)
 
     def held(self, colour: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
         """Smooth colours with those that are none of this hair's brought to its border, in chroma and brightness."""
-        small = reduced(colour, 4)
+        small = reduced(colour, 4 // self.step)
         chroma = log_chroma(small)
         away = chroma - self.chroma
         length = np.linalg.norm(away, axis=-1, keepdims=True)
         nearer = self.chroma + away * np.minimum(1, 0.8 * self.spread / np.maximum(length, 1e-6))
         level = small.mean(-1, keepdims=True)
         brighter = (np.clip(level, *self.range) + 2 * FLOOR) / (level + 2 * FLOOR)
-        factor = enlarged((np.exp(nearer - chroma) * brighter).astype(np.float32), 4)
+        factor = enlarged((np.exp(nearer - chroma) * brighter).astype(np.float32), 4 // self.step)
         return np.clip((colour + np.float32(2 * FLOOR)) * factor - np.float32(2 * FLOOR), 0.01, 1)

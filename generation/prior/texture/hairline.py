@@ -121,10 +121,15 @@ def thinned(density: Float[np.ndarray, "*n"], locks: Float32[np.ndarray, "*n"]) 
     return np.clip(density + np.float32(_CLUMPS) * spread * np.clip(locks, -1.5, 1.5), 0, 1)
 
 
-def strands_of(locks: Float32[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
-    """The pattern of locks as `thinned` takes it: what is dark in hair is hair before bare skin."""
+def strands_of(locks: Float32[np.ndarray, "h w 3"], step: int = 1) -> Float32[np.ndarray, "h w"]:
+    """The pattern of locks as `thinned` takes it: what is dark in hair is hair before bare skin.
+
+    Args:
+        locks: detail of the shell's tile.
+        step: see `AtlasTexels.step`.
+    """
     grey = locks.mean(-1)
-    grey = grey - wrapped_blur(grey, _STRANDS_PX, _STRANDS_PX)
+    grey = grey - wrapped_blur(grey, _STRANDS_PX / step, _STRANDS_PX / step)
     return (-grey / np.maximum(grey.std(), 1e-6)).astype(np.float32)
 
 

@@ -71,7 +71,7 @@ def paint_headgear(
     own, mirrored = seen.look_up_both(texels.points_world[chosen], texels.normals_world[chosen])
     own = own.divided_by(shade_at(chosen))
     mirrored = mirrored.divided_by(mirrored_shade_at(chosen))
-    x, y, width, height = SHELL_TILE
+    x, y, width, _ = texels.painted_tile(SHELL_TILE)
     on_shell = (texels.columns[chosen] < x + width) & (texels.rows[chosen] >= y)
     rgb, confidence = np.zeros((len(chosen), 3)), np.zeros(len(chosen))
     surface = np.nonzero(on_shell)[0]
@@ -79,6 +79,7 @@ def paint_headgear(
         seen_in_tile(texels, chosen[surface], own[surface], SHELL_TILE),
         seen_in_tile(texels, chosen[surface], mirrored[surface], SHELL_TILE),
         seed,
+        texels.step,
         wrapped=headgear.wrapped,
     )
     place = texels.rows[chosen[surface]] - y, texels.columns[chosen[surface]] - x
@@ -94,24 +95,24 @@ def paint_headgear(
 
 
 def _paint_surface(
-    seen: SeenPoints, reflected: SeenPoints, seed: int, *, wrapped: bool
+    seen: SeenPoints, reflected: SeenPoints, seed: int, step: int, *, wrapped: bool
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """The tile's colours and confidence; off the headgear its colours go on."""
     height, width = seen.trust.shape
-    own = soft_edged(seen.trust * seen.classes[..., HAIR])
-    mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR]) * (1 - own)
+    own = soft_edged(seen.trust * seen.classes[..., HAIR], step)
+    mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR], step) * (1 - own)
     weight = own + mirror
     colour = (seen.colour * own[..., None] + reflected.colour * mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
     sure = weight > 0.5
     typical = _commonest(colour[sure]) if sure.any() else np.full(3, 0.3)
-    mean, mass = local_mean(colour, weight)
+    mean, mass = local_mean(colour, weight, step)
     base = np.broadcast_to(typical, colour.shape).astype(np.float32)
-    fill = np.clip(base + carried_on(mean - base, mass, _FADE_PX), 0.01, 1)
+    fill = np.clip(base + carried_on(mean - base, mass, _FADE_PX, step), 0.01, 1)
     detail = np.log((colour + _FLOOR) / (mean + _FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)
     usual = _USUAL_DETAIL * float(np.median(np.abs(detail[sure]))) if sure.any() else 0.0
     detail = detail.clip(-usual, usual)
-    example = fine_only(detail, sure & (mass > 0.4))
-    texture = random_phase_texture(detail, example, np.random.default_rng(seed))
+    example = fine_only(detail, sure & (mass > 0.4), step)
+    texture = random_phase_texture(detail, example, np.random.default_rng(seed), step)
     if wrapped:  # single folds would be seen to be the same
         texture = _WRAPPED_SHARE * texture
     else:

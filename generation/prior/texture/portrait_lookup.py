@@ -18,7 +18,7 @@ from ...portrait import Portrait
 from ..labels.portrait_labels import PortraitLabels
 from ..labels.segmenter import ACCESSORY, GLASSES
 from ..worn.glasses import Glasses
-from .atlas import AtlasMesh, AtlasTexels
+from .atlas import AtlasMesh, AtlasTexels, Tile
 
 _MIRROR = np.array([-1.0, 1.0, 1.0], np.float32)
 """Factor that reflects points and normals about the head's middle plane."""
@@ -114,9 +114,7 @@ class PictureOfMesh:
         return SeenPoints(values[:, :3].copy(), trust, values[:, 3:6].copy())  # the rest of `values` may go
 
 
-def seen_in_tile(
-    texels: AtlasTexels, chosen: Int[np.ndarray, " n"], seen: SeenPoints, tile: tuple[int, int, int, int]
-) -> SeenPoints:
+def seen_in_tile(texels: AtlasTexels, chosen: Int[np.ndarray, " n"], seen: SeenPoints, tile: Tile) -> SeenPoints:
     """What the portrait says about the texels of one tile, as pictures; 0 off the mesh.
 
     Args:
@@ -125,7 +123,7 @@ def seen_in_tile(
         seen: what the portrait shows of them.
         tile: column, row, width and height in the atlas.
     """
-    x, y, width, height = tile
+    x, y, width, height = texels.painted_tile(tile)
     place = (texels.rows[chosen] - y, texels.columns[chosen] - x)
     images = []
     for values in (seen.colour, seen.trust, seen.classes):

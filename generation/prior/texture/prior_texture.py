@@ -29,8 +29,6 @@ from ..light.head_light import HeadLight, light_of_portrait
 from ..worn.glasses import Glasses
 from ..worn.headgear import Headgear, headgear_pixels, without_headgear
 from .atlas import (
-    ATLAS_HEIGHT,
-    ATLAS_WIDTH,
     BUST_TILE,
     MATERIAL_CLOTH,
     MATERIAL_EYE,
@@ -40,6 +38,7 @@ from .atlas import (
     SHELL_TILE,
     AtlasMesh,
     AtlasTexels,
+    Tile,
     atlas_texels,
     fill_uncovered,
 )
@@ -54,8 +53,6 @@ from .shell_paint import PaintedShell, ended_softly, paint_shell
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
 
-Tile = tuple[int, int, int, int]
-"""Column, row, width and height in the atlas."""
 _PLAINLY, _LEAST_EYE_TEXELS, _PALER = 0.7, 150, 0.7
 """Eye texels that are trusted more than the first number tell the colour of the white, if there are at least as many as
 the second and they have less than the third share of the skin's saturation."""
@@ -75,11 +72,14 @@ class PriorTexture:
     """1 where the portrait shows the texel, about 0.5 where its mirror image does, 0 where it is made up."""
     portrait_light: Light | None = None
     """The light that the portrait was taken in; None where it could not be told."""
+    step: int = 1
+    """The atlas' texels per texel along each axis; texture coordinates of the mesh count the atlas'."""
 
 
 def paint_prior(
     portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, flow: HairFlow, field: HeadField,
     *, glasses: Glasses | None = None, headgear: Headgear | None = None, seed: int = 0, wanted: Light | None = None,
+    step: int = 1,
 ) -> PriorTexture:  # fmt: skip
     """Paint the atlas of a fitted prior from its portrait.
 
@@ -94,24 +94,26 @@ def paint_prior(
         headgear: as the mesh has it.
         seed: seed of the synthesised hair and cloth.
         wanted: the light to paint it in; the portrait's own if not given.
+        step: the atlas' texels per painted one along each axis.
     """
     hat = headgear_pixels(labels)
     labels = labels if headgear is None else without_headgear(labels)
     picture = picture_of_portrait(portrait, labels, mesh, glasses)
     head_light = light_of_portrait(portrait, labels, model, mesh, picture, wanted)
     give_back_memory()  # what was freed so far; the painting takes as much again
-    texels = atlas_texels(mesh)
+    texels = atlas_texels(mesh, step)
     texture, confidence = _painted(
         portrait, labels, model, mesh, flow, field, picture, head_light, texels, hat,
         glasses=glasses, headgear=headgear, seed=seed,
     )  # fmt: skip
     give_back_memory()
     place = texels.rows, texels.columns
-    covered = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), bool)
+    covered = np.zeros(texels.shape, bool)
     covered[place] = True
-    albedo = _in_bytes(texture, covered)
+    head_rows = texels.painted_tile(SHELL_TILE)[1]  # below lie the tiles that are full
+    albedo = _in_bytes(texture, covered, head_rows)
     texture[place] *= texels.interpolated(head_light.wanted_shade, mesh.faces)
-    return PriorTexture(_in_bytes(texture, covered), albedo, confidence, head_light.light)
+    return PriorTexture(_in_bytes(texture, covered, head_rows), albedo, confidence, head_light.light, step)
 
 
 def _painted(
@@ -123,8 +125,7 @@ def _painted(
     looked_up = LookedUp.of(portrait, labels, picture, mesh, texels, head_light)
     expected = ExpectedColours.of(field if headgear is None else all_hair(field), texels, looked_up)
 
-    texture = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH, 3), np.float32)
-    confidence = np.zeros((ATLAS_HEIGHT, ATLAS_WIDTH), np.float32)
+    texture, confidence = np.zeros((*texels.shape, 3), np.float32), np.zeros(texels.shape, np.float32)
 
     def numbers(material: int) -> Int[np.ndarray, " n"]:
         return np.nonzero(texels.material == material)[0]
@@ -139,7 +140,7 @@ def _painted(
         return paint_shell(
             tile_of(chosen, looked_up.own[chosen], SHELL_TILE),
             tile_of(chosen, looked_up.mirrored_at(chosen), SHELL_TILE),
-            expected, flow, seed,
+            expected, flow, seed, texels.step,
         )  # fmt: skip
 
     def cloth() -> tuple[np.ndarray, np.ndarray] | None:
@@ -161,9 +162,10 @@ def _painted(
         )
         shell, of_hair = painted_hair.result(), None
         if shell is not None:
-            of_hair = ended_softly(shell, skin.hairline, skin.under_shell), shell.confidence
-    for (x, y, width, height), made in ((SHELL_TILE, of_hair), (BUST_TILE, of_cloth)):
+            of_hair = ended_softly(shell, skin.hairline, skin.under_shell, texels.step), shell.confidence
+    for tile, made in ((SHELL_TILE, of_hair), (BUST_TILE, of_cloth)):
         if made is not None:
+            x, y, width, height = texels.painted_tile(tile)
             place = slice(y, y + height), slice(x, x + width)
             texture[place], confidence[place] = made
     typical = looked_up.typical.skin
@@ -185,9 +187,10 @@ def _painted(
     return texture, confidence
 
 
-def _in_bytes(texture: Float32[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """The atlas in 8 bits; texels beside covered ones continue them."""
-    head_rows = SHELL_TILE[1]  # below lie the tiles that are full
+def _in_bytes(
+    texture: Float32[np.ndarray, "h w 3"], covered: Bool[np.ndarray, "h w"], head_rows: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The atlas in 8 bits; texels beside covered ones continue them in its first rows."""
     parts = fill_uncovered(texture[:head_rows], covered[:head_rows]), texture[head_rows:]
     return np.concatenate([(np.clip(part, 0, 1) * 255 + 0.5).astype(np.uint8) for part in parts])
 
@@ -197,7 +200,7 @@ def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.
     plain = {
         MATERIAL_MOUTH: skin_rgb * np.array([0.45, 0.3, 0.3]),
         MATERIAL_TEETH: np.array([0.80, 0.76, 0.70]),
-        MATERIAL_EYE: _eye_white(own[texels.material == MATERIAL_EYE], skin_rgb),
+        MATERIAL_EYE: _eye_white(own[texels.material == MATERIAL_EYE], skin_rgb, texels.step),
     }
     chosen = np.nonzero(np.isin(texels.material, list(plain)))[0]
     base = np.zeros((len(chosen), 3))
@@ -207,7 +210,7 @@ def _paint_small_parts(texels: AtlasTexels, own: SeenPoints, skin_rgb: Float[np.
     return Painted(chosen, base + (own.colour[chosen] - base) * trust[:, None], trust)
 
 
-def _eye_white(seen: SeenPoints, skin_rgb: Float[np.ndarray, " 3"]) -> Float[np.ndarray, " 3"]:
+def _eye_white(seen: SeenPoints, skin_rgb: Float[np.ndarray, " 3"], step: int = 1) -> Float[np.ndarray, " 3"]:
     """Colour of the white of the eyes: what is bright in them and less coloured than the skin; a plain one where too
     little is seen.
 
@@ -222,6 +225,6 @@ def _eye_white(seen: SeenPoints, skin_rgb: Float[np.ndarray, " 3"]) -> Float[np.
         saturation = np.ptp(skin_rgb) / max(float(skin_rgb.mean()), 0.05)
         pale = np.ptp(colour, axis=1) < _PALER * saturation * brightness
         colour = colour[pale & (brightness >= bright) & (brightness <= glint)]
-    if len(colour) < _LEAST_EYE_TEXELS:
+    if len(colour) < _LEAST_EYE_TEXELS // step**2:
         return _PLAIN_WHITE * min(1.0, float(skin_rgb.mean()) / _LIT_SKIN)
     return np.median(colour, axis=0)

@@ -66,7 +66,7 @@ class PaintedShell:
 
 
 def paint_shell(
-    seen: SeenPoints, reflected: SeenPoints, expected: ExpectedColours, flow: HairFlow, seed: int
+    seen: SeenPoints, reflected: SeenPoints, expected: ExpectedColours, flow: HairFlow, seed: int, step: int = 1
 ) -> PaintedShell:
     """Hair: own pixels, mirrored ones, then the expected colour with locks that run on from what is seen.
 
@@ -76,44 +76,47 @@ def paint_shell(
         expected: smooth colours of what is not shown.
         flow: where hair runs.
         seed: of the locks.
+        step: see `AtlasTexels.step`.
     """
-    height, width = seen.trust.shape
+    (height, width), factor = seen.trust.shape, _REDUCE // step
     skin = _shell_picture(expected.skin, height, width)
-    seen, reflected = (without_glare_on_skin(_without_rim_light(points), skin) for points in (seen, reflected))
+    seen, reflected = (
+        without_glare_on_skin(_without_rim_light(points, step), skin, step) for points in (seen, reflected)
+    )
     del skin
-    own = soft_edged(seen.trust * seen.classes[..., HAIR])
-    mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR])
+    own = soft_edged(seen.trust * seen.classes[..., HAIR], step)
+    mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR], step)
     # Pixels at the rim of what is seen smear over the shell: there the colour of hair is asked for as well.
-    tone = HairTone.of(seen.colour, own)
+    tone = HairTone.of(seen.colour, own, step)
     foreign = 1 - tone.belief(seen.colour)
     doubt = foreign * np.clip((_PLAIN_TRUST - seen.trust) / _DOUBT_RANGE, 0, 1)
     doubt = np.maximum(doubt, tone.glare(seen.colour, seen.trust) * (seen.classes[..., HAIR] > 0.5))
     own, trust = own * (1 - doubt), seen.trust * (1 - doubt) * (1 - seen.classes[..., CLOTH])
     mirror = mirror * tone.belief(reflected.colour) * (1 - tone.glare(reflected.colour, reflected.trust))
     both = own * mirror
-    mass = reduced(both, _REDUCE)
-    mean = reduced((seen.colour - reflected.colour) * both[..., None], _REDUCE) / np.maximum(mass, 1e-5)[..., None]
-    difference = enlarged(push_pull(mean, mass + np.float32(1e-6)), _REDUCE)
+    mass = reduced(both, factor)
+    mean = reduced((seen.colour - reflected.colour) * both[..., None], factor) / np.maximum(mass, 1e-5)[..., None]
+    difference = enlarged(push_pull(mean, mass + np.float32(1e-6)), factor)
     m_colour, shown = np.maximum(reflected.colour + 0.7 * difference, 0), seen.colour
     del seen, reflected, difference, both, foreign, doubt  # tens of megabytes, while the skin takes as much
     w_mirror = mirror * (1 - own)
     weight = own + w_mirror
     colour = (shown * own[..., None] + m_colour * w_mirror[..., None]) / np.maximum(weight, 1e-6)[..., None]
 
-    mean, mass = local_mean(colour, weight)
+    mean, mass = local_mean(colour, weight, step)
     base = _shell_picture(expected.cover, height, width)
-    fill = tone.held(np.clip(base + carried_on(mean - base, mass, _FADE_PX), 0.01, 1))
+    fill = tone.held(np.clip(base + carried_on(mean - base, mass, _FADE_PX, step), 0.01, 1))
     detail = np.log((colour + FLOOR) / (mean + FLOOR)).clip(-_MOST_DETAIL, _MOST_DETAIL).astype(np.float32)
-    known = _without_outliers(detail, (weight > 0.5) & (mass > 0.3))
-    look = HairLook.of(detail, known, colour, flow.look)
+    known = _without_outliers(detail, (weight > 0.5) & (mass > 0.3), step)
+    look = HairLook.of(detail, known, colour, flow.look, step)
     del colour, mean, mass, base
 
     # What is plainly seen is kept: also an ear or a temple that the shell happens to cover.
     keep = np.maximum(own * (1 + _MORE_OWN * (1 - own)), trust * np.clip(2 * trust - 1, 0, 1))
     mirror_keep = np.clip(1.5 * mirror - 0.25, 0, 1)
-    carried = cv2.GaussianBlur(detail.mean(-1) * known, (0, 0), 1.2)
+    carried = cv2.GaussianBlur(detail.mean(-1) * known, (0, 0), 1.2 / step)
     pattern = paint_locks(flow, (height, width), carried, own * known, np.random.default_rng(seed))
-    made = _CALMER * look.detail_of(pattern, _probe(flow, np.maximum(keep, mirror_keep)))
+    made = _CALMER * look.detail_of(pattern, _probe(flow, np.maximum(keep, mirror_keep), step))
     plain = np.maximum(cv2.resize(flow.headgear.astype(np.float32), (width, height)), np.float32(tone.cloth))
     made *= (1 - _PLAINER * plain)[..., None]
     fill = (fill + FLOOR) * np.exp(made) - FLOOR
@@ -123,36 +126,38 @@ def paint_shell(
     return PaintedShell(np.maximum(result, 0).astype(np.float32), confidence, made)
 
 
-def _without_rim_light(seen: SeenPoints) -> SeenPoints:
+def _without_rim_light(seen: SeenPoints, step: int) -> SeenPoints:
     """What is seen without the light along the hair's outline: a narrow bright rim would be spread over much hair."""
     hair = (seen.trust * seen.classes[..., HAIR]).astype(np.float32)
     faced = hair * (seen.trust > _FACED)
-    if (faced > 0).sum() < _LEAST_SURE:
+    if (faced > 0).sum() < _LEAST_SURE // step**2:
         return seen
-    mean, _ = reduced_mean(seen.colour, hair, _REDUCE)
-    faced_mean, mass = reduced_mean(seen.colour, faced, _REDUCE)
+    mean, _ = reduced_mean(seen.colour, hair, _REDUCE, step)
+    faced_mean, mass = reduced_mean(seen.colour, faced, _REDUCE, step)
     near = push_pull(faced_mean, np.clip(2 * mass - 0.2, 0, 1))
-    brighter = enlarged(np.log((mean.mean(-1) + FLOOR) / (near.mean(-1) + FLOOR)) - _AS_BRIGHT, _REDUCE)
+    brighter = enlarged(np.log((mean.mean(-1) + FLOOR) / (near.mean(-1) + FLOOR)) - _AS_BRIGHT, _REDUCE // step)
     aside = np.clip((_FACED - seen.trust) / _FACED_RANGE, 0, 1)
     factor = np.exp(-np.maximum(brighter, 0) * aside * seen.classes[..., HAIR])
     return SeenPoints((seen.colour * factor[..., None]).astype(np.float32), seen.trust, seen.classes)
 
 
-def without_glare_on_skin(seen: SeenPoints, skin: Float32[np.ndarray, "h w 3"]) -> SeenPoints:
+def without_glare_on_skin(seen: SeenPoints, skin: Float32[np.ndarray, "h w 3"], step: int = 1) -> SeenPoints:
     """What is seen without glare on skin that the shell happens to cover at the hairline: the skin beside it has none.
 
     Args:
         seen: what the portrait shows.
         skin: colour of the skin that is to be expected.
+        step: see `AtlasTexels.step`.
     """
-    brighter = np.log((wrapped_blur(seen.colour, 1.0, 1.0).mean(-1) + FLOOR) / (skin.mean(-1) + FLOOR))
+    colour = wrapped_blur(seen.colour, 1.0 / step, 1.0 / step)
+    brighter = np.log((colour.mean(-1) + FLOOR) / (skin.mean(-1) + FLOOR))
     share = ramp(brighter, *_GLARE) * seen.classes[..., SKIN]
     colour = seen.colour + (skin - seen.colour) * share[..., None]
     return SeenPoints(colour.astype(np.float32), seen.trust, seen.classes)
 
 
 def ended_softly(
-    shell: PaintedShell, hairline: Hairline, under_shell: Float32[np.ndarray, "rows columns 3"]
+    shell: PaintedShell, hairline: Hairline, under_shell: Float32[np.ndarray, "rows columns 3"], step: int = 1
 ) -> Float32[np.ndarray, "h w 3"]:
     """The tile's colours with skin between hairs where hair ends; what the portrait shows stays.
 
@@ -160,37 +165,40 @@ def ended_softly(
         shell: as painted.
         hairline: where it thins out.
         under_shell: colour of the skin below it.
+        step: see `AtlasTexels.step`.
     """
     height, width = shell.confidence.shape
-    share = thinned(hairline.on_tile(height, width), strands_of(shell.detail))
+    share = thinned(hairline.on_tile(height, width), strands_of(shell.detail, step))
     closed = np.concatenate([under_shell, under_shell[:, :1]], axis=1)
     skin = cv2.resize(closed, (width, height), interpolation=cv2.INTER_LINEAR)
     bare = (1 - share) * (1 - np.clip(2 * shell.confidence, 0, 1))
     return shell.rgb_unit + (skin - shell.rgb_unit) * bare[..., None]
 
 
-def _probe(flow: HairFlow, kept: Float32[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def _probe(flow: HairFlow, kept: Float32[np.ndarray, "h w"], step: int) -> Bool[np.ndarray, "h w"]:
     """Texels of hair that are made up, away from the pole, where the tile is stretched."""
     height, width = kept.shape
     shown = cv2.resize(flow.thickness.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0
     shown[: height // 8] = False
-    probe = cv2.erode((shown & (kept < 0.1)).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
-    return probe if probe.sum() > _LEAST_SURE else shown | (np.arange(height)[:, None] >= height // 8)
+    probe = cv2.erode((shown & (kept < 0.1)).astype(np.uint8), np.ones((14 // step + 1,) * 2, np.uint8)) > 0
+    return probe if probe.sum() > _LEAST_SURE // step**2 else shown | (np.arange(height)[:, None] >= height // 8)
 
 
-def _without_outliers(detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def _without_outliers(
+    detail: Float32[np.ndarray, "h w 3"], solid: Bool[np.ndarray, "h w"], step: int
+) -> Bool[np.ndarray, "h w"]:
     """Where detail may be learned from: not from glints, ornaments, folds and specks of the background."""
     if not solid.any():
         return solid
     grey = detail.mean(-1)
     coloured = np.abs(detail - grey[..., None]).max(-1)
     # ornaments and folds are broad, strands and strokes are thin: what is left after a light blur counts
-    broad = np.abs(wrapped_blur(np.where(solid, grey, 0).astype(np.float32), 5.0, 5.0))
+    broad = np.abs(wrapped_blur(np.where(solid, grey, 0).astype(np.float32), 5.0 / step, 5.0 / step))
     odd = np.zeros(solid.shape, bool)
     for strength, least, factor in ((coloured, 0.1, 2.5), (broad, 0.1, 2.5), (np.abs(grey), 0.15, 2.8)):
         odd |= strength > max(least, factor * float(np.quantile(strength[solid][::7], 0.7)))
     odd = cv2.morphologyEx((odd & solid).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    return solid & (cv2.dilate(odd, np.ones((9, 9), np.uint8)) == 0)
+    return solid & (cv2.dilate(odd, np.ones((8 // step + 1,) * 2, np.uint8)) == 0)
 
 
 def _shell_picture(chart: Float32[np.ndarray, "56 64 3"], height: int, width: int) -> Float32[np.ndarray, "h w 3"]:

@@ -20,7 +20,7 @@ from ...portrait import Portrait
 from ..hair.orientation import usual_deviation
 from ..labels.portrait_labels import PortraitLabels
 from ..labels.segmenter import BEARD, BROW, EAR, FACE, NECK
-from .fills import wrapped_blur
+from .fills import enlarged, reduced, wrapped_blur
 
 OCTAVES_MM = (0.35, 0.7, 1.4, 2.8, 5.6)
 """Blurs whose differences are the octaves."""
@@ -28,6 +28,8 @@ _FLOOR = 0.03
 """Added to colours before their logarithm is taken."""
 _TILE_PX, _TILE_MM = 768, 0.3
 """Side of the tile of noise, and size of its texels; it repeats after 23 cm."""
+_WIDE_PX = 8.0
+"""Blurs of noise wider than this are made at a quarter of the resolution."""
 _PLANES = ((2, 1), (0, 2), (0, 1))
 """Axes along columns and rows of the planes that face x, y and z."""
 _STRONGER = (2.0, 1.9, 1.3, 0.4)
@@ -73,11 +75,17 @@ class SkinDetail:
         bands = [finer - coarser for finer, coarser in itertools.pairwise(blurs)]
         return SkinDetail(np.stack([_root(band, _plain(band, inner, px_per_mm)) for band in bands]))
 
-    def tile(self, seed: int) -> Float32[np.ndarray, "t t 3"]:
-        """A picture of such detail that repeats without a seam, logarithms of factors; `seed` is the noise's."""
+    def tile(self, seed: int, step: int = 1) -> Float32[np.ndarray, "t t 3"]:
+        """A picture of such detail that repeats without a seam, logarithms of factors.
+
+        Args:
+            seed: of the noise.
+            step: see `AtlasTexels.step`; octaves finer than the texels are left out.
+        """
+        first = next(octave for octave in range(len(self.roots)) if 2**octave >= step)
         tile = sum(
             np.float32(gain) * (band @ root.astype(np.float32))
-            for gain, band, root in zip(_STRONGER, _bands(seed), self.roots)
+            for gain, band, root in zip(_STRONGER[first:], _bands(seed, first), self.roots[first:])
         )
         return np.ascontiguousarray(tile, np.float32)
 
@@ -128,18 +136,22 @@ def _root(band: Float32[np.ndarray, "s s 3"], inside: Bool[np.ndarray, "s s"]) -
     return (axes * np.sqrt(np.maximum(variances, 0))) @ axes.T
 
 
-def _bands(seed: int) -> Iterator[Float32[np.ndarray, "t t 3"]]:
-    """Octaves of white noise, each of deviation 1, that repeat without a seam; one after another."""
+def _bands(seed: int, first: int) -> Iterator[Float32[np.ndarray, "t t 3"]]:
+    """Octaves of white noise, each of deviation 1, that repeat without a seam; one after another from the `first`."""
     noise = np.random.default_rng(seed).standard_normal((_TILE_PX, _TILE_PX, 3)).astype(np.float32)
-
-    def blurred(sigma_mm: float) -> Float32[np.ndarray, "t t 3"]:
-        pad = int(4 * sigma_mm / _TILE_MM) + 1
-        wide = np.concatenate([noise[-pad:], noise, noise[:pad]])
-        return wrapped_blur(wide, sigma_mm / _TILE_MM, sigma_mm / _TILE_MM)[pad:-pad]
-
-    for finer, coarser in itertools.pairwise(map(blurred, OCTAVES_MM)):
+    blurs = (_blurred_all_round(noise, sigma_mm / _TILE_MM) for sigma_mm in OCTAVES_MM[first:])
+    for finer, coarser in itertools.pairwise(blurs):
         band = finer - coarser
         yield band / band.std()
+
+
+def _blurred_all_round(tile: Float32[np.ndarray, "t t 3"], sigma_px: float) -> Float32[np.ndarray, "t t 3"]:
+    """A Gaussian blur of a tile that repeats in both directions; wide ones at a lower resolution."""
+    factor = 4 if sigma_px > _WIDE_PX else 1
+    small, sigma = reduced(tile, factor), sigma_px / factor
+    pad = int(4 * sigma) + 2
+    wide = wrapped_blur(np.concatenate([small[-pad:], small, small[:pad]]), sigma, sigma)
+    return enlarged(wide, factor)[factor * pad : -factor * pad]
 
 
 def _sampled(

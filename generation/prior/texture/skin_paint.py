@@ -20,7 +20,7 @@ from ..hair.flow_field import HairFlow
 from ..hair.tracing import at_cells
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, ear_vertices, scalp_prior
 from ..light.head_light import HeadLight
-from .atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_SKIN, AtlasMesh, AtlasTexels
+from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
 from .expected_colours import ExpectedColours
 from .fills import diffuse_over_mesh
 from .hairline import Hairline, covered, fit_hairline, read_sideburns, strands_of, thinned
@@ -153,9 +153,9 @@ def paint_skin(
     at_vertex = skin.for_mesh(fields, model, mesh)
     chin_y = model.landmarks(model.neutral)[CHIN_LANDMARK, 1]
     is_bare = _is_bare(v_own, skin.points_world[:, 1] < chin_y)
-    near_hair, noise = covered(flow), None if fine is None else fine.tile(seed)
+    near_hair, noise = covered(flow), None if fine is None else fine.tile(seed, texels.step)
     locks = detail()
-    strands = None if locks is None else strands_of(locks)[..., None]
+    strands = None if locks is None else strands_of(locks, texels.step)[..., None]
     # Piece by piece: all texels at once take half a gigabyte, while the hair beside them takes as much.
     pieces = [slice(first, first + _PIECE) for first in range(0, max(1, len(chosen)), _PIECE)]
 
@@ -193,9 +193,8 @@ def paint_skin(
         return trust, mirrored.trust * np.clip(fits, 0, 1), on_scalp, mirrored.colour
 
     trust, m_trust, hair, m_colour = (np.concatenate(parts) for parts in zip(*map(trusted, pieces)))
-    rows, columns = texels.rows[chosen], texels.columns[chosen]
-    trust = trust * _soft_border(trust, rows, columns)
-    m_trust = m_trust * _soft_border(m_trust, rows, columns)
+    trust = trust * _soft_border(trust, texels, chosen)
+    m_trust = m_trust * _soft_border(m_trust, texels, chosen)
 
     def painted(piece: slice) -> np.ndarray:
         """Colours of a piece."""
@@ -241,17 +240,19 @@ def _beard_colour(
 
 
 def _soft_border(
-    trust: Float[np.ndarray, " n"], rows: Int[np.ndarray, " n"], columns: Int[np.ndarray, " n"]
+    trust: Float[np.ndarray, " n"], texels: AtlasTexels, chosen: Int[np.ndarray, " n"]
 ) -> Float32[np.ndarray, " n"]:
-    """A factor that lets the trust of texels end gently where visibility or the matte would cut it off."""
-    height, width = ATLAS_HEIGHT // _REDUCE, ATLAS_WIDTH // _REDUCE
-    row, column = rows // _REDUCE, columns // _REDUCE
+    """A factor that lets the trust of chosen texels end gently where visibility or the matte would cut it off."""
+    rows, columns = texels.rows[chosen], texels.columns[chosen]
+    factor = _REDUCE // texels.step
+    height, width = (size // factor for size in texels.shape)
+    row, column = rows // factor, columns // factor
     cell = row * width + column
     mass = np.bincount(cell, minlength=height * width).reshape(height, width).astype(np.float32)
     total = np.bincount(cell, trust, minlength=height * width).reshape(height, width).astype(np.float32)
     sigma = 9 / _REDUCE
     around = cv2.GaussianBlur(total, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(mass, (0, 0), sigma), 1e-2)
-    around = cv2.resize(around, (ATLAS_WIDTH, ATLAS_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    around = cv2.resize(around, texels.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return np.clip(1.6 * around[rows, columns] - 0.3, 0.0, 1.0)
 
 

@@ -367,3 +367,20 @@ def test_the_mesh_for_exporters_faces_outward_and_is_textured(prior: HeadPrior) 
     column, row = (mesh.uv_unit[middle] * [width, height]).astype(int)
     crown = mesh.texture_rgb[min(row, height - 1), min(column, width - 1)].astype(int)
     assert crown[0] >= crown[1] > crown[2] and 60 < crown[0] < 235
+
+
+def test_a_texture_of_half_the_size_shows_the_same_head(portrait: Portrait, prior: HeadPrior) -> None:
+    half = build_head_prior(portrait, texel_step=2)
+    assert half.texture.step == 2
+    assert 2 * np.array(half.texture.rgb.shape[:2]) == pytest.approx(prior.texture.rgb.shape[:2])
+    cameras = orbit(6, size_px=128)
+    seen, whole = half.render(cameras), prior.render(cameras)
+    both = (seen.alpha > 0.9) & (whole.alpha > 0.9)
+    assert np.abs(seen.alpha - whole.alpha).mean() < 0.003
+    assert psnr_db(seen.rgb, whole.rgb, both) > 27
+    assert np.abs((seen.rgb - whole.rgb)[both].mean(0)).max() < 0.005
+    assert np.abs((seen.validity - whole.validity)[both]).mean() < 0.02
+    again = build_head_prior(portrait, texel_step=2)
+    np.testing.assert_array_equal(again.texture.rgb, half.texture.rgb)
+    uv = half.textured_mesh().uv_unit
+    np.testing.assert_array_equal(uv, prior.textured_mesh().uv_unit)

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -151,6 +152,18 @@ def test_a_fit_survives_its_file_and_damage_is_named(mean_fit, tmp_path):
         read_fit(path)
     with pytest.raises(InputError, match="which dp360 run and dp360 views write"):
         read_fit(tmp_path / "none.npz")
+
+
+def test_a_fast_heads_smaller_texture_is_read_at_full_size(mean_fit, tmp_path):
+    fit = mean_fit()
+    names = ("texture_rgb", "albedo_rgb", "confidence")
+    smooth = {name: cv2.GaussianBlur(getattr(fit, name), (0, 0), 4) for name in names}
+    path = tmp_path / "head_fit.npz"
+    path.write_bytes(replace(fit, **{name: picture[::2, ::2].copy() for name, picture in smooth.items()}).encode())
+    again = read_fit(path)
+    for name in names:
+        assert getattr(again, name).shape == smooth[name].shape
+        assert np.abs(getattr(again, name).astype(int) - smooth[name]).mean() < 1.5
 
 
 def test_a_fit_of_the_first_layout_is_read(mean_fit, tmp_path):
