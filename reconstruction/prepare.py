@@ -52,17 +52,14 @@ def best_thread_count(*, gaussians: int = 6000, size_px: int = 192) -> int:
     counts = [most]
     while counts[-1] > 1:
         counts.append(counts[-1] // 2)
-    best = {}
+    best = dict.fromkeys(counts, math.inf)
     try:
-        for count in counts:
+        _toy_step(gaussians, size_px)
+        for count in 2 * counts:
             numba.set_num_threads(count)
+            start = time.perf_counter()
             _toy_step(gaussians, size_px)
-            times = []
-            for _ in range(3):
-                start = time.perf_counter()
-                _toy_step(gaussians, size_px)
-                times.append(time.perf_counter() - start)
-            best[count] = min(times)
+            best[count] = min(best[count], time.perf_counter() - start)
     finally:
         numba.set_num_threads(threads)
     return min(best, key=lambda count: best[count])
@@ -76,7 +73,7 @@ def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int 
 
     Args:
         track: shows the compilation, where there is one.
-        gaussians: size of the fit, for the trial of thread counts, which takes a quarter of it.
+        gaussians: size of the fit, for the trial of thread counts: smaller ones would favour fewer threads.
         size_px: side of its pictures, likewise.
 
     Yields:
@@ -86,7 +83,7 @@ def fit_threads(track: Track = silent, *, gaussians: int = 20_000, size_px: int 
     torch.set_num_threads(1)
     try:
         prepare_kernels(track)
-        chosen = best_thread_count(gaussians=gaussians // 4, size_px=size_px // 2)
+        chosen = best_thread_count(gaussians=gaussians, size_px=size_px)
         numba.set_num_threads(chosen)
         yield chosen
     finally:
