@@ -33,7 +33,11 @@ _FRONT = (-0.15, 0.15)
 """Cosines of the angle from the body's front between which the mirrored front ends."""
 _OUTER_ANGLE, _OUTER_SHARE = 0.55, 0.4
 """The back's colours come from this outermost share of what is seen beyond this angle from the front."""
-_HEIGHT_BINS = 72
+_UNLIKE, _BESIDE_PX = (0.4, 0.8), (16.0, 36.0)
+"""Mirrored cloth that differs from what is seen beside it from the first to the second number on, logarithms, is not
+shown up to the third number of texels from it, and fully only from the fourth on."""
+_HEIGHT_BINS, _SMOOTH_BINS, _ALIKE = 72, 3.0, 0.25
+"""Heights of the back's colours, over how many of them they are averaged, and how alike these are, logarithms."""
 _LEAST_IN_BIN = 12
 _NEAR_PX = 36.0
 """Texels over which what is seen goes over into the plain cloth."""
@@ -152,9 +156,10 @@ def paint_cloth(
     lowest = _lowest(own, step)
     above_end = np.arange(len(own))[:, None] <= np.where(lowest < 0, len(own), lowest)
     reflected = own[:, ::-1] * above_end  # below the picture's end left and right would end at two heights
+    mirrored = seen.colour[:, ::-1]
+    reflected = reflected * _going_on(seen.colour, own, mirrored, step)
     mirror = reflected * front * (1 - own)
     known = own + _MIRROR_SHARE * mirror
-    mirrored = seen.colour[:, ::-1]
     colour = seen.colour * own[..., None] + mirrored * (_MIRROR_SHARE * mirror)[..., None]
     colour = (colour / np.maximum(known, 1e-6)[..., None]).astype(np.float32)
     is_cloth = np.maximum(seen.classes[..., CLOTH], seen.classes[:, ::-1, CLOTH] * (own < 0.5)) > 0.5
@@ -165,7 +170,8 @@ def paint_cloth(
     if base is None:
         base = at_points(expected.cloth, surface.points_world.reshape(-1, 3)).reshape(surface.points_world.shape)
         base = base.astype(np.float32)
-    base, rim = _with_rim(base, colour, known * is_cloth, surface)
+    skin = np.maximum(seen.classes[..., SKIN], seen.classes[:, ::-1, SKIN] * (own < 0.5))
+    base, rim = _with_rim(base, colour, known * is_cloth, _bare_columns(known, skin, surface), surface)
     fill = _creased(base, known, rim, surface)
     fill = _run_over(fill, colour, known, rim, surface)
     sigma = _DETAIL_SIGMA_PX / step
@@ -182,7 +188,26 @@ def paint_cloth(
     result = fill + (mirrored - fill) * mirror_kept[..., None]
     result = result + (seen.colour - result) * own[..., None]
     confidence = np.maximum(own, 0.5 * mirror_kept)
+    result[:, -1], confidence[:, -1] = result[:, 0], confidence[:, 0]
     return np.maximum(result, 0).astype(np.float32), confidence.astype(np.float32)
+
+
+def _going_on(
+    colour: Float32[np.ndarray, "h w 3"],
+    own: Float32[np.ndarray, "h w"],
+    mirrored: Float32[np.ndarray, "h w 3"],
+    step: int,
+) -> Float32[np.ndarray, "h w"]:
+    """How far what is mirrored may be shown beside what is seen: another colour, a collar's over a lapel that is seen,
+    would hang there as a rag."""
+    factor = _REDUCE // step
+    mass = reduced(own, factor)
+    if mass.max() <= 0.3:
+        return np.ones_like(own)
+    near = push_pull(reduced(colour * own[..., None], factor) / np.maximum(mass, 1e-5)[..., None], mass)
+    unlike = np.clip((_difference(reduced(mirrored, factor), near) - _UNLIKE[0]) / (_UNLIKE[1] - _UNLIKE[0]), 0, 1)
+    away = _REDUCE * distance_to_known(mass).astype(np.float32)
+    return enlarged(1 - unlike * np.clip((_BESIDE_PX[1] - away) / (_BESIDE_PX[1] - _BESIDE_PX[0]), 0, 1), factor)
 
 
 def _colours_by_height(
@@ -208,15 +233,34 @@ def _colours_by_height(
     if not len(at):
         return None
     table = np.stack([np.interp(np.arange(_HEIGHT_BINS), at, table[at, c]) for c in range(3)], axis=1)
-    table = ndimage.gaussian_filter1d(ndimage.median_filter(table, (7, 1), mode="nearest"), 3.0, 0, mode="nearest")
+    table = _smoothed(ndimage.median_filter(table, (7, 1), mode="nearest"))
     place = np.clip(number, 0, _HEIGHT_BINS - 1)
     return np.stack([np.interp(place, np.arange(_HEIGHT_BINS), table[:, c]) for c in range(3)], -1).astype(np.float32)
+
+
+def _smoothed(table: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Colours by height, smooth where they are alike: where a collar ends they stay apart."""
+    logs, number = np.log(np.maximum(table, 0) + _FLOOR), np.arange(len(table))
+    weight = np.exp(-0.5 * ((number[:, None] - number) / _SMOOTH_BINS) ** 2)
+    weight = weight * np.exp(-0.5 * (np.abs(logs[:, None] - logs).max(-1) / _ALIKE) ** 2)
+    return weight @ table / weight.sum(1, keepdims=True)
+
+
+def _bare_columns(
+    known: Float32[np.ndarray, "h w"], skin: Float32[np.ndarray, "h w"], surface: ClothSurface
+) -> Float32[np.ndarray, " w"]:
+    """Share of skin in what is seen at and below a collar's edge, by column: no rim is carried through an open neck."""
+    weight = known * ((surface.below_rim >= _RIM[0]) & (surface.below_rim < _RIM[2]))
+    total = (weight * skin).sum(0), weight.sum(0)
+    around = [wrapped_blur(np.repeat(values[None], 2, axis=0), 0.5, 6.0 / surface.step)[0] for values in total]
+    return np.clip(2 * around[0] / np.maximum(around[1], 1e-3) - 0.5, 0, 1)
 
 
 def _with_rim(
     base: Float32[np.ndarray, "h w 3"],
     colour: Float32[np.ndarray, "h w 3"],
     known: Float32[np.ndarray, "h w"],
+    bare: Float32[np.ndarray, " w"],
     surface: ClothSurface,
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """The collar's rim carried round the neck, and where it lies."""
@@ -232,6 +276,7 @@ def _with_rim(
     dark, bright = np.quantile(brightness, _RIM_QUANTILES)
     rim_rgb = np.median(rgb[(brightness >= dark) & (brightness <= bright)], axis=0)
     rim = np.clip((end - surface.below_rim) / 0.004, 0, 1) * np.clip(surface.stand_off / _LEAST_STAND, 0, 1)
+    rim = rim * (1 - bare)
     return base + (rim_rgb - base) * rim[..., None], rim.astype(np.float32)
 
 

@@ -20,6 +20,7 @@ from ...head_model import HeadModel
 from ...light.spherical_harmonics import Light
 from ...portrait import Portrait
 from ...system import give_back_memory
+from ..field.chart import at_points
 from ..field.head_field import HeadField
 from ..field.seen_cover import all_hair
 from ..hair.beard import beard_share
@@ -49,7 +50,7 @@ from .headgear_paint import paint_headgear
 from .looked_up import LookedUp
 from .painted import Painted
 from .portrait_lookup import PictureOfMesh, SeenPoints, picture_of_portrait, seen_in_tile
-from .shell_paint import PaintedShell, ended_softly, paint_shell
+from .shell_paint import PaintedShell, ended_softly, paint_shell, without_glare_on_skin
 from .skin_detail import SkinDetail
 from .skin_paint import paint_skin
 
@@ -133,15 +134,26 @@ def _painted(
     def tile_of(chosen: Int[np.ndarray, " n"], seen: SeenPoints, tile: Tile) -> SeenPoints:
         return seen_in_tile(texels, chosen, seen, tile)
 
+    def shade_at(chosen: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
+        return texels.interpolated(head_light.shade, mesh.faces, chosen)
+
+    def mirrored_shade_at(chosen: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
+        return texels.interpolated(head_light.mirrored_shade, mesh.faces, chosen)
+
     def hair() -> PaintedShell | None:
         chosen = numbers(MATERIAL_HAIR)
         if not len(chosen):
             return None
-        return paint_shell(
-            tile_of(chosen, looked_up.own[chosen], SHELL_TILE),
-            tile_of(chosen, looked_up.mirrored_at(chosen), SHELL_TILE),
-            expected, flow, seed, texels.step,
-        )  # fmt: skip
+
+        def skin_at(some: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m 3"]:
+            return at_points(expected.skin, texels.points_world[chosen[some]])
+
+        def plain(seen: SeenPoints, shade: Float32[np.ndarray, "n 3"]) -> SeenPoints:
+            return tile_of(chosen, without_glare_on_skin(seen, shade, looked_up.typical.skin, skin_at), SHELL_TILE)
+
+        own = plain(looked_up.own[chosen], shade_at(chosen))
+        mirrored = plain(looked_up.mirrored_at(chosen), mirrored_shade_at(chosen))
+        return paint_shell(own, mirrored, expected, flow, seed, texels.step)
 
     def cloth() -> tuple[np.ndarray, np.ndarray] | None:
         chosen = numbers(MATERIAL_CLOTH)
@@ -169,12 +181,6 @@ def _painted(
             place = slice(y, y + height), slice(x, x + width)
             texture[place], confidence[place] = made
     typical = looked_up.typical.skin
-
-    def shade_at(chosen: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
-        return texels.interpolated(head_light.shade, mesh.faces, chosen)
-
-    def mirrored_shade_at(chosen: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n 3"]:
-        return texels.interpolated(head_light.mirrored_shade, mesh.faces, chosen)
 
     worn = [] if glasses is None else [paint_glasses(glasses, portrait, labels, picture, texels, shade_at)]
     if glasses is not None and glasses.lens_rgb is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32, Int
 
 from ...head_model.anatomy import ramp
 from .. import capsule
@@ -49,8 +50,9 @@ _FACED, _FACED_RANGE, _AS_BRIGHT = 0.97, 0.3, 0.02
 """Hair that is trusted less than the first number is seen from the side, fully by the second below it: there it is no
 brighter than the nearest hair that is faced, but for the third, log."""
 
-_GLARE = (0.15, 0.4)
-"""Skin on the shell that is brighter than expected by the first number, log, is glare in part, by the second fully."""
+_GLARE, _PALER = (0.25, 0.45), (0.15, 0.4)
+"""Skin on the shell that is brighter than usual by the first number, log, and has less saturation by the first share
+is glare in part, by the second ones fully."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,7 @@ def paint_shell(
         step: see `AtlasTexels.step`.
     """
     (height, width), factor = seen.trust.shape, _REDUCE // step
-    skin = _shell_picture(expected.skin, height, width)
-    seen, reflected = (
-        without_glare_on_skin(_without_rim_light(points, step), skin, step) for points in (seen, reflected)
-    )
-    del skin
+    seen, reflected = (_without_rim_light(points, step) for points in (seen, reflected))
     own = soft_edged(seen.trust * seen.classes[..., HAIR], step)
     mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR], step)
     # Pixels at the rim of what is seen smear over the shell: there the colour of hair is asked for as well.
@@ -141,19 +139,30 @@ def _without_rim_light(seen: SeenPoints, step: int) -> SeenPoints:
     return SeenPoints((seen.colour * factor[..., None]).astype(np.float32), seen.trust, seen.classes)
 
 
-def without_glare_on_skin(seen: SeenPoints, skin: Float32[np.ndarray, "h w 3"], step: int = 1) -> SeenPoints:
-    """What is seen without glare on skin that the shell happens to cover at the hairline: the skin beside it has none.
+def without_glare_on_skin(
+    seen: SeenPoints,
+    shade: Float32[np.ndarray, "n 3"],
+    typical_rgb: Float[np.ndarray, " 3"],
+    skin_at: Callable[[Int[np.ndarray, " m"]], Float[np.ndarray, "m 3"]],
+) -> SeenPoints:
+    """What is seen without glare on skin that the shell happens to cover at the hairline: it would be spread over the
+    shell's edge. Glare is told in the picture's own light, for the shell's normals bend where it ends.
 
     Args:
-        seen: what the portrait shows.
-        skin: colour of the skin that is to be expected.
-        step: see `AtlasTexels.step`.
+        seen: what the portrait shows of points, in even light.
+        shade: factor of the portrait's light there.
+        typical_rgb: the portrait's skin, in its light.
+        skin_at: takes numbers of points and gives the colours to be expected there, in even light.
     """
-    colour = wrapped_blur(seen.colour, 1.0 / step, 1.0 / step)
-    brighter = np.log((colour.mean(-1) + FLOOR) / (skin.mean(-1) + FLOOR))
-    share = ramp(brighter, *_GLARE) * seen.classes[..., SKIN]
-    colour = seen.colour + (skin - seen.colour) * share[..., None]
-    return SeenPoints(colour.astype(np.float32), seen.trust, seen.classes)
+    skin = np.nonzero((seen.trust > 0) & (seen.classes[:, SKIN] > 0))[0]
+    shown = np.clip(seen.colour[skin] * shade[skin], 0, 1)
+    brighter = np.log((shown.mean(-1) + FLOOR) / (float(typical_rgb.mean()) + FLOOR))
+    saturation, typical = (np.ptp(c, axis=-1) / np.maximum(c.max(-1), FLOOR) for c in (shown, typical_rgb))
+    paler = 1 - saturation / np.maximum(typical, 0.05)
+    share = ramp(brighter, *_GLARE) * ramp(paler, *_PALER) * seen.classes[skin, SKIN]
+    colour = seen.colour.copy()
+    colour[skin] += ((skin_at(skin) - colour[skin]) * share[:, None]).astype(np.float32)
+    return SeenPoints(colour, seen.trust, seen.classes)
 
 
 def ended_softly(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dp360.generation.prior import HeadPrior
-from dp360.generation.prior.labels.portrait_labels import CLOTH
+from dp360.generation.prior.labels.portrait_labels import CLOTH, SKIN
 from dp360.generation.prior.texture import cloth_paint
 from dp360.generation.prior.texture.atlas import BUST_TILE, MATERIAL_CLOTH, atlas_texels
 from dp360.generation.prior.texture.cloth_paint import ClothSurface, paint_cloth
@@ -38,6 +40,7 @@ def a_red_shirt(surface: ClothSurface, *, badge: bool = False, noise: float = 0.
         colour[200:260, 60:110] = 1.0
     classes = np.zeros((height, width, 3), np.float32)
     classes[..., CLOTH] = seen
+    colour[:, -1] = colour[:, 0]
     return SeenPoints(colour, seen.astype(np.float32), classes)
 
 
@@ -125,3 +128,48 @@ def test_what_is_closed_and_what_nobody_sees_the_side_of_has_no_opening() -> Non
     ends[:30] = 0.9
     assert cloth_paint._openings(ends, np.ones(1024, bool)) == (30.0, 1.0)
     assert cloth_paint._openings(ends, np.arange(1024) < 80) == (0.0, 0.0)
+
+
+def test_no_rim_is_carried_through_an_open_neck(surface: ClothSurface, expected: ExpectedColours) -> None:
+    seen = a_red_shirt(surface, noise=0.0)
+    skin = np.array([0.8, 0.6, 0.5], np.float32)
+    height, width = surface.height.shape
+    offset = (np.arange(width) + width // 2) % width - width // 2
+    opened = (np.abs(offset) < 40) & (surface.below_rim < 0.05)
+    seen.colour[opened], seen.classes[opened] = skin, np.eye(3, dtype=np.float32)[SKIN]
+    seen.trust[surface.below_rim < 0.001] = 0  # the rim's upper side
+    surface = replace(surface, stand_off=np.full_like(surface.stand_off, 0.01))
+    seen.colour[(surface.below_rim < 0.012) & ~opened] = 0.95  # its outer side is white
+    colour, _ = paint_cloth(seen, expected, surface, 0)
+    rim = (surface.below_rim > -0.004) & (surface.below_rim < 0.001)
+    away = np.abs(colour - skin).max(-1)
+    assert away[rim & (np.abs(offset) < 25)].max() < 0.2
+    aside = rim & (np.abs(offset) > 120) & (np.abs(offset) < 160)
+    assert colour[aside].mean(0) == pytest.approx(0.95, abs=0.08)
+
+
+def test_a_mirrored_collar_does_not_hang_over_a_lapel_that_is_seen(
+    surface: ClothSurface, expected: ExpectedColours
+) -> None:
+    """The right side shows a white collar over a jacket; of the left only the jacket below it is seen."""
+    height, width = surface.height.shape
+    seen = a_red_shirt(surface, noise=0.0)
+    left = np.arange(width) < width // 2
+    collar = surface.below_rim < 0.08
+    seen.colour[collar] = 0.95
+    hidden = collar & left
+    seen.trust[hidden], seen.classes[hidden] = 0, 0
+    colour, _ = paint_cloth(seen, expected, surface, 0)
+    side = (np.arange(width) > 110) & (np.arange(width) < 170)
+    rows = surface.below_rim[:, 140]
+    low, high = (int(np.argmin(np.abs(rows - at))) for at in (0.075, 0.02))
+    assert colour[low, side, 1].mean() < 0.3  # nearer to the jacket than to the collar
+    assert colour[high, side].min() > 0.6
+
+
+def test_a_collars_end_stays_sharp_and_even_cloth_smooth() -> None:
+    rng = np.random.default_rng(0)
+    table = np.where(np.arange(72)[:, None] < 30, 0.9, 0.1) * np.exp(rng.normal(0, 0.05, (72, 3)))
+    made = cloth_paint._smoothed(table)
+    assert made[:29].min() > 0.8 and made[31:].max() < 0.13
+    assert np.diff(made[:29], axis=0).std() < 0.4 * np.diff(table[:29], axis=0).std()

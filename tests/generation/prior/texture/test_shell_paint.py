@@ -10,12 +10,20 @@ from dp360.generation.prior.texture.shell_paint import without_glare_on_skin
 
 
 def test_glare_on_skin_takes_the_skins_colour_and_all_else_stays() -> None:
-    skin = np.broadcast_to(np.array([0.6, 0.42, 0.35], np.float32), (32, 96, 3)).copy()
-    colour = np.where((np.arange(96) < 32)[None, :, None], np.float32(0.95), 1.05 * skin).astype(np.float32)
-    colour[:, 64:] = 0.9
-    classes = np.zeros((32, 96, 3), np.float32)
-    classes[:, :64, SKIN], classes[:, 64:, HAIR] = 1, 1
-    after = without_glare_on_skin(SeenPoints(colour, np.ones((32, 96), np.float32), classes), skin).colour
-    np.testing.assert_allclose(after[:, 4:28], skin[:, 4:28], atol=1e-6)
-    np.testing.assert_array_equal(after[:, 36:60], colour[:, 36:60])
-    np.testing.assert_array_equal(after[:, 64:], colour[:, 64:])
+    skin, shade = np.array([0.6, 0.42, 0.35], np.float32), np.array([0.9, 0.8, 0.7], np.float32)
+    colours = {
+        "glare": (np.full(3, 0.95) / shade, SKIN),
+        "skin": (1.05 * skin / shade, SKIN),
+        "bright skin": (1.5 * skin / shade, SKIN),
+        "pale skin in the shade": (np.full(3, 0.5) / shade, SKIN),
+        "white hair": (np.full(3, 0.95) / shade, HAIR),
+    }
+    colour = np.stack([rgb for rgb, _ in colours.values()]).astype(np.float32)
+    classes = np.eye(3, dtype=np.float32)[[{SKIN: 0, HAIR: 1}[of] for _, of in colours.values()]]
+    assert (SKIN, HAIR) == (0, 1)
+    seen = SeenPoints(colour, np.ones(5, np.float32), classes)
+    bare = skin / shade
+    shades = np.broadcast_to(shade, (5, 3)).copy()
+    after = without_glare_on_skin(seen, shades, skin.astype(np.float64), lambda some: np.tile(bare, (len(some), 1)))
+    np.testing.assert_allclose(after.colour[0], bare, atol=1e-5)
+    np.testing.assert_array_equal(after.colour[1:], colour[1:])
