@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST, NEWEST = 10, 13
 """Of Python 3; pyproject.toml names them all."""
 NEWEST_WITH_LOWEST = 12
-"""The last one that the lowest versions have wheels for: numba 0.60, scipy 1.11."""
+"""The last one that the lowest versions have wheels for: numba 0.60, scipy 1.12."""
 TESTS = (
     "tests/generation/test_cameras.py",
     "tests/generation/test_views.py",

@@ -51,9 +51,11 @@ _SKIN_PULL, _HAIR_PULL, _CLOTH_PULL, _HIDDEN_PULL = 1.5, 0.3, 0.5, 3.0
 """Weights in the solve of what is seen at a cell, and of cells that have no hair for certain."""
 _MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.6
 """Ears on a side that is turned away by more than this sine say nothing; with this share of skin one is bare."""
-_BESIDE_EAR, _HANGS_BESIDE, _WHOLE_EAR = (0.3, 1.7), 0.8, 0.6
+_BESIDE_EAR, _HIDES, _WHOLE_EAR = (0.3, 1.7), 0.6, 0.6
 """Hair hangs beside an ear if it is seen outside of it on so many of the rows between two shares of its height, from
 the top. Then the ear is hidden unless more than the last share of it is labelled: what is seen is a sliver."""
+_MIDDLE = (-0.3, 0.3)
+"""Between these parts of a ray across the head one side of a shell goes over into the other."""
 _OVER_EARS = 2 * UNITS_PER_MM
 """Hair lies this far above ears that it hides: an ear is whole or hidden, no part of it sticks out."""
 _RASTER_SIZE = 256
@@ -234,15 +236,30 @@ def _tidied(
     skull: Float[np.ndarray, "rows columns"],
     bare_ears: Bool[np.ndarray, "rows columns"],
     plainly_hair: Float[np.ndarray, "rows columns"],
-    hanging: bool,
+    short: Float[np.ndarray, "rows columns"],
 ) -> Float[np.ndarray, "rows columns"]:
-    """A solved shell without steep flares, islands and pinholes; `plainly_hair` of `_plainly_hair`."""
+    """A solved shell without steep flares, islands and pinholes; `plainly_hair` of `_plainly_hair`, `short` tells how
+    far hair is short, [0, 1]."""
     thickness = _flare_limited(skull + thickness) - skull
     thickness = _soft_hairline(thickness, skull)
-    if not hanging and bare_ears.any():
-        thickness = _without_tongues(_soft_sides(_behind_temples(thickness, skull, plainly_hair), skull), skull)
+    if short.any():
+        cropped = _without_tongues(_soft_sides(_behind_temples(thickness, skull, plainly_hair), skull), skull)
+        thickness = thickness + (cropped - thickness) * short
     thickness = np.where(_pinholes(thickness < _LEAST_HAIR, bare_ears), _LEAST_SCALP_THICKNESS, thickness)
     return _one_piece(_without_tufts(capsule.smooth_over_columns(thickness, 0.7, 0.7)))
+
+
+def _short_share(
+    across: Float[np.ndarray, "rows columns"], bare_sides: tuple[bool, bool]
+) -> Float[np.ndarray, "rows columns"]:
+    """How far the hair at each cell is short by its ears; from one side to the other it goes over gently.
+
+    Args:
+        across: of each cell's ray, towards the head's left.
+        bare_sides: of `_bare_sides`.
+    """
+    right, left = map(float, bare_sides)
+    return right + (left - right) * ramp(across, *_MIDDLE)
 
 
 def _soft_hairline(
@@ -357,7 +374,9 @@ def fit_hair_shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel,
     head_faces = model.skin_faces
     skull = capsule.opened_skull_radius(portrait.head.vertices_world, head_faces)
     ears = ear_heights(portrait, model, skull)
-    bare_ears = (ears > 0) & _ears_are_bare(portrait, labels, model)
+    bare_sides = _bare_sides(portrait, labels, model)
+    across = capsule.grid_rays()[1][..., 0]
+    bare_ears = (ears > 0) & np.where(across < 0, *bare_sides)
     start = _start(portrait, labels, skull, field)
     outline = _outline(portrait, labels)
     solver = _ShellSolver(portrait, labels, outline, skull, bare_ears, head_faces, start)
@@ -370,7 +389,8 @@ def fit_hair_shell(portrait: Portrait, labels: PortraitLabels, model: HeadModel,
     floor = np.where(hidden_ears, ears + _OVER_EARS, floor)
     thickness = np.maximum(thickness, floor)
     plainly_hair = _plainly_hair(portrait, labels, _surface_radius(skull, np.maximum(thickness, 0)))
-    thickness = _tidied(thickness, skull, bare_ears, plainly_hair, _hair_hangs(portrait, labels))
+    short = np.where(_hair_hangs(portrait, labels), 0.0, _short_share(across, bare_sides))
+    thickness = _tidied(thickness, skull, bare_ears, plainly_hair, short)
     return HairShell(thickness, _surface_radius(skull, thickness))
 
 
@@ -418,28 +438,39 @@ def _hair_hangs(portrait: Portrait, labels: PortraitLabels) -> bool:
     return bool(np.interp(lowest_row, rows[::-1], heights[::-1]) - 0.03 < _HAIR_END_Y)
 
 
-def _ears_are_bare(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> bool:
-    """Whether the portrait shows an ear uncovered; the better one to see speaks for both."""
+def _bare_sides(portrait: Portrait, labels: PortraitLabels, model: HeadModel) -> tuple[bool, bool]:
+    """Whether ears are uncovered, on the head's right and on its left. The one that is seen better speaks for an ear
+    that is neither labelled as one nor has hair hanging beside it."""
     x = centimetres(model.neutral)[:, 0]
     ear = ear_vertices(model)
     size = portrait.size_px
-    views = []
+    towards: dict[int, float] = {}
+    bare, sure = {-1: False, 1: False}, {-1: False, 1: False}
     for side in (-1, 1):
         points = portrait.head.vertices_world[ear & (np.sign(x) == side)]
-        towards = float(np.sin(float(portrait.head.camera.azimuth_rad[0]))) * side
-        if towards < _MOST_TURNED_AWAY:
-            continue  # turned away
+        turned = float(np.sin(float(portrait.head.camera.azimuth_rad[0]))) * side
+        if turned < _MOST_TURNED_AWAY:
+            continue
         uv = np.clip(project_px(portrait.head.camera, points).astype(int), 0, size - 1)
-        bare = labels.skin[uv[:, 1], uv[:, 0]].mean() * (not _is_sliver(uv, labels, side))
-        views.append((bare, towards))
-    return bool(views) and bool(max(views, key=lambda view: view[1])[0] >= _BARE_EAR_SHARE)
+        little = _little_of_ear(uv, labels)
+        beside = _hair_beside(uv, labels, side) if little else 0.0
+        skin = labels.skin[uv[:, 1], uv[:, 0]].mean()
+        towards[side] = turned
+        bare[side] = bool(skin >= _BARE_EAR_SHARE and beside < _HIDES)
+        sure[side] = beside >= _HIDES or (bare[side] and not little)
+    if not towards:
+        return False, False
+    better = max(towards, key=lambda side: towards[side])
+    right, left = (bare[side if sure[side] else better] for side in (-1, 1))
+    return right, left
 
 
-def _is_sliver(uv: Int[np.ndarray, "p 2"], labels: PortraitLabels, side: int) -> bool:
-    """Whether hair hangs down outside of an ear of which little is seen.
+def _hair_beside(uv: Int[np.ndarray, "p 2"], labels: PortraitLabels, side: int) -> float:
+    """Share of the rows beside an ear on which hair is seen outside of it.
 
     Args:
         uv: pixels of its vertices, column and row.
+        labels: of the portrait.
         side: 1 for an ear on the right of the picture, -1 on the left.
     """
     top, bottom = uv[:, 1].min(), uv[:, 1].max()
@@ -448,14 +479,15 @@ def _is_sliver(uv: Int[np.ndarray, "p 2"], labels: PortraitLabels, side: int) ->
     rows = np.arange(first, min(last, len(labels.hair)))
     outward = (uv[:, 0].max() if side > 0 else uv[:, 0].min()) + side * np.linspace(0, 0.5 * height, 12)
     columns = np.clip(outward.astype(int), 0, len(labels.hair) - 1)
-    beside = labels.hair[np.ix_(rows, columns)].mean(1) > 0.4
-    if not len(rows) or beside.mean() < _HANGS_BESIDE:
-        return False
-    labelled = labels.classes.argmax(-1) == EAR
-    row, column = np.nonzero(labelled)
+    return float((labels.hair[np.ix_(rows, columns)].mean(1) > 0.4).mean()) if len(rows) else 0.0
+
+
+def _little_of_ear(uv: Int[np.ndarray, "p 2"], labels: PortraitLabels) -> bool:
+    """Whether little of an ear is labelled as one: what is seen is a sliver."""
+    height = max(int(np.ptp(uv[:, 1])), 1)
+    row, column = np.nonzero(labels.classes.argmax(-1) == EAR)
     near = np.hypot(row - uv[:, 1].mean(), column - uv[:, 0].mean()) < height
-    outline = cv2.convexHull(uv.astype(np.int32))
-    return bool(near.sum() < _WHOLE_EAR * cv2.contourArea(outline))
+    return bool(near.sum() < _WHOLE_EAR * cv2.contourArea(cv2.convexHull(uv.astype(np.int32))))
 
 
 def ear_heights(

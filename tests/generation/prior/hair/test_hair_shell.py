@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from dp360.generation import look_at_origin
 from dp360.generation.head_model import load_head_model
 from dp360.generation.head_model.anatomy import centimetres
 from dp360.generation.head_model.model import PART_CRANIUM_NECK, PART_FACE
@@ -19,11 +21,14 @@ from dp360.generation.prior.hair.hair_shell import (
     _CUT_STEPS,
     _HAIRLINE_RADIUS,
     _HAIRLINE_SLOPE,
+    _HIDES,
     _SIDE_RADIUS,
     _SIDE_SLOPE,
     _TEMPLE_LINE_CM,
+    _bare_sides,
     _behind_temples,
-    _is_sliver,
+    _hair_beside,
+    _little_of_ear,
     _soft_hairline,
     _soft_sides,
     _without_tongues,
@@ -174,9 +179,35 @@ def test_a_sliver_of_an_ear_with_hair_hanging_beside_it_is_hidden(portrait: Port
     classes[..., EAR] = (column >= 92) & (column < 100) & (row >= 200) & (row < 300)
     hanging = (column < 92) & (row > 150)
     sliver = replace(labels, hair=hanging, classes=classes)
-    assert _is_sliver(uv, sliver, -1)
-    assert not _is_sliver(uv, replace(sliver, hair=hanging & (row < 220)), -1)  # short hair above the ear
+    assert _little_of_ear(uv, sliver) and _hair_beside(uv, sliver, -1) >= _HIDES
+    short = replace(sliver, hair=hanging & (row < 220))  # above the ear
+    assert _hair_beside(uv, short, -1) < 0.5 * _HIDES
     whole = np.zeros_like(classes)
     whole[..., EAR] = (column >= 60) & (column < 100) & (row >= 200) & (row < 300)
     tucked = replace(labels, hair=(column < 60) & (row > 150), classes=whole)
-    assert not _is_sliver(uv, tucked, -1)  # hair behind an ear that is all there
+    assert not _little_of_ear(uv, tucked)  # hair behind an ear that is all there
+
+
+@pytest.mark.parametrize("turned_deg", [-12.0, 0.0, 12.0])
+def test_hair_over_one_ear_stays_though_the_other_is_bare(portrait: Portrait, turned_deg: float) -> None:
+    """Ears as labelled: the head's left one is bare, over its right one hair hangs down to the neck."""
+    model = load_head_model()
+    labels = label_portrait(portrait, model)
+    camera = look_at_origin([math.radians(turned_deg)], [0.0], size_px=portrait.size_px)
+    portrait = replace(portrait, head=replace(portrait.head, camera=camera))
+    ears = ear_vertices(model)
+    left = centimetres(model.neutral)[:, 0] > 0
+    uv = project_px(camera, portrait.head.vertices_world)
+    row, column = np.indices(labels.skin.shape)
+    top, bottom = uv[ears & ~left, 1].min(), uv[ears & ~left, 1].max()
+    hair = (column < uv[ears & ~left, 0].max() - 4) & (row > top - 60) & (row < bottom + 60)
+    shape = np.zeros(hair.shape, np.uint8)
+    cv2.fillConvexPoly(shape, cv2.convexHull(uv[ears & left].astype(np.int32)), 1)
+    classes = np.zeros_like(labels.classes)
+    classes[..., EAR] = shape
+    labels = replace(labels, hair=hair, skin=~hair, classes=classes)
+    assert _bare_sides(portrait, labels, model) == (False, True)
+    assert _bare_sides(portrait, replace(labels, hair=np.zeros_like(hair), skin=np.ones_like(hair)), model) == (
+        True,
+        True,
+    )
