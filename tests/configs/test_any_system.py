@@ -263,8 +263,12 @@ def test_asked_to_end_is_told_apart_from_ctrl_c() -> None:
     from dp360.configs.console import EXIT_INTERRUPTED, EXIT_TERMINATED, errors_for_people
     from dp360.generation.system import ENDING_SIGNALS
 
-    for number, code in ((signal.SIGINT, EXIT_INTERRUPTED), *((s, EXIT_TERMINATED) for s in ENDING_SIGNALS)):
-        before = signal.getsignal(number)
-        with pytest.raises(SystemExit) as ended, errors_for_people():
-            signal.raise_signal(number)
-        assert ended.value.code == code and signal.getsignal(number) is before
+    at_first = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
+    try:
+        for number, code in ((signal.SIGINT, EXIT_INTERRUPTED), *((s, EXIT_TERMINATED) for s in ENDING_SIGNALS)):
+            before = signal.getsignal(number)
+            with pytest.raises(SystemExit) as ended, errors_for_people():
+                signal.raise_signal(number)
+            assert ended.value.code == code and signal.getsignal(number) is before
+    finally:
+        signal.signal(signal.SIGINT, at_first)

@@ -202,7 +202,7 @@ def test_hair_over_one_ear_stays_though_the_other_is_bare(portrait: Portrait, tu
     top, bottom = uv[ears & ~left, 1].min(), uv[ears & ~left, 1].max()
     hair = (column < uv[ears & ~left, 0].max() - 4) & (row > top - 60) & (row < bottom + 60)
     shape = np.zeros(hair.shape, np.uint8)
-    cv2.fillConvexPoly(shape, cv2.convexHull(uv[ears & left].astype(np.int32)), 1)
+    cv2.fillConvexPoly(shape, cv2.convexHull(uv[ears & left].astype(np.int32)), (1,))
     classes = np.zeros_like(labels.classes)
     classes[..., EAR] = shape
     labels = replace(labels, hair=hair, skin=~hair, classes=classes)
