@@ -30,7 +30,7 @@ from dp360.reconstruction.splats import Splats
 from .console import Notify, ignore
 from .given_pictures import read_given
 from .options import HeadOptions
-from .recipe import HeadRecipe, head_recipe
+from .recipe import HeadRecipe
 from .run_folder import DATASET_NAME, HEAD_FIT_NAME, PRIOR_MESH_NAME, RunRecord
 from .view_generators import OpenViews, open_generator
 
@@ -100,16 +100,15 @@ def portrait_to_dataset(
     with record.stage("weights"):
         view_generator = open_views(options, given, cameras, track=track)
     with record.stage("prior"):
-        prior = prior_of(portrait, options)
+        prior = prior_of(portrait, options, recipe)
     return prior_to_dataset(PreparedHead(portrait, prior), view_generator, options, recipe, folder, record, track=track)
 
 
-def prior_of(portrait: Portrait, options: HeadOptions) -> HeadPrior:
-    """The head prior of a portrait, as the options say; the generator's name is settled already."""
+def prior_of(portrait: Portrait, options: HeadOptions, recipe: HeadRecipe) -> HeadPrior:
+    """The head prior of a portrait, as the options and their recipe say; the generator's name is settled already."""
     drawn, glasses = options.generator == "field", not options.no_glasses
-    step = head_recipe(options).texel_step
     prior = build_head_prior(
-        portrait, seed=options.seed, drawn=drawn, glasses=glasses, light=options.light, texel_step=step
+        portrait, seed=options.seed, drawn=drawn, glasses=glasses, light=options.light, texel_step=recipe.texel_step
     )
     give_back_memory()
     return prior

@@ -229,7 +229,7 @@ class Job:
             with record.stage("portrait"):
                 portrait = aligned_portrait(options, track=clock.tracking(track), notify=record.telling(notify))
             with record.stage("prior"):
-                prior = prior_of(portrait, options)
+                prior = prior_of(portrait, options, self.recipe)
         return PreparedJob(PreparedHead(portrait, prior), dict(record.timings_s), tuple(record.warnings))
 
     def _whole_head(self, way: _Way) -> tuple[Path, ...]:

@@ -42,7 +42,15 @@ from .labels.ear_fit import with_placed_ears
 from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
 from .light.light_prior import load_light_prior
-from .texture.atlas import ATLAS_HEIGHT, ATLAS_WIDTH, MATERIAL_HAIR, SHELL_TILE, AtlasMesh, build_atlas_mesh
+from .texture.atlas import (
+    ATLAS_HEIGHT,
+    ATLAS_WIDTH,
+    MATERIAL_HAIR,
+    SHELL_TILE,
+    AtlasMesh,
+    build_atlas_mesh,
+    painted_tile,
+)
 from .texture.prior_texture import PriorTexture, paint_prior
 from .view_pixels import view_pixels
 from .worn.glasses import Glasses, fit_glasses
@@ -335,7 +343,7 @@ class PriorBasis:
             portrait, labels, model, mesh, flow, field,
             glasses=self.glasses, headgear=headgear, seed=seed, wanted=wanted.light, step=texel_step,
         )  # fmt: skip
-        x, y, width, height = (number // texel_step for number in SHELL_TILE)
+        x, y, width, height = painted_tile(SHELL_TILE, texel_step)
         tile = (slice(y, y + height), slice(x, x + width))
         strands = grow_strands(flow, texture.rgb[tile], texture.confidence[tile], seed=seed)
         of_hair = (FIELD_MEAN, *DRAWING_NETWORKS) if drawn else (FIELD_MEAN,)

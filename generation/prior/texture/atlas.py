@@ -88,6 +88,12 @@ class AtlasMesh:
     """How far the collar's edge stands off the neck in each column of the bust, world units."""
 
 
+def painted_tile(tile: Tile, step: int) -> Tile:
+    """A tile of the atlas counted in painted texels, of which each is `step` of the atlas' along each axis."""
+    x, y, width, height = (number // step for number in tile)
+    return x, y, width, height
+
+
 @dataclass(frozen=True)
 class AtlasTexels:
     """The texels that the mesh covers, with their place on it."""
@@ -114,8 +120,7 @@ class AtlasTexels:
 
     def painted_tile(self, tile: Tile) -> Tile:
         """A tile of the atlas counted in painted texels."""
-        x, y, width, height = (number // self.step for number in tile)
-        return x, y, width, height
+        return painted_tile(tile, self.step)
 
     def interpolated(
         self,

@@ -15,12 +15,13 @@ import scipy.fft
 from jaxtyping import Bool, Float, Float32, Int
 from scipy import ndimage
 
+from ...head_model.anatomy import ramp
 from ..bust.bust import CUT_ROW, RIM_ROW, ROWS
 from ..field.chart import at_points
 from ..labels.portrait_labels import CLOTH, SKIN
 from .atlas import AtlasMesh, AtlasTexels, Tile
 from .expected_colours import ExpectedColours
-from .fills import distance_to_known, enlarged, push_pull, reduced, soft_edged, wrapped_blur
+from .fills import distance_to_known, enlarged, push_pull, reduced, reduced_colours, soft_edged, wrapped_blur
 from .portrait_lookup import SeenPoints
 
 _FLOOR = 0.05
@@ -201,13 +202,13 @@ def _going_on(
     """How far what is mirrored may be shown beside what is seen: another colour, a collar's over a lapel that is seen,
     would hang there as a rag."""
     factor = _REDUCE // step
-    mass = reduced(own, factor)
+    shown, mass = reduced_colours(colour, own, factor)
     if mass.max() <= 0.3:
         return np.ones_like(own)
-    near = push_pull(reduced(colour * own[..., None], factor) / np.maximum(mass, 1e-5)[..., None], mass)
-    unlike = np.clip((_difference(reduced(mirrored, factor), near) - _UNLIKE[0]) / (_UNLIKE[1] - _UNLIKE[0]), 0, 1)
+    near = push_pull(shown, mass)
+    unlike = ramp(_difference(reduced(mirrored, factor), near), *_UNLIKE)
     away = _REDUCE * distance_to_known(mass).astype(np.float32)
-    return enlarged(1 - unlike * np.clip((_BESIDE_PX[1] - away) / (_BESIDE_PX[1] - _BESIDE_PX[0]), 0, 1), factor)
+    return enlarged((1 - unlike * (1 - ramp(away, *_BESIDE_PX))).astype(np.float32), factor)
 
 
 def _colours_by_height(
@@ -316,9 +317,7 @@ def _run_over(
     if known.max() <= 0.5:
         return fill
     step, factor = surface.step, _REDUCE // surface.step
-    small_known = reduced(known, factor)
-    small = reduced(colour * known[..., None], factor) / np.maximum(small_known, 1e-5)[..., None]
-    near = enlarged(push_pull(small, small_known), factor)
+    near = enlarged(push_pull(*reduced_colours(colour, known, factor)), factor)
     share = np.exp(-_distance(known, step) / _NEAR_PX) * (1 - 0.85 * rim)
     fill = fill + (near - fill) * share[..., None]
 

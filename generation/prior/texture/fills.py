@@ -106,6 +106,14 @@ def reduced_mean(
     return total / np.maximum(mass, 1e-4)[..., None], mass
 
 
+def reduced_colours(
+    colour: Float32[np.ndarray, "h w 3"], weight: Float32[np.ndarray, "h w"], factor: int
+) -> tuple[Float32[np.ndarray, "a b 3"], Float32[np.ndarray, "a b"]]:
+    """Colours at a lower resolution, means by weight, and the means of the weights."""
+    mass = reduced(weight, factor)
+    return reduced(colour * weight[..., None], factor) / np.maximum(mass, 1e-5)[..., None], mass
+
+
 def carried_on(
     error: Float32[np.ndarray, "h w 3"], mass: Float32[np.ndarray, "h w"], fade_px: float, step: int = 1
 ) -> Float32[np.ndarray, "h w 3"]:

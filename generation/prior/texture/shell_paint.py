@@ -21,7 +21,7 @@ from .fills import (
     enlarged,
     local_mean,
     push_pull,
-    reduced,
+    reduced_colours,
     reduced_mean,
     sampled_part,
     soft_edged,
@@ -92,8 +92,7 @@ def paint_shell(
     own, trust = own * (1 - doubt), seen.trust * (1 - doubt) * (1 - seen.classes[..., CLOTH])
     mirror = mirror * tone.belief(reflected.colour) * (1 - tone.glare(reflected.colour, reflected.trust))
     both = own * mirror
-    mass = reduced(both, factor)
-    mean = reduced((seen.colour - reflected.colour) * both[..., None], factor) / np.maximum(mass, 1e-5)[..., None]
+    mean, mass = reduced_colours(seen.colour - reflected.colour, both, factor)
     difference = enlarged(push_pull(mean, mass + np.float32(1e-6)), factor)
     m_colour, shown = np.maximum(reflected.colour + 0.7 * difference, 0), seen.colour
     del seen, reflected, difference, both, foreign, doubt  # tens of megabytes, while the skin takes as much
