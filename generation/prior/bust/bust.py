@@ -129,7 +129,7 @@ def fit_bust(
     body = filled_sections(section_radius(points.reshape(-1, 3), grid_faces(len(points)), _HEIGHTS, axis_z))
     neck = _neck_sections(model, placement.to_body(vertices), axis_z)
     radius = _grown_together(body, neck)
-    collar = find_collar(portrait, labels, placement, _HEIGHTS, axis_z, radius)
+    collar = find_collar(portrait, labels, outline, placement, _HEIGHTS, axis_z, radius)
     silhouette = _silhouette(placement, section_points(_HEIGHTS, axis_z, radius), outline)
     ring = placement.trust * ring_round_neck(outline, placement, collar, _HEIGHTS, axis_z, silhouette.sides_px)
     ring *= not collar.is_bare

@@ -1,8 +1,9 @@
 """Where cloth begins on the neck, and how far it stands off.
 
-Along every column that the portrait shows, skin ends and cloth begins at one height. A low-order curve through these
-heights goes round the neck: collars are level or dip in front, and a missing half looks like the other. Bare shoulders
-have no such curve, whatever their labels.
+Along every column that the portrait shows, skin ends and cloth begins at one height, and so they do on its outline. A
+low-order curve through these heights goes round the neck: collars are level or dip in front, and a missing half looks
+like the other. Where heights are seen the edge follows them beyond the curve, for a V is none. Bare shoulders have no
+edge, whatever their labels.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ from .bust_fit import BustPlacement
 from .outline import EXACT, Outline, smoothstep
 from .sections import COLUMNS, column_angles, column_directions, section_points
 
-_FACING, _FACING_AT_JAW = 0.5, 0.70
+_FACING, _FACING_AT_JAW = 0.2, 0.70
 """Least cosine to the camera of a column that counts, and of one that is cloth up to the jaw."""
 _RIDGE = np.array([1e-4, 0.3, 4.0, 2.0])
 """Ridge of the curve's terms 1, cos, sin, cos 2: collars are alike left and right."""
 _ROBUST = 0.006
+_FADE_COLUMNS, _SMOOTH_COLUMNS, _MOST_FOLLOWED = 8.0, 1.5, 0.025
+_FOLLOWED = (-0.2, 0.3)
+"""Beyond seen columns the edge goes back to the curve over the first number of them. What is seen is averaged over the
+second, and followed no farther than the third, world units; between these cosines of the angle from the front it
+ceases to be."""
+_OUTLINE_COLUMNS, _OUTLINE_WEIGHT, _OUTLINE_ROWS = 3, 0.7, 3
+"""The outline tells the height of a collar for so many columns to either side of the silhouette, by so many rows of
+cloth."""
 _BEHIND_LOWER = 0.006
 """The back of a collar is lower than its sides by this."""
 _TONE = np.array([0.7, 0.55, 0.45])
@@ -53,6 +62,7 @@ class Collar:
 def find_collar(
     portrait: Portrait,
     labels: PortraitLabels,
+    outline: Outline,
     placement: BustPlacement,
     heights: Float[np.ndarray, " rows"],
     axis_z: Float[np.ndarray, " rows"],
@@ -63,6 +73,7 @@ def find_collar(
     Args:
         portrait: aligned portrait.
         labels: its classes.
+        outline: the portrait's; beside the neck only cloth counts.
         placement: where the bust stands.
         heights, axis_z, radius: sections of neck and shoulders in the body's frame.
     """
@@ -109,7 +120,33 @@ def find_collar(
     if not len(judged) or judged.mean() > 0.5:
         only_cloth = (edge[known] > anatomy.COLLAR_AT_JAW - 1e-9).all()
         return Collar(np.full(COLUMNS, anatomy.COLLAR_AT_JAW if only_cloth else anatomy.COLLAR_NONE), not only_cloth)
-    return Collar(np.minimum(_curve(np.where(known, edge, 0), np.where(known, weight, 0)), anatomy.COLLAR_TOP), False)
+    curve = _curve(np.where(known, edge, 0), np.where(known, weight, 0))
+    at_outline = _heights_at_outline(outline, placement, heights, axis_z)
+    told = ~known & (at_outline > curve)  # jaw and shoulders hide collars: they begin there or higher
+    if told.any():
+        edge[told], weight[told] = at_outline[told], _OUTLINE_WEIGHT
+        curve = _curve(np.where(known | told, edge, 0), np.where(known | told, weight, 0))
+    return Collar(np.minimum(curve + _beyond_curve(edge - curve), anatomy.COLLAR_TOP), False)
+
+
+def _heights_at_outline(
+    outline: Outline, placement: BustPlacement, heights: Float[np.ndarray, " rows"], axis_z: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, " columns"]:
+    """Where cloth begins on either side of the outline; not a number away from it, or where it is not seen."""
+    found = np.full(COLUMNS, np.nan)
+    axis = placement.to_world(np.stack([np.zeros_like(heights), heights, axis_z], axis=1))
+    row_px = project_px(outline.camera, axis)[:, 1]
+    across = column_directions() @ placement.T_world_body[:3, :3].T @ outline.camera.T_world_camera[0, :3, 0].numpy()
+    for side, sign in enumerate((-1.0, 1.0)):
+        cloth, ends = outline.kind[side] == EXACT, np.isfinite(outline.ends_px[side])
+        first = int(np.argmax(cloth)) if cloth.any() else 0
+        if not (cloth[first : first + _OUTLINE_ROWS].all() and ends[:first].all()):
+            continue  # hidden by hair or the border, or none
+        height = np.interp(outline.rows_px[first], row_px, heights)
+        if height < anatomy.COLLAR_TOP:  # what is higher is a shoulder
+            near = int(np.argmax(sign * across)) + np.arange(-_OUTLINE_COLUMNS, _OUTLINE_COLUMNS + 1)
+            found[near % COLUMNS] = height
+    return found
 
 
 def _curve(edge: Float[np.ndarray, " columns"], weight: Float[np.ndarray, " columns"]) -> Float[np.ndarray, " columns"]:
@@ -130,6 +167,21 @@ def _curve(edge: Float[np.ndarray, " columns"], weight: Float[np.ndarray, " colu
     )
     behind = smoothstep((0.15 - np.cos(angle)) / 0.8)
     return curve + (np.median(sides) - _BEHIND_LOWER - curve) * behind
+
+
+def _beyond_curve(differs: Float[np.ndarray, " columns"]) -> Float[np.ndarray, " columns"]:
+    """How far the edge leaves the curve: as what is seen differs from it, smooth, and less and less beyond.
+
+    Args:
+        differs: seen heights less the curve's; not a number where none is seen.
+    """
+    thrice = np.clip(np.tile(differs, 3), -_MOST_FOLLOWED, _MOST_FOLLOWED)
+    at, seen = np.arange(len(thrice)), np.isfinite(thrice)
+    away = ndimage.distance_transform_edt(~seen)
+    filled = ndimage.median_filter(np.interp(at, at[seen], thrice[seen]), 5)
+    followed = ndimage.gaussian_filter1d(filled, _SMOOTH_COLUMNS) * (1 - smoothstep(away / _FADE_COLUMNS))
+    low, high = _FOLLOWED
+    return followed[COLUMNS : 2 * COLUMNS] * smoothstep((np.cos(column_angles()) - low) / (high - low))
 
 
 def ring_round_neck(

@@ -34,7 +34,7 @@ _FRONT = (-0.15, 0.15)
 """Cosines of the angle from the body's front between which the mirrored front ends."""
 _OUTER_ANGLE, _OUTER_SHARE = 0.55, 0.4
 """The back's colours come from this outermost share of what is seen beyond this angle from the front."""
-_UNLIKE, _BESIDE_PX = (0.4, 0.8), (16.0, 36.0)
+_UNLIKE, _BESIDE_PX = (0.4, 0.8), (48.0, 80.0)
 """Mirrored cloth that differs from what is seen beside it from the first to the second number on, logarithms, is not
 shown up to the third number of texels from it, and fully only from the fourth on."""
 _HEIGHT_BINS, _SMOOTH_BINS, _ALIKE = 72, 3.0, 0.25

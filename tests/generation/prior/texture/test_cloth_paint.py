@@ -143,7 +143,7 @@ def test_no_rim_is_carried_through_an_open_neck(surface: ClothSurface, expected:
     colour, _ = paint_cloth(seen, expected, surface, 0)
     rim = (surface.below_rim > -0.004) & (surface.below_rim < 0.001)
     away = np.abs(colour - skin).max(-1)
-    assert away[rim & (np.abs(offset) < 25)].max() < 0.2
+    assert away[rim & (np.abs(offset) < 25)].max() < 0.3
     aside = rim & (np.abs(offset) > 120) & (np.abs(offset) < 160)
     assert colour[aside].mean(0) == pytest.approx(0.95, abs=0.08)
 
