@@ -177,7 +177,7 @@ def _beyond_curve(differs: Float[np.ndarray, " columns"]) -> Float[np.ndarray, "
     """
     thrice = np.clip(np.tile(differs, 3), -_MOST_FOLLOWED, _MOST_FOLLOWED)
     at, seen = np.arange(len(thrice)), np.isfinite(thrice)
-    away = ndimage.distance_transform_edt(~seen)
+    away = np.asarray(ndimage.distance_transform_edt(~seen))
     filled = ndimage.median_filter(np.interp(at, at[seen], thrice[seen]), 5)
     followed = ndimage.gaussian_filter1d(filled, _SMOOTH_COLUMNS) * (1 - smoothstep(away / _FADE_COLUMNS))
     low, high = _FOLLOWED
