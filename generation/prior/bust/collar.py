@@ -129,13 +129,20 @@ def find_collar(
     return Collar(np.minimum(curve + _beyond_curve(edge - curve), anatomy.COLLAR_TOP), False)
 
 
+def _rows_of_axis(
+    outline: Outline, placement: BustPlacement, heights: Float[np.ndarray, " rows"], axis_z: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, " rows"]:
+    """The picture's rows in which points of the body's axis lie."""
+    axis = placement.to_world(np.stack([np.zeros_like(heights), heights, axis_z], axis=1))
+    return project_px(outline.camera, axis)[:, 1]
+
+
 def _heights_at_outline(
     outline: Outline, placement: BustPlacement, heights: Float[np.ndarray, " rows"], axis_z: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, " columns"]:
     """Where cloth begins on either side of the outline; not a number away from it, or where it is not seen."""
     found = np.full(COLUMNS, np.nan)
-    axis = placement.to_world(np.stack([np.zeros_like(heights), heights, axis_z], axis=1))
-    row_px = project_px(outline.camera, axis)[:, 1]
+    row_px = _rows_of_axis(outline, placement, heights, axis_z)
     across = column_directions() @ placement.T_world_body[:3, :3].T @ outline.camera.T_world_camera[0, :3, 0].numpy()
     for side, sign in enumerate((-1.0, 1.0)):
         cloth, ends = outline.kind[side] == EXACT, np.isfinite(outline.ends_px[side])
@@ -207,8 +214,7 @@ def ring_round_neck(
     Returns:
         What to add to the radii, world units, not negative.
     """
-    axis = placement.to_world(np.stack([np.zeros_like(heights), heights, axis_z], axis=1))
-    row_px = project_px(outline.camera, axis)[:, 1]
+    row_px = _rows_of_axis(outline, placement, heights, axis_z)
     sides = []
     for side, sign in enumerate((-1.0, 1.0)):
         outward = sign * (outline.sides_px[side] - sides_px[side]) * outline.units_per_px

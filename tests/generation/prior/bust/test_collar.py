@@ -12,24 +12,25 @@ from dp360.generation.prior.bust.bust_fit import BustPlacement
 from dp360.generation.prior.bust.outline import EXACT, UNKNOWN, Outline
 from dp360.generation.prior.bust.sections import COLUMNS, column_angles, column_directions
 
+ANGLE = np.abs((column_angles() + np.pi) % (2 * np.pi) - np.pi)
+"""Of each column from the front, [0, pi]."""
+
 
 def test_the_edge_follows_a_v_where_it_is_seen_and_is_the_curve_behind() -> None:
-    angle = np.abs((column_angles() + np.pi) % (2 * np.pi) - np.pi)
-    differs = np.where(angle < 0.6, -0.02 + 0.04 * angle / 0.6, np.nan)
+    differs = np.where(ANGLE < 0.6, -0.02 + 0.04 * ANGLE / 0.6, np.nan)
     followed = collar._beyond_curve(differs)
     seen = np.isfinite(differs)
     assert followed[seen] == pytest.approx(differs[seen], abs=0.007)  # its tip is rounded
-    assert not followed[angle > 1.8].any()
-    beyond = followed[(angle > 0.6) & (np.arange(COLUMNS) < COLUMNS // 2)]
+    assert not followed[ANGLE > 1.8].any()
+    beyond = followed[(ANGLE > 0.6) & (np.arange(COLUMNS) < COLUMNS // 2)]
     assert (np.diff(beyond) <= 1e-9).all()  # it fades away
 
 
 def test_one_wrong_column_moves_nothing_and_nothing_is_followed_far() -> None:
-    angle = np.abs((column_angles() + np.pi) % (2 * np.pi) - np.pi)
-    differs = np.where(angle < 0.6, 0.0, np.nan)
+    differs = np.where(ANGLE < 0.6, 0.0, np.nan)
     differs[3] = 0.05
     assert np.abs(collar._beyond_curve(differs)).max() < 1e-9
-    assert collar._beyond_curve(np.where(angle < 0.6, 0.2, np.nan)).max() <= collar._MOST_FOLLOWED
+    assert collar._beyond_curve(np.where(ANGLE < 0.6, 0.2, np.nan)).max() <= collar._MOST_FOLLOWED
 
 
 def test_the_outline_tells_where_clothes_begin_unless_hair_hides_it() -> None:
