@@ -46,6 +46,8 @@ _SIDE_TEXELS = 1024
 _UNITS_PER_METRE = 1.0
 _BALD = ("Black_M_2",)
 """Busts without hair."""
+_BEARDED = ("MENA_M_3",)
+"""Busts with a beard; on the others a dark jaw is shade."""
 _ARM_DROP_RAD = math.radians(68.0)
 """The avatars stand with their arms held out; the arms are turned down by this angle."""
 _SHOULDER_X_M = (0.13, 0.23)
@@ -120,12 +122,17 @@ def _labelled_bust(data: Path, name: str) -> tuple[Part, tuple[Part, ...], Bool[
     x, y, z = rest_cm.T
     stands_off = height_over_skull(body.vertices_world, body.faces) > 0.003
     is_ear = (np.abs(x) > 6.4) & (y > -4.5) & (y < 5.0) & (z > -4.0) & (z < 2.4) & stands_off
-    labels = _body_labels(body, rest_cm, is_ear, bald=name.startswith(_BALD))
+    labels = _body_labels(body, rest_cm, is_ear, bald=name.startswith(_BALD), bearded=name.startswith(_BEARDED))
     return replace(body, labels=labels), tuple(p for p in head.parts if p.name != "skin"), is_ear
 
 
 def _body_labels(
-    body: Part, rest_cm: Float[np.ndarray, "v 3"], is_ear: Bool[np.ndarray, " v"], *, bald: bool
+    body: Part,
+    rest_cm: Float[np.ndarray, "v 3"],
+    is_ear: Bool[np.ndarray, " v"],
+    *,
+    bald: bool,
+    bearded: bool,
 ) -> UInt8[np.ndarray, "s s"]:
     texels = uv_map(body.uv_unit, body.faces_uv, _SIDE_TEXELS)
     known = texels.triangle >= 0
@@ -148,9 +155,10 @@ def _body_labels(
         hairy = (away > 1.05 * to_hair) | (away > 0.55 * contrast + 6)
         scalp = (y > 6.5) | ((z < 4.2) & (y > -3.5) & (y > -0.5 * z - 5)) | ((z < -1.5) & (y > -6.5))
         on_top = ((y > 9.0) & (z < 4.0)) | ((z < -2.5) & (y > -3.5))
+        over_ear = _tidy(ear & (to_hair < 0.5 * away), 400)  # a bob, not the shade of an ear's folds
         found = known & scalp & ~ear & (hairy | on_top)
-        labels[_tidy(found, 60)] = Label.HAIR
-        dark = known & beard & (away > min(0.4 * contrast, 14.0)) & (lab[..., 0] < skin[0] - 5) & ~ear
+        labels[_tidy(found | over_ear, 60)] = Label.HAIR
+        dark = known & beard & bearded & (away > min(0.4 * contrast, 14.0)) & (lab[..., 0] < skin[0] - 5) & ~ear
         lips = ((x / 3.0) ** 2 + ((y + 3.4) / 1.3) ** 2 < 1) & (z > 6)
         dark = _tidy(dark & ~lips, 120)
         if dark.sum() > 0.3 * (known & beard).sum():

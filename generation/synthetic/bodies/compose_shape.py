@@ -19,13 +19,15 @@ from ..parts import RGB, Label, Part, box_middle, dyed, read_texture, tinted
 from ..worn.accessories import worn_parts
 from .head_surface import HeadSurface, head_surface
 from .parametric_body import base_body, follow_body, proxy_mesh, shape_vertices
-from .skin_texture import UvMap, hair_roots, overlaid, skin_labels, toned, uv_map
+from .skin_texture import UvMap, bare_scalp, hair_roots, overlaid, skin_labels, toned, uv_map
 
 TEXTURE_SIDE = 1024
 _CLOTH_SPECULAR = 0.03
 _PLAIN_SIDE = 256
 _ROOT_DENSITY = 0.85
 """Opacity of cropped hair."""
+_STUBBLE = {"stubble": 0.22, "heavy_stubble": 0.45}
+"""Opacity of beards that are paint alone."""
 _VEILS = ("headscarf", "bonnet")
 """Headgear that shows no hair at all."""
 
@@ -182,13 +184,13 @@ def plain_head(recipe: ComposedRecipe, dressed: DressedBody) -> list[Part]:
         recipe: of hair, headgear and neckwear; body and garment are those of `dressed`.
     """
     hair, worn = dressed.hair_and_worn(recipe)
-    texels, rest_cm, known = _skin_map(dressed.data)
+    _, rest_cm, known = _skin_map(dressed.data)
     step = TEXTURE_SIDE // _PLAIN_SIDE
     rest_cm, known = rest_cm[::step, ::step], known[::step, ::step]
     texture = _texture(dressed.data / "makehuman" / "skins" / f"{recipe.skin}.jpg", _PLAIN_SIDE)
-    scalp = _scalp_texels(dressed.data)[::step, ::step]
-    texture = toned(_without_scalp(texture, scalp, rest_cm), recipe.skin_gain)
-    labels = skin_labels(rest_cm, known, _ear_texels(dressed.data)[::step, ::step])
+    scalp, ear = (texels(dressed.data)[::step, ::step] for texels in (_scalp_texels, _ear_texels))
+    texture = toned(bare_scalp(texture, scalp, rest_cm, ear), recipe.skin_gain)
+    labels = skin_labels(rest_cm, known, ear)
     if recipe.hair.kind == "cut" and recipe.wear.headgear not in _VEILS:
         weight = scalp * cut_named(recipe.hair.name).kept_share(rest_cm)
         texture = overlaid(texture, _ROOT_DENSITY * weight, 0.85 * np.array(recipe.hair.rgb))
@@ -197,26 +199,21 @@ def plain_head(recipe: ComposedRecipe, dressed: DressedBody) -> list[Part]:
     return [dressed.skin(texture, labels), *dressed.clothes, *hair, *shown]
 
 
-def _without_scalp(
-    texture: Float32[np.ndarray, "s s 4"], scalp: Float32[np.ndarray, "s s"], rest_cm: Float32[np.ndarray, "s s 3"]
-) -> Float32[np.ndarray, "s s 4"]:
-    """A skin whose scalp is as light as its forehead: the assets' skins have the shade of cropped hair there."""
-    _, y, z = np.moveaxis(rest_cm, -1, 0)
-    forehead = (y > 5.0) & (y < 7.5) & (z > 7.0)
-    rgb, share = texture[..., :3], np.clip(1.5 * scalp, 0, 1)[..., None]
-    gain = np.median(rgb[forehead], axis=0) / np.maximum(np.median(rgb[scalp > 0.9], axis=0), 0.02)
-    result = texture.copy()
-    result[..., :3] = rgb * (1 - share) + share * np.clip(rgb * gain, 0, np.quantile(rgb[forehead], 0.9, axis=0))
-    return result
+@functools.lru_cache(maxsize=16)
+def _bare_skin(data: Path, name: str) -> Float32[np.ndarray, "s s 4"]:
+    """A skin with a bald scalp."""
+    texture = _texture(data / "makehuman" / "skins" / f"{name}.jpg", TEXTURE_SIDE)
+    if len(texture) != TEXTURE_SIDE:
+        texture = np.repeat(np.repeat(texture, TEXTURE_SIDE // len(texture), 0), TEXTURE_SIDE // len(texture), 1)
+    _, rest_cm, _ = _skin_map(data)
+    return bare_scalp(texture, _scalp_texels(data), rest_cm, _ear_texels(data))
 
 
 def _painted_skin(recipe: ComposedRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:
     """Texture and labels of the skin: tone, shade under the hair, cropped hair, stubble."""
     body = base_body(data)
     texels, rest_cm, known = _skin_map(data)
-    texture = toned(_texture(data / "makehuman" / "skins" / f"{recipe.skin}.jpg", TEXTURE_SIDE), recipe.skin_gain)
-    if len(texture) != TEXTURE_SIDE:
-        texture = np.repeat(np.repeat(texture, TEXTURE_SIDE // len(texture), 0), TEXTURE_SIDE // len(texture), 1)
+    texture = toned(_bare_skin(data, recipe.skin), recipe.skin_gain)
     labels = skin_labels(rest_cm, known, _ear_texels(data))
     rng = field_rng(recipe.seed, "skin_paint")
     hair = recipe.hair
@@ -236,8 +233,8 @@ def _painted_skin(recipe: ComposedRecipe, data: Path) -> tuple[Float32[np.ndarra
             labels = np.where(weight > 0.5, np.uint8(Label.HAIR), labels)
     if recipe.beard.name:
         weight = texels.bake(beard_weights(body.rest_cm, body.is_ear)[recipe.beard.name], body.faces[body.is_skin])
-        density = {"stubble": 0.22, "heavy_stubble": 0.45}.get(recipe.beard.name, 0.55) * recipe.beard.density
+        density = _STUBBLE.get(recipe.beard.name, 0.55) * recipe.beard.density
         texture = overlaid(texture, hair_roots(weight, density, rng), 0.8 * np.array(recipe.beard.rgb))
-        if density > 0.3:
+        if density > 0.3 or recipe.beard.name not in _STUBBLE:
             labels = np.where(weight > 0.5, np.uint8(Label.BEARD), labels)
     return texture, labels

@@ -24,8 +24,12 @@ _WORLD_PER_UNIT = 0.39
 _BOTTOM_Y, _ARM_PIVOT = 0.6, (0.22, 1.12)
 """Where characters are cut, and where their arms turn (distance from the middle, height), the asset's units."""
 _ARM_DROP_RAD = math.radians(65.0)
+_BEARDED = ("Barbarian",)
 _BEARD_TOP_Y = -0.005
-"""World height below which the hair of a face is beard."""
+"""World height below which the hair of a bearded face is beard."""
+_EYES_Y, _BROWS_Y, _EYES_HALF_WIDTH, _EYES_Z = (-0.03, 0.027), (0.027, 0.07), 0.125, -0.02
+"""Heights of eyes and brows, largest |x| and least z of both, world units from the middle between the eyes: they have
+colours of hair."""
 _PART_NAMES = {Label.HAIR: "hair", Label.HEADGEAR: "headgear", Label.CLOTH: "clothes"}
 
 
@@ -55,11 +59,21 @@ def _character(data: Path, name: str) -> tuple[Part, ...]:
         labels, main_label = _labels_of_texels(piece, texture)
         normals = unit(np.asarray(mesh.vertex_normals) @ transform[:3, :3].T)
         part = Part(_PART_NAMES[main_label], points, normals, faces, uv, faces, texture, False, 0.08, labels)
-        centre = points[faces].mean(1)
-        bearded = (centre[:, 1] < _BEARD_TOP_Y) & (centre[:, 2] > 0.0) & (piece == "Head")
-        beard = np.where(labels == Label.HAIR, np.uint8(Label.BEARD), labels)
-        parts += [part.with_faces(~bearded), replace(part.with_faces(bearded), labels=beard)]
+        in_head = "Head" in piece
+        kinds = _kinds_of_faces(points[faces].mean(1), name in _BEARDED) if in_head else np.full(len(faces), Label.HAIR)
+        for kind in (Label.HAIR, Label.BEARD, Label.BROW, Label.FACE):
+            own = np.where(labels == Label.HAIR, np.uint8(kind), labels)
+            parts.append(replace(part.with_faces(kinds == kind), labels=own))
     return tuple(p for p in parts if len(p.faces))
+
+
+def _kinds_of_faces(centre: Float[np.ndarray, "f 3"], bearded: bool) -> UInt8[np.ndarray, " f"]:
+    """What the hair's colours are on each triangle of a head: hair, beard, brows or eyes (which are the face's)."""
+    x, y, z = (centre - EYES_WORLD).T
+    near = (np.abs(x) < _EYES_HALF_WIDTH) & (z > _EYES_Z)
+    kinds = np.where((centre[:, 1] < _BEARD_TOP_Y) & (centre[:, 2] > 0.0) & bearded, Label.BEARD, Label.HAIR)
+    kinds = np.where(near & (y > _BROWS_Y[0]) & (y < _BROWS_Y[1]), Label.BROW, kinds)
+    return np.where(near & (y > _EYES_Y[0]) & (y < _EYES_Y[1]), Label.FACE, kinds).astype(np.uint8)
 
 
 def _labels_of_texels(piece: str, texture: Float32[np.ndarray, "h w 4"]) -> tuple[UInt8[np.ndarray, "h w"], Label]:
@@ -67,9 +81,8 @@ def _labels_of_texels(piece: str, texture: Float32[np.ndarray, "h w 4"]) -> tupl
     red, green, blue = (np.round(texture[..., k] * 255) for k in range(3))
     skin = (red > 232) & (green > 150) & (green < 205) & (blue > 95) & (blue < 175)
     green_hood = (green > red + 30) & (red < 60)
-    eye = texture[..., :3].max(-1) < 0.2
     if "Head" in piece:
-        labels = np.where(skin | eye, Label.FACE, np.where(green_hood, Label.HEADGEAR, Label.HAIR))
+        labels = np.where(skin, Label.FACE, np.where(green_hood, Label.HEADGEAR, Label.HAIR))
         return labels.astype(np.uint8), Label.HAIR
     other = Label.HEADGEAR if piece in ("Hat", "Helmet") else Label.CLOTH
     return np.where(skin & (other == Label.CLOTH), Label.NECK, other).astype(np.uint8), other

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import no_type_check
 
+import cv2
 import numba
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32, UInt8
@@ -91,6 +92,34 @@ def hair_roots(weight: Float[np.ndarray, "h w"], density: float, rng: np.random.
     grain = ndimage.gaussian_filter(rng.random(weight.shape), 0.7)
     grain = (grain - 0.5) / max(float(grain.std()), 1e-6)
     return np.clip(weight * density * (1 + 0.22 * grain), 0, 0.96)
+
+
+def bare_scalp(
+    texture: Float32[np.ndarray, "s s 4"], scalp: Float32[np.ndarray, "s s"], rest_cm: Float32[np.ndarray, "s s 3"],
+    ear: Bool[np.ndarray, "s s"],
+) -> Float32[np.ndarray, "s s 4"]:  # fmt: skip
+    """A skin whose scalp is bald and has the forehead's colour: the assets' skins have cropped hair painted there.
+
+    Args:
+        scalp: 1 where hair grows, soft at the hairline.
+        rest_cm: the texels' places on the average head.
+        ear: texels of ears, whose inner part stays.
+    """
+    _, y, z = np.moveaxis(rest_cm, -1, 0)
+    rgb, texels_per_side = texture[..., :3], len(texture)
+    forehead = np.median(rgb[(y > 5.0) & (y < 7.5) & (z > 7.0)], axis=0)
+    # paint runs past the hairline: what is dark within some centimetres of it goes as well
+    beyond = np.clip(8 * cv2.GaussianBlur(scalp, (0, 0), 0.015 * texels_per_side), 0, 1)
+    beyond *= np.where(z > 4.0, np.clip(y - 5.0, 0, 1), np.clip(y + 6.0, 0, 1))
+    smooth = cv2.GaussianBlur(rgb, (0, 0), 0.004 * texels_per_side)
+    darker = np.clip(2.5 * (1 - (smooth / forehead).mean(-1)), 0, 1)
+    reach = 2 * round(0.006 * texels_per_side) + 1
+    inner_ear = cv2.erode(ear.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    share = np.maximum(np.clip(1.5 * scalp, 0, 1), beyond * darker) * ~inner_ear
+    grain = np.clip(rgb / np.maximum(smooth, 0.02), 0.93, 1.07)
+    result = texture.copy()
+    result[..., :3] = rgb * (1 - share[..., None]) + share[..., None] * forehead * grain
+    return result
 
 
 def skin_labels(

@@ -132,6 +132,48 @@ def test_busts_know_their_parts(name: str) -> None:
     assert (front[90:, 20:76] == Label.CLOTH).mean() > 0.7
 
 
+@pytest.mark.parametrize("skin", ["young_darkskinned_male_diffuse", "old_lightskinned_female_diffuse"])
+def test_a_bald_scalp_has_the_foreheads_colour(skin: str) -> None:
+    part = compose(shape_recipe(skin=skin, hair=HairRecipe("bald")), HEADS).part("skin")
+    corners, corners_uv = part.vertices_world[part.faces].reshape(-1, 3), part.uv_unit[part.faces_uv].reshape(-1, 2)
+    side = len(part.texture)
+    column, row = (np.minimum(corners_uv % 1 * side, side - 1)).astype(int).T
+    rgb = part.texture[row, column, :3]
+    x, y, z = (corners - EYES_WORLD).T
+    front, crown = (y > 0.045) & (y < 0.07) & (z > 0.0), y > y.max() - 0.02
+    forehead, scalp = np.median(rgb[front], axis=0), np.median(rgb[crown & (np.abs(x) < 0.05)], axis=0)
+    np.testing.assert_allclose(scalp, forehead, rtol=0.15)
+
+
+def test_a_full_beard_is_labelled_to_its_roots() -> None:
+    recipe = shape_recipe(hair=HairRecipe("bald"), beard=BeardRecipe("full", (0.5, 0.5, 0.5), 0.4))
+    labels = HeadScene(compose(recipe, HEADS)).render(look_at_origin([0.0], [0.0], size_px=96)).labels[0]
+    chin = labels[:, 44:52]
+    rows = np.flatnonzero((chin == Label.BEARD).any(1))
+    assert (chin[rows.min() : rows.max()] == Label.BEARD).mean() > 0.6
+
+
+def test_hair_over_ears_is_hair_and_a_dark_jaw_is_no_beard() -> None:
+    def side_of(name: str) -> np.ndarray:
+        recipe = ComposedRecipe(1, "train", "bust", name, hair=HairRecipe("own", "", (-1.0, -1.0, -1.0)))
+        return HeadScene(compose(recipe, HEADS)).render(look_at_origin([1.2], [0.0], size_px=96)).labels[0]
+
+    bob = side_of("X_MENA_F_1_Casual")
+    assert 0 < (bob == Label.EAR).sum() < 0.08 * (bob == Label.HAIR).sum()
+    assert not (side_of("Black_F_2_Casual") == Label.BEARD).any()
+    assert (side_of("MENA_M_3_Casual") == Label.BEARD).mean() > 0.005
+
+
+def test_black_hair_of_a_toon_is_hair_and_its_eyes_are_face() -> None:
+    recipe = replace(sample_recipe(0, asset_index(), "validation", base="toon"), identity="Mage", seed=1)
+    mage = compose(recipe, HEADS)
+    bare = replace(mage, parts=tuple(p for p in mage.parts if p.name != "headgear"))
+    labels = HeadScene(bare).render(look_at_origin([0.0, np.pi], [0.0, 0.0], size_px=96)).labels
+    assert (labels[0] == Label.HAIR).mean() > 0.1 and (labels[0] == Label.BROW).any()
+    assert not (labels == Label.BEARD).any() and (labels[1][20:50, 40:56] == Label.HAIR).mean() > 0.95
+    assert (labels[0][47:49, 30:66] == Label.FACE).all()  # eyes have the hair's black
+
+
 @pytest.mark.parametrize("style", sorted(STYLES))
 def test_styles_change_colour_and_keep_the_truth(style: str) -> None:
     camera = look_at_origin([0.5], [0.0], size_px=64)
