@@ -23,6 +23,7 @@ from dp360.generation.head_model import HeadModel
 from dp360.generation.head_model.anatomy import EAR, centimetres
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import PriorRender, capsule
+from dp360.generation.prior.hair.orientation import usual_deviation
 from dp360.generation.prior.labels import segmenter
 from dp360.generation.prior.labels.portrait_labels import PortraitLabels, ear_vertices, project_px
 from dp360.generation.prior.texture.atlas import MATERIAL_HAIR, MATERIAL_SKIN, AtlasMesh
@@ -49,6 +50,8 @@ _SHELL_MARGIN_CELLS = 3
 """Hair may end softly so many cells of the chart beyond the shell."""
 _DETAIL_PX = 2.5
 """Fine detail is what a Gaussian of this deviation removes, pixels of the render."""
+_BESIDE_FACE_X_CM = 4.3
+"""Beyond this there are cheeks and temples: eyes, nose and mouth are no detail of the skin."""
 _ACCESSORY = 0.4
 """Glasses and accessories are more probable than this."""
 _EYE_BOX = (0.95, 0.38)
@@ -201,15 +204,17 @@ def side_difference(left: SeenView, right: SeenView) -> float:
 
 
 def detail_ratio(view: SeenView) -> float:
-    """Standard deviation of fine detail on made-up side skin over that on seen side skin: 1 if they look alike."""
+    """Usual deviation of fine detail on made-up side skin over that on seen cheeks and temples; 1: they look alike."""
     side = view.side_skin()
-    made_up, seen = _eroded(side & (view.validity < _MADE_UP), 5), _eroded(side & (view.validity > _SEEN), 3)
+    with np.errstate(invalid="ignore"):
+        beside = np.abs(centimetres(view.points_world)[..., 0]) > _BESIDE_FACE_X_CM
+    made_up, seen = _eroded(side & (view.validity < _MADE_UP), 5), _eroded(side & beside & (view.validity > _SEEN), 3)
     if min(made_up.sum(), seen.sum()) < _LEAST_PX:
         return math.nan
     inside = side.astype(np.float32)
     around = cv2.GaussianBlur(view.lab[..., 0] * inside, (0, 0), _DETAIL_PX)
     detail = view.lab[..., 0] - around / np.maximum(cv2.GaussianBlur(inside, (0, 0), _DETAIL_PX), 1e-3)
-    return float(detail[made_up].std() / max(float(detail[seen].std()), 1e-3))
+    return usual_deviation(detail[made_up]) / max(usual_deviation(detail[seen]), 1e-3)
 
 
 def lowest_hair_cm(back: SeenView) -> float:

@@ -32,7 +32,7 @@ _WIDE_PX = 8.0
 """Blurs of noise wider than this are made at a quarter of the resolution."""
 _PLANES = ((2, 1), (0, 2), (0, 1))
 """Axes along columns and rows of the planes that face x, y and z."""
-_STRONGER = (2.0, 1.9, 1.3, 0.4)
+_STRONGER = (2.0, 2.0, 1.5, 0.5)
 """How much stronger than in the portrait each octave is painted: a render blurs the atlas, which the portrait was not;
 and what is a crease or a soft shadow on the seen skin would be a stain among noise."""
 _MOST_DEVIATIONS = 2.5

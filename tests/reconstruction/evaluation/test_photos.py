@@ -190,6 +190,11 @@ def test_detail_ratio_of_half_the_noise_is_a_half() -> None:
     assert detail_ratio(side_view(50 + slope + noise * (1 + seen), seen)) == pytest.approx(0.5, abs=0.05)
     assert detail_ratio(side_view(50 + slope + noise * seen, seen)) < 0.1, "light that changes slowly is no detail"
     assert math.isnan(detail_ratio(side_view(50 + noise, 0.0)))
+    featured = side_view(
+        50 + slope + noise * (1 + seen + 9 * (np.arange(SIZE) < 16)), np.maximum(seen, np.arange(SIZE) < 16)
+    )
+    featured.points_world[:, :16, 0] = world_units(np.array([2.0, 0.0, 0.0]))[0]
+    assert detail_ratio(featured) == pytest.approx(0.5, abs=0.05), "eyes, nose and mouth are no detail of the skin"
 
 
 @pytest.mark.parametrize("turned", [False, True])
