@@ -49,8 +49,8 @@ from .rendering.renderer import HeadScene, HeadViews
 SIZE_PX = 512
 """Side of the aligned crop."""
 PHOTOGRAPHS = PortraitLook(
-    other_frame=1.0, mirrored=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0, cut=0.1,
-    colour_faults=0.3,
+    other_frame=1.0, mirrored=0.0, suited=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0,
+    shaded=0.0, cut=0.1, colour_faults=0.3,
 )  # fmt: skip
 """Pictures whose colours are those of the true views but for a camera's faults, with air round the head."""
 _MOST_MISFIT = 0.015

@@ -147,7 +147,7 @@ def calibrate_segmenter(network: Segmenter, shots: Shots, backgrounds: Backgroun
     network.get_buffer("temperature").fill_(float(_TEMPERATURES[sums.argmin()]))
 
 
-PLAIN_PORTRAITS = PortraitLook(recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0)
+PLAIN_PORTRAITS = PortraitLook(suited=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0)
 """Looks of plain photographs: composed heads in their own colours, with backgrounds and a camera's faults."""
 
 

@@ -61,7 +61,7 @@ HEADS, CARTOON = SHARED / "heads", SHARED / "portraits" / "cartoon_lorelei.png"
 TINY = LandmarkNetworkConfig(locator_channels=(8, 8, 8, 8, 8), points_channels=(8, 8, 8, 8, 8))
 RECALL, NME = 0.4, 0.1
 """Least share of held-out faces that are found, and largest mean error where |yaw| is below 30 degrees."""
-PLAIN = SceneLook(*[0.0] * 8)
+PLAIN = SceneLook(*[0.0] * 9)
 
 
 def projected(points: np.ndarray, camera: Cameras) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 from dp360.generation.cameras import Cameras
 from dp360.generation.synthetic.parts import Label, Part, SyntheticHead
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-from dp360.generation.synthetic.portraits.looks import painted, photographed, recoloured
+from dp360.generation.synthetic.portraits.looks import painted, photographed, recoloured, suited
 from dp360.generation.synthetic.portraits.portrait_shots import (
     SHOT_FACTOR,
     PortraitLook,
@@ -28,7 +28,7 @@ from dp360.generation.synthetic.worn.solids import plain_texture
 
 NO_PANORAMAS = Backgrounds(())
 PLAIN = PortraitLook(
-    recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0, photographed=0.0, cut=0.0
+    suited=0.0, recoloured=0.0, painted=0.0, drawn=0.0, random_convolution=0.0, shaded=0.0, photographed=0.0, cut=0.0
 )
 
 
@@ -150,6 +150,22 @@ def test_recolouring_changes_regions_apart_and_keeps_the_background(sample: Port
     ]
     assert all(c[sample.labels == Label.BACKGROUND].max() == 0 for c in changed)
     assert sum(c[sample.labels == Label.HAIR].mean() > 0.02 for c in changed) in range(3, 16)
+
+
+def test_suits_change_clothes_alone_and_leave_the_shirt_at_the_neck() -> None:
+    labels = np.zeros((96, 96), np.uint8)
+    labels[20:60, 30:66], labels[60:70, 38:58] = Label.FACE, Label.NECK
+    labels[70:, 10:86] = Label.CLOTH
+    grey = np.full((96, 96, 3), 0.4, np.float32)
+    pale = []
+    for seed in range(40):
+        dressed = suited(grey, labels, np.random.default_rng(seed))
+        assert (dressed[labels != Label.CLOTH] == grey[labels != Label.CLOTH]).all()
+        pale.append((dressed[70:].min(-1) > 0.65) & (dressed[70:].max(-1) - dressed[70:].min(-1) < 0.2))
+    share = np.mean(pale, axis=0)
+    assert share[1, 44:52].mean() > 0.3 and share[:, 12:20].mean() < 0.15, "white shirts lie under the chin"
+    bare = np.where(labels == Label.NECK, np.uint8(Label.BACKGROUND), labels)
+    assert (suited(grey, bare, np.random.default_rng(0)) == grey).all(), "no neck, no collar"
 
 
 def test_finishing_a_shot_leaves_it_as_it_was(head: SyntheticHead) -> None:
