@@ -79,6 +79,9 @@ _SIDE_SLOPE, _SIDE_RADIUS, _SIDES_ABOVE = 0.35, 0.03, 0.06
 """The same of short hair at the sides, and how far above the brows these reach."""
 _TONGUE_CELLS, _TEMPLES_Z_CM, _TEMPLES_Y_CM = 3, 3.0, 7.0
 """Hair narrower than so many cells is none before the first depth and below the height."""
+_NOTCH = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 9)) > 0
+"""Bare notches that it does not fit into, some 3 cm across, between hair that is seen and hair that is made up are
+closed."""
 _TEMPLE_LINE_CM = np.array(
     [(1.0, 0.5), (2.5, 2.2), (4.0, 3.6), (5.0, 4.1), (6.0, 4.8), (7.0, 5.7), (8.0, 6.9), (8.8, 8.5)]
 )
@@ -297,7 +300,7 @@ def _behind_temples(
     """Short hair that ends along the temples' usual line, unless it is plainly seen before it.
 
     Pixels of hair at the rim of a portrait from the front would else be laid over the temples as far forward as rays
-    reach them, and end in a square corner before the ear.
+    reach them, and end in a square corner before the ear. Between hair that is plainly seen and the line no notch is left.
     """
     points = capsule.surface_points(skull)
     _, y, z = np.moveaxis(centimetres(points), -1, 0)
@@ -310,7 +313,11 @@ def _behind_temples(
     distance = KDTree(points[before]).query(points[near])[0]
     most[near] = distance * (_TEMPLE_SLOPE + distance / _TEMPLE_RADIUS)
     cut = np.minimum(thickness, most)
-    return cut + (thickness - cut) * plainly_hair
+    cut = cut + (thickness - cut) * plainly_hair
+    shown = np.concatenate([cut > 0] * 3, axis=1)
+    closed = np.asarray(ndimage.binary_closing(shown, _NOTCH), bool)
+    notch = closed[:, capsule.COLUMNS : 2 * capsule.COLUMNS] & (cut <= 0)
+    return np.where(notch, thickness, cut)
 
 
 def _plainly_hair(

@@ -107,6 +107,19 @@ def test_short_hair_ends_along_the_temples_unless_it_is_plainly_seen_before_them
     assert just_behind.any() and hidden[just_behind].max() < 0.01
 
 
+def test_no_notch_is_left_between_a_seen_fringe_and_the_temples_line(skull: np.ndarray) -> None:
+    x, y, z = np.moveaxis(centimetres(capsule.surface_points(skull)), -1, 0)
+    everywhere = np.full_like(skull, 0.01)
+    before = _behind_temples(everywhere, skull, np.zeros_like(skull)) <= 0
+    for gap_cm, closed in ((1.5, True), (6.0, False)):
+        # the fringe hangs over the forehead's side, a gap behind it reaches to the temple's line
+        line = np.array([z[row][before[row] & (x[row] > 0)].min(initial=np.inf) for row in range(len(z))])[:, None]
+        fringe = (z > line + gap_cm) & (x > 0) & (y > 6.0)
+        gap = before & (x > 0) & (z <= line + gap_cm) & (y > 7.0) & (y < 8.0)
+        shell = _behind_temples(everywhere, skull, fringe.astype(np.float64))
+        assert gap.any() and ((shell[gap] > 0).mean() > 0.8) == closed, gap_cm
+
+
 def test_a_tuft_on_a_bald_crown_is_none(skull: np.ndarray) -> None:
     points = capsule.surface_points(skull)
     x, y, z = np.moveaxis(points, -1, 0)
