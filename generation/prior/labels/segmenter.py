@@ -1,8 +1,8 @@
 """The segmenter: what each pixel of an aligned portrait is, background included, from its colours alone.
 
 A small U-Net. It sees the crop with its background and two coordinates (the crop is aligned, so that places mean
-something), works at half resolution and is asked at 256 px. What it was trained on and how well it does is in
-`generation/weights/MODEL_CARD_SEGMENTER.md`.
+something), works at half resolution, draws thin things and outlines at the whole one, and is asked at 256 px. What it
+was trained on and how well it does is in `generation/weights/MODEL_CARD_SEGMENTER.md`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor, nn
 
-from ...networks import LoadedNetwork, NetworkFile, UNet
+from ...networks import ConvBlock, LoadedNetwork, NetworkFile, UNet, zeroed
 
 BACKGROUND, FACE, NECK, EAR, HAIR, BEARD, BROW, HEADGEAR, GLASSES, ACCESSORY, CLOTH = range(11)
 """Classes. The face has eyes and light stubble, the neck bare shoulders; accessories are jewellery; of glasses frames
@@ -36,6 +36,8 @@ class SegmenterConfig:
 
     channels: tuple[int, ...] = (24, 48, 80, 128, 192)
     """Channels at 1/2, 1/4, ... of the input's resolution; multiples of 8."""
+    fine_channels: int = 16
+    """Channels at the input's resolution, a multiple of 8."""
     size_px: int = 256
     """Side at which portraits are segmented, a multiple of `2 ** len(channels)`."""
 
@@ -51,7 +53,11 @@ class Segmenter(UNet):
         config = config or SegmenterConfig()
         super().__init__(5, config.channels, coarser_than=1)
         self.config = config
-        self.head = nn.Conv2d(config.channels[0], len(CLASS_NAMES), 1)
+        fine, half = config.fine_channels, config.channels[0]
+        self.head = nn.Conv2d(half, len(CLASS_NAMES), 1)
+        self.fine_input, self.fine_meaning = ConvBlock(5, fine), nn.Conv2d(half, fine, 1)
+        self.fine = ConvBlock(2 * fine, fine)
+        self.fine_head = zeroed(nn.Conv2d(fine, len(CLASS_NAMES), 1))
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 11 h w"]:
@@ -61,8 +67,10 @@ class Segmenter(UNet):
         y = torch.linspace(-1, 1, height, device=rgb_unit.device)[:, None].expand(height, width)
         x = torch.linspace(-1, 1, width, device=rgb_unit.device)[None].expand(height, width)
         place = torch.stack([x, y]).expand(n, 2, height, width)
-        features, _ = self.features(torch.cat([(rgb_unit - mean) / deviation, place], dim=1))
-        return self.enlarged(self.head(features))
+        seen = torch.cat([(rgb_unit - mean) / deviation, place], dim=1)
+        features, _ = self.features(seen)
+        fine = torch.cat([self.fine_input(seen), self.enlarged(self.fine_meaning(features))], dim=1)
+        return self.enlarged(self.head(features)) + self.fine_head(self.fine(fine))
 
 
 SEGMENTER = NetworkFile("segmenter", Segmenter, SegmenterConfig)
