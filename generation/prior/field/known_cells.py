@@ -138,7 +138,7 @@ def _with_hair_behind(field: HeadField, observed: ObservedField) -> HeadField:
     """
     height_cm = _height_cm(observed)
     around = np.arange(COLUMNS) * (2 * np.pi / COLUMNS)
-    beside, behind = np.abs(np.sin(around)) > _BESIDE, ramp(np.cos(around), *_BEHIND)
+    behind = ramp(np.cos(around), *_BEHIND)
     seen = observed.visibility * cell_shares()
 
     def share_of_hair(where: Bool[np.ndarray, "56 64"]) -> float:
@@ -146,16 +146,18 @@ def _with_hair_behind(field: HeadField, observed: ObservedField) -> HeadField:
         hair, bare = (float((weight * observed.material[kind]).sum()) for kind in (HAIR, SKIN))
         return hair / (hair + bare) if hair + bare > _LEAST_SEEN else 0.0
 
-    sides = (height_cm > _ABOVE_EARS_CM[0]) & (height_cm < _ABOVE_EARS_CM[1]) & beside
-    left, on_top = share_of_hair(sides), share_of_hair(height_cm > _TOP_CM)
-    if left < _HAIRY[0] and on_top < _TOPPED[0]:
+    above_ears = (height_cm > _ABOVE_EARS_CM[0]) & (height_cm < _ABOVE_EARS_CM[1])
+    # of a turned head one side shows its temple alone: the side that has hair speaks for both
+    beside = max(share_of_hair(above_ears & (sign * np.sin(around) > _BESIDE)) for sign in (-1, 1))
+    on_top = share_of_hair(height_cm > _TOP_CM)
+    if beside < _HAIRY[0] and on_top < _TOPPED[0]:
         return field
     reach = ramp(height_cm, *_NAPE_CM)
     if on_top < 0.5:
         reach = reach * ramp(height_cm, *_WREATH_END_CM)
     hidden = 1 - np.clip(observed.visibility / _PLAIN[0], 0, 1)
     crown = _ENOUGH * float(np.interp(on_top, _TOPPED, (0, 1))) * ramp(height_cm, *_CROWN_CM)
-    wanted = np.maximum(float(np.interp(left, _HAIRY, (0, 1))) * reach * behind, crown)
+    wanted = np.maximum(float(np.interp(beside, _HAIRY, (0, 1))) * reach * behind, crown)
     least = _smooth(wanted * hidden, 1.0)
     least[0] = least[0].mean()  # the pole is one place
     material = field.material.copy()

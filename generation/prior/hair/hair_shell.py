@@ -300,7 +300,8 @@ def _behind_temples(
     """Short hair that ends along the temples' usual line, unless it is plainly seen before it.
 
     Pixels of hair at the rim of a portrait from the front would else be laid over the temples as far forward as rays
-    reach them, and end in a square corner before the ear. Between hair that is plainly seen and the line no notch is left.
+    reach them, and end in a square corner before the ear. Between hair that is plainly seen and the line no notch is
+    left.
     """
     points = capsule.surface_points(skull)
     _, y, z = np.moveaxis(centimetres(points), -1, 0)

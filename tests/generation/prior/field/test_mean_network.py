@@ -106,20 +106,29 @@ def test_a_scarf_is_all_round_and_a_cap_is_not(
 
 
 @pytest.mark.parametrize(
-    ("sides", "top", "behind", "crown"),
-    [(HAIR, HAIR, 1.0, 1.0), (HAIR, SKIN, 1.0, 0.0), (SKIN, SKIN, 0.0, 0.0), (SKIN, HAIR, 0.0, 0.75)],
+    ("left", "right", "top", "behind", "crown"),
+    [
+        (HAIR, HAIR, HAIR, 1.0, 1.0),
+        (HAIR, HAIR, SKIN, 1.0, 0.0),
+        (SKIN, SKIN, SKIN, 0.0, 0.0),
+        (SKIN, SKIN, HAIR, 0.0, 0.75),
+        (HAIR, SKIN, SKIN, 1.0, 0.0),
+        (SKIN, HAIR, SKIN, 1.0, 0.0),
+    ],
 )
 def test_hair_above_the_ears_goes_on_behind(
-    random_field: HeadField, random_observation: ObservedField, sides: int, top: int, behind: float, crown: float
-) -> None:
-    """A full head, a bald crown with a wreath, a bald head, and one cropped at the sides, of which a network says that
-    all are bald behind.
+    random_field: HeadField, random_observation: ObservedField, left: int, right: int, top: int, behind: float,
+    crown: float,
+) -> None:  # fmt: skip
+    """A full head, a bald crown with a wreath, a bald head, one cropped at the sides, and wreaths of turned heads of
+    which one side shows its temple alone; a network says of all that they are bald behind.
     """
     frames = cell_frames()
     skull = np.full((56, 64), 0.16, np.float32)
     height_cm = centimetres(frames.origins_world + frames.outward * skull[..., None])[..., 1]
     in_front = np.cos(np.arange(64) * (2 * np.pi / 64)) > -0.05
     seen = (in_front & (height_cm > -2)).astype(np.float32)
+    sides = np.where(np.arange(64) < 32, left, right)
     kind = np.where(height_cm > 10, top, np.where(height_cm > 4, sides, SKIN))
     material = np.moveaxis(np.eye(4, dtype=np.float32)[kind], -1, 0)
     bare = np.zeros_like(material)
