@@ -25,6 +25,7 @@ _BOTTOM_Y, _ARM_PIVOT = 0.6, (0.22, 1.12)
 """Where characters are cut, and where their arms turn (distance from the middle, height), the asset's units."""
 _ARM_DROP_RAD = math.radians(65.0)
 _BEARDED = ("Barbarian",)
+"""Characters with a beard."""
 _BEARD_TOP_Y = -0.005
 """World height below which the hair of a bearded face is beard."""
 _EYES_Y, _BROWS_Y, _EYES_HALF_WIDTH, _EYES_Z = (-0.03, 0.027), (0.027, 0.07), 0.125, -0.02
