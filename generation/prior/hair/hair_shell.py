@@ -51,7 +51,7 @@ _SKIN_PULL, _HAIR_PULL, _CLOTH_PULL, _HIDDEN_PULL = 1.5, 0.3, 0.5, 3.0
 """Weights in the solve of what is seen at a cell, and of cells that have no hair for certain."""
 _MOST_TURNED_AWAY, _BARE_EAR_SHARE = -0.25, 0.6
 """Ears on a side that is turned away by more than this sine say nothing; with this share of skin one is bare."""
-_BESIDE_EAR, _HIDES, _WHOLE_EAR = (0.3, 1.7), 0.6, 0.6
+_BESIDE_EAR, _HIDES, _WHOLE_EAR = (0.3, 1.7), 0.6, 0.8
 """Hair hangs beside an ear if it is seen outside of it on so many of the rows between two shares of its height, from
 the top. Then the ear is hidden unless more than the last share of it is labelled: what is seen is a sliver."""
 _MIDDLE = (-0.3, 0.3)
