@@ -8,6 +8,7 @@ skin is seen the thickness is negative: the shell sinks below the face, so that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -315,10 +316,18 @@ def _behind_temples(
     most[near] = distance * (_TEMPLE_SLOPE + distance / _TEMPLE_RADIUS)
     cut = np.minimum(thickness, most)
     cut = cut + (thickness - cut) * plainly_hair
-    shown = np.concatenate([cut > 0] * 3, axis=1)
-    closed = np.asarray(ndimage.binary_closing(shown, _NOTCH), bool)
-    notch = closed[:, capsule.COLUMNS : 2 * capsule.COLUMNS] & (cut <= 0)
+    notch = _round_the_axis(ndimage.binary_closing, cut > 0, _NOTCH) & (cut <= 0)
     return np.where(notch, thickness, cut)
+
+
+def _round_the_axis(
+    operation: Callable[..., Bool[np.ndarray, "rows turns"]],
+    mask: Bool[np.ndarray, "rows columns"],
+    structure: Bool[np.ndarray, "i j"],
+) -> Bool[np.ndarray, "rows columns"]:
+    """A morphological operation for which the last column neighbours the first."""
+    turns = np.asarray(operation(np.concatenate([mask] * 3, axis=1), structure), bool)
+    return turns[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
 
 
 def _plainly_hair(
@@ -335,9 +344,7 @@ def _without_tongues(
 ) -> Float[np.ndarray, "rows columns"]:
     """Short hair without narrow tongues over the temples: pixels at the outline that have slipped to the face."""
     _, y, z = np.moveaxis(centimetres(capsule.surface_points(skull)), -1, 0)
-    shown = np.concatenate([thickness > 0] * 3, axis=1)
-    broad = np.asarray(ndimage.binary_opening(shown, np.ones((_TONGUE_CELLS,) * 2, bool)), bool)
-    broad = broad[:, capsule.COLUMNS : 2 * capsule.COLUMNS]
+    broad = _round_the_axis(ndimage.binary_opening, thickness > 0, np.ones((_TONGUE_CELLS,) * 2, bool))
     tongue = (thickness > 0) & ~broad & (z > _TEMPLES_Z_CM) & (y < _TEMPLES_Y_CM)
     return np.where(tongue, _BARE_THICKNESS, thickness)
 

@@ -187,9 +187,8 @@ def plain_head(recipe: ComposedRecipe, dressed: DressedBody) -> list[Part]:
     _, rest_cm, known = _skin_map(dressed.data)
     step = TEXTURE_SIDE // _PLAIN_SIDE
     rest_cm, known = rest_cm[::step, ::step], known[::step, ::step]
-    texture = _texture(dressed.data / "makehuman" / "skins" / f"{recipe.skin}.jpg", _PLAIN_SIDE)
+    texture = toned(_bare_skin(dressed.data, recipe.skin, _PLAIN_SIDE), recipe.skin_gain)
     scalp, ear = (texels(dressed.data)[::step, ::step] for texels in (_scalp_texels, _ear_texels))
-    texture = toned(bare_scalp(texture, scalp, rest_cm, ear), recipe.skin_gain)
     labels = skin_labels(rest_cm, known, ear)
     if recipe.hair.kind == "cut" and recipe.wear.headgear not in _VEILS:
         weight = scalp * cut_named(recipe.hair.name).kept_share(rest_cm)
@@ -200,20 +199,23 @@ def plain_head(recipe: ComposedRecipe, dressed: DressedBody) -> list[Part]:
 
 
 @functools.lru_cache(maxsize=16)
-def _bare_skin(data: Path, name: str) -> Float32[np.ndarray, "s s 4"]:
-    """A skin with a bald scalp."""
-    texture = _texture(data / "makehuman" / "skins" / f"{name}.jpg", TEXTURE_SIDE)
-    if len(texture) != TEXTURE_SIDE:
-        texture = np.repeat(np.repeat(texture, TEXTURE_SIDE // len(texture), 0), TEXTURE_SIDE // len(texture), 1)
-    _, rest_cm, _ = _skin_map(data)
-    return bare_scalp(texture, _scalp_texels(data), rest_cm, _ear_texels(data))
+def _bare_skin(data: Path, name: str, side: int) -> Float32[np.ndarray, "s s 4"]:
+    """A skin with a bald scalp, of `side` texels: `TEXTURE_SIDE` or a part of it."""
+    texture = read_texture(data / "makehuman" / "skins" / f"{name}.jpg", largest_side=side)
+    if len(texture) != side:
+        texture = np.repeat(np.repeat(texture, side // len(texture), 0), side // len(texture), 1)
+    step = TEXTURE_SIDE // side
+    scalp, rest_cm, ear = (at[::step, ::step] for at in (_scalp_texels(data), _skin_map(data)[1], _ear_texels(data)))
+    bare = bare_scalp(texture, scalp, rest_cm, ear)
+    bare.flags.writeable = False
+    return bare
 
 
 def _painted_skin(recipe: ComposedRecipe, data: Path) -> tuple[Float32[np.ndarray, "s s 4"], UInt8[np.ndarray, "s s"]]:
     """Texture and labels of the skin: tone, shade under the hair, cropped hair, stubble."""
     body = base_body(data)
     texels, rest_cm, known = _skin_map(data)
-    texture = toned(_bare_skin(data, recipe.skin), recipe.skin_gain)
+    texture = toned(_bare_skin(data, recipe.skin, TEXTURE_SIDE), recipe.skin_gain)
     labels = skin_labels(rest_cm, known, _ear_texels(data))
     rng = field_rng(recipe.seed, "skin_paint")
     hair = recipe.hair
