@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
@@ -28,6 +29,7 @@ from dp360.generation.prior.texture.atlas import (
 )
 from dp360.generation.prior.texture.portrait_lookup import picture_of_portrait
 from dp360.generation.prior.worn.arms import arm_paths
+from dp360.generation.prior.worn.frame_evidence import EYE_LANDMARKS, outlined
 from dp360.generation.prior.worn.frame_shape import FrameShape, WearersFace, frame_curves
 from dp360.generation.prior.worn.glasses import Glasses, fit_glasses
 from dp360.generation.prior.worn.glasses_mesh import LENS, WornPart, glasses_mesh, part_of_texels
@@ -156,6 +158,16 @@ def test_opaque_lenses_become_surfaces_of_their_colour(plain: Glasses, dark: Gla
         return bool((part_of_texels(row, column) == LENS).any())
 
     assert has_lens(glasses_mesh(dark, None)) and not has_lens(glasses_mesh(plain, None))
+
+
+def test_thick_rims_that_run_together_are_clear_where_eyes_are_seen(wearer: Callable, known: FrameShape) -> None:
+    worn, model = wearer(known, opaque=True), load_head_model()
+    landmarks_px = project_px(worn.portrait.head.camera, model.landmarks(worn.portrait.head.vertices_world))
+    eyes = cv2.dilate(outlined(landmarks_px, EYE_LANDMARKS, worn.portrait.size_px), np.ones((5, 5), np.uint8)) > 0
+    classes = worn.labels.classes.copy()
+    classes[eyes] = np.eye(classes.shape[-1], dtype=np.float32)[FACE]
+    glasses = fit_glasses(worn.portrait, replace(worn.labels, classes=classes), model)
+    assert glasses is not None and glasses.lens_rgb is None
 
 
 @pytest.mark.parametrize("name", ["plain", "dark"])
