@@ -21,13 +21,15 @@ from .weights import shipped_file
 
 _LFS_POINTER = b"version https://git-lfs"
 """What stands in the place of a file that Git LFS has not fetched."""
+_SCALE = ".scale"
+"""Ending of the name of the scales of a tensor of whole numbers."""
 _MOST_SIZE = 4096
 """Channels, layers or places: more has none of these networks."""
 _MOST_QUOTED = 120
 """Characters of other people's texts in a sentence."""
 
 Network = TypeVar("Network", bound=nn.Module)
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.GroupNorm)
 
 
 class ConvBlock(nn.Sequential):
@@ -37,6 +39,20 @@ class ConvBlock(nn.Sequential):
         super().__init__(
             nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(8, outputs), nn.SiLU(inplace=True)
         )
+
+
+class ResidualBlocks(nn.ModuleList):
+    """Blocks that add to what they see, nothing at first."""
+
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__(ConvBlock(channels, channels) for _ in range(count))
+        for block in self:
+            zeroed(cast(nn.GroupNorm, cast(ConvBlock, block)[1]))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        for block in self:
+            x = x + block(x)
+        return x
 
 
 class ChartConv(nn.Module):
@@ -65,7 +81,7 @@ def zeroed(layer: Layer) -> Layer:
 
 
 class UNet(nn.Module):
-    """Levels of half the resolution each, one residual block per level each way; skips are added.
+    """Levels of half the resolution each, a residual block or more per level each way; skips are added.
 
     Source: Ronneberger, Fischer, Brox, "U-Net", 2015.
     """
@@ -77,6 +93,7 @@ class UNet(nn.Module):
         *,
         coarser_than: int = 0,
         finest: int = 0,
+        more_blocks: tuple[int, ...] = (),
     ) -> None:
         """Make the layers.
 
@@ -85,15 +102,19 @@ class UNet(nn.Module):
             channels: channels of the levels, multiples of 8.
             coarser_than: levels before this one have no block on the way down.
             finest: the way up ends at this level.
+            more_blocks: residual blocks beyond the first of each level, each way; none where it is empty.
         """
         super().__init__()
         self.coarser_than, self.finest = coarser_than, finest
+        more = more_blocks or (0,) * len(channels)
         upper = channels[finest:]
         self.stem = ConvBlock(inputs, channels[0], 2)
         self.down = nn.ModuleList(ConvBlock(a, b, 2) for a, b in itertools.pairwise(channels))
         self.encode = nn.ModuleList(ConvBlock(c, c) for c in channels[coarser_than:])
+        self.encode_more = nn.ModuleList(ResidualBlocks(c, n) for c, n in zip(channels, more, strict=True))
         self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(upper))
         self.decode = nn.ModuleList(ConvBlock(c, c) for c in upper[:-1])
+        self.decode_more = nn.ModuleList(ResidualBlocks(c, n) for c, n in zip(upper[:-1], more[finest:-1], strict=True))
 
     def features(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d i j"], Float[Tensor, "n e k l"]]:
         """Features of the finest level on the way up, and those of the coarsest."""
@@ -104,11 +125,13 @@ class UNet(nn.Module):
                 x = self.down[level - 1](x)
             if level >= self.coarser_than:
                 x = x + self.encode[level - self.coarser_than](x)
+            x = self.encode_more[level](x)
             levels.append(x)
         coarsest = x
-        for up, decode, skip in zip(reversed(self.up), reversed(self.decode), reversed(levels[self.finest : -1])):
-            x = self.enlarged(up(x)) + skip
-            x = x + decode(x)
+        skips = levels[self.finest : -1]
+        for level in reversed(range(len(skips))):
+            x = self.enlarged(self.up[level](x)) + skips[level]
+            x = self.decode_more[level](x + self.decode[level](x))
         return x, coarsest
 
     def enlarged(self, x: Tensor) -> Tensor:
@@ -136,6 +159,9 @@ class NetworkFile(Generic[Network]):
     """Made of its configuration, which it keeps as `config`."""
     config_type: type[Any]
     """Dataclass of the configuration; where it holds other dataclasses, its `from_plain` makes it of plain data."""
+    weight_levels: int | None = None
+    """Filters of convolutions are stored as whole numbers from minus to plus this one, at most 127, with a scale for
+    each output; None: in half precision. Fewer levels compress better."""
 
     @property
     def file_name(self) -> str:
@@ -143,7 +169,7 @@ class NetworkFile(Generic[Network]):
         return f"{self.name}.safetensors"
 
     def save(self, path: Path, network: Network, notes: dict[str, str]) -> None:
-        """Write weights in half precision with their configuration.
+        """Write weights in half precision or as whole numbers, with their configuration.
 
         Args:
             path: a .safetensors file.
@@ -151,7 +177,14 @@ class NetworkFile(Generic[Network]):
         """
         from safetensors.torch import save
 
-        tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in network.state_dict().items()}
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in network.state_dict().items():
+            if self.weight_levels is None or tensor.ndim != 4:
+                tensors[name] = tensor.to(torch.float16).contiguous()
+                continue
+            scale = (tensor.abs().amax((1, 2, 3), keepdim=True) / self.weight_levels).clamp_min(1e-6).to(torch.float16)
+            whole = (tensor / scale).round().clamp(-self.weight_levels, self.weight_levels)
+            tensors[name], tensors[name + _SCALE] = whole.to(torch.int8).contiguous(), scale
         config = json.dumps(asdict(cast(Any, network).config))
         write_bytes_atomically(path, save(tensors, metadata={**notes, "config": config}))
 
@@ -194,7 +227,9 @@ class NetworkFile(Generic[Network]):
         try:
             with safe_open(str(path), framework="pt") as file:
                 notes = file.metadata() or {}
-                tensors = {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}
+                stored = {name: file.get_tensor(name) for name in file.keys()}
+                scales = {name: stored.pop(name + _SCALE) for name in list(stored) if name + _SCALE in stored}
+                tensors = {name: tensor.to(torch.float32) * scales.get(name, 1) for name, tensor in stored.items()}
         except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
             line = (str(error).splitlines() or [""])[0][:_MOST_QUOTED]
             raise InputError(f"it is damaged, cut off or no .safetensors ({line}); get it again") from error

@@ -21,7 +21,7 @@ from dp360.generation.prior.field.drawn_field import DRAWING_NETWORKS
 from dp360.generation.prior.field.field_denoiser import FIELD_DENOISER as DENOISER
 from dp360.generation.prior.field.field_denoiser import FieldDenoiser, FieldDenoiserConfig
 from dp360.generation.prior.field.mean_network import FIELD_MEAN
-from dp360.generation.prior.labels.segmenter import SEGMENTER
+from dp360.generation.prior.labels.segmenter import SEGMENTER, Segmenter, SegmenterConfig
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
 FILES = (
@@ -149,3 +149,22 @@ def test_a_damaged_file_of_the_installation_says_what_to_do(tmp_path: Path, monk
             SEGMENTER.load()
     finally:
         networks._load.cache_clear()
+
+
+def test_filters_stored_as_whole_numbers_come_back_within_half_a_step(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = Segmenter(SegmenterConfig((8, 16), (0, 1), 8))
+    SEGMENTER.save(tmp_path / "small.safetensors", network, {})
+    assert SEGMENTER.weight_levels is not None
+    again = SEGMENTER.read(tmp_path / "small.safetensors").network.state_dict()
+    for name, tensor in network.state_dict().items():
+        step = tensor.abs().amax((1, 2, 3), keepdim=True) / SEGMENTER.weight_levels if tensor.ndim == 4 else 1e-3
+        assert bool(((again[name] - tensor).abs() <= 0.51 * step + 1e-3 * tensor.abs()).all()), name
+
+
+def test_further_residual_blocks_change_nothing_at_first() -> None:
+    torch.manual_seed(4)
+    plain, deeper = Segmenter(SegmenterConfig((8, 16), (), 8)), Segmenter(SegmenterConfig((8, 16), (1, 2), 8))
+    deeper.load_state_dict(plain.state_dict(), strict=False)
+    rgb = torch.rand(1, 3, 32, 32)
+    assert len(deeper.state_dict()) > len(plain.state_dict()) and torch.equal(plain(rgb), deeper(rgb))

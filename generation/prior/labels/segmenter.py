@@ -36,6 +36,8 @@ class SegmenterConfig:
 
     channels: tuple[int, ...] = (24, 48, 80, 128, 192)
     """Channels at 1/2, 1/4, ... of the input's resolution; multiples of 8."""
+    more_blocks: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Residual blocks of each level beyond the first, on the way down and up."""
     fine_channels: int = 16
     """Channels at the input's resolution, a multiple of 8."""
     size_px: int = 256
@@ -51,7 +53,7 @@ class Segmenter(UNet):
 
     def __init__(self, config: SegmenterConfig | None = None) -> None:
         config = config or SegmenterConfig()
-        super().__init__(5, config.channels, coarser_than=1)
+        super().__init__(5, config.channels, coarser_than=1, more_blocks=config.more_blocks)
         self.config = config
         fine, half = config.fine_channels, config.channels[0]
         self.head = nn.Conv2d(half, len(CLASS_NAMES), 1)
@@ -73,7 +75,7 @@ class Segmenter(UNet):
         return self.enlarged(self.head(features)) + self.fine_head(self.fine(fine))
 
 
-SEGMENTER = NetworkFile("segmenter", Segmenter, SegmenterConfig)
+SEGMENTER = NetworkFile("segmenter", Segmenter, SegmenterConfig, weight_levels=47)
 """Its weights."""
 
 
