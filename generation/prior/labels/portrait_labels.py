@@ -50,6 +50,9 @@ _LIKELY_WORN, _SAME = 0.36, 0.4
 and scarves are taken for hair where they lie as hair does."""
 _BLACK, _REDDER = 20.0, (0.7, 2.0)
 """But not in colours that hair has, CIELAB: black, or yellow with at most this share of red, and this much more."""
+_SURE_HAT = 0.8
+"""In such colours headgear has to be this likely where it is likelier than hair: hats are so by 0.9 and more, dark hair
+above grey temples by 0.75 at most."""
 _BINS_LAB = (np.arange(0, 101, 10), np.arange(-60, 61, 8), np.arange(-60, 61, 8))
 _ALIKE_LAB = np.array([10.0, 5.0, 5.0])
 """Two things look alike if their medians differ by less than this and their own spreads, CIELAB."""
@@ -188,7 +191,8 @@ def one_reading(
     """The share of headgear without patches that have the colour of what surrounds them.
 
     Nobody wears a hat of exactly the hair's colour on a part of it: what is called headgear and what is called hair is
-    read as one thing, the likelier one, where the two look alike.
+    read as one thing, the likelier one, where the two look alike. What is called headgear with little certainty and
+    has a colour that hair grows in is hair.
 
     Args:
         headgear_share: probability of headgear beside that of hair.
@@ -201,15 +205,21 @@ def one_reading(
         return headgear_share
     lab = lab_of(rgb_unit)
     middles = [np.median(lab[mask], axis=0) for mask in (hat, hair)]
+    if _grows(middles[0]) and headgear_share[hat].mean() < _SURE_HAT:
+        return np.where(worn, np.float32(0), headgear_share)
     spread = np.median(np.abs(lab[hair] - middles[1]), axis=0) + np.median(np.abs(lab[hat] - middles[0]), axis=0)
     away = np.abs(middles[0] - middles[1]) / (_ALIKE_LAB + spread)
     if (away > 1).any():
         return headgear_share
-    lightness, red, yellow = middles[1]
-    of_hair = lightness < _BLACK or red < _REDDER[0] * yellow + _REDDER[1]
-    needed = _LIKELY_WORN if not of_hair and _common_colours(lab[hat], lab[hair]) > _SAME else 0.5
+    needed = _LIKELY_WORN if not _grows(middles[1]) and _common_colours(lab[hat], lab[hair]) > _SAME else 0.5
     likelier = np.float32(headgear_share[worn].mean() > needed)
     return np.where(worn, likelier, headgear_share)
+
+
+def _grows(lab: Float32[np.ndarray, " 3"]) -> bool:
+    """Whether hair has this colour, CIELAB."""
+    lightness, red, yellow = lab
+    return bool(lightness < _BLACK or red < _REDDER[0] * yellow + _REDDER[1])
 
 
 def _common_colours(a_lab: Float32[np.ndarray, "n 3"], b_lab: Float32[np.ndarray, "m 3"]) -> float:
