@@ -93,7 +93,9 @@ def test_the_mirror_image_has_the_mirrored_segmentation(small: LoadedNetwork[Seg
     np.testing.assert_allclose(mirrored[:, ::-1], segment(rgb, inside, small), atol=1e-5)
 
 
-def test_weights_but_filters_survive_the_file_in_half_precision(small: LoadedNetwork[Segmenter], tmp_path: Path) -> None:
+def test_weights_but_filters_survive_the_file_in_half_precision(
+    small: LoadedNetwork[Segmenter], tmp_path: Path
+) -> None:
     path = tmp_path / "weights.safetensors"
     SEGMENTER.save(path, small.network, {"seed": "0"})
     loaded = SEGMENTER.read(path)
