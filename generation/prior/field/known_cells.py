@@ -31,8 +31,9 @@ _EYE_HEIGHT_CM = 3.6
 _LEAST_HAIR, _LOW_SHARE = 0.1, 0.08
 """Headgear with less hair beside it than the first share, more of which than the second reaches below the eyes, is all
 round the head."""
-_MOUTH_HEIGHT_CM, _HANGING_SHARE = -4.0, 0.06
-"""Of headgear, more than the share hanging below the mouth, it is a hood or a scarf, whatever hair is seen in it."""
+_MOUTH_HEIGHT_CM, _HANGING_SHARE, _MOST_INSIDE = -4.0, 0.06, 1.15
+"""Of headgear, more than the share hanging below the mouth, it is a hood or a scarf, if so much hair, of the headgear,
+or less is seen in it."""
 _BESIDE, _BEHIND = 0.75, (0.3, -0.1)
 """Sides are where the sine of the azimuth is above the first; behind is where its cosine is below the others."""
 _ABOVE_EARS_CM, _TOP_CM, _NAPE_CM, _WREATH_END_CM = (4.5, 9.0), 11.0, (-1.0, 1.5), (9.0, 6.5)
@@ -109,7 +110,7 @@ def wraps_the_head(observed: ObservedField) -> bool:
     def below(height_cm: float) -> float:
         return float((seen * observed.material[HEADGEAR] * (_height_cm(observed) < height_cm)).sum())
 
-    if hair < headgear and below(_MOUTH_HEIGHT_CM) > _HANGING_SHARE * headgear:
+    if hair < _MOST_INSIDE * headgear and below(_MOUTH_HEIGHT_CM) > _HANGING_SHARE * headgear:
         return True
     return hair < _LEAST_HAIR * headgear and below(_EYE_HEIGHT_CM) > _LOW_SHARE * headgear
 
