@@ -21,7 +21,16 @@ from ..field.chart import at_points
 from ..labels.portrait_labels import CLOTH, SKIN
 from .atlas import AtlasMesh, AtlasTexels, Tile
 from .expected_colours import ExpectedColours
-from .fills import distance_to_known, enlarged, push_pull, reduced, reduced_colours, soft_edged, wrapped_blur
+from .fills import (
+    distance_to_known,
+    enlarged,
+    push_pull,
+    reduced,
+    reduced_colours,
+    soft_edged,
+    without_patches,
+    wrapped_blur,
+)
 from .portrait_lookup import SeenPoints
 
 _FLOOR = 0.05
@@ -58,6 +67,9 @@ _SIDE_ANGLE = 0.8
 _RIM = (-0.002, 0.012, 0.016)
 """A collar's rim is seen between the first two lengths below its edge and painted round the neck down to the third."""
 _LEAST_RIM, _LEAST_STAND = 150.0, 0.003
+_GAP, _LEAST_ROWS = 0.22, 12.0
+"""Beside and behind a collar's rim bridges gaps up to this share of the turn; columns of which fewer texels are seen
+tell nothing about it."""
 _RIM_QUANTILES = (0.6, 0.95)
 """The rim's colour is that of its brighter pixels: shade and neck lie among the others."""
 _CREASE = 0.30
@@ -83,7 +95,7 @@ class ClothSurface:
     below_rim: Float32[np.ndarray, "h w"]
     """Length down the column from the collar's edge, world units; negative inside the neck."""
     stand_off: Float32[np.ndarray, " w"]
-    """How far the collar's edge stands off the neck."""
+    """How far the collar's edge stands off the neck; beside and behind it has no gaps."""
     T_world_body: Float[np.ndarray, "4 4"]
     """To world from the body's frame."""
     rim_row: int
@@ -114,7 +126,9 @@ class ClothSurface:
         length = np.concatenate([np.zeros((1, width), np.float32), np.cumsum(step, axis=0)])
         rim_row, cut_row = (round(row * (height - 1) / (ROWS - 1)) for row in (RIM_ROW, CUT_ROW))
         columns = np.linspace(0, len(mesh.stand_off), width)
-        stand_off = np.interp(columns, np.arange(len(mesh.stand_off) + 1), np.append(mesh.stand_off, mesh.stand_off[0]))
+        closed = ndimage.grey_closing(mesh.stand_off, round(_GAP * len(mesh.stand_off)), mode="wrap")
+        closed = np.maximum(mesh.stand_off, closed * (np.cos(np.arange(len(closed)) * (2 * np.pi / len(closed))) < 0.6))
+        stand_off = np.interp(columns, np.arange(len(closed) + 1), np.append(closed, closed[0]))
         return ClothSurface(
             points,
             (normals @ T[:3, :3]).astype(np.float32),
@@ -152,7 +166,8 @@ def paint_cloth(
     """
     fits = np.maximum(seen.classes[..., CLOTH], seen.classes[..., SKIN])
     (low, high), step = _TRUST, surface.step
-    own = soft_edged(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32), step)
+    own = without_patches(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32), step)
+    own = soft_edged(own, step)
     front = np.clip((np.cos(surface.angle) - _FRONT[0]) / (_FRONT[1] - _FRONT[0]), 0, 1)
     lowest = _lowest(own, step)
     above_end = np.arange(len(own))[:, None] <= np.where(lowest < 0, len(own), lowest)
@@ -172,8 +187,11 @@ def paint_cloth(
         base = at_points(expected.cloth, surface.points_world.reshape(-1, 3)).reshape(surface.points_world.shape)
         base = base.astype(np.float32)
     skin = np.maximum(seen.classes[..., SKIN], seen.classes[:, ::-1, SKIN] * (own < 0.5))
+    plain = base
     base, rim = _with_rim(base, colour, known * is_cloth, _bare_columns(known, skin, surface), surface)
     fill = _creased(base, known, rim, surface)
+    unlike_rim = rim * ramp(_difference(mirrored, base), *_UNLIKE)  # pieces of lapels would alternate with the rim
+    reflected = reflected * (1 - unlike_rim)
     fill = _run_over(fill, colour, known, rim, surface)
     sigma = _DETAIL_SIGMA_PX / step
     mass = wrapped_blur(known, sigma, sigma)
@@ -182,7 +200,8 @@ def paint_cloth(
     example = (known > 0.6) & (mass > 0.6) & is_cloth
     example = fine_only(detail, example & (_difference(mean, base) < 0.5), step)
     texture = random_phase_texture(detail, example, np.random.default_rng(seed), step)
-    texture = _DETAIL_SHARE * texture * (1 - surface.lower_end)[:, None, None]
+    like_base = 1 - ramp(_difference(fill, plain), *_UNLIKE)  # stripes of a jacket would be scratches on the shirt
+    texture = _DETAIL_SHARE * texture * (like_base * (1 - surface.lower_end)[:, None])[..., None]
     fill = (fill + _FLOOR) * np.exp(texture) - _FLOOR
 
     mirror_kept = soft_edged(np.clip(1.6 * reflected - 0.3, 0, 1).astype(np.float32), step) * front * (1 - own)
@@ -254,7 +273,7 @@ def _bare_columns(
     weight = known * ((surface.below_rim >= _RIM[0]) & (surface.below_rim < _RIM[2]))
     total = (weight * skin).sum(0), weight.sum(0)
     around = [wrapped_blur(np.repeat(values[None], 2, axis=0), 0.5, 6.0 / surface.step)[0] for values in total]
-    return np.clip(2 * around[0] / np.maximum(around[1], 1e-3) - 0.5, 0, 1)
+    return np.clip(2 * around[0] / np.maximum(around[1], _LEAST_ROWS / surface.step) - 0.5, 0, 1)
 
 
 def _with_rim(
@@ -343,7 +362,7 @@ def _run_over(
     share = (
         facing * (has_edge[None] > 0) * np.clip((rows - last + last_rows) * step / 4, 0, 1) * (last >= 0) * (1 - known)
     )
-    share = share * np.exp(-np.maximum(length - _CARRIED[0], 0) / _CARRIED[1])
+    share = share * np.exp(-np.maximum(length - _CARRIED[0], 0) / _CARRIED[1]) * (1 - rim)
     share = wrapped_blur(share.astype(np.float32), 1.0 / step, 4.0 / step)
     return (fill + (carried - fill) * share[..., None]).astype(np.float32)
 

@@ -5,6 +5,8 @@ Lengths are texels of the whole atlas; `step` of them are one texel of the pictu
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 import scipy.sparse
@@ -16,6 +18,9 @@ _REDUCE = 4
 """Differences are carried on at a lower resolution."""
 _DETAIL_SIGMA_PX = 18.0
 """Texels; what is finer is detail, what is coarser is expected."""
+_BRIDGE_PX, _LEAST_PATCH = 19, 0.03
+"""Texels that are seen in a narrower place join nothing; and patches that are smaller than the second share of the
+largest are none."""
 
 
 def push_pull(colour: Float32[np.ndarray, "h w c"], weight: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w c"]:
@@ -85,6 +90,28 @@ def soft_edged(weight: Float32[np.ndarray, "h w"], step: int = 1) -> Float32[np.
     """Weights that end gently: full a little inside of where they would be cut off, none outside."""
     around = wrapped_blur(weight.astype(np.float32), 5.0 / step, 5.0 / step)
     return (weight * np.clip(2 * around - 0.6, 0, 1)).astype(np.float32)
+
+
+def without_patches(trust: Float32[np.ndarray, "h w"], step: int = 1) -> Float32[np.ndarray, "h w"]:
+    """What is seen of a tile that goes round, without small patches apart from the rest: among what is made up they
+    would be stains.
+
+    Args:
+        trust: how surely each texel is seen, [0, 1].
+        step: see `AtlasTexels.step`.
+    """
+    width, kernel = trust.shape[1], np.ones((_BRIDGE_PX // step,) * 2, np.uint8)
+    seen = np.concatenate([trust > 0.5] * 3, axis=1).astype(np.uint8)
+    for mask in (seen, cv2.morphologyEx(seen, cv2.MORPH_OPEN, kernel)):
+        pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(mask))
+        area = np.bincount(pieces.ravel(), minlength=count + 1)
+        area[0] = area[1:].max(initial=0)
+        pieces = pieces[:, width : 2 * width]
+        small = (area < _LEAST_PATCH * area[0])[pieces]
+        if small.any():
+            nearest = ndimage.distance_transform_edt(pieces == 0, return_distances=False, return_indices=True)
+            trust = np.where(small[tuple(np.asarray(nearest))], np.float32(0), trust)
+    return trust
 
 
 def local_mean(

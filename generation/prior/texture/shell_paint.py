@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from .fills import (
     reduced_mean,
     sampled_part,
     soft_edged,
+    without_patches,
     wrapped_blur,
 )
 from .hair_look import FLOOR, HairLook, HairTone
@@ -81,7 +82,7 @@ def paint_shell(
         step: see `AtlasTexels.step`.
     """
     (height, width), factor = seen.trust.shape, _REDUCE // step
-    seen, reflected = (_without_rim_light(points, step) for points in (seen, reflected))
+    seen, reflected = (_without_rim_light(_whole(points, step), step) for points in (seen, reflected))
     own = soft_edged(seen.trust * seen.classes[..., HAIR], step)
     mirror = soft_edged(reflected.trust * reflected.classes[..., HAIR], step)
     # Pixels at the rim of what is seen smear over the shell: there the colour of hair is asked for as well.
@@ -121,6 +122,10 @@ def paint_shell(
     result = result + (shown - result) * keep[..., None]
     confidence = np.maximum(keep, 0.5 * mirror_keep).astype(np.float32)
     return PaintedShell(np.maximum(result, 0).astype(np.float32), confidence, made)
+
+
+def _whole(seen: SeenPoints, step: int) -> SeenPoints:
+    return replace(seen, trust=without_patches(seen.trust, step))
 
 
 def _without_rim_light(seen: SeenPoints, step: int) -> SeenPoints:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from dp360.generation.prior import HeadPrior
 from dp360.generation.prior.labels.portrait_labels import CLOTH, SKIN
@@ -165,6 +166,30 @@ def test_a_mirrored_collar_does_not_hang_over_a_lapel_that_is_seen(
     low, high = (int(np.argmin(np.abs(rows - at))) for at in (0.075, 0.02))
     assert colour[low, side, 1].mean() < 0.3  # nearer to the jacket than to the collar
     assert colour[high, side].min() > 0.6
+
+
+def test_pieces_of_a_mirrored_lapel_do_not_alternate_with_a_collars_rim(
+    surface: ClothSurface, expected: ExpectedColours
+) -> None:
+    """A white rim is seen on the right; on the left mirrored red cloth would show in it, and a red patch is seen."""
+    surface = replace(surface, stand_off=np.full_like(surface.stand_off, 0.01))
+    height, width = surface.height.shape
+    seen = a_red_shirt(surface)
+    right = np.arange(width) > width // 2
+    on_rim = surface.below_rim < 0.012
+    seen.colour[on_rim & (np.arange(width) > width * 0.9)] = 0.95
+    hidden = (surface.below_rim < 0.02) & ~right
+    seen.trust[hidden], seen.classes[hidden] = 0, 0
+    patch = np.zeros((height, width), bool)
+    patch[surface.rim_row : surface.rim_row + 10, 140:164] = True
+    seen.trust[patch], seen.classes[patch] = 1, np.eye(3, dtype=np.float32)[CLOTH]
+    colour, _ = paint_cloth(seen, expected, surface, 0)
+    rim = (
+        (surface.below_rim > -0.002) & (surface.below_rim < 0.008) & (np.arange(width) > 60) & (np.arange(width) < 300)
+    )
+    assert colour[rim, 1].min() > 0.7
+    grain = colour - ndimage.uniform_filter(colour, (5, 5, 0))
+    assert grain[rim].std() < 0.01  # nor is it woven as the red cloth is
 
 
 def test_a_collars_end_stays_sharp_and_even_cloth_smooth() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from dp360.generation.prior.labels.skin_tone import SkinTone, chroma_of
 from dp360.generation.prior.texture.atlas import fill_uncovered
-from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, wrapped_blur
+from dp360.generation.prior.texture.fills import diffuse_over_mesh, push_pull, without_patches, wrapped_blur
 
 
 def test_collars_are_not_skin() -> None:
@@ -15,6 +15,19 @@ def test_collars_are_not_skin() -> None:
     tone = SkinTone.of(face, np.array([0.8, 0.6, 0.5]))
     assert np.median(tone.belief(face)) > 0.8
     assert tone.belief(np.array([[0.15, 0.2, 0.45], [0.1, 0.5, 0.2]])).max() < 0.05
+
+
+def test_patches_apart_from_what_is_seen_are_dropped_and_the_seam_is_none() -> None:
+    trust = np.zeros((200, 400), np.float32)
+    trust[40:160, :80] = trust[40:160, -80:] = 0.9  # one piece, over the seam
+    whole = trust.copy()
+    trust[60:66, 200:230] = 1.0
+    trust[100:120, 85:105] = 0.8
+    trust[110:115, 80:85] = 0.6  # a bridge too narrow to join them
+    np.testing.assert_array_equal(without_patches(trust)[:, 90:300], 0)
+    np.testing.assert_array_equal(without_patches(trust)[:, :80], whole[:, :80])
+    np.testing.assert_array_equal(without_patches(whole), whole)
+    np.testing.assert_array_equal(without_patches(np.zeros_like(trust)), 0)
 
 
 def test_push_pull_keeps_what_is_known_and_closes_the_seam() -> None:
