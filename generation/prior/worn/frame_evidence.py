@@ -48,6 +48,8 @@ _GATE, _LEAST_GATE = 0.25, 0.12
 """Lines count in full where the segmenter's probability nearby reaches the first, not at all below the second."""
 _LINE_BLUR_CM = 0.07
 """Deviation of the Gaussian that lines are blurred with, so that they are found from nearby."""
+_OPENED, _OPENED_BLUR_CM = 2.0, 0.15
+"""How much less than none a line in the opening of an eye counts, and the deviation of the Gaussian it ends with."""
 _LID_CM = 0.28
 """Lines this near to the opening of an eye are lashes and lids; as near to a brow they are hairs."""
 EYE_LANDMARKS = (
@@ -66,9 +68,12 @@ class FrameEvidence:
     wire: Float32[np.ndarray, "s s"]
     """How likely each pixel is a wire, or the edge of an opaque lens, [0, 1]; 0 away from the eyes."""
     line: Float32[np.ndarray, "s s"]
-    """How far each pixel lies on a thin dark line, wherever it comes from, [0, 1]; 0 on brows and lids."""
+    """How far each pixel lies on a thin dark line, wherever it comes from, [0, 1]; 0 on brows and lids, and negative
+    where an eye is open: it is seen, and no wire runs there."""
     worn: Float32[np.ndarray, "s s"]
     """How likely each pixel is frame or opaque lens, as the segmenter says; 0 away from the eyes."""
+    plain: Float32[np.ndarray, "s s"]
+    """How far each pixel is away from brows and lids, whose dark lines are no wires, [0, 1]."""
     opaque: bool
     """Nothing is seen through the lenses."""
     px_per_cm: float
@@ -118,18 +123,21 @@ def find_frame(
     hidden = any(float(worn[opening].mean()) > _HIDDEN_EYE for opening in openings if opening.any())
     opaque = max(areas) > _LEAST_LENS_CM2 and hidden
     lines = _lines(portrait, px_per_cm)
-    plain = (labels.classes[..., FACE] > _PLAIN) & near(lower, _CHEEKS) & ~near(lower, (_CHEEKS[0], _AROUND[1] / 2))
-    strokes = float(lines[plain].mean()) if plain.any() else 0.0
+    skin = (labels.classes[..., FACE] > _PLAIN) & near(lower, _CHEEKS) & ~near(lower, (_CHEEKS[0], _AROUND[1] / 2))
+    strokes = float(lines[skin].mean()) if skin.any() else 0.0
+    away = _away_from_eyes(labels, landmarks_px, px_per_cm)
     if opaque:
         inner = cv2.erode(solid, _disc(2 * OPAQUE_EDGE_CM * px_per_cm))
         wire = np.where(inner > 0, 0, worn)
-        return FrameEvidence(wire.astype(np.float32), wire.astype(np.float32), worn, True, px_per_cm, strokes)
-    line = _away_from_eyes(lines, labels, landmarks_px, px_per_cm)
+        return FrameEvidence(wire.astype(np.float32), wire.astype(np.float32), worn, away, True, px_per_cm, strokes)
+    line = (lines * away).astype(np.float32)
     nearby = cv2.dilate(worn, _disc(0.35 * px_per_cm))
     gate = np.clip((nearby - _LEAST_GATE) / (_GATE - _LEAST_GATE), 0, 1)
     blurred = cv2.GaussianBlur(line, (0, 0), _LINE_BLUR_CM * px_per_cm)
     wire = np.maximum(worn, line * gate).astype(np.float32)
-    return FrameEvidence(wire, np.maximum(blurred, worn), worn, False, px_per_cm, strokes)
+    opened = outlined(landmarks_px, EYE_LANDMARKS, portrait.size_px).astype(np.float32)
+    opened = cv2.GaussianBlur(opened, (0, 0), _OPENED_BLUR_CM * px_per_cm)
+    return FrameEvidence(wire, np.maximum(blurred, worn) - _OPENED * opened, worn, away, False, px_per_cm, strokes)
 
 
 def scale_at(camera: Cameras, face: WearersFace) -> float:
@@ -156,12 +164,12 @@ def _lines(portrait: Portrait, px_per_cm: float) -> Float32[np.ndarray, "s s"]:
 
 
 def _away_from_eyes(
-    lines: Float32[np.ndarray, "s s"], labels: PortraitLabels, landmarks_px: Float[np.ndarray, "l 2"], px_per_cm: float
+    labels: PortraitLabels, landmarks_px: Float[np.ndarray, "l 2"], px_per_cm: float
 ) -> Float32[np.ndarray, "s s"]:
-    """Lines that are no brows and lids."""
-    lids = outlined(landmarks_px, (*EYE_LANDMARKS, *_BROW_LANDMARKS), len(lines))
+    """How far pixels are none of brows and lids."""
+    lids = outlined(landmarks_px, (*EYE_LANDMARKS, *_BROW_LANDMARKS), len(labels.hair))
     lids = cv2.dilate(lids, _disc(2 * _LID_CM * px_per_cm))
-    return (lines * (1 - labels.classes[..., BROW]) * (1 - lids)).astype(np.float32)
+    return ((1 - labels.classes[..., BROW]) * (1 - lids)).astype(np.float32)
 
 
 def _disc(diameter_px: float) -> np.ndarray:

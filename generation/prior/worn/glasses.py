@@ -35,8 +35,8 @@ _FAINT = 0.08
 """Above this likelihood dark lines are believed."""
 _PLAINEST = 0.8
 """Fine dark wires are as dark as this quantile of their sections: the others are mixed with skin."""
-_CERTAIN = 0.85
-"""From this likelihood on the segmenter's borders are exact."""
+_CERTAIN, _BROAD_LINE_CM = 0.85, 0.4
+"""From this likelihood on the segmenter's borders are exact, and dark lines of more than this may be wider still."""
 _THERE = 0.3
 """A wire of this likelihood is seen."""
 _STROKES = 0.2
@@ -46,6 +46,8 @@ _BRIDGE = 0.4
 """Without whole rims the bridge has to be this likely: wearers in photographs have 0.75 to 1, others 0 to 0.13."""
 _LEAST_SEEN = 0.45
 """An upper or lower rim is there if this share of it is seen."""
+_LINED = 0.6
+"""Of an upper rim alone so much is a dark line: lids and brows behind rimless lenses are taken for one."""
 _CLEARANCE_CM = 0.08
 """Between a rim's back and the skin behind it."""
 _MOST_FORWARDS_CM = 1.0
@@ -130,13 +132,9 @@ def fit_glasses(portrait: Portrait, labels: PortraitLabels, model: HeadModel) ->
         rims_px = project_px(camera, world_units(curves.rims))
     else:
         seen = sections.peak > _THERE
-        rims = (
-            "full"
-            if seen[~of_upper].mean() > _LEAST_SEEN
-            else "half"
-            if seen[of_upper].mean() > _LEAST_SEEN
-            else "none"
-        )
+        upper_seen, lower_seen = (float(seen[part].mean()) > _LEAST_SEEN for part in (of_upper, ~of_upper))
+        lined = float((sections.dark.max(1) > _DARK / 2)[of_upper & seen].mean()) > _LINED if upper_seen else False
+        rims = ("full" if lower_seen else "half" if lined else "none") if upper_seen else "none"
         if rims != "full":
             bridge = _Sections.across(project_px(camera, world_units(curves.bridge)), evidence, portrait)
             if evidence.strokes > _STROKES or bridge.peak.mean() < _BRIDGE:
@@ -180,7 +178,7 @@ class _Sections:
     rgb: Float32[np.ndarray, "n w 3"]
     """The portrait's colours."""
     dark: Float32[np.ndarray, "n w"]
-    """How much darker than both sides, in brightness of 1; 0 within half the section's ends."""
+    """How much darker than both sides, in brightness of 1; 0 within half the section's ends, on brows and on lids."""
     step_cm: float
     """Between the samples of a section."""
 
@@ -207,7 +205,7 @@ class _Sections:
         grey = rgb.mean(-1)
         quarter, middle = _SECTION_STEPS // 4, _SECTION_STEPS // 2
         sides = np.minimum(grey[:, : quarter + 1].max(1), grey[:, -quarter - 1 :].max(1))
-        dark = np.maximum(sides[:, None] - grey, 0)
+        dark = np.maximum(sides[:, None] - grey, 0) * sampled(evidence.plain, points)
         dark[:, : middle - quarter] = dark[:, middle + quarter + 1 :] = 0
         return cls(likely, rgb, dark, float(offsets[1] - offsets[0]))
 
@@ -221,7 +219,8 @@ class _Sections:
     def width_cm(self, chosen: Bool[np.ndarray, " n"]) -> float:
         """Median width of the wire: where it is more likely than not, or half as dark as it gets where that is less.
 
-        Where the segmenter is certain, it alone is asked; it spreads wires that are finer than its pixels.
+        The segmenter spreads wires. It alone is asked where there is no dark line, and where it is certain and the line
+        is as wide as lines are looked for.
         """
         likely = self.likely[chosen]
         middle = likely.shape[1] // 2
@@ -229,10 +228,12 @@ class _Sections:
         width = float(np.median(_run_length(likely > 0.5 * peak[:, None], likely.argmax(1)))) * self.step_cm
         dark = self.dark[chosen]
         deep = dark.max(1) > _DARK / 2
-        if float(np.median(peak)) > _CERTAIN or not deep.any():
+        if not deep.any():
             return width
         line = _run_length(dark[deep] > 0.5 * dark[deep].max(1, keepdims=True), dark[deep].argmax(1))
-        return min(width, float(np.median(line)) * self.step_cm)
+        line_cm = float(np.median(line)) * self.step_cm
+        is_broad = line_cm > _BROAD_LINE_CM and float(np.median(peak)) > _CERTAIN
+        return width if is_broad else min(width, line_cm)
 
     def colour(self, chosen: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " 3"]:
         """Median of the wire's colours over the sections where it is plainest: elsewhere skin mixes with it."""
@@ -294,7 +295,8 @@ def _hidden(
 ) -> Bool[np.ndarray, "s s"]:  # fmt: skip
     """Pixels that show glasses: what the segmenter says, the fitted wires, and dark lines beside these.
 
-    Through clear lenses `eyes` are seen wherever no wire runs, whatever the segmenter says.
+    Through clear lenses `eyes` are seen wherever no wire runs by the fit and by the segmenter: without one of them it
+    is a mistake, and it would cost an eye.
     """
     size, scale = portrait.size_px, evidence.px_per_cm
     wires, near, beside = np.zeros((3, size, size), np.uint8)
@@ -317,7 +319,7 @@ def _hidden(
     hidden |= (beside > 0) & ((evidence.worn > _ARM_HIDES) | (evidence.wire > _LINE_HIDES))
     lenses = _filled(rims_px, size) > 0
     hidden |= lenses if evidence.opaque else (evidence.worn > _HIDES) & ~lenses
-    if not evidence.opaque:
-        hidden &= ~eyes | (wires > 0)
+    seen_eyes = eyes & ~((wires > 0) & (evidence.worn > _HIDES)) & (not evidence.opaque)
     width = 2 * round(_HALO_CM * scale) + 1
-    return cv2.dilate(hidden.astype(np.uint8), np.ones((width, width), np.uint8)) > 0
+    hidden = cv2.dilate((hidden & ~seen_eyes).astype(np.uint8), np.ones((width, width), np.uint8)) > 0
+    return hidden & ~seen_eyes

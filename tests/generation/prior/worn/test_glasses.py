@@ -29,9 +29,9 @@ from dp360.generation.prior.texture.atlas import (
 )
 from dp360.generation.prior.texture.portrait_lookup import picture_of_portrait
 from dp360.generation.prior.worn.arms import arm_paths
-from dp360.generation.prior.worn.frame_evidence import EYE_LANDMARKS, outlined
+from dp360.generation.prior.worn.frame_evidence import EYE_LANDMARKS, find_frame, outlined, sampled
 from dp360.generation.prior.worn.frame_shape import FrameShape, WearersFace, frame_curves
-from dp360.generation.prior.worn.glasses import Glasses, fit_glasses
+from dp360.generation.prior.worn.glasses import Glasses, _Sections, fit_glasses
 from dp360.generation.prior.worn.glasses_mesh import LENS, WornPart, glasses_mesh, part_of_texels
 
 HEADS = Path(__file__).resolve().parents[5] / "shared" / "data" / "heads"
@@ -121,6 +121,47 @@ def test_without_a_lower_rim_there_is_half_a_rim(wearer: Callable, known: FrameS
         return int(((at[:, 2] > middle[2] - 1.5) & (at[:, 1] < middle[1] - below_cm)).sum())
 
     assert in_front(plain, 1.0) > 100 and in_front(half, 1.0) == 0
+
+
+def test_an_upper_rim_alone_that_is_no_dark_line_is_none(wearer: Callable, known: FrameShape) -> None:
+    """Of rimless glasses the segmenter sees upper rims on lids and brows; bridge and arms are all there is."""
+    worn = wearer(known, lower=False)
+    rgb = worn.portrait.foreground_unit.copy()
+    rgb[cv2.dilate(outlined_rims(worn, known), np.ones((9, 9), np.uint8)) > 0] = rgb[300, 256]
+    bare = replace(worn, portrait=replace(worn.portrait, foreground_unit=rgb))
+    assert fitted(bare).rims == "none" and fitted(worn).rims == "half"
+
+
+def test_lids_and_brows_are_no_dark_lines(wearer: Callable, known: FrameShape) -> None:
+    worn = wearer(known)
+    landmarks_px = project_px(worn.portrait.head.camera, load_head_model().landmarks(worn.portrait.head.vertices_world))
+    evidence = find_frame(worn.portrait, worn.labels, worn.face, landmarks_px)
+    assert evidence is not None
+    px = landmarks_px[[159, 145, 105, 334, 50, 280]]  # lids, brows and cheeks
+    np.testing.assert_array_equal(sampled(evidence.plain, px) > 0.5, [False, False, False, False, True, True])
+    rims = project_px(worn.portrait.head.camera, world_units(frame_curves(known, worn.face).rims))[0]
+    assert _Sections.across(rims, evidence, worn.portrait).dark.max() > 0.3
+    on_lids = replace(evidence, plain=np.zeros_like(evidence.plain))
+    assert _Sections.across(rims, on_lids, worn.portrait).dark.max() == 0
+
+
+def outlined_rims(worn, shape: FrameShape) -> np.ndarray:
+    """Pixels on the middle lines of rims."""
+    lines = np.zeros((512, 512), np.uint8)
+    for rim in project_px(worn.portrait.head.camera, world_units(frame_curves(shape, worn.face).rims)):
+        cv2.polylines(lines, [np.round(rim).astype(np.int32)], True, (1,))
+    return lines
+
+
+def test_an_eye_is_seen_where_the_segmenter_sees_no_wire(wearer: Callable, known: FrameShape) -> None:
+    worn = wearer(replace(known, y_cm=-2.2))  # the upper rims run over the eyes
+    classes = worn.labels.classes.copy()
+    landmarks_px = project_px(worn.portrait.head.camera, load_head_model().landmarks(worn.portrait.head.vertices_world))
+    eyes = outlined(landmarks_px, EYE_LANDMARKS, 512) > 0
+    classes[eyes] = 0.9 * np.eye(11, dtype=np.float32)[FACE] + 0.1 * np.eye(11, dtype=np.float32)[GLASSES]
+    glasses = fitted(replace(worn, labels=replace(worn.labels, classes=classes)))
+    assert not glasses.hidden[eyes].any() and glasses.clear[eyes].all()
+    assert fitted(worn).hidden[eyes].mean() > 0.1
 
 
 def test_half_a_frame_among_a_painters_strokes_is_none_and_a_whole_one_is_one(
