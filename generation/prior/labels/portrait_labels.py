@@ -50,9 +50,9 @@ _LIKELY_WORN, _SAME = 0.36, 0.4
 and scarves are taken for hair where they lie as hair does."""
 _BLACK, _REDDER = 20.0, (0.7, 2.0)
 """But not in colours that hair has, CIELAB: black, or yellow with at most this share of red, and this much more."""
-_SURE_HAT = 0.8
+_SURE_HAT = 0.86
 """In such colours headgear has to be this likely where it is likelier than hair: hats are so by 0.9 and more, dark hair
-above grey temples by 0.75 at most."""
+above grey temples by 0.75 at most, a painted braid by 0.81."""
 _BINS_LAB = (np.arange(0, 101, 10), np.arange(-60, 61, 8), np.arange(-60, 61, 8))
 _ALIKE_LAB = np.array([10.0, 5.0, 5.0])
 """Two things look alike if their medians differ by less than this and their own spreads, CIELAB."""

@@ -56,7 +56,7 @@ def test_a_band_of_another_colour_stays(rgb: tuple[float, float, float]) -> None
 
 @pytest.mark.parametrize(("rgb", "is_hair"), [((0.12, 0.12, 0.12), True), ((0.1, 0.15, 0.5), False)])
 def test_dark_hair_above_grey_temples_is_no_cap(rgb: tuple[float, float, float], is_hair: bool) -> None:
-    share, worn, picture, top = worn_head(rgb, 0.75, 0.2, (0.5, 0.5, 0.5))
+    share, worn, picture, top = worn_head(rgb, 0.82, 0.2, (0.5, 0.5, 0.5))
     expected = np.where(worn, np.float32(0), share) if is_hair else share
     np.testing.assert_array_equal(one_reading(share, worn, picture), expected)
     share[top] = 0.95
