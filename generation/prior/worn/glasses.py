@@ -31,12 +31,15 @@ _SECTION_CM = 0.5
 _SECTION_STEPS = 15
 _DARK = 0.16
 """A line that is darker than both sides by so much, in brightness of 1, is a wire."""
+_LEAST_LINED = 0.2
+"""Share of sections with at least half such a line from which on it tells how thick a wire is."""
 _FAINT = 0.08
 """Above this likelihood dark lines are believed."""
 _PLAINEST = 0.8
 """Fine dark wires are as dark as this quantile of their sections: the others are mixed with skin."""
-_CERTAIN, _BROAD_LINE_CM = 0.85, 0.4
-"""From this likelihood on the segmenter's borders are exact, and dark lines of more than this may be wider still."""
+_CERTAIN = 0.93
+"""From this likelihood on the segmenter's borders are exact: thick rims of composed wearers have 0.96 and more, thin
+ones of photographed wearers up to 0.88."""
 _THERE = 0.3
 """A wire of this likelihood is seen."""
 _STROKES = 0.2
@@ -46,8 +49,14 @@ _BRIDGE = 0.4
 """Without whole rims the bridge has to be this likely: wearers in photographs have 0.75 to 1, others 0 to 0.13."""
 _LEAST_SEEN = 0.45
 """An upper or lower rim is there if this share of it is seen."""
-_LINED = 0.6
-"""Of an upper rim alone so much is a dark line: lids and brows behind rimless lenses are taken for one."""
+_LINED, _SURE_RIM, _LIKE_UPPER = 0.6, 0.64, 0.4
+"""Of an upper rim alone the first share is a dark line, or half of it is as likely as the second: lids and brows behind
+rimless lenses are taken for one, by up to 0.61 on photographs. A lower rim is at least as likely as the third share of
+the upper one: composed wearers have 0.85 and more, edges of lenses 0.27."""
+_USUAL_RIM_CM = 0.35
+"""Nothing tells the width of thicker rims if they are neither certain nor dark."""
+_BROADER = 1.5
+"""A part of a rim with no dark line of its own is no broader than the other part's line, by this factor."""
 _CLEARANCE_CM = 0.08
 """Between a rim's back and the skin behind it."""
 _MOST_FORWARDS_CM = 1.0
@@ -132,16 +141,13 @@ def fit_glasses(portrait: Portrait, labels: PortraitLabels, model: HeadModel) ->
         rims_px = project_px(camera, world_units(curves.rims))
     else:
         seen = sections.peak > _THERE
-        upper_seen, lower_seen = (float(seen[part].mean()) > _LEAST_SEEN for part in (of_upper, ~of_upper))
-        lined = float((sections.dark.max(1) > _DARK / 2)[of_upper & seen].mean()) > _LINED if upper_seen else False
-        rims = ("full" if lower_seen else "half" if lined else "none") if upper_seen else "none"
+        rims = _seen_rims(sections, of_upper, seen)
         if rims != "full":
             bridge = _Sections.across(project_px(camera, world_units(curves.bridge)), evidence, portrait)
             if evidence.strokes > _STROKES or bridge.peak.mean() < _BRIDGE:
                 return None
         parts = (of_upper & seen, ~of_upper & seen)
-        widths = [sections.width_cm(part) if part.any() else _RIM_CM[0] for part in parts]
-        rim_cm = (float(np.clip(widths[0], *_RIM_CM)), float(np.clip(widths[1], *_RIM_CM)))
+        rim_cm = _rim_cm(sections, parts)
     frame_rgb = sections.colour(np.ones(len(of_upper), bool))
     arm_sections = [_Sections.across(project_px(camera, world_units(arm)), evidence, portrait) for arm in arms]
     arm_rgb, arm_cm = frame_rgb, 0.9 * rim_cm[0]
@@ -156,6 +162,27 @@ def fit_glasses(portrait: Portrait, labels: PortraitLabels, model: HeadModel) ->
     clear = ((_filled(rims_px, portrait.size_px) > 0) | eyes) & ~hidden
     arm_cm = float(np.clip(arm_cm, *_ARM_CM))
     return Glasses(shape, face, rims, rim_cm, arm_cm, frame_rgb, arm_rgb, lens_rgb, hidden, clear)
+
+
+def _seen_rims(sections: _Sections, of_upper: Bool[np.ndarray, " n"], seen: Bool[np.ndarray, " n"]) -> Rims:
+    """Which part of the rims about clear lenses there is."""
+    upper, lower = (float(np.median(sections.likely[part].max(1))) for part in (of_upper, ~of_upper))
+    if seen[of_upper].mean() <= _LEAST_SEEN:
+        return "none"
+    if seen[~of_upper].mean() > _LEAST_SEEN and lower >= _LIKE_UPPER * upper:
+        return "full"
+    lined = (sections.dark.max(1) > _DARK / 2)[of_upper & seen].mean()
+    return "half" if lined > _LINED or upper > _SURE_RIM else "none"
+
+
+def _rim_cm(sections: _Sections, parts: tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]) -> tuple[float, float]:
+    """Width of the upper and the lower rim about clear lenses."""
+    widths = [sections.width_cm(part) if part.any() else _RIM_CM[0] for part in parts]
+    lined = [part.any() and sections.has_line(part) for part in parts]
+    for k in range(2):
+        if lined[1 - k] and not lined[k]:
+            widths[k] = min(widths[k], _BROADER * widths[1 - k])
+    return float(np.clip(widths[0], *_RIM_CM)), float(np.clip(widths[1], *_RIM_CM))
 
 
 def _into_skin_cm(shape: FrameShape, face: WearersFace) -> float:
@@ -219,8 +246,8 @@ class _Sections:
     def width_cm(self, chosen: Bool[np.ndarray, " n"]) -> float:
         """Median width of the wire: where it is more likely than not, or half as dark as it gets where that is less.
 
-        The segmenter spreads wires. It alone is asked where there is no dark line, and where it is certain and the line
-        is as wide as lines are looked for.
+        Where the segmenter is certain, it alone is asked; else it spreads wires, and without a dark line they are no
+        thicker than usual.
         """
         likely = self.likely[chosen]
         middle = likely.shape[1] // 2
@@ -228,12 +255,17 @@ class _Sections:
         width = float(np.median(_run_length(likely > 0.5 * peak[:, None], likely.argmax(1)))) * self.step_cm
         dark = self.dark[chosen]
         deep = dark.max(1) > _DARK / 2
-        if not deep.any():
+        is_certain = float(np.median(peak)) > _CERTAIN
+        if is_certain:
             return width
+        if not self.has_line(chosen):
+            return min(width, _USUAL_RIM_CM)
         line = _run_length(dark[deep] > 0.5 * dark[deep].max(1, keepdims=True), dark[deep].argmax(1))
-        line_cm = float(np.median(line)) * self.step_cm
-        is_broad = line_cm > _BROAD_LINE_CM and float(np.median(peak)) > _CERTAIN
-        return width if is_broad else min(width, line_cm)
+        return min(width, float(np.median(line)) * self.step_cm)
+
+    def has_line(self, chosen: Bool[np.ndarray, " n"]) -> bool:
+        """Whether a dark line tells the wire's width."""
+        return bool((self.dark[chosen].max(1) > _DARK / 2).mean() > _LEAST_LINED)
 
     def colour(self, chosen: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " 3"]:
         """Median of the wire's colours over the sections where it is plainest: elsewhere skin mixes with it."""

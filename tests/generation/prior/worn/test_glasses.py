@@ -126,10 +126,23 @@ def test_without_a_lower_rim_there_is_half_a_rim(wearer: Callable, known: FrameS
 def test_an_upper_rim_alone_that_is_no_dark_line_is_none(wearer: Callable, known: FrameShape) -> None:
     """Of rimless glasses the segmenter sees upper rims on lids and brows; bridge and arms are all there is."""
     worn = wearer(known, lower=False)
-    rgb = worn.portrait.foreground_unit.copy()
-    rgb[cv2.dilate(outlined_rims(worn, known), np.ones((9, 9), np.uint8)) > 0] = rgb[300, 256]
-    bare = replace(worn, portrait=replace(worn.portrait, foreground_unit=rgb))
-    assert fitted(bare).rims == "none" and fitted(worn).rims == "half"
+    rims = cv2.dilate(outlined_rims(worn, known), np.ones((9, 9), np.uint8)) > 0
+    rgb, classes = worn.portrait.foreground_unit.copy(), worn.labels.classes.copy()
+    classes[rims] = 0.6 * classes[rims] + 0.4 * np.eye(11, dtype=np.float32)[FACE]
+    unsure = replace(worn, labels=replace(worn.labels, classes=classes))
+    assert fitted(unsure).rims == fitted(worn).rims == "half"
+    rgb[rims] = rgb[300, 256]
+    bare = replace(unsure, portrait=replace(worn.portrait, foreground_unit=rgb))
+    assert fitted(bare).rims == "none"
+
+
+def test_a_lower_rim_that_is_hardly_seen_is_none(wearer: Callable, known: FrameShape, plain: Glasses) -> None:
+    worn = wearer(known)
+    classes = worn.labels.classes.copy()
+    middle = int(project_px(worn.portrait.head.camera, world_units(worn.face.eyes_cm))[:, 1].mean())
+    classes[middle + 8 :] = 0.3 * classes[middle + 8 :] + 0.7 * np.eye(11, dtype=np.float32)[FACE]
+    faint = replace(worn, labels=replace(worn.labels, classes=classes))
+    assert fitted(faint).rims == "half" and plain.rims == "full"
 
 
 def test_lids_and_brows_are_no_dark_lines(wearer: Callable, known: FrameShape) -> None:
