@@ -67,9 +67,9 @@ _SIDE_ANGLE = 0.8
 _RIM = (-0.002, 0.012, 0.016)
 """A collar's rim is seen between the first two lengths below its edge and painted round the neck down to the third."""
 _LEAST_RIM, _LEAST_STAND = 150.0, 0.003
-_GAP, _LEAST_ROWS = 0.22, 12.0
-"""Beside and behind a collar's rim bridges gaps up to this share of the turn; columns of which fewer texels are seen
-tell nothing about it."""
+_GAP, _IN_FRONT, _LEAST_ROWS = 0.22, 0.6, 12.0
+"""A collar's rim bridges gaps up to the first share of the turn, but not where the cosine of the angle from the front
+exceeds the second; columns of which fewer texels than the third are seen tell nothing about it."""
 _RIM_QUANTILES = (0.6, 0.95)
 """The rim's colour is that of its brighter pixels: shade and neck lie among the others."""
 _CREASE = 0.30
@@ -127,7 +127,8 @@ class ClothSurface:
         rim_row, cut_row = (round(row * (height - 1) / (ROWS - 1)) for row in (RIM_ROW, CUT_ROW))
         columns = np.linspace(0, len(mesh.stand_off), width)
         closed = ndimage.grey_closing(mesh.stand_off, round(_GAP * len(mesh.stand_off)), mode="wrap")
-        closed = np.maximum(mesh.stand_off, closed * (np.cos(np.arange(len(closed)) * (2 * np.pi / len(closed))) < 0.6))
+        not_in_front = np.cos(np.arange(len(closed)) * (2 * np.pi / len(closed))) < _IN_FRONT
+        closed = np.maximum(mesh.stand_off, closed * not_in_front)
         stand_off = np.interp(columns, np.arange(len(closed) + 1), np.append(closed, closed[0]))
         return ClothSurface(
             points,

@@ -55,8 +55,6 @@ rimless lenses are taken for one, by up to 0.61 on photographs. A lower rim is a
 the upper one: composed wearers have 0.85 and more, edges of lenses 0.27."""
 _USUAL_RIM_CM = 0.35
 """Nothing tells the width of thicker rims if they are neither certain nor dark."""
-_BROADER = 1.5
-"""A part of a rim with no dark line of its own is no broader than the other part's line, by this factor."""
 _CLEARANCE_CM = 0.08
 """Between a rim's back and the skin behind it."""
 _MOST_FORWARDS_CM = 1.0
@@ -147,7 +145,8 @@ def fit_glasses(portrait: Portrait, labels: PortraitLabels, model: HeadModel) ->
             if evidence.strokes > _STROKES or bridge.peak.mean() < _BRIDGE:
                 return None
         parts = (of_upper & seen, ~of_upper & seen)
-        rim_cm = _rim_cm(sections, parts)
+        widths = [sections.width_cm(part) if part.any() else _RIM_CM[0] for part in parts]
+        rim_cm = (float(np.clip(widths[0], *_RIM_CM)), float(np.clip(widths[1], *_RIM_CM)))
     frame_rgb = sections.colour(np.ones(len(of_upper), bool))
     arm_sections = [_Sections.across(project_px(camera, world_units(arm)), evidence, portrait) for arm in arms]
     arm_rgb, arm_cm = frame_rgb, 0.9 * rim_cm[0]
@@ -173,16 +172,6 @@ def _seen_rims(sections: _Sections, of_upper: Bool[np.ndarray, " n"], seen: Bool
         return "full"
     lined = (sections.dark.max(1) > _DARK / 2)[of_upper & seen].mean()
     return "half" if lined > _LINED or upper > _SURE_RIM else "none"
-
-
-def _rim_cm(sections: _Sections, parts: tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]) -> tuple[float, float]:
-    """Width of the upper and the lower rim about clear lenses."""
-    widths = [sections.width_cm(part) if part.any() else _RIM_CM[0] for part in parts]
-    lined = [part.any() and sections.has_line(part) for part in parts]
-    for k in range(2):
-        if lined[1 - k] and not lined[k]:
-            widths[k] = min(widths[k], _BROADER * widths[1 - k])
-    return float(np.clip(widths[0], *_RIM_CM)), float(np.clip(widths[1], *_RIM_CM))
 
 
 def _into_skin_cm(shape: FrameShape, face: WearersFace) -> float:
@@ -253,19 +242,14 @@ class _Sections:
         middle = likely.shape[1] // 2
         peak = likely[:, middle - 3 : middle + 4].max(1)
         width = float(np.median(_run_length(likely > 0.5 * peak[:, None], likely.argmax(1)))) * self.step_cm
+        if float(np.median(peak)) > _CERTAIN:
+            return width
         dark = self.dark[chosen]
         deep = dark.max(1) > _DARK / 2
-        is_certain = float(np.median(peak)) > _CERTAIN
-        if is_certain:
-            return width
-        if not self.has_line(chosen):
+        if deep.mean() < _LEAST_LINED:
             return min(width, _USUAL_RIM_CM)
         line = _run_length(dark[deep] > 0.5 * dark[deep].max(1, keepdims=True), dark[deep].argmax(1))
         return min(width, float(np.median(line)) * self.step_cm)
-
-    def has_line(self, chosen: Bool[np.ndarray, " n"]) -> bool:
-        """Whether a dark line tells the wire's width."""
-        return bool((self.dark[chosen].max(1) > _DARK / 2).mean() > _LEAST_LINED)
 
     def colour(self, chosen: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " 3"]:
         """Median of the wire's colours over the sections where it is plainest: elsewhere skin mixes with it."""
