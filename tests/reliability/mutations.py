@@ -136,7 +136,9 @@ def _safetensors(parts: Parts) -> bytes:
 ZIP = Structure(_unzipped, _zipped)
 GLB = Structure(_glb_parts, _glb)
 SAFETENSORS = Structure(_safetensors_parts, _safetensors)
-GZIP = Structure(lambda data: {"payload": gzip.decompress(data)}, lambda parts: gzip.compress(parts["payload"], 1))
+GZIP = Structure(
+    lambda data: {"payload": gzip.decompress(data)}, lambda parts: gzip.compress(parts["payload"], 1, mtime=0)
+)
 JSON = Structure(lambda data: {"whole.json": data}, lambda parts: parts["whole.json"])
 
 
