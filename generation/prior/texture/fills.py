@@ -5,14 +5,14 @@ Lengths are texels of the whole atlas; `step` of them are one texel of the pictu
 
 from __future__ import annotations
 
-from typing import cast
-
 import cv2
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 from jaxtyping import Float, Float32, Int
 from scipy import ndimage
+
+from .. import capsule
 
 _REDUCE = 4
 """Differences are carried on at a lower resolution."""
@@ -101,9 +101,10 @@ def without_patches(trust: Float32[np.ndarray, "h w"], step: int = 1) -> Float32
         step: see `AtlasTexels.step`.
     """
     width, kernel = trust.shape[1], np.ones((_BRIDGE_PX // step,) * 2, np.uint8)
-    seen = np.concatenate([trust > 0.5] * 3, axis=1).astype(np.uint8)
-    for mask in (seen, cv2.morphologyEx(seen, cv2.MORPH_OPEN, kernel)):
-        pieces, count = cast("tuple[np.ndarray, int]", ndimage.label(mask))
+    seen = trust > 0.5
+    turns = np.concatenate([seen] * 3, axis=1).astype(np.uint8)
+    for mask in (seen, cv2.morphologyEx(turns, cv2.MORPH_OPEN, kernel)[:, width : 2 * width] > 0):
+        pieces, count = capsule.pieces_round(mask)
         area = np.bincount(pieces.ravel(), minlength=count + 1)
         area[0] = area[1:].max(initial=0)
         pieces = pieces[:, width : 2 * width]

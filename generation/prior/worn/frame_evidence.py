@@ -135,7 +135,7 @@ def find_frame(
     gate = np.clip((nearby - _LEAST_GATE) / (_GATE - _LEAST_GATE), 0, 1)
     blurred = cv2.GaussianBlur(line, (0, 0), _LINE_BLUR_CM * px_per_cm)
     wire = np.maximum(worn, line * gate).astype(np.float32)
-    opened = outlined(landmarks_px, EYE_LANDMARKS, portrait.size_px).astype(np.float32)
+    opened = np.logical_or(*openings).astype(np.float32)
     opened = cv2.GaussianBlur(opened, (0, 0), _OPENED_BLUR_CM * px_per_cm)
     return FrameEvidence(wire, np.maximum(blurred, worn) - _OPENED * opened, worn, away, False, px_per_cm, strokes)
 
