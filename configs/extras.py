@@ -82,7 +82,8 @@ def refuse_command_without_packages(command: Any) -> None:
         case "ServeCommand":
             refuse_missing(["fastapi", "uvicorn", "starlette", "pydantic"], "dp360 serve")
         case "TrainCommand":
-            of_views = type(command.what).__name__ not in ("TrainLabelsCommand", "TrainLandmarksCommand")
+            of_prior = ("TrainLabelsCommand", "TrainLightCommand", "TrainLandmarksCommand")
+            of_views = type(command.what).__name__ not in of_prior
             refuse_missing(["accelerate", *(["diffusers", "transformers"] if of_views else [])], "dp360 train")
         case "EvalCommand":
             refuse_missing(["matplotlib"], "dp360 eval")

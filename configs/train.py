@@ -55,6 +55,18 @@ class TrainLabelsCommand(TrainNetworkCommand):
 
 
 @dataclass(frozen=True)
+class TrainLightCommand(TrainNetworkCommand):
+    """The network that tells light from skin."""
+
+    heads: int = 1000
+    """Heads to train on."""
+    first_head: int = 20000
+    """Number of the first of them: others than weights to start from have learned from."""
+    start: Path | None = None
+    """Weights to start from; None starts from random ones."""
+
+
+@dataclass(frozen=True)
 class TrainLandmarksCommand(TrainNetworkCommand):
     """The networks that find the faces of drawings and profiles."""
 
@@ -205,6 +217,7 @@ class TrainBackViewCommand(TrainStageCommand):
 
 TrainWhat = (
     Annotated[TrainLabelsCommand, tyro.conf.subcommand("labels")]
+    | Annotated[TrainLightCommand, tyro.conf.subcommand("light")]
     | Annotated[TrainLandmarksCommand, tyro.conf.subcommand("landmarks")]
     | Annotated[TrainFieldCommand, tyro.conf.subcommand("field")]
     | Annotated[TrainAutoencoderCommand, tyro.conf.subcommand("autoencoder")]

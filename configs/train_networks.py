@@ -20,6 +20,7 @@ from .device import choose_device
 from .train import (
     TrainLabelsCommand,
     TrainLandmarksCommand,
+    TrainLightCommand,
     TrainNetworkCommand,
 )
 
@@ -33,6 +34,7 @@ def train_prior_network(command: TrainNetworkCommand, display: Display) -> Path:
     require_head_assets(command.data)
     trainings: dict[type, Callable[[TrainNetworkCommand, Display], Path]] = {
         TrainLabelsCommand: _train_labels,
+        TrainLightCommand: _train_light,
         TrainLandmarksCommand: _train_landmarks,
     }
     return trainings[type(command)](command, display)
@@ -61,6 +63,32 @@ def _train_labels(command: TrainNetworkCommand, display: Display) -> Path:
     loaded = SEGMENTER.read(path)
     iou = training.evaluate_segmenter(loaded, shots, backgrounds, training.PLAIN_PORTRAITS, track=track)
     display.notify("IoU on validation heads: " + ", ".join(f"{n} {v:.3f}" for n, v in zip(CLASS_NAMES, iou)))
+    return path
+
+
+def _train_light(command: TrainNetworkCommand, display: Display) -> Path:
+    assert isinstance(command, TrainLightCommand)
+    from dp360.generation.prior.light.shade_network import SHADE
+    from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
+    from dp360.generation.training import shade_training as training
+    from dp360.generation.training.shots import LIT_SHOTS, lit_shots
+
+    folder, track = command.output / "shots", display.track
+    loop = _scheduled(training.SHADE_LOOP, command)
+    start = None if command.start is None else SHADE.read(command.start).network
+    learned_from, unseen = _heads(LIT_SHOTS, command, samples_per_head=LIT_SHOTS.samples_per_head)
+    learned_from = replace(learned_from, first_head=command.first_head)
+    shots = lit_shots(command.data, "train", folder, learned_from, track=track)
+    backgrounds = Backgrounds.of_split(command.data, "train")
+    network = training.train_shade_network(shots, backgrounds, command.output, loop, start=start, **_told(display))
+    path = _saved(command, SHADE, network)
+    shots = lit_shots(command.data, "validation", folder, unseen, track=track)
+    backgrounds = Backgrounds.of_split(command.data, "validation")
+    before, after = (
+        training.evaluate_shade_network(shade, shots, backgrounds, track=track) for shade in (None, SHADE.read(path))
+    )
+    figures = ", ".join(f"{name} {before[name]:.3f} -> {after[name]:.3f}" for name in before)
+    display.notify(f"Light on the skin of validation heads, error of its logarithm without and with it: {figures}")
     return path
 
 

@@ -42,6 +42,7 @@ from .labels.ear_fit import with_placed_ears
 from .labels.portrait_labels import PortraitLabels, label_portrait
 from .labels.segmenter import SEGMENTER
 from .light.light_prior import load_light_prior
+from .light.shade_network import SHADE
 from .texture.atlas import (
     ATLAS_HEIGHT,
     ATLAS_WIDTH,
@@ -351,7 +352,7 @@ class PriorBasis:
             model.weights_name,
             load_template().weights_name,
             *portrait.weights,
-            *(network.provenance() for network in (SEGMENTER, *of_hair)),
+            *(network.provenance() for network in (SEGMENTER, SHADE, *of_hair)),
             load_light_prior().weights_name,
         )
         state = "none" if self.glasses is None else "worn" if glasses else "taken off"

@@ -1,6 +1,7 @@
 """Training sets of shots: heads without background, rendered once, kept in files, finished anew for every step.
 
-`portrait_shots` are taken as portraits are; `surround_shots` from all sides, profiles and backs of heads included.
+`portrait_shots` are taken as portraits are; `lit_shots` too, in stronger light, and once more in even light;
+`surround_shots` from all sides, profiles and backs of heads included.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from ..synthetic.composed_recipe import ComposedRecipe
 from ..synthetic.fields.field_recipes import drawn_recipe
 from ..synthetic.hair.haircuts import FAMILIES, choose_haircut, style_of
 from ..synthetic.portraits.backgrounds import Backgrounds
-from ..synthetic.portraits.portrait_shots import PortraitShot, take_shot
+from ..synthetic.portraits.portrait_shots import PortraitShot, portrait_camera, shoot, take_shot
 from ..synthetic.portraits.stylise import draw_views
-from ..synthetic.rendering.lighting import random_lighting
+from ..synthetic.rendering.lighting import even_lighting, random_lighting, side_lighting
 from ..synthetic.rendering.renderer import HeadScene
 from .head_samples import (
     HeadSamplesConfig,
@@ -44,6 +45,10 @@ _HATS = 0.25
 """So many of the bare heads get a hat."""
 _PORTRAIT_SEED = 5
 """Of the people in them: others than head fields are of."""
+LIT_SHOTS = HeadSamplesConfig(heads=1600, first_head=20000, samples_per_head=4, size_px=256, heads_per_file=20)
+"""The training set of the network that tells light from skin."""
+_SIDE_LIGHT = 0.4
+"""So many of them are in strong light from the side."""
 SURROUND_SHOTS = HeadSamplesConfig(heads=300, first_head=2000, samples_per_head=6, size_px=288)
 """The landmark networks' training set; the yaws of a head's shots go round `_YAW_RANGES_DEG`."""
 _SURROUND_FRAME_FACTOR = 1.15
@@ -79,6 +84,19 @@ class Shots:
         return PortraitShot(self.rgb[index], self.alpha[index], self.labels[index]), camera
 
 
+@dataclass(frozen=True)
+class LitShots:
+    """Shots in some light, and the same ones in even light."""
+
+    lit: Shots
+    """As photographed."""
+    even_rgb: UInt8[np.ndarray, "n s s 3"]
+    """Straight sRGB of the same heads from the same cameras, light from everywhere."""
+
+    def __len__(self) -> int:
+        return len(self.lit)
+
+
 def portrait_shots(
     data: Path, split: Split, folder: Path, config: HeadSamplesConfig = PORTRAIT_SHOTS, *, track: Track = silent
 ) -> Shots:
@@ -89,7 +107,27 @@ def portrait_shots(
         shot, camera = take_shot(scene, style, backgrounds, rng, config.size_px)
         return {"rgb": shot.rgb, "alpha": shot.alpha, "labels": shot.labels, **camera_fields(camera)}
 
-    return _shots("portraits", data, split, folder, config, take, track, _portrait_recipe)
+    return Shots(**_shots("portraits", data, split, folder, config, take, track, _portrait_recipe))
+
+
+def lit_shots(
+    data: Path, split: Split, folder: Path, config: HeadSamplesConfig = LIT_SHOTS, *, track: Track = silent
+) -> LitShots:
+    """Heads as portraits show them, each in its light and in even light; arguments and errors as of `head_samples`."""
+
+    def take(scene: HeadScene, style: str, number: int, k: int, backgrounds: Backgrounds) -> Sample:
+        rng = field_rng(number, f"{split}/lit_shot/{k}")
+        camera = portrait_camera(rng, config.size_px)
+        lighting_of = side_lighting if rng.random() < _SIDE_LIGHT else random_lighting
+        shot = shoot(scene, style, camera, lighting_of(rng, backgrounds.panoramas))
+        even = shoot(scene, style, camera, even_lighting())
+        return {
+            "rgb": shot.rgb, "alpha": shot.alpha, "labels": shot.labels, "even_rgb": even.rgb, **camera_fields(camera),
+        }  # fmt: skip
+
+    columns = _shots("lit_shots", data, split, folder, config, take, track, _portrait_recipe)
+    even_rgb = columns.pop("even_rgb")
+    return LitShots(Shots(**columns), even_rgb)
 
 
 def surround_shots(
@@ -104,7 +142,7 @@ def surround_shots(
         rgb, alpha = (np.round(255 * a[0]).astype(np.uint8) for a in (views.rgb_unit, views.alpha_unit))
         return {"rgb": rgb, "alpha": alpha, "labels": views.labels[0], **camera_fields(camera)}
 
-    return _shots("landmark_shots", data, split, folder, config, take, track)
+    return Shots(**_shots("landmark_shots", data, split, folder, config, take, track))
 
 
 def surround_camera(rng: np.random.Generator, yaw_range_deg: tuple[float, float], size_px: int) -> Cameras:
@@ -125,8 +163,8 @@ def _shots(
     kind: str, data: Path, split: Split, folder: Path, config: HeadSamplesConfig,
     take: Callable[[HeadScene, str, int, int, Backgrounds], Sample], track: Track,
     recipe_of: RecipeOf = composed_recipe,
-) -> Shots:  # fmt: skip
-    """Shots of either kind; `take` gets scene, style, number of the head, number of the shot, and backgrounds."""
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Columns of shots of any kind; `take` gets scene, style, numbers of head and shot, and backgrounds."""
 
     backgrounds = functools.cache(lambda: Backgrounds.of_split(data, split))
 
@@ -134,7 +172,7 @@ def _shots(
         scene = HeadScene(head)
         return [take(scene, head.style, number, k, backgrounds()) for k in range(config.samples_per_head)]
 
-    return Shots(**head_samples(kind, data, split, folder, config, samples_of, recipe_of=recipe_of, track=track))
+    return head_samples(kind, data, split, folder, config, samples_of, recipe_of=recipe_of, track=track)
 
 
 def _portrait_recipe(number: int, split: Split) -> ComposedRecipe:

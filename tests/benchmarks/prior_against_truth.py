@@ -8,8 +8,9 @@ and the prior; the prior is then seen from round the head beside the true head i
   sees it, errors of the fit included;
 - outlines in the upper 190 of 256 rows, without what either takes for clothes: IoU;
 - headgear in both, where the true head shows any: IoU;
-- the colour of skin without light, over all views, one gain for each head (root mean square, sRGB), and how far the
-  direction is off that most light is found to come from, degrees;
+- the colour of skin without light, over all views and in the portrait's own, there as it is photographed as well, one
+  gain for each head (root mean square, sRGB); and how far the direction is off that most light is found to come from,
+  degrees;
 - colours where both cover, so that the shape has no say: as they are (PSNR), and low-passed (mean absolute error in
   8-bit steps, PSNR), for nobody can know where single strands lie.
 
@@ -39,7 +40,6 @@ from PIL import Image
 from dp360.generation.cameras import Cameras, look_at_origin
 from dp360.generation.files import write_bytes_atomically
 from dp360.generation.light.exposure import GAMMA
-from dp360.generation.light.shadows import sky_directions
 from dp360.generation.portrait import FaceNetworks
 from dp360.generation.portrait.person_networks import PersonNetworks
 from dp360.generation.prior import HeadPrior
@@ -55,7 +55,7 @@ from dp360.generation.synthetic.fitted_composed_head import (
 )
 from dp360.generation.synthetic.parts import SKIN_LABELS, Label
 from dp360.generation.synthetic.portraits.backgrounds import Backgrounds
-from dp360.generation.synthetic.rendering.lighting import Lighting, side_lighting
+from dp360.generation.synthetic.rendering.lighting import even_lighting, side_lighting
 from dp360.reconstruction.evaluation.compare import masked_psnr
 
 AZIMUTHS_DEG = (0, 45, -45, 90, -90, 135, -135, 180)
@@ -64,7 +64,7 @@ HEAD_ROWS = 190
 """Rows from the top that show head and hair rather than shoulders."""
 LOW_PASS_PX = 6.5
 LEAST_PIXELS = 200
-EVEN = Lighting(np.full_like(sky_directions(), 1.0))
+PLAINLY_SEEN = 0.7
 CLASSES = {
     "skin": (*SKIN_LABELS, Label.BEARD, Label.ACCESSORY, Label.GLASSES),
     "hair": (Label.HAIR, Label.HEADGEAR),
@@ -119,18 +119,38 @@ def colour_figures(
     }
 
 
+def skin_error(prior: HeadPrior, fitted: FittedComposedHead, cameras: Cameras, *, seen: bool = False) -> float:
+    """Root mean square difference of skin from the true one in even light, sRGB, one gain for all.
+
+    Args:
+        seen: whether only what the portrait shows plainly counts.
+    """
+    ours, truth = (
+        prior.render(cameras, supersample=1),
+        fitted.true_views(cameras, lighting=even_lighting(), supersample=1),
+    )
+    both = (ours.labels == MATERIAL_SKIN + 1) & np.isin(truth.labels, SKIN_LABELS)
+    both &= (ours.alpha > 0.95) & (truth.alpha_unit > 0.95)
+    if seen:
+        both &= ours.validity > PLAINLY_SEEN
+    a, b = ours.rgb[both] ** GAMMA, truth.rgb_linear[both]
+    a = np.clip(a * ((a * b).sum() / max(float((a * a).sum()), 1e-9)), 0, 1)
+    error = a ** (1 / GAMMA) - np.clip(b, 0, 1) ** (1 / GAMMA)
+    return float(np.sqrt(np.square(error).mean()))
+
+
 def light_figures(fitted: FittedComposedHead, prior: HeadPrior, cameras: Cameras) -> dict[str, float]:
     """Skin without light against the truth, and where light comes from."""
     bare = dataclasses.replace(
         prior, texture=dataclasses.replace(prior.texture, rgb=prior.texture.albedo), strands=HairStrands.none()
     )
-    ours, truth = bare.render(cameras, supersample=1), fitted.true_views(cameras, lighting=EVEN, supersample=1)
-    both = (ours.labels == MATERIAL_SKIN + 1) & np.isin(truth.labels, SKIN_LABELS)
-    both &= (ours.alpha > 0.95) & (truth.alpha_unit > 0.95)
-    a, b = ours.rgb[both] ** GAMMA, truth.rgb_linear[both]
-    a = np.clip(a * ((a * b).sum() / max(float((a * a).sum()), 1e-9)), 0, 1)
-    error = a ** (1 / GAMMA) - np.clip(b, 0, 1) ** (1 / GAMMA)
-    figures = {"skin without light": float(np.sqrt(np.square(error).mean()))}
+    own = fitted.portrait.head.camera.resized(SIZE_PX, SIZE_PX)
+    figures = {
+        "skin without light": skin_error(bare, fitted, cameras),
+        "the portrait's skin as photographed": skin_error(prior, fitted, own),
+        "the portrait's skin without light": skin_error(bare, fitted, own),
+        "the portrait's skin, plainly seen, without light": skin_error(bare, fitted, own, seen=True),
+    }
     if prior.texture.portrait_light is not None:
         found = prior.texture.portrait_light.towards_world
         true = fitted.lighting.harmonics.rotated(fitted.fit_from_true.R).towards_world

@@ -35,11 +35,9 @@ _LITTLE = 0.1
 _BLOWN_OUT = 0.985
 _SOFT = {MATERIAL_HAIR: 0.3, MATERIAL_CLOTH: 0.2, MATERIAL_HEADGEAR: 0.2}
 """Share of the light on hair and what is worn that comes from everywhere: strands and folds pass it on."""
-_GUESSED, _FACING = 0.7, (-0.5, 0.2)
+_GUESSED, _FACING = 0.85, (-0.5, 0.2)
 """Power of the light on surfaces that are turned away from the camera, where it is but guessed, so that it is nearer to
 even light there; cosines between normal and camera below which all of this holds, and above which nothing."""
-_TOLD_BY_SKIN = 0.4
-"""Power of the fitted light on skin that is seen: the rest of what light does there, its own colours tell."""
 _LEAST_WEIGHT = 0.02
 
 
@@ -67,9 +65,11 @@ class HeadLight:
 
 def light_of_portrait(
     portrait: Portrait, labels: PortraitLabels, model: HeadModel, mesh: AtlasMesh, picture: PictureOfMesh,
-    wanted: Light | None = None,
+    log_light: Float32[np.ndarray, "s s 3"], wanted: Light | None = None,
 ) -> HeadLight:  # fmt: skip
     """The light of a portrait on its prior's mesh, and another one that is wanted.
+
+    On skin that is seen `log_light` says what light does; harmonics are fitted to it and say so for all else.
 
     Args:
         portrait: aligned portrait.
@@ -77,6 +77,7 @@ def light_of_portrait(
         model: the head model.
         mesh: the fitted mesh.
         picture: the portrait over it.
+        log_light: of `shade_of_picture`.
         wanted: the light for `wanted_shade`; the portrait's own if not given.
     """
     material = vertex_material(len(mesh.vertices_world), mesh.faces, mesh.material)
@@ -85,21 +86,25 @@ def light_of_portrait(
     seen = _for_light(picture, portrait, labels)
     points, normals = mesh.vertices_world.astype(np.float32), mesh.normals_world.astype(np.float32)
     found = seen.look_up(points, normals, cosines=_COSINES)
+    told = replace(seen, image=np.concatenate([log_light, seen.image[..., 3:]], axis=-1))
+    log_of_vertex = told.look_up(points, normals, cosines=_COSINES).colour
     weight = found.trust * np.where(found.colour.max(-1) > _BLOWN_OUT, _LITTLE, 1)
     linear = found.colour.astype(np.float64) ** GAMMA
+    plain, of_skin = _plainness(model, mesh), found.trust * found.classes[:, SKIN]
+    on_skin = skin_shade(mesh.vertices_world, log_of_vertex, of_skin, skin, plain)
 
-    def cells(chosen: Bool[np.ndarray, " v"], factor: np.ndarray) -> tuple[np.ndarray, LitCells]:
-        return _in_cells(mesh.vertices_world[chosen], linear[chosen], transfer[chosen], (weight * factor)[chosen])
+    def cells(colour: np.ndarray, chosen: Bool[np.ndarray, " v"], factor: np.ndarray) -> tuple[np.ndarray, LitCells]:
+        return _in_cells(mesh.vertices_world[chosen], colour[chosen], transfer[chosen], (weight * factor)[chosen])
 
-    plain_skin = found.classes[:, SKIN] * _plainness(model, mesh)
-    skin_cell, skin_cells = cells(skin, plain_skin)
+    as_light = linear if on_skin is None else np.exp(GAMMA * on_skin.log_factor.astype(np.float64))
+    skin_cell, skin_cells = cells(as_light, skin, found.classes[:, SKIN] * plain)
     others = [
-        cells(material == which, found.classes[:, channel])[1]
+        cells(linear, material == which, found.classes[:, channel])[1]
         for which, channel in ((MATERIAL_HAIR, HAIR), (MATERIAL_CLOTH, CLOTH))
     ]
     azimuth = float(portrait.head.camera.azimuth_rad[0])
     fitted = fit_light(skin_cells, _mirrored_pairs(skin_cell, skin_cells), others, azimuth)
-    if fitted is None:
+    if fitted is None or on_skin is None:
         unknown = HeadLight.unknown(mesh)
         if wanted is None or not skin_cells.weight.any():
             return unknown
@@ -110,10 +115,8 @@ def light_of_portrait(
     facing = (mesh.normals_world * towards).sum(1) / np.linalg.norm(towards, axis=1)
     believed = _GUESSED + (1 - _GUESSED) * ramp(facing, *_FACING)
     exposure = Exposure.of(reached, skin_cells.weight)
-    reckoned, partner = exposure.shade(transfer @ fitted.light.coefficients), _partners(mesh, material)
-    told = reckoned**_TOLD_BY_SKIN
-    of_skin = skin_shade(mesh.vertices_world, found.colour, told, weight * plain_skin, skin, partner)
-    shade = of_skin.on(reckoned, believed, _TOLD_BY_SKIN)
+    shade = on_skin.over(exposure.shade(transfer @ fitted.light.coefficients) ** believed[:, None])
+    partner = _partners(mesh, material)
     wanted_shade = shade if wanted is None else _shade_of(wanted, transfer, skin_cells)
     return HeadLight(fitted.light, fitted.misfit, shade, shade[partner], wanted_shade)
 

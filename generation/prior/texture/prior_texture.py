@@ -27,6 +27,7 @@ from ..hair.beard import beard_share
 from ..hair.flow_field import HairFlow
 from ..labels.portrait_labels import PortraitLabels
 from ..light.head_light import HeadLight, light_of_portrait
+from ..light.shade_network import SHADE, shade_of_picture
 from ..worn.glasses import Glasses
 from ..worn.headgear import Headgear, headgear_pixels, without_headgear
 from .atlas import (
@@ -100,7 +101,8 @@ def paint_prior(
     hat = headgear_pixels(labels)
     labels = labels if headgear is None else without_headgear(labels)
     picture = picture_of_portrait(portrait, labels, mesh, glasses)
-    head_light = light_of_portrait(portrait, labels, model, mesh, picture, wanted)
+    log_light = shade_of_picture(portrait.rgb, portrait.head.camera, SHADE.load())
+    head_light = light_of_portrait(portrait, labels, model, mesh, picture, log_light, wanted)
     give_back_memory()  # what was freed so far; the painting takes as much again
     texels = atlas_texels(mesh, step)
     texture, confidence = _painted(

@@ -50,6 +50,11 @@ def studio_lighting() -> Lighting:
     return Lighting(sky, towards / np.linalg.norm(towards), np.array([0.62, 0.6, 0.57]))
 
 
+def even_lighting() -> Lighting:
+    """The same white light from everywhere: what is left of shade is where the head itself is in the way."""
+    return Lighting(np.ones((DIRECTION_COUNT, 3)))
+
+
 def read_hdri(path: Path) -> Float32[np.ndarray, "h w 3"]:
     """A panorama as linear RGB, top row up.
 

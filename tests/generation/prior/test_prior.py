@@ -197,7 +197,11 @@ def test_the_same_seed_gives_the_same_bytes_and_every_network_that_ran_is_named(
     assert again.texture.confidence.tobytes() == prior.texture.confidence.tobytes()
     for field in dataclasses.fields(prior.mesh):
         assert getattr(again.mesh, field.name).tobytes() == getattr(prior.mesh, field.name).tobytes(), field.name
-    assert networks_named(prior.weights_name) == ran | {"light_prior"} == {"segmenter", "field_mean", "light_prior"}
+    assert (
+        networks_named(prior.weights_name)
+        == ran | {"light_prior"}
+        == {"segmenter", "skin_shade", "field_mean", "light_prior"}
+    )
     assert prior.weights_name.startswith(load_head_model().weights_name)
 
 
@@ -226,7 +230,7 @@ def test_drawn_priors_are_chosen_by_the_seed_and_name_what_drew_them(
     assert (
         networks_named(first.weights_name)
         == ran | {"light_prior"}
-        == {"segmenter", "field_mean", *DRAWING, "light_prior"}
+        == {"segmenter", "skin_shade", "field_mean", *DRAWING, "light_prior"}
     )
     other = basis.prior(seed=1, drawn=True)
     assert not same_bytes(first, other) and first.weights_name == other.weights_name
