@@ -19,7 +19,7 @@ from dp360.generation.head_model import HeadModel
 from dp360.generation.head_model.anatomy import centimetres, ramp, world_units
 from dp360.generation.head_model.model import PART_FACE
 from dp360.generation.light.spherical_harmonics import LUMINANCE, open_transfer
-from dp360.generation.mesh import vertex_normals
+from dp360.generation.mesh import face_areas, vertex_normals
 from dp360.generation.mesh_raster import interpolate, rasterize_mesh, sample_texture
 from dp360.generation.prior.saved_fit import SavedFit
 from dp360.generation.prior.texture.atlas import MATERIAL_SKIN
@@ -195,7 +195,7 @@ def _painted_anew(
 ) -> Bool[np.ndarray, " n"]:  # fmt: skip
     """Texels of lids that the portrait does not show, or shows folded."""
     moves = np.linalg.norm(lids.closed_head - neutral, axis=1) / UNITS_PER_CM
-    stretch = _areas(lids.closed_head, texels.faces) / np.maximum(_areas(portrait, texels.faces), 1e-12)
+    stretch = face_areas(lids.closed_head, texels.faces) / np.maximum(face_areas(portrait, texels.faces), 1e-12)
     at = texels.at(np.stack([moves, _of_corners(stretch, texels.faces, len(neutral)), facing], axis=1))
     skin = (texels.material == MATERIAL_SKIN) & (texels.part == PART_FACE)
     return skin & (at[:, 0] > _MOVES_CM) & ((at[:, 1] > _STRETCH) | (at[:, 2] < _FACING))
@@ -208,7 +208,7 @@ def _folded(
     """How far texels lie in the fold above an eye, which raised brows open."""
     which = model_matrix(model)[[index_of(name) for name in _RAISED]].sum(0)
     raised = neutral + np.tensordot(which, model.expression_basis.astype(np.float64), 1)
-    stretch = _areas(raised, texels.faces) / np.maximum(_areas(portrait, texels.faces), 1e-12)
+    stretch = face_areas(raised, texels.faces) / np.maximum(face_areas(portrait, texels.faces), 1e-12)
     at = texels.at(_of_corners(stretch, texels.faces, len(neutral))[:, None])[:, 0]
     return ramp(at, *_UNFOLDED) * lids.upper * (1 - ramp(lids.distance_cm, *_FOLD_CM))
 
@@ -220,11 +220,6 @@ def _smooth_folds(
     blurred = cv2.GaussianBlur(picture * known[..., None], (0, 0), _FOLD_PX)
     blurred /= np.maximum(cv2.GaussianBlur(known, (0, 0), _FOLD_PX), 1e-4)[..., None]
     picture += (blurred - picture) * share[..., None]
-
-
-def _areas(vertices: Float[np.ndarray, "v 3"], faces: np.ndarray) -> Float[np.ndarray, " f"]:
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
 
 
 def _of_corners(values: Float[np.ndarray, " f"], faces: np.ndarray, count: int) -> Float[np.ndarray, " v"]:

@@ -13,8 +13,8 @@ from ...head_model import HeadModel
 from ...head_model.anatomy import Box, centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ...light.exposure import GAMMA, Exposure
-from ...light.spherical_harmonics import Light, shadowed_transfer
-from ...mesh import smoothed_over_faces
+from ...light.spherical_harmonics import LUMINANCE, Light, shadowed_transfer
+from ...mesh import smoothed_over_faces, vertex_areas
 from ...portrait import Portrait
 from .. import capsule
 from ..labels.portrait_labels import CLOTH, HAIR, SKIN, PortraitLabels
@@ -91,7 +91,8 @@ def light_of_portrait(
     weight = found.trust * np.where(found.colour.max(-1) > _BLOWN_OUT, _LITTLE, 1)
     linear = found.colour.astype(np.float64) ** GAMMA
     plain, of_skin = _plainness(model, mesh), found.trust * found.classes[:, SKIN]
-    on_skin = skin_shade(mesh.vertices_world, log_of_vertex, of_skin, skin, plain)
+    area = vertex_areas(mesh.vertices_world, mesh.faces)
+    on_skin = skin_shade(mesh.vertices_world, log_of_vertex, of_skin, skin, plain, area)
 
     def cells(colour: np.ndarray, chosen: Bool[np.ndarray, " v"], factor: np.ndarray) -> tuple[np.ndarray, LitCells]:
         return _in_cells(mesh.vertices_world[chosen], colour[chosen], transfer[chosen], (weight * factor)[chosen])
@@ -114,7 +115,7 @@ def light_of_portrait(
     towards = camera - mesh.vertices_world
     facing = (mesh.normals_world * towards).sum(1) / np.linalg.norm(towards, axis=1)
     believed = _GUESSED + (1 - _GUESSED) * ramp(facing, *_FACING)
-    exposure = Exposure.of(reached, skin_cells.weight)
+    exposure = _exposure_as_told(reached, skin_cells)
     shade = on_skin.over(exposure.shade(transfer @ fitted.light.coefficients) ** believed[:, None])
     partner = _partners(mesh, material)
     wanted_shade = shade if wanted is None else _shade_of(wanted, transfer, skin_cells)
@@ -135,6 +136,13 @@ def transfer_of_head(
     for which, share in _SOFT.items():
         transfer[material == which] = softened(transfer[material == which], share)
     return transfer
+
+
+def _exposure_as_told(reached: Float[np.ndarray, "c 3"], told: LitCells) -> Exposure:
+    """The exposure that makes reckoned light as bright as what is told of seen skin."""
+    exposure = Exposure.of(reached, told.weight)
+    share = (told.weight * (told.rgb_linear @ LUMINANCE)).sum() / (told.weight * (reached @ LUMINANCE)).sum()
+    return replace(exposure, middle=float(np.clip(1 / share, 0.5 * exposure.middle, 2 * exposure.middle)))
 
 
 def _shade_of(light: Light, transfer: Float[np.ndarray, "v 9"], seen: LitCells) -> Float32[np.ndarray, "v 3"]:

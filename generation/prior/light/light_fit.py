@@ -30,7 +30,7 @@ _MIRROR_SIGMA, _MIRROR_ROBUST = 0.10, 0.25
 _OTHER_SIGMA = 0.4
 _WIDEN = 1.5
 """Factor on the prior's covariance."""
-_FRONTAL = 10.0
+_FRONTAL = 20.0
 """How much likelier light from the photographer's side is, times the cosine of the angle between: log probability."""
 _TEMPERATURE = 2.0
 _DARK, _FLOOR = 0.004, 0.03

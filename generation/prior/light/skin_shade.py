@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy.spatial import KDTree
 
+from ...light.exposure import GAMMA
 from ...light.spherical_harmonics import LUMINANCE
 
 _REACH = 0.03
@@ -37,9 +38,9 @@ class SkinShade:
 
 def skin_shade(
     vertices_world: Float[np.ndarray, "v 3"], log_light: Float32[np.ndarray, "v 3"], weight: Float[np.ndarray, " v"],
-    skin: Bool[np.ndarray, " v"], plain: Float[np.ndarray, " v"],
+    skin: Bool[np.ndarray, " v"], plain: Float[np.ndarray, " v"], area: Float[np.ndarray, " v"],
 ) -> SkinShade | None:  # fmt: skip
-    """Light on the skin of a mesh, of brightness 1 on half of what is seen of it.
+    """Light on the skin of a mesh, as much on what is seen of it as even light of brightness 1.
 
     Args:
         vertices_world: the mesh.
@@ -47,6 +48,7 @@ def skin_shade(
         weight: how plainly skin is seen there, [0, 1].
         skin: vertices of the head's skin.
         plain: of these, how far each is neither lips nor eyes, [0, 1].
+        area: what each stands for.
 
     Returns:
         None where too little skin is seen.
@@ -55,9 +57,12 @@ def skin_shade(
     seen = np.nonzero(skin & (weight > _LEAST_WEIGHT))[0]
     if (worth[seen] > _LEAST_WEIGHT).sum() < _LEAST_VERTICES:
         return None
-    level = _median(log_light[seen] @ LUMINANCE, worth[seen])
+    mass = worth[seen] * area[seen]
+    grey = log_light[seen].astype(np.float64) @ LUMINANCE
+    middle = _median(grey, mass)
+    level = middle + np.log(np.average(np.exp(GAMMA * np.clip(grey - middle, -_MOST, _MOST)), weights=mass)) / GAMMA
     logs = np.clip(log_light[seen] - level, -_MOST, _MOST)
-    colour = np.array([_median(channel, worth[seen]) for channel in (logs - (logs @ LUMINANCE)[:, None]).T])
+    colour = np.array([_median(channel, mass) for channel in (logs - (logs @ LUMINANCE)[:, None]).T])
     count = len(vertices_world)
     tree, on_skin = KDTree(vertices_world[seen]), np.nonzero(skin)[0]
     distance, neighbour = tree.query(vertices_world[on_skin], k=_AROUND)

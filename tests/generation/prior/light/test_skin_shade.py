@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dp360.generation.light.exposure import GAMMA
 from dp360.generation.light.spherical_harmonics import LUMINANCE
 from dp360.generation.prior.light.skin_shade import SkinShade, skin_shade
 
@@ -17,7 +18,12 @@ def face() -> tuple[np.ndarray, np.ndarray]:
     return points, np.arange(SIDE * SIDE).reshape(SIDE, SIDE)[:, ::-1].ravel()
 
 
-def shade_of(log_light: np.ndarray, weight: np.ndarray | None = None, plain: np.ndarray | None = None) -> SkinShade:
+def shade_of(
+    log_light: np.ndarray,
+    weight: np.ndarray | None = None,
+    plain: np.ndarray | None = None,
+    area: np.ndarray | None = None,
+) -> SkinShade:
     points, _ = face()
     one = np.ones(len(points))
     found = skin_shade(
@@ -26,6 +32,7 @@ def shade_of(log_light: np.ndarray, weight: np.ndarray | None = None, plain: np.
         one if weight is None else weight,
         one > 0,
         one if plain is None else plain,
+        one if area is None else area,
     )
     assert found is not None
     return found
@@ -35,13 +42,18 @@ def grey(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[:, None], 3, axis=1)
 
 
+def light_on(shade: np.ndarray) -> np.ndarray:
+    """Luminance of the light that makes such factors."""
+    return np.exp(GAMMA * (np.log(shade) @ LUMINANCE))
+
+
 def test_seen_skin_has_the_light_that_is_told_up_to_its_level() -> None:
     points, _ = face()
     told = np.where(points[:, :1] < -0.05, -0.7, 0.0) + np.array([0.1, 0.0, -0.1])
     shade = shade_of(told + 3.0).over(np.full((len(points), 3), 0.5, np.float32))
     dark = points[:, 0] < -0.05
     np.testing.assert_allclose(np.log(shade[dark] / shade[~dark][0]), np.full((dark.sum(), 3), -0.7), atol=1e-5)
-    np.testing.assert_allclose(np.log(shade[~dark]) @ LUMINANCE, 0, atol=1e-5)
+    np.testing.assert_allclose(light_on(shade).mean(), 1, rtol=1e-5)
 
 
 def test_lips_and_eyes_do_not_tell_how_bright_it_is() -> None:
@@ -51,6 +63,15 @@ def test_lips_and_eyes_do_not_tell_how_bright_it_is() -> None:
     shade = shade_of(told, plain=np.where(odd, 0.0, 1.0)).over(np.ones_like(told, dtype=np.float32))
     np.testing.assert_allclose(shade[~odd], 1, atol=1e-5)
     np.testing.assert_allclose(shade[odd], np.exp(-1), atol=1e-5)
+
+
+def test_many_small_triangles_do_not_tell_how_bright_it_is() -> None:
+    points, _ = face()
+    ears = points[:, 0] < 0.05
+    told = grey(np.where(ears, -1.0, 0.0))
+    shade = shade_of(told, area=np.where(ears, 0.1, 1.0)).over(np.ones_like(told, dtype=np.float32))
+    assert light_on(shade).mean() < 0.8
+    np.testing.assert_allclose(np.average(light_on(shade), weights=np.where(ears, 0.1, 1.0)), 1, rtol=1e-5)
 
 
 def test_mirrored_skin_has_the_mirrored_shade() -> None:
@@ -74,4 +95,4 @@ def test_away_from_seen_skin_the_reckoned_light_holds_in_the_colour_that_is_told
 def test_too_little_skin_says_nothing() -> None:
     points, _ = face()
     zero = np.zeros(len(points))
-    assert skin_shade(points, grey(zero).astype(np.float32), zero, zero == 0, zero + 1) is None
+    assert skin_shade(points, grey(zero).astype(np.float32), zero, zero == 0, zero + 1, zero + 1) is None
