@@ -23,6 +23,7 @@ from dp360.generation.portrait.landmark_network import FACE_LANDMARKS
 from dp360.generation.prior import HeadPrior, PriorBasis, PriorGenerator, PriorRender, build_head_prior
 from dp360.generation.prior.field import field_autoencoder, field_denoiser, field_grain, head_field, mean_network
 from dp360.generation.prior.labels import segmenter
+from dp360.generation.prior.light import shade_network
 from dp360.generation.prior.prior_generator import portrait_rgba
 from dp360.generation.prior.texture import skin_paint
 from dp360.generation.prior.texture.atlas import MATERIAL_CLOTH, MATERIAL_EYE, MATERIAL_HAIR, MATERIAL_SKIN
@@ -165,8 +166,8 @@ def test_a_larger_picture_shows_the_same(prior: HeadPrior, around: PriorRender, 
 @contextlib.contextmanager
 def networks_that_run() -> Iterator[set[str]]:
     """Names of the package's networks that compute something while the block runs."""
-    sources = (segmenter, mean_network, field_autoencoder, field_denoiser, field_grain)
-    names = dict(zip((s.__name__ for s in sources), ("segmenter", "field_mean", *DRAWING)))
+    sources = (segmenter, shade_network, mean_network, field_autoencoder, field_denoiser, field_grain)
+    names = dict(zip((s.__name__ for s in sources), ("segmenter", "skin_shade", "field_mean", *DRAWING)))
     ran: set[str] = set()
 
     def note(module: nn.Module, *_: object) -> None:
@@ -254,9 +255,10 @@ def test_a_bald_head_has_no_shell_and_skin_all_over(portrait: Portrait) -> None:
     assert MATERIAL_HAIR not in bald.mesh.material and len(bald.strands.ribbons()) == 0
     behind = bald.render(look_at_origin([math.pi], [0.0], size_px=96), supersample=4)
     head = (behind.alpha[0] > 0.9) & (np.arange(96)[:, None] < 50)
-    made_up = np.median(behind.rgb[0][head], axis=0)
+    unlit = dataclasses.replace(bald, texture=dataclasses.replace(bald.texture, rgb=bald.texture.albedo))
+    made_up = np.median(unlit.render(look_at_origin([math.pi], [0.0], size_px=96)).rgb[0][head], axis=0)
     skin, hair = (np.median(portrait.foreground_unit[m], axis=0) for m in (basis.labels.skin, basis.labels.hair))
-    # its colour, for light behind is another one
+    # without light, for that behind is of another colour and brightness
     assert np.linalg.norm(chroma(made_up) - chroma(skin)) < 0.5 * np.linalg.norm(chroma(made_up) - chroma(hair))
     steps = np.abs(np.diff(behind.rgb[0], axis=1))[head[:, 1:] & head[:, :-1]]
     assert np.quantile(steps, 0.99) < 0.08  # and no locks
