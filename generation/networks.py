@@ -23,6 +23,8 @@ _LFS_POINTER = b"version https://git-lfs"
 """What stands in the place of a file that Git LFS has not fetched."""
 _SCALE = ".scale"
 """Ending of the name of the scales of a tensor of whole numbers."""
+_PICTURES = (0.45, 0.27)
+"""Mean and standard deviation of pictures' colours, which `PictureUNet` brings them from."""
 _MOST_SIZE = 4096
 """Channels, layers or places: more has none of these networks."""
 _MOST_QUOTED = 120
@@ -137,6 +139,52 @@ class UNet(nn.Module):
     def enlarged(self, x: Tensor) -> Tensor:
         """Twice the resolution."""
         return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class PictureUNet(UNet):
+    """A U-Net that sees colours and places, and draws at its input's resolution as well.
+
+    Source: Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution", 2018
+    (coordinates as input).
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        channels: tuple[int, ...],
+        fine_channels: int,
+        *,
+        coarser_than: int = 0,
+        more_blocks: tuple[int, ...] = (),
+    ) -> None:
+        """Make the layers.
+
+        Args:
+            outputs: channels that are drawn.
+            channels, coarser_than, more_blocks: as of `UNet`.
+            fine_channels: channels at the input's resolution, a multiple of 8.
+        """
+        super().__init__(5, channels, coarser_than=coarser_than, more_blocks=more_blocks)
+        half = channels[0]
+        self.head = nn.Conv2d(half, outputs, 1)
+        self.fine_input, self.fine_meaning = ConvBlock(5, fine_channels), nn.Conv2d(half, fine_channels, 1)
+        self.fine = ConvBlock(2 * fine_channels, fine_channels)
+        self.fine_head = zeroed(nn.Conv2d(fine_channels, outputs, 1))
+
+    def seen(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 5 h w"]:
+        """Colours of about mean 0 and deviation 1, and x and y in [-1, 1]."""
+        mean, deviation = _PICTURES
+        n, _, height, width = rgb_unit.shape
+        y = torch.linspace(-1, 1, height, device=rgb_unit.device)[:, None].expand(height, width)
+        x = torch.linspace(-1, 1, width, device=rgb_unit.device)[None].expand(height, width)
+        place = torch.stack([x, y]).expand(n, 2, height, width)
+        return torch.cat([(rgb_unit - mean) / deviation, place], dim=1)
+
+    def drawn(self, seen: Float[Tensor, "n 5 h w"]) -> Float[Tensor, "n c h w"]:
+        """What is drawn of what is `seen`; sides must be multiples of `2 ** len(channels)`."""
+        features, _ = self.features(seen)
+        fine = torch.cat([self.fine_input(seen), self.enlarged(self.fine_meaning(features))], dim=1)
+        return self.enlarged(self.head(features)) + self.fine_head(self.fine(fine))
 
 
 @dataclass(frozen=True)

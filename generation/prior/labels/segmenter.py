@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...networks import ConvBlock, LoadedNetwork, NetworkFile, UNet, zeroed
+from ...networks import LoadedNetwork, NetworkFile, PictureUNet
 
 BACKGROUND, FACE, NECK, EAR, HAIR, BEARD, BROW, HEADGEAR, GLASSES, ACCESSORY, CLOTH = range(11)
 """Classes. The face has eyes and light stubble, the neck bare shoulders; accessories are jewellery; of glasses frames
@@ -26,8 +26,6 @@ CLASS_NAMES = (
 )  # fmt: skip
 SKIN_CLASSES = (FACE, NECK, EAR, BROW)
 """Skin, and the brows on it."""
-_NORMALISATION = (0.45, 0.27)
-"""Mean and standard deviation that inputs are brought from."""
 
 
 @dataclass(frozen=True)
@@ -44,35 +42,19 @@ class SegmenterConfig:
     """Side at which portraits are segmented, a multiple of `2 ** len(channels)`."""
 
 
-class Segmenter(UNet):
-    """A U-Net that sees colours and places.
-
-    Source: Liu et al., "An Intriguing Failing of Convolutional Neural Networks and the CoordConv Solution", 2018
-    (coordinates as input).
-    """
+class Segmenter(PictureUNet):
+    """Draws how likely each class is."""
 
     def __init__(self, config: SegmenterConfig | None = None) -> None:
         config = config or SegmenterConfig()
-        super().__init__(5, config.channels, coarser_than=1, more_blocks=config.more_blocks)
+        fine, more = config.fine_channels, config.more_blocks
+        super().__init__(len(CLASS_NAMES), config.channels, fine, coarser_than=1, more_blocks=more)
         self.config = config
-        fine, half = config.fine_channels, config.channels[0]
-        self.head = nn.Conv2d(half, len(CLASS_NAMES), 1)
-        self.fine_input, self.fine_meaning = ConvBlock(5, fine), nn.Conv2d(half, fine, 1)
-        self.fine = ConvBlock(2 * fine, fine)
-        self.fine_head = zeroed(nn.Conv2d(fine, len(CLASS_NAMES), 1))
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 11 h w"]:
         """Logits of the classes; sides must be multiples of `2 ** len(channels)`."""
-        mean, deviation = _NORMALISATION
-        n, _, height, width = rgb_unit.shape
-        y = torch.linspace(-1, 1, height, device=rgb_unit.device)[:, None].expand(height, width)
-        x = torch.linspace(-1, 1, width, device=rgb_unit.device)[None].expand(height, width)
-        place = torch.stack([x, y]).expand(n, 2, height, width)
-        seen = torch.cat([(rgb_unit - mean) / deviation, place], dim=1)
-        features, _ = self.features(seen)
-        fine = torch.cat([self.fine_input(seen), self.enlarged(self.fine_meaning(features))], dim=1)
-        return self.enlarged(self.head(features)) + self.fine_head(self.fine(fine))
+        return self.drawn(self.seen(rgb_unit))
 
 
 SEGMENTER = NetworkFile("segmenter", Segmenter, SegmenterConfig, weight_levels=47)

@@ -18,15 +18,13 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from ...cameras import PANOHEAD_FOCAL_NORMALISED, PANOHEAD_RADIUS, Cameras
-from ...networks import ConvBlock, LoadedNetwork, NetworkFile, UNet, zeroed
+from ...networks import LoadedNetwork, NetworkFile, PictureUNet, zeroed
 from ..labels.portrait_labels import project_px
 
 WINDOW = 0.62
 """Side of what the network sees, in units of the standard frame: face, ears and neck."""
 FLOOR = 0.02
 """Added to sRGB colours before their logarithms are compared."""
-_NORMALISATION = (0.45, 0.27)
-"""Mean and standard deviation that inputs are brought from."""
 _CAST_WIDTH = 32
 
 
@@ -44,36 +42,25 @@ class ShadeConfig:
     """Side of the window, a multiple of `2 ** len(channels)`."""
 
 
-class ShadeNetwork(UNet):
-    """A U-Net that sees colours and places, and a few layers that see the picture's colour on the whole: blocks of the
-    U-Net normalise it away."""
+class ShadeNetwork(PictureUNet):
+    """Draws the logarithms of light; a few layers see the picture's colour on the whole, which blocks of the U-Net
+    normalise away."""
 
     def __init__(self, config: ShadeConfig | None = None) -> None:
         config = config or ShadeConfig()
-        super().__init__(5, config.channels, more_blocks=config.more_blocks)
+        super().__init__(3, config.channels, config.fine_channels, more_blocks=config.more_blocks)
         self.config = config
-        fine, half = config.fine_channels, config.channels[0]
-        self.head = zeroed(nn.Conv2d(half, 3, 1))
-        self.fine_input, self.fine_meaning = ConvBlock(5, fine), nn.Conv2d(half, fine, 1)
-        self.fine = ConvBlock(2 * fine, fine)
-        self.fine_head = zeroed(nn.Conv2d(fine, 3, 1))
+        zeroed(self.head)
         self.cast = nn.Sequential(nn.Linear(9, _CAST_WIDTH), nn.SiLU(), zeroed(nn.Linear(_CAST_WIDTH, 3)))
 
     def forward(self, rgb_unit: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
         """Logarithms of the factors of light on sRGB colours, up to one number for each picture."""
-        mean, deviation = _NORMALISATION
-        n, _, height, width = rgb_unit.shape
-        y = torch.linspace(-1, 1, height, device=rgb_unit.device)[:, None].expand(height, width)
-        x = torch.linspace(-1, 1, width, device=rgb_unit.device)[None].expand(height, width)
-        place = torch.stack([x, y]).expand(n, 2, height, width)
-        seen = torch.cat([(rgb_unit - mean) / deviation, place], dim=1)
-        features, _ = self.features(seen)
-        fine = torch.cat([self.fine_input(seen), self.enlarged(self.fine_meaning(features))], dim=1)
-        colours = seen[:, :3]
-        middle = torch.exp(-2 * (x.square() + y.square()))
+        seen = self.seen(rgb_unit)
+        colours, places = seen[:, :3], seen[:1, 3:]
+        middle = torch.exp(-2 * places.square().sum(1))
         whole = torch.cat([colours, colours.square(), torch.log(rgb_unit + FLOOR)], dim=1)
         cast = self.cast((whole * middle).sum((2, 3)) / middle.sum())[:, :, None, None]
-        return self.enlarged(self.head(features)) + self.fine_head(self.fine(fine)) + cast
+        return self.drawn(seen) + cast
 
 
 SHADE = NetworkFile("skin_shade", ShadeNetwork, ShadeConfig, weight_levels=31)
