@@ -77,6 +77,8 @@ EAR = Box((6.6, -4.5, -3.5), (np.inf, 5.0, 2.5))
 """The ears stand out of the skull in here."""
 EAR_HOLLOW = Box((6.0, -3.0, -2.0), (np.inf, 3.0, 2.5))
 """The hollow of the ear, which is as far in as the scalp and carries no hair."""
+LIPS = Box((0.0, -4.8, 6.0), (3.2, -2.0, np.inf))
+"""The lips, outside and in."""
 
 
 def centimetres(points_world: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:

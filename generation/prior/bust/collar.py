@@ -24,6 +24,8 @@ from .sections import COLUMNS, column_angles, column_directions, section_points
 
 _FACING, _FACING_AT_JAW = 0.2, 0.70
 """Least cosine to the camera of a column that counts, and of one that is cloth up to the jaw."""
+_BETTER = 0.2
+"""A column whose mirror image is seen at a cosine that is larger by this has the height of that one."""
 _RIDGE = np.array([1e-4, 0.3, 4.0, 2.0])
 """Ridge of the curve's terms 1, cos, sin, cos 2: collars are alike left and right."""
 _ROBUST = 0.006
@@ -113,6 +115,9 @@ def find_collar(
             bare[c] = like_skin[below, c].mean() if below.sum() > 3 else np.nan
         elif weight[c] >= _FACING_AT_JAW:  # cloth up to the jaw
             edge[c] = anatomy.COLLAR_AT_JAW
+    mirrored = -np.arange(COLUMNS) % COLUMNS
+    better = np.isfinite(edge[mirrored]) & (weight[mirrored] > weight + _BETTER)  # the jaw, or the shoulder, hides it
+    edge, weight = np.where(better, (edge[mirrored], 0.5 * weight[mirrored]), (edge, weight))
     known = np.isfinite(edge)
     if known.sum() < 6:
         return Collar(np.full(COLUMNS, anatomy.COLLAR_UNSEEN), False)

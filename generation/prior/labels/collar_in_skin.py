@@ -57,7 +57,7 @@ def collar_in_skin(
     lab = lab_of(rgb[todo])
     to_cloth, to_skin = (_nearest(lab, of) for of in (of_cloth, of_skin))
     found[todo] = (to_cloth < _NEARER * to_skin) & (to_skin > _LEAST_APART) & (to_cloth < _ALIKE)
-    found = cv2.morphologyEx(found.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+    found &= cv2.morphologyEx((found | cloth).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     pieces, _ = cast("tuple[np.ndarray, int]", ndimage.label(found | cloth, np.ones((3, 3), bool)))
     return found & np.isin(pieces, np.setdiff1d(pieces[cloth], [0]))
 

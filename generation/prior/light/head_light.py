@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from scipy.spatial import KDTree
 
 from ...head_model import HeadModel
-from ...head_model.anatomy import Box, centimetres, ramp
+from ...head_model.anatomy import LIPS, Box, centimetres, ramp
 from ...head_model.model import PART_CRANIUM_NECK, PART_FACE
 from ...light.exposure import GAMMA, Exposure
 from ...light.spherical_harmonics import LUMINANCE, Light, shadowed_transfer
@@ -22,13 +22,12 @@ from ..labels.segmenter import BEARD, BROW
 from ..texture.atlas import MATERIAL_CLOTH, MATERIAL_HAIR, MATERIAL_HEADGEAR, AtlasMesh
 from ..texture.portrait_lookup import PictureOfMesh
 from .light_fit import LitCells, MirroredCells, fit_light
-from .skin_shade import skin_shade
+from .skin_shade import LEAST_WEIGHT, skin_shade
 
 _ROWS, _COLUMNS = 56, 64
 """Cells round the head that colours are averaged in."""
 _COSINES = (0.2, 0.5)
 """Surfaces count as seen from the first cosine between normal and view on, fully from the second."""
-_LIPS = Box((0.0, -4.8, 6.0), (3.2, -2.0, np.inf))
 _EYES = Box((0.6, 1.0, 4.0), (6.0, 4.6, np.inf))
 _LITTLE = 0.1
 """Weight of eyes, brows and blown-out pixels."""
@@ -38,7 +37,7 @@ _SOFT = {MATERIAL_HAIR: 0.3, MATERIAL_CLOTH: 0.2, MATERIAL_HEADGEAR: 0.2}
 _GUESSED, _FACING = 0.85, (-0.5, 0.2)
 """Power of the light on surfaces that are turned away from the camera, where it is but guessed, so that it is nearer to
 even light there; cosines between normal and camera below which all of this holds, and above which nothing."""
-_LEAST_WEIGHT = 0.02
+_LEAST_CELL_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def light_of_portrait(
         return _in_cells(mesh.vertices_world[chosen], colour[chosen], transfer[chosen], (weight * factor)[chosen])
 
     as_light = linear if on_skin is None else np.exp(GAMMA * on_skin.log_factor.astype(np.float64))
-    skin_cell, skin_cells = cells(as_light, skin, found.classes[:, SKIN] * plain)
+    skin_cell, skin_cells = cells(as_light, skin, np.where(of_skin > LEAST_WEIGHT, found.classes[:, SKIN] * plain, 0))
     others = [
         cells(linear, material == which, found.classes[:, channel])[1]
         for which, channel in ((MATERIAL_HAIR, HAIR), (MATERIAL_CLOTH, CLOTH))
@@ -169,7 +168,7 @@ def _skin_vertices(model: HeadModel, mesh: AtlasMesh) -> Bool[np.ndarray, " v"]:
 def _plainness(model: HeadModel, mesh: AtlasMesh) -> Float[np.ndarray, " v"]:
     """1 on plain skin, 0 on lips, little about the eyes, by the head model's vertices."""
     points = centimetres(model.neutral)
-    plain = np.where(_LIPS.holds(points), 0.0, np.where(_EYES.holds(points), _LITTLE, 1.0))
+    plain = np.where(LIPS.holds(points), 0.0, np.where(_EYES.holds(points), _LITTLE, 1.0))
     return np.where(mesh.head_vertex >= 0, plain[np.maximum(mesh.head_vertex, 0)], 0.0)
 
 
@@ -193,7 +192,7 @@ def _in_cells(
     cell, size = row * _COLUMNS + column, _ROWS * _COLUMNS
     mass, count = np.bincount(cell, weight, size), np.bincount(cell, minlength=size)
     mean_weight = mass / np.maximum(count, 1)
-    kept = np.nonzero(mean_weight > _LEAST_WEIGHT)[0]
+    kept = np.nonzero(mean_weight > _LEAST_CELL_WEIGHT)[0]
     values = np.concatenate([linear, transfer], axis=1)
     sums = np.stack([np.bincount(cell, weight * values[:, c], size)[kept] for c in range(values.shape[1])], axis=1)
     means = sums / mass[kept, None]

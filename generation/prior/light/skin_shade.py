@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int
+from scipy.sparse import csr_array
 from scipy.spatial import KDTree
 
 from ...light.exposure import GAMMA
@@ -16,7 +17,8 @@ _REACH = 0.03
 _AROUND = 8
 _MOST = 1.6
 """Largest logarithm of a factor."""
-_LEAST_WEIGHT, _LEAST_VERTICES = 0.05, 60
+LEAST_WEIGHT, _LEAST_VERTICES = 0.05, 60
+"""How plainly skin has to be seen for light to be told of it, and how much of it."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,17 @@ class SkinShade:
 
     log_factor: Float32[np.ndarray, "v 3"]
     """Logarithms of factors on sRGB colours; 0 away from skin that is seen."""
-    near: Float32[np.ndarray, " v"]
-    """1 on skin that is seen, less beside it, 0 on all else."""
+    carried: csr_array
+    """`(v, v)`: how much what is told of seen skin says of each vertex. Rows sum to 1 on seen skin itself, to less on
+    the skin beside it, to 0 on all else."""
     tint: Float32[np.ndarray, " 3"]
     """Factors on sRGB colours of the light's own colour, of luminance 1."""
 
     def over(self, shade: Float[np.ndarray, "v 3"]) -> Float32[np.ndarray, "v 3"]:
-        """Another shade, where this one tells nothing; factors on sRGB colours."""
-        rest = (1 - self.near)[:, None]
-        return ((shade * self.tint) ** rest * np.exp(self.log_factor * self.near[:, None])).astype(np.float32)
+        """Another shade, corrected on skin that is seen to what is told there, and less and less beside it; factors on
+        sRGB colours. What is hidden in a crease beside seen skin so stays darker than that skin."""
+        reckoned = np.log(shade * self.tint)
+        return np.exp(reckoned + self.carried @ (self.log_factor - reckoned)).astype(np.float32)
 
 
 def skin_shade(
@@ -54,8 +58,8 @@ def skin_shade(
         None where too little skin is seen.
     """
     worth = weight * plain
-    seen = np.nonzero(skin & (weight > _LEAST_WEIGHT))[0]
-    if (worth[seen] > _LEAST_WEIGHT).sum() < _LEAST_VERTICES:
+    seen = np.nonzero(skin & (weight > LEAST_WEIGHT))[0]
+    if (worth[seen] > LEAST_WEIGHT).sum() < _LEAST_VERTICES:
         return None
     mass = worth[seen] * area[seen]
     grey = log_light[seen].astype(np.float64) @ LUMINANCE
@@ -63,16 +67,25 @@ def skin_shade(
     level = middle + np.log(np.average(np.exp(GAMMA * np.clip(grey - middle, -_MOST, _MOST)), weights=mass)) / GAMMA
     logs = np.clip(log_light[seen] - level, -_MOST, _MOST)
     colour = np.array([_median(channel, mass) for channel in (logs - (logs @ LUMINANCE)[:, None]).T])
-    count = len(vertices_world)
-    tree, on_skin = KDTree(vertices_world[seen]), np.nonzero(skin)[0]
-    distance, neighbour = tree.query(vertices_world[on_skin], k=_AROUND)
-    share = (np.exp(-0.5 * np.square(distance / _REACH)) * weight[seen][neighbour] + 1e-12)[..., None]
-    near, field = np.zeros(count, np.float32), np.zeros((count, 3), np.float32)
-    near[on_skin] = np.exp(-distance[:, 0] / (2 * _REACH))
-    field[on_skin] = (share * logs[neighbour]).sum(1) / share.sum(1)
-    field[seen] = logs
     tint = np.exp(colour - colour @ LUMINANCE).astype(np.float32)
-    return SkinShade(field, near, tint)
+    log_factor = np.zeros((len(vertices_world), 3), np.float32)
+    log_factor[seen] = logs
+    return SkinShade(log_factor, _carried(vertices_world, weight, skin, seen), tint)
+
+
+def _carried(
+    vertices_world: Float[np.ndarray, "v 3"], weight: Float[np.ndarray, " v"], skin: Bool[np.ndarray, " v"],
+    seen: Int[np.ndarray, " s"],
+) -> csr_array:  # fmt: skip
+    """How much seen skin says of each vertex of skin: itself all of it, and less with distance."""
+    beside = np.setdiff1d(np.nonzero(skin)[0], seen)
+    distance, neighbour = KDTree(vertices_world[seen]).query(vertices_world[beside], k=_AROUND)
+    share = np.exp(-0.5 * np.square(distance / _REACH)) * weight[seen][neighbour] + 1e-12
+    share *= np.exp(-distance[:, :1] / (2 * _REACH)) / share.sum(1, keepdims=True)
+    rows, columns = np.repeat(beside, _AROUND), seen[neighbour].ravel()
+    values = np.concatenate([np.ones(len(seen)), share.ravel()])
+    places = np.concatenate([seen, rows]), np.concatenate([seen, columns])
+    return csr_array((values, places), shape=(len(vertices_world),) * 2)
 
 
 def _median(values: Float[np.ndarray, " n"], weight: Float[np.ndarray, " n"]) -> float:

@@ -64,6 +64,10 @@ _STRIPE = 9
 """Columns over which what is carried down has one colour: patterns would become stripes."""
 _SIDE_ANGLE = 0.8
 """Colours of cloth that is not seen as far round as this are those of what is worn below it."""
+_COLLAR, _BETTER = (0.016, 0.03), (0.05, 0.2)
+"""Down to the first two lengths below a collar's edge, cloth that looks different from its mirror image has the colours
+of that one if it is seen at a cosine that is larger by the second two: beyond chin and jaw a lapel would lie where the
+shirt's collar is."""
 _RIM = (-0.002, 0.012, 0.016)
 """A collar's rim is seen between the first two lengths below its edge and painted round the neck down to the third."""
 _LEAST_RIM, _LEAST_STAND = 150.0, 0.003
@@ -90,6 +94,8 @@ class ClothSurface:
     """World units; 0 off the mesh."""
     normals_body: Float32[np.ndarray, "h w 3"]
     """Unit normals in the body's frame."""
+    facing: Float32[np.ndarray, "h w"]
+    """Cosines between normal and portrait camera."""
     height: Float32[np.ndarray, "h w"]
     """Above the neck's cut along the body, world units."""
     below_rim: Float32[np.ndarray, "h w"]
@@ -106,7 +112,10 @@ class ClothSurface:
     """See `AtlasTexels.step`."""
 
     @staticmethod
-    def of(texels: AtlasTexels, chosen: Int[np.ndarray, " n"], mesh: AtlasMesh, tile: Tile) -> ClothSurface:
+    def of(
+        texels: AtlasTexels, chosen: Int[np.ndarray, " n"], mesh: AtlasMesh, tile: Tile,
+        camera_world: Float[np.ndarray, " 3"],
+    ) -> ClothSurface:  # fmt: skip
         """The surface of the tile.
 
         Args:
@@ -114,6 +123,7 @@ class ClothSurface:
             chosen: numbers of the tile's texels.
             mesh: of the atlas.
             tile: column, row, width and height in the atlas.
+            camera_world: position of the portrait's camera.
         """
         x, y, width, height = texels.painted_tile(tile)
         points, normals = np.zeros((2, height, width, 3), np.float32)
@@ -121,6 +131,8 @@ class ClothSurface:
         points[place], normals[place] = texels.points_world[chosen], texels.normals_world[chosen]
         points[:, -1], normals[:, -1] = points[:, 0], normals[:, 0]
         covered = (normals != 0).any(-1)
+        view = camera_world.astype(np.float32) - points
+        facing = (normals * view).sum(-1) / np.linalg.norm(view, axis=-1)
         T = mesh.T_world_body
         step = np.linalg.norm(np.diff(points, axis=0), axis=-1) * (covered[1:] & covered[:-1])
         length = np.concatenate([np.zeros((1, width), np.float32), np.cumsum(step, axis=0)])
@@ -133,6 +145,7 @@ class ClothSurface:
         return ClothSurface(
             points,
             (normals @ T[:3, :3]).astype(np.float32),
+            facing.astype(np.float32),
             ((points - T[:3, 3]) @ T[:3, 1]).astype(np.float32),
             (length - length[rim_row]).astype(np.float32),
             stand_off.astype(np.float32),
@@ -167,7 +180,8 @@ def paint_cloth(
     """
     fits = np.maximum(seen.classes[..., CLOTH], seen.classes[..., SKIN])
     (low, high), step = _TRUST, surface.step
-    own = without_patches(np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32), step)
+    own = np.clip((seen.trust * fits - low) / (high - low), 0, 1).astype(np.float32)
+    own = without_patches(own * (1 - _better_mirrored(seen, own, surface)), step)
     own = soft_edged(own, step)
     front = np.clip((np.cos(surface.angle) - _FRONT[0]) / (_FRONT[1] - _FRONT[0]), 0, 1)
     lowest = _lowest(own, step)
@@ -211,6 +225,15 @@ def paint_cloth(
     confidence = np.maximum(own, 0.5 * mirror_kept)
     result[:, -1], confidence[:, -1] = result[:, 0], confidence[:, 0]
     return np.maximum(result, 0).astype(np.float32), confidence.astype(np.float32)
+
+
+def _better_mirrored(
+    seen: SeenPoints, own: Float32[np.ndarray, "h w"], surface: ClothSurface
+) -> Float32[np.ndarray, "h w"]:
+    """How far a collar is to look like its other side, which is seen more plainly."""
+    better = ramp(surface.facing[:, ::-1] - surface.facing, *_BETTER) * (1 - ramp(surface.below_rim, *_COLLAR))
+    better = better * own[:, ::-1]
+    return (better * ramp(_difference(seen.colour, seen.colour[:, ::-1]), *_UNLIKE)).astype(np.float32)
 
 
 def _going_on(

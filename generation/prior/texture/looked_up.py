@@ -10,12 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from ...cielab import lab_of, median_in_lab
+from ...head_model import HeadModel
+from ...head_model.anatomy import LIPS, centimetres
 from ...portrait import Portrait
 from ..labels.portrait_labels import SKIN, PortraitLabels
 from ..labels.segmenter import BEARD, BROW, HEADGEAR
 from ..labels.skin_tone import SkinTone
 from ..light.head_light import HeadLight
-from .atlas import MATERIAL_SKIN, AtlasMesh, AtlasTexels
+from .atlas import MATERIAL_MOUTH, MATERIAL_SKIN, MATERIAL_TEETH, AtlasMesh, AtlasTexels
 from .portrait_lookup import PictureOfMesh, SeenPoints
 
 _LEAST_PIXELS = 50
@@ -32,6 +34,9 @@ _THIN_SHARE, _LIKE_SKIN, _OWN_QUANTILES = 0.12, 18.0, (0.8, 0.97)
 """Hair on less than the first share of the head, whose median is nearer to the skin's colour than the second number,
 CIELAB, is seen with skin between it: its own colour is that between these quantiles of how far its hue is away from the
 skin's."""
+_BEHIND_LIPS, _BEHIND_TEETH, _ANY_COSINE = 0.02, 0.01, (-3.0, -2.0)
+"""What lies so far behind lips or teeth that are seen, world units, has their colour, whichever way it faces: the line
+between closed lips is as dark as it is seen, make-up goes on inside, and teeth have no black borders."""
 
 
 @dataclass(frozen=True)
@@ -137,19 +142,27 @@ class LookedUp:
 
     @staticmethod
     def of(
-        portrait: Portrait, labels: PortraitLabels, picture: PictureOfMesh, mesh: AtlasMesh, texels: AtlasTexels,
-        light: HeadLight,
+        portrait: Portrait, labels: PortraitLabels, picture: PictureOfMesh, model: HeadModel, mesh: AtlasMesh,
+        texels: AtlasTexels, light: HeadLight,
     ) -> LookedUp:  # fmt: skip
         """Look all texels up in the portrait.
 
         Args:
             portrait, labels: what is looked up.
             picture: the portrait over the mesh.
+            model: the head model.
             mesh: the fitted mesh.
             texels: of its atlas.
             light: the portrait's on the mesh.
         """
         own = picture.look_up(texels.points_world, texels.normals_world)
+        for chosen, depth in (
+            (_lips(model, mesh, texels), _BEHIND_LIPS),
+            (np.nonzero(texels.material == MATERIAL_TEETH)[0], _BEHIND_TEETH),
+            (np.nonzero(texels.material == MATERIAL_MOUTH)[0], _BEHIND_LIPS),
+        ):
+            behind = picture.look_up(texels.points_world[chosen], texels.normals_world[chosen], depth, _ANY_COSINE)
+            own.trust[chosen] = np.maximum(own.trust[chosen], behind.trust)
         own = own.divided_by(texels.interpolated(light.shade, mesh.faces))
 
         def mirrored_at(chosen: Int[np.ndarray, " m"]) -> SeenPoints:
@@ -160,3 +173,11 @@ class LookedUp:
         plain = (texels.material == MATERIAL_SKIN) & (own.trust > 0.7) & (own.classes[:, SKIN] > 0.5)
         tone = SkinTone.of(own.colour[plain], typical.skin)
         return LookedUp(own, mirrored_at, tone, typical)
+
+
+def _lips(model: HeadModel, mesh: AtlasMesh, texels: AtlasTexels) -> Int[np.ndarray, " m"]:
+    """Numbers of the lips' texels."""
+    of_vertex = LIPS.holds(centimetres(model.neutral))[np.maximum(mesh.head_vertex, 0)] & (mesh.head_vertex >= 0)
+    chosen = np.nonzero((texels.material == MATERIAL_SKIN) & (texels.points_world[:, 2] > 0))[0]
+    share = texels.interpolated(of_vertex[:, None].astype(np.float32), mesh.faces, chosen)
+    return chosen[share[:, 0] > 0.5]

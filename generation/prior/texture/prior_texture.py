@@ -125,7 +125,7 @@ def _painted(
     *, glasses: Glasses | None, headgear: Headgear | None, seed: int,
 ) -> tuple[Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:  # fmt: skip
     """Colours in even light, sRGB, and confidence of all parts; what they are made of goes when this returns."""
-    looked_up = LookedUp.of(portrait, labels, picture, mesh, texels, head_light)
+    looked_up = LookedUp.of(portrait, labels, picture, model, mesh, texels, head_light)
     expected = ExpectedColours.of(field if headgear is None else all_hair(field), texels, looked_up)
 
     texture, confidence = np.zeros((*texels.shape, 3), np.float32), np.zeros(texels.shape, np.float32)
@@ -162,7 +162,8 @@ def _painted(
         if not len(chosen):
             return None
         seen = tile_of(chosen, looked_up.own[chosen], BUST_TILE)
-        return paint_cloth(seen, expected, ClothSurface.of(texels, chosen, mesh, BUST_TILE), seed)
+        surface = ClothSurface.of(texels, chosen, mesh, BUST_TILE, portrait.head.camera.position_world[0].numpy())
+        return paint_cloth(seen, expected, surface, seed)
 
     def detail() -> Float32[np.ndarray, "h w 3"] | None:
         shell = painted_hair.result()
