@@ -115,9 +115,7 @@ def find_collar(
             bare[c] = like_skin[below, c].mean() if below.sum() > 3 else np.nan
         elif weight[c] >= _FACING_AT_JAW:  # cloth up to the jaw
             edge[c] = anatomy.COLLAR_AT_JAW
-    mirrored = -np.arange(COLUMNS) % COLUMNS
-    better = np.isfinite(edge[mirrored]) & (weight[mirrored] > weight + _BETTER)  # the jaw, or the shoulder, hides it
-    edge, weight = np.where(better, (edge[mirrored], 0.5 * weight[mirrored]), (edge, weight))
+    edge, weight = _better_of_both_sides(edge, weight)
     known = np.isfinite(edge)
     if known.sum() < 6:
         return Collar(np.full(COLUMNS, anatomy.COLLAR_UNSEEN), False)
@@ -132,6 +130,15 @@ def find_collar(
         edge[told], weight[told] = at_outline[told], _OUTLINE_WEIGHT
         curve = _curve(np.where(known | told, edge, 0), np.where(known | told, weight, 0))
     return Collar(np.minimum(curve + _beyond_curve(edge - curve), anatomy.COLLAR_TOP), False)
+
+
+def _better_of_both_sides(
+    edge: Float[np.ndarray, " columns"], weight: Float[np.ndarray, " columns"]
+) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " columns"]]:
+    """Heights and weights where the side that is seen more plainly speaks for the other, which the jaw may hide."""
+    mirrored = -np.arange(COLUMNS) % COLUMNS
+    better = np.isfinite(edge[mirrored]) & (weight[mirrored] > weight + _BETTER)
+    return np.where(better, edge[mirrored], edge), np.where(better, 0.5 * weight[mirrored], weight)
 
 
 def _rows_of_axis(

@@ -34,7 +34,7 @@ _THIN_SHARE, _LIKE_SKIN, _OWN_QUANTILES = 0.12, 18.0, (0.8, 0.97)
 """Hair on less than the first share of the head, whose median is nearer to the skin's colour than the second number,
 CIELAB, is seen with skin between it: its own colour is that between these quantiles of how far its hue is away from the
 skin's."""
-_BEHIND_LIPS, _BEHIND_TEETH, _ANY_COSINE = 0.02, 0.01, (-3.0, -2.0)
+_BEHIND_LIPS, _BEHIND_TEETH, _IN_MOUTH, _ANY_COSINE = 0.02, 0.01, 0.06, (-3.0, -2.0)
 """What lies so far behind lips or teeth that are seen, world units, has their colour, whichever way it faces: the line
 between closed lips is as dark as it is seen, make-up goes on inside, and teeth have no black borders."""
 
@@ -159,7 +159,7 @@ class LookedUp:
         for chosen, depth in (
             (_lips(model, mesh, texels), _BEHIND_LIPS),
             (np.nonzero(texels.material == MATERIAL_TEETH)[0], _BEHIND_TEETH),
-            (np.nonzero(texels.material == MATERIAL_MOUTH)[0], _BEHIND_LIPS),
+            (np.nonzero(texels.material == MATERIAL_MOUTH)[0], _IN_MOUTH),
         ):
             behind = picture.look_up(texels.points_world[chosen], texels.normals_world[chosen], depth, _ANY_COSINE)
             own.trust[chosen] = np.maximum(own.trust[chosen], behind.trust)

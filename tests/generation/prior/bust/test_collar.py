@@ -33,6 +33,17 @@ def test_one_wrong_column_moves_nothing_and_nothing_is_followed_far() -> None:
     assert collar._beyond_curve(np.where(ANGLE < 0.6, 0.2, np.nan)).max() <= collar._MOST_FOLLOWED
 
 
+def test_the_side_that_is_seen_more_plainly_speaks_for_the_other() -> None:
+    edge, weight = np.full(COLUMNS, np.nan), np.full(COLUMNS, np.nan)
+    edge[5], weight[5], edge[-5], weight[-5] = 0.02, 0.9, -0.03, 0.4
+    edge[7], weight[7], edge[-7], weight[-7] = 0.02, 0.6, -0.03, 0.5
+    edge[9], weight[9] = 0.02, 0.9  # nothing is seen of the other side: the curve goes there
+    found, trusted = collar._better_of_both_sides(edge, weight)
+    assert (found[5], found[-5], found[7], found[-7]) == (0.02, 0.02, 0.02, -0.03)
+    assert trusted[5] == 0.9 and trusted[-5] == 0.45
+    assert np.isnan(found[-9])
+
+
 def test_the_outline_tells_where_clothes_begin_unless_hair_hides_it() -> None:
     camera = look_at_origin([0.0], [0.0], size_px=512)
     heights = np.linspace(0.06, -0.2, 200)

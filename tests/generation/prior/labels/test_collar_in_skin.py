@@ -35,6 +35,17 @@ def test_a_strip_in_the_shirts_colour_is_cloth_and_the_shaded_neck_is_skin(portr
     assert found[strip].mean() > 0.75 and not found[~strip].any()
 
 
+def test_the_half_of_a_narrow_strip_that_is_called_skin_is_cloth_and_a_mole_is_not(portrait: Portrait) -> None:
+    picture, skin, shirt, core, strip = scene(portrait, WHITE, WHITE)
+    column = np.flatnonzero(strip.any(0))
+    called_skin = strip & (np.arange(len(strip)) <= column[1])  # two columns of it
+    cloth = shirt | (strip & ~called_skin)
+    mole = len(strip) * 7 // 10, len(strip) // 2
+    picture.foreground_unit[mole] = WHITE
+    found = collar_in_skin(skin & ~cloth, cloth, picture, core)
+    assert found[called_skin].mean() > 0.4 and not found[mole]
+
+
 @pytest.mark.parametrize("factor", [1.0, 0.6])
 def test_skin_beside_the_neck_stays_skin_in_light_and_shade(portrait: Portrait, factor: float) -> None:
     picture, skin, shirt, core, _ = scene(portrait, WHITE, (factor * SKIN_RGB).astype(np.float32))

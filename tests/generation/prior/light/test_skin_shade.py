@@ -92,6 +92,15 @@ def test_away_from_seen_skin_the_reckoned_light_holds_in_the_colour_that_is_told
     assert np.abs(np.diff(middle)).max() < 0.2 * np.ptp(middle)  # no border
 
 
+def test_what_is_hidden_in_a_crease_stays_darker_than_the_seen_skin_beside_it() -> None:
+    points, _ = face()
+    crease = np.abs(points[:, 1]) < 0.006
+    reckoned = np.where(crease[:, None], 0.5, 1.0).astype(np.float32) * np.ones(3, np.float32)
+    shade = shade_of(grey(points[:, 0]), np.where(crease, 0.0, 1.0)).over(reckoned)
+    assert crease.sum() == SIDE
+    np.testing.assert_allclose(shade[crease] / shade[~crease].reshape(-1, SIDE, 3).mean(0), 0.5, rtol=0.05)
+
+
 def test_too_little_skin_says_nothing() -> None:
     points, _ = face()
     zero = np.zeros(len(points))

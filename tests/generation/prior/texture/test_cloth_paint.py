@@ -22,7 +22,8 @@ RED = np.array([0.6, 0.15, 0.1], np.float32)
 @pytest.fixture(scope="module")
 def surface(prior: HeadPrior) -> ClothSurface:
     texels = atlas_texels(prior.mesh)
-    return ClothSurface.of(texels, np.nonzero(texels.material == MATERIAL_CLOTH)[0], prior.mesh, BUST_TILE)
+    chosen = np.nonzero(texels.material == MATERIAL_CLOTH)[0]
+    return ClothSurface.of(texels, chosen, prior.mesh, BUST_TILE, np.array([0.0, 0.0, 3.0]))
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +199,23 @@ def test_a_collars_end_stays_sharp_and_even_cloth_smooth() -> None:
     made = cloth_paint._smoothed(table)
     assert made[:29].min() > 0.8 and made[31:].max() < 0.13
     assert np.diff(made[:29], axis=0).std() < 0.4 * np.diff(table[:29], axis=0).std()
+
+
+def test_a_collar_that_is_seen_from_the_side_only_looks_like_its_other_side(
+    surface: ClothSurface, expected: ExpectedColours
+) -> None:
+    seen = a_red_shirt(surface, noise=0.0)
+    rows = np.flatnonzero((surface.below_rim[:, 0] > 0.002) & (surface.below_rim[:, 0] < 0.012))
+    band, lapel = slice(rows[0], rows[-1]), surface.below_rim[:, 0] > 0.05
+    seen.colour[:, :] = np.where(surface.below_rim[..., None] < 0.05, 0.9, RED)  # a white collar, and the jacket
+    width = surface.height.shape[1]
+    far, near = slice(width // 12, width // 8), slice(width - width // 8, width - width // 12)
+    seen.colour[:, far] = RED
+    facing = np.ones_like(surface.facing)
+    as_seen, _ = paint_cloth(seen, expected, replace(surface, facing=facing), 0)
+    facing[:, : width // 2] = 0.4
+    mirrored, _ = paint_cloth(seen, expected, replace(surface, facing=facing), 0)
+    assert as_seen[band, far].min(-1).mean() < 0.3 < 0.7 < mirrored[band, far].min(-1).mean()
+    np.testing.assert_allclose(mirrored[band, near], as_seen[band, near], atol=0.05)
+    below = lapel & (np.arange(len(lapel)) < 0.7 * len(lapel))
+    np.testing.assert_allclose(mirrored[below][:, far], as_seen[below][:, far], atol=0.05)
