@@ -62,9 +62,9 @@ _PLAIN = (-0.12, -0.22)
 """Between these heights armpits and folds fade into plain cloth, as towards a sculpture's lower end."""
 _ABOVE_NECK_END = 0.016
 """An open neckline starts inside the neck, this far above its lowest edge."""
-_EMERGES, _INWARD = (0.006, 0.016), 0.016
+_EMERGES, _INWARD, _IN_FRONT = (0.006, 0.016), 0.016, (0.3, 0.7)
 """Between these heights above that edge it comes out of the neck, from so far inside: two surfaces that lie in each
-other would show as lines."""
+other would show as lines. Fully where the cosine of the angle from the front exceeds the last."""
 _MOST_FLARE = 0.015
 """Where the head model's own shoulders begin a collar does not follow them beyond this."""
 NECK_INSIDE = 0.012
@@ -298,6 +298,8 @@ def _grid(
     inner_rows = ROWS - _CAP_ROWS - _RIM_ROWS - _CUT_ROWS
     grid_radius, grid_height = np.zeros((2, ROWS, COLUMNS))
     stand_off = np.zeros(COLUMNS)
+    low, high = _IN_FRONT
+    opened = _INWARD * smoothstep((column_directions()[:, 2] - low) / (high - low)) * (not collar.is_bare)
     cut = _heights_of_cut(radius, lowest_seen)
     for c in range(COLUMNS):
 
@@ -314,9 +316,8 @@ def _grid(
         beside_neck = (y < neck.end[c] + 0.010) & (y > start[c] - NECK_INSIDE - 0.004)
         over_neck = np.minimum(at(y, neck.kept_radius[:, c]) + 0.006, around + _MOST_FLARE)
         r = np.where(beside_neck, np.maximum(r, over_neck), r)
-        low, high = _EMERGES
-        inward = _INWARD * (1 - stand[c] / _STAND_OFF) * (not collar.is_bare)
-        r = r - inward * smoothstep((y - neck.end[c] - low) / (high - low))
+        inward = opened[c] * (1 - stand[c] / _STAND_OFF)
+        r = r - inward * smoothstep((y - neck.end[c] - _EMERGES[0]) / (_EMERGES[1] - _EMERGES[0]))
         length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(y), np.diff(r)))])
         wanted = length[-1] * np.linspace(0, 1, inner_rows) ** _ROW_POWER
         y, r = np.interp(wanted, length, y), np.interp(wanted, length, r)
