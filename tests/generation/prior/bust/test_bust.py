@@ -16,6 +16,7 @@ from dp360.generation.head_model.anatomy import NECK_CUT_Y_CM, centimetres, worl
 from dp360.generation.mesh_raster import rasterize_mesh
 from dp360.generation.portrait import Portrait
 from dp360.generation.prior import HeadPrior
+from dp360.generation.prior.bust import bust as bust_module
 from dp360.generation.prior.bust.bust import CUT_ROW, RIM_ROW, ROWS, Bust, fit_bust
 from dp360.generation.prior.bust.outline import Outline
 from dp360.generation.prior.bust.sections import COLUMNS
@@ -223,6 +224,24 @@ def test_a_collar_stands_off_the_neck_and_bare_shoulders_have_none(
     dressed = labels.cloth | labels.skin
     naked = replace(labels, skin=dressed, cloth=np.zeros_like(dressed))
     assert (fit_bust(portrait, naked, model).stand_off > 0.003).mean() < 0.2
+
+
+def test_an_open_neckline_comes_out_of_the_neck(
+    portrait: Portrait, labels: PortraitLabels, model: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In front, where the neck is bare, its upper end lies well inside, and nothing else moves."""
+    at_neck = portrait.head.vertices_world[np.abs(centimetres(model.neutral)[:, 1] - NECK_CUT_Y_CM) < 1]
+    middle = (at_neck.min(0) + at_neck.max(0)) / 2
+    ends = np.array([[middle[0], world_height(y), middle[2]] for y in (-8.0, NECK_CUT_Y_CM - 6.0)])
+    (column, first), (_, last) = portrait.head.camera.project(torch.from_numpy(ends))[0, :, :2].tolist()
+    row, at = np.indices(labels.skin.shape)
+    bare = (row > first) & (row < last) & (np.abs(at - column) < 45 * (last - row) / (last - first))
+    opened = replace(labels, skin=labels.skin | bare, cloth=labels.cloth & ~bare)
+    with_bare_front = fit_bust(portrait, opened, model)
+    monkeypatch.setattr(bust_module, "_INWARD", 0.0)
+    moved = np.linalg.norm(with_bare_front.points_world - fit_bust(portrait, opened, model).points_world, axis=-1)
+    assert as_mesh(with_bare_front).is_watertight
+    assert moved[RIM_ROW, 0] > 0.012 and moved[RIM_ROW, COLUMNS // 3 : -COLUMNS // 3].max() < 1e-9
 
 
 def test_a_collar_does_not_stand_before_the_background(
