@@ -321,8 +321,8 @@ def _grid(
         length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(y), np.diff(r)))])
         wanted = length[-1] * np.linspace(0, 1, inner_rows) ** _ROW_POWER
         y, r = np.interp(wanted, length, y), np.interp(wanted, length, r)
-        inside = float(around[0])
-        stand_off[c] = (r[0] - inside) * (stand[c] > 0.003)
+        stand_off[c] = max(r[0] - around[0], 0.0) * (stand[c] > 0.003)
+        inside = min(float(around[0]), r[0])
         rim_height = start[c] + np.array([-0.016, -0.004, 0.0015 * (stand[c] > 0.003)])
         rim_radius = np.array([0.88 * inside, 0.97 * inside, (inside + r[0]) / 2])
         grid_height[:, c] = np.concatenate([[start[c] - 0.03], rim_height, y, y[-1] - _CUT_DROP])
